@@ -1,0 +1,31 @@
+# `make demo` trains the classic VAE on the bundled sample; `make test` runs the suite. Each does its whole set-up.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO ?= runs/demo
+EPOCHS ?= 15
+
+.PHONY: demo test check clean
+
+demo: .venv/ready
+	$(BIN)/vaekit train --preset classic --epochs $(EPOCHS) --out $(DEMO) --resume
+	$(BIN)/vaekit generate $(DEMO) -n 64
+	@echo "Look at $(DEMO)/loss.png, $(DEMO)/samples/ and $(DEMO)/reconstructions/"
+
+test: .venv/ready
+	$(BIN)/pytest -n 2
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'vaekit needs Python 3.11 or newer; set PYTHON=python3.12, say')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+clean:
+	rm -rf .venv

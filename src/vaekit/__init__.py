@@ -1,0 +1,25 @@
+"""vaekit: from a folder of images to a variational autoencoder you can trust.
+
+    import vaekit
+    vae = vaekit.train("photos/", epochs=50)
+    images = vae.sample(16, seed=0)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vaekit.api import Trained as Trained
+    from vaekit.api import load as load
+    from vaekit.api import train as train
+
+__version__ = "0.1.0"
+__all__ = ["Trained", "__version__", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """`train`, `load` and `Trained` come from `vaekit.api`, which imports torch: only when they are used."""
+    if name in ("train", "load", "Trained"):
+        from vaekit import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'vaekit' has no attribute {name!r}")

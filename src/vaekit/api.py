@@ -1,0 +1,201 @@
+"""vaekit from Python: train, load, and a trained model with NumPy arrays in and out."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from vaekit.build import build
+from vaekit.checkpoint import load_weights
+from vaekit.config import Config
+from vaekit.data.sources import as_images
+from vaekit.errors import UserError
+from vaekit.files import atomic_folder
+from vaekit.model import VAE
+from vaekit.run import Run, read_config, read_metrics
+from vaekit.sampling import CHUNK, decode_means, draw_latents, to_uint8
+from vaekit.training.session import Request, run_training
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Images = UInt8[np.ndarray, "N H W C"]
+Latents = Float[np.ndarray, "N D"]
+
+
+def train(
+    data: Any = None,
+    *,
+    preset: str | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> "Trained":
+    """Train a VAE and return it with the weights of its best epoch.
+
+    Args:
+        data: a folder, an .npz or .npy file, a folder of IDX files, a uint8 array [N, H, W] or [N, H, W, C] (floats
+            from 0 to 1 do too), a pair of such an array and labels [N], a torch Dataset or DataLoader, or None for
+            the bundled sample. Nothing is ever written to it.
+        preset: a name of `vaekit presets`; None chooses by the data.
+        out: the run folder; None takes the first free one below runs/.
+        resume: go on with the run in `out`.
+        max_minutes: stop at the end of the epoch in which this time is up.
+        quiet: print nothing.
+        settings: any setting by the name of its flag (epochs=50, size=64); a part's as a dictionary
+            (objective={"beta": 4}) or by its kind (encoder="mlp").
+
+    Raises:
+        UserError: something about the request that the caller can mend, in one sentence.
+        KeyboardInterrupt: after saving everything, so that `resume=True` goes on.
+    """
+    folder = Path(out) if out is not None else None
+    request = Request(data, (settings,), preset, folder, resume, max_minutes, quiet)
+    return load(run_training(request).folder)
+
+
+def load(run: str | Path) -> "Trained":
+    """The trained model of a run folder, on the processor.
+
+    Raises:
+        UserError: no run there, or a damaged one.
+    """
+    return Trained(Run(Path(run)))
+
+
+class Trained:
+    """A trained model with its configuration; images are uint8 [N, H, W, C], latents float32 [N, D]."""
+
+    def __init__(self, run: Run) -> None:
+        record = read_config(run)
+        self.run = run
+        self.config = Config.model_validate(record["config"])
+        self.shape: tuple[int, int, int] = tuple(record["shape"])
+        """(C, H, W) of its images."""
+        self.classes: tuple[str, ...] = tuple(record["classes"])
+        """Names of the classes in its training data."""
+        model, _ = build(self.config, self.shape, len(self.classes))
+        load_weights(model, run.weights)
+        self.model: VAE = model.eval().requires_grad_(False)
+        """The tensor module: images [B, C, H, W] in [0, 1]."""
+
+    @property
+    def history(self) -> "pd.DataFrame":
+        """The metrics of every epoch (losses in nats per image)."""
+        import pandas as pd
+
+        return pd.DataFrame(read_metrics(self.run))
+
+    def sample(
+        self, n: int = 1, *, seed: int = 0, label: str | int | None = None, temperature: float = 1.0
+    ) -> Images:
+        """`n` new images, decoded from draws of the prior.
+
+        The same seed gives the same images, and more of them as `n` grows. A conditional model takes the class by name
+        or number; without one it goes through all classes in turn.
+        """
+        z = draw_latents(self.model, n, seed, temperature)
+        return self._decode(z, self._labels(label, n))
+
+    def sample_labels(self, n: int, label: str | int | None = None) -> list[str] | None:
+        """The class names of the images that `sample` draws, or None for an unconditional model."""
+        y = self._labels(label, n)
+        return None if y is None else [self.classes[i] for i in y.tolist()]
+
+    def encode(self, images: Any, labels: str | int | Sequence[str | int] | None = None) -> Latents:
+        """The means of q(z | x) of images [N, H, W, C] (uint8, or floats from 0 to 1)."""
+        x, y = self._tensor(images), None
+        y = self._labels(labels, len(x), needed=True)
+        parts = zip(x.split(CHUNK), _split(y, len(x)), strict=True)
+        means = [self.model.encode(part, label).mean for part, label in parts]
+        return torch.cat(means).numpy() if means else np.zeros((0, self.model.latents), np.float32)
+
+    def decode(self, z: Latents, labels: str | int | Sequence[str | int] | None = None) -> Images:
+        """The images at latents [N, D]: means of p(x | z)."""
+        tensor = torch.as_tensor(np.asarray(z, np.float32))
+        if tensor.ndim != 2 or tensor.shape[1] != self.model.latents:
+            raise UserError(f"Latents should have shape [N, {self.model.latents}], not {list(tensor.shape)}.")
+        return self._decode(tensor, self._labels(labels, len(tensor)))
+
+    def reconstruct(self, images: Any, labels: str | int | Sequence[str | int] | None = None) -> Images:
+        """Images through the model and back: the mean of p(x | z) at the mean of q(z | x)."""
+        return self.decode(self.encode(images, labels), labels)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model to a new folder that `load` reads: configuration, weights and history.
+
+        Raises:
+            UserError: the folder exists.
+        """
+        target = Path(folder)
+        if target.exists():
+            if target.resolve() == self.run.folder.resolve():
+                return
+            raise UserError(f"{target} is there already: name a new folder.")
+        with atomic_folder(target) as temporary:
+            copy = Run(temporary)
+            for source, destination in (
+                (self.run.config, copy.config),
+                (self.run.dataset, copy.dataset),
+                (self.run.weights, copy.weights),
+                (self.run.metrics, copy.metrics),
+                (self.run.loss_graph, copy.loss_graph),
+            ):
+                if source.exists():
+                    shutil.copyfile(source, destination)
+
+    # --- between arrays and tensors ---
+
+    def _decode(self, z: Tensor, y: Tensor | None) -> Images:
+        if not len(z):
+            channels, height, width = self.shape
+            return np.zeros((0, height, width, channels), np.uint8)
+        return to_uint8(decode_means(self.model, z, y)).numpy()
+
+    def _tensor(self, images: Any) -> Tensor:
+        array = as_images(images)
+        channels, height, width = self.shape
+        if array.shape[1:] != (height, width, channels):
+            raise UserError(
+                f"This model takes images [N, {height}, {width}, {channels}], not {list(array.shape)}: "
+                "resize them first, or use `vaekit reconstruct` on the files."
+            )
+        return torch.from_numpy(array).permute(0, 3, 1, 2).float() / 255
+
+    def _labels(
+        self, given: str | int | Sequence[str | int] | None, n: int, needed: bool = False
+    ) -> Tensor | None:
+        """Class numbers [n], or None for an unconditional model."""
+        if not self.model.classes:
+            if given is not None:
+                raise UserError("This model knows no classes: train one with --conditional to choose a class.")
+            return None
+        if given is None:
+            if needed:
+                raise UserError(f"This model is conditional: give the class of every image, one of {self._names()}.")
+            return torch.arange(n) % self.model.classes
+        many = [given] * n if isinstance(given, (str, int)) else list(given)
+        if len(many) != n:
+            raise UserError(f"{len(many)} labels for {n} images: give one label, or one for each image.")
+        return torch.tensor([self._class_number(one) for one in many], dtype=torch.long)
+
+    def _class_number(self, name: str | int) -> int:
+        if isinstance(name, str) and name in self.classes:
+            return self.classes.index(name)
+        if isinstance(name, (int, np.integer)) and 0 <= name < len(self.classes):
+            return int(name)
+        raise UserError(f"There is no class {name!r} in this model: it knows {self._names()}.")
+
+    def _names(self) -> str:
+        return ", ".join(self.classes[:20]) + (", ..." if len(self.classes) > 20 else "")
+
+
+def _split(y: Tensor | None, n: int) -> Sequence[Tensor | None]:
+    return y.split(CHUNK) if y is not None else [None] * -(-n // CHUNK)

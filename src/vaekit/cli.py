@@ -1,0 +1,171 @@
+"""The command line: a few lines a verb. Errors are one sentence on the last line of standard error."""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import WrapValidator
+
+import vaekit
+from vaekit.config import PRESETS, Config
+from vaekit.errors import UserError
+
+RESUMABLE = 75
+"""Exit status of an interrupted run that `--resume` goes on with (EX_TEMPFAIL)."""
+
+app = App(
+    name="vaekit",
+    help="From a folder of images to a variational autoencoder you can trust.",
+    version=vaekit.__version__,
+    version_flags=["--version"],
+    help_format="plaintext",
+    default_parameter=Parameter(negative_iterable=()),
+)
+
+# The settings reach the verb as the person wrote them: the preset they override is known only after the data were seen
+Overrides = Annotated[Config, Parameter(name="*"), WrapValidator(lambda written, _: written)]
+RunFolder = Annotated[Path, Parameter(help="Run folder that `vaekit train` wrote.")]
+Seed = Annotated[int, Parameter(help="Random seed: the same seed gives the same images.")]
+Out = Annotated[Path | None, Parameter(help="Folder to write to; default: a new one in the run folder.")]
+
+
+@app.command
+def train(
+    data: Annotated[str | None, Parameter(help="Folder of images, .npz or .npy file, or folder of IDX files.")] = None,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(help="Run folder; default: the first free one below runs/.")] = None,
+    preset: Annotated[str | None, Parameter(help="Named model to start from; see `vaekit presets`.")] = None,
+    config: Annotated[Path | None, Parameter(help="TOML file of settings, between the preset and the flags.")] = None,
+    resume: Annotated[bool, Parameter(negative=(), help="Go on with the run in --out; start it if it is not there.")] = False,
+    max_minutes: Annotated[float | None, Parameter(help="Stop at the end of an epoch after this many minutes.")] = None,
+    settings: Overrides = Config(),
+) -> None:
+    """Train a VAE on DATA (default: a bundled sample of 10,000 Fashion-MNIST images)."""
+    written: Any = settings if isinstance(settings, dict) else {}
+    layers = ((_toml(config),) if config else ()) + (written,)
+    from vaekit.training.session import Request, run_training
+
+    run = run_training(Request(data, layers, preset, out, resume, max_minutes))
+    print(f"Wrote {run.folder}: loss.png, samples/, reconstructions/, model.safetensors")
+    print(f"New images: vaekit generate {run.folder} -n 64")
+
+
+@app.command
+def generate(
+    run: RunFolder,
+    /,
+    *,
+    n: Annotated[int, Parameter(name=["-n", "--count"], help="Number of images.")] = 64,
+    class_: Annotated[str | None, Parameter(name="--class", help="Class to draw, for a conditional model.")] = None,
+    temperature: Annotated[float, Parameter(help="Scale of the latent noise; below 1: more typical, less varied.")] = 1.0,
+    seed: Seed = 0,
+    out: Out = None,
+) -> None:
+    """Draw new images from the latent space: PNG files and a grid."""
+    from vaekit import pictures
+    from vaekit.api import load
+    from vaekit.files import safe_name
+    from vaekit.run import first_free
+
+    if n < 1:
+        raise UserError(f"-n {n} is not possible: it should be at least 1.")
+    if not 0 <= temperature <= 100:
+        raise UserError(f"--temperature {temperature} is not possible: it should be between 0 and 100.")
+    model = load(run)
+    images = model.sample(n, seed=seed, label=class_, temperature=temperature)
+    labels = model.sample_labels(n, class_)
+    names = [f"{i:04d}" + (f"-{safe_name(labels[i - 1])}" if labels else "") for i in range(1, n + 1)]
+    folder = out or first_free(run / "generated", "set")
+    files = dict(zip(names, map(pictures.picture, images), strict=True))
+    print(pictures.write_folder(folder, files, pictures.grid(images[:256], labels=labels)))
+
+
+@app.command
+def reconstruct(
+    run: RunFolder,
+    /,
+    *images: Annotated[Path, Parameter(help="Image files.")],
+    class_: Annotated[str | None, Parameter(name="--class", help="Class of the images, for a conditional model.")] = None,
+    out: Out = None,
+) -> None:
+    """Pass image files through the model and back: input beside output."""
+    from vaekit import pictures
+    from vaekit.api import load
+    from vaekit.data.pack import load_images
+    from vaekit.run import first_free
+
+    if not images:
+        raise UserError("reconstruct needs image files: name them after the run folder.")
+    model = load(run)
+    before = load_images(images, model.config.data, model.shape)
+    after = model.reconstruct(before, class_ or ([path.resolve().parent.name for path in images] if model.model.classes else None))
+    names = [f"{i:04d}-{path.stem}" for i, path in enumerate(images, 1)]
+    beside = [pictures.pairs(one[None], two[None]) for one, two in zip(before, after, strict=True)]
+    folder = out or first_free(run / "reconstructed", "set")
+    overview = pictures.pairs(before[:64], after[:64], labels=[path.name for path in images[:64]])
+    print(pictures.write_folder(folder, dict(zip(names, beside, strict=True)), overview))
+
+
+@app.command
+def presets() -> None:
+    """List the named models."""
+    width = max(map(len, PRESETS))
+    for name, preset in PRESETS.items():
+        print(f"{name:<{width}}  {preset.about} ({preset.paper})")
+
+
+@app.command
+def doctor(
+    *, clear_cache: Annotated[bool, Parameter(negative=(), help="Delete the packs of images read before.")] = False
+) -> None:
+    """Show versions, device, threads, free disk and cache."""
+    from vaekit.doctor import clear, report
+
+    print(clear() if clear_cache else report())
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"--config {path} cannot be read: name a TOML file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path} is not TOML: {error}.") from None
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 a failure, 2 a user's mistake, 75 an interrupted, resumable run."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+        return 0
+    except CycloptsError as error:
+        return _fail(2, str(error))
+    except UserError as error:
+        return _fail(2, str(error))
+    except BrokenPipeError:  # the reader of our output has gone: `vaekit presets | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt as interrupt:
+        resumable = type(interrupt).__name__ == "Interrupted"
+        return _fail(RESUMABLE, "Interrupted; --resume goes on.") if resumable else _fail(130, "Interrupted.")
+    except OSError as error:
+        return _fail(1, str(error))
+    except Exception as error:
+        if type(error).__name__ != "Failure":  # a fault of ours: show where
+            traceback.print_exc()
+        return _fail(1, str(error) or type(error).__name__)
+
+
+def _fail(status: int, message: str) -> int:
+    print("vaekit: " + " ".join(message.split()), file=sys.stderr)
+    return status

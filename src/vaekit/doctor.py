@@ -1,0 +1,60 @@
+"""What this installation has and what it would compute with."""
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+import vaekit
+from vaekit.data.pack import cache_folder, clear_cache
+
+
+def report() -> str:
+    """Versions, device, threads, precision, free disk and cache, a line each."""
+    cache = cache_folder()
+    used = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) if cache.exists() else 0
+    rows = {
+        "vaekit": vaekit.__version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        **{name: _version(name) for name in ("torch", "numpy", "pillow", "pydantic", "safetensors", "seaborn")},
+        "device": _device(),
+        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+        "precision": "32" + (", bf16 in hardware" if _fast_bf16() else ", bf16 emulated (slow)"),
+        "free disk": f"{shutil.disk_usage(Path.cwd()).free / 1e9:,.1f} GB here, {_free(cache) / 1e9:,.1f} GB for the cache",
+        "cache": f"{cache} ({used / 1e6:,.1f} MB; `vaekit doctor --clear-cache` frees them)",
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+def clear() -> str:
+    """Delete the packs in the cache; they are built again when needed."""
+    return f"Freed {clear_cache() / 1e6:,.1f} MB in {cache_folder()}"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return "mps (Apple GPU)" if torch.backends.mps.is_available() else "cpu (no GPU found)"
+
+
+def _fast_bf16() -> bool:
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,126 @@
+"""VAE: encoder, posterior, prior, decoder and likelihood as one module on tensors. It knows parts, not files."""
+
+from typing import Protocol, cast, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+from vaekit.errors import UserError
+from vaekit.parts.paths import flat
+from vaekit.parts.types import Labels, Terms
+
+
+@runtime_checkable
+class ImageDistribution(Protocol):
+    """p(x | z) with batch shape [S, B] and events [C, H, W]."""
+
+    @property
+    def mean(self) -> Tensor: ...
+
+    def sample(self) -> Tensor: ...
+
+    def log_prob(self, value: Tensor) -> Tensor: ...
+
+
+class VAE(nn.Module):
+    """A variational autoencoder put together from its parts (`build.py` does that from a configuration).
+
+    `shape` is (C, H, W) of its images, `latents` D, `classes` the number of labels it is conditioned on (0 for none).
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        posterior: nn.Module,
+        prior: nn.Module,
+        decoder: nn.Module,
+        likelihood: nn.Module,
+        shape: tuple[int, int, int],
+        latents: int,
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.posterior, self.prior = encoder, posterior, prior
+        self.decoder, self.likelihood = decoder, likelihood
+        self.shape, self.latents, self.classes = shape, latents, classes
+        self.precision = torch.float32
+        """Arithmetic inside encoder and decoder; posterior, KL and likelihood are always in float32."""
+
+    def encode(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Distribution:
+        """q(z | x, y)."""
+        return cast(Distribution, self.posterior(self._network(self.encoder, x, y)))
+
+    def decode(
+        self, z: Float[Tensor, "*S B D"], y: Labels | None = None, x: Float[Tensor, "B C H W"] | None = None
+    ) -> ImageDistribution:
+        """p(x | z, y) for every z. In training, `x` lets a likelihood whose scale follows the data see them."""
+        lead = z.shape[:-1]
+        if y is not None and z.ndim > 2:
+            y = y.repeat(z.shape[0])
+        output = self._network(self.decoder, z.reshape(-1, z.shape[-1]), y)
+        return cast(ImageDistribution, self.likelihood(output.unflatten(0, lead), x))
+
+    def terms(self, x: Float[Tensor, "B C H W"], y: Labels | None = None, samples: int = 1) -> Terms:
+        """log p(x | z), and z with its q and p, at `samples` draws of z per image."""
+
+        def score(z: Tensor) -> Tensor:
+            return self.decode(z, y, x).log_prob(x)
+
+        return flat(self.encode, self.prior, score, x, y, samples)
+
+    def reconstruct(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B C H W"]:
+        """The mean of p(x | z) at the mean of q(z | x)."""
+        return self.decode(self.encode(x, y).mean, y).mean
+
+    def require_support(self, x: Float[Tensor, "B C H W"]) -> None:
+        """Refuse images that the likelihood gives no probability (for the Bernoulli: anything outside [0, 1])."""
+        support = cast(constraints.Constraint, self.likelihood.support)
+        if not bool(support.check(x).all()):
+            name = type(self.likelihood).__name__.lower()
+            raise UserError(
+                f"Pixels from {x.min():.3g} to {x.max():.3g} are outside the support of the likelihood {name!r}, "
+                "which is [0, 1]: give images as uint8, or as numbers from 0 to 1."
+            )
+
+    def _network(self, network: nn.Module, h: Tensor, y: Tensor | None) -> Tensor:
+        if self.precision == torch.float32:
+            return cast(Tensor, network(h, y))
+        with torch.autocast(h.device.type, dtype=self.precision):
+            return cast(Tensor, network(h, y)).float()
+
+
+def summary(model: VAE) -> str:
+    """A table of the layers with weights: name, type, output shape for one image, parameters."""
+    rows: list[tuple[str, str, str, int]] = []
+
+    def note(name: str) -> "torch.utils.hooks.RemovableHandle":
+        module = model.get_submodule(name)
+
+        def hook(_: nn.Module, __: object, output: object) -> None:
+            shape = "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else ""
+            count = sum(p.numel() for p in module.parameters())
+            rows.append((name, type(module).__name__, shape, count))
+
+        return module.register_forward_hook(hook)
+
+    leaves = [name for name, module in model.named_modules() if name and list(module.parameters(recurse=False))]
+    handles = [note(name) for name in leaves]
+    device = next(model.parameters()).device
+    training = model.training
+    try:
+        model.eval()
+        with torch.no_grad():
+            label = torch.zeros(1, dtype=torch.long, device=device) if model.classes else None
+            model.reconstruct(torch.zeros(1, *model.shape, device=device), label)
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    total = sum(p.numel() for p in model.parameters())
+    width = max(len(row[0]) for row in rows)
+    kind = max(len(row[1]) for row in rows)
+    lines = [f"  {name:<{width}}  {cls:<{kind}}  {shape:>12}  {count:>11,}" for name, cls, shape, count in rows]
+    title = f"  {'layer':<{width}}  {'type':<{kind}}  {'output':>12}  {'parameters':>11}"
+    return "\n".join([title, *lines, f"  {'total':<{width}}  {'':<{kind}}  {'':>12}  {total:>11,}"])

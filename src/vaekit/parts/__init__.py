@@ -1,0 +1,1 @@
+"""What a VAE is made of: pure maths on tensors."""

@@ -1,0 +1,116 @@
+"""The words that parts speak: latent groups, terms of a bound, and the registry that ties a part to its settings.
+
+S is samples of z per image, B images, D latent dimensions, C, H, W channels, height and width. All log-probabilities
+and divergences are nats per image, summed over pixels or latents.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.distributions import Distribution, kl_divergence
+
+from vaekit.parts.distributions import kl_per_latent
+
+Labels = Int[Tensor, " B"]
+Encode = Callable[[Tensor, Tensor | None], Distribution]
+"""Images [B, C, H, W] and labels [B] -> q(z | x, y)."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One latent variable with its posterior q(z | x) and its prior p(z); densities are computed when asked for."""
+
+    z: Float[Tensor, "S B *D"]
+    q: Distribution
+    p: Distribution
+    drawn_log_q: Float[Tensor, "S B"] | None = None
+    """log q(z | x) where the draw yielded it, so that a flow need not be inverted."""
+
+    @cached_property
+    def log_q(self) -> Float[Tensor, "S B"]:
+        return self.q.log_prob(self.z) if self.drawn_log_q is None else self.drawn_log_q  # type: ignore[no-untyped-call]
+
+    @cached_property
+    def log_p(self) -> Float[Tensor, "S B"]:
+        return self.p.log_prob(self.z)  # type: ignore[no-untyped-call]
+
+    @cached_property
+    def kl_per_latent(self) -> Float[Tensor, "B D"] | None:
+        """KL(q || p) of every latent, in closed form; None where it does not factorise."""
+        return kl_per_latent(self.q, self.p)
+
+    @cached_property
+    def kl(self) -> Float[Tensor, " B"] | Float[Tensor, "S B"]:
+        """KL(q || p): [B] in closed form where there is one, else log q - log p at the samples, [S, B]."""
+        if self.kl_per_latent is not None:
+            return self.kl_per_latent.sum(-1)
+        try:
+            return kl_divergence(self.q, self.p)
+        except NotImplementedError:
+            return self.log_q - self.log_p
+
+
+@dataclass(frozen=True)
+class Terms:
+    """All that an objective may look at."""
+
+    log_px: Float[Tensor, "S B"]
+    groups: tuple[Group, ...]
+    aux: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A pure function of the terms: a scalar to minimise, and named values to log, all in nats per image."""
+
+    samples: int
+    """S, in training."""
+
+    @property
+    def needs(self) -> Mapping[str, frozenset[str]]:
+        """What it needs the parts to offer: room -> capabilities."""
+
+    @property
+    def settled(self) -> float:
+        """Epochs after which its schedules have reached their final values."""
+
+    def __call__(self, terms: Terms, epoch: float = float("inf")) -> tuple[Tensor, dict[str, Tensor]]:
+        """`epoch` is epochs trained so far, fractions included; its default gives the final schedules."""
+
+
+# --- Registry --------------------------------------------------------------------------------------------------------
+
+CAPABILITIES = {
+    "density_at_sample": "its log-density at its own samples",
+    "density_anywhere": "its log-density at any point",
+    "factorised": "a KL divergence that is a sum over latents, in closed form",
+    "single_group": "one latent group",
+    "normalised": "probabilities that sum to 1 over the 256 levels",
+}
+"""What a part may offer and an objective may need, in words."""
+
+Part = TypeVar("Part", bound=Callable[..., Any])
+_PARTS: dict[tuple[str, str], Callable[..., Any]] = {}
+
+
+def part(room: str, kind: str) -> Callable[[Part], Part]:
+    """Register a part under the `kind` of its settings class; the fields of that class are its keyword arguments."""
+
+    def register(make: Part) -> Part:
+        _PARTS[room, kind] = make
+        return make
+
+    return register
+
+
+def registered(room: str) -> dict[str, Callable[..., Any]]:
+    """The parts of a room, by kind."""
+    return {kind: make for (where, kind), make in _PARTS.items() if where == room}
+
+
+def offers(module: nn.Module | type) -> frozenset[str]:
+    return getattr(module, "offers", frozenset())

@@ -1,0 +1,167 @@
+"""The run folder: its paths, its lock, its metrics. Every file of a run is named here."""
+
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vaekit.errors import UserError
+from vaekit.files import write_text
+
+FORMAT = 1
+"""Version of the run folder's layout, written into config.json."""
+
+COLUMNS = (
+    "epoch",
+    "step",
+    "seconds",
+    "images_per_second",
+    "train_loss",
+    "train_reconstruction",
+    "train_kl",
+    "val_loss",
+    "val_reconstruction",
+    "val_kl",
+)
+"""First columns of metrics.csv; further ones may follow. Losses are nats per image."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where the parts of a run lie."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.json"
+
+    @property
+    def dataset(self) -> Path:
+        return self.folder / "dataset.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.csv"
+
+    @property
+    def loss_graph(self) -> Path:
+        return self.folder / "loss.png"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def samples(self, epoch: int) -> Path:
+        return self.folder / "samples" / f"epoch_{epoch:04d}.png"
+
+    def reconstructions(self, epoch: int) -> Path:
+        return self.folder / "reconstructions" / f"epoch_{epoch:04d}.png"
+
+    def exists(self) -> bool:
+        return self.config.exists()
+
+
+def first_free(parent: Path, name: str) -> Path:
+    """parent/name-1, or the first number that no folder has."""
+    number = 1
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    return parent / f"{name}-{number}"
+
+
+@contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Hold the run folder for this process; it is free again when the process ends, however it ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with (run.folder / ".lock").open("w") as file:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    f"The run {run.folder} is in use by another process: wait for it, or name another folder with --out."
+                ) from None
+        yield
+
+
+def read_config(run: Run) -> dict[str, Any]:
+    """config.json as it was written.
+
+    Raises:
+        UserError: no run there, or one of a format this version does not know.
+    """
+    if not run.config.is_file():
+        raise UserError(f"There is no run in {run.folder} (no config.json): name the folder that `vaekit train` wrote.")
+    try:
+        record = json.loads(run.config.read_text(encoding="utf-8"))
+        known = record["format"] == FORMAT
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{run.config} is damaged: restore it from a copy, or train anew.") from None
+    if not known:
+        raise UserError(f"{run.config} has format {record['format']}, this vaekit reads format {FORMAT}: upgrade vaekit.")
+    return dict(record)
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+# --- metrics.csv -----------------------------------------------------------------------------------------------------
+
+Row = dict[str, float]
+
+
+def read_metrics(run: Run) -> list[Row]:
+    """The rows of metrics.csv; a last line that a crash cut short is left out."""
+    if not run.metrics.exists():
+        return []
+    with run.metrics.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.reader(file))
+    header, rows = (lines[0], lines[1:]) if lines else ([], [])
+    return [{name: float(cell) for name, cell in zip(header, row, strict=True)} for row in rows if len(row) == len(header)]
+
+
+def append_metrics(run: Run, row: Row) -> None:
+    """One epoch's row, with the header before the first."""
+    new = not run.metrics.exists()
+    with run.metrics.open("a", newline="", encoding="utf-8") as file:
+        file.write((_line(row.keys()) if new else "") + _line(_cell(value) for value in row.values()))
+
+
+def keep_metrics(run: Run, rows: list[Row]) -> None:
+    """Replace metrics.csv by `rows`: what a resumed run goes on from."""
+    if rows:
+        write_text(run.metrics, _line(rows[0]) + "".join(_line(map(_cell, row.values())) for row in rows))
+    else:
+        run.metrics.unlink(missing_ok=True)
+
+
+def _line(cells: Any) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def _cell(value: float) -> str:
+    return str(int(value)) if math.isfinite(value) and value == int(value) and abs(value) < 1e15 else repr(float(value))

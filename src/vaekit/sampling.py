@@ -1,0 +1,45 @@
+"""Images out of a latent space."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vaekit.model import VAE
+from vaekit.parts.types import Labels
+from vaekit.seeds import key
+
+CHUNK = 64
+"""Images drawn from one seed. Always drawn whole, so that image i is the same however many are asked for."""
+
+
+@contextmanager
+def seeded(*words: int | str) -> Iterator[None]:
+    """Random numbers inside the block depend on `words` alone; those outside are as if it had not been."""
+    with torch.random.fork_rng():
+        torch.manual_seed(key(*words))
+        yield
+
+
+@torch.no_grad()
+def draw_latents(model: VAE, n: int, seed: int, temperature: float = 1.0) -> Float[Tensor, "n D"]:
+    """`n` draws from the model's own prior p(z), each scaled by `temperature` (below 1: more typical, less varied)."""
+    chunks = []
+    for first in range(0, n, CHUNK):
+        with seeded(seed, "generate", first):
+            chunks.append(model.prior(model.encode, None).sample((CHUNK,)))
+    return temperature * torch.cat(chunks)[:n] if chunks else torch.zeros(0, model.latents)
+
+
+@torch.no_grad()
+def decode_means(model: VAE, z: Float[Tensor, "n D"], y: Labels | None = None) -> Float[Tensor, "n C H W"]:
+    """The mean of p(x | z) for every z, a chunk at a time."""
+    labels = [None] * len(z) if y is None else list(y.split(CHUNK))
+    return torch.cat([model.decode(part, label).mean for part, label in zip(z.split(CHUNK), labels, strict=False)])
+
+
+def to_uint8(x: Float[Tensor, "n C H W"]) -> Tensor:
+    """Images [n, C, H, W] in [0, 1] as uint8 [n, H, W, C] on the processor, rounded to the nearest level."""
+    return x.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()

@@ -1,0 +1,129 @@
+"""The one training loop. It knows a model, batches, an objective and an optimizer; it knows no files."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from vaekit.config import Training
+from vaekit.data.batches import Batches
+from vaekit.model import VAE
+from vaekit.parts.types import Objective
+from vaekit.seeds import key
+from vaekit.training.optimizers import learning_rate, moving_average
+
+NAMES = ("loss", "reconstruction", "kl")
+"""What an epoch reports, in nats per image."""
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+@dataclass
+class Progress:
+    """Where training stands. With the weights and the optimizer's state it is all that a resumed run needs."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    done: int = 0
+    """Steps taken in the epoch that has begun."""
+    step: int = 0
+    """Steps taken in all."""
+    totals: dict[str, float] = field(default_factory=dict)
+    """Sums of the epoch's values so far."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What the loop reports when an epoch has ended."""
+
+    train: dict[str, float]
+    validation: dict[str, float]
+
+
+def train(
+    model: VAE,
+    kept: VAE,
+    batches: Batches,
+    objective: Objective,
+    optimizer: Optimizer,
+    settings: Training,
+    progress: Progress,
+    on_step: Callable[[Tensor], bool],
+) -> Iterator[Epoch]:
+    """Train `model`, and its moving average `kept`, from `progress` on; yield after every epoch.
+
+    `on_step` is given the loss after every step; where it returns True training stops there, between two steps. All
+    random numbers are keyed by the step, so that a stopped and resumed run takes the very steps of an unbroken one.
+
+    Raises:
+        Diverged: an epoch's loss is NaN or infinite.
+    """
+    steps, labelled = batches.steps_per_epoch, model.classes > 0
+    parameters, follow = list(model.parameters()), moving_average(kept, model, settings.ema)
+    while progress.epoch < settings.epochs:
+        model.train()
+        totals = sums(batches.device, progress.totals)
+        for x, y in batches.train(progress.epoch, start=progress.done):
+            reseed(x.device, settings.seed, "noise", progress.step)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, progress.step, settings.epochs * steps)
+            terms = model.terms(x, y if labelled else None, objective.samples)
+            loss, report = objective(terms, progress.step / steps)
+            optimizer.zero_grad()
+            loss.backward()
+            if settings.clip:
+                torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+            optimizer.step()
+            follow(progress.step)
+            totals += values(report)
+            progress.done += 1
+            progress.step += 1
+            if on_step(loss):
+                progress.totals = dict(zip(NAMES, totals.tolist(), strict=True))
+                return
+        held_out = evaluate(kept, batches, "validation", objective, settings.seed)
+        result = Epoch(dict(zip(NAMES, (totals / steps).tolist(), strict=True)), held_out)
+        if not all(map(math.isfinite, [*result.train.values(), *held_out.values()])):
+            raise Diverged(f"the loss became {result.train['loss']} in epoch {progress.epoch + 1}")
+        progress.epoch, progress.done, progress.totals = progress.epoch + 1, 0, {}
+        yield result
+
+
+@torch.no_grad()
+def evaluate(model: VAE, batches: Batches, side: str, objective: Objective, seed: int) -> dict[str, float]:
+    """The mean of every value over all images of a side, at the objective's final schedules, with noise that is the
+    same at every call."""
+    training = model.training
+    model.eval()
+    totals, count = sums(batches.device), 0
+    for index, (x, y) in enumerate(batches.side(side)):
+        reseed(x.device, seed, side, index)
+        _, report = objective(model.terms(x, y if model.classes else None, objective.samples))
+        totals += len(x) * values(report)
+        count += len(x)
+    model.train(training)
+    return dict(zip(NAMES, (totals / max(count, 1)).tolist(), strict=True))
+
+
+def sums(device: torch.device, start: Mapping[str, float] = MappingProxyType({})) -> Tensor:
+    """Running sums of the reported values, on the device, so that adding to them never waits for it."""
+    precise = torch.float32 if device.type == "mps" else torch.float64
+    return torch.tensor([start.get(name, 0.0) for name in NAMES], dtype=precise, device=device)
+
+
+def values(report: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([report[name].detach() for name in NAMES])
+
+
+def reseed(device: torch.device, *words: int | str) -> None:
+    """Seed the generator that noise on `device` is drawn from."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(key(*words))
+    else:
+        torch.manual_seed(key(*words))

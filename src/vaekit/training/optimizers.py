@@ -1,0 +1,54 @@
+"""Optimizer, learning rate and moving average of the weights, from the training settings."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, Adamax, AdamW, Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from vaekit.config import Training
+
+
+def optimizer_for(parameters: Iterable[nn.Parameter], settings: Training) -> Optimizer:
+    """Adam (Kingma & Ba 2015) and its kin with their usual constants; SGD with momentum 0.9."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    parameters = list(parameters)
+    fused = parameters[0].device.type in ("cpu", "cuda", "mps")
+    match settings.optimizer:
+        case "adam":
+            return Adam(parameters, rate, weight_decay=decay, fused=fused)
+        case "adamw":
+            return AdamW(parameters, rate, weight_decay=decay, fused=fused)
+        case "adamax":
+            return Adamax(parameters, rate, weight_decay=decay)
+        case "sgd":
+            return SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=fused)
+
+
+def learning_rate(settings: Training, step: int, steps: int) -> float:
+    """The learning rate at `step` of `steps`: a linear ramp, then constant or half a cosine down to zero."""
+    rate = settings.learning_rate
+    if step < settings.ramp:
+        rate *= (step + 1) / settings.ramp
+    if settings.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+    return rate
+
+
+def moving_average(kept: nn.Module, model: nn.Module, decay: float) -> Callable[[int], None]:
+    """A function of the step that moves the weights of `kept` towards those of `model` and copies its buffers.
+
+    The decay starts low, min(decay, (1 + step) / (10 + step)), so that the first random weights are soon forgotten.
+    """
+    weights = list(kept.parameters()), list(model.parameters())
+    buffers = list(zip(kept.buffers(), model.buffers(), strict=True))
+
+    @torch.no_grad()
+    def follow(step: int) -> None:
+        get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))(*weights, step)
+        for old, new in buffers:
+            old.copy_(new)
+
+    return follow

@@ -1,0 +1,32 @@
+"""Every annotated tensor shape is checked at run time while the tests run."""
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["vaekit.parts", "vaekit.model", "vaekit.sampling", "vaekit.pictures"], "beartype.beartype")
+
+from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the user's cache of packs."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def fixed_noise() -> Iterator[None]:
+    """Every test starts from the same random state, whatever ran before it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A test that writes below the working folder writes here."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
