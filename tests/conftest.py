@@ -1,5 +1,9 @@
 """Every annotated tensor shape is checked at run time while the tests run."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads of one would wait for those of another
+
 from jaxtyping import install_import_hook
 
 install_import_hook(["vaekit.parts", "vaekit.model", "vaekit.sampling", "vaekit.pictures"], "beartype.beartype")

@@ -1,18 +1,20 @@
 """vaekit: from a folder of images to a variational autoencoder you can trust.
 
-    import vaekit
-    vae = vaekit.train("photos/", epochs=50)
-    images = vae.sample(16, seed=0)
+import vaekit
+vae = vaekit.train("photos/", epochs=50)
+images = vae.sample(16, seed=0)
 """
 
 from typing import TYPE_CHECKING, Any
+
+from vaekit.version import VERSION
 
 if TYPE_CHECKING:
     from vaekit.api import Trained as Trained
     from vaekit.api import load as load
     from vaekit.api import train as train
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Trained", "__version__", "load", "train"]
 
 

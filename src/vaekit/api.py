@@ -19,7 +19,8 @@ from vaekit.files import atomic_folder
 from vaekit.model import VAE
 from vaekit.run import Run, read_config, read_metrics
 from vaekit.sampling import CHUNK, decode_means, draw_latents, to_uint8
-from vaekit.training.session import Request, run_training
+from vaekit.training.request import Request
+from vaekit.training.session import run_training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,9 +94,7 @@ class Trained:
 
         return pd.DataFrame(read_metrics(self.run))
 
-    def sample(
-        self, n: int = 1, *, seed: int = 0, label: str | int | None = None, temperature: float = 1.0
-    ) -> Images:
+    def sample(self, n: int = 1, *, seed: int = 0, label: str | int | None = None, temperature: float = 1.0) -> Images:
         """`n` new images, decoded from draws of the prior.
 
         The same seed gives the same images, and more of them as `n` grows. A conditional model takes the class by name
@@ -167,11 +166,10 @@ class Trained:
                 f"This model takes images [N, {height}, {width}, {channels}], not {list(array.shape)}: "
                 "resize them first, or use `vaekit reconstruct` on the files."
             )
-        return torch.from_numpy(array).permute(0, 3, 1, 2).float() / 255
+        # the same memory order for every input: convolutions round differently in another
+        return torch.from_numpy(array).permute(0, 3, 1, 2).float().clone(memory_format=torch.contiguous_format) / 255
 
-    def _labels(
-        self, given: str | int | Sequence[str | int] | None, n: int, needed: bool = False
-    ) -> Tensor | None:
+    def _labels(self, given: str | int | Sequence[str | int] | None, n: int, needed: bool = False) -> Tensor | None:
         """Class numbers [n], or None for an unconditional model."""
         if not self.model.classes:
             if given is not None:

@@ -27,7 +27,9 @@ def build(config: Config, shape: tuple[int, int, int], classes: int = 0) -> tupl
         UserError: parts that do not go together, in one sentence that names both.
     """
     if config.conditional and classes == 0:
-        raise UserError("--conditional needs classes, but these images have none: put each class in a folder of its own.")
+        raise UserError(
+            "--conditional needs classes, but these images have none: put each class in a folder of its own."
+        )
     given = classes if config.conditional else 0
     objective = cast(Objective, _make("objective", config.objective))
     with torch.random.fork_rng():

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
-from pydantic import WrapValidator
 
-import vaekit
-from vaekit.config import PRESETS, Config
+from vaekit.config import PRESETS
 from vaekit.errors import UserError
+from vaekit.flags import Written
+from vaekit.version import VERSION
 
 RESUMABLE = 75
 """Exit status of an interrupted run that `--resume` goes on with (EX_TEMPFAIL)."""
@@ -19,14 +19,13 @@ RESUMABLE = 75
 app = App(
     name="vaekit",
     help="From a folder of images to a variational autoencoder you can trust.",
-    version=vaekit.__version__,
+    version=VERSION,
     version_flags=["--version"],
     help_format="plaintext",
     default_parameter=Parameter(negative_iterable=()),
+    suppress_keyboard_interrupt=False,
 )
 
-# The settings reach the verb as the person wrote them: the preset they override is known only after the data were seen
-Overrides = Annotated[Config, Parameter(name="*"), WrapValidator(lambda written, _: written)]
 RunFolder = Annotated[Path, Parameter(help="Run folder that `vaekit train` wrote.")]
 Seed = Annotated[int, Parameter(help="Random seed: the same seed gives the same images.")]
 Out = Annotated[Path | None, Parameter(help="Folder to write to; default: a new one in the run folder.")]
@@ -40,16 +39,18 @@ def train(
     out: Annotated[Path | None, Parameter(help="Run folder; default: the first free one below runs/.")] = None,
     preset: Annotated[str | None, Parameter(help="Named model to start from; see `vaekit presets`.")] = None,
     config: Annotated[Path | None, Parameter(help="TOML file of settings, between the preset and the flags.")] = None,
-    resume: Annotated[bool, Parameter(negative=(), help="Go on with the run in --out; start it if it is not there.")] = False,
+    resume: Annotated[
+        bool, Parameter(negative=(), help="Go on with the run in --out; start it if it is not there.")
+    ] = False,
     max_minutes: Annotated[float | None, Parameter(help="Stop at the end of an epoch after this many minutes.")] = None,
-    settings: Overrides = Config(),
+    settings: Written | None = None,
 ) -> None:
     """Train a VAE on DATA (default: a bundled sample of 10,000 Fashion-MNIST images)."""
-    written: Any = settings if isinstance(settings, dict) else {}
-    layers = ((_toml(config),) if config else ()) + (written,)
-    from vaekit.training.session import Request, run_training
+    layers = [*([_toml(config)] if config else []), settings or {}]
+    from vaekit.training.request import Request
+    from vaekit.training.session import run_training
 
-    run = run_training(Request(data, layers, preset, out, resume, max_minutes))
+    run = run_training(Request(data, tuple(layers), preset, out, resume, max_minutes))
     print(f"Wrote {run.folder}: loss.png, samples/, reconstructions/, model.safetensors")
     print(f"New images: vaekit generate {run.folder} -n 64")
 
@@ -61,7 +62,7 @@ def generate(
     *,
     n: Annotated[int, Parameter(name=["-n", "--count"], help="Number of images.")] = 64,
     class_: Annotated[str | None, Parameter(name="--class", help="Class to draw, for a conditional model.")] = None,
-    temperature: Annotated[float, Parameter(help="Scale of the latent noise; below 1: more typical, less varied.")] = 1.0,
+    temperature: Annotated[float, Parameter(help="Scale of the latent noise; below 1: less varied.")] = 1.0,
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
@@ -89,7 +90,9 @@ def reconstruct(
     run: RunFolder,
     /,
     *images: Annotated[Path, Parameter(help="Image files.")],
-    class_: Annotated[str | None, Parameter(name="--class", help="Class of the images, for a conditional model.")] = None,
+    class_: Annotated[
+        str | None, Parameter(name="--class", help="Class of the images (default: their folder's name).")
+    ] = None,
     out: Out = None,
 ) -> None:
     """Pass image files through the model and back: input beside output."""
@@ -102,7 +105,9 @@ def reconstruct(
         raise UserError("reconstruct needs image files: name them after the run folder.")
     model = load(run)
     before = load_images(images, model.config.data, model.shape)
-    after = model.reconstruct(before, class_ or ([path.resolve().parent.name for path in images] if model.model.classes else None))
+    after = model.reconstruct(
+        before, class_ or ([path.resolve().parent.name for path in images] if model.model.classes else None)
+    )
     names = [f"{i:04d}-{path.stem}" for i, path in enumerate(images, 1)]
     beside = [pictures.pairs(one[None], two[None]) for one, two in zip(before, after, strict=True)]
     folder = out or first_free(run / "reconstructed", "set")

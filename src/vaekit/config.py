@@ -5,13 +5,9 @@ The same names everywhere: a flag `--objective.beta 4`, a TOML table `[objective
 by `kind`; the fields of the class are the keyword arguments of the part.
 """
 
-import difflib
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
-
-from vaekit.errors import UserError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 
 class Settings(BaseModel):
@@ -219,7 +215,7 @@ class Training(Settings):
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay per step of the moving average of the weights that is validated and kept; 0 for the weights themselves."""
     patience: int = Field(0, ge=0)
-    """Stop after this many epochs without a better validation loss, counted from the end of the KL warm-up; 0: never."""
+    """Stop after this many epochs without a better validation loss, not counting the KL warm-up; 0: never."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Random seed: the same seed, data and settings give the same weights."""
     device: str = "auto"
@@ -300,142 +296,11 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-# --- From what a person wrote to a Config ----------------------------------------------------------------------------
-
-
-def resolve(*layers: Mapping[str, Any], preset: str = "classic") -> Config:
-    """The preset's settings, overridden by each of `layers` in turn, validated.
-
-    Raises:
-        UserError: an unknown name or an impossible value, in one sentence with the bounds or the nearest name.
-    """
-    if preset not in PRESETS:
-        raise UserError(f"There is no preset {preset!r}{_nearest(preset, PRESETS)}; `vaekit presets` lists them.")
-    return revise(Config(), PRESETS[preset].settings, *layers)
-
-
-def revise(config: Config, *layers: Mapping[str, Any]) -> Config:
-    """`config` overridden by each of `layers` in turn, validated; it raises as `resolve` does."""
-    tree = config.model_dump()
-    for layer in layers:
-        merge(tree, nest(layer))
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(sentence(error)) from None
-
-
-def nest(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Move the flat names of data and training into their groups: {"epochs": 3} -> {"training": {"epochs": 3}}."""
-    tree: dict[str, Any] = {}
-    for name, value in layer.items():
-        name = name.replace("-", "_")
-        merge(tree, {FLAT[name]: {name: value}} if name in FLAT else {name: value})
-    return tree
-
-
-def merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Lay `layer` over `tree`, in place. A part of another kind replaces the part and all of its settings."""
-    for name, value in layer.items():
-        old = tree.get(name)
-        if isinstance(value, str) and isinstance(old, dict) and "kind" in old:
-            value = {"kind": value}
-        if isinstance(value, Mapping) and isinstance(old, dict):
-            value = {key.replace("-", "_"): item for key, item in value.items()}
-            if "kind" in value and "kind" in old and value["kind"] != old["kind"]:
-                old.clear()
-            merge(old, value)
-        else:
-            tree[name] = dict(value) if isinstance(value, Mapping) else value
-
-
-def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """The settings in which two configurations differ, by their names on the command line: name -> (old, new)."""
-    before, after = _leaves(old.model_dump()), _leaves(new.model_dump())
-    return {
-        name: (before.get(name), after.get(name))
-        for name in before | after
-        if before.get(name) != after.get(name)
-    }
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            leaves |= _leaves(value, "" if name in ("data", "training") else f"{name}.")
-        else:
-            leaves[f"{prefix}{name}".replace("_", "-")] = value
-    return leaves
-
-
-def sentence(error: ValidationError) -> str:
-    """The first fault that pydantic found, as one sentence: the name, the value, its bounds or the nearest name."""
-    fault = error.errors()[0]
-    path = [str(word) for word in fault["loc"] if not isinstance(word, int)]
-    model, flag, kind = _locate(path)
-    value = fault["input"]
-    if fault["type"] == "extra_forbidden":
-        of = f" of {path[0]} {kind!r}" if kind else ""
-        names = [*model.model_fields, *FLAT] if model is Config else list(model.model_fields)
-        return f"There is no setting {flag!r}{of}{_nearest(path[-1], names, flag)}."
-    if fault["type"].startswith("union_tag"):
-        kinds = [word.strip(" '") for word in fault["ctx"].get("expected_tags", "").split(",")]
-        tag = fault["ctx"].get("tag", "")
-        return f"There is no {path[-1]} of kind {tag!r}{_nearest(tag, kinds)}; --{path[-1]}.kind takes {' or '.join(kinds)}."
-    said = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    near = ""
-    if fault["type"] == "literal_error":
-        field = model.model_fields[path[-1]]
-        near = _nearest(str(value), [str(word) for word in get_args(field.annotation)])
-    return f"--{flag} {value} is not possible: it {said}{near}."
-
-
-def _locate(path: list[str]) -> tuple[type[BaseModel], str, str | None]:
-    """The settings class that holds a faulty field, the field's name on the command line, and the part's kind."""
-    model: type[BaseModel] = Config
-    names, kind = [], None
-    for word in path[:-1]:
-        members = _members(model.model_fields[word].annotation) if word in model.model_fields else {}
-        if members:
-            names.append(word)
-            model = next(iter(members.values()))
-        else:  # pydantic names the kind of a part after the part
-            kind = word
-            model = next((m for m in _SETTINGS if _kind_of(m) == word and names and m in _choices(names[-1])), model)
-    if kind is None and "kind" in model.model_fields:
-        kind = _kind_of(model)
-    flag = ".".join([*(n for n in names if n not in ("data", "training")), path[-1]]) if path else "configuration"
-    return model, flag.replace("_", "-"), kind
-
-
 def parts_of(name: str) -> dict[str, type[Settings]]:
-    """The settings classes a part of the configuration can have, by kind: parts_of("likelihood")["bernoulli"]."""
-    return {_kind_of(model): model for model in _choices(name)}
+    """The settings classes a part of the configuration can have, by kind: parts_of("likelihood")["bernoulli"].
 
-
-def _choices(name: str) -> list[type[Settings]]:
-    return list(_members(Config.model_fields[name].annotation).values())
-
-
-def _members(annotation: Any) -> dict[str, type[Settings]]:
-    found = [m for m in (get_args(annotation) or (annotation,)) if isinstance(m, type) and issubclass(m, Settings)]
-    return {m.__name__: m for m in found}
-
-
-def _kind_of(model: type[BaseModel]) -> str:
-    return str(model.model_fields["kind"].default) if "kind" in model.model_fields else ""
-
-
-def _nearest(word: str, names: Any, flag: str | None = None) -> str:
-    """`, did you mean ...?` where one of `names` is close to `word`."""
-    close = difflib.get_close_matches(word.replace("-", "_"), list(names), n=1, cutoff=0.5)
-    if not close:
-        return ""
-    full = ".".join([*(flag or "").split(".")[:-1], close[0]])
-    return f" (did you mean {full.replace('_', '-')!r}?)"
-
-
-_SETTINGS: list[type[Settings]] = [
-    model for name in Config.model_fields for model in _members(Config.model_fields[name].annotation).values()
-]
+    Empty for a name that is not a part's.
+    """
+    annotation = Config.model_fields[name].annotation if name in Config.model_fields else None
+    members = [m for m in get_args(annotation) or (annotation,) if isinstance(m, type) and issubclass(m, Settings)]
+    return {m.model_fields["kind"].default: m for m in members if "kind" in m.model_fields}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-import vaekit
 from vaekit.data.pack import cache_folder, clear_cache
+from vaekit.version import VERSION
 
 
 def report() -> str:
@@ -17,13 +17,13 @@ def report() -> str:
     cache = cache_folder()
     used = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) if cache.exists() else 0
     rows = {
-        "vaekit": vaekit.__version__,
+        "vaekit": VERSION,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         **{name: _version(name) for name in ("torch", "numpy", "pillow", "pydantic", "safetensors", "seaborn")},
         "device": _device(),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
         "precision": "32" + (", bf16 in hardware" if _fast_bf16() else ", bf16 emulated (slow)"),
-        "free disk": f"{shutil.disk_usage(Path.cwd()).free / 1e9:,.1f} GB here, {_free(cache) / 1e9:,.1f} GB for the cache",
+        "free disk": f"{_free(Path.cwd()) / 1e9:,.1f} GB here, {_free(cache) / 1e9:,.1f} GB for the cache",
         "cache": f"{cache} ({used / 1e6:,.1f} MB; `vaekit doctor --clear-cache` frees them)",
     }
     width = max(map(len, rows))
@@ -50,8 +50,8 @@ def _device() -> str:
 
 def _fast_bf16() -> bool:
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 def _free(folder: Path) -> int:

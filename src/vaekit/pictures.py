@@ -26,17 +26,21 @@ def picture(image: UInt8[np.ndarray, "H W C"]) -> Image.Image:
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
-def grid(images: Images, columns: int | None = None, labels: Sequence[str] | None = None) -> Image.Image:
+def grid(
+    images: Images, columns: int | None = None, labels: Sequence[str] | None = None, title: str = ""
+) -> Image.Image:
     """Images side by side on white, row by row, each with its label below; small ones magnified by whole pixels."""
-    return _sheet([[image] for image in images], columns, labels)
+    return _sheet([[image] for image in images], columns, labels, title)
 
 
-def pairs(above: Images, below: Images, columns: int = 8, labels: Sequence[str] | None = None) -> Image.Image:
+def pairs(
+    above: Images, below: Images, columns: int = 8, labels: Sequence[str] | None = None, title: str = ""
+) -> Image.Image:
     """Each image of `above` over its partner of `below`, pair by pair, each pair with its label."""
-    return _sheet([[one, other] for one, other in zip(above, below, strict=True)], columns, labels)
+    return _sheet([[one, other] for one, other in zip(above, below, strict=True)], columns, labels, title)
 
 
-def _sheet(cells: list[list[Any]], columns: int | None, labels: Sequence[str] | None) -> Image.Image:
+def _sheet(cells: list[list[Any]], columns: int | None, labels: Sequence[str] | None, title: str) -> Image.Image:
     height, width = cells[0][0].shape[:2]
     zoom = max(1, round(72 / max(height, width)))
     width, height = width * zoom, height * zoom
@@ -46,16 +50,18 @@ def _sheet(cells: list[list[Any]], columns: int | None, labels: Sequence[str] | 
     font = ImageFont.load_default(12)
     tall = len(cells[0]) * (height + 1) - 1 + (16 if labels else 0)
     pitch = (width + GAP, tall + (GAP if len(cells[0]) == 1 else 3 * GAP))
-    size = (2 * MARGIN + columns * pitch[0] - GAP, 2 * MARGIN + rows * pitch[1] - (pitch[1] - tall))
+    head = MARGIN + (18 if title else 0)
+    size = (2 * MARGIN + columns * pitch[0] - GAP, head + MARGIN + rows * pitch[1] - (pitch[1] - tall))
     sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
+    pen.text((MARGIN, 8), _shortened(title, font, float(size[0] - 2 * MARGIN)), INK, font)
     for index, cell in enumerate(cells):
-        left, top = MARGIN + index % columns * pitch[0], MARGIN + index // columns * pitch[1]
+        left, top = MARGIN + index % columns * pitch[0], head + index // columns * pitch[1]
         for row, image in enumerate(cell):
             tile = picture(image).resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(tile, (left, top + row * (height + 1)), tile if tile.mode == "RGBA" else None)
         if labels:
-            text = _shortened(labels[index], font, width)
+            text = _shortened(labels[index], font, float(width))
             pen.text((left + width / 2, top + tall), text, INK, font, anchor="md")
     return sheet
 

@@ -100,7 +100,7 @@ def locked(run: Run) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise UserError(
-                    f"The run {run.folder} is in use by another process: wait for it, or name another folder with --out."
+                    f"The run {run.folder} is in use by another process: wait for it, or name another with --out."
                 ) from None
         yield
 
@@ -119,7 +119,9 @@ def read_config(run: Run) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{run.config} is damaged: restore it from a copy, or train anew.") from None
     if not known:
-        raise UserError(f"{run.config} has format {record['format']}, this vaekit reads format {FORMAT}: upgrade vaekit.")
+        raise UserError(
+            f"{run.config} has format {record['format']}, this vaekit reads format {FORMAT}: upgrade vaekit."
+        )
     return dict(record)
 
 
@@ -139,7 +141,9 @@ def read_metrics(run: Run) -> list[Row]:
     with run.metrics.open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
     header, rows = (lines[0], lines[1:]) if lines else ([], [])
-    return [{name: float(cell) for name, cell in zip(header, row, strict=True)} for row in rows if len(row) == len(header)]
+    return [
+        {name: float(cell) for name, cell in zip(header, row, strict=True)} for row in rows if len(row) == len(header)
+    ]
 
 
 def append_metrics(run: Run, row: Row) -> None:

@@ -96,7 +96,7 @@ def test_the_256_probabilities_sum_to_one(loc: float, sigma: float) -> None:
 
 @pytest.mark.parametrize("sigma", [0.002, 0.05, 0.3])
 @pytest.mark.parametrize("loc", [0.0, 0.3, 1.0])
-def test_discretized_probabilities_are_differences_of_the_normal_distribution_function(loc: float, sigma: float) -> None:
+def test_discretized_probabilities_are_differences_of_phi(loc: float, sigma: float) -> None:
     edges = (torch.arange(257, dtype=torch.float64) - 0.5) / 255
     edges[0], edges[-1] = -math.inf, math.inf
     exact = Normal(torch.tensor(loc, dtype=torch.float64), sigma).cdf(edges).diff()

@@ -12,7 +12,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from vaekit.build import build
-from vaekit.config import resolve
+from vaekit.resolve import resolve
 
 PIXELS, LATENTS, COUNT = 6, 2, 1000
 
@@ -51,10 +51,7 @@ def test_linear_vae_reaches_probabilistic_pca(sigma: str) -> None:
     eigenvalues = torch.linalg.eigvalsh(flat.T.cov(correction=0)).flip(0)
     noise = eigenvalues[LATENTS:].mean()
     log_likelihood = -0.5 * (
-        PIXELS * math.log(2 * math.pi)
-        + eigenvalues[:LATENTS].log().sum()
-        + (PIXELS - LATENTS) * noise.log()
-        + PIXELS
+        PIXELS * math.log(2 * math.pi) + eigenvalues[:LATENTS].log().sum() + (PIXELS - LATENTS) * noise.log() + PIXELS
     )
     model.eval()
     with torch.no_grad():
@@ -63,7 +60,9 @@ def test_linear_vae_reaches_probabilistic_pca(sigma: str) -> None:
         offset, *columns = px.mean[0].flatten(1).double()
         weight = torch.stack([column - offset for column in columns], dim=1)
         variance = px.log_sigma.double().mul(2).exp()  # type: ignore[attr-defined]
-        exact = MultivariateNormal(offset, weight @ weight.T + variance * torch.eye(PIXELS)).log_prob(flat).mean().item()
+        exact = (
+            MultivariateNormal(offset, weight @ weight.T + variance * torch.eye(PIXELS)).log_prob(flat).mean().item()
+        )
     assert variance.item() == pytest.approx(noise.item(), rel=0.02)
     assert exact == pytest.approx(log_likelihood.item(), abs=0.01)
     assert bound == pytest.approx(log_likelihood.item(), abs=0.03)

@@ -8,9 +8,10 @@ import torch
 
 import vaekit.build  # noqa: F401  registers the parts
 from vaekit.build import build
-from vaekit.config import Config, parts_of, resolve
+from vaekit.config import Config, parts_of
 from vaekit.errors import UserError
 from vaekit.parts.types import registered
+from vaekit.resolve import resolve
 
 ROOMS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective")
 CONTEXT = {

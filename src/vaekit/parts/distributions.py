@@ -200,7 +200,9 @@ class DiscretizedGaussian(Distribution):
         low, high = -self.loc / sigma, (1 - self.loc) / sigma
         inside = torch.special.ndtr(high) - torch.special.ndtr(low)
         densities = (-0.5 * low.square()).exp() - (-0.5 * high.square()).exp()
-        return (self.loc * inside + sigma * densities * math.exp(-HALF_LOG_TAU) + torch.special.ndtr(-high)).clamp(0, 1)
+        bulge: Tensor = self.loc * inside + sigma * densities * math.exp(-HALF_LOG_TAU)
+        bulge = bulge + torch.special.ndtr(-high)
+        return bulge.clamp(0, 1)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
         noise = torch.randn(*sample_shape, *self.loc.shape, device=self.loc.device)

@@ -25,9 +25,7 @@ class Bernoulli(nn.Module):
         super().__init__()
         self.outputs = channels
 
-    def forward(
-        self, output: Float[Tensor, "*S B C H W"], x: Float[Tensor, "B C H W"] | None = None
-    ) -> PixelBernoulli:
+    def forward(self, output: Float[Tensor, "*S B C H W"], x: Float[Tensor, "B C H W"] | None = None) -> PixelBernoulli:
         return PixelBernoulli(output)
 
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,7 +32,8 @@ class Label(nn.Module):
         if self.bias is None:
             return h
         assert y is not None, "a conditional model needs labels"
-        return h + self.bias(y).reshape(*h.shape[:2], *[1] * (h.ndim - 2)).to(h.dtype)
+        bias: Tensor = self.bias(y)
+        return h + bias.reshape(*h.shape[:2], *[1] * (h.ndim - 2)).to(h.dtype)
 
 
 class Dense(nn.Module):
@@ -41,7 +41,7 @@ class Dense(nn.Module):
 
     def __init__(self, widths: Sequence[int], classes: int, activation: str, closed: bool) -> None:
         super().__init__()
-        self.first = nn.Linear(*widths[:2])
+        self.first = nn.Linear(widths[0], widths[1])
         self.label = Label(classes, widths[1])
         layers: list[nn.Module] = []
         for before, after in pairwise(widths[1:]):
@@ -62,15 +62,12 @@ class MlpEncoder(nn.Module):
         super().__init__()
         pixels = math.prod(shape)
         self.features = hidden[-1] if hidden else pixels
-        self.layers = Dense([pixels, *hidden], classes, activation, closed=True) if hidden else None
-        self.label = None if hidden else Label(classes, pixels)
+        dense = hidden and Dense([pixels, *hidden], classes, activation, closed=True)
+        self.layers: nn.Module = dense or Label(classes, pixels)
 
     def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B F"]:
-        h = x.flatten(1)
-        if self.layers is None:
-            assert self.label is not None
-            return self.label(h, y)
-        return self.layers(h, y)
+        out: Tensor = self.layers(x.flatten(1), y)
+        return out
 
 
 @part("decoder", "mlp")
@@ -83,7 +80,8 @@ class MlpDecoder(nn.Module):
         self.layers = Dense([latents, *reversed(hidden), math.prod(shape)], classes, activation, closed=False)
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
-        return self.layers(z, y).unflatten(1, self.shape)
+        out: Tensor = self.layers(z, y)
+        return out.reshape(-1, *self.shape)
 
 
 # --- conv ------------------------------------------------------------------------------------------------------------

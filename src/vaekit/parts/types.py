@@ -32,11 +32,11 @@ class Group:
 
     @cached_property
     def log_q(self) -> Float[Tensor, "S B"]:
-        return self.q.log_prob(self.z) if self.drawn_log_q is None else self.drawn_log_q  # type: ignore[no-untyped-call]
+        return self.q.log_prob(self.z) if self.drawn_log_q is None else self.drawn_log_q
 
     @cached_property
     def log_p(self) -> Float[Tensor, "S B"]:
-        return self.p.log_prob(self.z)  # type: ignore[no-untyped-call]
+        return self.p.log_prob(self.z)
 
     @cached_property
     def kl_per_latent(self) -> Float[Tensor, "B D"] | None:

@@ -3,56 +3,37 @@
 import copy
 import math
 import os
-import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
-import vaekit
 from vaekit import checkpoint, pictures
 from vaekit.build import build
 from vaekit.checkpoint import Snapshot
-from vaekit.config import Config, Training, differences, resolve, revise
+from vaekit.config import Training
 from vaekit.data.batches import Batches
-from vaekit.data.pack import Pack, open_pack
-from vaekit.errors import UserError
 from vaekit.files import atomic_file
 from vaekit.model import VAE, summary
-from vaekit.parts.types import Objective
-from vaekit.run import (
-    FORMAT,
-    Row,
-    Run,
-    append_metrics,
-    first_free,
-    keep_metrics,
-    locked,
-    read_config,
-    read_metrics,
-    write_json,
-)
+from vaekit.run import Row, Run, append_metrics, keep_metrics, locked, read_metrics, write_json
 from vaekit.sampling import decode_means, draw_latents, to_uint8
 from vaekit.screen import logging_to, progress, say, talking
 from vaekit.training.background import Writer
 from vaekit.training.loop import Diverged, Epoch, Progress, train
 from vaekit.training.optimizers import optimizer_for
+from vaekit.training.request import Plan, Request, plan, require_free
+from vaekit.training.watch import Pace, Watch, picture_due
 
 SAMPLES, SHOWN = 64, 32
 """Pictures show this many new images and this many reconstructions."""
 SHARE = 0.03
 """Of the time, at most this much goes into redrawing the graph, and as much into checkpoints."""
-DEFAULT_PRESET = {"gray": "classic", "colour": "sigma-vae"}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -61,20 +42,6 @@ class Interrupted(KeyboardInterrupt):
 
 class Failure(RuntimeError):
     """Training cannot go on; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a person asked for."""
-
-    source: Any = None
-    layers: tuple[Mapping[str, Any], ...] = ()
-    """Settings over the preset's, later ones first in rank: a file's, then those of the command line."""
-    preset: str | None = None
-    out: Path | None = None
-    resume: bool = False
-    max_minutes: float | None = None
-    quiet: bool = False
 
 
 def run_training(request: Request) -> Run:
@@ -88,28 +55,19 @@ def run_training(request: Request) -> Run:
     begun = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(talking(request.quiet))
-        record = _saved(request)
-        source = record["source"] if record and request.source is None else request.source
-        for_data = _provisional(request, record)
-        pack = open_pack(source, for_data.data, quiet=request.quiet)
-        preset, config = _decide(request, record, pack)
-        run = Run(request.out or first_free(Path("runs"), pack.name))
+        todo = plan(request)
+        run = todo.run
         stack.enter_context(locked(run))
+        require_free(todo)
         stack.enter_context(logging_to(run.log))
-        device = _device(config.training, record)
-        threads = record["threads"] if record else config.training.threads or torch.get_num_threads()
-        stack.enter_context(_threads(threads))
-        facts = _facts(preset, config, pack, source, device, threads)
-        if record:
-            _require_same(run, record, facts, pack)
-        say(pack.summary)
-        say(_choice(request, preset))
-        session = _Session(run, config, pack, device, request)
-        say(f"Model: {config.latents} latents, on {device} with {threads} threads in {config.training.precision} bit")
+        stack.enter_context(_threads(todo.threads))
+        for line in todo.lines:
+            say(line)
+        session = _Session(todo, request)
         say(summary(session.model))
-        if not record:
-            write_json(run.dataset, pack.describe())
-        write_json(run.config, facts)
+        if not todo.resumed:
+            write_json(run.dataset, todo.pack.describe())
+        write_json(run.config, todo.record)
         say(f"Writing to {run.folder}")
         session.train(begun)
         return run
@@ -118,8 +76,9 @@ def run_training(request: Request) -> Run:
 class _Session:
     """The state of one call: the networks, where training stands, what is on the disk."""
 
-    def __init__(self, run: Run, config: Config, pack: Pack, device: torch.device, request: Request) -> None:
-        self.run, self.config, self.pack, self.request = run, config, pack, request
+    def __init__(self, todo: Plan, request: Request) -> None:
+        self.run, self.config, self.pack, self.request = todo.run, todo.config, todo.pack, request
+        config, pack, device = todo.config, todo.pack, todo.device
         settings = config.training
         self.batches = Batches(pack, config.data, settings.batch_size, settings.seed, device)
         model, self.objective = build(config, pack.shape, len(pack.classes))
@@ -132,7 +91,7 @@ class _Session:
         self.best_snapshot: Snapshot | None = None
         self.best_written = 0
         self.stopping = False
-        self.paces = {"checkpoint": _Pace(SHARE), "graph": _Pace(SHARE)}
+        self.paces = {"checkpoint": Pace(SHARE), "graph": Pace(SHARE)}
         self._restore()
         if settings.compile:
             for network in (self.model.encoder, self.model.decoder):
@@ -141,7 +100,7 @@ class _Session:
     # --- resume ---
 
     def _restore(self) -> None:
-        snapshot = checkpoint.newest_checkpoint(self.run) if self.request.resume else None
+        snapshot = checkpoint.newest_checkpoint(self.run)
         rows = read_metrics(self.run)
         if snapshot is None:
             keep_metrics(self.run, [])
@@ -177,6 +136,7 @@ class _Session:
         if self._finished():
             say(f"Nothing to do: all {self.progress.epoch} epochs of this run are trained.")
             return
+        limit = math.inf if self.request.max_minutes is None else 60 * self.request.max_minutes
         total = settings.epochs * steps * self.batches.batch_size
         done = self.progress.step * self.batches.batch_size
         label = f"epoch {self.progress.epoch + 1}/{settings.epochs}"
@@ -186,7 +146,7 @@ class _Session:
             torch.random.fork_rng(),
             Writer() as writer,
         ):
-            watch = _Watch(self.batches.batch_size, advance, self._asked_to_stop)
+            watch = Watch(self.batches.batch_size, advance, self._asked_to_stop)
             try:
                 for epoch in train(
                     self.model,
@@ -200,8 +160,7 @@ class _Session:
                 ):
                     self._after_epoch(epoch, watch, writer)
                     advance(0, f"epoch {min(self.progress.epoch + 1, settings.epochs)}/{settings.epochs}")
-                    late = self.request.max_minutes is not None and time.perf_counter() - begun > 60 * self.request.max_minutes
-                    if self._finished() or late or self.stopping:
+                    if self._finished() or self.stopping or time.perf_counter() - begun > limit:
                         break
             except Diverged as error:
                 raise Failure(_remedy(error, settings, self.run)) from None
@@ -224,7 +183,7 @@ class _Session:
         counted_from = max(self.best["epoch"], self.objective.settled)
         return bool(settings.patience) and self.progress.epoch - counted_from >= settings.patience
 
-    def _after_epoch(self, epoch: Epoch, watch: "_Watch", writer: Writer) -> None:
+    def _after_epoch(self, epoch: Epoch, watch: "Watch", writer: Writer) -> None:
         row: Row = {"epoch": self.progress.epoch, "step": self.progress.step, **watch.lap()}
         row |= {f"train_{name}": value for name, value in epoch.train.items()}
         row |= {f"val_{name}": value for name, value in epoch.validation.items()}
@@ -300,8 +259,10 @@ class _Session:
             names = [classes[i] if i >= 0 else "" for i in truth.tolist()]
 
         def write() -> None:
-            _write_bytes(self.run.samples(epoch), pictures.png(pictures.grid(new, columns, labels)))
-            _write_bytes(self.run.reconstructions(epoch), pictures.png(pictures.pairs(shown, again, 8, names)))
+            drawn = pictures.grid(new, columns, labels, f"Epoch {epoch}: new images, drawn from the prior")
+            _write_bytes(self.run.samples(epoch), pictures.png(drawn))
+            title = f"Epoch {epoch}: held-out images above, their reconstructions below"
+            _write_bytes(self.run.reconstructions(epoch), pictures.png(pictures.pairs(shown, again, 8, names, title)))
 
         return write
 
@@ -326,64 +287,6 @@ class _Session:
                 signal.signal(number, handler)
 
 
-class _Watch:
-    """Counts and times steps, moves the progress bar, and looks at the loss a few times a second."""
-
-    PERIOD = 0.25
-
-    def __init__(self, batch: int, advance: Callable[..., None], stop: Callable[[], bool]) -> None:
-        self.batch, self.advance, self.stop = batch, advance, stop
-        self.started = self.last = self.shown = time.perf_counter()
-        self.steps = self.unshown = 0
-
-    def step(self, loss: Tensor) -> bool:
-        self.last = time.perf_counter()
-        self.steps += 1
-        self.unshown += 1
-        if self.last - self.shown > self.PERIOD:
-            if not math.isfinite(loss.item()):
-                raise Diverged(f"the loss became {loss.item()}")
-            self._show()
-        return self.stop()
-
-    def lap(self) -> dict[str, float]:
-        """Seconds since the last lap, validation included, and training images per second."""
-        self._show()
-        now = time.perf_counter()
-        speed = self.steps * self.batch / max(self.last - self.started, 1e-9)
-        seconds = now - self.started
-        self.started, self.steps = now, 0
-        return {"seconds": round(seconds, 3), "images_per_second": round(speed, 1)}
-
-    def _show(self) -> None:
-        self.advance(self.unshown * self.batch)
-        self.unshown, self.shown = 0, self.last
-
-
-class _Pace:
-    """Keeps a job that is done again and again to a share of the time."""
-
-    def __init__(self, share: float) -> None:
-        self.share, self.next = share, 0.0
-
-    def ready(self) -> bool:
-        return time.perf_counter() >= self.next
-
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        begun = time.perf_counter()
-        yield
-        now = time.perf_counter()
-        self.next = now + (now - begun) / self.share
-
-
-def picture_due(epoch: int) -> bool:
-    """Every epoch up to 20, then every 2nd to 50, 5th to 100, 10th to 200, and so on: about 15 a decade."""
-    decade = 10 ** int(math.log10(max(epoch / 10, 1)))
-    step = max(decade * nice for nice in (1, 2, 5) if decade * nice <= max(epoch / 10, 1))
-    return epoch % step == 0
-
-
 def _line(row: Row, epochs: int) -> str:
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
@@ -406,86 +309,6 @@ def _write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-# --- from a request to a configuration -------------------------------------------------------------------------------
-
-
-def _saved(request: Request) -> dict[str, Any] | None:
-    """config.json of the run to go on with, or None where a new one starts."""
-    if request.out is None:
-        if request.resume:
-            raise UserError("--resume needs --out RUN: the folder of the run to go on with.")
-        return None
-    run = Run(request.out)
-    if run.exists():
-        if not request.resume:
-            raise UserError(
-                f"{run.folder} already holds a run: go on with it by --resume, or name another folder with --out."
-            )
-        return read_config(run)
-    others = [file.name for file in run.folder.iterdir() if file.name not in (".lock", "log.txt")] if run.folder.is_dir() else []
-    if others or run.folder.is_file():
-        raise UserError(f"{run.folder} is there and is not a run ({', '.join(others[:3]) or 'a file'}): name another --out.")
-    return None
-
-
-def _provisional(request: Request, record: dict[str, Any] | None) -> Config:
-    """A configuration whose data settings are final, though the default preset is not chosen before data are seen.
-
-    Settings that fit no preset are refused here, before any image is read.
-    """
-    if record:
-        return revise(Config.model_validate(record["config"]), *request.layers)
-    errors = []
-    for preset in [request.preset] if request.preset else DEFAULT_PRESET.values():
-        try:
-            return resolve(*request.layers, preset=preset)
-        except UserError as error:
-            errors.append(error)
-    raise errors[0]
-
-
-def _decide(request: Request, record: dict[str, Any] | None, pack: Pack) -> tuple[str, Config]:
-    """The preset's name and the whole configuration, now that the data are known."""
-    if not record:
-        preset = request.preset or DEFAULT_PRESET["gray" if pack.shape[0] == 1 else "colour"]
-        return preset, resolve(*request.layers, preset=preset)
-    if request.preset not in (None, record["preset"]):
-        raise UserError(
-            f"The run {request.out} was begun with --preset {record['preset']}, not {request.preset}: "
-            "drop --preset, or name another folder with --out."
-        )
-    old = Config.model_validate(record["config"])
-    new = revise(old, *request.layers)
-    for name, (before, after) in differences(old, new).items():
-        if name != "epochs":
-            raise UserError(
-                f"The run {request.out} was begun with --{name} {before}, not {after}: "
-                f"drop --{name}, or name another folder with --out."
-            )
-        if after < before:
-            raise UserError(f"The run {request.out} was begun for {before} epochs: --epochs can only be raised.")
-    return record["preset"], new
-
-
-def _choice(request: Request, preset: str) -> str:
-    if request.preset or request.resume:
-        return f"Preset: {preset}"
-    return f"Preset: {preset}, the default for such images (`vaekit presets` lists others; choose with --preset NAME)"
-
-
-def _device(settings: Training, record: dict[str, Any] | None) -> torch.device:
-    """The device of the run so far where it is still there, else the one that was asked for."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if record and there[torch.device(record["device"]).type]:
-        return torch.device(record["device"])
-    if settings.device == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
-    device = torch.device(settings.device)
-    if not there[device.type]:
-        raise UserError(f"--device {device} is not available on this machine: use --device auto.")
-    return device
-
-
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
@@ -494,47 +317,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _facts(
-    preset: str, config: Config, pack: Pack, source: Any, device: torch.device, threads: int
-) -> dict[str, Any]:
-    """config.json: everything needed to rebuild the model and to repeat the run."""
-    return {
-        "format": FORMAT,
-        "preset": preset,
-        "config": config.model_dump(),
-        "shape": list(pack.shape),
-        "classes": list(pack.classes),
-        "source": str(Path(source).resolve()) if isinstance(source, (str, Path)) else None,
-        "seed": config.training.seed,
-        "device": str(device),
-        "threads": threads,
-        "precision": config.training.precision,
-        "compile": config.training.compile,
-        "versions": {
-            "vaekit": vaekit.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-    }
-
-
-def _require_same(run: Run, record: dict[str, Any], facts: dict[str, Any], pack: Pack) -> None:
-    """Refuse other data; say where the machine differs, since then a resumed run is not the same bit for bit."""
-    import json
-
-    before = json.loads(run.dataset.read_text(encoding="utf-8"))
-    if before["fingerprint"] != pack.identity:
-        raise UserError(
-            f"The run {run.folder} was begun on other images ({before['source']}): give the same data, "
-            "or name another folder with --out."
-        )
-    changed = [
-        f"{name} {record[name]} -> {facts[name]}"
-        for name in ("device", "threads", "versions")
-        if record[name] != facts[name]
-    ]
-    if changed:
-        say(f"Not the same bit for bit as without the break: {'; '.join(changed)}")

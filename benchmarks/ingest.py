@@ -1,0 +1,108 @@
+"""Packing JPEGs of 800x600 to 64x64: vaekit against Pillow's plain open, convert, resize in as many processes.
+
+    python benchmarks/ingest.py [--images 1000] [--rounds 5]
+
+Both decode the same files; starting the processes counts for both; the two take turns.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vaekit.config import Data
+from vaekit.data.cache import clear_cache
+from vaekit.data.pack import open_pack
+from vaekit.data.pool import cores
+
+SIDE = 64
+BARE = "import sys, vaekit.data.batches; from vaekit.config import Data; from vaekit.data.pack import open_pack"
+SECOND = BARE + "\nopen_pack(sys.argv[1], Data(size='64'))"
+
+
+def made_up_photo(seed: int) -> Image.Image:
+    """800x600 with the spectrum of photographs (amplitude falls with frequency), edges, and a sensor's noise."""
+    rng = np.random.default_rng(seed)
+    picture = np.full((600, 800, 3), 128.0)
+    for cells, amplitude in ((4, 55), (12, 30), (40, 14), (130, 6)):
+        colour = (
+            rng.normal(size=(cells * 3 // 4, cells, 1)) * amplitude
+            + rng.normal(size=(cells * 3 // 4, cells, 3)) * amplitude / 3
+        )
+        for channel in range(3):
+            field = Image.fromarray(colour[..., channel].astype(np.float32))
+            picture[..., channel] += np.asarray(field.resize((800, 600), Image.Resampling.BICUBIC))
+    y, x = np.mgrid[:600, :800]
+    for _ in range(12):  # things with edges
+        cx, cy, rx, ry = rng.uniform((0, 0, 20, 20), (800, 600, 150, 150))
+        picture[((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1] += rng.normal(size=3) * 25
+    picture += rng.normal(size=(600, 800, 1)) * 2
+    return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+
+
+def make(task: tuple[str, int]) -> None:
+    folder, seed = task
+    made_up_photo(seed).save(Path(folder) / f"{seed:04d}.jpg", quality=85)
+
+
+def plainly(path: str) -> NDArray[np.uint8]:
+    """What one would write: decode everything, then resize with the same filter and the same centre crop."""
+    with Image.open(path) as image:
+        small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS, (100, 0, 700, 600))
+        return np.asarray(small)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["XDG_CACHE_HOME"] = f"{scratch}/cache"
+        photos = Path(scratch) / "photos"
+        photos.mkdir()
+        fork = get_context("fork")  # the quickest start there is
+        with fork.Pool(cores()) as pool:
+            pool.map(make, [(str(photos), seed) for seed in range(asked.images)])
+        files = sorted(map(str, photos.iterdir()))
+        size = sum(Path(file).stat().st_size for file in files) / len(files)
+        print(f"{len(files)} JPEGs of 800x600, {size / 1e3:.0f} kB each, to {SIDE}x{SIDE}, {cores()} processes")
+        ours, theirs = [], []
+        for _ in range(asked.rounds):
+            clear_cache()
+            start = time.perf_counter()
+            pack = open_pack(photos, Data(size=str(SIDE)), quiet=True)
+            ours.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            with fork.Pool(cores()) as pool:
+                plain = np.stack(pool.map(plainly, files, chunksize=8))
+            theirs.append(time.perf_counter() - start)
+        rows = [int(Path(path).stem) for path in pack.paths()]
+        off = np.abs(pack.images.astype(np.int16) - plain[rows]).mean()
+        us, them = statistics.median(ours), statistics.median(theirs)
+        print(f"vaekit           {us:6.2f} s  {len(files) / us:6.0f} images/s")
+        print(f"plain Pillow     {them:6.2f} s  {len(files) / them:6.0f} images/s")
+        print(f"ratio            {them / us:6.2f}    (target: at least 3)")
+        print(f"mean difference  {off:6.2f} levels (target: below 0.5)")
+        bare, second = ([timed(code, photos) for _ in range(asked.rounds)] for code in (BARE, SECOND))
+        extra = statistics.median(second) - statistics.median(bare)
+        print(f"second run       {extra:6.3f} s over interpreter and imports (target: below 1)")
+
+
+def timed(code: str, photos: Path) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code, str(photos)], check=True)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Private memory while training batches are drawn: from 10,000 and from 1,000,000 made-up images of 32x32.
+
+    python benchmarks/memory.py [FOLDER]
+
+FOLDER is a scratch folder with 7 GB free. RssAnon, from /proc (Linux), is the memory a process owns: what it has
+allocated, not what it has mapped from files, which the system takes back when it needs room.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+BATCHES = 2000
+
+
+def measure(images: str) -> None:
+    """In a process of its own: open the pack, draw batches, print the largest RssAnon in kB."""
+    import torch
+
+    from vaekit.config import Data
+    from vaekit.data.batches import Batches
+    from vaekit.data.pack import open_pack
+
+    settings = Data(flip=True, crop=2)
+    batches = Batches(open_pack(images, settings, quiet=True), settings, 128, 0, torch.device("cpu"))
+    largest, drawn, epoch = 0, 0, 0
+    while drawn < BATCHES:
+        for _ in batches.train(epoch):
+            drawn += 1
+            if drawn % 20 == 0:
+                largest = max(largest, private())
+            if drawn == BATCHES:
+                break
+        epoch += 1
+    print(largest)
+
+
+def private() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1])
+    raise OSError("this system does not tell RssAnon")
+
+
+def main(scratch: Path) -> None:
+    os.environ["XDG_CACHE_HOME"] = str(scratch / "cache")
+    found = {}
+    for count in (10_000, 1_000_000):
+        path = scratch / f"{count}.npy"
+        images = np.lib.format.open_memmap(path, "w+", np.uint8, (count, 32, 32, 3))
+        rng = np.random.default_rng(count)
+        for start in range(0, count, 10_000):
+            images[start : start + 10_000] = rng.integers(0, 256, (10_000, 32, 32, 3), np.uint8)
+        del images
+        command = [sys.executable, __file__, "--measure", str(path)]
+        for run in ("first run, packs", "second run"):
+            said = subprocess.run(command, check=True, capture_output=True, text=True)
+            found[count] = int(said.stdout)
+            print(f"{count:>9,} images, {run:16}: RssAnon {found[count] / 1e3:6.1f} MB", flush=True)
+    print(f"ratio of the second runs: {found[1_000_000] / found[10_000]:.3f}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--measure"]:
+        measure(sys.argv[2])
+    else:
+        with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
+            main(Path(folder))

@@ -1,0 +1,1 @@
+"""Images in: files to a pack, a pack to batches."""

@@ -1,0 +1,72 @@
+"""Where packs are kept, and who may write there."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """The folder that vaekit keeps its packs below: XDG_CACHE_HOME/vaekit, or the system's usual place."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if home.is_absolute():
+        return home / "vaekit"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("vaekit", appauthor=False))
+
+
+def packs() -> Path:
+    """The folder of the packs, made where it is missing."""
+    folder = cache_folder() / "packs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def lock(pack: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the right to build `pack`; yields whether it is held, which without `wait` it may not be.
+
+    The system lets go of it when this process ends, however it ends.
+    """
+    with (pack.parent / f".{pack.name}.lock").open("w") as file:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+        yield True
+
+
+def sweep(mine: Path) -> None:
+    """Delete what interrupted builds have left; `mine` is the pack whose lock is held."""
+    for rest in mine.parent.glob(".*"):
+        if not rest.is_dir():
+            continue
+        name = rest.name.split(".")[1]
+        if name == mine.name:
+            shutil.rmtree(rest, ignore_errors=True)
+        else:
+            with lock(mine.parent / name, wait=False) as held:
+                if held:
+                    shutil.rmtree(rest, ignore_errors=True)
+
+
+def clear_cache() -> int:
+    """Delete every pack that no process is building; gives the bytes freed. They are built again when needed."""
+    folder = cache_folder() / "packs"
+    freed = 0
+    for pack in folder.iterdir() if folder.is_dir() else ():
+        if not pack.is_dir():
+            continue
+        name = pack.name.split(".")[1] if pack.name.startswith(".") else pack.name
+        with lock(folder / name, wait=False) as held:
+            if held:
+                freed += sum(file.stat().st_size for file in pack.iterdir())
+                shutil.rmtree(pack, ignore_errors=True)
+    return freed

@@ -1,0 +1,204 @@
+"""From what a person asked for to what will be done: a run, its data, its preset and its configuration."""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vaekit.config import Config, Training
+from vaekit.data.pack import Pack, open_pack
+from vaekit.errors import UserError
+from vaekit.resolve import differences, resolve, revise
+from vaekit.run import FORMAT, Run, first_free, read_config
+from vaekit.version import VERSION
+
+DEFAULT_PRESET = {"gray": "classic", "colour": "sigma-vae"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for."""
+
+    source: Any = None
+    layers: tuple[Mapping[str, Any], ...] = ()
+    """Settings over the preset's, later ones first in rank: a file's, then those of the command line."""
+    preset: str | None = None
+    out: Path | None = None
+    resume: bool = False
+    max_minutes: float | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done."""
+
+    run: Run
+    config: Config
+    pack: Pack
+    device: torch.device
+    threads: int
+    record: dict[str, Any]
+    """What config.json will hold."""
+    resumed: bool
+    lines: list[str]
+    """What was found and what was chosen, for the screen and log.txt."""
+
+
+def plan(request: Request) -> Plan:
+    """Read the data, choose what was left open, and check a run that goes on against its beginning.
+
+    Raises:
+        UserError: the first thing that cannot be, in one sentence.
+    """
+    before = _saved(request)
+    source = before["source"] if before and request.source is None else request.source
+    early = _provisional(request, before)
+    device = _device(early.training, before)
+    _require_outside(request.out or Path("runs"), source)
+    pack = open_pack(source, early.data, quiet=request.quiet)
+    preset, config = _decide(request, before, pack)
+    run = Run(request.out or first_free(Path("runs"), pack.name))
+    threads = before["threads"] if before else config.training.threads or torch.get_num_threads()
+    record = {
+        "format": FORMAT,
+        "preset": preset,
+        "config": config.model_dump(),
+        "shape": list(pack.shape),
+        "classes": list(pack.classes),
+        "source": str(Path(source).resolve()) if isinstance(source, (str, Path)) else None,
+        "seed": config.training.seed,
+        "device": str(device),
+        "threads": threads,
+        "precision": config.training.precision,
+        "compile": config.training.compile,
+        "versions": {
+            "vaekit": VERSION,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    lines = [
+        *pack.summary.splitlines(),
+        _choice(request, preset, resumed=before is not None),
+        f"Computing on {device}, {threads} threads, precision {config.training.precision}; seed {config.training.seed}",
+    ]
+    if before:
+        lines += _changes(run, before, record, pack)
+    return Plan(run, config, pack, device, threads, record, before is not None, lines)
+
+
+def require_free(todo: Plan) -> None:
+    """Refuse, once the run folder is locked, where another process has begun a run in it meanwhile."""
+    if not todo.resumed and todo.run.exists():
+        raise UserError(_taken(todo.run))
+
+
+def _saved(request: Request) -> dict[str, Any] | None:
+    """config.json of the run to go on with, or None where a new one starts."""
+    if request.out is None:
+        if request.resume:
+            raise UserError("--resume needs --out RUN: the folder of the run to go on with.")
+        return None
+    run = Run(request.out)
+    if run.exists():
+        if not request.resume:
+            raise UserError(_taken(run))
+        return read_config(run)
+    if run.folder.is_file() or (run.folder.is_dir() and {f.name for f in run.folder.iterdir()} - {".lock", "log.txt"}):
+        raise UserError(f"{run.folder} is there and is not a run: name another folder with --out.")
+    return None
+
+
+def _taken(run: Run) -> str:
+    return f"{run.folder} already holds a run: go on with it by --resume, or name another folder with --out."
+
+
+def _provisional(request: Request, record: dict[str, Any] | None) -> Config:
+    """A configuration whose data and training settings are final; the default preset is chosen once data were seen.
+
+    Settings that fit no preset are refused here, before any image is read.
+    """
+    if record:
+        return revise(Config.model_validate(record["config"]), *request.layers)
+    errors = []
+    for preset in [request.preset] if request.preset else DEFAULT_PRESET.values():
+        try:
+            return resolve(*request.layers, preset=preset)
+        except UserError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _decide(request: Request, record: dict[str, Any] | None, pack: Pack) -> tuple[str, Config]:
+    """The preset's name and the whole configuration, now that the data are known."""
+    if not record:
+        preset = request.preset or DEFAULT_PRESET["gray" if pack.shape[0] == 1 else "colour"]
+        return preset, resolve(*request.layers, preset=preset)
+    if request.preset not in (None, record["preset"]):
+        raise UserError(
+            f"The run {request.out} was begun with --preset {record['preset']}, not {request.preset}: "
+            "drop --preset, or name another folder with --out."
+        )
+    old = Config.model_validate(record["config"])
+    new = revise(old, *request.layers)
+    for name, (before, after) in differences(old, new).items():
+        if name != "epochs":
+            raise UserError(
+                f"The run {request.out} was begun with --{name} {before}, not {after}: "
+                f"drop --{name}, or name another folder with --out."
+            )
+        if after < before:
+            raise UserError(f"The run {request.out} was begun for {before} epochs: --epochs can only be raised.")
+    return record["preset"], new
+
+
+def _require_outside(out: Path, source: Any) -> None:
+    """The user's folder is never written to."""
+    if (
+        isinstance(source, (str, Path))
+        and Path(source).is_dir()
+        and out.resolve().is_relative_to(Path(source).resolve())
+    ):
+        raise UserError(f"{out} lies inside the images of {source}, which stay as they are: name another --out.")
+
+
+def _choice(request: Request, preset: str, resumed: bool) -> str:
+    if request.preset or resumed:
+        return f"Preset: {preset}"
+    return f"Preset: {preset}, the default for such images (`vaekit presets` lists others; choose with --preset NAME)"
+
+
+def _device(settings: Training, record: dict[str, Any] | None) -> torch.device:
+    """The device of the run so far where it is still there, else the one that was asked for."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if record and there[torch.device(record["device"]).type]:
+        return torch.device(record["device"])
+    if settings.device == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
+    device = torch.device(settings.device)
+    if not there[device.type]:
+        raise UserError(f"--device {device} is not available on this machine: use --device auto.")
+    return device
+
+
+def _changes(run: Run, before: dict[str, Any], record: dict[str, Any], pack: Pack) -> list[str]:
+    """Refuse other data; say where the machine differs, since the resumed run is then not the same bit for bit."""
+    dataset = json.loads(run.dataset.read_text(encoding="utf-8"))
+    if dataset["fingerprint"] != pack.identity:
+        raise UserError(
+            f"The run {run.folder} was begun on other images ({dataset['source']}, as they were then): "
+            "give the same data, or name another folder with --out."
+        )
+    changed = [
+        f"{name} {before[name]} -> {record[name]}"
+        for name in ("device", "threads", "versions")
+        if before[name] != record[name]
+    ]
+    return [f"Not the same bit for bit as without the break: {'; '.join(changed)}"] if changed else []

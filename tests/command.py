@@ -1,0 +1,51 @@
+"""The real command line, in a process of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+
+def start(*arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "vaekit", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=os.environ | {"COLUMNS": "200"}
+    )
+
+
+def vaekit(*arguments: object, status: int = 0, cwd: Path | None = None) -> str:
+    """Run a verb to its end; what it printed, standard error last."""
+    process = start(*arguments, cwd=cwd)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == status, f"exit {process.returncode}\n{out}\n{err}"
+    return out + err
+
+
+def mistake(*arguments: object, cwd: Path | None = None) -> str:
+    """The last line of standard error of a call that is a user's mistake."""
+    process = start(*arguments, cwd=cwd)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 2, f"exit {process.returncode}\n{out}\n{err}"
+    assert "Traceback" not in err
+    return err.strip().splitlines()[-1]
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
+    """Until the condition holds, the process ends, or time is up."""
+    end = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def rings(count: int = 240, size: int = 12, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """Blurred rings of random place and radius: images [N, H, W, C] with something to learn."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size] / size
+    cx, cy, r = random.uniform(0.3, 0.7, (3, count, 1, 1))
+    ring = np.exp(-(((np.hypot(x - cx, y - cy) - 0.5 * r) / 0.12) ** 2))
+    tint = random.uniform(0.3, 1, (count, 1, 1, channels)) if channels > 1 else 1
+    return (255 * ring[..., None] * tint).astype(np.uint8)

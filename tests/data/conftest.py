@@ -1,0 +1,34 @@
+"""A cache of its own for every test, and folders of made-up images."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Callable[..., Path]:
+    """Make a folder of PNG files 10x8, no two alike, at the given paths."""
+
+    def make(*paths: str, folder: str = "photos") -> Path:
+        root = tmp_path / folder
+        for path in paths:
+            file = root / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            noise = np.random.default_rng(abs(hash_of(path))).integers(0, 256, (8, 10, 3), np.uint8)
+            Image.fromarray(noise).save(file)
+        return root
+
+    return make
+
+
+def hash_of(text: str) -> int:
+    return int.from_bytes(text.encode()[-8:], "big")

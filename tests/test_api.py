@@ -1,0 +1,151 @@
+"""The same from Python."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vaekit
+from command import rings
+from vaekit.errors import UserError
+
+TINY = {
+    "epochs": 2,
+    "latents": 4,
+    "encoder": {"channels": 8},
+    "decoder": {"channels": 8},
+    "batch_size": 16,
+    "quiet": True,
+}
+
+
+@pytest.fixture(scope="module")
+def gray(tmp_path_factory: pytest.TempPathFactory) -> vaekit.Trained:
+    return vaekit.train(rings(60, 12)[..., 0], out=tmp_path_factory.mktemp("runs") / "gray", **TINY)
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> vaekit.Trained:
+    labelled = (rings(60, 12, 3), np.arange(60) % 3)
+    return vaekit.train(labelled, out=tmp_path_factory.mktemp("runs") / "classes", conditional=True, **TINY)
+
+
+def test_shapes_and_types_are_those_of_the_contract(gray: vaekit.Trained) -> None:
+    images = gray.sample(16, seed=0)
+    assert (images.shape, images.dtype) == ((16, 12, 12, 1), np.uint8)
+    z = gray.encode(images)
+    assert (z.shape, z.dtype) == ((16, 4), np.float32)
+    assert (gray.decode(z).shape, gray.decode(z).dtype) == ((16, 12, 12, 1), np.uint8)
+    np.testing.assert_array_equal(gray.reconstruct(images), gray.decode(z))
+    assert list(gray.history["epoch"]) == [1, 2]
+
+
+def test_images_as_uint8_and_as_numbers_are_the_same(gray: vaekit.Trained) -> None:
+    images = rings(5, 12)
+    np.testing.assert_array_equal(gray.encode(images), gray.encode(images / 255))
+    np.testing.assert_array_equal(gray.encode(images), gray.encode(images[..., 0]))
+
+
+def test_what_does_not_fit_is_said(gray: vaekit.Trained) -> None:
+    with pytest.raises(UserError, match=r"takes images \[N, 12, 12, 1\], not \[5, 13, 13, 1\]"):
+        gray.encode(rings(5, 13))
+    with pytest.raises(UserError, match=r"\[N, 4\]"):
+        gray.decode(np.zeros((2, 5), np.float32))
+    with pytest.raises(UserError, match="knows no classes"):
+        gray.sample(2, label="cat")
+    with pytest.raises(UserError, match=r"-1"):
+        gray.encode(rings(5, 12) / 127.5 - 1)
+
+
+def test_a_seed_gives_the_same_images_whatever_the_number(gray: vaekit.Trained) -> None:
+    np.testing.assert_array_equal(gray.sample(100, seed=5)[:7], gray.sample(7, seed=5))
+    assert not np.array_equal(gray.sample(7, seed=5), gray.sample(7, seed=6))
+    assert gray.sample(0).shape == (0, 12, 12, 1)
+
+
+def test_python_leaves_the_random_state_alone(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    vaekit.train(rings(30, 12), out=tmp_path / "run", threads=1, **TINY).sample(3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_conditional_model_takes_classes_by_name_and_number(classes: vaekit.Trained) -> None:
+    np.testing.assert_array_equal(classes.sample(4, label="1"), classes.sample(4, label=1))
+    assert not np.array_equal(classes.sample(4, label="1"), classes.sample(4, label="2"))
+    mixed = classes.sample(6)
+    assert classes.sample_labels(6) == ["0", "1", "2", "0", "1", "2"]
+    np.testing.assert_array_equal(mixed[1], classes.sample(6, label=1)[1])
+    z = classes.encode(rings(3, 12, 3), [0, "1", 2])
+    np.testing.assert_array_equal(z[1:2], classes.encode(rings(3, 12, 3), 1)[1:2])
+    with pytest.raises(UserError, match="give the class of every image"):
+        classes.encode(rings(3, 12, 3))
+    with pytest.raises(UserError, match="2 labels for 3 images"):
+        classes.encode(rings(3, 12, 3), [0, 1])
+
+
+def test_saved_and_loaded_it_computes_the_same(gray: vaekit.Trained, tmp_path: Path) -> None:
+    gray.save(tmp_path / "copy")
+    again = vaekit.load(tmp_path / "copy")
+    np.testing.assert_array_equal(again.sample(5, seed=1), gray.sample(5, seed=1))
+    assert again.history.equals(gray.history)
+    with pytest.raises(UserError, match="name a new folder"):
+        gray.save(tmp_path / "copy")
+
+
+def test_arrays_in_another_range_are_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"-1"):
+        vaekit.train(rings(30, 12) / 127.5 - 1, out=tmp_path / "run", **TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupt_saves_and_raises(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        while not (tmp_path / "run" / "metrics.csv").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        vaekit.train(rings(30, 12), out=tmp_path / "run", **TINY | {"epochs": 100_000})
+    stopped = max((tmp_path / "run" / "checkpoints").glob("step_*")).name
+    resumed = vaekit.train(
+        rings(30, 12), out=tmp_path / "run", resume=True, max_minutes=1e-6, **TINY | {"epochs": 100_000}
+    )
+    assert max((tmp_path / "run" / "checkpoints").glob("step_*")).name > stopped
+    assert len(resumed.history) >= 1
+
+
+def test_early_stopping_counts_from_the_end_of_the_warmup(tmp_path: Path) -> None:
+    """A learning rate that changes nothing never improves; without warm-up it stops after the patience."""
+    still = TINY | {"epochs": 30, "learning_rate": 1e-12, "patience": 3, "ema": 0}
+    plain = vaekit.train(rings(30, 12), out=tmp_path / "plain", **still)
+    warm = vaekit.train(rings(30, 12), out=tmp_path / "warm", objective={"warmup": 10}, **still)
+    assert len(plain.history) <= 8
+    assert len(warm.history) == 13
+
+
+def test_the_weights_to_use_are_those_of_the_best_epoch(tmp_path: Path) -> None:
+    """With a step so large that the loss rises again, the kept model is not the last one."""
+    settings = TINY | {"epochs": 10, "learning_rate": 0.1, "ema": 0}
+    trained = vaekit.train(rings(60, 12), out=tmp_path / "run", **settings)
+    best = int(trained.history["val_loss"].idxmin()) + 1
+    again = vaekit.train(rings(60, 12), out=tmp_path / "short", **settings | {"epochs": best})
+    np.testing.assert_array_equal(trained.sample(4), again.sample(4))
+    assert best < 10
+    steps = {int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert trained.history["step"][best - 1] in steps
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "adamax", "sgd"])
+def test_every_optimizer_lowers_the_loss(optimizer: str, tmp_path: Path) -> None:
+    rate = 1e-3 if optimizer == "sgd" else 1e-2
+    settings = TINY | {"epochs": 6, "learning_rate": rate, "schedule": "cosine", "ramp": 3, "clip": 1e4, "ema": 0.5}
+    history = vaekit.train(rings(60, 12), out=tmp_path / "run", optimizer=optimizer, **settings).history
+    assert history["train_loss"].iloc[-1] < 0.95 * history["train_loss"].iloc[0]

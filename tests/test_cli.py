@@ -1,0 +1,225 @@
+"""Every verb through the real command line."""
+
+import csv
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from command import mistake, rings, vaekit
+
+TINY = ("--epochs", 2, "--encoder.channels", 8, "--decoder.channels", 8, "--latents", 4, "--batch-size", 16)
+
+
+def write_folder(folder: Path, count: int = 24, channels: int = 3, classes: tuple[str, ...] = ("dry", "rain")) -> Path:
+    for index, image in enumerate(rings(count, 24, channels)):
+        place = folder / classes[index % len(classes)] if classes else folder
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image if channels > 1 else image[..., 0]).save(place / f"photo {index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data") / "photos")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    """A conditional model of the photos."""
+    run = tmp_path_factory.mktemp("runs") / "photos"
+    vaekit("train", photos, "--out", run, "--conditional", *TINY)
+    return run
+
+
+def test_help_lists_the_verbs_that_work_and_no_others() -> None:
+    said = vaekit("--help")
+    for verb in ("train", "generate", "reconstruct", "presets", "doctor", "--version"):
+        assert verb in said
+    assert vaekit("--version").strip() == "0.1.0"
+
+
+def test_help_does_not_import_torch() -> None:
+    import subprocess
+    import sys
+
+    probe = "import sys; from vaekit.cli import _run; _run(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0
+
+
+def test_every_setting_has_help() -> None:
+    said = vaekit("train", "--help")
+    for flag in (
+        "--epochs",
+        "--size",
+        "--objective.beta",
+        "--likelihood.sigma",
+        "--encoder.channels",
+        "--seed",
+        "--fit",
+    ):
+        line = said[said.index(flag + " ") :].splitlines()[0]
+        assert len(line.split("  ", 1)[1].strip()) > 10, line
+
+
+def test_train_writes_the_run_folder_of_the_contract(run: Path) -> None:
+    record = json.loads((run / "config.json").read_text())
+    assert record["format"] == 1
+    assert record["config"]["conditional"] is True
+    assert {"seed", "device", "threads", "precision", "compile", "versions"} <= record.keys()
+    assert record["classes"] == ["dry", "rain"]
+    dataset = json.loads((run / "dataset.json").read_text())
+    assert "fingerprint" in dataset
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert ",".join(list(rows[0])[:10]) == (
+        "epoch,step,seconds,images_per_second,"
+        "train_loss,train_reconstruction,train_kl,val_loss,val_reconstruction,val_kl"
+    )
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    for row in rows:
+        total = float(row["val_reconstruction"]) + float(row["val_kl"])
+        assert float(row["val_loss"]) == pytest.approx(total, rel=1e-5)
+    for picture in ("loss.png", "samples/epoch_0001.png", "samples/epoch_0002.png", "reconstructions/epoch_0002.png"):
+        with Image.open(run / picture) as image:
+            assert min(image.size) > 100
+    assert (run / "model.safetensors").exists()
+    newest = max((run / "checkpoints").glob("step_*"))
+    assert {file.name for file in newest.iterdir()} == {
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+        "manifest.json",
+    }
+    log = (run / "log.txt").read_text()
+    assert "sigma-vae" in log
+    assert "posterior.head" in log
+    assert "epoch 2/2" in log
+    assert not [file for file in run.rglob("*") if file.suffix in (".pt", ".pth", ".pkl", ".bin")]
+
+
+def test_the_presets_default_follows_the_data_and_is_said(tmp_path: Path) -> None:
+    gray = write_folder(tmp_path / "gray", channels=1, classes=())
+    said = vaekit("train", gray, "--out", tmp_path / "run", *TINY)
+    assert "classic" in said
+    assert "--preset" in said
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["likelihood"]["kind"] == "bernoulli"
+
+
+def test_generate_draws_the_same_images_for_the_same_seed(run: Path, tmp_path: Path) -> None:
+    for name, seed, n in (("a", 3, 6), ("b", 3, 6), ("c", 4, 6), ("more", 3, 9)):
+        vaekit("generate", run, "-n", n, "--seed", seed, "--out", tmp_path / name)
+    files = {name: sorted((tmp_path / name).glob("0*.png")) for name in ("a", "b", "c", "more")}
+    content = {name: [file.read_bytes() for file in found] for name, found in files.items()}
+    assert len(content["a"]) == 6
+    assert (tmp_path / "a" / "grid.png").exists()
+    assert content["a"] == content["b"] == content["more"][:6]
+    assert content["a"] != content["c"]
+    with Image.open(files["a"][0]) as image:
+        assert (image.size, image.mode) == ((24, 24), "RGB")
+
+
+def test_generate_by_class(run: Path, tmp_path: Path) -> None:
+    vaekit("generate", run, "-n", 3, "--class", "rain", "--out", tmp_path / "rain")
+    assert [file.name for file in sorted((tmp_path / "rain").glob("0*"))] == [f"000{i}-rain.png" for i in (1, 2, 3)]
+    assert "no class 'snow' in this model: it knows dry, rain" in mistake("generate", run, "--class", "snow")
+
+
+def test_generate_defaults_to_a_new_folder_in_the_run(run: Path) -> None:
+    assert "set-1" in vaekit("generate", run, "-n", 2)
+    assert "set-2" in vaekit("generate", run, "-n", 2)
+
+
+def test_generate_leaves_a_folder_of_other_files_alone(run: Path, photos: Path) -> None:
+    assert "holds other files" in mistake("generate", run, "-n", 2, "--out", photos / "dry")
+
+
+def test_temperature_zero_gives_one_image(run: Path, tmp_path: Path) -> None:
+    vaekit("generate", run, "-n", 3, "--class", "dry", "--temperature", 0, "--out", tmp_path / "cold")
+    assert len({file.read_bytes() for file in (tmp_path / "cold").glob("0*.png")}) == 1
+    assert "between 0 and 100" in mistake("generate", run, "--temperature", -1)
+
+
+def test_reconstruct_puts_input_beside_output(run: Path, photos: Path, tmp_path: Path) -> None:
+    some = sorted((photos / "rain").iterdir())[:2]
+    said = vaekit("reconstruct", run, *some, "--out", tmp_path / "out")
+    assert "Wrote 2 images" in said
+    assert len(list((tmp_path / "out").glob("0*.png"))) == 2
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    assert "broken.png" in mistake("reconstruct", run, tmp_path / "broken.png", "--class", "dry")
+    assert "it knows dry, rain" in mistake("reconstruct", run, some[0], "--class", "fog")
+
+
+def test_presets_and_doctor_print_tables() -> None:
+    assert "sigma-vae" in vaekit("presets")
+    said = vaekit("doctor")
+    for word in ("torch", "device", "threads", "precision", "free disk", "cache"):
+        assert word in said
+    assert "Freed" in vaekit("doctor", "--clear-cache")
+
+
+def test_settings_come_from_preset_file_and_flags_in_that_order(photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("epochs = 1\nlatents = 7\n[objective]\nbeta = 2.0\nwarmup = 3\n")
+    flags = ("--preset", "beta-vae", "--config", file, "--latents", 5, "--encoder.channels", 8, "--decoder.channels", 8)
+    vaekit("train", photos, "--out", tmp_path / "run", *flags)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert (config["training"]["epochs"], config["latents"]) == (1, 5)
+    assert (config["objective"]["beta"], config["objective"]["warmup"]) == (2.0, 3.0)
+    file.write_text("[objective\n")
+    assert "is not TOML" in mistake("train", photos, "--config", file)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "nowhere"), "nowhere"),
+        (("train", "--epoch", 3), "--epochs"),
+        (("train", "--objective.betta", 3), "--objective.beta"),
+        (("train", "--objective.beta", -1), "greater than or equal to 0"),
+        (("train", "--encoder.kind", "cnn"), "conv"),
+        (("train", "--preset", "clasic"), "did you mean 'classic'"),
+        (("train", "--resume"), "--out"),
+        (("train", "--device", "cuda:9"), "--device auto"),
+        (("generate", "nowhere"), "no run in nowhere"),
+        (("generate",), "RUN"),
+        (("tran",), "train"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_exits_2_with_one_sentence(arguments: tuple[object, ...], said: str, tmp_path: Path) -> None:
+    assert said in mistake(*arguments, cwd=tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_out_defaults_to_the_first_free_run(photos: Path, tmp_path: Path) -> None:
+    vaekit("train", photos, *TINY, cwd=tmp_path)
+    vaekit("train", photos, *TINY, cwd=tmp_path)
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["photos-1", "photos-2"]
+
+
+def test_the_users_folder_is_as_it_was(tmp_path: Path) -> None:
+    photos = write_folder(tmp_path / "photos")
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_mode) for file in photos.rglob("*.png")}
+    folders = {folder: folder.stat().st_mtime_ns for folder in [photos, *photos.iterdir()]}
+    time.sleep(0.02)
+    vaekit("train", photos, "--out", tmp_path / "run", *TINY)
+    vaekit("reconstruct", tmp_path / "run", *list(photos.rglob("*.png"))[:2])
+    after = {
+        file: (file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_mode)
+        for file in photos.rglob("*")
+        if file.is_file()
+    }
+    assert after == before
+    assert folders == {folder: folder.stat().st_mtime_ns for folder in folders}
+    assert "lies inside the images" in mistake("train", photos, "--out", photos / "run")
+
+
+def test_max_minutes_stops_at_an_epoch_and_resume_goes_on(tmp_path: Path) -> None:
+    np.save(tmp_path / "rings.npy", rings())
+    said = vaekit("train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--max-minutes", 0.0001, "--epochs", 5)
+    assert "Stopped after epoch 1" in said
+    assert "Going on after epoch 1" in vaekit("train", "--out", tmp_path / "run", "--resume", "--max-minutes", 0.0001)

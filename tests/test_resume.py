@@ -1,0 +1,157 @@
+"""A run that is broken off and resumed is the run that was not, bit for bit."""
+
+import csv
+import json
+import random
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from command import mistake, rings, start, vaekit, wait_for
+
+SMALL = (
+    *("--encoder.kind", "mlp", "--decoder.kind", "mlp", "--encoder.hidden", 32, "--decoder.hidden", 32),
+    *("--latents", 4, "--batch-size", 16, "--flip", "--crop", 1, "--threads", 1),
+)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "rings.npy"
+    np.save(path, rings())
+    return path
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "unbroken"
+    vaekit("train", images, "--out", run, "--epochs", 60, *SMALL)
+    return run
+
+
+def end_state(run: Path) -> dict[str, np.ndarray]:
+    """Weights to use, and weights and optimizer of the last checkpoint."""
+    last = max((run / "checkpoints").glob("step_*"))
+    state = {f"use.{k}": v for k, v in load_file(run / "model.safetensors").items()}
+    state |= load_file(last / "model.safetensors")
+    return state | {f"optimizer.{k}": v for k, v in load_file(last / "optimizer.safetensors").items()}
+
+
+def curves(run: Path) -> list[list[str]]:
+    """metrics.csv without its clock."""
+    with (run / "metrics.csv").open() as file:
+        return [
+            [v for k, v in row.items() if k not in ("seconds", "images_per_second")] for row in csv.DictReader(file)
+        ]
+
+
+def same(run: Path, other: Path) -> None:
+    one, two = end_state(run), end_state(other)
+    assert one.keys() == two.keys()
+    assert [name for name in one if not np.array_equal(one[name], two[name])] == []
+    assert curves(run) == curves(other)
+    assert (run / "samples" / "epoch_0060.png").read_bytes() == (other / "samples" / "epoch_0060.png").read_bytes()
+
+
+def rows(run: Path) -> int:
+    return (run / "metrics.csv").read_text().count("\n") if (run / "metrics.csv").exists() else 0
+
+
+def test_killed_at_random_moments_and_resumed_is_the_unbroken_run(tmp_path: Path, images: Path, unbroken: Path) -> None:
+    chance, run = random.Random(5), tmp_path / "run"
+    killed = 0
+    for _ in range(3):
+        process = start("train", images, "--out", run, "--resume", "--epochs", 60, *SMALL)
+        goal = rows(run) + chance.randint(3, 15)
+        wait_for(lambda: rows(run) >= goal, process)  # noqa: B023
+        try:
+            process.wait(timeout=chance.uniform(0, 0.1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            killed += 1
+        process.communicate()
+    assert killed == 3
+    vaekit("train", images, "--out", run, "--resume", "--epochs", 60, *SMALL)
+    same(run, unbroken)
+
+
+def test_interrupted_within_an_epoch_and_resumed_is_the_unbroken_run(
+    tmp_path: Path, images: Path, unbroken: Path
+) -> None:
+    run = tmp_path / "run"
+    for number, more in ((signal.SIGINT, 4), (signal.SIGTERM, 9)):
+        process = start("train", images, "--out", run, "--resume", "--epochs", 60, *SMALL)
+        goal = rows(run) + more
+        wait_for(lambda: rows(run) >= goal, process)  # noqa: B023
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 75, err
+        state = json.loads((max((run / "checkpoints").glob("step_*")) / "state.json").read_text())
+        assert rows(run) == state["epoch"] + 1
+    said = vaekit("train", "--out", run, "--resume")
+    assert "Going on after epoch" in said
+    same(run, unbroken)
+
+
+def test_more_epochs_can_be_asked_for_and_a_finished_run_stays(tmp_path: Path, images: Path, unbroken: Path) -> None:
+    run = tmp_path / "run"
+    vaekit("train", images, "--out", run, "--epochs", 23, *SMALL)
+    before = {file: file.read_bytes() for file in run.rglob("*.safetensors")}
+    assert "Nothing to do" in vaekit("train", "--out", run, "--resume")
+    assert before == {file: file.read_bytes() for file in run.rglob("*.safetensors")}
+    vaekit("train", "--out", run, "--resume", "--epochs", 60)
+    same(run, unbroken)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, images: Path, unbroken: Path) -> None:
+    run = tmp_path / "run"
+    vaekit("train", images, "--out", run, "--epochs", 20, *SMALL)
+    vaekit("train", "--out", run, "--resume", "--epochs", 30)
+    newest = max((run / "checkpoints").glob("step_*")) / "model.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    vaekit("train", "--out", run, "--resume", "--epochs", 60)
+    same(run, unbroken)
+
+
+def test_a_run_of_other_settings_or_data_or_in_use_is_refused(tmp_path: Path, images: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other.npy"
+    vaekit("train", images, "--out", run, "--epochs", 1, *SMALL)
+    np.save(other, rings(seed=1))
+    assert "already holds a run" in mistake("train", images, "--out", run)
+    assert "begun with --latents 4, not 5" in mistake("train", images, "--out", run, "--resume", "--latents", 5)
+    assert "begun on other images" in mistake("train", other, "--out", run, "--resume")
+    process = start("train", "--out", run, "--resume", "--epochs", 100_000)
+    wait_for(lambda: rows(run) > 3, process)
+    assert "in use by another process" in mistake("train", "--out", run, "--resume", "--epochs", 100_000)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "begun for 100000 epochs: --epochs can only be raised" in mistake(
+        "train", "--out", run, "--resume", "--epochs", 9
+    )
+
+
+def test_a_diverging_loss_stops_the_run_and_leaves_what_was_good(tmp_path: Path, images: Path) -> None:
+    process = start("train", images, "--out", tmp_path / "wild", *SMALL, "--optimizer", "sgd", "--learning-rate", 100)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "--learning-rate 3e+01" in err.strip().splitlines()[-1]
+    assert not (tmp_path / "wild" / "model.safetensors").exists()
+    assert not list((tmp_path / "wild").glob("checkpoints/step_*"))
+
+
+def test_a_second_signal_ends_at_once_and_the_last_checkpoint_is_good(tmp_path: Path, images: Path) -> None:
+    run = tmp_path / "run"
+    process = start("train", images, "--out", run, "--epochs", 100_000, *SMALL)
+    wait_for(lambda: any(run.glob("checkpoints/step_*")), process)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode in (75, 128 + signal.SIGTERM, 128 + signal.SIGINT)
+    assert "Going on" in vaekit("train", "--out", run, "--resume", "--epochs", 100_000, "--max-minutes", 0.001)
