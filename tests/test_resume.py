@@ -115,6 +115,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)
+    vaekit("train", "--out", run, "--resume", "--epochs", 30)
+    assert "Nothing to do" in vaekit("train", "--out", run, "--resume")
     vaekit("train", "--out", run, "--resume", "--epochs", 60)
     same(run, unbroken)
 

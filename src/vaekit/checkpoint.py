@@ -70,6 +70,8 @@ def finite(snapshot: Snapshot) -> bool:
 def write_checkpoint(run: Run, snapshot: Snapshot) -> Path:
     """Write a checkpoint whole, then drop the ones that are neither among the newest nor the best."""
     folder = run.checkpoints / f"step_{snapshot.step:08d}"
+    if folder.exists() and not _whole(folder):
+        shutil.rmtree(folder)  # a damaged one, passed over when the run was resumed
     with atomic_folder(folder) as temporary:
         weights = {f"raw.{k}": t for k, t in snapshot.raw.items()} | {f"ema.{k}": t for k, t in snapshot.ema.items()}
         save_file(weights, temporary / "model.safetensors")

@@ -84,7 +84,7 @@ def train(
             totals += values(report)
             progress.done += 1
             progress.step += 1
-            if on_step(loss):
+            if on_step(loss) and progress.done < steps:  # an epoch whose steps are all taken is ended first
                 progress.totals = dict(zip(NAMES, totals.tolist(), strict=True))
                 return
         held_out = evaluate(kept, batches, "validation", objective, settings.seed)

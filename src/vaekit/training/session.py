@@ -84,6 +84,7 @@ class _Session:
         model, self.objective = build(config, pack.shape, len(pack.classes))
         self.model: VAE = model.to(device)
         self.model.precision = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+        self.model.require_support(next(self.batches.side("validation", limit=SHOWN))[0])
         self.kept = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer: Optimizer = optimizer_for(self.model.parameters(), settings)
         self.progress = Progress()
