@@ -98,21 +98,17 @@ def pyramid(height: int, width: int) -> list[Sides]:
     return sizes
 
 
-def _geometry(large: Sides, small: Sides) -> dict[str, tuple[int, ...]]:
+def _geometry(large: Sides, small: Sides) -> tuple[Sides, Sides, Sides]:
     """Kernel, stride and padding of a convolution from `large` to `small`: 4 and 2 along a halved side (every output
     pixel of the transpose then has the same number of inputs: no checkerboard), 3 and 1 along a kept one."""
-    halved = [a != b for a, b in zip(large, small, strict=True)]
-    return {
-        "kernel_size": tuple(4 if half else 3 for half in halved),
-        "stride": tuple(2 if half else 1 for half in halved),
-        "padding": (1, 1),
-    }
+    tall, wide = large[0] != small[0], large[1] != small[1]
+    return (3 + tall, 3 + wide), (1 + tall, 1 + wide), (1, 1)
 
 
-def _mirror(large: Sides, small: Sides) -> dict[str, tuple[int, ...]]:
-    """The same for the transposed convolution from `small` back to exactly `large`."""
-    odd = tuple(a - 2 * b if a != b else 0 for a, b in zip(large, small, strict=True))
-    return _geometry(large, small) | {"output_padding": odd}
+def _mirror(large: Sides, small: Sides) -> tuple[Sides, Sides, Sides, Sides]:
+    """The same for the transposed convolution from `small` back to exactly `large`, with its output padding."""
+    rest = [a - 2 * b if a != b else 0 for a, b in zip(large, small, strict=True)]
+    return *_geometry(large, small), (rest[0], rest[1])
 
 
 def _steps(shape: Shape) -> list[tuple[Sides, Sides]]:
@@ -138,11 +134,11 @@ class ConvEncoder(nn.Module):
         super().__init__()
         steps = _steps(shape)
         widths = _doubling(channels, len(steps))
-        self.first = nn.Conv2d(shape[0], widths[0], **_geometry(*steps[0]))  # type: ignore[arg-type]
+        self.first = nn.Conv2d(shape[0], widths[0], *_geometry(*steps[0]))
         self.label = Label(classes, widths[0])
         rest: list[nn.Module] = [ACTIVATIONS[activation]()]
         for (before, after), step in zip(pairwise(widths), steps[1:], strict=True):
-            rest += [nn.Conv2d(before, after, **_geometry(*step)), ACTIVATIONS[activation]()]  # type: ignore[arg-type]
+            rest += [nn.Conv2d(before, after, *_geometry(*step)), ACTIVATIONS[activation]()]
         rest.append(nn.Flatten())
         flat = widths[-1] * math.prod(steps[-1][1])
         for before, after in pairwise([flat, *hidden]):
@@ -173,7 +169,7 @@ class ConvDecoder(nn.Module):
         self.dense = Dense([latents, *reversed(hidden), widths[0] * math.prod(small)], classes, activation, closed=True)
         layers: list[nn.Module] = [nn.Unflatten(1, (widths[0], *small))]
         for (before, after), step in zip(pairwise([*widths, shape[0]]), steps, strict=True):
-            layers += [nn.ConvTranspose2d(before, after, **_mirror(*step)), ACTIVATIONS[activation]()]  # type: ignore[arg-type]
+            layers += [nn.ConvTranspose2d(before, after, *_mirror(*step)), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
@@ -253,7 +249,7 @@ class ResnetEncoder(nn.Module):
         rest: list[nn.Module] = []
         for level, width in enumerate(widths):
             if level:
-                rest.append(nn.Conv2d(widths[level - 1], width, **_geometry(*sizes[level - 1 : level + 1])))  # type: ignore[arg-type]
+                rest.append(nn.Conv2d(widths[level - 1], width, *_geometry(*sizes[level - 1 : level + 1])))
             rest += [Block(width, width, dropout) for _ in range(blocks)]
         rest += [Attention(widths[-1])] if attention else []
         self.rest = nn.Sequential(*rest, nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Flatten())

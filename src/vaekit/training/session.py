@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -88,7 +88,7 @@ class _Session:
         self.kept = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer: Optimizer = optimizer_for(self.model.parameters(), settings)
         self.progress = Progress()
-        self.best: dict[str, float] = {"epoch": 0, "step": 0, "loss": math.inf}
+        self.best: dict[str, float | None] = {"epoch": 0, "step": 0, "loss": None}
         self.best_snapshot: Snapshot | None = None
         self.best_written = 0
         self.stopping = False
@@ -111,7 +111,7 @@ class _Session:
         checkpoint.restore_optimizer(self.optimizer, snapshot.optimizer)
         self.progress = Progress(**snapshot.state["progress"])
         self.best = dict(snapshot.state["best"])
-        self.best_written = int(self.best["step"])
+        self.best_written = self._best_step
         keep_metrics(self.run, [row for row in rows if row["epoch"] <= self.progress.epoch])
         say(f"Going on after epoch {self.progress.epoch}, step {self.progress.step:,}")
 
@@ -119,7 +119,7 @@ class _Session:
         state = {
             "step": self.progress.step,
             "epoch": self.progress.epoch,
-            "best_step": int(self.best["step"]),
+            "best_step": self._best_step,
             "best": self.best,
             "progress": asdict(self.progress),
         }
@@ -135,7 +135,7 @@ class _Session:
     def train(self, begun: float) -> None:
         settings, steps = self.config.training, self.batches.steps_per_epoch
         if self._finished():
-            say(f"Nothing to do: all {self.progress.epoch} epochs of this run are trained.")
+            say(f"Nothing to do: this run is finished, after {self.progress.epoch} epochs; --epochs can be raised.")
             return
         limit = math.inf if self.request.max_minutes is None else 60 * self.request.max_minutes
         total = settings.epochs * steps * self.batches.batch_size
@@ -167,12 +167,16 @@ class _Session:
                 raise Failure(_remedy(error, settings, self.run)) from None
             self._save(writer, force=True)
             self._draw_graph(writer, force=True)
-        if self.stopping:
+        if self._finished():
+            say(f"Best validation loss: {self.best['loss']:.2f} nats per image, in epoch {self.best['epoch']}")
+        elif self.stopping:
             raise Interrupted
-        if not self._finished():
-            say(f"Stopped after epoch {self.progress.epoch}: the time is up; --resume goes on")
         else:
-            say(f"Best validation loss: {self.best['loss']:.2f} nats per image, in epoch {self.best['epoch']:.0f}")
+            say(f"Stopped after epoch {self.progress.epoch}: the time is up; --resume goes on")
+
+    @property
+    def _best_step(self) -> int:
+        return int(self.best["step"] or 0)
 
     def _asked_to_stop(self) -> bool:
         return self.stopping
@@ -181,7 +185,7 @@ class _Session:
         settings = self.config.training
         if self.progress.epoch >= settings.epochs:
             return True
-        counted_from = max(self.best["epoch"], self.objective.settled)
+        counted_from = max(self.best["epoch"] or 0, self.objective.settled)
         return bool(settings.patience) and self.progress.epoch - counted_from >= settings.patience
 
     def _after_epoch(self, epoch: Epoch, watch: "Watch", writer: Writer) -> None:
@@ -190,11 +194,11 @@ class _Session:
         row |= {f"val_{name}": value for name, value in epoch.validation.items()}
         append_metrics(self.run, row)
         say(_line(row, self.config.training.epochs))
-        if row["val_loss"] < self.best["loss"]:
-            self.best = {"epoch": row["epoch"], "step": row["step"], "loss": row["val_loss"]}
+        if self.best["loss"] is None or row["val_loss"] < self.best["loss"]:
+            self.best = {"epoch": self.progress.epoch, "step": self.progress.step, "loss": row["val_loss"]}
             self.best_snapshot = self._snapshot()
         if picture_due(self.progress.epoch) or self._finished():
-            writer.put(f"pictures {self.progress.epoch}", self._pictures(self.progress.epoch))
+            self._draw_pictures(writer)
         self._draw_graph(writer)
         self._save(writer)
 
@@ -240,9 +244,9 @@ class _Session:
         writer.put("graph", write)
 
     @torch.no_grad()
-    def _pictures(self, epoch: int) -> Callable[[], None]:
-        """Decode the pictures of an epoch now; the returned job draws and writes them."""
-        model, classes = self.kept, self.pack.classes
+    def _draw_pictures(self, writer: Writer) -> None:
+        """Decode the pictures of the epoch now; draw and write them in the background."""
+        model, classes, epoch = self.kept, self.pack.classes, self.progress.epoch
         device = self.batches.device
         z = draw_latents(model, SAMPLES, self.config.training.seed).to(device)
         columns, y, labels = None, None, None
@@ -265,7 +269,7 @@ class _Session:
             title = f"Epoch {epoch}: held-out images above, their reconstructions below"
             _write_bytes(self.run.reconstructions(epoch), pictures.png(pictures.pairs(shown, again, 8, names, title)))
 
-        return write
+        writer.put(f"pictures {epoch}", write)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
