@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from command import rings
 from PIL import Image
+
+from command import rings
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

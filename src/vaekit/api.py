@@ -12,11 +12,11 @@ from torch import Tensor
 
 from vaekit.build import build
 from vaekit.checkpoint import load_weights
-from vaekit.config import Config
 from vaekit.data.sources import as_images
 from vaekit.errors import UserError
 from vaekit.files import atomic_folder
 from vaekit.model import VAE
+from vaekit.resolve import stored
 from vaekit.run import Run, read_config, read_metrics
 from vaekit.sampling import CHUNK, decode_means, draw_latents, to_uint8
 from vaekit.training.request import Request
@@ -77,7 +77,7 @@ class Trained:
     def __init__(self, run: Run) -> None:
         record = read_config(run)
         self.run = run
-        self.config = Config.model_validate(record["config"])
+        self.config = stored(record)
         self.shape: tuple[int, int, int] = tuple(record["shape"])
         """(C, H, W) of its images."""
         self.classes: tuple[str, ...] = tuple(record["classes"])
@@ -189,7 +189,9 @@ class Trained:
             return self.classes.index(name)
         if isinstance(name, (int, np.integer)) and 0 <= name < len(self.classes):
             return int(name)
-        raise UserError(f"There is no class {name!r} in this model: it knows {self._names()}.")
+        raise UserError(
+            f"There is no class {name!r} in this model: it knows {self._names()}; name one of them (--class NAME)."
+        )
 
     def _names(self) -> str:
         return ", ".join(self.classes[:20]) + (", ..." if len(self.classes) > 20 else "")

@@ -32,6 +32,19 @@ def revise(config: Config, *layers: Mapping[str, Any]) -> Config:
         raise UserError(sentence(error)) from None
 
 
+def stored(record: Mapping[str, Any]) -> Config:
+    """The configuration that a run's config.json holds.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return Config.model_validate(record["config"])
+    except (KeyError, ValidationError) as error:
+        said = sentence(error) if isinstance(error, ValidationError) else "It has no configuration."
+        raise UserError(f"The run's config.json is damaged, restore it from a copy: {said}") from None
+
+
 def nest(layer: Mapping[str, Any]) -> dict[str, Any]:
     """Move the flat names of data and training into their groups: {"epochs": 3} -> {"training": {"epochs": 3}}."""
     tree: dict[str, Any] = {}

@@ -13,7 +13,7 @@ import torch
 from vaekit.config import Config, Training
 from vaekit.data.pack import Pack, open_pack
 from vaekit.errors import UserError
-from vaekit.resolve import differences, resolve, revise
+from vaekit.resolve import differences, resolve, revise, stored
 from vaekit.run import FORMAT, Run, first_free, read_config
 from vaekit.version import VERSION
 
@@ -126,7 +126,7 @@ def _provisional(request: Request, record: dict[str, Any] | None) -> Config:
     Settings that fit no preset are refused here, before any image is read.
     """
     if record:
-        return revise(Config.model_validate(record["config"]), *request.layers)
+        return revise(stored(record), *request.layers)
     errors = []
     for preset in [request.preset] if request.preset else DEFAULT_PRESET.values():
         try:
@@ -146,7 +146,7 @@ def _decide(request: Request, record: dict[str, Any] | None, pack: Pack) -> tupl
             f"The run {request.out} was begun with --preset {record['preset']}, not {request.preset}: "
             "drop --preset, or name another folder with --out."
         )
-    old = Config.model_validate(record["config"])
+    old = stored(record)
     new = revise(old, *request.layers)
     for name, (before, after) in differences(old, new).items():
         if name != "epochs":
@@ -183,7 +183,7 @@ def _device(settings: Training, record: dict[str, Any] | None) -> torch.device:
     if settings.device == "auto":
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
     device = torch.device(settings.device)
-    if not there[device.type]:
+    if not there[device.type] or (device.index or 0) >= max(1, torch.cuda.device_count()):
         raise UserError(f"--device {device} is not available on this machine: use --device auto.")
     return device
 
