@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= runs/demo
-EPOCHS ?= 15
+EPOCHS ?= 60
 
 .PHONY: demo test check clean
 

@@ -6,7 +6,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["vaekit.parts", "vaekit.model", "vaekit.sampling", "vaekit.pictures"], "beartype.beartype")
+CHECKED = [
+    f"vaekit.{room}" for room in ("parts", "model", "sampling", "pictures", "api", "data.batches", "data.augment")
+]
+install_import_hook(CHECKED, "beartype.beartype")
 
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
