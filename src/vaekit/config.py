@@ -94,8 +94,8 @@ class GaussianLikelihood(Settings):
 
     kind: Literal["gaussian"] = "gaussian"
     sigma: Literal["fixed", "learned", "optimal"] = "learned"
-    """The noise level: fixed at --likelihood.scale, learned with the weights, or optimal (the running root mean square
-    error of training, frozen for validation and use)."""
+    """The noise level: fixed at --likelihood.scale, learned with the weights, or optimal (what maximises
+    the likelihood, a running value of training, frozen for validation and use)."""
     scale: float = Field(0.1, ge=1e-3, le=10)
     """Standard deviation that sigma is fixed at or starts from, where pixels run from 0 to 1."""
     levels: Literal["256", "none"] = "256"

@@ -1,5 +1,6 @@
 """VAE: encoder, posterior, prior, decoder and likelihood as one module on tensors. It knows parts, not files."""
 
+import math
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -58,7 +59,7 @@ class VAE(nn.Module):
         """p(x | z, y) for every z. In training, `x` lets a likelihood whose scale follows the data see them."""
         lead = z.shape[:-1]
         if y is not None and z.ndim > 2:
-            y = y.repeat(z.shape[0])
+            y = y.repeat(math.prod(lead[:-1]))
         output = self._network(self.decoder, z.reshape(-1, z.shape[-1]), y)
         return cast(ImageDistribution, self.likelihood(output.unflatten(0, lead), x))
 

@@ -39,6 +39,15 @@ def test_samples_have_the_moments_of_their_density() -> None:
     torch.testing.assert_close(z.var(0), q.variance, atol=0.02, rtol=0.02)
 
 
+def test_standard_normal_and_pixel_gaussian_samples_have_their_moments() -> None:
+    z = StandardNormal(3).rsample((200_000,))
+    torch.testing.assert_close(z.mean(0), torch.zeros(3), atol=0.01, rtol=0)
+    torch.testing.assert_close(z.var(0), torch.ones(3), atol=0.02, rtol=0)
+    x = PixelGaussian(torch.full((1, 1, 1, 1, 2), 0.4), torch.tensor(math.log(0.3))).sample((200_000,))
+    assert x.mean().item() == pytest.approx(0.4, abs=0.01)
+    assert x.std().item() == pytest.approx(0.3, abs=0.01)
+
+
 @pytest.mark.parametrize("prior", ["standard", "gaussian"])
 def test_closed_form_kl_meets_monte_carlo_and_torch(prior: str) -> None:
     q = latents()
@@ -126,22 +135,24 @@ def test_discretized_mean_and_samples_are_those_of_its_probabilities(loc: float,
     assert (counts / 100_000 - probabilities).abs().max() < 0.01
 
 
-def test_discretized_gradient_is_that_of_finite_differences() -> None:
-    x = torch.tensor([0.0, 40 / 255, 1.0]).reshape(1, 1, 1, 3)
+@pytest.mark.parametrize("sigma", [0.004, 0.02, 0.1, 0.5])
+@pytest.mark.parametrize("level", [0, 1, 40, 128, 255])
+def test_discretized_gradient_is_that_of_finite_differences(level: int, sigma: float) -> None:
+    x = torch.tensor(level / 255, dtype=torch.float64).reshape(1, 1, 1, 1)
+    loc = (x[None] + sigma * torch.tensor([-2.5, -0.3, 0.0, 0.2, 1.9]).double().reshape(5, 1, 1, 1, 1)).requires_grad_()
+    log_sigma = torch.tensor(math.log(sigma), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *p: DiscretizedGaussian(*p).log_prob(x), (loc, log_sigma), rtol=1e-4)
 
-    def log_p(loc: float, log_sigma: float) -> torch.Tensor:
-        p = DiscretizedGaussian(torch.full((1, 1, 1, 1, 3), loc, dtype=torch.float64), torch.tensor(log_sigma).double())
-        return p.log_prob(x.double()).sum()
 
-    loc = torch.full((1, 1, 1, 1, 3), 0.2, requires_grad=True)
-    log_sigma = torch.tensor(-2.0, requires_grad=True)
-    DiscretizedGaussian(loc, log_sigma).log_prob(x).sum().backward()
-    assert loc.grad is not None
-    assert log_sigma.grad is not None
-    slope = (log_p(0.2 + 1e-4, -2.0) - log_p(0.2 - 1e-4, -2.0)) / 2e-4
-    assert loc.grad.sum().item() == pytest.approx(slope.item(), rel=1e-2)
-    slope = (log_p(0.2, -2.0 + 1e-4) - log_p(0.2, -2.0 - 1e-4)) / 2e-4
-    assert log_sigma.grad.item() == pytest.approx(slope.item(), rel=1e-2)
+def test_the_expected_square_is_the_mean_over_all_normals_that_give_the_level() -> None:
+    t = 0.05 + 0.1 * torch.randn(4_000_000)
+    x = (t.clamp(0, 1) * 255).round() / 255
+    p = DiscretizedGaussian(torch.full((1, 3, 1, 1, 1), 0.05), torch.tensor(math.log(0.1)))
+    levels = torch.tensor([0, 5, 40]) / 255
+    expected = p.expected_square(levels.reshape(3, 1, 1, 1)).flatten()
+    for level, square in zip(levels, expected, strict=True):
+        seen = (t[x.sub(level).abs() < 1e-4] - 0.05).square().mean()
+        assert square.item() == pytest.approx(seen.item(), rel=0.01)
 
 
 def test_discretized_refuses_values_between_levels() -> None:

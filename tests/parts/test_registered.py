@@ -152,19 +152,60 @@ def test_mixed_precision_keeps_posterior_and_likelihood_in_float32() -> None:
     assert mixed.item() == pytest.approx(full.item(), rel=0.01)
 
 
-def test_optimal_sigma_maximises_the_likelihood_and_is_frozen_for_use() -> None:
-    model, _ = build(small(likelihood={"kind": "gaussian", "sigma": "optimal"}), (1, 8, 8))
+@pytest.mark.parametrize("levels", ["256", "none"])
+@pytest.mark.parametrize("dark", [False, True], ids=["noise", "mostly black"])
+def test_optimal_sigma_maximises_the_likelihood_and_is_frozen_for_use(dark: bool, levels: str) -> None:
+    likelihood = registered("likelihood")["gaussian"](channels=1, sigma="optimal", levels=levels)
     x = images((1, 8, 8), 64)
-    for _ in range(800):
-        model.terms(x)
-    model.eval()
-    found = model.likelihood.log_sigma.clone()
-    output = model.decoder(model.encode(x).mean)[None]
+    if dark:
+        x = x * (torch.rand_like(x) < 0.2)
+    output = torch.full((1, 64, 1, 8, 8), -2.0)
+    for _ in range(5000):
+        likelihood(output, x)
+    likelihood.eval()
+    found = likelihood.log_sigma.clone()
     scores = []
-    for shift in (-0.1, 0.0, 0.1):
-        model.likelihood.log_sigma.copy_(found + shift)
-        scores.append(model.likelihood(output).log_prob(x).mean().item())
+    for shift in (-0.05, 0.0, 0.05):
+        likelihood.log_sigma.copy_(found + shift)
+        scores.append(likelihood(output).log_prob(x).mean().item())
     assert scores[1] > max(scores[0], scores[2])
-    model.likelihood.log_sigma.copy_(found)
-    model.terms(x / 2)
-    assert torch.equal(model.likelihood.log_sigma, found)
+    likelihood.log_sigma.copy_(found)
+    likelihood(output, x / 2)
+    assert torch.equal(likelihood.log_sigma, found)
+
+
+def test_a_learned_sigma_finds_back_from_below_its_floor() -> None:
+    likelihood = registered("likelihood")["gaussian"](channels=1, scale=1e-5)
+    likelihood(torch.zeros(1, 1, 1, 1, 1)).log_prob(torch.zeros(1, 1, 1, 1)).sum().backward()
+    assert likelihood.log_sigma.grad.item() > 0
+
+
+def test_the_posteriors_log_variance_is_bounded_and_untouched_near_zero() -> None:
+    posterior = registered("posterior")["gaussian"](features=1, latents=1)
+    with torch.no_grad():
+        posterior.head.weight.copy_(torch.tensor([[0.0], [1.0]]))
+        posterior.head.bias.zero_()
+        small, huge = posterior(torch.tensor([[0.1], [1e6]])).log_variance.flatten()
+    assert small.item() == pytest.approx(0.1, rel=1e-3)
+    assert huge.item() == pytest.approx(15.0)
+
+
+def test_a_posterior_that_yields_its_density_with_the_draw_is_not_asked_again() -> None:
+    from vaekit.parts.distributions import DiagonalGaussian, StandardNormal
+    from vaekit.parts.paths import flat
+
+    class OneWay(DiagonalGaussian):
+        def rsample_and_log_prob(self, shape: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
+            z = self.rsample(shape)
+            return z, super().log_prob(z)
+
+        def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("inverting is what must not happen")
+
+    q = OneWay(torch.ones(4, 2), torch.zeros(4, 2))
+    terms = flat(
+        lambda x, y: q, lambda encode, y: StandardNormal(2), lambda z: z.sum(-1), images((1, 2, 2), 4), None, 3
+    )
+    group = terms.groups[0]
+    assert group.log_q.shape == group.kl.shape == (3, 4)
+    torch.testing.assert_close(group.kl, group.log_q - group.log_p)

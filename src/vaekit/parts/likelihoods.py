@@ -33,9 +33,11 @@ class Bernoulli(nn.Module):
 class Gaussian(nn.Module):
     """A normal with one standard deviation for all pixels, over 256 levels or as a plain density.
 
-    sigma `fixed` at `scale`; `learned` with the weights; or `optimal`: the root of the running mean of squared errors,
-    which is the value that maximises the likelihood (Rybkin et al. 2021, equation 6, over all of training instead of
-    one batch). It moves while the module trains on images `x` and is frozen otherwise.
+    sigma `fixed` at `scale`; `learned` with the weights; or `optimal`: the value that maximises the likelihood, which
+    for a density is the root of the mean squared error (Rybkin et al. 2021, here over a running window of training
+    instead of one batch). Over 256 levels, where rounding and clipping hide a part of each error, the expectation of the square
+    takes its place, which is the EM step for sigma (Dempster et al. 1977). It moves while the module trains on images
+    `x` and is frozen otherwise.
     """
 
     SMALLEST = 1 / 255 / 8
@@ -71,15 +73,16 @@ class Gaussian(nn.Module):
     ) -> DiscretizedGaussian | PixelGaussian:
         loc = torch.sigmoid(output) if self.discrete else output
         if self.sigma == "optimal" and self.training and x is not None:
-            self._follow((x - loc.detach()).square().mean())
-        log_sigma = self.log_sigma.clamp(min=math.log(self.SMALLEST))
+            self._follow(self._around(loc.detach()).expected_square(x).mean())
+        return self._around(loc)
+
+    def _around(self, loc: Float[Tensor, "*S B C H W"]) -> DiscretizedGaussian | PixelGaussian:
+        floor = self.log_sigma.detach().clamp(min=math.log(self.SMALLEST)) - self.log_sigma.detach()
+        log_sigma = self.log_sigma + floor  # the gradient passes, so that a learned sigma finds back above the floor
         return DiscretizedGaussian(loc, log_sigma) if self.discrete else PixelGaussian(loc, log_sigma)
 
     @torch.no_grad()
     def _follow(self, mean_square: Float[Tensor, ""]) -> None:
         self.mean_square.lerp_(mean_square.float(), 1 - self.MEMORY)
         self.weight.lerp_(torch.ones_like(self.weight), 1 - self.MEMORY)
-        variance = self.mean_square / self.weight
-        if self.discrete:
-            variance = variance - 1 / 255**2 / 12  # rounding to levels adds this much by itself (Sheppard)
-        self.log_sigma.copy_(0.5 * variance.clamp(min=self.SMALLEST**2).log())
+        self.log_sigma.copy_(0.5 * (self.mean_square / self.weight).clamp(min=self.SMALLEST**2).log())

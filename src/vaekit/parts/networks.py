@@ -1,7 +1,7 @@
 """Encoders, images [B, C, H, W] -> features [B, F], and the decoders that mirror them, latents [N, D] -> [N, C, H, W].
 
-A class label enters the first layer as a learned bias, which is the same as giving that layer the label's one-hot code
-beside its input.
+A class label enters the first layer as a learned bias; for a dense layer that is the same as appending the label's
+one-hot code to its input.
 """
 
 import math

@@ -98,7 +98,7 @@ def train(
 @torch.no_grad()
 def evaluate(model: VAE, batches: Batches, side: str, objective: Objective, seed: int) -> dict[str, float]:
     """The mean of every value over all images of a side, at the objective's final schedules, with noise that is the
-    same at every call."""
+    same at every call. Free bits look at a batch at a time, as in training."""
     training = model.training
     model.eval()
     totals, count = sums(batches.device), 0

@@ -1,0 +1,64 @@
+"""Learning rate, moving average and validation, against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from command import rings
+from vaekit.build import build
+from vaekit.data.batches import Batches
+from vaekit.data.pack import open_pack
+from vaekit.resolve import resolve
+from vaekit.training.loop import evaluate
+from vaekit.training.optimizers import learning_rate, moving_average
+from vaekit.training.watch import picture_due
+
+
+def test_learning_rate_rises_along_the_ramp_and_falls_along_half_a_cosine() -> None:
+    settings = resolve({"learning_rate": 0.1, "ramp": 4, "schedule": "cosine"}).training
+    rates = [learning_rate(settings, step, 100) for step in (0, 1, 3, 25, 50, 100)]
+    cosine = [0.5 * (1 + np.cos(np.pi * step / 100)) for step in (0, 1, 3, 25, 50, 100)]
+    expected = [0.025, 0.05 * cosine[1], 0.1 * cosine[2], 0.1 * cosine[3], 0.05, 0.0]
+    assert rates == pytest.approx(expected, abs=1e-12)
+    constant = resolve({"learning_rate": 0.1}).training
+    assert {learning_rate(constant, step, 100) for step in range(0, 100, 7)} == {0.1}
+
+
+def test_moving_average_starts_quickly_and_ends_at_its_decay() -> None:
+    model, kept = nn.Linear(1, 1), nn.Linear(1, 1)
+    kept.requires_grad_(False)
+    follow = moving_average(kept, model, decay=0.5)
+    value = 1.0
+    with torch.no_grad():
+        kept.weight.fill_(value)
+        for step, weight in enumerate([2.0, 5.0, -1.0, 4.0, 4.0, 0.0, 3.0, 3.0, 3.0, 8.0, 9.0]):
+            model.weight.fill_(weight)
+            follow(step)
+            decay = min(0.5, (1 + step) / (10 + step))
+            value = decay * value + (1 - decay) * weight
+            assert kept.weight.item() == pytest.approx(value, rel=1e-6)
+
+
+def test_validation_is_the_mean_over_images_also_with_a_short_last_batch() -> None:
+    """23 held-out images in batches of 10, 10 and 3, against one batch of all: the KL has no noise in it."""
+    pack = open_pack(rings(60, 12), resolve({"validation": "last:23"}).data, quiet=True)
+    config = resolve({"encoder": "mlp", "decoder": "mlp", "latents": 3, "objective": {"beta": 2.0, "warmup": 5}})
+    model, objective = build(config, pack.shape)
+    device = torch.device("cpu")
+    few = evaluate(model, Batches(pack, config.data, 10, 0, device), "validation", objective, seed=0)
+    again = evaluate(model, Batches(pack, config.data, 10, 0, device), "validation", objective, seed=0)
+    x = torch.cat([x for x, _ in Batches(pack, config.data, 10, 0, device).side("validation")])
+    assert len(x) == 23
+    q = model.encode(x)
+    kl = 0.5 * (q.mean.square() + q.variance - 1 - q.variance.log()).sum(1).mean().item()
+    assert few["kl"] == pytest.approx(kl, rel=1e-5)
+    assert few["loss"] == pytest.approx(few["reconstruction"] + 2 * few["kl"], rel=1e-6)
+    assert few == again
+
+
+def test_pictures_are_drawn_every_epoch_at_first_and_more_rarely_later() -> None:
+    due = [epoch for epoch in range(1, 1001) if picture_due(epoch)]
+    assert due[:24] == [*range(1, 21), 22, 24, 26, 28]
+    assert [epoch for epoch in due if epoch >= 100][:3] == [100, 110, 120]
+    assert len(due) == 80
