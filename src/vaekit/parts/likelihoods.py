@@ -35,9 +35,9 @@ class Gaussian(nn.Module):
 
     sigma `fixed` at `scale`; `learned` with the weights; or `optimal`: the value that maximises the likelihood, which
     for a density is the root of the mean squared error (Rybkin et al. 2021, here over a running window of training
-    instead of one batch). Over 256 levels, where rounding and clipping hide a part of each error, the expectation of the square
-    takes its place, which is the EM step for sigma (Dempster et al. 1977). It moves while the module trains on images
-    `x` and is frozen otherwise.
+    instead of one batch). Over 256 levels, where rounding and clipping hide a part of each error, the expectation of
+    the square takes its place, which is the EM step for sigma (Dempster et al. 1977). It moves while the module trains
+    on images `x` and is frozen otherwise.
     """
 
     SMALLEST = 1 / 255 / 8
