@@ -149,3 +149,19 @@ def test_every_optimizer_lowers_the_loss(optimizer: str, tmp_path: Path) -> None
     settings = TINY | {"epochs": 6, "learning_rate": rate, "schedule": "cosine", "ramp": 3, "clip": 1e4, "ema": 0.5}
     history = vaekit.train(rings(60, 12), out=tmp_path / "run", optimizer=optimizer, **settings).history
     assert history["train_loss"].iloc[-1] < 0.95 * history["train_loss"].iloc[0]
+
+
+def test_resume_without_a_checkpoint_never_replaces_a_trained_model(gray: vaekit.Trained, tmp_path: Path) -> None:
+    gray.save(tmp_path / "copy")
+    before = (tmp_path / "copy" / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        vaekit.train(rings(60, 12)[..., 0], out=tmp_path / "copy", resume=True, **TINY | {"epochs": 3})
+    assert (tmp_path / "copy" / "model.safetensors").read_bytes() == before
+    assert len(vaekit.load(tmp_path / "copy").history) == 2
+
+
+def test_what_cannot_be_asked_of_a_model_is_said(gray: vaekit.Trained) -> None:
+    with pytest.raises(UserError, match="0 or more"):
+        gray.sample(-1)
+    with pytest.raises(UserError, match="between 0 and 100"):
+        gray.sample(1, temperature=float("nan"))

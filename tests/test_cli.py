@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from command import mistake, rings, vaekit
+from command import mistake, rings, start, vaekit, wait_for
 
 TINY = ("--epochs", 2, "--encoder.channels", 8, "--decoder.channels", 8, "--latents", 4, "--batch-size", 16)
 
@@ -43,9 +47,6 @@ def test_help_lists_the_verbs_that_work_and_no_others() -> None:
 
 
 def test_help_does_not_import_torch() -> None:
-    import subprocess
-    import sys
-
     probe = "import sys; from vaekit.cli import _run; _run(['--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0
 
@@ -141,6 +142,7 @@ def test_temperature_zero_gives_one_image(run: Path, tmp_path: Path) -> None:
     vaekit("generate", run, "-n", 3, "--class", "dry", "--temperature", 0, "--out", tmp_path / "cold")
     assert len({file.read_bytes() for file in (tmp_path / "cold").glob("0*.png")}) == 1
     assert "between 0 and 100" in mistake("generate", run, "--temperature", -1)
+    assert "between 1 and" in mistake("generate", run, "-n", 0)
 
 
 def test_reconstruct_puts_input_beside_output(run: Path, photos: Path, tmp_path: Path) -> None:
@@ -223,3 +225,49 @@ def test_max_minutes_stops_at_an_epoch_and_resume_goes_on(tmp_path: Path) -> Non
     said = vaekit("train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--max-minutes", 0.0001, "--epochs", 5)
     assert "Stopped after epoch 1" in said
     assert "Going on after epoch 1" in vaekit("train", "--out", tmp_path / "run", "--resume", "--max-minutes", 0.0001)
+
+
+def test_a_broken_screen_does_not_lose_the_run(tmp_path: Path) -> None:
+    """Ctrl-C reaches `vaekit train | tee log` as a whole: the reader is gone before the last lines are printed."""
+    np.save(tmp_path / "rings.npy", rings())
+    process = start("train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--epochs", 100_000)
+    wait_for(lambda: any((tmp_path / "run").glob("checkpoints/step_*")), process)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 75
+    assert process.stderr is not None
+    process.stderr.close()
+    last = max((tmp_path / "run" / "checkpoints").glob("step_*"))
+    state = json.loads((last / "state.json").read_text())
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == state["epoch"]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="file names there are always text")
+def test_names_that_are_no_text_stop_nothing(tmp_path: Path) -> None:
+    photos = os.fsencode(write_folder(tmp_path / "photos"))
+    Path(os.fsdecode(photos + b"/rain/bad\xff.png")).write_bytes(b"")
+    Path(os.fsdecode(photos + b"/rain")).rename(os.fsdecode(photos + b"/r\xe9in"))
+    said = vaekit("train", tmp_path / "photos", "--out", tmp_path / "run", *TINY)
+    assert "1 file skipped: 1 empty" in said
+    assert json.loads((tmp_path / "run" / "dataset.json").read_text())["skipped"][0]["reason"] == "empty"
+
+
+def test_a_place_that_cannot_be_written_is_a_mistake(tmp_path: Path, run: Path) -> None:
+    (tmp_path / "file").write_text("")
+    np.save(tmp_path / "rings.npy", rings(20))
+    assert "name another folder with --out" in mistake("train", tmp_path / "rings.npy", "--out", tmp_path / "file/run")
+    assert "name another folder with --out" in mistake("generate", run, "--out", tmp_path / "file")
+
+
+def test_a_full_disk_is_said_and_leaves_what_was_good(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: the checkpoint does not fit."""
+    np.save(tmp_path / "rings.npy", rings(40))
+    command = [sys.executable, "-m", "vaekit", "train", tmp_path / "rings.npy", "--out", tmp_path / "run", *TINY]
+    limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-", *map(str, command)]
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "free some space, then --resume" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert "Best validation" in vaekit("train", "--out", tmp_path / "run", "--resume")

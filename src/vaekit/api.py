@@ -57,7 +57,7 @@ def train(
         UserError: something about the request that the caller can mend, in one sentence.
         KeyboardInterrupt: after saving everything, so that `resume=True` goes on.
     """
-    folder = Path(out) if out is not None else None
+    folder = Path(out).expanduser() if out is not None else None
     request = Request(data, (settings,), preset, folder, resume, max_minutes, quiet)
     return load(run_training(request).folder)
 
@@ -100,6 +100,10 @@ class Trained:
         The same seed gives the same images, and more of them as `n` grows. A conditional model takes the class by name
         or number; without one it goes through all classes in turn.
         """
+        if n < 0:
+            raise UserError(f"{n} images are not possible: ask for 0 or more.")
+        if not 0 <= temperature <= 100:
+            raise UserError(f"A temperature of {temperature} is not possible: it should be between 0 and 100.")
         z = draw_latents(self.model, n, seed, temperature)
         return self._decode(z, self._labels(label, n))
 
@@ -179,7 +183,7 @@ class Trained:
             if needed:
                 raise UserError(f"This model is conditional: give the class of every image, one of {self._names()}.")
             return torch.arange(n) % self.model.classes
-        many = [given] * n if isinstance(given, (str, int)) else list(given)
+        many = [given] * n if isinstance(given, (str, int, np.integer)) else np.asarray(given).tolist()
         if len(many) != n:
             raise UserError(f"{len(many)} labels for {n} images: give one label, or one for each image.")
         return torch.tensor([self._class_number(one) for one in many], dtype=torch.long)

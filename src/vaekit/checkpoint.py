@@ -7,7 +7,8 @@ when all of it is on the disk.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch.optim import Optimizer
 from vaekit.errors import UserError
 from vaekit.files import atomic_file, atomic_folder, sha256
 from vaekit.run import Run
+from vaekit.screen import say
 
 KEPT = 3
 """Newest checkpoints kept, beside the best."""
@@ -72,7 +74,7 @@ def write_checkpoint(run: Run, snapshot: Snapshot) -> Path:
     folder = run.checkpoints / f"step_{snapshot.step:08d}"
     if folder.exists() and not _whole(folder):
         shutil.rmtree(folder)  # a damaged one, passed over when the run was resumed
-    with atomic_folder(folder) as temporary:
+    with _telling(folder), atomic_folder(folder) as temporary:
         weights = {f"raw.{k}": t for k, t in snapshot.raw.items()} | {f"ema.{k}": t for k, t in snapshot.ema.items()}
         save_file(weights, temporary / "model.safetensors")
         save_file(snapshot.optimizer, temporary / "optimizer.safetensors")
@@ -86,7 +88,9 @@ def write_checkpoint(run: Run, snapshot: Snapshot) -> Path:
 def newest_checkpoint(run: Run) -> Snapshot | None:
     """The newest checkpoint that is whole, or None where there is none."""
     for folder in reversed(_folders(run)):
-        if _whole(folder):
+        if not _whole(folder):
+            say(f"{folder} is damaged: passing over it")
+        else:
             weights = load_file(folder / "model.safetensors")
             return Snapshot(
                 raw={k.removeprefix("raw."): t for k, t in weights.items() if k.startswith("raw.")},
@@ -99,8 +103,20 @@ def newest_checkpoint(run: Run) -> Snapshot | None:
 
 def write_weights(path: Path, weights: Tensors) -> None:
     """The weights to use, alone."""
-    with atomic_file(path) as temporary:
+    with _telling(path), atomic_file(path) as temporary:
         save_file(weights, temporary)
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Say what could not be written, why, and what to do about it; what was there before stays whole."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise OSError(
+            f"{path} cannot be written ({reason}): free some space, then --resume goes on from the last checkpoint."
+        ) from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line: a few lines a verb. Errors are one sentence on the last line of standard error."""
 
+import io
 import os
 import sys
 import traceback
@@ -72,10 +73,8 @@ def generate(
     from vaekit.files import safe_name
     from vaekit.run import first_free
 
-    if n < 1:
-        raise UserError(f"-n {n} is not possible: it should be at least 1.")
-    if not 0 <= temperature <= 100:
-        raise UserError(f"--temperature {temperature} is not possible: it should be between 0 and 100.")
+    if not 1 <= n <= 1_000_000:
+        raise UserError(f"-n {n} is not possible: it should be between 1 and 1,000,000.")
     model = load(run)
     images = model.sample(n, seed=seed, label=class_, temperature=temperature)
     labels = model.sample_labels(n, class_)
@@ -99,6 +98,7 @@ def reconstruct(
     from vaekit import pictures
     from vaekit.api import load
     from vaekit.data.pack import load_images
+    from vaekit.files import safe_name
     from vaekit.run import first_free
 
     if not images:
@@ -108,7 +108,7 @@ def reconstruct(
     after = model.reconstruct(
         before, class_ or ([path.resolve().parent.name for path in images] if model.model.classes else None)
     )
-    names = [f"{i:04d}-{path.stem}" for i, path in enumerate(images, 1)]
+    names = [f"{i:04d}-{safe_name(path.stem)}" for i, path in enumerate(images, 1)]
     beside = [pictures.pairs(one[None], two[None]) for one, two in zip(before, after, strict=True)]
     folder = out or first_free(run / "reconstructed", "set")
     overview = pictures.pairs(before[:64], after[:64], labels=[path.name for path in images[:64]])
@@ -150,6 +150,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: list[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
     try:
         app(arguments, exit_on_error=False, print_error=False)
         return 0
@@ -157,7 +160,7 @@ def _run(arguments: list[str] | None) -> int:
         return _fail(2, str(error))
     except UserError as error:
         return _fail(2, str(error))
-    except BrokenPipeError:  # the reader of our output has gone: `vaekit presets | head -1`
+    except (BrokenPipeError, SystemExit):  # the reader of our output has gone: `vaekit presets | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as interrupt:

@@ -129,11 +129,14 @@ def write_folder(folder: Path, images: Mapping[str, Image.Image], overview: Imag
     """Write every image under its name, and the overview as grid.png; a sentence that says so.
 
     Raises:
-        UserError: the folder holds files that are not from an earlier call.
+        UserError: the folder holds files already, or cannot be made.
     """
-    if folder.exists() and not (folder / "grid.png").exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} holds other files, which might be overwritten: name a new folder with --out.")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}): name another folder with --out.") from None
+    if any(folder.iterdir()):
+        raise UserError(f"{folder} holds other files, which stay as they are: name a new folder with --out.")
     for name, image in images.items():
         image.save(folder / f"{name}.png")
     overview.save(folder / "grid.png")

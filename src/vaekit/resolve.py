@@ -89,6 +89,8 @@ def sentence(error: ValidationError) -> str:
     """The first fault that pydantic found, as one sentence: the name, the value, its bounds or the nearest name."""
     fault = error.errors()[0]
     path = [str(word) for word in fault["loc"] if not isinstance(word, int)]
+    if not path:
+        return "The settings are not a table of names and values."
     model, flag, kind = _locate(path)
     value = fault["input"]
     if fault["type"] == "extra_forbidden":
@@ -116,7 +118,7 @@ def _locate(path: list[str]) -> tuple[type[BaseModel], str, str | None]:
     `path` is pydantic's: a part of several kinds is followed by its kind, as in likelihood, gaussian, scale.
     """
     groups: dict[str, type[BaseModel]] = {"data": Data, "training": Training}
-    room, *rest = path or ["configuration"]
+    room, *rest = path
     if room in groups and rest:
         return groups[room], rest[-1].replace("_", "-"), None
     kinds = parts_of(room)

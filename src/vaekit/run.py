@@ -17,6 +17,9 @@ from vaekit.files import write_text
 FORMAT = 1
 """Version of the run folder's layout, written into config.json."""
 
+RECORD = {"preset", "config", "shape", "classes", "source", "device", "threads", "versions"}
+"""What a reader of config.json counts on."""
+
 COLUMNS = (
     "epoch",
     "step",
@@ -91,8 +94,12 @@ def locked(run: Run) -> Iterator[None]:
     Raises:
         UserError: another process holds it.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with (run.folder / ".lock").open("w") as file:
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        handle = (run.folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{run.folder} cannot be written ({error.strerror}): name another folder with --out.") from None
+    with handle as file:
         if sys.platform != "win32":
             import fcntl
 
@@ -116,6 +123,8 @@ def read_config(run: Run) -> dict[str, Any]:
     try:
         record = json.loads(run.config.read_text(encoding="utf-8"))
         known = record["format"] == FORMAT
+        if not record.keys() >= RECORD:
+            raise KeyError
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{run.config} is damaged: restore it from a copy, or train anew.") from None
     if not known:
@@ -126,7 +135,7 @@ def read_config(run: Run) -> dict[str, Any]:
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 # --- metrics.csv -----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +22,14 @@ def console() -> "Console":
 
 
 class ScreenHandler(logging.Handler):
-    """Prints log lines above a progress bar that may be showing."""
+    """Prints log lines above a progress bar that may be showing.
+
+    Where nobody reads any more (`vaekit train | head`) it falls silent: a lost screen is no reason to lose a run.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        console().print(self.format(record))
+        with suppress(OSError, UnicodeError, SystemExit):  # rich leaves the process where a pipe is broken
+            console().print(self.format(record))
 
 
 def say(line: str) -> None:
@@ -81,7 +85,7 @@ def progress(
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Append `say` lines to a file, with the time of each."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
     try:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vaekit.errors import UserError
+
 
 def cache_folder() -> Path:
     """The folder that vaekit keeps its packs below: XDG_CACHE_HOME/vaekit, or the system's usual place."""
@@ -21,7 +23,12 @@ def cache_folder() -> Path:
 def packs() -> Path:
     """The folder of the packs, made where it is missing."""
     folder = cache_folder() / "packs"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be made ({error.strerror}): set XDG_CACHE_HOME to a folder of yours."
+        ) from None
     return folder
 
 

@@ -32,6 +32,10 @@ FORMAT = 1
 """Part of every pack's key: a new format builds new packs."""
 
 
+PASSING = ("not readable", "folder not readable", "no longer there", "not enough memory", "crashes its decoder")
+"""Beginnings of reasons that lie in the moment, not in the file: such images are tried again every time."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pack:
     """Images and labels, ordered by side: a side is a range of rows."""
@@ -125,7 +129,7 @@ def open_pack(source: Any, settings: Data, quiet: bool = False) -> Pack:
     key = hashlib.sha256(json.dumps([FORMAT, found.key, matters]).encode()).hexdigest()[:32]
     folder = packs() / key
     pack = _open(folder, shown)
-    if pack is not None:
+    if pack is not None and not any(reason.startswith(PASSING) for _, reason in pack.skipped):
         return pack
     with lock(folder, wait=False) as held:
         if held:

@@ -89,8 +89,9 @@ def train(
                 return
         held_out = evaluate(kept, batches, "validation", objective, settings.seed)
         result = Epoch(dict(zip(NAMES, (totals / steps).tolist(), strict=True)), held_out)
-        if not all(map(math.isfinite, [*result.train.values(), *held_out.values()])):
-            raise Diverged(f"the loss became {result.train['loss']} in epoch {progress.epoch + 1}")
+        for side, found in (("training", result.train), ("validation", held_out)):
+            if not all(map(math.isfinite, found.values())):
+                raise Diverged(f"the {side} loss became {found['loss']} in epoch {progress.epoch + 1}")
         progress.epoch, progress.done, progress.totals = progress.epoch + 1, 0, {}
         yield result
 

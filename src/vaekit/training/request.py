@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from vaekit.build import build
 from vaekit.config import Config, Training
 from vaekit.data.pack import Pack, open_pack
 from vaekit.errors import UserError
+from vaekit.model import VAE
+from vaekit.parts.types import Objective
 from vaekit.resolve import differences, resolve, revise, stored
 from vaekit.run import FORMAT, Run, first_free, read_config
 from vaekit.version import VERSION
@@ -45,6 +48,8 @@ class Plan:
     threads: int
     record: dict[str, Any]
     """What config.json will hold."""
+    model: VAE
+    objective: Objective
     resumed: bool
     lines: list[str]
     """What was found and what was chosen, for the screen and log.txt."""
@@ -56,14 +61,19 @@ def plan(request: Request) -> Plan:
     Raises:
         UserError: the first thing that cannot be, in one sentence.
     """
+    if request.max_minutes is not None and not request.max_minutes >= 0:
+        raise UserError(f"--max-minutes {request.max_minutes} is not possible: it should be 0 or more.")
     before = _saved(request)
     source = before["source"] if before and request.source is None else request.source
+    if isinstance(source, (str, Path)) and not str(source).startswith("hf:"):
+        source = Path(source).expanduser()
     early = _provisional(request, before)
     device = _device(early.training, before)
     _require_outside(request.out or Path("runs"), source)
     pack = open_pack(source, early.data, quiet=request.quiet)
     preset, config = _decide(request, before, pack)
     run = Run(request.out or first_free(Path("runs"), pack.name))
+    model, objective = build(config, pack.shape, len(pack.classes))
     threads = before["threads"] if before else config.training.threads or torch.get_num_threads()
     record = {
         "format": FORMAT,
@@ -91,7 +101,7 @@ def plan(request: Request) -> Plan:
     ]
     if before:
         lines += _changes(run, before, record, pack)
-    return Plan(run, config, pack, device, threads, record, before is not None, lines)
+    return Plan(run, config, pack, device, threads, record, model, objective, before is not None, lines)
 
 
 def require_free(todo: Plan) -> None:
@@ -190,7 +200,11 @@ def _device(settings: Training, record: dict[str, Any] | None) -> torch.device:
 
 def _changes(run: Run, before: dict[str, Any], record: dict[str, Any], pack: Pack) -> list[str]:
     """Refuse other data; say where the machine differs, since the resumed run is then not the same bit for bit."""
-    dataset = json.loads(run.dataset.read_text(encoding="utf-8"))
+    try:
+        dataset = json.loads(run.dataset.read_text(encoding="utf-8"))
+        dataset = {"fingerprint": dataset["fingerprint"], "source": dataset["source"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{run.dataset} is missing or damaged: restore it from a copy, or train anew.") from None
     if dataset["fingerprint"] != pack.identity:
         raise UserError(
             f"The run {run.folder} was begun on other images ({dataset['source']}, as they were then): "

@@ -15,10 +15,10 @@ import torch
 from torch.optim import Optimizer
 
 from vaekit import checkpoint, pictures
-from vaekit.build import build
 from vaekit.checkpoint import Snapshot
 from vaekit.config import Training
 from vaekit.data.batches import Batches
+from vaekit.errors import UserError
 from vaekit.files import atomic_file
 from vaekit.model import VAE, summary
 from vaekit.run import Row, Run, append_metrics, keep_metrics, locked, read_metrics, write_json
@@ -79,10 +79,10 @@ class _Session:
     def __init__(self, todo: Plan, request: Request) -> None:
         self.run, self.config, self.pack, self.request = todo.run, todo.config, todo.pack, request
         config, pack, device = todo.config, todo.pack, todo.device
+        self.objective = todo.objective
         settings = config.training
         self.batches = Batches(pack, config.data, settings.batch_size, settings.seed, device)
-        model, self.objective = build(config, pack.shape, len(pack.classes))
-        self.model: VAE = model.to(device)
+        self.model: VAE = todo.model.to(device)
         self.model.precision = torch.bfloat16 if settings.precision == "bf16" else torch.float32
         self.model.require_support(next(self.batches.side("validation", limit=SHOWN))[0])
         self.kept = copy.deepcopy(self.model).eval().requires_grad_(False)
@@ -104,8 +104,15 @@ class _Session:
         snapshot = checkpoint.newest_checkpoint(self.run)
         rows = read_metrics(self.run)
         if snapshot is None:
+            if self.run.weights.exists():
+                raise UserError(
+                    f"{self.run.folder} holds a trained model but no whole checkpoint to go on from: "
+                    "it can be used as it is; to train anew, name another folder with --out."
+                )
             keep_metrics(self.run, [])
             return
+        if snapshot.state["best_step"] == snapshot.step:  # the run may have ended between these two writes
+            checkpoint.write_weights(self.run.weights, snapshot.ema)
         self.model.load_state_dict(snapshot.raw)
         self.kept.load_state_dict(snapshot.ema)
         checkpoint.restore_optimizer(self.optimizer, snapshot.optimizer)
@@ -135,7 +142,8 @@ class _Session:
     def train(self, begun: float) -> None:
         settings, steps = self.config.training, self.batches.steps_per_epoch
         if self._finished():
-            say(f"Nothing to do: this run is finished, after {self.progress.epoch} epochs; --epochs can be raised.")
+            early = "stopped early by --patience" if self.progress.epoch < settings.epochs else "--epochs can be raised"
+            say(f"Nothing to do: this run is finished after {self.progress.epoch} epochs ({early}).")
             return
         limit = math.inf if self.request.max_minutes is None else 60 * self.request.max_minutes
         total = settings.epochs * steps * self.batches.batch_size
@@ -219,8 +227,8 @@ class _Session:
         def write() -> None:
             with pace.timed():
                 if unsaved is not None:
-                    checkpoint.write_weights(self.run.weights, unsaved.ema)
                     checkpoint.write_checkpoint(self.run, unsaved)
+                    checkpoint.write_weights(self.run.weights, unsaved.ema)
                     self.best_written = unsaved.step
                 if current is not unsaved:
                     checkpoint.write_checkpoint(self.run, current)
@@ -302,7 +310,7 @@ def _line(row: Row, epochs: int) -> str:
 
 
 def _remedy(error: Diverged, settings: Training, run: Run) -> str:
-    smaller = f"--learning-rate {settings.learning_rate / 3:.1g}"
+    smaller = f"--learning-rate {float(f'{settings.learning_rate / 3:.1g}'):g}"
     return (
         f"Training stopped because {error}; what {run.folder} holds from before is good: "
         f"train anew into another --out with {smaller}, or with --clip 1000."
