@@ -165,3 +165,16 @@ def test_what_cannot_be_asked_of_a_model_is_said(gray: vaekit.Trained) -> None:
         gray.sample(-1)
     with pytest.raises(UserError, match="between 0 and 100"):
         gray.sample(1, temperature=float("nan"))
+
+
+def test_a_conditional_model_draws_the_class_it_is_asked_for(tmp_path: Path) -> None:
+    """Rings before a bright band whose place is the class: the band of what is drawn is the one that was asked for."""
+    labels = np.arange(400) % 4
+    images = rings(400, 16) // 2
+    for band in range(4):
+        images[labels == band, 4 * band : 4 * band + 4] += 100
+    settings = TINY | {"epochs": 8, "latents": 16}
+    trained = vaekit.train((images, labels), out=tmp_path / "run", conditional=True, **settings)
+    for band in range(4):
+        drawn = trained.sample(50, label=band).reshape(50, 4, -1).mean(2).argmax(1)
+        assert (drawn == band).mean() > 0.9

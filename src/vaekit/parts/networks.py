@@ -26,7 +26,8 @@ class Label(nn.Module):
         super().__init__()
         self.bias = nn.Embedding(classes, width) if classes else None
         if self.bias is not None:
-            nn.init.normal_(self.bias.weight, std=0.1)
+            # As large as a latent: a faint label would be learned last, when z tells the class already
+            nn.init.normal_(self.bias.weight)
 
     def forward(self, h: Tensor, y: Labels | None) -> Tensor:
         if self.bias is None:
