@@ -10,11 +10,12 @@ from PIL import Image
 
 from command import rings
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> str:
-    found = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: str = README) -> str:
+    found = re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert found
     return "\n".join(found)
 
@@ -53,8 +54,21 @@ def test_the_python(tmp_path: Path) -> None:
     assert "val_loss" in run([sys.executable, "-c"], blocks("python"), tmp_path)
 
 
+def test_the_part_that_the_docs_add(tmp_path: Path) -> None:
+    """In a process of its own, since it registers a part."""
+    script = f"""
+from vaekit.config import *
+from vaekit.parts.likelihoods import *
+from torch.distributions import Independent
+{blocks("python", (ROOT / "docs" / "adding-a-part.md").read_text(encoding="utf-8"))}
+settings = LaplaceLikelihood().model_dump(exclude={{"kind"}})
+p = Laplace(channels=1, **settings)(torch.zeros(2, 3, 1, 4, 4))
+print(p.log_prob(torch.zeros(3, 1, 4, 4)).shape, p.mean.shape)
+"""
+    assert "[2, 3]" in run([sys.executable, "-c"], script, tmp_path)
+
+
 def test_every_link_leads_somewhere() -> None:
-    root = Path(__file__).parent.parent
-    for page in (root / "README.md", *(root / "docs").glob("*.md")):
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
