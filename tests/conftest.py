@@ -12,7 +12,6 @@ CHECKED = [
 install_import_hook(CHECKED, "beartype.beartype")
 
 from collections.abc import Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -30,10 +29,3 @@ def fixed_noise() -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A test that writes below the working folder writes here."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path

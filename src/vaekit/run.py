@@ -20,20 +20,6 @@ FORMAT = 1
 RECORD = {"preset", "config", "shape", "classes", "source", "device", "threads", "versions"}
 """What a reader of config.json counts on."""
 
-COLUMNS = (
-    "epoch",
-    "step",
-    "seconds",
-    "images_per_second",
-    "train_loss",
-    "train_reconstruction",
-    "train_kl",
-    "val_loss",
-    "val_reconstruction",
-    "val_kl",
-)
-"""First columns of metrics.csv; further ones may follow. Losses are nats per image."""
-
 
 @dataclass(frozen=True)
 class Run:

@@ -59,7 +59,7 @@ def test_linear_vae_reaches_probabilistic_pca(sigma: str) -> None:
         px = model.decode(torch.cat([torch.zeros(1, LATENTS), torch.eye(LATENTS)])[None])
         offset, *columns = px.mean[0].flatten(1).double()
         weight = torch.stack([column - offset for column in columns], dim=1)
-        variance = px.log_sigma.double().mul(2).exp()  # type: ignore[attr-defined]
+        variance = px.log_sigma.double().mul(2).exp()
         exact = (
             MultivariateNormal(offset, weight @ weight.T + variance * torch.eye(PIXELS)).log_prob(flat).mean().item()
         )

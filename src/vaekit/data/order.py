@@ -1,7 +1,5 @@
 """The order of an epoch as a function: which row a draw takes, without a list of all rows in memory."""
 
-from typing import Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,12 +8,6 @@ Words = NDArray[np.uint64]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 ROUNDS = 6
-
-
-class Order(Protocol):
-    def rows(self, draws: Rows, seed: int) -> Rows:
-        """The rows that the draws with these numbers take, in the epoch of this seed."""
-        ...
 
 
 def mix(words: Words) -> Words:
@@ -49,7 +41,7 @@ def permute(places: Rows, count: int, seed: int) -> Rows:
 
 
 class Shuffled:
-    """Every row once."""
+    """Every row once. `rows` gives what the draws with these numbers take in the epoch of this seed."""
 
     def __init__(self, count: int) -> None:
         self.count = count
