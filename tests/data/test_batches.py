@@ -93,6 +93,8 @@ def test_sides_come_whole_and_in_order() -> None:
     )
     assert [len(x) for x, _ in batches.side("validation")] == [4, 4, 2]
     assert [len(x) for x, _ in batches.side("validation", limit=7)] == [7]
+    every, few = (torch.cat([x for x, _ in batches.side("validation", limit=n)]) for n in (None, 4))
+    assert torch.equal(few, every[:8:2])
     assert [len(x) for x, _ in batches.side("validation", limit=70)] == [10]
     assert list(batches.side("test")) == []
 

@@ -69,14 +69,16 @@ class Batches:
                 yield augment(self._floats(x), self.settings, tint, step * size), y
 
     def side(self, name: str, limit: int | None = None) -> Iterator[Batch]:
-        """All images of a side in their order, as they are; with `limit` only the first ones, as one batch."""
-        rows = self.pack.sides[name]
-        size = self.batch_size if limit is None else limit
-        stop = rows.stop if limit is None else min(rows.stop, rows.start + limit)
-        for start in range(rows.start, stop, size):
-            part = slice(start, min(start + size, stop))
+        """All images of a side in order, as they are; with `limit` that many of them, evenly spread, as one batch."""
+        rows, size = self.pack.sides[name], self.batch_size
+        if limit is None:
+            parts = [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
+        else:
+            step = max(1, (rows.stop - rows.start) // limit)
+            parts = [slice(rows.start, min(rows.start + step * limit, rows.stop), step)]
+        for part in parts:
             y = None if self._labels is None else self._send(self._labels[part].copy())
-            yield self._floats(self._send(self._pixels[part])), y
+            yield self._floats(self._send(np.ascontiguousarray(self._pixels[part]))), y
 
     def _gather(self, rows: NDArray[np.int64]) -> Iterator[tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]]:
         """Pixels and labels on the device, for each line of `rows` [steps, B]."""
