@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vaekit.config import Data
+from vaekit.settings import Data
 from vaekit.data.cache import clear_cache
 from vaekit.data.pack import open_pack
 from vaekit.data.pool import cores
 
 SIDE = 64
-BARE = "import sys, vaekit.data.batches; from vaekit.config import Data; from vaekit.data.pack import open_pack"
+BARE = "import sys, vaekit.data.batches; from vaekit.settings import Data; from vaekit.data.pack import open_pack"
 SECOND = BARE + "\nopen_pack(sys.argv[1], Data(size='64'))"
 
 

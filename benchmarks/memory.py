@@ -21,7 +21,7 @@ def measure(images: str) -> None:
     """In a process of its own: open the pack, draw batches, print the largest RssAnon in kB."""
     import torch
 
-    from vaekit.config import Data
+    from vaekit.settings import Data
     from vaekit.data.batches import Batches
     from vaekit.data.pack import open_pack
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from vaekit.config import PRESETS, Config, Conv, Mlp
+from vaekit.config import Config, Conv, Mlp
+from vaekit.presets import PRESETS
 from vaekit.errors import UserError
 from vaekit.resolve import differences, resolve, revise
 

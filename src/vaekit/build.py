@@ -10,7 +10,8 @@ import vaekit.parts.networks
 import vaekit.parts.objectives
 import vaekit.parts.posteriors
 import vaekit.parts.priors  # noqa: F401  importing the rooms registers their parts
-from vaekit.config import Config, Settings
+from vaekit.config import Config
+from vaekit.settings import Settings
 from vaekit.errors import UserError
 from vaekit.model import VAE
 from vaekit.parts.types import CAPABILITIES, Objective, offers, registered

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
-from vaekit.config import PRESETS
+from vaekit.presets import PRESETS
 from vaekit.errors import UserError
 from vaekit.flags import Written
 from vaekit.version import VERSION

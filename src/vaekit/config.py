@@ -5,15 +5,12 @@ The same names everywhere: a flag `--objective.beta 4`, a TOML table `[objective
 by `kind`; the fields of the class are the keyword arguments of the part.
 """
 
+from math import prod
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-
-class Settings(BaseModel):
-    """Immutable, and strict about names: an unknown one is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+from vaekit.settings import Data, Settings, Training
 
 
 def _widths(value: Any) -> Any:
@@ -37,6 +34,14 @@ class Mlp(Settings):
     """Widths of the hidden layers, from the input on, in units; 'none' for a linear map."""
     activation: Activation = "relu"
     """Nonlinearity after every hidden layer."""
+
+
+class GatedMlp(Settings):
+    """Fully connected layers, each the product of a linear map and a sigmoid of another."""
+
+    kind: Literal["gated_mlp"] = "gated_mlp"
+    hidden: Widths = (300, 300)
+    """Widths of the hidden layers, from the input on, in units."""
 
 
 class Conv(Settings):
@@ -65,41 +70,166 @@ class Resnet(Settings):
     """Share of activations dropped inside every block while training."""
 
 
-Network = Annotated[Mlp | Conv | Resnet, Field(discriminator="kind")]
+class Own(Settings):
+    """A module of your own, given from Python: `vaekit.train(images, encoder=module, decoder=module)`."""
+
+    kind: Literal["own"] = "own"
+    name: str = ""
+    """What the module is called; filled in from its class."""
 
 
-# --- Probabilistic parts and the objective ---------------------------------------------------------------------------
+Network = Annotated[Mlp | GatedMlp | Conv | Resnet | Own, Field(discriminator="kind")]
+
+
+# --- Posteriors ------------------------------------------------------------------------------------------------------
 
 
 class GaussianPosterior(Settings):
-    """q(z | x): a Gaussian with diagonal covariance."""
+    """A Gaussian with diagonal covariance."""
 
     kind: Literal["gaussian"] = "gaussian"
 
 
+class FullGaussianPosterior(Settings):
+    """A Gaussian with full covariance, from its Cholesky factor."""
+
+    kind: Literal["full_gaussian"] = "full_gaussian"
+
+
+class IafPosterior(Settings):
+    """A Gaussian bent by inverse autoregressive steps; its density is known at its own samples only."""
+
+    kind: Literal["iaf"] = "iaf"
+    steps: int = Field(4, ge=1, le=64)
+    """Transformations, one after another."""
+    hidden: Widths = (128,)
+    """Widths of the hidden layers in every step, in units."""
+    context: int = Field(64, ge=1, le=4096)
+    """Width of the summary of the image that every step sees."""
+
+
+class NsfPosterior(Settings):
+    """A Gaussian bent by coupling steps of monotonic splines."""
+
+    kind: Literal["nsf"] = "nsf"
+    steps: int = Field(4, ge=1, le=64)
+    """Transformations, one after another."""
+    hidden: Widths = (128,)
+    """Widths of the hidden layers in every step, in units."""
+    context: int = Field(64, ge=1, le=4096)
+    """Width of the summary of the image that every step sees."""
+    bins: int = Field(8, ge=2, le=64)
+    """Pieces of every spline."""
+
+
+class DeltaPosterior(Settings):
+    """A single point: the encoder of an autoencoder, without noise."""
+
+    kind: Literal["delta"] = "delta"
+
+
+# --- Priors ----------------------------------------------------------------------------------------------------------
+
+
 class NormalPrior(Settings):
-    """p(z): the standard normal."""
+    """The standard normal."""
 
     kind: Literal["normal"] = "normal"
 
 
+class MixturePrior(Settings):
+    """A learned mixture of Gaussians."""
+
+    kind: Literal["mixture"] = "mixture"
+    components: int = Field(100, ge=1, le=65536)
+    """Gaussians in the mixture."""
+
+
+class VampPrior(Settings):
+    """A mixture of the posteriors of learned pseudo-inputs, started from training images."""
+
+    kind: Literal["vamp"] = "vamp"
+    components: int = Field(500, ge=1, le=65536)
+    """Pseudo-inputs, each giving a component of the mixture."""
+
+
+class FlowPrior(Settings):
+    """A learned normalising flow of coupling steps."""
+
+    kind: Literal["flow"] = "flow"
+    transform: Literal["realnvp", "spline"] = "realnvp"
+    """What a step does to a half of the latents, given the other: scale and shift, or a monotonic spline."""
+    steps: int = Field(6, ge=1, le=64)
+    """Transformations, one after another."""
+    hidden: Widths = (256,)
+    """Widths of the hidden layers in every step, in units."""
+
+
+class ClassPrior(Settings):
+    """One learned Gaussian per class; needs --conditional."""
+
+    kind: Literal["class"] = "class"
+
+
+# --- Likelihoods -----------------------------------------------------------------------------------------------------
+
+
 class BernoulliLikelihood(Settings):
-    """p(x | z): binary cross-entropy on pixels in [0, 1], from logits."""
+    """Binary cross-entropy on pixels in [0, 1], from logits."""
 
     kind: Literal["bernoulli"] = "bernoulli"
 
 
-class GaussianLikelihood(Settings):
-    """p(x | z): a Gaussian around the decoder's output, with one standard deviation for all pixels."""
+class BinarizedLikelihood(Settings):
+    """A Bernoulli on black-and-white pixels, which are drawn with the gray value as the probability of white."""
 
-    kind: Literal["gaussian"] = "gaussian"
-    sigma: Literal["fixed", "learned", "optimal"] = "learned"
-    """The noise level: fixed at --likelihood.scale, learned with the weights, or optimal (what maximises
-    the likelihood, a running value of training, frozen for validation and use)."""
+    kind: Literal["binarized"] = "binarized"
+    draw: Literal["step", "once"] = "step"
+    """Draw the pixels of training images anew at every step, or once and for all. Others are always drawn once."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Random seed of the pixels that are drawn once; with the image itself it decides them."""
+
+
+class ContinuousBernoulliLikelihood(Settings):
+    """The Bernoulli's curve as a normalised density on [0, 1]."""
+
+    kind: Literal["continuous_bernoulli"] = "continuous_bernoulli"
+
+
+class _Noise(Settings):
+    """What the likelihoods around a location have in common."""
+
+    sigma: Literal["fixed", "learned", "pixel", "optimal"] = "learned"
+    """The noise level: fixed at --likelihood.scale; learned with the weights, one for all pixels; pixel: an output of
+    the decoder for every pixel; or optimal (what maximises the likelihood, a running value of training, frozen for
+    validation and use)."""
     scale: float = Field(0.1, ge=1e-3, le=10)
-    """Standard deviation that sigma is fixed at or starts from, where pixels run from 0 to 1."""
+    """Noise level that sigma is fixed at or starts from, where pixels run from 0 to 1."""
     levels: Literal["256", "none"] = "256"
     """256: probabilities of the 256 levels of a pixel, so that bits/dim are real. none: a plain density."""
+
+
+class GaussianLikelihood(_Noise):
+    """A Gaussian around the decoder's output; its scale is the standard deviation."""
+
+    kind: Literal["gaussian"] = "gaussian"
+
+
+class LaplaceLikelihood(_Noise):
+    """A Laplace distribution around the decoder's output; its scale is the mean absolute deviation."""
+
+    kind: Literal["laplace"] = "laplace"
+
+
+class LogisticMixtureLikelihood(Settings):
+    """A mixture of logistics over the 256 levels, each colour given those before it (PixelCNN++)."""
+
+    kind: Literal["logistic_mixture"] = "logistic_mixture"
+    components: int = Field(5, ge=1, le=64)
+    """Logistics in the mixture of every pixel."""
+
+
+# --- Objectives ------------------------------------------------------------------------------------------------------
 
 
 class Elbo(Settings):
@@ -109,138 +239,118 @@ class Elbo(Settings):
     beta: float = Field(1.0, ge=0, le=10_000)
     """Weight of the KL divergence; 1 is the evidence lower bound."""
     warmup: float = Field(0.0, ge=0)
-    """Epochs over which beta rises linearly from 0 to its value."""
+    """Epochs over which beta (or, where it is set, the capacity) rises linearly from 0 to its value."""
+    cycles: int = Field(1, ge=1, le=1_000)
+    """Times that beta rises; between two rises it stays at its value for as long as a rise takes."""
     free_bits: float = Field(0.0, ge=0, le=1_000)
     """Nats of KL per latent that cost nothing (Kingma et al. 2016)."""
+    capacity: float = Field(0.0, ge=0, le=100_000)
+    """Nats of KL per image that the model is held at, by beta * |KL - capacity|; 0: not held."""
     samples: int = Field(1, ge=1, le=10_000)
     """Samples of z per image in every training step."""
 
 
-Posterior = GaussianPosterior
-Prior = NormalPrior
-Likelihood = Annotated[BernoulliLikelihood | GaussianLikelihood, Field(discriminator="kind")]
-Objective = Elbo
+class Iwae(Settings):
+    """The importance-weighted bound."""
+
+    kind: Literal["iwae"] = "iwae"
+    samples: int = Field(5, ge=1, le=10_000)
+    """Samples of z per image in every training step."""
 
 
-# --- Data and training -----------------------------------------------------------------------------------------------
+class Dreg(Settings):
+    """The importance-weighted bound, with doubly reparameterised gradients for the encoder."""
+
+    kind: Literal["dreg"] = "dreg"
+    samples: int = Field(5, ge=1, le=10_000)
+    """Samples of z per image in every training step."""
 
 
-class Data(Settings):
-    """How images are read and fed."""
+class Miwae(Settings):
+    """The mean of several importance-weighted bounds."""
 
-    size: str | None = None
-    """Size of the images, in pixels: 64 (square) or 96x64 (width x height). Default: chosen from the data."""
-    fit: Literal["crop", "pad", "stretch"] = "crop"
-    """How an image of another shape is made to fit: short side to size and centre crop; long side and pad; stretch."""
-    background: str = "white"
-    """Colour behind transparent pixels and padding: a name or #rrggbb."""
-    alpha: Literal["composite", "keep"] = "composite"
-    """Transparency: composited over the background, or kept as a fourth channel."""
-    validation: str = "0.1"
-    """Held-out images: a share of the training files chosen by their content, or last:N for the last N of them."""
-    flip: bool = False
-    """Augmentation: mirror half of the images left to right, anew in every epoch."""
-    crop: int = Field(0, ge=0, le=64)
-    """Augmentation: shift by up to this many pixels each way, edges reflected."""
-    jitter: float = Field(0.0, ge=0, le=1)
-    """Augmentation: vary brightness, contrast and saturation by up to this share."""
-    balance: bool = False
-    """Draw every class equally often."""
+    kind: Literal["miwae"] = "miwae"
+    samples: int = Field(16, ge=1, le=10_000)
+    """Samples of z per image in every training step, shared out among the bounds."""
+    bounds: int = Field(4, ge=1, le=10_000)
+    """Bounds that are averaged; samples is a multiple of it."""
 
-    @field_validator("size", mode="before")
-    @classmethod
-    def _size(cls, value: Any) -> Any:
-        if value is None or value == "None":
-            return None
-        if isinstance(value, (tuple, list)) and len(value) == 2:
-            value = f"{value[0]}x{value[1]}"
-        words = str(value).lower().split("x")
-        if not (len(words) in (1, 2) and all(w.isdecimal() and 1 <= int(w) <= 4096 for w in words)):
-            raise ValueError("should be 64 or 96x64 (width x height), each side from 1 to 4096 pixels")
-        return "x".join(str(int(w)) for w in words)
-
-    @field_validator("validation", mode="before")
-    @classmethod
-    def _validation(cls, value: Any) -> Any:
-        text = str(value)
-        if text.startswith("last:") and text[5:].isdecimal() and int(text[5:]) >= 1:
-            return f"last:{int(text[5:])}"
-        try:
-            share = float(text)
-        except ValueError:
-            share = -1.0
-        if not 0 < share < 1:
-            raise ValueError("should be a share between 0 and 1 such as 0.1, or last:N with N of at least 1")
-        return text
-
-    @field_validator("background")
-    @classmethod
-    def _background(cls, value: str) -> str:
-        from PIL import ImageColor
-
-        try:
-            ImageColor.getrgb(value)
-        except ValueError:
-            raise ValueError("should be a colour such as white, black or #ff8800") from None
-        return value
-
-    @property
-    def width_height(self) -> tuple[int, int] | None:
-        """The size asked for, as (width, height) in pixels."""
-        if self.size is None:
-            return None
-        sides = [int(word) for word in self.size.split("x")]
-        return sides[0], sides[-1]
+    @model_validator(mode="after")
+    def _shared_out(self) -> "Miwae":
+        if self.samples % self.bounds:
+            raise ValueError(f"samples should be a multiple of bounds, and {self.samples} is none of {self.bounds}")
+        return self
 
 
-class Training(Settings):
-    """How the weights are found."""
+class Mmd(Settings):
+    """Reconstruction + weight * MMD between encodings and prior (+ beta * KL): Wasserstein and Info-VAE."""
 
-    epochs: int = Field(50, ge=1, le=1_000_000)
-    """Passes over the training images."""
-    batch_size: int = Field(128, ge=1, le=1_000_000)
-    """Images per step."""
-    optimizer: Literal["adam", "adamw", "adamax", "sgd"] = "adam"
-    """Optimizer; sgd has momentum 0.9."""
-    learning_rate: float = Field(1e-3, gt=0, le=100)
-    """Step size of the optimizer at its highest."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate over the run: constant, or falling to zero along half a cosine."""
-    ramp: int = Field(0, ge=0)
-    """Steps over which the learning rate rises linearly from 0."""
-    weight_decay: float = Field(0.0, ge=0, le=1)
-    """Pull of the weights towards zero (decoupled for adamw)."""
-    clip: float = Field(0.0, ge=0)
-    """Largest norm of the gradient, in nats per image per unit of weight; 0 for no clipping."""
-    ema: float = Field(0.999, ge=0, lt=1)
-    """Decay per step of the moving average of the weights that is validated and kept; 0 for the weights themselves."""
-    patience: int = Field(0, ge=0)
-    """Stop after this many epochs without a better validation loss, not counting the KL warm-up; 0: never."""
-    seed: int = Field(0, ge=0, lt=2**63)
-    """Random seed: the same seed, data and settings give the same weights."""
-    device: str = "auto"
-    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
-    precision: Literal["32", "bf16"] = "32"
-    """Arithmetic of the networks: 32-bit, or bfloat16 with weights, KL and likelihood in 32-bit."""
-    compile: bool = False
-    """Compile the networks with torch.compile: slower to start, faster to run."""
-    threads: int = Field(0, ge=0, le=1024)
-    """Processor threads to compute with; 0 for one per core. Part of what makes a run repeatable bit for bit."""
+    kind: Literal["mmd"] = "mmd"
+    weight: float = Field(100.0, ge=0, le=1e9)
+    """Weight of the maximum mean discrepancy, which lies between 0 and 2."""
+    beta: float = Field(0.0, ge=0, le=10_000)
+    """Weight of the KL divergence."""
+    kernel: Literal["imq", "rbf"] = "imq"
+    """Inverse multiquadric (heavy tails) or Gaussian."""
 
-    @field_validator("device")
-    @classmethod
-    def _device(cls, value: str) -> str:
-        kind, _, index = value.partition(":")
-        if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
-            raise ValueError("should be auto, cpu, cuda, cuda:1 or mps")
-        return value
+
+class TotalCorrelation(Settings):
+    """Reconstruction + the KL's three parts, each with its weight (beta-TC-VAE)."""
+
+    kind: Literal["total_correlation"] = "total_correlation"
+    alpha: float = Field(1.0, ge=0, le=10_000)
+    """Weight of the mutual information between image and latents."""
+    beta: float = Field(6.0, ge=0, le=10_000)
+    """Weight of the total correlation among latents."""
+    gamma: float = Field(1.0, ge=0, le=10_000)
+    """Weight of the KL between each latent's aggregate and its prior."""
+
+
+class Dip(Settings):
+    """The ELBO + a penalty on the covariance of the latents (DIP-VAE)."""
+
+    kind: Literal["dip"] = "dip"
+    variant: Literal["1", "2"] = "1"
+    """1: covariance of the posterior means; 2: of the latents, posterior variance included."""
+    off_diagonal: float = Field(10.0, ge=0, le=1e6)
+    """Weight of the squared covariances between latents."""
+    diagonal: float = Field(5.0, ge=0, le=1e6)
+    """Weight of the squared distances of the variances from 1."""
+
+
+class L2(Settings):
+    """Reconstruction + weight * |z|^2 / 2: regularised and plain autoencoders."""
+
+    kind: Literal["l2"] = "l2"
+    weight: float = Field(1.0, ge=0, le=1e6)
+    """Weight of half the squared length of the latents; 0 for a plain autoencoder."""
+
+
+Posterior = Annotated[
+    GaussianPosterior | FullGaussianPosterior | IafPosterior | NsfPosterior | DeltaPosterior,
+    Field(discriminator="kind"),
+]
+Prior = Annotated[NormalPrior | MixturePrior | VampPrior | FlowPrior | ClassPrior, Field(discriminator="kind")]
+Likelihood = Annotated[
+    BernoulliLikelihood
+    | BinarizedLikelihood
+    | ContinuousBernoulliLikelihood
+    | GaussianLikelihood
+    | LaplaceLikelihood
+    | LogisticMixtureLikelihood,
+    Field(discriminator="kind"),
+]
+Objective = Annotated[Elbo | Iwae | Dreg | Miwae | Mmd | TotalCorrelation | Dip | L2, Field(discriminator="kind")]
+
+
+# --- The tree --------------------------------------------------------------------------------------------------------
 
 
 class Config(Settings):
     """Everything that decides what a run computes."""
 
-    latents: int = Field(32, ge=1, le=65536)
-    """Dimensions of the latent space."""
+    latents: int | str = 32
+    """Dimensions of the latent space; or 4x7x7, channels x height x width, for a latent image."""
     conditional: bool = False
     """Give the class of an image to encoder and decoder, so that one class can be generated."""
     encoder: Network = Conv()
@@ -252,48 +362,24 @@ class Config(Settings):
     data: Data = Data()
     training: Training = Training()
 
+    @field_validator("latents", mode="before")
+    @classmethod
+    def _latents(cls, value: Any) -> Any:
+        words = "x".join(map(str, value)).split("x") if isinstance(value, (tuple, list)) else str(value).split("x")
+        sides = [int(word) for word in words if word.isdecimal()]
+        if len(sides) != len(words) or len(sides) not in (1, 3) or not (min(sides) >= 1 and prod(sides) <= 65536):
+            raise ValueError("should be a number from 1 to 65536, or channels x height x width such as 4x7x7")
+        return sides[0] if len(sides) == 1 else "x".join(map(str, sides))
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(D,), or (C, h, w) of a latent image."""
+        return tuple(int(word) for word in str(self.latents).split("x"))
+
 
 FLAT = {name: group for group, model in (("data", Data), ("training", Training)) for name in model.model_fields}
 """Names of data and training settings stand at the top level wherever a person writes them (`epochs`, not
 `training.epochs`)."""
-
-
-# --- Presets: named models are combinations of parts -----------------------------------------------------------------
-
-
-class Preset(Settings):
-    about: str
-    paper: str
-    settings: dict[str, Any]
-
-
-PRESETS: dict[str, Preset] = {
-    "classic": Preset(
-        about="convolutions, Gaussian latent, binary cross-entropy + KL, Adam; the default for gray images",
-        paper="Kingma & Welling 2014, arXiv:1312.6114",
-        settings={},
-    ),
-    "sigma-vae": Preset(
-        about="classic with a Gaussian over the 256 levels, its noise level learned; the default for colour images",
-        paper="Rybkin et al. 2021, arXiv:2006.13202",
-        settings={"likelihood": {"kind": "gaussian", "sigma": "learned"}},
-    ),
-    "conditional": Preset(
-        about="classic, with the class given to encoder and decoder",
-        paper="Sohn et al. 2015, NeurIPS 28",
-        settings={"conditional": True},
-    ),
-    "beta-vae": Preset(
-        about="classic with four times the weight on the KL, for latents that vary independently",
-        paper="Higgins et al. 2017, ICLR",
-        settings={"objective": {"beta": 4.0}},
-    ),
-    "free-bits": Preset(
-        about="classic in which every latent may carry 0.1 nats for free, against posterior collapse",
-        paper="Kingma et al. 2016, arXiv:1606.04934",
-        settings={"objective": {"free_bits": 0.1}},
-    ),
-}
 
 
 def parts_of(name: str) -> dict[str, type[Settings]]:

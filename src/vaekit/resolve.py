@@ -6,7 +6,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from vaekit.config import FLAT, PRESETS, Config, Data, Training, parts_of
+from vaekit.config import FLAT, Config, parts_of
+from vaekit.presets import PRESETS
+from vaekit.settings import Data, Training
 from vaekit.errors import UserError
 
 

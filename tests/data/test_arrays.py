@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from vaekit.config import Data
+from vaekit.settings import Data
 from vaekit.data.pack import Pack, open_pack
 from vaekit.data.sources import as_images
 from vaekit.errors import UserError

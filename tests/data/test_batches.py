@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vaekit.config import Data
+from vaekit.settings import Data
 from vaekit.data.augment import recolour, shift, uniform
 from vaekit.data.batches import Batches
 from vaekit.data.order import Balanced, permute

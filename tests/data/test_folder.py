@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from test_decode import huge_png
 
-from vaekit.config import Data
+from vaekit.settings import Data
 from vaekit.data.pack import Pack, clear_cache, load_images, open_pack
 from vaekit.errors import UserError
 
@@ -222,7 +222,7 @@ def test_a_second_run_starts_from_the_pack(photos: Make, cache: Path) -> None:
     assert clear_cache() > 0 and not [path for path in (cache / "vaekit" / "packs").iterdir() if path.is_dir()]
 
 
-SCRIPT = "import sys; from vaekit.data.pack import open_pack; from vaekit.config import Data\n"
+SCRIPT = "import sys; from vaekit.data.pack import open_pack; from vaekit.settings import Data\n"
 SCRIPT += "print(open_pack(sys.argv[1], Data(size='64')).identity)"  # no `if __name__ == '__main__'`, as users write
 
 

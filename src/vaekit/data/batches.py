@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.config import Data
+from vaekit.settings import Data
 from vaekit.data.augment import augment
 from vaekit.data.order import Balanced, Shuffled
 from vaekit.data.pack import Pack

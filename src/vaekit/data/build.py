@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from vaekit.config import Data
+from vaekit.settings import Data
 from vaekit.data.arrays import Arrays, Block, Pixels, check, levels, parts
 from vaekit.data.decode import Target, fit, pixels, plain
 from vaekit.data.pool import cores, job, work

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.config import Data
+from vaekit.settings import Data
 from vaekit.data.arrays import Pixels
 from vaekit.data.build import build, target_of
 from vaekit.data.cache import cache_folder, clear_cache, lock, packs, sweep

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.config import Data
+from vaekit.settings import Data
 from vaekit.data.arrays import Pixels, parts
 from vaekit.data.sides import LEFT_OUT, SIDES, TEST, split
 from vaekit.files import require_space

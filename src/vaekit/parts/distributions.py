@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Size, Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, MultivariateNormal, constraints
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
@@ -114,6 +114,16 @@ def kl_per_latent(q: Distribution, p: Distribution) -> Float[Tensor, "*B D"] | N
     """KL(q || p) of every latent in closed form, or None where it is not known to be a sum over latents."""
     formula = _KL_PER_LATENT.get((type(q), type(p)))
     return formula(q, p) if formula else None
+
+
+def stopped(q: Distribution) -> Distribution:
+    """q with its parameters held fixed: no gradient reaches them."""
+    match q:
+        case DiagonalGaussian():
+            return DiagonalGaussian(q.loc.detach(), q.log_variance.detach())
+        case MultivariateNormal():
+            return MultivariateNormal(q.loc.detach(), scale_tril=q.scale_tril.detach(), validate_args=False)
+    raise NotImplementedError(type(q).__name__)
 
 
 # --- Images: events are [C, H, W] ------------------------------------------------------------------------------------

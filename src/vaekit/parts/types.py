@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
-from vaekit.parts.distributions import kl_per_latent
+from vaekit.parts.distributions import kl_per_latent, stopped
 
 Labels = Int[Tensor, " B"]
 Encode = Callable[[Tensor, Tensor | None], Distribution]
@@ -33,6 +33,11 @@ class Group:
     @cached_property
     def log_q(self) -> Float[Tensor, "S B"]:
         return self.q.log_prob(self.z) if self.drawn_log_q is None else self.drawn_log_q
+
+    @cached_property
+    def stopped_log_q(self) -> Float[Tensor, "S B"]:
+        """log q(z | x) whose gradient reaches the encoder through z alone, its parameters held fixed."""
+        return stopped(self.q).log_prob(self.z)
 
     @cached_property
     def log_p(self) -> Float[Tensor, "S B"]:
@@ -87,7 +92,11 @@ class Objective(Protocol):
 CAPABILITIES = {
     "density_at_sample": "its log-density at its own samples",
     "density_anywhere": "its log-density at any point",
-    "factorised": "a KL divergence that is a sum over latents, in closed form",
+    "stopped_density": "its log-density with its parameters held fixed",
+    "factorised": "independent latents, so that the KL divergence is a sum over them in closed form",
+    "moments": "its mean and variance in closed form",
+    "reparameterised": "samples that gradients flow through",
+    "standard": "to be the standard normal",
     "single_group": "one latent group",
     "normalised": "probabilities that sum to 1 over the 256 levels",
 }

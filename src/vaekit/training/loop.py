@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vaekit.config import Training
+from vaekit.settings import Training
 from vaekit.data.batches import Batches
 from vaekit.model import VAE
 from vaekit.parts.types import Objective

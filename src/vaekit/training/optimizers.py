@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD, Adam, Adamax, AdamW, Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from vaekit.config import Training
+from vaekit.settings import Training
 
 
 def optimizer_for(parameters: Iterable[nn.Parameter], settings: Training) -> Optimizer:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from vaekit.build import build
-from vaekit.config import Config, Training
+from vaekit.config import Config
+from vaekit.settings import Training
 from vaekit.data.pack import Pack, open_pack
 from vaekit.errors import UserError
 from vaekit.model import VAE

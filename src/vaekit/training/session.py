@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from vaekit import checkpoint, pictures
 from vaekit.checkpoint import Snapshot
-from vaekit.config import Training
+from vaekit.settings import Training
 from vaekit.data.batches import Batches
 from vaekit.errors import UserError
 from vaekit.files import atomic_file

@@ -1,0 +1,122 @@
+"""What every settings class has in common, and the settings of data and training. Free of torch, as `config.py` is."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class Settings(BaseModel):
+    """Immutable, and strict about names: an unknown one is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Data(Settings):
+    """How images are read and fed."""
+
+    size: str | None = None
+    """Size of the images, in pixels: 64 (square) or 96x64 (width x height). Default: chosen from the data."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How an image of another shape is made to fit: short side to size and centre crop; long side and pad; stretch."""
+    background: str = "white"
+    """Colour behind transparent pixels and padding: a name or #rrggbb."""
+    alpha: Literal["composite", "keep"] = "composite"
+    """Transparency: composited over the background, or kept as a fourth channel."""
+    validation: str = "0.1"
+    """Held-out images: a share of the training files chosen by their content, or last:N for the last N of them."""
+    flip: bool = False
+    """Augmentation: mirror half of the images left to right, anew in every epoch."""
+    crop: int = Field(0, ge=0, le=64)
+    """Augmentation: shift by up to this many pixels each way, edges reflected."""
+    jitter: float = Field(0.0, ge=0, le=1)
+    """Augmentation: vary brightness, contrast and saturation by up to this share."""
+    balance: bool = False
+    """Draw every class equally often."""
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        if value is None or value == "None":
+            return None
+        if isinstance(value, (tuple, list)) and len(value) == 2:
+            value = f"{value[0]}x{value[1]}"
+        words = str(value).lower().split("x")
+        if not (len(words) in (1, 2) and all(w.isdecimal() and 1 <= int(w) <= 4096 for w in words)):
+            raise ValueError("should be 64 or 96x64 (width x height), each side from 1 to 4096 pixels")
+        return "x".join(str(int(w)) for w in words)
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _validation(cls, value: Any) -> Any:
+        text = str(value)
+        if text.startswith("last:") and text[5:].isdecimal() and int(text[5:]) >= 1:
+            return f"last:{int(text[5:])}"
+        try:
+            share = float(text)
+        except ValueError:
+            share = -1.0
+        if not 0 < share < 1:
+            raise ValueError("should be a share between 0 and 1 such as 0.1, or last:N with N of at least 1")
+        return text
+
+    @field_validator("background")
+    @classmethod
+    def _background(cls, value: str) -> str:
+        from PIL import ImageColor
+
+        try:
+            ImageColor.getrgb(value)
+        except ValueError:
+            raise ValueError("should be a colour such as white, black or #ff8800") from None
+        return value
+
+    @property
+    def width_height(self) -> tuple[int, int] | None:
+        """The size asked for, as (width, height) in pixels."""
+        if self.size is None:
+            return None
+        sides = [int(word) for word in self.size.split("x")]
+        return sides[0], sides[-1]
+
+
+class Training(Settings):
+    """How the weights are found."""
+
+    epochs: int = Field(50, ge=1, le=1_000_000)
+    """Passes over the training images."""
+    batch_size: int = Field(128, ge=1, le=1_000_000)
+    """Images per step."""
+    optimizer: Literal["adam", "adamw", "adamax", "sgd"] = "adam"
+    """Optimizer; sgd has momentum 0.9."""
+    learning_rate: float = Field(1e-3, gt=0, le=100)
+    """Step size of the optimizer at its highest."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate over the run: constant, or falling to zero along half a cosine."""
+    ramp: int = Field(0, ge=0)
+    """Steps over which the learning rate rises linearly from 0."""
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    """Pull of the weights towards zero (decoupled for adamw)."""
+    clip: float = Field(0.0, ge=0)
+    """Largest norm of the gradient, in nats per image per unit of weight; 0 for no clipping."""
+    ema: float = Field(0.999, ge=0, lt=1)
+    """Decay per step of the moving average of the weights that is validated and kept; 0 for the weights themselves."""
+    patience: int = Field(0, ge=0)
+    """Stop after this many epochs without a better validation loss, not counting the KL warm-up; 0: never."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Random seed: the same seed, data and settings give the same weights."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
+    precision: Literal["32", "bf16"] = "32"
+    """Arithmetic of the networks: 32-bit, or bfloat16 with weights, KL and likelihood in 32-bit."""
+    compile: bool = False
+    """Compile the networks with torch.compile: slower to start, faster to run."""
+    threads: int = Field(0, ge=0, le=1024)
+    """Processor threads to compute with; 0 for one per core. Part of what makes a run repeatable bit for bit."""
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        kind, _, index = value.partition(":")
+        if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+            raise ValueError("should be auto, cpu, cuda, cuda:1 or mps")
+        return value
