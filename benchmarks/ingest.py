@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vaekit.settings import Data
 from vaekit.data.cache import clear_cache
 from vaekit.data.pack import open_pack
 from vaekit.data.pool import cores
+from vaekit.settings import Data
 
 SIDE = 64
 BARE = "import sys, vaekit.data.batches; from vaekit.settings import Data; from vaekit.data.pack import open_pack"

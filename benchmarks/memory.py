@@ -21,9 +21,9 @@ def measure(images: str) -> None:
     """In a process of its own: open the pack, draw batches, print the largest RssAnon in kB."""
     import torch
 
-    from vaekit.settings import Data
     from vaekit.data.batches import Batches
     from vaekit.data.pack import open_pack
+    from vaekit.settings import Data
 
     settings = Data(flip=True, crop=2)
     batches = Batches(open_pack(images, settings, quiet=True), settings, 128, 0, torch.device("cpu"))

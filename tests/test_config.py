@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from vaekit.config import Config, Conv, Mlp
-from vaekit.presets import PRESETS
 from vaekit.errors import UserError
+from vaekit.presets import PRESETS
 from vaekit.resolve import differences, resolve, revise
 
 
@@ -33,6 +33,15 @@ from vaekit.resolve import differences, resolve, revise
         ({"size": "64x0"}, "--size 64x0 is not possible"),
         ({"validation": "1.5"}, "--validation 1.5 is not possible: it should be a share between 0 and 1"),
         ({"device": "gpu"}, "--device gpu is not possible: it should be auto, cpu, cuda, cuda:1 or mps."),
+        (
+            {"objective": {"free_bits": 1, "capacity": 2}},
+            "The objective 'elbo' with these settings is not possible: free",
+        ),
+        ({"objective": {"kind": "miwae", "samples": 5}}, "is not possible: samples should be a multiple of bounds"),
+        (
+            {"latents": "4x7"},
+            "--latents 4x7 is not possible: it should be a number from 1 to 65536, or channels x height",
+        ),
         ({"encoder": {"kind": "resnet", "channels": 20}}, "--encoder.channels 20 is not possible"),
     ],
 )

@@ -1,24 +1,32 @@
 """vaekit from Python: train, load, and a trained model with NumPy arrays in and out."""
 
+import copy
+import json
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
+from vaekit import devices
 from vaekit.build import build
 from vaekit.checkpoint import load_weights
+from vaekit.data.pack import Pack, open_pack
 from vaekit.data.sources import as_images
 from vaekit.errors import UserError
 from vaekit.files import atomic_folder
+from vaekit.judging.likelihood import BATCH, judge, require_density, weigh
 from vaekit.model import VAE
 from vaekit.resolve import stored
-from vaekit.run import Run, read_config, read_metrics
-from vaekit.sampling import CHUNK, decode_means, draw_latents, to_uint8
+from vaekit.run import Run, read_config, read_metrics, write_json
+from vaekit.sampling import CHUNK, decode_means, draw_latents, seeded, to_uint8
+from vaekit.screen import progress, talking
 from vaekit.training.request import Request
 from vaekit.training.session import run_training
 
@@ -26,7 +34,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Images = UInt8[np.ndarray, "N H W C"]
-Latents = Float[np.ndarray, "N D"]
+Latents = Float[np.ndarray, "N D"] | Float[np.ndarray, "N C h w"]
+"""One vector an image, or a latent image where the model was trained with `latents="4x7x7"` or the like."""
 
 
 def train(
@@ -51,30 +60,38 @@ def train(
         max_minutes: stop at the end of the epoch in which this time is up.
         quiet: print nothing.
         settings: any setting by the name of its flag (epochs=50, size=64); a part's as a dictionary
-            (objective={"beta": 4}) or by its kind (encoder="mlp").
+            (objective={"beta": 4}), by its kind (encoder="mlp"), or, for encoder and decoder, as a torch module of your
+            own: the encoder maps images [B, C, H, W] to features [B, F], the decoder latents [N, D] to [N, C, H, W]
+            (times the numbers a pixel that the likelihood wants); in a conditional model they get labels [B] as well.
 
     Raises:
         UserError: something about the request that the caller can mend, in one sentence.
         KeyboardInterrupt: after saving everything, so that `resume=True` goes on.
     """
     folder = Path(out).expanduser() if out is not None else None
-    request = Request(data, (settings,), preset, folder, resume, max_minutes, quiet)
-    return load(run_training(request).folder)
+    own = {room: module for room, module in settings.items() if isinstance(module, nn.Module)}
+    settings |= {room: {"kind": "own", "name": type(module).__name__} for room, module in own.items()}
+    request = Request(data, (settings,), preset, folder, resume, max_minutes, quiet, own)
+    return Trained(run_training(request), own)
 
 
-def load(run: str | Path) -> "Trained":
+def load(run: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> "Trained":
     """The trained model of a run folder, on the processor.
+
+    `encoder` and `decoder` are for a model that was trained with modules of your own: make them as they were made then,
+    and their weights are filled in.
 
     Raises:
         UserError: no run there, or a damaged one.
     """
-    return Trained(Run(Path(run)))
+    own = {"encoder": encoder, "decoder": decoder}
+    return Trained(Run(Path(run)), {room: module for room, module in own.items() if module is not None})
 
 
 class Trained:
     """A trained model with its configuration; images are uint8 [N, H, W, C], latents float32 [N, D]."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, networks: Mapping[str, nn.Module] = MappingProxyType({})) -> None:
         record = read_config(run)
         self.run = run
         self.config = stored(record)
@@ -82,7 +99,7 @@ class Trained:
         """(C, H, W) of its images."""
         self.classes: tuple[str, ...] = tuple(record["classes"])
         """Names of the classes in its training data."""
-        model, _ = build(self.config, self.shape, len(self.classes))
+        model, _ = build(self.config, self.shape, len(self.classes), networks=networks)
         load_weights(model, run.weights)
         self.model: VAE = model.eval().requires_grad_(False)
         """The tensor module: images [B, C, H, W] in [0, 1]."""
@@ -104,8 +121,8 @@ class Trained:
             raise UserError(f"{n} images are not possible: ask for 0 or more.")
         if not 0 <= temperature <= 100:
             raise UserError(f"A temperature of {temperature} is not possible: it should be between 0 and 100.")
-        z = draw_latents(self.model, n, seed, temperature)
-        return self._decode(z, self._labels(label, n))
+        y = self._labels(label, n)
+        return self._decode(draw_latents(self.model, n, seed, y, temperature), y)
 
     def sample_labels(self, n: int, label: str | int | None = None) -> list[str] | None:
         """The class names of the images that `sample` draws, or None for an unconditional model."""
@@ -117,19 +134,102 @@ class Trained:
         x, y = self._tensor(images), None
         y = self._labels(labels, len(x), needed=True)
         parts = zip(x.split(CHUNK), _split(y, len(x)), strict=True)
-        means = [self.model.encode(part, label).mean for part, label in parts]
-        return torch.cat(means).numpy() if means else np.zeros((0, self.model.latents), np.float32)
+        means = [self.model.encode(self.model.observe(part), label).mean for part, label in parts]
+        z = torch.cat(means) if means else torch.zeros(0, self.model.latents)
+        latents: Latents = z.unflatten(1, self.model.latent_shape).numpy()
+        return latents
 
     def decode(self, z: Latents, labels: str | int | Sequence[str | int] | None = None) -> Images:
         """The images at latents [N, D]: means of p(x | z)."""
         tensor = torch.as_tensor(np.asarray(z, np.float32))
-        if tensor.ndim != 2 or tensor.shape[1] != self.model.latents:
-            raise UserError(f"Latents should have shape [N, {self.model.latents}], not {list(tensor.shape)}.")
-        return self._decode(tensor, self._labels(labels, len(tensor)))
+        shape = self.model.latent_shape
+        if tensor.shape[1:] != shape:
+            raise UserError(f"Latents should have shape [N, {', '.join(map(str, shape))}], not {list(tensor.shape)}.")
+        return self._decode(tensor.flatten(1), self._labels(labels, len(tensor)))
 
     def reconstruct(self, images: Any, labels: str | int | Sequence[str | int] | None = None) -> Images:
         """Images through the model and back: the mean of p(x | z) at the mean of q(z | x)."""
         return self.decode(self.encode(images, labels), labels)
+
+    def log_likelihood(
+        self,
+        images: Any,
+        labels: str | int | Sequence[str | int] | None = None,
+        *,
+        samples: int = 1000,
+        seed: int = 0,
+    ) -> Float[np.ndarray, " N"]:
+        """log p(x) of every image in nats, by importance sampling: a lower bound that rises with `samples`.
+
+        Raises:
+            UserError: the model has no likelihood (its posterior is a point).
+        """
+        require_density(self.model)
+        x = self._tensor(images)
+        y = self._labels(labels, len(x), needed=True)
+        found = [torch.zeros(0)]
+        for index, (part, label) in enumerate(zip(x.split(BATCH), _split(y, len(x), BATCH), strict=True)):
+            with seeded(seed, "evaluate", index):
+                found.append(weigh(self.model, self.model.observe(part), label, _counted(samples)).bounds[samples])
+        return torch.cat(found).numpy()
+
+    def evaluate(self, data: Any = None, *, samples: int = 1000, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
+        """The likelihood of images that did not train the model, and the use of its latents.
+
+        It is returned and written to evaluation.json.
+
+        Args:
+            data: what `train` takes: its test side is judged, or all of it where it has none; None for the test side
+                of the training data, or their validation side where they have none.
+            samples: importance samples of every image; more bring the bound closer to log p(x).
+            seed: of the samples.
+            quiet: print nothing.
+
+        Raises:
+            UserError: images of another shape, classes the model does not know, or a model without likelihood.
+        """
+        require_density(self.model)
+        _counted(samples)
+        pack, side, rows = self._held_out(data, quiet)
+        numbers = None
+        if self.model.classes:
+            if missing := set(pack.classes) - set(self.classes) or (set() if pack.classes else {"no class at all"}):
+                raise UserError(f"This model knows no class {min(missing)!r}: it knows {self._names()}.")
+            numbers = [self.classes.index(name) for name in pack.classes]
+        device = devices.best()
+        model = copy.deepcopy(self.model).to(device)
+
+        def batches() -> Iterator[tuple[Tensor, Tensor | None]]:
+            for start in range(rows.start, rows.stop, BATCH):
+                part = slice(start, min(start + BATCH, rows.stop))
+                y = None if numbers is None else torch.tensor([numbers[i] for i in pack.labels[part]], device=device)
+                yield self._tensor(np.asarray(pack.images[part])).to(device), y
+
+        begun = time.perf_counter()
+        with talking(quiet), progress(rows.stop - rows.start, f"{samples:,} samples", quiet=quiet) as advance:
+            found = judge(model, batches(), samples, seed, advance)
+        record = {"data": pack.source, "side": side, **found, "seconds": round(time.perf_counter() - begun, 1)}
+        write_json(self.run.evaluation, record)
+        return record
+
+    def _held_out(self, data: Any, quiet: bool) -> tuple[Pack, str, slice]:
+        """The pack to judge on, the name of the side in it, and its rows."""
+        record, (channels, height, width) = read_config(self.run), self.shape
+        settings, source = self.config.data, record["source"]
+        own = data is None or (isinstance(data, (str, Path)) and str(Path(data).expanduser().resolve()) == source)
+        if not own:
+            settings = settings.model_copy(update={"size": f"{width}x{height}", "validation": "0.1"})
+        pack = open_pack(source if own else data, settings, quiet)
+        if own and pack.identity != json.loads(self.run.dataset.read_text(encoding="utf-8"))["fingerprint"]:
+            raise UserError("The training images are not there as they were: name images to judge by with --data.")
+        if pack.shape != self.shape:
+            raise UserError(
+                f"This model takes images with {channels} colour channels, those of {pack.source} have "
+                f"{pack.shape[0]}: name other images with --data."
+            )
+        if pack.sides["test"].stop > pack.sides["test"].start:
+            return pack, "test", pack.sides["test"]
+        return (pack, "validation", pack.sides["validation"]) if own else (pack, "all", slice(0, len(pack.images)))
 
     def save(self, folder: str | Path) -> None:
         """Write the model to a new folder that `load` reads: configuration, weights and history.
@@ -201,5 +301,11 @@ class Trained:
         return ", ".join(self.classes[:20]) + (", ..." if len(self.classes) > 20 else "")
 
 
-def _split(y: Tensor | None, n: int) -> Sequence[Tensor | None]:
-    return y.split(CHUNK) if y is not None else [None] * -(-n // CHUNK)
+def _split(y: Tensor | None, n: int, size: int = CHUNK) -> Sequence[Tensor | None]:
+    return y.split(size) if y is not None else [None] * -(-n // size)
+
+
+def _counted(samples: int) -> int:
+    if not 1 <= samples <= 10_000_000:
+        raise UserError(f"{samples} samples are not possible: ask for 1 to 10,000,000.")
+    return samples

@@ -9,9 +9,9 @@ from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
-from vaekit.presets import PRESETS
 from vaekit.errors import UserError
 from vaekit.flags import Written
+from vaekit.presets import PRESETS
 from vaekit.version import VERSION
 
 RESUMABLE = 75
@@ -116,11 +116,38 @@ def reconstruct(
 
 
 @app.command
+def evaluate(
+    run: RunFolder,
+    /,
+    *,
+    data: Annotated[
+        str | None, Parameter(help="Images to judge by; default: the test or else the validation side of its own.")
+    ] = None,
+    samples: Annotated[int, Parameter(help="Importance samples of every image; more come closer to log p(x).")] = 1000,
+    seed: Annotated[int, Parameter(help="Random seed of the samples.")] = 0,
+) -> None:
+    """Judge the model by the likelihood of held-out images."""
+    from vaekit.api import load
+    from vaekit.judging.words import lines
+
+    model = load(run)
+    found = model.evaluate(data, samples=samples, seed=seed)
+    print("\n".join(lines(found)))
+    print(f"Wrote {model.run.evaluation}")
+
+
+@app.command
 def presets() -> None:
-    """List the named models."""
+    """List the named models: parts (encoder, posterior, prior, likelihood, objective), paper, and what was checked."""
+    from vaekit.resolve import parts, resolve
+
     width = max(map(len, PRESETS))
     for name, preset in PRESETS.items():
-        print(f"{name:<{width}}  {preset.about} ({preset.paper})")
+        print(f"{name:<{width}}  {preset.about}")
+        print(f"{'':<{width}}    parts: {parts(resolve(preset=name))}")
+        print(f"{'':<{width}}    paper: {preset.paper}")
+        if preset.checked:
+            print(f"{'':<{width}}    checked: {preset.checked}")
 
 
 @app.command

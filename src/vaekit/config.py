@@ -51,7 +51,8 @@ class Conv(Settings):
     channels: int = Field(32, ge=1, le=4096)
     """Channels after the first convolution, doubled by every further one up to 8 times."""
     hidden: Widths = (256,)
-    """Widths of the dense layers between the convolutions and the latent space, in units; 'none' for no such layer."""
+    """Widths of the dense layers between the convolutions and the latent space, in units; 'none' for no such layer. A
+    latent image has none."""
     activation: Activation = "relu"
     """Nonlinearity after every layer."""
 
@@ -249,6 +250,12 @@ class Elbo(Settings):
     samples: int = Field(1, ge=1, le=10_000)
     """Samples of z per image in every training step."""
 
+    @model_validator(mode="after")
+    def _one_target(self) -> "Elbo":
+        if self.free_bits and self.capacity:
+            raise ValueError("free_bits and capacity both say how much KL is wanted, so set one of them")
+        return self
+
 
 class Iwae(Settings):
     """The importance-weighted bound."""
@@ -287,7 +294,7 @@ class Mmd(Settings):
 
     kind: Literal["mmd"] = "mmd"
     weight: float = Field(100.0, ge=0, le=1e9)
-    """Weight of the maximum mean discrepancy, which lies between 0 and 2."""
+    """Weight of the maximum mean discrepancy, which lies between 0 and 2 (estimated by a batch, perhaps just below)."""
     beta: float = Field(0.0, ge=0, le=10_000)
     """Weight of the KL divergence."""
     kernel: Literal["imq", "rbf"] = "imq"

@@ -10,7 +10,10 @@ from torch.distributions import Distribution, constraints
 
 from vaekit.errors import UserError
 from vaekit.parts.paths import flat
-from vaekit.parts.types import Labels, Terms
+from vaekit.parts.types import Labels, Terms, offers
+
+MEMORY = 0.99
+"""Share of the running latent moments that a training step keeps."""
 
 
 @runtime_checkable
@@ -28,8 +31,12 @@ class ImageDistribution(Protocol):
 class VAE(nn.Module):
     """A variational autoencoder put together from its parts (`build.py` does that from a configuration).
 
-    `shape` is (C, H, W) of its images, `latents` D, `classes` the number of labels it is conditioned on (0 for none).
+    `shape` is (C, H, W) of its images, `latent_shape` (D,), or (C, h, w) where the latents form an image; `latents` is
+    the number of them, and every z is flat, [.., latents]. `classes` is the number of labels it is conditioned on, 0
+    for none.
     """
+
+    latent_moments: Tensor
 
     def __init__(
         self,
@@ -39,15 +46,32 @@ class VAE(nn.Module):
         decoder: nn.Module,
         likelihood: nn.Module,
         shape: tuple[int, int, int],
-        latents: int,
+        latents: tuple[int, ...],
         classes: int = 0,
     ) -> None:
         super().__init__()
         self.encoder, self.posterior, self.prior = encoder, posterior, prior
         self.decoder, self.likelihood = decoder, likelihood
-        self.shape, self.latents, self.classes = shape, latents, classes
+        self.shape, self.latent_shape, self.classes = shape, latents, classes
+        self.latents = math.prod(latents)
+        if len(latents) == 3:
+            # weight, and per channel the mean and the mean square of z, as they run in training
+            self.register_buffer("latent_moments", torch.zeros(3, latents[0]))
         self.precision = torch.float32
         """Arithmetic inside encoder and decoder; posterior, KL and likelihood are always in float32."""
+
+    @property
+    def latent_scale(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+        """Mean and standard deviation of every channel of a latent image, over the last hundred batches of training:
+        what a second model of the latents takes for their units."""
+        weight, mean, square = self.latent_moments
+        mean, square = mean / weight, square / weight
+        return mean, (square - mean.square()).clamp(min=0).sqrt()
+
+    def observe(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """What the likelihood sees of an image: the image, or pixels drawn from it."""
+        observe = getattr(self.likelihood, "observe", None)
+        return x if observe is None else cast(Tensor, observe(x))
 
     def encode(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Distribution:
         """q(z | x, y)."""
@@ -65,25 +89,34 @@ class VAE(nn.Module):
 
     def terms(self, x: Float[Tensor, "B C H W"], y: Labels | None = None, samples: int = 1) -> Terms:
         """log p(x | z), and z with its q and p, at `samples` draws of z per image."""
+        x = self.observe(x)
 
         def score(z: Tensor) -> Tensor:
             return self.decode(z, y, x).log_prob(x)
 
-        return flat(self.encode, self.prior, score, x, y, samples)
+        terms = flat(self.encode, self.prior, score, x, y, samples)
+        if self.training and len(self.latent_shape) == 3:
+            self._follow(terms.groups[0].z.detach())
+        return terms
 
     def reconstruct(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B C H W"]:
         """The mean of p(x | z) at the mean of q(z | x)."""
-        return self.decode(self.encode(x, y).mean, y).mean
+        return self.decode(self.encode(self.observe(x), y).mean, y).mean
 
     def require_support(self, x: Float[Tensor, "B C H W"]) -> None:
         """Refuse images that the likelihood gives no probability (for the Bernoulli: anything outside [0, 1])."""
         support = cast(constraints.Constraint, self.likelihood.support)
         if not bool(support.check(x).all()):
-            name = type(self.likelihood).__name__.lower()
             raise UserError(
-                f"Pixels from {x.min():.3g} to {x.max():.3g} are outside the support of the likelihood {name!r}, "
-                "which is [0, 1]: give images as uint8, or as numbers from 0 to 1."
+                f"Pixels from {x.min():.3g} to {x.max():.3g} are outside the support of the likelihood, "
+                f"{type(self.likelihood).__name__}: give images as uint8, or as numbers from 0 to 1."
             )
+
+    @torch.no_grad()
+    def _follow(self, z: Float[Tensor, "S B D"]) -> None:
+        pixels = z.unflatten(-1, self.latent_shape).transpose(0, 2).flatten(1)
+        now = torch.stack([torch.ones_like(pixels[:, 0]), pixels.mean(1), pixels.square().mean(1)])
+        self.latent_moments.lerp_(now.float(), 1 - MEMORY)
 
     def _network(self, network: nn.Module, h: Tensor, y: Tensor | None) -> Tensor:
         if self.precision == torch.float32:
@@ -94,15 +127,15 @@ class VAE(nn.Module):
 
 def summary(model: VAE) -> str:
     """A table of the layers with weights: name, type, output shape for one image, parameters."""
-    rows: list[tuple[str, str, str, int]] = []
+    rows: dict[str, tuple[str, str, str, int]] = {}
 
     def note(name: str) -> "torch.utils.hooks.RemovableHandle":
         module = model.get_submodule(name)
 
         def hook(_: nn.Module, __: object, output: object) -> None:
             shape = "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else ""
-            count = sum(p.numel() for p in module.parameters())
-            rows.append((name, type(module).__name__, shape, count))
+            count = sum(p.numel() for p in module.parameters(recurse=False))
+            rows.setdefault(name, (name, type(module).__name__, shape, count))
 
         return module.register_forward_hook(hook)
 
@@ -114,14 +147,18 @@ def summary(model: VAE) -> str:
         model.eval()
         with torch.no_grad():
             label = torch.zeros(1, dtype=torch.long, device=device) if model.classes else None
-            model.reconstruct(torch.zeros(1, *model.shape, device=device), label)
+            terms = model.terms(torch.zeros(1, *model.shape, device=device), label)
+            if "density_anywhere" in offers(model.prior):
+                terms.groups[0].log_p  # noqa: B018  a flow's layers run only when its density is asked for
     finally:
         model.train(training)
         for handle in handles:
             handle.remove()
     total = sum(p.numel() for p in model.parameters())
-    width = max(len(row[0]) for row in rows)
-    kind = max(len(row[1]) for row in rows)
-    lines = [f"  {name:<{width}}  {cls:<{kind}}  {shape:>12}  {count:>11,}" for name, cls, shape, count in rows]
+    width = max(len(row[0]) for row in rows.values())
+    kind = max(len(row[1]) for row in rows.values())
+    lines = [
+        f"  {name:<{width}}  {cls:<{kind}}  {shape:>12}  {count:>11,}" for name, cls, shape, count in rows.values()
+    ]
     title = f"  {'layer':<{width}}  {'type':<{kind}}  {'output':>12}  {'parameters':>11}"
     return "\n".join([title, *lines, f"  {'total':<{width}}  {'':<{kind}}  {'':>12}  {total:>11,}"])

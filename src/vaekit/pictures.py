@@ -74,15 +74,22 @@ def _shortened(text: str, font: Any, width: float) -> str:
     return text + "…"
 
 
+HEADINGS = {"kl": "KL divergence", "mmd": "Maximum mean discrepancy", "l2": "Squared length of latents, halved"}
+
+
 def loss_graph(metrics: "pd.DataFrame", title: str) -> bytes:
-    """The loss of every epoch as a PNG: total, reconstruction and KL, train and validation, in nats per image."""
+    """The loss of every epoch as a PNG: total, reconstruction, KL and whatever else the objective reports, train and
+    validation, in nats per image."""
     import pandas as pd
     import seaborn as sns
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    panels = {"loss": "Loss", "reconstruction": "Reconstruction", "kl": "KL divergence"}
+    reported = [name.removeprefix("train_") for name in metrics.columns if name.startswith("train_")]
+    names = [name for name in reported if metrics[f"train_{name}"].notna().any()]
+    panels = {name: HEADINGS.get(name, name.replace("_", " ").capitalize()) for name in names}
+    rows = -(-len(panels) // 3)
     sides = {"train": "train", "val": "validation"}
     parts = [
         pd.DataFrame({"epoch": metrics["epoch"], "nats": metrics[f"{side}_{name}"], "panel": name, "side": label})
@@ -91,9 +98,12 @@ def loss_graph(metrics: "pd.DataFrame", title: str) -> bytes:
     ]
     table = pd.concat(parts, ignore_index=True)
     with sns.axes_style("whitegrid", {"grid.color": "#e6e6e6", "axes.edgecolor": "#999999"}):
-        figure = Figure(figsize=(12, 4.2), layout="constrained")
+        figure = Figure(figsize=(12, 0.4 + 3.8 * rows), layout="constrained")
         FigureCanvasAgg(figure)
-        for axes, (name, heading) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        grid = list(figure.subplots(rows, 3, squeeze=False).flat)
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        for axes, (name, heading) in zip(grid, panels.items(), strict=False):
             sns.lineplot(
                 table[table["panel"] == name],
                 x="epoch",

@@ -7,9 +7,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from vaekit.config import FLAT, Config, parts_of
+from vaekit.errors import UserError
 from vaekit.presets import PRESETS
 from vaekit.settings import Data, Training
-from vaekit.errors import UserError
 
 
 def resolve(*layers: Mapping[str, Any], preset: str = "classic") -> Config:
@@ -77,6 +77,23 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     return {name: (before.get(name), after.get(name)) for name in before | after if before.get(name) != after.get(name)}
 
 
+def parts(config: Config) -> str:
+    """The parts of a configuration in a line, with what their settings have beside the defaults."""
+    words = []
+    for room in ("encoder", "decoder", "posterior", "prior", "likelihood", "objective"):
+        part = getattr(config, room)
+        if room == "decoder" and part == config.encoder:
+            continue
+        changed = [
+            f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
+            for name, value in part.model_dump(exclude_defaults=True, exclude={"kind"}).items()
+        ]
+        name = part.kind if room == "objective" else f"{part.kind} {'network' if room == 'encoder' else room}"
+        words.append(f"{name} ({', '.join(changed)})" if changed else name)
+    words += [f"{config.latents} latents"] * (config.latents != Config().latents)
+    return ", ".join([*words, *["conditional"] * config.conditional])
+
+
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     leaves: dict[str, Any] = {}
     for name, value in tree.items():
@@ -107,6 +124,8 @@ def sentence(error: ValidationError) -> str:
         takes = " or ".join(kinds)
         return f"There is no {path[-1]} of kind {tag!r}{_nearest(tag, kinds)}; --{path[-1]}.kind takes {takes}."
     said = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    if isinstance(value, Mapping):  # settings that do not go with each other
+        return f"The {path[0]} {kind!r} with these settings is not possible: {said}."
     near = ""
     if fault["type"] == "literal_error":
         field = model.model_fields[path[-1]]

@@ -52,6 +52,10 @@ class Run:
         return self.folder / "model.safetensors"
 
     @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluation.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
@@ -137,7 +141,9 @@ def read_metrics(run: Run) -> list[Row]:
         lines = list(csv.reader(file))
     header, rows = (lines[0], lines[1:]) if lines else ([], [])
     return [
-        {name: float(cell) for name, cell in zip(header, row, strict=True)} for row in rows if len(row) == len(header)
+        {name: float(cell or "nan") for name, cell in zip(header, row, strict=True)}
+        for row in rows
+        if len(row) == len(header)
     ]
 
 
@@ -163,4 +169,7 @@ def _line(cells: Any) -> str:
 
 
 def _cell(value: float) -> str:
+    """A number as it reads back; nothing for one that does not exist, such as the KL of a posterior without noise."""
+    if math.isnan(value):
+        return ""
     return str(int(value)) if math.isfinite(value) and value == int(value) and abs(value) < 1e15 else repr(float(value))

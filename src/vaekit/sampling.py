@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.model import VAE
+from vaekit.parts.distributions import tempered
 from vaekit.parts.types import Labels
 from vaekit.seeds import key
 
@@ -24,13 +26,18 @@ def seeded(*words: int | str) -> Iterator[None]:
 
 
 @torch.no_grad()
-def draw_latents(model: VAE, n: int, seed: int, temperature: float = 1.0) -> Float[Tensor, "n D"]:
-    """`n` draws from the model's own prior p(z), each scaled by `temperature` (below 1: more typical, less varied)."""
+def draw_latents(
+    model: VAE, n: int, seed: int, y: Labels | None = None, temperature: float = 1.0
+) -> Float[Tensor, "n D"]:
+    """`n` draws from the model's own prior p(z | y), its noise scaled by `temperature` (below 1: more typical, less
+    varied)."""
     chunks = []
     for first in range(0, n, CHUNK):
+        labels = None if y is None else F.pad(y[first : first + CHUNK], (0, max(0, first + CHUNK - n)))
+        p = tempered(model.prior(model.encode, labels), temperature)
         with seeded(seed, "generate", first):
-            chunks.append(model.prior(model.encode, None).sample((CHUNK,)))
-    return temperature * torch.cat(chunks)[:n] if chunks else torch.zeros(0, model.latents)
+            chunks.append(p.sample(() if p.batch_shape else (CHUNK,)))
+    return torch.cat(chunks)[:n] if chunks else torch.zeros(0, model.latents)
 
 
 @torch.no_grad()

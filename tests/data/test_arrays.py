@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from vaekit.settings import Data
 from vaekit.data.pack import Pack, open_pack
 from vaekit.data.sources import as_images
 from vaekit.errors import UserError
+from vaekit.settings import Data
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (40, 7, 5), np.uint8)

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vaekit.settings import Data
 from vaekit.data.augment import recolour, shift, uniform
 from vaekit.data.batches import Batches
 from vaekit.data.order import Balanced, permute
 from vaekit.data.pack import open_pack
 from vaekit.errors import UserError
+from vaekit.settings import Data
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 6, 5, 3), np.uint8)

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from test_decode import huge_png
 
-from vaekit.settings import Data
 from vaekit.data.pack import Pack, clear_cache, load_images, open_pack
 from vaekit.errors import UserError
+from vaekit.settings import Data
 
 Make = Callable[..., Path]
 SRC = Path(__file__).parents[2] / "src"

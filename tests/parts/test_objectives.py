@@ -59,3 +59,47 @@ def test_a_posterior_without_closed_form_is_charged_by_its_samples() -> None:
     assert group.kl_per_latent is None
     assert group.kl.shape == (100_000, 2)
     torch.testing.assert_close(group.kl.mean(0), torch.tensor(KL).sum(1), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "share"),
+    [
+        (0.0, 0),
+        (2.0, 0.5),
+        (4.0, 1),
+        (6.0, 1),
+        (7.9, 1),
+        (8.0, 0),
+        (9.0, 0.25),
+        (16.0, 0),
+        (18.0, 0.5),
+        (20.0, 1),
+        (24.0, 1),
+    ],
+)
+def test_cycles_start_anew_at_zero_and_end_at_the_value(epoch: float, share: float) -> None:
+    """Three rises of 4 epochs, each but the last followed by 4 epochs at the value."""
+    objective = Elbo(beta=2.0, warmup=4.0, cycles=3)
+    assert objective.settled == 20
+    assert objective(terms(), epoch)[0].item() == pytest.approx(16.5 + 2 * share * KL_MEAN)
+    assert objective(terms())[0].item() == pytest.approx(16.5 + 2 * KL_MEAN)
+
+
+def test_cycles_without_warmup_change_nothing() -> None:
+    objective = Elbo(beta=2.0, cycles=5)
+    assert objective.settled == 0
+    assert objective(terms(), 0.0)[0].item() == pytest.approx(16.5 + 2 * KL_MEAN)
+
+
+@pytest.mark.parametrize(("epoch", "held"), [(0.0, 0.0), (5.0, 10.0), (10.0, 20.0), (math.inf, 20.0)])
+def test_capacity_rises_and_charges_the_distance_of_the_mean_kl(epoch: float, held: float) -> None:
+    """Below and above the KL, which is about 3.2; the weight itself does not rise."""
+    loss, report = Elbo(beta=3.0, warmup=10.0, capacity=20.0)(terms(), epoch)
+    assert loss.item() == pytest.approx(16.5 + 3 * abs(KL_MEAN - held))
+    assert report["kl"].item() == pytest.approx(KL_MEAN)
+
+
+def test_free_bits_rise_with_the_warmup() -> None:
+    first = (KL[0][0] + KL[1][0]) / 2
+    loss, _ = Elbo(beta=2.0, warmup=4.0, free_bits=1.0)(terms(), 1.0)
+    assert loss.item() == pytest.approx(16.5 + 2 * 0.25 * (first + 1.0))

@@ -9,12 +9,12 @@ from jaxtyping import Float, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.settings import Data
 from vaekit.data.augment import augment
 from vaekit.data.order import Balanced, Shuffled
 from vaekit.data.pack import Pack
 from vaekit.errors import UserError
 from vaekit.seeds import key
+from vaekit.settings import Data
 
 Batch = tuple[Float[Tensor, "B C H W"], Int64[Tensor, " B"] | None]
 BLOCK = 1 << 14

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from vaekit.settings import Data
 from vaekit.data.arrays import Arrays, Block, Pixels, check, levels, parts
 from vaekit.data.decode import Target, fit, pixels, plain
 from vaekit.data.pool import cores, job, work
@@ -20,6 +19,7 @@ from vaekit.data.worker import digest
 from vaekit.data.write import Rows, count_reasons, require_space_for, write
 from vaekit.errors import UserError
 from vaekit.screen import progress
+from vaekit.settings import Data
 
 SMALL, MEDIUM = 128, 64
 """Images of one size with sides up to SMALL pixels stay as they are; others become squares of up to MEDIUM."""

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.settings import Data
 from vaekit.data.arrays import Pixels
 from vaekit.data.build import build, target_of
 from vaekit.data.cache import cache_folder, clear_cache, lock, packs, sweep
@@ -25,6 +24,7 @@ from vaekit.data.write import count_reasons
 from vaekit.errors import UserError
 from vaekit.files import atomic_folder
 from vaekit.screen import say
+from vaekit.settings import Data
 
 __all__ = ["Pack", "cache_folder", "clear_cache", "load_images", "open_pack"]
 

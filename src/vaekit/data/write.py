@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.settings import Data
 from vaekit.data.arrays import Pixels, parts
 from vaekit.data.sides import LEFT_OUT, SIDES, TEST, split
 from vaekit.files import require_space
+from vaekit.settings import Data
 
 
 @dataclass(frozen=True)

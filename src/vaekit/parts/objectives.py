@@ -1,11 +1,64 @@
-"""What training minimises: pure functions of the terms, in nats per image."""
+"""What training minimises: pure functions of the terms, in nats per image. Here the evidence lower bound and its
+importance-weighted kin; `regularised.py` has the objectives that add a penalty of their own."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.parts.types import Terms, part
+
+# --- What objectives are made of -------------------------------------------------------------------------------------
+
+
+def densities(posterior: Iterable[str] = (), prior: Iterable[str] = ()) -> dict[str, frozenset[str]]:
+    """The needs of whatever has a KL divergence in it, and more of either room."""
+    return {
+        "posterior": frozenset({"density_at_sample", *posterior}),
+        "prior": frozenset({"density_anywhere", *prior}),
+    }
+
+
+def reconstruction(terms: Terms) -> Float[Tensor, ""]:
+    """-E_q[log p(x|z)]."""
+    return -terms.log_px.mean()
+
+
+def divergence(terms: Terms) -> Float[Tensor, ""]:
+    """KL(q || p), summed over groups."""
+    return total([group.kl.mean() for group in terms.groups])
+
+
+def total(values: Sequence[Tensor]) -> Float[Tensor, ""]:
+    return torch.stack([*values]).sum()
+
+
+def importance_bound(log_w: Float[Tensor, "S B"], bounds: int = 1) -> Float[Tensor, ""]:
+    """log(1/K sum_k w_k) with K = S / bounds samples, averaged over bounds and images."""
+    log_w = log_w.unflatten(0, (bounds, -1))
+    return log_w.logsumexp(1).mean() - math.log(log_w.shape[1])
+
+
+def rise(epoch: float, warmup: float, cycles: int) -> float:
+    """A schedule's share of its final value, from 0 to 1.
+
+    It rises linearly over `warmup` epochs and stays for as many, `cycles` times (Fu et al. 2019, arXiv:1903.10145,
+    equation 6 with R = 0.5); after the last rise it stays for good.
+    """
+    if epoch >= settled(warmup, cycles):
+        return 1.0
+    return min(1.0, epoch % (2 * warmup) / warmup)
+
+
+def settled(warmup: float, cycles: int) -> float:
+    """Epochs until `rise` has reached 1 for good."""
+    return (2 * cycles - 1) * warmup
+
+
+# --- One sample, or many that do not know of each other --------------------------------------------------------------
 
 
 @part("objective", "elbo")
@@ -13,35 +66,104 @@ from vaekit.parts.types import Terms, part
 class Elbo:
     """-E_q[log p(x|z)] + beta KL(q || p) (Kingma & Welling 2014, equation 7; beta: Higgins et al. 2017, equation 4).
 
-    `warmup` epochs raise beta linearly from 0. `free_bits` lambda replaces the KL by the sum over latents of
-    max(lambda, KL of that latent averaged over the batch) (Kingma et al. 2016, equation 15, a latent a group).
+    `warmup` epochs raise beta linearly from 0, `cycles` times (see `rise`). `free_bits` lambda replaces the KL by the
+    sum over latents of max(lambda, KL of that latent averaged over the batch) (Kingma et al. 2016, equation 15, a
+    latent a group). `capacity` C replaces it by |KL - C| of the batch's mean KL, and then C is what rises (Burgess et
+    al. 2018, arXiv:1804.03599, equation 8).
     """
 
     beta: float = 1.0
     warmup: float = 0.0
+    cycles: int = 1
     free_bits: float = 0.0
+    capacity: float = 0.0
     samples: int = 1
 
     @property
     def needs(self) -> Mapping[str, frozenset[str]]:
         per_latent = {"factorised"} if self.free_bits else set()
-        return {
-            "posterior": frozenset({"density_at_sample", *per_latent}),
-            "prior": frozenset({"density_anywhere", *per_latent}),
-        }
+        return densities(per_latent, per_latent)
 
     @property
     def settled(self) -> float:
-        return self.warmup
+        return settled(self.warmup, self.cycles)
 
-    def __call__(self, terms: Terms, epoch: float = float("inf")) -> tuple[Tensor, dict[str, Tensor]]:
-        reconstruction = -terms.log_px.mean()
-        kl = sum((group.kl.mean() for group in terms.groups), start=reconstruction.new_zeros(()))
-        beta = self.beta * min(1.0, epoch / self.warmup) if self.warmup else self.beta
-        paid = kl if not self.free_bits else sum(self._beyond_free(group.kl_per_latent) for group in terms.groups)
-        loss = reconstruction + beta * paid
-        return loss, {"loss": loss, "reconstruction": reconstruction, "kl": kl}
+    def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
+        missed, kl = reconstruction(terms), divergence(terms)
+        share = rise(epoch, self.warmup, self.cycles)
+        if self.capacity:
+            paid = self.beta * (kl - share * self.capacity).abs()
+        elif self.free_bits:
+            paid = share * self.beta * total([self._beyond_free(group.kl_per_latent) for group in terms.groups])
+        else:
+            paid = share * self.beta * kl
+        loss = missed + paid
+        return loss, {"loss": loss, "reconstruction": missed, "kl": kl}
 
     def _beyond_free(self, kl: Tensor | None) -> Tensor:
         assert kl is not None, "build.py lets only factorised posteriors have free bits"
         return kl.mean(0).clamp(min=self.free_bits).sum()
+
+
+# --- Importance-weighted: w = p(x|z) p(z) / q(z|x) -------------------------------------------------------------------
+
+
+@part("objective", "iwae")
+@dataclass(frozen=True)
+class Iwae:
+    """-log(1/S sum_s w_s) (Burda et al. 2016, arXiv:1509.00519, equation 8)."""
+
+    samples: int = 5
+    bounds = 1
+    settled = 0.0
+
+    @property
+    def needs(self) -> Mapping[str, frozenset[str]]:
+        return densities()
+
+    def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
+        log_w = terms.log_px + sum(group.log_p - group.log_q for group in terms.groups)
+        loss = -importance_bound(log_w, self.bounds)
+        return loss, {"loss": loss, "reconstruction": reconstruction(terms), "kl": divergence(terms)}
+
+
+@part("objective", "miwae")
+@dataclass(frozen=True)
+class Miwae(Iwae):
+    """The mean of `bounds` importance-weighted bounds, each from `samples / bounds` draws (Rainforth et al. 2018,
+    arXiv:1802.04537, section 4): the encoder's gradient is less noisy than with one bound of all the draws."""
+
+    samples: int = 16
+    bounds: int = 4
+
+
+@part("objective", "dreg")
+@dataclass(frozen=True)
+class Dreg:
+    """The value and the decoder's gradient of `iwae`, with the doubly reparameterised gradient for the encoder (Tucker
+    et al. 2019, arXiv:1810.04152, equation 8), with v_s = w_s / sum w:
+
+        sum over samples of  v_s^2  d log w_s / dz_s  dz_s / dphi
+
+    The parameters phi of q are held fixed in log q, so that phi is reached through z alone. The derivative of the log
+    of a sum already bears one v_s; a hook on z puts in the other. Parameters of p(x|z) and of a learned p(z) do not
+    stand behind z and keep the plain v_s. The hook becomes part of the graph of the terms: call once for each.
+    """
+
+    samples: int = 5
+    settled = 0.0
+
+    @property
+    def needs(self) -> Mapping[str, frozenset[str]]:
+        return densities({"stopped_density", "single_group"})
+
+    def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
+        (group,) = terms.groups
+        log_w = terms.log_px + group.log_p - group.stopped_log_q
+        if group.z.requires_grad:  # not where only the value is asked for
+            share = log_w.detach().softmax(0).unsqueeze(-1)
+            group.z.register_hook(lambda grad: grad * share)
+        loss = -importance_bound(log_w)
+        with torch.no_grad():
+            kl = divergence(terms)
+        return loss, {"loss": loss, "reconstruction": reconstruction(terms), "kl": kl}

@@ -1,27 +1,136 @@
-"""q(z | x): from the encoder's features to a distribution over latents."""
+"""q(z | x): from the encoder's features to a distribution over latents.
+
+Features are [B, F], or [B, F, h, w] where the latents form an image [C, h, w]. Either way a posterior is a distribution
+over flat latents, D = C h w of them.
+"""
+
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
 
-from vaekit.parts.distributions import DiagonalGaussian
+from vaekit.parts import flows
+from vaekit.parts.distributions import DiagonalGaussian, Flow, PointMass
 from vaekit.parts.types import part
 
 LOG_VARIANCE_BOUND = 15.0
 """Standard deviations stay between exp(-7.5) and exp(7.5): no overflow, and no vanishing noise, whatever the encoder
 says. Near zero the bound is the identity."""
 
+Shape = tuple[int, ...]
+Features = Float[Tensor, "B F"] | Float[Tensor, "B F h w"]
+ANYWHERE = frozenset({"density_at_sample", "density_anywhere", "single_group"})
+
+
+def _head(features: Shape, latents: Shape, numbers: int) -> nn.Module:
+    """A linear map to so many numbers a latent, at each pixel by itself where the latents form an image."""
+    if len(latents) == 3:
+        return nn.Conv2d(features[0], numbers * latents[0], 1)
+    return nn.Linear(features[0], numbers * latents[0])
+
+
+def _bounded(log_variance: Tensor) -> Tensor:
+    return LOG_VARIANCE_BOUND * torch.tanh(log_variance / LOG_VARIANCE_BOUND)
+
 
 @part("posterior", "gaussian")
 class GaussianPosterior(nn.Module):
     """A linear map to means and log-variances (Kingma & Welling 2014, appendix C.2)."""
 
-    offers = frozenset({"density_at_sample", "density_anywhere", "factorised", "single_group"})
+    offers = ANYWHERE | {"factorised", "moments", "stopped_density"}
 
-    def __init__(self, features: int, latents: int) -> None:
+    def __init__(self, features: Shape, latents: Shape) -> None:
         super().__init__()
-        self.head = nn.Linear(features, 2 * latents)
+        self.head = _head(features, latents, 2)
 
-    def forward(self, features: Float[Tensor, "B F"]) -> DiagonalGaussian:
-        loc, raw = self.head(features).chunk(2, dim=-1)
-        return DiagonalGaussian(loc, LOG_VARIANCE_BOUND * torch.tanh(raw / LOG_VARIANCE_BOUND))
+    def forward(self, features: Features) -> DiagonalGaussian:
+        loc, raw = self.head(features).chunk(2, dim=1)
+        return DiagonalGaussian(loc.flatten(1), _bounded(raw.flatten(1)))
+
+
+@part("posterior", "delta")
+class DeltaPosterior(nn.Module):
+    """A linear map to a point."""
+
+    offers = frozenset({"single_group"})
+
+    def __init__(self, features: Shape, latents: Shape) -> None:
+        super().__init__()
+        self.head = _head(features, latents, 1)
+
+    def forward(self, features: Features) -> PointMass:
+        return PointMass(self.head(features).flatten(1))
+
+
+@part("posterior", "full_gaussian")
+class FullGaussianPosterior(nn.Module):
+    """N(mu, L L^T) with a lower triangular L (Kingma & Welling 2019, arXiv:1906.02691, section 2.5.1); the logarithm of
+    its diagonal is bounded as a standard deviation's."""
+
+    offers = ANYWHERE | {"moments", "stopped_density"}
+    below: Tensor
+
+    def __init__(self, features: Shape, latents: Shape) -> None:
+        super().__init__()
+        self.latents = math.prod(latents)
+        self.head = nn.Linear(math.prod(features), self.latents * (self.latents + 3) // 2)
+        rows, columns = torch.tril_indices(self.latents, self.latents, offset=-1)
+        self.register_buffer("below", rows * self.latents + columns, persistent=False)
+
+    def forward(self, features: Features) -> MultivariateNormal:
+        found = self.head(features.flatten(1))
+        loc, log_variance, below = found.split([self.latents, self.latents, len(self.below)], dim=-1)
+        diagonal = torch.diag_embed((0.5 * _bounded(log_variance)).exp())
+        index = self.below.expand(len(found), -1)
+        tril = diagonal.flatten(1).scatter(1, index, below).unflatten(1, (self.latents, self.latents))
+        return MultivariateNormal(loc, scale_tril=tril, validate_args=False)
+
+
+@part("posterior", "iaf")
+class IafPosterior(nn.Module):
+    """A diagonal Gaussian carried through inverse autoregressive steps (Kingma et al. 2016, arXiv:1606.04934).
+
+    Drawing z and log q at it is one pass a step; the density of any other point takes D of them, so it is not offered.
+    """
+
+    offers = frozenset({"density_at_sample", "single_group"})
+
+    def __init__(
+        self, features: Shape, latents: Shape, steps: int = 4, hidden: tuple[int, ...] = (128,), context: int = 64
+    ) -> None:
+        super().__init__()
+        self.base = GaussianPosterior(features, latents)
+        self.context = nn.Linear(math.prod(features), context)
+        self.steps = flows.autoregressive(math.prod(latents), context, steps, hidden)
+
+    def forward(self, features: Features) -> Flow:
+        carry = self.steps(self.context(features.flatten(1)))
+        return Flow(carry.inv, self.base(features))
+
+
+@part("posterior", "nsf")
+class NsfPosterior(nn.Module):
+    """A diagonal Gaussian carried through coupling steps of monotonic rational-quadratic splines, quick both ways
+    (Durkan et al. 2019, arXiv:1906.04032)."""
+
+    offers = ANYWHERE
+
+    def __init__(
+        self,
+        features: Shape,
+        latents: Shape,
+        steps: int = 4,
+        hidden: tuple[int, ...] = (128,),
+        context: int = 64,
+        bins: int = 8,
+    ) -> None:
+        super().__init__()
+        self.base = GaussianPosterior(features, latents)
+        self.context = nn.Linear(math.prod(features), context)
+        self.steps = flows.spline(math.prod(latents), context, steps, hidden, bins)
+
+    def forward(self, features: Features) -> Flow:
+        carry = self.steps(self.context(features.flatten(1)))
+        return Flow(carry.inv, self.base(features))

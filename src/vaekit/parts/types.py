@@ -121,5 +121,6 @@ def registered(room: str) -> dict[str, Callable[..., Any]]:
     return {kind: make for (where, kind), make in _PARTS.items() if where == room}
 
 
-def offers(module: nn.Module | type) -> frozenset[str]:
-    return getattr(module, "offers", frozenset())
+def offers(part: nn.Module | Callable[..., Any]) -> frozenset[str]:
+    """What a part, or a kind of part, is capable of."""
+    return getattr(part, "offers", frozenset())

@@ -9,15 +9,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vaekit.settings import Training
 from vaekit.data.batches import Batches
 from vaekit.model import VAE
 from vaekit.parts.types import Objective
 from vaekit.seeds import key
+from vaekit.settings import Training
 from vaekit.training.optimizers import learning_rate, moving_average
-
-NAMES = ("loss", "reconstruction", "kl")
-"""What an epoch reports, in nats per image."""
 
 
 class Diverged(RuntimeError):
@@ -40,7 +37,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What the loop reports when an epoch has ended."""
+    """What the loop reports when an epoch has ended: the objective's values, in nats per image."""
 
     train: dict[str, float]
     validation: dict[str, float]
@@ -68,7 +65,7 @@ def train(
     parameters, follow = list(model.parameters()), moving_average(kept, model, settings.ema)
     while progress.epoch < settings.epochs:
         model.train()
-        totals = sums(batches.device, progress.totals)
+        totals = Sums(batches.device, progress.totals)
         for x, y in batches.train(progress.epoch, start=progress.done):
             reseed(x.device, settings.seed, "noise", progress.step)
             for group in optimizer.param_groups:
@@ -81,14 +78,14 @@ def train(
                 torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
             optimizer.step()
             follow(progress.step)
-            totals += values(report)
+            totals.add(report)
             progress.done += 1
             progress.step += 1
             if on_step(loss) and progress.done < steps:  # an epoch whose steps are all taken is ended first
-                progress.totals = dict(zip(NAMES, totals.tolist(), strict=True))
+                progress.totals = totals.over(1)
                 return
         held_out = evaluate(kept, batches, "validation", objective, settings.seed)
-        result = Epoch(dict(zip(NAMES, (totals / steps).tolist(), strict=True)), held_out)
+        result = Epoch(totals.over(steps), held_out)
         for side, found in (("training", result.train), ("validation", held_out)):
             if not all(map(math.isfinite, found.values())):
                 raise Diverged(f"the {side} loss became {found['loss']} in epoch {progress.epoch + 1}")
@@ -102,24 +99,32 @@ def evaluate(model: VAE, batches: Batches, side: str, objective: Objective, seed
     same at every call. Free bits look at a batch at a time, as in training."""
     training = model.training
     model.eval()
-    totals, count = sums(batches.device), 0
+    totals, count = Sums(batches.device), 0
     for index, (x, y) in enumerate(batches.side(side)):
         reseed(x.device, seed, side, index)
         _, report = objective(model.terms(x, y if model.classes else None, objective.samples))
-        totals += len(x) * values(report)
+        totals.add(report, len(x))
         count += len(x)
     model.train(training)
-    return dict(zip(NAMES, (totals / max(count, 1)).tolist(), strict=True))
+    return totals.over(max(count, 1))
 
 
-def sums(device: torch.device, start: Mapping[str, float] = MappingProxyType({})) -> Tensor:
-    """Running sums of the reported values, on the device, so that adding to them never waits for it."""
-    precise = torch.float32 if device.type == "mps" else torch.float64
-    return torch.tensor([start.get(name, 0.0) for name in NAMES], dtype=precise, device=device)
+class Sums:
+    """Running sums of reported values, on the device, so that adding to them never waits for it."""
 
+    def __init__(self, device: torch.device, start: Mapping[str, float] = MappingProxyType({})) -> None:
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        self.names = tuple(start)
+        self.totals = torch.tensor(list(start.values()), dtype=precise, device=device)
 
-def values(report: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([report[name].detach() for name in NAMES])
+    def add(self, report: Mapping[str, Tensor], weight: int = 1) -> None:
+        """Add the values of a batch; their names are the same every time."""
+        if not self.names:
+            self.names, self.totals = tuple(report), self.totals.new_zeros(len(report))
+        self.totals += weight * torch.stack([report[name].detach() for name in self.names])
+
+    def over(self, count: int) -> dict[str, float]:
+        return dict(zip(self.names, (self.totals / count).tolist(), strict=True))
 
 
 def reseed(device: torch.device, *words: int | str) -> None:

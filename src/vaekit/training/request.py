@@ -3,22 +3,24 @@
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from vaekit import devices
 from vaekit.build import build
 from vaekit.config import Config
-from vaekit.settings import Training
 from vaekit.data.pack import Pack, open_pack
 from vaekit.errors import UserError
 from vaekit.model import VAE
 from vaekit.parts.types import Objective
 from vaekit.resolve import differences, resolve, revise, stored
 from vaekit.run import FORMAT, Run, first_free, read_config
+from vaekit.settings import Training
 from vaekit.version import VERSION
 
 DEFAULT_PRESET = {"gray": "classic", "colour": "sigma-vae"}
@@ -36,6 +38,8 @@ class Request:
     resume: bool = False
     max_minutes: float | None = None
     quiet: bool = False
+    networks: Mapping[str, nn.Module] = field(default_factory=dict)
+    """The user's own encoder or decoder, given from Python."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ def plan(request: Request) -> Plan:
     pack = open_pack(source, early.data, quiet=request.quiet)
     preset, config = _decide(request, before, pack)
     run = Run(request.out or first_free(Path("runs"), pack.name))
-    model, objective = build(config, pack.shape, len(pack.classes))
+    train = pack.sides["train"]
+    model, objective = build(config, pack.shape, len(pack.classes), train.stop - train.start, request.networks)
     threads = before["threads"] if before else config.training.threads or torch.get_num_threads()
     record = {
         "format": FORMAT,
@@ -188,13 +193,12 @@ def _choice(request: Request, preset: str, resumed: bool) -> str:
 
 def _device(settings: Training, record: dict[str, Any] | None) -> torch.device:
     """The device of the run so far where it is still there, else the one that was asked for."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if record and there[torch.device(record["device"]).type]:
+    if record and devices.there(torch.device(record["device"])):
         return torch.device(record["device"])
     if settings.device == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
+        return devices.best()
     device = torch.device(settings.device)
-    if not there[device.type] or (device.index or 0) >= max(1, torch.cuda.device_count()):
+    if not devices.there(device):
         raise UserError(f"--device {device} is not available on this machine: use --device auto.")
     return device
 

@@ -1,6 +1,7 @@
 """A training session: the loop, with the run folder, the pictures and the signals wired to it."""
 
 import copy
+import itertools
 import math
 import os
 import signal
@@ -12,11 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from vaekit import checkpoint, pictures
 from vaekit.checkpoint import Snapshot
-from vaekit.settings import Training
 from vaekit.data.batches import Batches
 from vaekit.errors import UserError
 from vaekit.files import atomic_file
@@ -24,6 +25,7 @@ from vaekit.model import VAE, summary
 from vaekit.run import Row, Run, append_metrics, keep_metrics, locked, read_metrics, write_json
 from vaekit.sampling import decode_means, draw_latents, to_uint8
 from vaekit.screen import logging_to, progress, say, talking
+from vaekit.settings import Training
 from vaekit.training.background import Writer
 from vaekit.training.loop import Diverged, Epoch, Progress, train
 from vaekit.training.optimizers import optimizer_for
@@ -32,6 +34,8 @@ from vaekit.training.watch import Pace, Watch, picture_due
 
 SAMPLES, SHOWN = 64, 32
 """Pictures show this many new images and this many reconstructions."""
+NAMES = ("loss", "reconstruction", "kl")
+"""Columns that metrics.csv always has, for both sides; what else an objective reports comes after them."""
 SHARE = 0.03
 """Of the time, at most this much goes into redrawing the graph, and as much into checkpoints."""
 
@@ -110,6 +114,7 @@ class _Session:
                     "it can be used as it is; to train anew, name another folder with --out."
                 )
             keep_metrics(self.run, [])
+            self._start_prior()
             return
         if snapshot.state["best_step"] == snapshot.step:  # the run may have ended between these two writes
             checkpoint.write_weights(self.run.weights, snapshot.ema)
@@ -121,6 +126,22 @@ class _Session:
         self.best_written = self._best_step
         keep_metrics(self.run, [row for row in rows if row["epoch"] <= self.progress.epoch])
         say(f"Going on after epoch {self.progress.epoch}, step {self.progress.step:,}")
+
+    def _start_prior(self) -> None:
+        """Give a prior that starts from data its training images, the first of the first epoch."""
+        wanted = getattr(self.model.prior, "images_to_start", 0)
+        if not wanted:
+            return
+        found: list[Tensor] = []
+        labels: list[Tensor] = []
+        epochs = (batch for epoch in itertools.count() for batch in self.batches.train(epoch))
+        while sum(map(len, found)) < wanted:
+            x, y = next(epochs)
+            found.append(x)
+            labels += [y] if y is not None and self.model.classes else []
+        x = torch.cat(found)[:wanted].contiguous()
+        for model in (self.model, self.kept):
+            model.prior.start(x, torch.cat(labels)[:wanted] if labels else None)  # type: ignore[operator]
 
     def _snapshot(self) -> Snapshot:
         state = {
@@ -198,10 +219,16 @@ class _Session:
 
     def _after_epoch(self, epoch: Epoch, watch: "Watch", writer: Writer) -> None:
         row: Row = {"epoch": self.progress.epoch, "step": self.progress.step, **watch.lap()}
-        row |= {f"train_{name}": value for name, value in epoch.train.items()}
-        row |= {f"val_{name}": value for name, value in epoch.validation.items()}
+        extras = [name for name in epoch.train if name not in NAMES]
+        for names in (NAMES, extras):
+            for side, found in (("train", epoch.train), ("val", epoch.validation)):
+                row |= {f"{side}_{name}": found.get(name, math.nan) for name in names}
         append_metrics(self.run, row)
-        say(_line(row, self.config.training.epochs))
+        say(
+            f"epoch {row['epoch']:>{len(str(self.config.training.epochs))}}/{self.config.training.epochs}"
+            f"  train {_sum(epoch.train)}  validation {_sum(epoch.validation)}"
+            f"  {row['images_per_second']:,.0f} images/s"
+        )
         if self.best["loss"] is None or row["val_loss"] < self.best["loss"]:
             self.best = {"epoch": self.progress.epoch, "step": self.progress.step, "loss": row["val_loss"]}
             self.best_snapshot = self._snapshot()
@@ -256,13 +283,13 @@ class _Session:
         """Decode the pictures of the epoch now; draw and write them in the background."""
         model, classes, epoch = self.kept, self.pack.classes, self.progress.epoch
         device = self.batches.device
-        z = draw_latents(model, SAMPLES, self.config.training.seed).to(device)
-        columns, y, labels = None, None, None
+        count, columns, y, labels = SAMPLES, None, None, None
         if model.classes:
             columns = max(1, SAMPLES // model.classes)
-            z = z[: columns * model.classes] if columns * model.classes <= SAMPLES else z
-            y = torch.arange(len(z), device=device) // columns % model.classes
+            count = min(SAMPLES, columns * model.classes)
+            y = torch.arange(count, device=device) // columns % model.classes
             labels = [classes[i] for i in y.tolist()]
+        z = draw_latents(model, count, self.config.training.seed, y).to(device)
         new = to_uint8(decode_means(model, z, y)).numpy()
         x, truth = next(self.batches.side("validation", limit=SHOWN))
         shown = to_uint8(x).numpy()
@@ -300,13 +327,14 @@ class _Session:
                 signal.signal(number, handler)
 
 
-def _line(row: Row, epochs: int) -> str:
-    return (
-        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
-        f"  train {row['train_loss']:.2f} = {row['train_reconstruction']:.2f} + KL {row['train_kl']:.2f}"
-        f"  validation {row['val_loss']:.2f} = {row['val_reconstruction']:.2f} + KL {row['val_kl']:.2f}"
-        f"  {row['images_per_second']:,.0f} images/s"
-    )
+def _sum(found: dict[str, float]) -> str:
+    """`236.30 = 222.22 + KL 14.08` for the ELBO; otherwise the loss, and in brackets what was reported beside it."""
+    loss, reconstruction, *others = found["loss"], found["reconstruction"], *list(found)[2:]
+    if others == ["kl"] and math.isclose(loss, reconstruction + found["kl"], abs_tol=0.005):
+        return f"{loss:.2f} = {reconstruction:.2f} + KL {found['kl']:.2f}"
+    words = [f"reconstruction {reconstruction:.2f}"]
+    words += [f"{'KL' if name == 'kl' else name.replace('_', ' ')} {found[name]:.4g}" for name in others]
+    return f"{loss:.2f} ({', '.join(words)})"
 
 
 def _remedy(error: Diverged, settings: Training, run: Run) -> str:

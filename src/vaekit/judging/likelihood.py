@@ -1,0 +1,134 @@
+"""The log-likelihood of images by importance sampling, and what the latents carry.
+
+log p(x) >= E log 1/k sum_s w_s, w_s = p(x | z_s) p(z_s) / q(z_s | x), z_s ~ q(z | x): a bound that rises with k and
+meets log p(x) in the limit (Burda et al. 2016, arXiv:1509.00519, theorem 1).
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vaekit.errors import UserError
+from vaekit.model import VAE
+from vaekit.parts.paths import draw
+from vaekit.parts.types import Group, Labels, offers
+from vaekit.sampling import seeded
+
+BATCH = 64
+"""Images judged together."""
+VALUES = {"cpu": 1 << 21, "cuda": 1 << 26, "mps": 1 << 24}
+"""Pixels decoded at a time: enough to keep a device busy, few enough to stay near it."""
+ACTIVE = 0.01
+"""A latent is active whose posterior mean varies by more than this over images (Burda et al. 2016, section 5.2)."""
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What importance sampling found of B images, in nats."""
+
+    bounds: dict[int, Float[Tensor, " B"]]
+    """log 1/k sum w by the first k samples, for every k asked for."""
+    effective: Float[Tensor, " B"]
+    """Effective sample size of all samples: (sum w)^2 / sum w^2, between 1 and k."""
+    log_px: Float[Tensor, " B"]
+    """log p(x | z), averaged over the samples."""
+    kl: Float[Tensor, " B"]
+    """log q(z | x) - log p(z), averaged over the samples."""
+
+
+def require_density(model: VAE) -> None:
+    """Refuse a posterior without noise, which has no importance weights.
+
+    Raises:
+        UserError: there is no likelihood to be had from this model.
+    """
+    if "density_at_sample" not in offers(model.posterior):
+        raise UserError(
+            "This model's posterior 'delta' is a single point without density, so it has no likelihood: "
+            "train one with --posterior.kind gaussian."
+        )
+
+
+@torch.no_grad()
+def weigh(model: VAE, x: Float[Tensor, "B C H W"], y: Labels | None, samples: int) -> Weighed:
+    """Importance weights of `samples` draws of z for every image; `x` as the likelihood observes it."""
+    q, p = model.encode(x, y), model.prior(model.encode, y)
+    at_once = max(1, VALUES[x.device.type] // x.numel())
+    stops = sorted({10**power for power in range(len(str(samples))) if 10**power < samples} | {samples})
+    bounds: dict[int, Tensor] = {}
+    total = squares = torch.full((len(x),), -math.inf, device=x.device)
+    log_px = kl = torch.zeros(len(x), device=x.device, dtype=torch.float64 if x.device.type != "mps" else None)
+    done = 0
+    for stop in stops:
+        while done < stop:
+            count = min(at_once, stop - done)
+            z, log_q = draw(q, count)
+            group = Group(z, q, p, log_q)
+            of_x, cost = model.decode(z, y).log_prob(x), group.log_q - group.log_p
+            log_w = of_x - cost
+            total = torch.logaddexp(total, log_w.logsumexp(0))
+            squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
+            log_px, kl = log_px + of_x.sum(0), kl + cost.sum(0)
+            done += count
+        bounds[stop] = total - math.log(stop)
+    return Weighed(bounds, (2 * total - squares).exp(), (log_px / samples).float(), (kl / samples).float())
+
+
+@torch.no_grad()
+def judge(
+    model: VAE,
+    batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]],
+    samples: int,
+    seed: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> dict[str, Any]:
+    """The likelihood of a set of images, in batches of a moderate size, and the use of every latent over all of them.
+
+    Returns the content of evaluation.json: nats per image, averaged over images; `nll_standard_error` is that of the
+    average over images. A bound by few samples is loose: `effective_sample_size` tells how few of them counted.
+    """
+    require_density(model)
+    weighed: list[Weighed] = []
+    means: list[Tensor] = []
+    latent_kl: list[Tensor] = []
+    for index, (x, y) in enumerate(batches):
+        x = model.observe(x)
+        with seeded(seed, "evaluate", index):
+            weighed.append(weigh(model, x, y, samples))
+        q = model.encode(x, y)
+        means.append(q.mean.double().cpu())
+        per_latent = Group(q.mean[None], q, model.prior(model.encode, y)).kl_per_latent
+        latent_kl += [] if per_latent is None else [per_latent.double().cpu()]
+        advance(len(x))
+    bounds = {k: torch.cat([one.bounds[k] for one in weighed]).double().cpu() for k in weighed[0].bounds}
+    log_px, kl, effective = (
+        torch.cat([getattr(one, name) for one in weighed]).double().cpu() for name in ("log_px", "kl", "effective")
+    )
+    nll, count = -bounds[samples], len(log_px)
+    variances = torch.cat(means).var(0, correction=0)
+    normalised = "normalised" in offers(model.likelihood)
+    return {
+        "images": count,
+        "samples": samples,
+        "seed": seed,
+        "nll": nll.mean().item(),
+        "nll_standard_error": (nll.std() / math.sqrt(count)).item() if count > 1 else None,
+        "bits_per_dimension": nll.mean().item() / math.log(2) / math.prod(model.shape) if normalised else None,
+        "bounds": {str(k): bound.mean().item() for k, bound in bounds.items()},
+        "elbo": (log_px - kl).mean().item(),
+        "reconstruction": -log_px.mean().item(),
+        "kl": kl.mean().item(),
+        "effective_sample_size": {
+            "mean": effective.mean().item(),
+            "median": effective.median().item(),
+            "smallest": effective.min().item(),
+        },
+        "active_units": int((variances > ACTIVE).sum()),
+        "latents": model.latents,
+        "kl_per_latent": torch.cat(latent_kl).mean(0).tolist() if latent_kl else None,
+    }

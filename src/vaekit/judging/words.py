@@ -1,0 +1,27 @@
+"""An evaluation for the screen."""
+
+from typing import Any
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The content of evaluation.json, a line each."""
+    side = "" if found["side"] == "all" else f", {found['side']} side"
+    error = found["nll_standard_error"]
+    bits, effective = found["bits_per_dimension"], found["effective_sample_size"]
+    normalised = "" if bits is None else f" = {bits:.4f} bits/dim"
+    per_latent = found["kl_per_latent"]
+    rows = {
+        "NLL": f"{found['nll']:.2f}{f' +- {error:.2f}' if error else ''} nats per image{normalised}",
+        "ELBO": f"{found['elbo']:.2f} = -(reconstruction {found['reconstruction']:.2f} + KL {found['kl']:.2f})",
+        "bound by samples": "   ".join(f"{int(k):,}: {bound:.2f}" for k, bound in found["bounds"].items()),
+        "effective samples": f"mean {effective['mean']:.1f}, median {effective['median']:.1f}, smallest "
+        f"{effective['smallest']:.1f} of {found['samples']:,}",
+        "active latents": f"{found['active_units']} of {found['latents']}",
+    }
+    if per_latent:
+        largest = sorted(per_latent, reverse=True)
+        shown = " ".join(f"{value:.2f}" for value in largest[:10])
+        rows["KL per latent"] = f"{shown}{' ...' if len(largest) > 10 else ''} (largest first, all in evaluation.json)"
+    width = max(map(len, rows))
+    title = f"{found['images']:,} images of {found['data']}{side}, {found['samples']:,} importance samples each"
+    return [title, *(f"  {name:<{width}}  {text}" for name, text in rows.items())]

@@ -1,0 +1,195 @@
+"""Every registered posterior and prior: its density, its samples, its divergence. A new one is enrolled by itself."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaekit.build import build
+from vaekit.config import parts_of
+from vaekit.model import VAE
+from vaekit.parts.distributions import Flow, tempered
+from vaekit.parts.paths import draw
+from vaekit.parts.types import Group, offers, registered
+from vaekit.resolve import resolve
+
+IMAGES, CLASSES = 3, 2
+POSTERIORS = [k for k, part in registered("posterior").items() if "density_at_sample" in offers(part)]
+ANYWHERE = [k for k in POSTERIORS if "density_anywhere" in offers(registered("posterior")[k])]
+PRIORS = list(registered("prior"))
+FLOWS = [
+    ("posterior", "iaf", {}),
+    ("posterior", "nsf", {}),
+    ("prior", "flow", {}),
+    ("prior", "flow", {"transform": "spline"}),
+]
+
+
+@pytest.fixture(autouse=True)
+def precise() -> Iterator[None]:
+    """Splines can be steep: in 64 bits a grid tells a wrong density from a rounded one."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def model_of(latents: int, **layers: Any) -> VAE:
+    """A small model, conditional so that every prior is legal, with weights away from where they start."""
+    for room in ("posterior", "prior"):
+        part = layers.get(room, {"kind": "normal" if room == "prior" else "gaussian"})
+        part = {"kind": part} if isinstance(part, str) else part
+        small = {"hidden": 8, "steps": 3, "context": 4, "components": 6}
+        layers[room] = part | {k: v for k, v in small.items() if k in parts_of(room)[part["kind"]].model_fields}
+    config = resolve({"latents": latents, "conditional": True, "encoder": {"kind": "mlp", "hidden": 8}, **layers})
+    model, _ = build(config, (1, 2, 2), CLASSES)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval().requires_grad_(False)
+
+
+def data() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(IMAGES, 1, 2, 2, generator=generator), torch.arange(IMAGES) % CLASSES
+
+
+def posterior(kind: str, latents: int) -> Distribution:
+    return model_of(latents, posterior=kind).encode(*data())
+
+
+def prior(kind: str, latents: int, **settings: Any) -> Distribution:
+    model = model_of(latents, prior={"kind": kind, **settings})
+    return model.prior(model.encode, data()[1])
+
+
+def grid(latents: int) -> tuple[Tensor, float]:
+    """Points of a fine grid in 1 or 2 dimensions [N, D], and the volume that each stands for."""
+    line = torch.linspace(-100, 100, 50_001) if latents == 1 else torch.linspace(-14, 14, 501)
+    points = torch.cartesian_prod(*[line] * latents).reshape(-1, latents)
+    return points, (line[1] - line[0]).item() ** latents
+
+
+def density(p: Distribution, points: Tensor) -> Tensor:
+    """[N, B], B = 1 for a distribution without a batch."""
+    wide = p.log_prob(points[:, None].expand(-1, max(1, math.prod(p.batch_shape)), -1))
+    return wide.reshape(len(points), -1).exp()
+
+
+@pytest.mark.parametrize("latents", [1, 2])
+@pytest.mark.parametrize("kind", ANYWHERE)
+def test_posterior_densities_integrate_to_one(kind: str, latents: int) -> None:
+    points, volume = grid(latents)
+    total = density(posterior(kind, latents), points).sum(0) * volume
+    torch.testing.assert_close(total, torch.ones(IMAGES), atol=0.005, rtol=0)
+
+
+@pytest.mark.parametrize("latents", [1, 2])
+@pytest.mark.parametrize("kind", PRIORS)
+def test_prior_densities_integrate_to_one(kind: str, latents: int) -> None:
+    points, volume = grid(latents)
+    total = density(prior(kind, latents), points).sum(0) * volume
+    torch.testing.assert_close(total, torch.ones_like(total), atol=0.005, rtol=0)
+
+
+def assert_samples_match(p: Distribution, z: Tensor) -> None:
+    """Shares of samples [N, B, D] in the quarters of the plane around the origin against integrals of the density."""
+    points, volume = grid(2)
+    inside = density(p, points) * volume
+    for sign in ((1, 1), (1, -1), (-1, 1)):
+        corner = (points * torch.tensor(sign) > 0.2).all(1)
+        share = (z * torch.tensor(sign) > 0.2).all(-1).double().mean(0)
+        expected = (inside * corner[:, None]).sum(0)
+        torch.testing.assert_close(share.reshape(expected.shape), expected, atol=0.012, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ANYWHERE)
+def test_posterior_samples_match_their_density(kind: str) -> None:
+    q = posterior(kind, 2)
+    assert_samples_match(q, q.rsample((40_000,)))
+
+
+@pytest.mark.parametrize("kind", PRIORS)
+def test_prior_samples_match_their_density(kind: str) -> None:
+    p = prior(kind, 2)
+    assert_samples_match(p, p.sample((40_000,)))
+
+
+@pytest.mark.parametrize("kind", POSTERIORS)
+def test_the_density_that_comes_with_a_draw_is_the_density_there(kind: str) -> None:
+    """For an inverse autoregressive flow by the slow way round, one latent after another."""
+    q = posterior(kind, 5)
+    z, log_q = draw(q, 50)
+    found = q.log_prob(z) if log_q is None else log_q
+    assert found.shape == (50, IMAGES)
+    torch.testing.assert_close(found, q.log_prob(z), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("room", "kind", "settings"), FLOWS, ids=str)
+def test_flow_jacobians_match_autograd_and_round_trips_are_exact(
+    room: str, kind: str, settings: dict[str, Any]
+) -> None:
+    model = model_of(3, **{room: {"kind": kind, **settings}})
+    x, y = data()
+    flow = model.encode(x, y) if room == "posterior" else model.prior(model.encode, None)
+    assert isinstance(flow, Flow)
+    for z in torch.randn(5, 3):
+        wide = z.expand(IMAGES, 3) if room == "posterior" else z[None]
+        there, log_det = flow.transform.inv.call_and_ladj(wide)
+        jacobian = torch.autograd.functional.jacobian(lambda w: flow.transform.inv(w).sum(0), wide)
+        expected = torch.linalg.slogdet(jacobian.transpose(0, 1)).logabsdet
+        torch.testing.assert_close(log_det, expected)
+        torch.testing.assert_close(flow.transform(there), wide, atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(flow.transform.call_and_ladj(there)[1], -log_det, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("of", PRIORS)
+@pytest.mark.parametrize("kind", POSTERIORS)
+def test_the_kl_is_what_samples_say(kind: str, of: str) -> None:
+    """The closed form, where there is one, meets Monte Carlo; otherwise the KL is that of the samples."""
+    if "density_anywhere" not in offers(registered("posterior")[kind]) and of == "vamp":
+        pytest.skip("no density for the pseudo-inputs")
+    model = model_of(2, posterior=kind, prior=of)
+    x, y = data()
+    q, p = model.encode(x, y), model.prior(model.encode, y)
+    z, log_q = draw(q, 40_000)
+    group = Group(z, q, p, log_q)
+    sampled = group.log_q - group.log_p
+    error = sampled.std(0) / math.sqrt(len(sampled))
+    kl = group.kl if group.kl.ndim == 1 else group.kl.mean(0)
+    assert ((kl - sampled.mean(0)).abs() <= 4 * error + 1e-4).all()
+    assert (kl > -4 * error).all()
+    factorised = all(
+        "factorised" in offers(registered(room)[one]) for room, one in (("posterior", kind), ("prior", of))
+    )
+    assert (group.kl_per_latent is not None) == factorised
+    if group.kl_per_latent is not None:
+        torch.testing.assert_close(group.kl_per_latent.sum(-1), group.kl)
+
+
+@pytest.mark.parametrize("kind", PRIORS)
+def test_temperature_scales_the_noise_and_nothing_else(kind: str) -> None:
+    p = prior(kind, 2)
+    assert tempered(p, 1.0) is p
+    cold = tempered(p, 0.5)
+    points, volume = grid(2)
+    torch.testing.assert_close(
+        density(cold, points).sum(0) * volume, density(p, points).sum(0) * volume, atol=0.005, rtol=0
+    )
+    assert_samples_match(cold, cold.sample((40_000,)))
+    frozen = tempered(p, 0.0).sample((64,))
+    assert len(frozen.reshape(-1, 2).unique(dim=0)) <= 600
+    assert torch.equal(tempered(prior("normal", 2), 0.0).sample((3,)), torch.zeros(3, 2))
+
+
+def test_pseudo_inputs_start_from_images_and_stay_within_them() -> None:
+    model, _ = build(resolve({"prior": {"kind": "vamp", "components": 4}}), (1, 8, 8))
+    x = torch.rand(4, 1, 8, 8)
+    model.prior.start(x, None)
+    z = torch.randn(3, 2, 32)
+    each = torch.stack([model.encode(one[None]).log_prob(z) for one in x])
+    expected = torch.logsumexp(each, 0) - math.log(4)
+    torch.testing.assert_close(model.prior(model.encode).log_prob(z), expected, atol=1e-3, rtol=1e-4)
