@@ -107,7 +107,6 @@ def main() -> None:
         "versions": record["versions"] | {"system": platform.system()},
         "preset": row["preset"],
         "config": model.config.model_dump(),
-        "note": row.get("note", ""),
     }
     out = asked.out or HERE / "results" / f"{asked.row}.json"
     out.write_text(json.dumps(result, indent=2) + "\n")

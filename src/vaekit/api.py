@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vaekit import devices
@@ -33,6 +34,8 @@ from vaekit.training.session import run_training
 if TYPE_CHECKING:
     import pandas as pd
 
+Labels = str | int | Sequence[str | int] | NDArray[Any]
+"""The class of all images, or one for each, by name or number."""
 Images = UInt8[np.ndarray, "N H W C"]
 Latents = Float[np.ndarray, "N D"] | Float[np.ndarray, "N C h w"]
 """One vector an image, or a latent image where the model was trained with `latents="4x7x7"` or the like."""
@@ -129,7 +132,7 @@ class Trained:
         y = self._labels(label, n)
         return None if y is None else [self.classes[i] for i in y.tolist()]
 
-    def encode(self, images: Any, labels: str | int | Sequence[str | int] | None = None) -> Latents:
+    def encode(self, images: Any, labels: Labels | None = None) -> Latents:
         """The means of q(z | x) of images [N, H, W, C] (uint8, or floats from 0 to 1)."""
         x, y = self._tensor(images), None
         y = self._labels(labels, len(x), needed=True)
@@ -139,7 +142,7 @@ class Trained:
         latents: Latents = z.unflatten(1, self.model.latent_shape).numpy()
         return latents
 
-    def decode(self, z: Latents, labels: str | int | Sequence[str | int] | None = None) -> Images:
+    def decode(self, z: Latents, labels: Labels | None = None) -> Images:
         """The images at latents [N, D]: means of p(x | z)."""
         tensor = torch.as_tensor(np.asarray(z, np.float32))
         shape = self.model.latent_shape
@@ -147,14 +150,14 @@ class Trained:
             raise UserError(f"Latents should have shape [N, {', '.join(map(str, shape))}], not {list(tensor.shape)}.")
         return self._decode(tensor.flatten(1), self._labels(labels, len(tensor)))
 
-    def reconstruct(self, images: Any, labels: str | int | Sequence[str | int] | None = None) -> Images:
+    def reconstruct(self, images: Any, labels: Labels | None = None) -> Images:
         """Images through the model and back: the mean of p(x | z) at the mean of q(z | x)."""
         return self.decode(self.encode(images, labels), labels)
 
     def log_likelihood(
         self,
         images: Any,
-        labels: str | int | Sequence[str | int] | None = None,
+        labels: Labels | None = None,
         *,
         samples: int = 1000,
         seed: int = 0,
@@ -273,7 +276,7 @@ class Trained:
         # the same memory order for every input: convolutions round differently in another
         return torch.from_numpy(array).permute(0, 3, 1, 2).float().clone(memory_format=torch.contiguous_format) / 255
 
-    def _labels(self, given: str | int | Sequence[str | int] | None, n: int, needed: bool = False) -> Tensor | None:
+    def _labels(self, given: Labels | None, n: int, needed: bool = False) -> Tensor | None:
         """Class numbers [n], or None for an unconditional model."""
         if not self.model.classes:
             if given is not None:

@@ -145,7 +145,7 @@ def summary(model: VAE) -> str:
     training = model.training
     try:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng():
             label = torch.zeros(1, dtype=torch.long, device=device) if model.classes else None
             terms = model.terms(torch.zeros(1, *model.shape, device=device), label)
             if "density_anywhere" in offers(model.prior):

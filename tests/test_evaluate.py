@@ -1,0 +1,140 @@
+"""The likelihood of a trained model: exact where the answer is known, and through every way a user has."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+import vaekit
+from command import mistake, rings
+from command import vaekit as command
+from vaekit.build import build
+from vaekit.errors import UserError
+from vaekit.judging.likelihood import judge, weigh
+from vaekit.model import VAE
+from vaekit.resolve import resolve
+
+PIXELS, SIGMA = 6, 0.5
+
+
+def linear_gaussian(wrong: float) -> tuple[VAE, Tensor, Tensor]:
+    """A model of linear maps and Gaussian noise, images from it, and their exact log p(x). Its posterior is the true one,
+    moved and widened by `wrong`; the third latent is not used at all."""
+    config = resolve(
+        {
+            "latents": 3,
+            "encoder": {"kind": "mlp", "hidden": "none"},
+            "decoder": {"kind": "mlp", "hidden": "none"},
+            "likelihood": {"kind": "gaussian", "levels": "none", "sigma": "fixed", "scale": SIGMA},
+        }
+    )
+    model, _ = build(config, (1, 2, 3))
+    weight = torch.zeros(PIXELS, 3)
+    weight[:3, 0] = torch.tensor([1.0, 2.0, -1.0])
+    weight[3:, 1] = torch.tensor([0.5, 1.0, 1.0])  # columns at right angles: the true posterior is diagonal
+    offset = torch.linspace(-1, 1, PIXELS)
+    squares = weight.square().sum(0) / SIGMA**2
+    variance = 1 / (1 + squares)
+    with torch.no_grad():
+        model.decoder.layers.first.weight.copy_(weight)
+        model.decoder.layers.first.bias.copy_(offset)
+        means = variance[:, None] * weight.T / SIGMA**2
+        model.posterior.head.weight.copy_(torch.cat([means, torch.zeros(3, PIXELS)]))
+        raw = 15 * torch.atanh((variance.log() + wrong) / 15)
+        model.posterior.head.bias.copy_(torch.cat([-means @ offset + wrong, raw]))
+    x = offset + torch.randn(200, 3) @ weight.T + SIGMA * torch.randn(200, PIXELS)
+    covariance = weight @ weight.T + SIGMA**2 * torch.eye(PIXELS)
+    return model.eval(), x.reshape(-1, 1, 2, 3), MultivariateNormal(offset, covariance).log_prob(x)
+
+
+def test_the_bound_rises_with_samples_to_the_exact_likelihood() -> None:
+    model, x, exact = linear_gaussian(wrong=0.4)
+    found = weigh(model, x, None, 10_000)
+    assert list(found.bounds) == [1, 10, 100, 1000, 10_000]
+    means = [bound.mean().item() for bound in found.bounds.values()]
+    assert means[0] < exact.mean().item() - 0.2
+    assert means[0] < means[1] < means[2] < means[3] + 0.01
+    torch.testing.assert_close(found.bounds[10_000], exact, atol=0.3, rtol=0)
+    assert means[-1] == pytest.approx(exact.mean().item(), abs=0.01)
+    assert (found.effective < 9_000).all()
+
+
+def test_under_the_true_posterior_every_sample_weighs_the_same() -> None:
+    model, x, exact = linear_gaussian(wrong=0.0)
+    found = weigh(model, x, None, 10)
+    for bound in found.bounds.values():
+        torch.testing.assert_close(bound, exact, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.effective, torch.full((200,), 10.0), atol=1e-2, rtol=0)
+    torch.testing.assert_close(found.log_px - found.kl, exact, atol=1e-3, rtol=0)
+
+
+def test_the_judgement_adds_up() -> None:
+    model, x, exact = linear_gaussian(wrong=0.0)
+    found = judge(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0)
+    assert found["images"] == 200
+    assert found["nll"] == pytest.approx(-exact.mean().item(), abs=1e-3)
+    assert found["nll_standard_error"] == pytest.approx(exact.std().item() / math.sqrt(200), rel=1e-3)
+    assert found["elbo"] == pytest.approx(-found["reconstruction"] - found["kl"])
+    assert (found["active_units"], found["latents"]) == (2, 3)  # the third posterior mean is the same for every image
+    assert found["kl_per_latent"][2] == pytest.approx(0, abs=1e-5)
+    assert sum(found["kl_per_latent"]) == pytest.approx(found["kl"], rel=0.1)
+    assert found["bits_per_dimension"] is None  # a density has none
+    assert judge(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0) == found
+    assert judge(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)["elbo"] != found["elbo"]
+
+
+TINY = {"epochs": 1, "latents": 4, "encoder": "mlp", "decoder": "mlp", "batch_size": 16, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def colour(tmp_path_factory: pytest.TempPathFactory) -> vaekit.Trained:
+    out = tmp_path_factory.mktemp("runs") / "colour"
+    return vaekit.train((rings(90, 12, 3), np.arange(90) % 3), out=out, conditional=True, **TINY)
+
+
+def test_likelihoods_of_single_images_average_to_the_evaluation(colour: vaekit.Trained) -> None:
+    images, labels = rings(70, 12, 3), np.arange(70) % 3
+    each = colour.log_likelihood(images, labels, samples=30)
+    assert (each.shape, each.dtype) == ((70,), np.float32)
+    np.testing.assert_array_equal(each, colour.log_likelihood(images, labels, samples=30))
+    whole = colour.evaluate((images, labels), samples=30, quiet=True)
+    assert whole["images"] == 70
+    assert whole["nll"] == pytest.approx(-each.mean(), rel=2e-3)
+    assert whole["bits_per_dimension"] == pytest.approx(whole["nll"] / (432 * math.log(2)))
+    assert json.loads(colour.run.evaluation.read_text()) == whole
+    with pytest.raises(UserError, match="class of every image"):
+        colour.log_likelihood(images)
+    with pytest.raises(UserError, match="0 samples are not possible"):
+        colour.log_likelihood(images, labels, samples=0)
+
+
+def test_what_cannot_be_judged_is_said(colour: vaekit.Trained) -> None:
+    with pytest.raises(UserError, match="name images to judge by with --data"):
+        colour.evaluate()  # trained on an array, which is not there any more
+    with pytest.raises(UserError, match="3 colour channels"):
+        colour.evaluate((rings(20, 12), np.arange(20) % 3))
+    with pytest.raises(UserError, match="knows no class"):
+        colour.evaluate((rings(20, 12, 3), np.arange(20) % 5))
+
+
+def test_the_verb_writes_a_file_and_a_table(tmp_path: Path) -> None:
+    images = rings(80, 12)[..., 0]
+    np.savez(tmp_path / "all.npz", x_train=images[:50], x_test=images[50:])
+    run = tmp_path / "run"
+    tiny = ("--epochs", 1, "--latents", 4, "--encoder.kind", "mlp", "--decoder.kind", "mlp", "--batch-size", 16)
+    command("train", tmp_path / "all.npz", "--out", run, *tiny)
+    said = command("evaluate", run, "--samples", 20)
+    assert "30 images of" in said and "test side" in said and "active latents" in said and "evaluation.json" in said
+    found = json.loads((run / "evaluation.json").read_text())
+    assert (found["side"], found["images"], found["samples"]) == ("test", 30, 20)
+    assert f"{found['nll']:.2f}" in said
+    np.save(tmp_path / "others.npy", rings(40, 24)[..., 0])
+    assert "40 images of" in command("evaluate", run, "--samples", 5, "--data", tmp_path / "others.npy")
+    plain = tmp_path / "plain"
+    command("train", tmp_path / "all.npz", "--out", plain, "--preset", "ae", *tiny)
+    assert "posterior 'delta' is a single point" in mistake("evaluate", plain)
