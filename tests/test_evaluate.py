@@ -23,8 +23,8 @@ PIXELS, SIGMA = 6, 0.5
 
 
 def linear_gaussian(wrong: float) -> tuple[VAE, Tensor, Tensor]:
-    """A model of linear maps and Gaussian noise, images from it, and their exact log p(x). Its posterior is the true one,
-    moved and widened by `wrong`; the third latent is not used at all."""
+    """A model of linear maps and Gaussian noise, images from it, and their exact log p(x). Its posterior is the true
+    one, moved and widened by `wrong`; the third latent is not used at all."""
     config = resolve(
         {
             "latents": 3,

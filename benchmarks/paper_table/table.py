@@ -17,15 +17,17 @@ HEAD = """# Published likelihoods, met or missed
 
 Each row is a model of the literature trained by vaekit from a file of settings, and judged as the papers judge. The
 protocol: MNIST, 28x28; the first 50,000 images train, their pixels drawn black or white anew at every step; the next
-10,000 validate; the 10,000 test images are drawn once (`numpy.random.RandomState(777).rand(10000, 784) < x`). A factorised
-Bernoulli decoder, no augmentation. NLL is minus the importance-weighted bound in nats per image, lower is better; `+-` is
-the standard error of the mean over test images, which all models here share. What was chosen, was chosen on validation.
+10,000 validate; the 10,000 test images are drawn once, `numpy.random.RandomState(777).rand(10000, 784) < x`. A
+factorised Bernoulli decoder, no augmentation. NLL is minus the importance-weighted bound in nats per image, lower is
+better; `+-` is the standard error of the mean over the test images, which all models here share. What was chosen, was
+chosen on validation.
 
 """
 FOOT = """
-`python benchmarks/paper_table/run.py ROW mnist/` makes a row again; its settings are in `benchmarks/paper_table/rows/`, all
-that was recorded (configuration, seeds, seconds, floating-point operations, effective sample sizes) in `results/`. This page
-is written by `python benchmarks/paper_table/table.py`. The time is that of training, validation and pictures included.
+`python benchmarks/paper_table/run.py ROW mnist/` makes a row again. Its settings are in `benchmarks/paper_table/rows/`;
+all that was recorded (configuration, seeds, seconds, floating-point operations, effective sample sizes) is in
+`results/`. This page is written by `python benchmarks/paper_table/table.py`. The time is that of training, validation
+and pictures included.
 """
 
 
