@@ -1,14 +1,17 @@
 """Every command and every line of Python that the README shows, run as they stand in a folder that has photos/."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from command import rings
+from vaekit.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -61,8 +64,8 @@ from vaekit.config import *
 from vaekit.parts.likelihoods import *
 from torch.distributions import Independent
 {blocks("python", (ROOT / "docs" / "adding-a-part.md").read_text(encoding="utf-8"))}
-settings = LaplaceLikelihood().model_dump(exclude={{"kind"}})
-p = Laplace(channels=1, **settings)(torch.zeros(2, 3, 1, 4, 4))
+settings = StudentLikelihood().model_dump(exclude={{"kind"}})
+p = Student(channels=1, **settings)(torch.zeros(2, 3, 1, 4, 4))
 print(p.log_prob(torch.zeros(3, 1, 4, 4)).shape, p.mean.shape)
 """
     assert "[2, 3]" in run([sys.executable, "-c"], script, tmp_path)
@@ -72,3 +75,17 @@ def test_every_link_leads_somewhere() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("script", ["docs/parts.py", "benchmarks/paper_table/table.py"])
+def test_generated_pages_are_up_to_date(script: str) -> None:
+    assert subprocess.run([sys.executable, ROOT / script, "--check"], check=False).returncode == 0
+
+
+def test_what_presets_say_was_checked_was_measured() -> None:
+    """`checked` names a figure of benchmarks/paper_table/results, rounded as there."""
+    results = [json.loads(path.read_text()) for path in (ROOT / "benchmarks/paper_table/results").glob("*.json")]
+    found = {f"NLL {one['nll']:.2f}, published {one['published_nll']:.2f}" for one in results if one["published_nll"]}
+    for preset in PRESETS.values():
+        assert all(claim in found for claim in re.findall(r"NLL [\d.]+, published [\d.]+", preset.checked))
+        assert bool(preset.checked) == ("NLL" in preset.checked)

@@ -46,7 +46,7 @@ def _group(name: str) -> tuple[Any, Any]:
 
 
 def _room(name: str) -> tuple[Any, Any]:
-    kinds = parts_of(name)
+    kinds = {kind: model for kind, model in parts_of(name).items() if kind != "own"}  # given from Python alone
     default = getattr(DEFAULTS, name).kind
     about = "; ".join(f"{kind}: {(model.__doc__ or '').rstrip('.')}" for kind, model in kinds.items())
     fields: dict[str, Any] = {"kind": (Literal[tuple(kinds)], Field(default, description=about))}
@@ -76,9 +76,10 @@ def _flags() -> type[BaseModel]:
         elif name in ROOMS:
             fields[name] = _room(name)
         else:
+            default = str(field.default) if _type_of(field) is str else field.default
             fields[name] = (
                 Annotated[_type_of(field), Parameter(group=PANELS["model"])],
-                Field(field.default, description=_help(field)),
+                Field(default, description=_help(field)),
             )
     return create_model("Flags", **fields)
 
