@@ -59,7 +59,7 @@ def test_the_bound_rises_with_samples_to_the_exact_likelihood() -> None:
     means = [bound.mean().item() for bound in found.bounds.values()]
     assert means[0] < exact.mean().item() - 0.2
     assert means[0] < means[1] < means[2] < means[3] + 0.01
-    torch.testing.assert_close(found.bounds[10_000], exact, atol=0.3, rtol=0)
+    torch.testing.assert_close(found.bounds[10_000], exact.double(), atol=0.3, rtol=0)
     assert means[-1] == pytest.approx(exact.mean().item(), abs=0.01)
     assert (found.effective < 9_000).all()
 
@@ -68,9 +68,9 @@ def test_under_the_true_posterior_every_sample_weighs_the_same() -> None:
     model, x, exact = linear_gaussian(wrong=0.0)
     found = weigh(model, x, None, 10)
     for bound in found.bounds.values():
-        torch.testing.assert_close(bound, exact, atol=1e-3, rtol=0)
-    torch.testing.assert_close(found.effective, torch.full((200,), 10.0), atol=1e-2, rtol=0)
-    torch.testing.assert_close(found.log_px - found.kl, exact, atol=1e-3, rtol=0)
+        torch.testing.assert_close(bound, exact.double(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.effective, torch.full((200,), 10.0).double(), atol=1e-2, rtol=0)
+    torch.testing.assert_close(found.log_px - found.kl, exact.double(), atol=1e-3, rtol=0)
 
 
 def test_the_judgement_adds_up() -> None:
@@ -86,6 +86,28 @@ def test_the_judgement_adds_up() -> None:
     assert found["bits_per_dimension"] is None  # a density has none
     assert judge(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0) == found
     assert judge(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)["elbo"] != found["elbo"]
+
+
+def test_a_latent_is_active_whose_mean_varies_by_more_than_a_hundredth() -> None:
+    model, x, _ = linear_gaussian(wrong=0.0)
+    x = torch.randn_like(x)
+    with torch.no_grad():
+        model.posterior.head.weight.zero_()
+        for latent, variance in enumerate((0.02, 0.005, 0.0001)):
+            model.posterior.head.weight[latent, latent] = math.sqrt(variance)
+    assert judge(model, [(x, None)], samples=1, seed=0)["active_units"] == 1
+
+
+def test_weights_that_are_equal_count_fully_at_any_size() -> None:
+    """A decoder that ignores z, and the prior as posterior: every weight is the same, of tens of thousands of nats."""
+    config = resolve({"latents": 4, "encoder": "mlp", "decoder": "mlp"}, preset="sigma-vae")
+    model, _ = build(config, (3, 64, 64))
+    with torch.no_grad():
+        for weight in (model.posterior.head.weight, model.posterior.head.bias, model.decoder.layers.first.weight):
+            weight.zero_()
+    found = weigh(model.eval(), torch.randint(0, 256, (2, 3, 64, 64)) / 255, None, 300)
+    torch.testing.assert_close(found.effective, torch.full((2,), 300.0).double(), atol=0.01, rtol=0)
+    torch.testing.assert_close(found.bounds[1], found.bounds[300], atol=1e-3, rtol=0)
 
 
 TINY = {"epochs": 1, "latents": 4, "encoder": "mlp", "decoder": "mlp", "batch_size": 16, "quiet": True}

@@ -170,11 +170,11 @@ class Trained:
         require_density(self.model)
         x = self._tensor(images)
         y = self._labels(labels, len(x), needed=True)
-        found = [torch.zeros(0)]
+        found = [torch.zeros(0, dtype=torch.float64)]
         for index, (part, label) in enumerate(zip(x.split(BATCH), _split(y, len(x), BATCH), strict=True)):
             with seeded(seed, "evaluate", index):
                 found.append(weigh(self.model, self.model.observe(part), label, _counted(samples)).bounds[samples])
-        return torch.cat(found).numpy()
+        return torch.cat(found).float().numpy()
 
     def evaluate(self, data: Any = None, *, samples: int = 1000, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
         """The likelihood of images that did not train the model, and the use of its latents.

@@ -321,7 +321,7 @@ class Dip(Settings):
     """1: covariance of the posterior means; 2: of the latents, posterior variance included."""
     off_diagonal: float = Field(10.0, ge=0, le=1e6)
     """Weight of the squared covariances between latents."""
-    diagonal: float = Field(5.0, ge=0, le=1e6)
+    diagonal: float = Field(100.0, ge=0, le=1e6)
     """Weight of the squared distances of the variances from 1."""
 
 

@@ -28,7 +28,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "conditional": Preset(
         about="classic, with the class given to encoder and decoder",
-        paper="Sohn et al. 2015, NeurIPS 28",
+        paper="Kingma et al. 2014, arXiv:1406.5298",
         settings={"conditional": True},
     ),
     "beta-vae": Preset(
@@ -88,12 +88,12 @@ PRESETS: dict[str, Preset] = {
     ),
     "mixture-prior": Preset(
         about="prior: a learned mixture of 100 Gaussians",
-        paper="Dilokthanakul et al. 2017, arXiv:1611.02648",
+        paper="Jiang et al. 2017, arXiv:1611.05148",
         settings={"prior": "mixture"},
     ),
     "flow-prior": Preset(
         about="prior: a learned RealNVP flow",
-        paper="Chen et al. 2017, arXiv:1611.02731",
+        paper="Huang et al. 2017, arXiv:1710.02248",
         settings={"prior": "flow"},
     ),
     "class-prior": Preset(
@@ -117,7 +117,7 @@ PRESETS: dict[str, Preset] = {
         settings={"posterior": "delta", "objective": "mmd"},
     ),
     "info-vae": Preset(
-        about="Gaussian posterior, MMD in place of the KL",
+        about="Gaussian posterior, MMD in place of the KL (alpha = 1)",
         paper="Zhao et al. 2019, arXiv:1706.02262",
         settings={"objective": {"kind": "mmd", "kernel": "rbf"}},
     ),
@@ -129,12 +129,16 @@ PRESETS: dict[str, Preset] = {
     "dip-vae": Preset(
         about="the ELBO and a penalty on the covariance of the latents",
         paper="Kumar et al. 2018, arXiv:1711.00848",
-        settings={"objective": {"kind": "dip", "variant": "2"}},
+        settings={"objective": {"kind": "dip", "variant": "2", "diagonal": 10.0}},
     ),
     "rae": Preset(
-        about="regularised autoencoder: no noise, short latents, decaying weights",
+        about="regularised autoencoder: no noise, short latents, decaying weights; its samples mean little",
         paper="Ghosh et al. 2020, arXiv:1903.12436",
-        settings={"posterior": "delta", "objective": "l2", "training": {"optimizer": "adamw", "weight_decay": 0.01}},
+        settings={
+            "posterior": "delta",
+            "objective": {"kind": "l2", "weight": 0.02},
+            "training": {"optimizer": "adamw", "weight_decay": 0.01},
+        },
     ),
     "ae": Preset(
         about="plain autoencoder: reconstruction alone; its samples mean little",

@@ -206,6 +206,15 @@ def test_optimal_sigma_maximises_the_likelihood_and_is_frozen_for_use(kind: str,
     assert torch.equal(likelihood.log_sigma, found)
 
 
+@pytest.mark.parametrize(("kind", "power"), [("gaussian", 2), ("laplace", 1)])
+def test_optimal_sigma_of_a_density_is_right_from_the_first_step(kind: str, power: int) -> None:
+    likelihood = make(kind, sigma="optimal", levels="none").train()
+    x, output = torch.rand(8, 1, 8, 8), torch.full((1, 8, 1, 8, 8), 0.3)
+    likelihood(output, x)
+    expected = (x - 0.3).abs().pow(power).mean() ** (1 / power)
+    torch.testing.assert_close(likelihood.log_sigma.exp(), expected)
+
+
 @pytest.mark.parametrize("kind", ["gaussian", "laplace"])
 @pytest.mark.parametrize("levels", ["256", "none"])
 def test_a_sigma_per_pixel_starts_at_the_scale_and_moves_by_its_own_output(kind: str, levels: str) -> None:

@@ -133,6 +133,7 @@ def test_every_part_with_every_objective(room: str, kind: str, objective: str, t
         loss, _ = minimised(model.terms(x, y, minimised.samples))
         optimizer.zero_grad()
         loss.backward()
+        assert losses or [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
         optimizer.step()
         losses.append(loss.item())
     first, last = sum(losses[:5]) / 5, sum(losses[-5:]) / 5

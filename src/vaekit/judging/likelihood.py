@@ -23,13 +23,16 @@ BATCH = 64
 """Images judged together."""
 VALUES = {"cpu": 1 << 21, "cuda": 1 << 26, "mps": 1 << 24}
 """Pixels decoded at a time: enough to keep a device busy, few enough to stay near it."""
+MEAN_OF = 1000
+"""Draws whose mean stands for the mean of a posterior that has none in closed form."""
 ACTIVE = 0.01
 """A latent is active whose posterior mean varies by more than this over images (Burda et al. 2016, section 5.2)."""
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """What importance sampling found of B images, in nats."""
+    """What importance sampling found of B images, in nats and in 64 bits: images of many pixels have likelihoods of a
+    hundred thousand nats, and weights of a thousandth."""
 
     bounds: dict[int, Float[Tensor, " B"]]
     """log 1/k sum w by the first k samples, for every k asked for."""
@@ -61,22 +64,23 @@ def weigh(model: VAE, x: Float[Tensor, "B C H W"], y: Labels | None, samples: in
     at_once = max(1, VALUES[x.device.type] // x.numel())
     stops = sorted({10**power for power in range(len(str(samples))) if 10**power < samples} | {samples})
     bounds: dict[int, Tensor] = {}
-    total = squares = torch.full((len(x),), -math.inf, device=x.device)
-    log_px = kl = torch.zeros(len(x), device=x.device, dtype=torch.float64 if x.device.type != "mps" else None)
+    precise = torch.float64 if x.device.type != "mps" else torch.float32
+    total = squares = torch.full((len(x),), -math.inf, device=x.device, dtype=precise)
+    log_px = kl = torch.zeros(len(x), device=x.device, dtype=precise)
     done = 0
     for stop in stops:
         while done < stop:
             count = min(at_once, stop - done)
             z, log_q = draw(q, count)
             group = Group(z, q, p, log_q)
-            of_x, cost = model.decode(z, y).log_prob(x), group.log_q - group.log_p
+            of_x, cost = model.decode(z, y).log_prob(x).to(precise), (group.log_q - group.log_p).to(precise)
             log_w = of_x - cost
             total = torch.logaddexp(total, log_w.logsumexp(0))
             squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
             log_px, kl = log_px + of_x.sum(0), kl + cost.sum(0)
             done += count
         bounds[stop] = total - math.log(stop)
-    return Weighed(bounds, (2 * total - squares).exp(), (log_px / samples).float(), (kl / samples).float())
+    return Weighed(bounds, (2 * total - squares).exp(), log_px / samples, kl / samples)
 
 
 @torch.no_grad()
@@ -100,8 +104,9 @@ def judge(
         x = model.observe(x)
         with seeded(seed, "evaluate", index):
             weighed.append(weigh(model, x, y, samples))
-        q = model.encode(x, y)
-        means.append(q.mean.double().cpu())
+            q = model.encode(x, y)
+            centre = q.mean if "moments" in offers(model.posterior) else q.sample((MEAN_OF,)).mean(0)
+        means.append(centre.double().cpu())
         per_latent = Group(q.mean[None], q, model.prior(model.encode, y)).kl_per_latent
         latent_kl += [] if per_latent is None else [per_latent.double().cpu()]
         advance(len(x))

@@ -82,6 +82,20 @@ class StandardNormal(Distribution):
         return -0.5 * value.square().sum(-1) - value.shape[-1] * HALF_LOG_TAU
 
 
+class FullGaussian(MultivariateNormal):
+    """N(loc, L L^T) from a lower triangular L [B, D, D]."""
+
+    def __init__(self, loc: Float[Tensor, "*B D"], scale_tril: Float[Tensor, "*B D D"]) -> None:
+        super().__init__(loc, scale_tril=scale_tril, validate_args=False)
+
+    def rsample_and_log_prob(self, sample_shape: Any = Size()) -> tuple[Tensor, Tensor]:
+        """A draw loc + L e, and its density from e itself: nothing has to be solved for, whatever L is like."""
+        noise = torch.randn(*sample_shape, *self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)
+        z = self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
+        log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return z, -0.5 * noise.square().sum(-1) - log_det - noise.shape[-1] * HALF_LOG_TAU
+
+
 class PointMass(Distribution):
     """All probability at one point per image, `loc` [B, D]: the posterior of an autoencoder. It has no density."""
 
@@ -133,11 +147,12 @@ class Mixture(Distribution):
 
 def _pairwise_log_prob(z: Float[Tensor, "*S B D"], of: DiagonalGaussian) -> Float[Tensor, "*S B K"]:
     """log N(z | mu_k, sigma_k^2) of every z under every component, by matrix products: nothing of [*S, B, K, D] is
-    made. The square is multiplied out around the mean of all mu, so that less cancels."""
-    middle = of.loc.mean(0)
-    z, loc, precision = z - middle, of.loc - middle, (-of.log_variance).exp()
-    squares = z.square() @ precision.T - 2 * z @ (loc * precision).T + (loc.square() * precision).sum(-1)
-    return -0.5 * (squares.clamp(min=0) + of.log_variance.sum(-1)) - z.shape[-1] * HALF_LOG_TAU
+    made. The multiplied-out square cancels where components are narrow, so it is taken in 64 bits where there are."""
+    wide = torch.float64 if z.device.type != "mps" else z.dtype
+    loc, precision, points = of.loc.to(wide), (-of.log_variance).exp().to(wide), z.to(wide)
+    squares = points.square() @ precision.T - 2 * points @ (loc * precision).T + (loc.square() * precision).sum(-1)
+    squares = squares.clamp(min=0).to(z.dtype)
+    return -0.5 * (squares + of.log_variance.sum(-1)) - z.shape[-1] * HALF_LOG_TAU
 
 
 class Flow(NormalizingFlow):  # type: ignore[misc]
@@ -186,9 +201,7 @@ def _full_from_standard(q: MultivariateNormal, p: StandardNormal) -> Tensor:
 def _full_from_gaussian(q: MultivariateNormal, p: DiagonalGaussian) -> Tensor:
     """The same, after scaling each latent so that p is the standard normal."""
     scale = p.stddev
-    scaled = MultivariateNormal(
-        (q.loc - p.loc) / scale, scale_tril=q.scale_tril / scale[..., None], validate_args=False
-    )
+    scaled = FullGaussian((q.loc - p.loc) / scale, q.scale_tril / scale[..., None])
     return cast(Tensor, _full_from_standard(scaled, StandardNormal(scale.shape[-1])))
 
 
@@ -198,7 +211,7 @@ def stopped(q: Distribution) -> Distribution:
         case DiagonalGaussian():
             return DiagonalGaussian(q.loc.detach(), q.log_variance.detach())
         case MultivariateNormal():
-            return MultivariateNormal(q.loc.detach(), scale_tril=q.scale_tril.detach(), validate_args=False)
+            return FullGaussian(q.loc.detach(), q.scale_tril.detach())
     raise NotImplementedError(type(q).__name__)
 
 
@@ -217,7 +230,7 @@ def tempered(p: Distribution, temperature: float) -> Distribution:
             shift = 2 * math.log(temperature) if temperature else -math.inf
             return DiagonalGaussian(p.loc, p.log_variance + shift)
         case MultivariateNormal():
-            return MultivariateNormal(p.loc, scale_tril=temperature * p.scale_tril, validate_args=False)
+            return FullGaussian(p.loc, temperature * p.scale_tril)
         case Mixture():
             return Mixture(p.logits, tempered(p.components, temperature))
         case Flow():

@@ -46,7 +46,7 @@ def rise(epoch: float, warmup: float, cycles: int) -> float:
     """A schedule's share of its final value, from 0 to 1.
 
     It rises linearly over `warmup` epochs and stays for as many, `cycles` times (Fu et al. 2019, arXiv:1903.10145,
-    equation 6 with R = 0.5); after the last rise it stays for good.
+    with R = 0.5); after the last rise it stays for good.
     """
     if epoch >= settled(warmup, cycles):
         return 1.0

@@ -90,7 +90,7 @@ _log_normaliser = cast(Callable[[Tensor], Tensor], _LogNormaliser.apply)
 class PixelContinuousBernoulli(Distribution):
     """Independent densities proportional to lambda^x (1 - lambda)^(1 - x) on [0, 1], from the logits l of lambda.
 
-    Loaiza-Ganem & Cunningham 2019 (arXiv:1907.06845), equations 5 to 8. Their normaliser 2 atanh(1 - 2 lambda) /
+    Loaiza-Ganem & Cunningham 2019 (arXiv:1907.06845). Their normaliser 2 atanh(1 - 2 lambda) /
     (1 - 2 lambda) is l / tanh(l / 2), so that p(x) = e^(l x) l / (e^l - 1).
     """
 
@@ -211,7 +211,7 @@ _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 
 
 def _hash(word: Tensor) -> Tensor:
-    """The finaliser of splitmix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators", figure 15) on
+    """The finaliser of splitmix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators") on
     64-bit words; integer products wrap around."""
     word = (word ^ _unsigned_shift(word, 30)) * (0xBF58476D1CE4E5B9 - 2**64)
     word = (word ^ _unsigned_shift(word, 27)) * (0x94D049BB133111EB - 2**64)

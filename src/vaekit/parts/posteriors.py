@@ -9,10 +9,9 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import MultivariateNormal
 
 from vaekit.parts import flows
-from vaekit.parts.distributions import DiagonalGaussian, Flow, PointMass
+from vaekit.parts.distributions import DiagonalGaussian, Flow, FullGaussian, PointMass
 from vaekit.parts.types import part
 
 LOG_VARIANCE_BOUND = 15.0
@@ -66,8 +65,10 @@ class DeltaPosterior(nn.Module):
 
 @part("posterior", "full_gaussian")
 class FullGaussianPosterior(nn.Module):
-    """N(mu, L L^T) with a lower triangular L (Kingma & Welling 2019, arXiv:1906.02691, section 2.5.1); the logarithm of
-    its diagonal is bounded as a standard deviation's."""
+    """N(mu, L L^T) with a lower triangular L (Kingma & Welling 2019, arXiv:1906.02691, section 2.5.1).
+
+    L = diag(sigma) C with rows of C of length 1: C is the Cholesky factor of the correlations, sigma, bounded as ever,
+    the standard deviation of every latent."""
 
     offers = ANYWHERE | {"moments", "stopped_density"}
     below: Tensor
@@ -79,13 +80,13 @@ class FullGaussianPosterior(nn.Module):
         rows, columns = torch.tril_indices(self.latents, self.latents, offset=-1)
         self.register_buffer("below", rows * self.latents + columns, persistent=False)
 
-    def forward(self, features: Features) -> MultivariateNormal:
+    def forward(self, features: Features) -> FullGaussian:
         found = self.head(features.flatten(1))
         loc, log_variance, below = found.split([self.latents, self.latents, len(self.below)], dim=-1)
-        diagonal = torch.diag_embed((0.5 * _bounded(log_variance)).exp())
-        index = self.below.expand(len(found), -1)
-        tril = diagonal.flatten(1).scatter(1, index, below).unflatten(1, (self.latents, self.latents))
-        return MultivariateNormal(loc, scale_tril=tril, validate_args=False)
+        ones = torch.diag_embed(torch.ones_like(loc)).flatten(1)
+        rows = ones.scatter(1, self.below.expand(len(found), -1), below).unflatten(1, (self.latents, self.latents))
+        sigma = (0.5 * _bounded(log_variance)).exp()
+        return FullGaussian(loc, rows * (sigma / rows.norm(dim=-1)).unsqueeze(-1))
 
 
 @part("posterior", "iaf")

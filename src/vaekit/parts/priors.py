@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vaekit.errors import UserError
 from vaekit.parts import flows
 from vaekit.parts.distributions import DiagonalGaussian, Flow, Mixture, StandardNormal
+from vaekit.parts.noise import bounded
 from vaekit.parts.types import Encode, Labels, part
 
 Shape = tuple[int, ...]
@@ -77,7 +78,7 @@ class VampPrior(nn.Module):
             self.labels.copy_(y)
 
     def forward(self, encode: Encode, y: Labels | None = None) -> Mixture:
-        components = encode(self.pseudo_inputs.clamp(0, 1), self.labels)
+        components = encode(bounded(self.pseudo_inputs, 0.0, 1.0), self.labels)
         return Mixture(self.pseudo_inputs.new_zeros(len(self.pseudo_inputs)), components)
 
 
