@@ -179,7 +179,7 @@ class Dip:
 
     variant: Literal["1", "2"] = "1"
     off_diagonal: float = 10.0
-    diagonal: float = 5.0
+    diagonal: float = 100.0
     samples = 1
     settled = 0.0
 
