@@ -5,6 +5,7 @@ python benchmarks/paper_table/table.py
 
 import json
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,10 @@ def page() -> str:
     columns = ("model", "published", "to reach here", "NLL found", "training", "PFLOP", "active latents")
     table = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     table += [line(name, row, results.get(name)) for name, row in rows.items()]
-    notes = [f"- *{row['about']}* ({row['paper']}). {row.get('note', '')}".rstrip() for row in rows.values()]
+    notes = [
+        textwrap.fill(f"- *{row['about']}* ({row['paper']}). {row.get('note', '')}", 120, subsequent_indent="  ")
+        for row in rows.values()
+    ]
     return HEAD + "\n".join([*table, "", *notes, ""]) + FOOT
 
 

@@ -149,5 +149,6 @@ PRESETS: dict[str, Preset] = {
         about="the network and data of the published likelihoods: 784-200-200-50, tanh, pixels drawn anew every step",
         paper="Burda et al. 2016, arXiv:1509.00519",
         settings=BURDA,
+        checked="NLL 87.40, published 86.76 (with 100 epochs of KL warm-up)",
     ),
 }
