@@ -68,7 +68,7 @@ def names() -> list[str]:
     lines = ["", "## Presets", "", "| name | what it is | parts | paper | checked |", "|---|---|---|---|---|"]
     for name, preset in PRESETS.items():
         line = parts(resolve(preset=name))
-        lines.append(f"| `{name}` | {preset.about} | {line} | {preset.paper} | {preset.checked} |")
+        lines.append(f"| `{name}` | {preset.about} | {line} | {preset.paper} | {'; '.join(map(str, preset.checked))} |")
     return lines
 
 

@@ -178,3 +178,45 @@ def test_a_conditional_model_draws_the_class_it_is_asked_for(tmp_path: Path) -> 
     for band in range(4):
         drawn = trained.sample(50, label=band).reshape(50, 4, -1).mean(2).argmax(1)
         assert (drawn == band).mean() > 0.9
+
+
+# --- What training puts into a model before its first step and after its last ----------------------------------------
+
+STILL = TINY | {"encoder": "mlp", "decoder": "mlp", "learning_rate": 1e-12, "ema": 0.0}
+"""Nothing moves: what was there at the start can be looked at."""
+
+
+def test_pseudo_inputs_start_as_training_images_with_their_labels_and_are_kept_on_load(tmp_path: Path) -> None:
+    images, labels = rings(60, 12), np.arange(60) % 3
+    vamp = {"prior": {"kind": "vamp", "components": 20}, "conditional": True}
+    model = vaekit.train((images, labels), out=tmp_path / "still", **STILL, **vamp)
+    prior = model.model.prior
+    started = (prior.pseudo_inputs.detach().permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+    known = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+    assert [known[image.tobytes()] for image in started] == prior.labels.tolist()
+    assert len({image.tobytes() for image in started}) == 20
+
+    vaekit.train((images, labels), out=tmp_path / "moving", **STILL | {"learning_rate": 1e-2}, **vamp)
+    learned = vaekit.load(tmp_path / "moving").model.prior.pseudo_inputs
+    assert not torch.allclose(learned, prior.pseudo_inputs, atol=1e-3)
+
+
+def test_more_pseudo_inputs_than_images_are_all_different(tmp_path: Path) -> None:
+    model = vaekit.train(rings(20, 12), out=tmp_path, **STILL, prior={"kind": "vamp", "components": 50})
+    started = model.model.prior.pseudo_inputs.detach().flatten(1)
+    assert len(started.unique(dim=0)) == 50
+    assert ((started > -1e-6) & (started < 1 + 1e-6)).all()
+
+
+def test_a_latent_image_ends_with_the_scale_of_its_channels_over_the_training_set(tmp_path: Path) -> None:
+    images = rings(60, 16)
+    settings = TINY | {"latents": "3x4x4", "validation": "last:10"}
+    model = vaekit.train(images, out=tmp_path, **settings).model
+    q = model.encode(torch.from_numpy(images[:50]).permute(0, 3, 1, 2) / 255)
+    mean = q.mean.unflatten(1, (3, 16)).mean((0, 2))
+    variance = (q.variance + q.mean.square()).unflatten(1, (3, 16)).mean((0, 2)) - mean.square()
+    torch.testing.assert_close(model.latent_scale, torch.stack([mean, variance.sqrt()]), atol=0.1, rtol=0)
+    assert not torch.equal(model.latent_scale[0], torch.zeros(3))
+    before = model.latent_scale.clone()
+    vaekit.train(images, out=tmp_path, resume=True, **settings)  # finished: nothing to do, and nothing lost
+    assert torch.equal(vaekit.load(tmp_path).model.latent_scale, before)

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from command import vaekit as command
 from vaekit.build import build
 from vaekit.errors import UserError
 from vaekit.judging.likelihood import judge, weigh
+from vaekit.judging.words import lines
 from vaekit.model import VAE
+from vaekit.parts.types import offers, registered
 from vaekit.resolve import resolve
 
 PIXELS, SIGMA = 6, 0.5
@@ -86,6 +89,59 @@ def test_the_judgement_adds_up() -> None:
     assert found["bits_per_dimension"] is None  # a density has none
     assert judge(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0) == found
     assert judge(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)["elbo"] != found["elbo"]
+
+
+def test_the_effective_sample_size_by_hand() -> None:
+    """(sum w)^2 / sum w^2 of unequal weights, taken again with the same draws: weights 1 and 3 count as 1.6 samples."""
+    model, x, _ = linear_gaussian(wrong=0.4)
+    torch.manual_seed(3)
+    found = weigh(model, x, None, 7)
+    torch.manual_seed(3)
+    q, p, stops = model.encode(x), model.prior(model.encode), (1, 6)  # as many draws at a time as lie between bounds
+    z = torch.cat([q.rsample((count,)) for count in stops])
+    log_w = (model.decode(z).log_prob(x) + p.log_prob(z) - q.log_prob(z)).double()
+    w = (log_w - log_w.max(0).values).exp()
+    torch.testing.assert_close(found.effective, w.sum(0).square() / w.square().sum(0), rtol=1e-3, atol=1e-3)
+    assert (found.effective < 6.9).any()
+
+
+@pytest.mark.parametrize("prior", list(registered("prior")))
+@pytest.mark.parametrize("posterior", list(registered("posterior")))
+def test_every_pair_of_posterior_and_prior_is_judged(posterior: str, prior: str) -> None:
+    layers: dict[str, Any] = {"posterior": posterior, "prior": prior, "conditional": prior == "class"}
+    try:
+        config = resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": "gaussian", **layers})
+        model, _ = build(config, (1, 4, 4), 2)
+    except UserError:
+        return
+    y = torch.arange(5) % 2 if config.conditional else None
+    found = judge(model.eval(), [(torch.randint(0, 256, (5, 1, 4, 4)) / 255, y)], samples=12, seed=0)
+    bounds = list(found["bounds"].values())
+    assert all(map(math.isfinite, bounds)) and -found["nll"] == bounds[-1] >= found["elbo"] - 1e-6
+    assert 1 <= found["effective_sample_size"]["mean"] <= 12
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "gray", "measure"),
+    [
+        ("bernoulli", True, "cross-entropy"),
+        ("bernoulli", False, "probability"),
+        ("binarized", True, "probability"),
+        ("continuous_bernoulli", True, "density"),
+        ("gaussian", True, "probability"),
+        ({"kind": "laplace", "levels": "none"}, True, "density"),
+        ("logistic_mixture", True, "probability"),
+    ],
+)
+def test_what_is_no_likelihood_of_the_images_is_not_called_one(likelihood: Any, gray: bool, measure: str) -> None:
+    config = resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": likelihood})
+    model, _ = build(config, (1, 4, 4))
+    x = torch.randint(0, 256, (5, 1, 4, 4)) / 255
+    found = judge(model.eval(), [(x if gray else x.round(), None)], samples=2, seed=0)
+    assert found["measure"] == measure
+    said = "\n".join(lines({"side": "test", "data": "x", **found}))
+    assert ("cross-entropy of gray pixels" in said) == (measure == "cross-entropy")
+    assert ("bits/dim" in said.replace("no bits/dim", "")) == ("normalised" in offers(model.likelihood))
 
 
 def test_a_latent_is_active_whose_mean_varies_by_more_than_a_hundredth() -> None:

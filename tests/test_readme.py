@@ -83,9 +83,8 @@ def test_generated_pages_are_up_to_date(script: str) -> None:
 
 
 def test_what_presets_say_was_checked_was_measured() -> None:
-    """`checked` names a figure of benchmarks/paper_table/results, rounded as there."""
+    """And all that was measured is said: a preset's own row, its figures rounded as there."""
     results = [json.loads(path.read_text()) for path in (ROOT / "benchmarks/paper_table/results").glob("*.json")]
-    found = {f"NLL {one['nll']:.2f}, published {one['published_nll']:.2f}" for one in results if one["published_nll"]}
-    for preset in PRESETS.values():
-        assert all(claim in found for claim in re.findall(r"NLL [\d.]+, published [\d.]+", preset.checked))
-        assert bool(preset.checked) == ("NLL" in preset.checked)
+    measured = {one["row"]: one for one in results if one["published_nll"]}
+    said = {one.row: (name, one.nll, one.published) for name, preset in PRESETS.items() for one in preset.checked}
+    assert said == {row: (one["preset"], round(one["nll"], 2), one["published_nll"]) for row, one in measured.items()}

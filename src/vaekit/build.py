@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ import vaekit.parts.objectives
 import vaekit.parts.posteriors
 import vaekit.parts.priors
 import vaekit.parts.regularised  # noqa: F401  importing the rooms registers their parts
-from vaekit.config import Config
+from vaekit.config import Config, parts_of
 from vaekit.errors import UserError
 from vaekit.model import VAE
 from vaekit.parts.types import CAPABILITIES, Objective, offers, registered
@@ -50,8 +51,8 @@ def build(
     given = classes if config.conditional else 0
     latents = config.latent_shape
     objective = cast(Objective, _make("objective", config.objective, images=images))
-    _check_capabilities(config, objective)
     with torch.random.fork_rng():
+        _require_fit(config, classes)
         torch.manual_seed(key(config.training.seed, "weights"))
         likelihood = _make("likelihood", config.likelihood, channels=shape[0])
         context: dict[str, Any] = {"latents": latents, "classes": given}
@@ -76,20 +77,54 @@ def _make(room: str, settings: Settings, **context: Any) -> Any:
     return make(**context, **settings.model_dump(exclude={"kind"}))
 
 
-def _check_capabilities(config: Config, objective: Objective) -> None:
-    """Every need of the objective and of a part is met by what the other parts offer."""
-    _check(config, f"objective {config.objective.kind!r}", objective.needs)
-    for room in ROOMS:
-        kind = getattr(config, room).kind
-        _check(config, f"{room} {kind!r}", getattr(registered(room)[kind], "needs", {}))
+@dataclass(frozen=True)
+class _Fault:
+    who: str
+    """What needs something that it does not get."""
+    room: str
+    """Whose part does not have it."""
+    missing: frozenset[str]
+    """What: words of CAPABILITIES, or none of them where the part itself needs a conditional model."""
 
 
-def _check(config: Config, who: str, needs: Mapping[str, frozenset[str]]) -> None:
-    for room, needed in needs.items():
-        kind, parts = getattr(config, room).kind, registered(room)
-        if missing := needed - offers(parts[kind]):
-            able = [name for name, part in parts.items() if needed <= offers(part)]
-            raise UserError(
-                f"The {who} with these settings needs {' and '.join(CAPABILITIES[one] for one in sorted(missing))} "
-                f"from the {room}, which {kind!r} does not have; a {room} that has it: {' or '.join(able)}."
-            )
+def _require_fit(config: Config, classes: int) -> None:
+    """Refuse parts that do not go together, in one sentence that names both sides and what would work here."""
+    fault = _fault(config)
+    if fault is None:
+        return
+    part = getattr(config, fault.room)
+    others = {kind: config.model_copy(update={fault.room: make()}) for kind, make in parts_of(fault.room).items()}
+    left = {kind: _fault(other) for kind, other in others.items()}
+    able = [kind for kind, still in left.items() if still is None]
+    # Where other rooms are at fault as well: what mends this fault
+    able = able or [k for k, still in left.items() if still and (still.who, still.room) != (fault.who, fault.room)]
+    changed = part.model_dump(exclude_defaults=True, exclude={"kind"})
+    flags = " ".join(f"--{fault.room}.{name} {value}" for name, value in changed.items())
+    names = " or ".join(f"{kind} without {flags}" if kind == part.kind else kind for kind in able)
+    if not fault.missing:
+        start = "a conditional model: add --conditional" if classes else "classes, and these images have none"
+        raise UserError(f"The {fault.who} needs {start}, or choose --{fault.room}.kind {names}.")
+    words = " and ".join(CAPABILITIES[one] for one in sorted(fault.missing))
+    with_flags = f" with {flags}" if part.kind in able else ""
+    raise UserError(
+        f"The {fault.who} with these settings needs {words} from the {fault.room}, which {part.kind!r} does not have"
+        f"{with_flags}; a {fault.room} that has it: {names}."
+    )
+
+
+def _fault(config: Config) -> _Fault | None:
+    """The first need of the objective or of a part that another part does not meet."""
+    objective = _make("objective", config.objective)
+    parts = {room: registered(room)[getattr(config, room).kind] for room in ROOMS}
+    has = {room: offers(part) for room, part in parts.items()}
+    has["likelihood"] = offers(_make("likelihood", config.likelihood, channels=1))  # its settings count
+    needs = {f"objective {config.objective.kind!r}": objective.needs}
+    needs |= {f"{room} {getattr(config, room).kind!r}": getattr(part, "needs", {}) for room, part in parts.items()}
+    for who, rooms in needs.items():
+        for room, needed in rooms.items():
+            if missing := needed - has[room]:
+                return _Fault(who, room, missing)
+    for room, part in parts.items():
+        if getattr(part, "needs_labels", False) and not config.conditional:
+            return _Fault(f"{room} {getattr(config, room).kind!r}", room, frozenset())
+    return None

@@ -146,8 +146,8 @@ def presets() -> None:
         print(f"{name:<{width}}  {preset.about}")
         print(f"{'':<{width}}    parts: {parts(resolve(preset=name))}")
         print(f"{'':<{width}}    paper: {preset.paper}")
-        if preset.checked:
-            print(f"{'':<{width}}    checked: {preset.checked}")
+        for checked in preset.checked:
+            print(f"{'':<{width}}    checked: {checked}")
 
 
 @app.command

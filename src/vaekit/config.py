@@ -254,6 +254,8 @@ class Elbo(Settings):
     def _one_target(self) -> "Elbo":
         if self.free_bits and self.capacity:
             raise ValueError("free_bits and capacity both say how much KL is wanted, so set one of them")
+        if self.cycles > 1 and not self.warmup:
+            raise ValueError("cycles are those of the warm-up, so set --objective.warmup to the epochs of a rise")
         return self
 
 

@@ -12,9 +12,6 @@ from vaekit.errors import UserError
 from vaekit.parts.paths import flat
 from vaekit.parts.types import Labels, Terms, offers
 
-MEMORY = 0.99
-"""Share of the running latent moments that a training step keeps."""
-
 
 @runtime_checkable
 class ImageDistribution(Protocol):
@@ -36,7 +33,7 @@ class VAE(nn.Module):
     for none.
     """
 
-    latent_moments: Tensor
+    latent_scale: Float[Tensor, "2 C"]
 
     def __init__(
         self,
@@ -55,18 +52,11 @@ class VAE(nn.Module):
         self.shape, self.latent_shape, self.classes = shape, latents, classes
         self.latents = math.prod(latents)
         if len(latents) == 3:
-            # weight, and per channel the mean and the mean square of z, as they run in training
-            self.register_buffer("latent_moments", torch.zeros(3, latents[0]))
+            # Per channel the mean and the standard deviation of z over the training set, measured when training has
+            # ended: what a second model of the latents takes for their units. Until then 0 and 1.
+            self.register_buffer("latent_scale", torch.tensor([[0.0], [1.0]]).repeat(1, latents[0]))
         self.precision = torch.float32
         """Arithmetic inside encoder and decoder; posterior, KL and likelihood are always in float32."""
-
-    @property
-    def latent_scale(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
-        """Mean and standard deviation of every channel of a latent image, over the last hundred batches of training:
-        what a second model of the latents takes for their units."""
-        weight, mean, square = self.latent_moments
-        mean, square = mean / weight, square / weight
-        return mean, (square - mean.square()).clamp(min=0).sqrt()
 
     def observe(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """What the likelihood sees of an image: the image, or pixels drawn from it."""
@@ -94,10 +84,7 @@ class VAE(nn.Module):
         def score(z: Tensor) -> Tensor:
             return self.decode(z, y, x).log_prob(x)
 
-        terms = flat(self.encode, self.prior, score, x, y, samples)
-        if self.training and len(self.latent_shape) == 3:
-            self._follow(terms.groups[0].z.detach())
-        return terms
+        return flat(self.encode, self.prior, score, x, y, samples)
 
     def reconstruct(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B C H W"]:
         """The mean of p(x | z) at the mean of q(z | x)."""
@@ -111,12 +98,6 @@ class VAE(nn.Module):
                 f"Pixels from {x.min():.3g} to {x.max():.3g} are outside the support of the likelihood, "
                 f"{type(self.likelihood).__name__}: give images as uint8, or as numbers from 0 to 1."
             )
-
-    @torch.no_grad()
-    def _follow(self, z: Float[Tensor, "S B D"]) -> None:
-        pixels = z.unflatten(-1, self.latent_shape).transpose(0, 2).flatten(1)
-        now = torch.stack([torch.ones_like(pixels[:, 0]), pixels.mean(1), pixels.square().mean(1)])
-        self.latent_moments.lerp_(now.float(), 1 - MEMORY)
 
     def _network(self, network: nn.Module, h: Tensor, y: Tensor | None) -> Tensor:
         if self.precision == torch.float32:

@@ -1,6 +1,6 @@
 """Images out of a latent space."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from vaekit.data.batches import Batch
 from vaekit.model import VAE
 from vaekit.parts.distributions import tempered
+from vaekit.parts.paths import draw
 from vaekit.parts.types import Labels
 from vaekit.seeds import key
 
@@ -45,6 +47,20 @@ def decode_means(model: VAE, z: Float[Tensor, "n D"], y: Labels | None = None) -
     """The mean of p(x | z) for every z, a chunk at a time."""
     labels = [None] * len(z) if y is None else list(y.split(CHUNK))
     return torch.cat([model.decode(part, label).mean for part, label in zip(z.split(CHUNK), labels, strict=False)])
+
+
+@torch.no_grad()
+def latent_scale(model: VAE, batches: Iterable[Batch], seed: int) -> Float[Tensor, "2 c"]:
+    """Mean and standard deviation of every channel of a latent image (c, h, w), over images and over one draw of
+    q(z | x) for each."""
+    sums = torch.zeros(3, model.latent_shape[0], dtype=torch.float64)
+    with seeded(seed, "latent scale"):
+        for x, y in batches:
+            z, _ = draw(model.encode(model.observe(x), y if model.classes else None), 1)
+            values = z.unflatten(-1, model.latent_shape).transpose(0, 2).flatten(1).cpu().double()
+            sums += torch.stack([torch.ones_like(values), values, values.square()]).sum(2)
+    mean, square = sums[1:] / sums[0]
+    return torch.stack([mean, (square - mean.square()).clamp(min=0).sqrt()]).float()
 
 
 def to_uint8(x: Float[Tensor, "n C H W"]) -> Tensor:

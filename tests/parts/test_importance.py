@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
-from vaekit.parts.distributions import DiagonalGaussian, StandardNormal
+from vaekit.parts.distributions import DiagonalGaussian, FullGaussian, StandardNormal
 from vaekit.parts.objectives import Dreg, Elbo, Iwae, Miwae, importance_bound
 from vaekit.parts.types import Group, Objective, Terms
 
@@ -132,10 +132,14 @@ class Small:
     decoder: nn.Sequential
     loc: nn.Parameter
     log_variance: nn.Parameter
+    full: bool = False
+    """Whether the latents of q are correlated, the more the larger the first one's mean is."""
 
     def terms(self, x: Tensor, samples: int) -> Terms:
         loc, log_variance = self.encoder(x).chunk(2, -1)
-        q = DiagonalGaussian(loc, log_variance)
+        q: DiagonalGaussian | FullGaussian = DiagonalGaussian(loc, log_variance)
+        if self.full:
+            q = FullGaussian(loc, q.stddev.diag_embed() + loc[:, :1, None] * torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
         z = q.rsample((samples,))
         log_px = Normal(self.decoder(z), S).log_prob(x).sum(-1)
         return Terms(log_px, (Group(z, q, DiagonalGaussian(self.loc, self.log_variance)),))
@@ -181,8 +185,10 @@ def test_dreg_has_the_value_and_the_decoder_gradient_of_iwae(small: Small) -> No
         torch.testing.assert_close(gradient(make, Dreg(samples), small.outer), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_dreg_is_the_sum_of_squared_weights_written_out(small: Small) -> None:
+@pytest.mark.parametrize("full", [False, True], ids=["diagonal", "full covariance"])
+def test_dreg_is_the_sum_of_squared_weights_written_out(small: Small, full: bool) -> None:
     """Tucker et al. 2019, equation 8, with every derivative taken by itself."""
+    small.full = full
     x = images(2)
     found = gradient(lambda: small.terms(x, 3), Dreg(3), small.inner)
     torch.manual_seed(0)

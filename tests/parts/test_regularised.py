@@ -47,7 +47,7 @@ def test_mmd_by_hand(kernel: Any, k: Any) -> None:
     z = torch.tensor([[[0.0, 0.0], [3.0, 0.0], [0.0, 1.0]]])
     within = (k(9) + k(1) + k(10)) / 3
     prior = (k(1) + k(4) + k(5)) / 3
-    across = (k(0) + k(1) + k(4) + k(9) + k(4) + k(13) + k(1) + k(2) + k(1)) / 9
+    across = (k(1) + k(4) + k(9) + k(13) + k(1) + k(2)) / 6  # an encoding and a draw of the same number are no pair
     expected = within + prior - 2 * across
     loss, report = Mmd(weight=7.0, kernel=kernel)(terms(p=Given(2), z=z))
     assert list(report) == ["loss", "reconstruction", "mmd"]
@@ -87,11 +87,36 @@ def test_mmd_between_gaussians_has_its_closed_form() -> None:
 
 
 def test_mmd_draws_from_the_prior_of_each_image() -> None:
-    """With a prior for each image, at the very places of the encodings, nothing is left but the pairs with oneself."""
+    """With a prior for each image, at the very places of the encodings, nothing is left."""
     sharp = DiagonalGaussian(MEAN, torch.full((3, 2), -30.0))
     _, report = Mmd()(terms(sharp, sharp, MEAN[None]))
-    k = similarity(MEAN, MEAN, "imq")
-    assert report["mmd"].item() == pytest.approx(((k.sum() - 3) / 3 - 2 * k.mean()).item(), abs=1e-5)
+    assert report["mmd"].item() == pytest.approx(0, abs=1e-5)
+    _, report = Mmd()(terms(sharp, DiagonalGaussian(MEAN + 9, sharp.log_variance), MEAN[None]))
+    assert report["mmd"].item() > 0.01
+
+
+@pytest.mark.parametrize("kernel", ["imq", "rbf"])
+def test_mmd_tells_confused_labels(kernel: Any) -> None:
+    """Two classes whose encodings lie where the prior has the other class: over all pairs nothing is missing."""
+    places, y = torch.tensor([[3.0, 0.0], [0.0, -1.0]]), torch.arange(400) % 2
+    a, b = places[y] + 0.1 * torch.randn(400, 2), places[1 - y] + 0.1 * torch.randn(400, 2)
+    assert squared_mmd(a, b, kernel).abs() < 0.01
+    assert squared_mmd(a, b, kernel, y) > 1
+    assert squared_mmd(a, b.roll(1, 0), kernel, y).abs() < 0.01
+
+
+@pytest.mark.parametrize("kernel", ["imq", "rbf"])
+def test_mmd_with_labels_by_hand(kernel: Any) -> None:
+    y = torch.tensor([0, 0, 1, 1, 1])
+    places = torch.tensor([[3.0, 0.0], [0.0, -1.0]])
+    a, b = places[y] + 0.1 * torch.randn(5, 2), places[1 - y] + 0.1 * torch.randn(5, 2)
+    k = {(p, q): similarity(x, z, kernel) for p, x in (("a", a), ("b", b)) for q, z in (("a", a), ("b", b))}
+    pairs = [(0, 1), (1, 0), *((i, j) for i in (2, 3, 4) for j in (2, 3, 4) if i != j)]
+    by_hand = sum(k["a", "a"][p] + k["b", "b"][p] - k["a", "b"][p] - k["a", "b"][p[::-1]] for p in pairs) / len(pairs)
+    torch.testing.assert_close(squared_mmd(a, b, kernel, y), by_hand)
+    q = DiagonalGaussian(a, torch.full((5, 2), -30.0))
+    given = Terms(torch.zeros(1, 5), (Group(a[None], q, DiagonalGaussian(b, q.log_variance)),), y)
+    assert Mmd(kernel=kernel)(given)[1]["mmd"].item() == pytest.approx(by_hand.item(), abs=1e-4)
 
 
 def test_mmd_moves_encodings_towards_the_prior_and_survives_equal_ones() -> None:

@@ -8,6 +8,11 @@ def lines(found: dict[str, Any]) -> list[str]:
     side = "" if found["side"] == "all" else f", {found['side']} side"
     error = found["nll_standard_error"]
     bits, effective = found["bits_per_dimension"], found["effective_sample_size"]
+    no_bits = {
+        "density": "a density of pixels that run from 0 to 1, not a probability of levels",
+        "cross-entropy": "a cross-entropy of gray pixels, not their likelihood: --likelihood.kind gaussian has one",
+        "probability": "a probability of black and white pixels, not of 256 levels",
+    }
     normalised = "" if bits is None else f" = {bits:.4f} bits/dim"
     per_latent = found["kl_per_latent"]
     rows = {
@@ -18,6 +23,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"{effective['smallest']:.1f} of {found['samples']:,}",
         "active latents": f"{found['active_units']} of {found['latents']}",
     }
+    if bits is None:
+        rows["no bits/dim"] = no_bits[found["measure"]]
     if per_latent:
         largest = sorted(per_latent, reverse=True)
         shown = " ".join(f"{value:.2f}" for value in largest[:10])

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from vaekit.parts.mixture_pixels import PixelMixture
+from vaekit.errors import UserError
+from vaekit.parts.mixture_pixels import STEPS, PixelMixture
 from vaekit.parts.noise import LAPLACE, NORMAL, Noise, bounded
 from vaekit.parts.pixels import (
     Level,
@@ -38,6 +39,8 @@ class Bernoulli(nn.Module):
     """
 
     support = constraints.unit_interval
+    offers = frozenset({"any_weights"})
+    measure = "probability"
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -73,6 +76,8 @@ class ContinuousBernoulli(nn.Module):
     """The Bernoulli's curve as a density on [0, 1] (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845), from logits."""
 
     support = constraints.unit_interval
+    offers = frozenset({"any_weights"})
+    measure = "density"
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -95,11 +100,12 @@ class Noisy(nn.Module):
     the likelihood, which for a density is the root of the mean squared error, or for the Laplace the mean absolute
     error (Rybkin et al. 2021, arXiv:2006.13202, here over a running window of training instead of one batch). Over 256
     levels, where rounding and clipping hide a part of each error, its expectation takes its place, which is the EM step
-    for sigma (Dempster et al. 1977). It moves while the module trains on images `x` and is frozen otherwise.
+    for sigma (Dempster et al. 1977). It moves while the module trains on images `x` and is frozen otherwise. All
+    samples of z count alike in it, which is right for an ELBO and wrong for importance weights.
     """
 
     MEMORY = 0.99
-    offers: frozenset[str] = frozenset({"normalised"})
+    offers: frozenset[str] = frozenset({"normalised", "any_weights"})
     noise: ClassVar[Noise]
     log_sigma: Tensor
     mean_power: Tensor
@@ -116,8 +122,11 @@ class Noisy(nn.Module):
         self.outputs = 2 * channels if sigma == "pixel" else channels
         self.sigma, self.discrete = sigma, levels == "256"
         self.support: constraints.Constraint = Level() if self.discrete else constraints.real
+        self.measure = "probability" if self.discrete else "density"
         if not self.discrete:
-            self.offers = frozenset()
+            self.offers -= {"normalised"}
+        if sigma == "optimal":
+            self.offers -= {"any_weights"}
         start = torch.tensor(math.log(scale))
         if sigma == "learned":
             self.log_sigma = nn.Parameter(start)
@@ -176,11 +185,17 @@ class LogisticMixture(nn.Module):
 
     SCALE = 0.1
     support = Level()
-    offers = frozenset({"normalised"})
+    offers = frozenset({"normalised", "any_weights"})
+    measure = "probability"
     offsets: Tensor
 
     def __init__(self, channels: int, components: int = 5) -> None:
         super().__init__()
+        if channels > len(STEPS):
+            raise UserError(
+                f"The likelihood 'logistic_mixture' knows up to {len(STEPS)} channels, not {channels}: "
+                "take --likelihood.kind gaussian."
+            )
         self.channels, self.components = channels, components
         pairs = channels * (channels - 1) // 2
         self.sizes = [components * n for n in (1, channels, channels, pairs)]

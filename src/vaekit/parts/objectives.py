@@ -107,6 +107,8 @@ class Elbo:
 
 # --- Importance-weighted: w = p(x|z) p(z) / q(z|x) -------------------------------------------------------------------
 
+WEIGHED = {"likelihood": frozenset({"any_weights"})}
+
 
 @part("objective", "iwae")
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Iwae:
 
     @property
     def needs(self) -> Mapping[str, frozenset[str]]:
-        return densities()
+        return densities() | WEIGHED
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         log_w = terms.log_px + sum(group.log_p - group.log_q for group in terms.groups)
@@ -155,7 +157,7 @@ class Dreg:
 
     @property
     def needs(self) -> Mapping[str, frozenset[str]]:
-        return densities({"stopped_density", "single_group"})
+        return densities({"stopped_density", "single_group"}) | WEIGHED
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups

@@ -20,7 +20,7 @@ def flat(
     """One latent group: x -> q(z | x, y) -> z -> log p(x | z, y). `score` maps z [S, B, D] to log p(x | z) [S, B]."""
     q = encode(x, y)
     z, log_q = draw(q, samples)
-    return Terms(log_px=score(z), groups=(Group(z, q, prior(encode, y), log_q),))
+    return Terms(log_px=score(z), groups=(Group(z, q, prior(encode, y), log_q),), y=y)
 
 
 def draw(q: Distribution, samples: int) -> tuple[Float[Tensor, "S B *D"], Float[Tensor, "S B"] | None]:

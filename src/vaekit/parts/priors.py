@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaekit.errors import UserError
 from vaekit.parts import flows
 from vaekit.parts.distributions import DiagonalGaussian, Flow, Mixture, StandardNormal
 from vaekit.parts.noise import bounded
@@ -111,14 +110,10 @@ class ClassPrior(nn.Module):
     """p(z | y): a Gaussian of its own for every class."""
 
     offers = DENSITY | {"factorised", "reparameterised"}
+    needs_labels = True
 
     def __init__(self, latents: Shape, classes: int) -> None:
         super().__init__()
-        if not classes:
-            raise UserError(
-                "The prior 'class' has a Gaussian per class and needs a conditional model: add --conditional, "
-                "or choose --prior.kind mixture."
-            )
         self.loc = nn.Embedding(classes, math.prod(latents))
         self.log_variance = nn.Embedding(classes, math.prod(latents))
         nn.init.zeros_(self.log_variance.weight)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from vaekit.parts.objectives import densities, divergence, reconstruction, total
-from vaekit.parts.types import Terms, part
+from vaekit.parts.types import Labels, Terms, part
 
 # --- Maximum mean discrepancy ----------------------------------------------------------------------------------------
 
@@ -42,7 +42,7 @@ class Mmd:
         (group,) = terms.groups
         encoded = group.z[0]
         drawn = group.p.rsample(() if group.p.batch_shape else encoded.shape[:1])
-        discrepancy = squared_mmd(encoded, drawn, self.kernel)
+        discrepancy = squared_mmd(encoded, drawn, self.kernel, terms.y)
         missed = reconstruction(terms)
         loss = missed + self.weight * discrepancy
         report = {"reconstruction": missed, "mmd": discrepancy}
@@ -53,23 +53,26 @@ class Mmd:
 
 
 def squared_mmd(
-    a: Float[Tensor, "B D"], b: Float[Tensor, "B D"], kernel: Literal["imq", "rbf"] = "imq"
+    a: Float[Tensor, "B D"],
+    b: Float[Tensor, "B D"],
+    kernel: Literal["imq", "rbf"] = "imq",
+    y: Labels | None = None,
 ) -> Float[Tensor, ""]:
-    """MMD^2 between two samples (Gretton et al. 2012, equation 3): E k(a, a') + E k(b, b') - 2 E k(a, b).
+    """MMD^2 between two samples (Gretton et al. 2012, equation 4): the mean over pairs i != j of
+    k(a_i, a_j) + k(b_i, b_j) - k(a_i, b_j) - k(a_j, b_i).
+
+    With labels, which a and b share, over the pairs of one label: every q(z | y) is held against its own p(z | y). Over
+    all pairs their mixtures could be equal with the labels confused.
 
     Without bias: no point is paired with itself, so that equal distributions give 0 on average whatever the batch, and
-    a value may fall a little below 0. (With such pairs it would be too large by about 2 (1 - E k) / B; its gradient
-    would differ by a factor (B - 1) / B alone.) A single image tells nothing of a distribution and costs nothing.
+    a value may fall a little below 0. A batch without a pair tells nothing of a distribution and costs nothing.
     """
-    count = len(a)
-    if count < 2:
-        return a.new_zeros(())
-
-    def between_others(points: Tensor) -> Tensor:
-        values = similarity(points, points, kernel)
-        return (values.sum() - values.diagonal().sum()) / (count * (count - 1))
-
-    return between_others(a) + between_others(b) - 2 * similarity(a, b, kernel).mean()
+    pairs = ~torch.eye(len(a), dtype=torch.bool, device=a.device)
+    if y is not None:
+        pairs = pairs & (y[:, None] == y)
+    across = similarity(a, b, kernel)
+    each = similarity(a, a, kernel) + similarity(b, b, kernel) - across - across.T
+    return (each * pairs).sum() / pairs.sum().clamp(min=1)
 
 
 IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -185,7 +188,7 @@ class Dip:
 
     @property
     def needs(self) -> Mapping[str, frozenset[str]]:
-        return densities({"moments", "single_group"})
+        return densities({"moments", "single_group"}, {"standard"})  # a covariance of I is that of this prior
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups

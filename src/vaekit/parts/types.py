@@ -65,6 +65,8 @@ class Terms:
 
     log_px: Float[Tensor, "S B"]
     groups: tuple[Group, ...]
+    y: Labels | None = None
+    """The labels of a conditional model."""
     aux: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -98,6 +100,7 @@ CAPABILITIES = {
     "reparameterised": "samples that gradients flow through",
     "standard": "to be the standard normal",
     "single_group": "one latent group",
+    "any_weights": "a noise level that is right for samples of unequal weight",
     "normalised": "probabilities that sum to 1 over the 256 levels",
 }
 """What a part may offer and an objective may need, in words."""

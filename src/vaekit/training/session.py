@@ -23,7 +23,7 @@ from vaekit.errors import UserError
 from vaekit.files import atomic_file
 from vaekit.model import VAE, summary
 from vaekit.run import Row, Run, append_metrics, keep_metrics, locked, read_metrics, write_json
-from vaekit.sampling import decode_means, draw_latents, to_uint8
+from vaekit.sampling import decode_means, draw_latents, latent_scale, seeded, to_uint8
 from vaekit.screen import logging_to, progress, say, talking
 from vaekit.settings import Training
 from vaekit.training.background import Writer
@@ -38,6 +38,8 @@ NAMES = ("loss", "reconstruction", "kl")
 """Columns that metrics.csv always has, for both sides; what else an objective reports comes after them."""
 SHARE = 0.03
 """Of the time, at most this much goes into redrawing the graph, and as much into checkpoints."""
+COPY_NOISE = 0.05
+"""Standard deviation of the noise on a pseudo-input that is the copy of another, where pixels run from 0 to 1."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -128,7 +130,8 @@ class _Session:
         say(f"Going on after epoch {self.progress.epoch}, step {self.progress.step:,}")
 
     def _start_prior(self) -> None:
-        """Give a prior that starts from data its training images, the first of the first epoch."""
+        """Give a prior that starts from data its training images, the first of the first epoch. Where it wants more
+        than there are, the rest are copies with a little noise: equal pseudo-inputs would stay equal for good."""
         wanted = getattr(self.model.prior, "images_to_start", 0)
         if not wanted:
             return
@@ -140,6 +143,9 @@ class _Session:
             found.append(x)
             labels += [y] if y is not None and self.model.classes else []
         x = torch.cat(found)[:wanted].contiguous()
+        once = self.batches.steps_per_epoch * self.batches.batch_size
+        with seeded(self.config.training.seed, "pseudo-inputs"):
+            x[once:] = (x[once:] + COPY_NOISE * torch.randn_like(x[once:])).clamp(0, 1)
         for model in (self.model, self.kept):
             model.prior.start(x, torch.cat(labels)[:wanted] if labels else None)  # type: ignore[operator]
 
@@ -165,6 +171,7 @@ class _Session:
         if self._finished():
             early = "stopped early by --patience" if self.progress.epoch < settings.epochs else "--epochs can be raised"
             say(f"Nothing to do: this run is finished after {self.progress.epoch} epochs ({early}).")
+            self._measure_latents()
             return
         limit = math.inf if self.request.max_minutes is None else 60 * self.request.max_minutes
         total = settings.epochs * steps * self.batches.batch_size
@@ -196,6 +203,8 @@ class _Session:
                 raise Failure(_remedy(error, settings, self.run)) from None
             self._save(writer, force=True)
             self._draw_graph(writer, force=True)
+        if not self.stopping:
+            self._measure_latents()
         if self._finished():
             say(f"Best validation loss: {self.best['loss']:.2f} nats per image, in epoch {self.best['epoch']}")
         elif self.stopping:
@@ -236,6 +245,14 @@ class _Session:
             self._draw_pictures(writer)
         self._draw_graph(writer)
         self._save(writer)
+
+    def _measure_latents(self) -> None:
+        """Put the scale of every channel of a latent image, over the training set, into the weights to use."""
+        if len(self.model.latent_shape) == 3:
+            model = copy.deepcopy(self.kept)
+            checkpoint.load_weights(model, self.run.weights)
+            model.latent_scale.copy_(latent_scale(model, self.batches.side("train"), self.config.training.seed))
+            checkpoint.write_weights(self.run.weights, checkpoint.copied(model.state_dict()))
 
     # --- files ---
 
