@@ -102,7 +102,9 @@ def main() -> None:
         "flops": per_step * int(history["step"].max()),
         "parameters": sum(p.numel() for p in model.model.parameters()),
         "seeds": {"training": model.config.training.seed, "evaluation": found["seed"], "test_pixels": 777},
-        "device": record["device"] if record["device"] != "cpu" else f"cpu, {record['threads']} threads",
+        "device": record["device"]
+        if record["device"] != "cpu"
+        else f"cpu, {record['threads']} thread{'s' * (record['threads'] > 1)}",
         "cores": os.cpu_count(),
         "versions": record["versions"] | {"system": platform.system()},
         "preset": row["preset"],
