@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 STARTS: dict[str, Callable[[Tensor], Tensor]] = {
     "gated": nn.init.kaiming_normal_,  # gates halve a signal that torch's own start shrinks: 2 nats after 1,500 steps
-    "tanh": nn.init.xavier_uniform_,  # Glorot & Bengio 2010, as Burda et al. 2016 start: 0.4 nats after 12,000 steps
+    "tanh": nn.init.xavier_uniform_,  # Glorot & Bengio 2010, as Burda et al. 2016 start
 }
 """First weights of the layers before a nonlinearity, where torch's own start shrinks the signal from layer to layer."""
 
