@@ -1,5 +1,8 @@
 """Learning rate, moving average and validation, against numbers worked out by hand."""
 
+import resource
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from command import rings
 from vaekit.build import build
 from vaekit.data.batches import Batches
 from vaekit.data.pack import open_pack
+from vaekit.devices import memory_kept
 from vaekit.resolve import resolve
 from vaekit.training.loop import evaluate
 from vaekit.training.optimizers import learning_rate, moving_average
@@ -62,3 +66,18 @@ def test_pictures_are_drawn_every_epoch_at_first_and_more_rarely_later() -> None
     assert due[:24] == [*range(1, 21), 22, 24, 26, 28]
     assert [epoch for epoch in due if epoch >= 100][:3] == [100, 110, 120]
     assert len(due) == 80
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_memory_of_freed_tensors_is_kept_while_training_and_given_back_afterwards() -> None:
+    def pages_cleared() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            tensors = [torch.ones(6_000_000) for _ in range(4)]  # 24 MB each, together more than is kept by default
+            del tensors
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with memory_kept():
+        pages_cleared()
+        inside = pages_cleared()
+    assert 10 * inside < pages_cleared()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vaekit import checkpoint, pictures
+from vaekit import checkpoint, devices, pictures
 from vaekit.checkpoint import Snapshot
 from vaekit.data.batches import Batches
 from vaekit.errors import UserError
@@ -67,6 +67,7 @@ def run_training(request: Request) -> Run:
         require_free(todo)
         stack.enter_context(logging_to(run.log))
         stack.enter_context(_threads(todo.threads))
+        stack.enter_context(devices.memory_kept())
         for line in todo.lines:
             say(line)
         session = _Session(todo, request)
