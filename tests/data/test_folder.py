@@ -136,6 +136,9 @@ def test_fewer_than_two_images(photos: Make) -> None:
         open_pack(root, Data())
     with pytest.raises(UserError, match="holds no images"):
         open_pack(photos("x/.no.png", folder="none"), Data())
+    np.save(root.parent / "none" / "images.npy", np.zeros((2, 8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"no image files, but images\.npy: give .*none/images\.npy itself"):
+        open_pack(root.parent / "none", Data())
     with pytest.raises(UserError, match="There is no"):
         open_pack(root / "nowhere", Data())
     with pytest.raises(UserError, match="Hugging Face"):

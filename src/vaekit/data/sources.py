@@ -131,6 +131,8 @@ def scan(folder: Path) -> Folder:
                 else:
                     files[relative] = found
     if not files:
+        for array in sorted(path for path in root.iterdir() if path.suffix.lower() in (".npz", ".npy")):
+            raise UserError(f"{folder} holds no image files, but {array.name}: give {folder / array.name} itself.")
         also = f" ({len(skipped)} skipped: {skipped[0][0]} {skipped[0][1]})" if skipped else ""
         raise UserError(f"{folder} holds no images{also}: put JPEG, PNG, WebP, BMP, TIFF or GIF files there.")
     paths = sorted(files)
