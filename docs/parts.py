@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import vaekit.build  # noqa: F401  registers the parts
-from vaekit.build import ROOMS
-from vaekit.config import parts_of
+from vaekit.config import ROOMS, parts_of
 from vaekit.parts.types import offers, registered
 from vaekit.presets import PRESETS
 from vaekit.resolve import parts, resolve
@@ -25,7 +24,7 @@ part](adding-a-part.md) the way to more. This page is written by `python docs/pa
 
 def rooms() -> list[str]:
     lines = []
-    for room in (*ROOMS, "objective"):
+    for room in ROOMS:
         if room == "decoder":  # shares its settings with the encoder
             continue
         lines += ["", f"## {'Encoder and decoder' if room == 'encoder' else room.capitalize()}", ""]

@@ -7,7 +7,7 @@ import pytest
 from vaekit.config import Config, Conv, Mlp
 from vaekit.errors import UserError
 from vaekit.presets import PRESETS
-from vaekit.resolve import differences, resolve, revise
+from vaekit.resolve import differences, resolve, revise, stored
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,9 @@ from vaekit.resolve import differences, resolve, revise
         ({"epochs": "many"}, "--epochs many is not possible: it should be a valid integer"),
         ({"learning-rate": -1}, "--learning-rate -1 is not possible: it should be greater than 0."),
         ({"encoder": {"kind": "mpl"}}, "There is no encoder of kind 'mpl' (did you mean 'mlp'?); --encoder.kind takes"),
+        ({"posterior": "full-gausian"}, "There is no posterior of kind 'full-gausian' (did you mean 'full_gaussian'?)"),
+        ({"latents": {"c": 4}}, "--latents {'c': 4} is not possible: it should be a"),
+        ({"objective": {"beta": {"from": 0}}}, "--objective.beta {'from': 0} is not possible: it should be a valid"),
         (
             {"encoder": {"chanels": 3}},
             "There is no setting 'encoder.chanels' of encoder 'conv' (did you mean 'encoder.channels'?).",
@@ -33,6 +36,7 @@ from vaekit.resolve import differences, resolve, revise
         ({"size": "64x0"}, "--size 64x0 is not possible"),
         ({"validation": "1.5"}, "--validation 1.5 is not possible: it should be a share between 0 and 1"),
         ({"device": "gpu"}, "--device gpu is not possible: it should be auto, cpu, cuda, cuda:1 or mps."),
+        ({"device": "cuda:"}, "--device cuda: is not possible: it should be auto, cpu, cuda, cuda:1 or mps."),
         (
             {"objective": {"free_bits": 1, "capacity": 2}},
             "The objective 'elbo' with these settings is not possible: free",
@@ -50,6 +54,12 @@ def test_what_cannot_be_is_said_in_one_sentence(written: dict[str, Any], sentenc
         resolve(written)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_stored_part_without_its_kind_is_named() -> None:
+    config = Config().model_dump() | {"likelihood": {}}
+    with pytest.raises(UserError, match=r"The likelihood has no kind; --likelihood\.kind takes bernoulli or binarized"):
+        stored({"config": config})
 
 
 def test_an_unknown_preset_names_the_nearest() -> None:

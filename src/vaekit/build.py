@@ -16,15 +16,12 @@ import vaekit.parts.objectives
 import vaekit.parts.posteriors
 import vaekit.parts.priors
 import vaekit.parts.regularised  # noqa: F401  importing the rooms registers their parts
-from vaekit.config import Config, parts_of
+from vaekit.config import ROOMS, Config, parts_of
 from vaekit.errors import UserError
 from vaekit.model import VAE
 from vaekit.parts.types import CAPABILITIES, Objective, offers, registered
 from vaekit.seeds import key
 from vaekit.settings import Settings
-
-ROOMS = ("encoder", "decoder", "posterior", "prior", "likelihood")
-"""Where the modules of a model are; with the objective, all that a configuration chooses."""
 
 
 def build(
@@ -48,6 +45,9 @@ def build(
         raise UserError(
             "--conditional needs classes, but these images have none: put each class in a folder of its own."
         )
+    for room in networks:
+        if (kind := getattr(config, room).kind) != "own":
+            raise UserError(f"This model's {room} is {kind!r}, not a module of yours: leave {room}= out.")
     given = classes if config.conditional else 0
     latents = config.latent_shape
     objective = cast(Objective, _make("objective", config.objective, images=images))
@@ -99,6 +99,8 @@ def _require_fit(config: Config, classes: int) -> None:
     # Where other rooms are at fault as well: what mends this fault
     able = able or [k for k, still in left.items() if still and (still.who, still.room) != (fault.who, fault.room)]
     changed = part.model_dump(exclude_defaults=True, exclude={"kind"})
+    alone = {name for name in changed if _fault(_with_default(config, fault.room, name)) != fault}
+    changed = {name: value for name, value in changed.items() if name in alone or not alone}
     flags = " ".join(f"--{fault.room}.{name} {value}" for name, value in changed.items())
     names = " or ".join(f"{kind} without {flags}" if kind == part.kind else kind for kind in able)
     if not fault.missing:
@@ -112,10 +114,15 @@ def _require_fit(config: Config, classes: int) -> None:
     )
 
 
+def _with_default(config: Config, room: str, setting: str) -> Config:
+    part = getattr(config, room)
+    return config.model_copy(update={room: part.model_copy(update={setting: getattr(type(part)(), setting)})})
+
+
 def _fault(config: Config) -> _Fault | None:
     """The first need of the objective or of a part that another part does not meet."""
     objective = _make("objective", config.objective)
-    parts = {room: registered(room)[getattr(config, room).kind] for room in ROOMS}
+    parts = {room: registered(room)[getattr(config, room).kind] for room in ROOMS if room != "objective"}
     has = {room: offers(part) for room, part in parts.items()}
     has["likelihood"] = offers(_make("likelihood", config.likelihood, channels=1))  # its settings count
     needs = {f"objective {config.objective.kind!r}": objective.needs}

@@ -49,7 +49,7 @@ class Conv(Settings):
 
     kind: Literal["conv"] = "conv"
     channels: int = Field(32, ge=1, le=4096)
-    """Channels after the first convolution, doubled by every further one up to 8 times."""
+    """Channels after the first convolution, doubled by every further one until there are 8 times as many."""
     hidden: Widths = (256,)
     """Widths of the dense layers between the convolutions and the latent space, in units; 'none' for no such layer. A
     latent image has none."""
@@ -62,7 +62,7 @@ class Resnet(Settings):
 
     kind: Literal["resnet"] = "resnet"
     channels: int = Field(32, ge=8, le=4096, multiple_of=8)
-    """Channels at full resolution, doubled at every halving up to 8 times; a multiple of 8."""
+    """Channels at full resolution, doubled at every halving until there are 8 times as many; a multiple of 8."""
     blocks: int = Field(1, ge=1, le=16)
     """Residual blocks at every resolution."""
     attention: bool = True
@@ -399,3 +399,7 @@ def parts_of(name: str) -> dict[str, type[Settings]]:
     annotation = Config.model_fields[name].annotation if name in Config.model_fields else None
     members = [m for m in get_args(annotation) or (annotation,) if isinstance(m, type) and issubclass(m, Settings)]
     return {m.model_fields["kind"].default: m for m in members if "kind" in m.model_fields}
+
+
+ROOMS = tuple(name for name in Config.model_fields if parts_of(name))
+"""Where the parts are: encoder, decoder, posterior, prior, likelihood, objective."""

@@ -11,10 +11,9 @@ from cyclopts import Group, Parameter
 from pydantic import BaseModel, Field, WrapValidator, create_model
 from pydantic.fields import FieldInfo
 
-from vaekit.config import Config, parts_of
+from vaekit.config import ROOMS, Config, parts_of
 from vaekit.settings import Data, Settings, Training
 
-ROOMS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective")
 GROUPS: dict[str, type[Settings]] = {"training": Training, "data": Data}
 PANELS = {name: Group(name.capitalize(), sort_key=i) for i, name in enumerate((*GROUPS, "model", *ROOMS), 1)}
 DEFAULTS = Config()

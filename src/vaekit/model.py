@@ -10,7 +10,7 @@ from torch.distributions import Distribution, constraints
 
 from vaekit.errors import UserError
 from vaekit.parts.paths import flat
-from vaekit.parts.types import Labels, Terms, offers
+from vaekit.parts.types import Labels, Terms
 
 
 @runtime_checkable
@@ -87,16 +87,17 @@ class VAE(nn.Module):
         return flat(self.encode, self.prior, score, x, y, samples)
 
     def reconstruct(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B C H W"]:
-        """The mean of p(x | z) at the mean of q(z | x)."""
+        """The mean of p(x | z) at the mean of q(z | x), or at the centre of a flow."""
         return self.decode(self.encode(self.observe(x), y).mean, y).mean
 
     def require_support(self, x: Float[Tensor, "B C H W"]) -> None:
         """Refuse images that the likelihood gives no probability (for the Bernoulli: anything outside [0, 1])."""
         support = cast(constraints.Constraint, self.likelihood.support)
         if not bool(support.check(x).all()):
+            wanted = "a level k / 255" if support.is_discrete else "from 0 to 1"
             raise UserError(
                 f"Pixels from {x.min():.3g} to {x.max():.3g} are outside the support of the likelihood, "
-                f"{type(self.likelihood).__name__}: give images as uint8, or as numbers from 0 to 1."
+                f"{type(self.likelihood).__name__}: give images as uint8, or as numbers each {wanted}."
             )
 
     def _network(self, network: nn.Module, h: Tensor, y: Tensor | None) -> Tensor:
@@ -108,19 +109,16 @@ class VAE(nn.Module):
 
 def summary(model: VAE) -> str:
     """A table of the layers with weights: name, type, output shape for one image, parameters."""
-    rows: dict[str, tuple[str, str, str, int]] = {}
+    leaves = {name: module for name, module in model.named_modules() if [*module.parameters(recurse=False)] and name}
+    outputs: dict[str, str] = {}
 
     def note(name: str) -> "torch.utils.hooks.RemovableHandle":
-        module = model.get_submodule(name)
-
         def hook(_: nn.Module, __: object, output: object) -> None:
-            shape = "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else ""
-            count = sum(p.numel() for p in module.parameters(recurse=False))
-            rows.setdefault(name, (name, type(module).__name__, shape, count))
+            outputs.setdefault(name, "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else "")
 
-        return module.register_forward_hook(hook)
+        handle: torch.utils.hooks.RemovableHandle = leaves[name].register_forward_hook(hook)
+        return handle
 
-    leaves = [name for name, module in model.named_modules() if name and list(module.parameters(recurse=False))]
     handles = [note(name) for name in leaves]
     device = next(model.parameters()).device
     training = model.training
@@ -129,17 +127,18 @@ def summary(model: VAE) -> str:
         with torch.no_grad(), torch.random.fork_rng():
             label = torch.zeros(1, dtype=torch.long, device=device) if model.classes else None
             terms = model.terms(torch.zeros(1, *model.shape, device=device), label)
-            if "density_anywhere" in offers(model.prior):
-                terms.groups[0].log_p  # noqa: B018  a flow's layers run only when its density is asked for
+            terms.groups[0].log_p  # noqa: B018  a flow's layers run only when its density is asked for
     finally:
         model.train(training)
         for handle in handles:
             handle.remove()
+    outputs |= {name: "" for name in leaves if name not in outputs}  # lists of parameters are not called
+    counts = {name: sum(p.numel() for p in leaves[name].parameters(recurse=False)) for name in outputs}
+    types = {name: type(leaves[name]).__name__ for name in outputs}
     total = sum(p.numel() for p in model.parameters())
-    width = max(len(row[0]) for row in rows.values())
-    kind = max(len(row[1]) for row in rows.values())
+    width, kind = max(map(len, outputs)), max(map(len, types.values()))
     lines = [
-        f"  {name:<{width}}  {cls:<{kind}}  {shape:>12}  {count:>11,}" for name, cls, shape, count in rows.values()
+        f"  {name:<{width}}  {types[name]:<{kind}}  {shape:>12}  {counts[name]:>11,}" for name, shape in outputs.items()
     ]
     title = f"  {'layer':<{width}}  {'type':<{kind}}  {'output':>12}  {'parameters':>11}"
     return "\n".join([title, *lines, f"  {'total':<{width}}  {'':<{kind}}  {'':>12}  {total:>11,}"])

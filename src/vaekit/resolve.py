@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from vaekit.config import FLAT, Config, parts_of
+from vaekit.config import FLAT, ROOMS, Config, parts_of
 from vaekit.errors import UserError
 from vaekit.presets import PRESETS
 from vaekit.settings import Data, Training
@@ -80,7 +80,7 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 def parts(config: Config) -> str:
     """The parts of a configuration in a line, with what their settings have beside the defaults."""
     words = []
-    for room in ("encoder", "decoder", "posterior", "prior", "likelihood", "objective"):
+    for room in ROOMS:
         part = getattr(config, room)
         if room == "decoder" and part == config.encoder:
             continue
@@ -119,12 +119,12 @@ def sentence(error: ValidationError) -> str:
         remedy = f"; it belongs to --{path[0]}.kind {' or '.join(able)}" if able else _nearest(path[-1], names, flag)
         return f"There is no setting {flag!r}{of}{remedy}."
     if fault["type"].startswith("union_tag"):
-        kinds = [word.strip(" '") for word in fault["ctx"].get("expected_tags", "").split(",")]
-        tag = fault["ctx"].get("tag", "")
-        takes = " or ".join(kinds)
-        return f"There is no {path[-1]} of kind {tag!r}{_nearest(tag, kinds)}; --{path[-1]}.kind takes {takes}."
+        room, tag = path[-1], fault["ctx"].get("tag")
+        kinds = parts_of(room)
+        said = f"There is no {room} of kind {tag!r}{_nearest(tag, kinds)}" if tag else f"The {room} has no kind"
+        return f"{said}; --{room}.kind takes {' or '.join(kinds)}."
     said = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    if isinstance(value, Mapping):  # settings that do not go with each other
+    if kind and len(path) == 2 and fault["type"] == "value_error":  # settings that do not go with each other
         return f"The {path[0]} {kind!r} with these settings is not possible: {said}."
     near = ""
     if fault["type"] == "literal_error":
@@ -145,8 +145,7 @@ def _locate(path: list[str]) -> tuple[type[BaseModel], str, str | None]:
     kinds = parts_of(room)
     if not kinds or not rest:
         return Config, room.replace("_", "-"), None
-    kind = rest[0] if rest[0] in kinds and len(kinds) > 1 else next(iter(kinds))
-    return kinds[kind], f"{room}.{rest[-1]}".replace("_", "-"), kind
+    return kinds[rest[0]], f"{room}.{rest[-1]}".replace("_", "-"), rest[0]
 
 
 def _nearest(word: str, names: Iterable[str], flag: str | None = None) -> str:
@@ -154,5 +153,5 @@ def _nearest(word: str, names: Iterable[str], flag: str | None = None) -> str:
     close = difflib.get_close_matches(word.replace("-", "_"), list(names), n=1, cutoff=0.5)
     if not close:
         return ""
-    full = ".".join([*(flag or "").split(".")[:-1], close[0]])
-    return f" (did you mean {full.replace('_', '-')!r}?)"
+    full = close[0] if flag is None else ".".join([*flag.split(".")[:-1], close[0]]).replace("_", "-")
+    return f" (did you mean {full!r}?)"

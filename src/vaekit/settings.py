@@ -1,5 +1,6 @@
 """What every settings class has in common, and the settings of data and training. Free of torch, as `config.py` is."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -116,7 +117,6 @@ class Training(Settings):
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:
-        kind, _, index = value.partition(":")
-        if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", value):
             raise ValueError("should be auto, cpu, cuda, cuda:1 or mps")
         return value

@@ -13,7 +13,7 @@ from torch.distributions import Distribution, MultivariateNormal
 from vaekit.build import build
 from vaekit.config import parts_of
 from vaekit.model import VAE
-from vaekit.parts.distributions import DiagonalGaussian, Flow, Mixture, tempered
+from vaekit.parts.distributions import DiagonalGaussian, Flow, FullGaussian, Mixture, tempered
 from vaekit.parts.paths import draw
 from vaekit.parts.types import Group, offers, registered
 from vaekit.resolve import resolve
@@ -222,6 +222,19 @@ def test_a_full_covariance_knows_the_density_of_its_draws_however_narrow(latents
         expected = MultivariateNormal(loc, scale_tril=tril).log_prob(z)
         torch.testing.assert_close(log_q.double(), expected, atol=0.01, rtol=1e-4)
     assert (q.covariance_matrix.diagonal(dim1=-2, dim2=-1).sqrt() < math.exp(7.5) * 1.01).all()
+
+
+def test_a_mixture_of_anything_takes_more_points_than_fit_at_once() -> None:
+    count, latents = 64, 16
+    tril = 0.2 * torch.randn(count, latents, latents).tril(-1) + torch.eye(latents)
+    mixture = Mixture(torch.randn(count), FullGaussian(torch.randn(count, latents), tril))
+    z = torch.randn(3, 1000, latents)
+    assert z[..., 0].numel() * count * latents > 2 * Mixture.AT_ONCE
+    expected = torch.cat([mixture.log_prob(one[None]) for one in z[1, 340:350]])
+    torch.testing.assert_close(mixture.log_prob(z)[1, 340:350], expected)
+    matrices = zip(mixture.logits.exp(), mixture.components.loc, tril, strict=True)
+    by_hand = sum(share * MultivariateNormal(m, scale_tril=t).log_prob(z[2, 7]).exp() for share, m, t in matrices)
+    torch.testing.assert_close(mixture.log_prob(z)[2, 7], by_hand.log())
 
 
 def test_narrow_components_of_a_mixture_lose_nothing_in_32_bits() -> None:

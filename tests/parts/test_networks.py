@@ -288,8 +288,8 @@ def test_labels_and_own_modules_have_to_go_together(room: str) -> None:
 def test_a_run_without_its_own_module_asks_for_it(room: str) -> None:
     with pytest.raises(
         UserError,
-        match=rf"^This model's {room} is your own module 'Mine', which is not stored with the run: give it, "
-        rf"vaekit.load\(run, {room}=module\).$",
+        match=rf"^This model's {room} is your own module 'Mine', which is not stored with the run: give it from "
+        rf"Python, vaekit.load\(run, {room}=module\), or to go on training vaekit.train\(.*{room}=module\).$",
     ):
         own(room, None, name="Mine")
     with pytest.raises(UserError, match=rf"^The {room} 'own' .* vaekit.train\(images, {room}=module\).$"):

@@ -15,7 +15,7 @@ from vaekit.build import build
 from vaekit.checkpoint import load_weights, write_weights
 from vaekit.config import Config, parts_of
 from vaekit.errors import UserError
-from vaekit.model import VAE
+from vaekit.model import VAE, summary
 from vaekit.parts.types import Objective, registered
 from vaekit.resolve import resolve
 
@@ -70,7 +70,8 @@ class Pixels(nn.Module):
 def made(config: Config, shape: tuple[int, int, int], classes: int = 0) -> tuple[VAE, Objective]:
     """`build`, with modules of one's own where the configuration wants them."""
     own = {"encoder": Pixels(math.prod(shape), (8,)), "decoder": Pixels(3, shape)}
-    return build(config, shape, classes, images=16, networks=own)
+    wanted = {room: module for room, module in own.items() if getattr(config, room).kind == "own"}
+    return build(config, shape, classes, images=16, networks=wanted)
 
 
 def images(shape: tuple[int, int, int], count: int = 6) -> torch.Tensor:
@@ -194,6 +195,19 @@ def test_a_noise_level_of_the_plain_mean_is_refused_to_weighted_samples(kind: st
         made(small(likelihood=optimal, objective=objective), (1, 6, 6))
 
 
+def test_a_refusal_names_the_settings_at_fault_and_no_others() -> None:
+    likelihood = {"kind": "gaussian", "sigma": "optimal", "scale": 0.3}
+    with pytest.raises(UserError) as refusal:
+        made(small(likelihood=likelihood, objective="iwae"), (1, 6, 6))
+    assert "gaussian without --likelihood.sigma optimal" in str(refusal.value)
+    assert "scale" not in str(refusal.value)
+
+
+def test_a_module_is_not_dropped_silently() -> None:
+    with pytest.raises(UserError, match=r"This model's encoder is 'mlp', not a module of yours: leave encoder= out"):
+        build(small(encoder="mlp"), (1, 6, 6), networks={"encoder": torch.nn.Flatten()})
+
+
 def test_a_covariance_that_no_memory_holds_is_refused() -> None:
     with pytest.raises(UserError, match=r"'full_gaussian' of 4,096 latents .* --posterior.kind gaussian"):
         made(small(posterior="full_gaussian", latents="4x32x32", encoder={"kind": "conv", "channels": 8}), (1, 32, 32))
@@ -250,6 +264,18 @@ def test_images_outside_the_support_are_refused_in_one_sentence() -> None:
     model.require_support(torch.rand(2, 1, 8, 8))
     with pytest.raises(UserError, match=r"from -1 to 1 .*Bernoulli: give images as uint8"):
         model.require_support(torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 1, 8, 8))
+    levels, _ = build(small(likelihood="gaussian"), (1, 8, 8))
+    levels.require_support(torch.arange(64).reshape(1, 1, 8, 8) / 255)
+    with pytest.raises(UserError, match=r"outside the support .*Gaussian: .* numbers each a level k / 255"):
+        levels.require_support(torch.full((1, 1, 8, 8), 0.3 / 255))
+
+
+@pytest.mark.parametrize("prior", list(registered("prior")))
+def test_the_summary_adds_up(prior: str) -> None:
+    conditional = getattr(registered("prior")[prior], "needs_labels", False)
+    model, _ = made(small(prior=prior, latents=1, conditional=conditional), (1, 6, 6), 2)
+    *counts, total = [int(row.split()[-1].replace(",", "")) for row in summary(model).splitlines()[1:]]
+    assert sum(counts) == total == sum(weight.numel() for weight in model.parameters())
 
 
 def test_a_conditional_model_without_classes_is_refused() -> None:

@@ -110,13 +110,13 @@ def judge(
             weighed.append(weigh(model, x, y, samples))
             q = model.encode(x, y)
             centre = q.mean if "moments" in offers(model.posterior) else q.sample((MEAN_OF,)).mean(0)
-        means.append(centre.double().cpu())
+        means.append(centre.cpu().double())
         per_latent = Group(q.mean[None], q, model.prior(model.encode, y)).kl_per_latent
-        latent_kl += [] if per_latent is None else [per_latent.double().cpu()]
+        latent_kl += [] if per_latent is None else [per_latent.cpu().double()]
         advance(len(x))
-    bounds = {k: torch.cat([one.bounds[k] for one in weighed]).double().cpu() for k in weighed[0].bounds}
+    bounds = {k: torch.cat([one.bounds[k] for one in weighed]).cpu().double() for k in weighed[0].bounds}
     log_px, kl, effective = (
-        torch.cat([getattr(one, name) for one in weighed]).double().cpu() for name in ("log_px", "kl", "effective")
+        torch.cat([getattr(one, name) for one in weighed]).cpu().double() for name in ("log_px", "kl", "effective")
     )
     nll, count = -bounds[samples], len(log_px)
     variances = torch.cat(means).var(0, correction=0)

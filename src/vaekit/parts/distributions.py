@@ -118,6 +118,9 @@ class PointMass(Distribution):
 class Mixture(Distribution):
     """K distributions, the batch of `components`, with probabilities softmax(logits); its own batch shape is empty."""
 
+    AT_ONCE = 1 << 20
+    """Of the numbers [points, K, D] that a density under components other than Gaussians needs, several times over."""
+
     arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.real}
     support = constraints.real_vector
 
@@ -137,11 +140,13 @@ class Mixture(Distribution):
 
     def log_prob(self, value: Float[Tensor, "*S B D"]) -> Float[Tensor, "*S B"]:
         each = self.components
-        of_each = (
-            _pairwise_log_prob(value, each)
-            if isinstance(each, DiagonalGaussian)
-            else each.log_prob(value.unsqueeze(-2).expand(*value.shape[:-1], len(self.logits), -1))
-        )
+        if isinstance(each, DiagonalGaussian):
+            of_each = _pairwise_log_prob(value, each)
+        else:
+            count, latents = len(self.logits), value.shape[-1]
+            points = value.reshape(-1, 1, latents).split(max(1, self.AT_ONCE // (count * latents)))
+            found = [each.log_prob(part.expand(-1, count, -1)) for part in points]
+            of_each = torch.cat(found).reshape(*value.shape[:-1], count)
         return torch.logsumexp(of_each + self.logits, -1)
 
 

@@ -2,7 +2,7 @@
 that the first steps meet no extreme densities."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -26,33 +26,23 @@ def autoregressive(latents: int, context: int, steps: int, hidden: Sequence[int]
 
 def affine(latents: int, context: int, steps: int, hidden: Sequence[int]) -> nn.Module:
     """RealNVP (Dinh et al. 2017, arXiv:1605.08803): scale and shift of every other latent, given the rest."""
-    return _gently(
-        [
-            GeneralCouplingTransform(latents, context, mask=_every_other(latents, step), hidden_features=tuple(hidden))
-            for step in range(steps)
-        ]
-    )
+    return _couplings(latents, context, steps, hidden)
 
 
 def spline(latents: int, context: int, steps: int, hidden: Sequence[int], bins: int = 8) -> nn.Module:
     """Coupling steps of monotonic rational-quadratic splines on [-5, 5], the identity outside."""
+    shapes = [(bins,), (bins,), (bins - 1,)]
+    return _couplings(latents, context, steps, hidden, univariate=MonotonicRQSTransform, shapes=shapes)
+
+
+def _couplings(latents: int, context: int, steps: int, hidden: Sequence[int], **transform: Any) -> nn.Module:
+    masks = [torch.arange(latents) % 2 == step % 2 for step in range(steps)]
     return _gently(
         [
-            GeneralCouplingTransform(
-                latents,
-                context,
-                mask=_every_other(latents, step),
-                univariate=MonotonicRQSTransform,
-                shapes=[(bins,), (bins,), (bins - 1,)],
-                hidden_features=tuple(hidden),
-            )
-            for step in range(steps)
+            GeneralCouplingTransform(latents, context, mask=mask, hidden_features=tuple(hidden), **transform)
+            for mask in masks
         ]
     )
-
-
-def _every_other(latents: int, step: int) -> torch.Tensor:
-    return torch.arange(latents) % 2 == step % 2
 
 
 def _gently(steps: Sequence[nn.Module]) -> nn.Module:

@@ -72,16 +72,10 @@ class Binarized(Bernoulli):
 
 
 @part("likelihood", "continuous_bernoulli")
-class ContinuousBernoulli(nn.Module):
+class ContinuousBernoulli(Bernoulli):
     """The Bernoulli's curve as a density on [0, 1] (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845), from logits."""
 
-    support = constraints.unit_interval
-    offers = frozenset({"any_weights"})
     measure = "density"
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.outputs = channels
 
     def forward(
         self, output: Float[Tensor, "*S B C H W"], x: Float[Tensor, "B C H W"] | None = None
@@ -134,11 +128,11 @@ class Noisy(nn.Module):
             self.register_buffer("log_sigma", start)
         if sigma == "optimal":
             self.register_buffer("mean_power", torch.zeros(()))
-            self.register_buffer("weight", torch.zeros(()))
+            self.register_buffer("weight", torch.zeros(()))  # of what the running mean has seen: it starts from 0
 
     def forward(
         self, output: Float[Tensor, "*S B outputs H W"], x: Float[Tensor, "B C H W"] | None = None
-    ) -> RoundedNoise | PixelNoise:
+    ) -> PixelNoise:
         further: Tensor | None = None
         if self.sigma == "pixel":
             output, further = output.chunk(2, dim=-3)
@@ -147,7 +141,7 @@ class Noisy(nn.Module):
             self._follow(self._around(loc.detach()).expected_power(x).mean())
         return self._around(loc, further)
 
-    def _around(self, loc: Tensor, further: Tensor | None = None) -> RoundedNoise | PixelNoise:
+    def _around(self, loc: Tensor, further: Tensor | None = None) -> PixelNoise:
         log_sigma = _bounded_log_sigma(self.log_sigma if further is None else self.log_sigma + further)
         return (RoundedNoise if self.discrete else PixelNoise)(loc, log_sigma, self.noise)
 

@@ -26,7 +26,8 @@ class Noise:
     log_density: Callable[[Tensor], Tensor]
     """log f(u)."""
     log_between: Callable[[Tensor, Tensor], Tensor]
-    """log(F(upper) - F(lower)) for lower < upper whose middle is not above zero: there F is small, nothing cancels."""
+    """log(F(upper) - F(lower)) for lower < upper, mirrored so that lower is the one farther from zero: there F is
+    small, and nothing cancels."""
     integral: Callable[[Tensor], Tensor]
     """The integral of F from minus infinity to u."""
     fill: Callable[[Tensor], Tensor]

@@ -2,14 +2,15 @@
 importance-weighted kin; `regularised.py` has the objectives that add a penalty of their own."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaekit.parts.types import Terms, part
+from vaekit.parts.types import Needs, Terms, part
 
 # --- What objectives are made of -------------------------------------------------------------------------------------
 
@@ -80,7 +81,7 @@ class Elbo:
     samples: int = 1
 
     @property
-    def needs(self) -> Mapping[str, frozenset[str]]:
+    def needs(self) -> Needs:
         per_latent = {"factorised"} if self.free_bits else set()
         return densities(per_latent, per_latent)
 
@@ -94,13 +95,13 @@ class Elbo:
         if self.capacity:
             paid = self.beta * (kl - share * self.capacity).abs()
         elif self.free_bits:
-            paid = share * self.beta * total([self._beyond_free(group.kl_per_latent) for group in terms.groups])
+            paid = share * self.beta * total([self._floored(group.kl_per_latent) for group in terms.groups])
         else:
             paid = share * self.beta * kl
         loss = missed + paid
         return loss, {"loss": loss, "reconstruction": missed, "kl": kl}
 
-    def _beyond_free(self, kl: Tensor | None) -> Tensor:
+    def _floored(self, kl: Tensor | None) -> Tensor:
         assert kl is not None, "build.py lets only factorised posteriors have free bits"
         return kl.mean(0).clamp(min=self.free_bits).sum()
 
@@ -118,10 +119,7 @@ class Iwae:
     samples: int = 5
     bounds = 1
     settled = 0.0
-
-    @property
-    def needs(self) -> Mapping[str, frozenset[str]]:
-        return densities() | WEIGHED
+    needs: ClassVar[Needs] = densities() | WEIGHED
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         log_w = terms.log_px + sum(group.log_p - group.log_q for group in terms.groups)
@@ -154,10 +152,7 @@ class Dreg:
 
     samples: int = 5
     settled = 0.0
-
-    @property
-    def needs(self) -> Mapping[str, frozenset[str]]:
-        return densities({"stopped_density", "single_group"}) | WEIGHED
+    needs: ClassVar[Needs] = densities({"stopped_density", "single_group"}) | WEIGHED
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups

@@ -87,19 +87,12 @@ class _LogNormaliser(torch.autograd.Function):
 _log_normaliser = cast(Callable[[Tensor], Tensor], _LogNormaliser.apply)
 
 
-class PixelContinuousBernoulli(Distribution):
+class PixelContinuousBernoulli(PixelBernoulli):
     """Independent densities proportional to lambda^x (1 - lambda)^(1 - x) on [0, 1], from the logits l of lambda.
 
     Loaiza-Ganem & Cunningham 2019 (arXiv:1907.06845). Their normaliser 2 atanh(1 - 2 lambda) /
     (1 - 2 lambda) is l / tanh(l / 2), so that p(x) = e^(l x) l / (e^l - 1).
     """
-
-    arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.real}
-    support = constraints.independent(constraints.unit_interval, 3)
-
-    def __init__(self, logits: Float[Tensor, "*S B C H W"], validate_args: bool = False) -> None:
-        self.logits = logits
-        super().__init__(logits.shape[:-3], logits.shape[-3:], validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -157,24 +150,13 @@ class PixelNoise(Distribution):
         return (value - self.loc).abs().pow(self.noise.power)
 
 
-class RoundedNoise(Distribution):
-    """Noise around `loc` rounded to the nearest of 256 levels; what falls below 0 or above 1 counts as the end levels.
+class RoundedNoise(PixelNoise):
+    """The same rounded to the nearest of 256 levels; what falls below 0 or above 1 counts as the end levels.
 
     Salimans et al. 2017 (PixelCNN++, arXiv:1701.05517), equation 2, with any noise in place of the logistic.
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "log_sigma": constraints.real}
     support = constraints.independent(Level(), 3)
-
-    def __init__(
-        self,
-        loc: Float[Tensor, "*S B C H W"],
-        log_sigma: Float[Tensor, "..."],
-        noise: Noise,
-        validate_args: bool = False,
-    ) -> None:
-        self.loc, self.log_sigma, self.noise = loc, log_sigma, noise
-        super().__init__(loc.shape[:-3], loc.shape[-3:], validate_args)
 
     @property
     def mean(self) -> Tensor:

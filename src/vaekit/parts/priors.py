@@ -1,7 +1,6 @@
 """p(z | y): what latents look like before an image is seen."""
 
 import math
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from vaekit.parts import flows
 from vaekit.parts.distributions import DiagonalGaussian, Flow, Mixture, StandardNormal
 from vaekit.parts.noise import bounded
-from vaekit.parts.types import Encode, Labels, part
+from vaekit.parts.types import Encode, Labels, Needs, part
 
 Shape = tuple[int, ...]
 DENSITY = frozenset({"density_at_sample", "density_anywhere"})
@@ -56,7 +55,7 @@ class VampPrior(nn.Module):
     equation 9). They stay in [0, 1]; in a conditional model each has a label of its own that does not change."""
 
     offers = DENSITY
-    needs: ClassVar[Mapping[str, frozenset[str]]] = {"posterior": frozenset({"density_anywhere"})}
+    needs: ClassVar[Needs] = {"posterior": frozenset({"density_anywhere"})}
     labels: Tensor | None
 
     def __init__(self, shape: Shape, classes: int, components: int = 500) -> None:

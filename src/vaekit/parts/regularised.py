@@ -2,9 +2,8 @@
 nats per image. All but `l2` look at the whole batch, as a sample of the aggregate posterior q(z) = E_x[q(z|x)]."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from vaekit.parts.objectives import densities, divergence, reconstruction, total
-from vaekit.parts.types import Labels, Terms, part
+from vaekit.parts.types import Labels, Needs, Terms, part
 
 # --- Maximum mean discrepancy ----------------------------------------------------------------------------------------
 
@@ -34,7 +33,7 @@ class Mmd:
     settled = 0.0
 
     @property
-    def needs(self) -> Mapping[str, frozenset[str]]:
+    def needs(self) -> Needs:
         posterior, prior = frozenset({"single_group"}), frozenset({"reparameterised"})
         return densities(posterior, prior) if self.beta else {"posterior": posterior, "prior": prior}
 
@@ -114,11 +113,8 @@ class TotalCorrelation:
     images: int = 0
     samples = 1
     settled = 0.0
-
-    @property
-    def needs(self) -> Mapping[str, frozenset[str]]:
-        # One p(z) for all images: with a prior for every class the last part would be no divergence
-        return densities({"density_anywhere", "factorised", "single_group"}, {"factorised", "standard"})
+    # One p(z) for all images: with a prior for every class the last part would be no divergence
+    needs: ClassVar[Needs] = densities({"density_anywhere", "factorised", "single_group"}, {"factorised", "standard"})
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         if self.images < 1:
@@ -185,10 +181,7 @@ class Dip:
     diagonal: float = 100.0
     samples = 1
     settled = 0.0
-
-    @property
-    def needs(self) -> Mapping[str, frozenset[str]]:
-        return densities({"moments", "single_group"}, {"standard"})  # a covariance of I is that of this prior
+    needs: ClassVar[Needs] = densities({"moments", "single_group"}, {"standard"})  # its covariance is I
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups
@@ -225,10 +218,7 @@ class L2:
     weight: float = 1.0
     samples = 1
     settled = 0.0
-
-    @property
-    def needs(self) -> Mapping[str, frozenset[str]]:
-        return {"prior": frozenset({"standard"})}  # |z|^2 / 2 is -log p(z) of that prior, but for a constant
+    needs: ClassVar[Needs] = {"prior": frozenset({"standard"})}  # |z|^2 / 2 is its -log p(z), but for a constant
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         missed = reconstruction(terms)

@@ -18,6 +18,8 @@ from vaekit.parts.distributions import kl_per_latent, stopped
 Labels = Int[Tensor, " B"]
 Encode = Callable[[Tensor, Tensor | None], Distribution]
 """Images [B, C, H, W] and labels [B] -> q(z | x, y)."""
+Needs = Mapping[str, frozenset[str]]
+"""What a part needs others to offer: room -> words of CAPABILITIES."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,14 @@ class Terms:
 
 @runtime_checkable
 class Objective(Protocol):
-    """A pure function of the terms: a scalar to minimise, and named values to log, all in nats per image."""
+    """A function of the terms alone: a scalar to minimise, and named values to log, all in nats per image."""
 
     samples: int
     """S, in training."""
 
     @property
-    def needs(self) -> Mapping[str, frozenset[str]]:
-        """What it needs the parts to offer: room -> capabilities."""
+    def needs(self) -> Needs:
+        """What it needs the parts to offer."""
 
     @property
     def settled(self) -> float:
@@ -103,7 +105,7 @@ CAPABILITIES = {
     "any_weights": "a noise level that is right for samples of unequal weight",
     "normalised": "probabilities that sum to 1 over the 256 levels",
 }
-"""What a part may offer and an objective may need, in words."""
+"""What a part may offer, and an objective or another part may need, in words."""
 
 Part = TypeVar("Part", bound=Callable[..., Any])
 _PARTS: dict[tuple[str, str], Callable[..., Any]] = {}

@@ -100,8 +100,9 @@ class MlpEncoder(nn.Module):
         _width(self.kind, "encoder", latents)
         pixels = math.prod(shape)
         self.features = (hidden[-1] if hidden else pixels,)
-        dense = hidden and Dense([pixels, *hidden], classes, activation, closed=True)
-        self.layers: nn.Module = dense or Label(classes, pixels)
+        self.layers: nn.Module = (
+            Dense([pixels, *hidden], classes, activation, closed=True) if hidden else Label(classes, pixels)
+        )
 
     def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B F"]:
         out: Tensor = self.layers(x.flatten(1), y)

@@ -85,8 +85,8 @@ def _given(room: str, name: str, module: nn.Module | None) -> nn.Module:
             f"The {room} 'own' is a module of yours, given from Python: vaekit.train(images, {room}=module)."
         )
     raise UserError(
-        f"This model's {room} is your own module {name!r}, which is not stored with the run: give it, "
-        f"vaekit.load(run, {room}=module)."
+        f"This model's {room} is your own module {name!r}, which is not stored with the run: give it from Python, "
+        f"vaekit.load(run, {room}=module), or to go on training vaekit.train(.., out=run, resume=True, {room}=module)."
     )
 
 
