@@ -30,6 +30,7 @@ from vaekit.settings import Data
 COUNT, RESIZE = 1000, 128
 WIDE: dict[str, Any] = {"latents": 128}
 SILU: dict[str, Any] = {"encoder": {"activation": "silu"}, "decoder": {"activation": "silu"}}
+TOGETHER: dict[str, Any] = WIDE | SILU | {"likelihood": "laplace", "batch_size": 64, "learning_rate": 2e-3, "ramp": 200}
 CANDIDATES: dict[str, dict[str, Any]] = {
     "sigma-vae": {},
     "wide": WIDE,
@@ -41,6 +42,16 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "resnet": WIDE | {"encoder": {"kind": "resnet", "channels": 16}, "decoder": {"kind": "resnet", "channels": 16}},
     "fast": WIDE | {"learning_rate": 3e-3, "ramp": 200},
     "optimal": WIDE | {"likelihood": {"sigma": "optimal"}},
+    "silu-64": SILU | {"latents": 64},
+    "silu-fast": WIDE | SILU | {"learning_rate": 2e-3, "ramp": 200},
+    "silu-laplace": WIDE | SILU | {"likelihood": "laplace"},
+    "silu-pixel": WIDE | SILU | {"likelihood": {"sigma": "pixel"}},
+    "silu-flow": WIDE | SILU | {"prior": "flow"},
+    "silu-small": WIDE | SILU | {"batch_size": 64},
+    "together": TOGETHER,
+    "cosine": TOGETHER | {"schedule": "cosine", "epochs": 7},
+    "silu-channels": WIDE
+    | {"encoder": SILU["encoder"] | {"channels": 48}, "decoder": SILU["decoder"] | {"channels": 48}},
 }
 
 
@@ -99,11 +110,10 @@ def main() -> None:
             preset="sigma-vae",
             out=folder,
             max_minutes=float(minutes),
-            epochs=1000,
             threads=torch.get_num_threads(),
             precision="bf16",
             quiet=True,
-            **CANDIDATES[name],
+            **{"epochs": 1000} | CANDIDATES[name],
         )
         history = model.history
         bits = history["val_loss"].min() / math.prod(model.shape) / math.log(2)

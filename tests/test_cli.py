@@ -96,7 +96,7 @@ def test_train_writes_the_run_folder_of_the_contract(run: Path) -> None:
         "manifest.json",
     }
     log = (run / "log.txt").read_text()
-    assert "sigma-vae" in log
+    assert "Preset: best, the default for such images" in log
     assert "posterior.head" in log
     assert "epoch 2/2" in log
     assert not [file for file in run.rglob("*") if file.suffix in (".pt", ".pth", ".pkl", ".bin")]

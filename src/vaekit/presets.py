@@ -63,8 +63,19 @@ PRESETS: dict[str, Preset] = {
         paper="Kingma et al. 2016, arXiv:1606.04934",
         settings={"objective": {"free_bits": 0.1}},
     ),
+    "best": Preset(
+        about="what measured best per minute on small colour photographs; the default for colour images",
+        paper="its learned noise level: Rybkin et al. 2021, arXiv:2006.13202",
+        settings={
+            "latents": 128,
+            "encoder": {"activation": "silu"},
+            "decoder": {"activation": "silu"},
+            "likelihood": {"kind": "laplace", "sigma": "learned"},
+            "training": {"batch_size": 64, "learning_rate": 2e-3, "ramp": 200},
+        },
+    ),
     "sigma-vae": Preset(
-        about="a Gaussian over the 256 levels, its noise level learned; the default for colour images",
+        about="a Gaussian over the 256 levels, its noise level learned",
         paper="Rybkin et al. 2021, arXiv:2006.13202",
         settings={"likelihood": {"kind": "gaussian", "sigma": "learned"}},
     ),
@@ -163,7 +174,7 @@ PRESETS: dict[str, Preset] = {
         paper="Burda et al. 2016, arXiv:1509.00519",
         settings=BURDA,
         checked=(
-            Checked(row="burda-vae", nll=87.40, published=86.76),
+            Checked(row="burda-vae", nll=87.43, published=86.76),
             Checked(row="burda-iwae-5", nll=86.10, published=85.54),
         ),
     ),

@@ -23,7 +23,7 @@ from vaekit.run import FORMAT, Run, first_free, read_config
 from vaekit.settings import Training
 from vaekit.version import VERSION
 
-DEFAULT_PRESET = {"gray": "classic", "colour": "sigma-vae"}
+DEFAULT_PRESET = {"gray": "classic", "colour": "best"}
 
 
 @dataclass(frozen=True)
