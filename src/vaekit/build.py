@@ -52,7 +52,7 @@ def build(
     latents = config.latent_shape
     objective = cast(Objective, _make("objective", config.objective, images=images))
     with torch.random.fork_rng():
-        _require_fit(config, classes)
+        _require_fit(config, classes, images)
         torch.manual_seed(key(config.training.seed, "weights"))
         likelihood = _make("likelihood", config.likelihood, channels=shape[0])
         context: dict[str, Any] = {"latents": latents, "classes": given}
@@ -79,59 +79,79 @@ def _make(room: str, settings: Settings, **context: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Fault:
-    who: str
-    """What needs something that it does not get."""
-    room: str
-    """Whose part does not have it."""
+    by: str
+    """The room of the part that needs something."""
+    of: str
+    """The room of the part that does not offer it, or "model"."""
     missing: frozenset[str]
-    """What: words of CAPABILITIES, or none of them where the part itself needs a conditional model."""
+    """What: words of CAPABILITIES."""
 
 
-def _require_fit(config: Config, classes: int) -> None:
+def _require_fit(config: Config, classes: int, images: int) -> None:
     """Refuse parts that do not go together, in one sentence that names both sides and what would work here."""
-    fault = _fault(config)
+    fault = _fault(config, images)
     if fault is None:
         return
-    part = getattr(config, fault.room)
-    others = {kind: config.model_copy(update={fault.room: make()}) for kind, make in parts_of(fault.room).items()}
-    left = {kind: _fault(other) for kind, other in others.items()}
-    able = [kind for kind, still in left.items() if still is None]
-    # Where other rooms are at fault as well: what mends this fault
-    able = able or [k for k, still in left.items() if still and (still.who, still.room) != (fault.who, fault.room)]
-    changed = part.model_dump(exclude_defaults=True, exclude={"kind"})
-    alone = {name for name in changed if _fault(_with_default(config, fault.room, name)) != fault}
-    changed = {name: value for name, value in changed.items() if name in alone or not alone}
-    flags = " ".join(f"--{fault.room}.{name} {value}" for name, value in changed.items())
-    names = " or ".join(f"{kind} without {flags}" if kind == part.kind else kind for kind in able)
-    if not fault.missing:
-        start = "a conditional model: add --conditional" if classes else "classes, and these images have none"
-        raise UserError(f"The {fault.who} needs {start}, or choose --{fault.room}.kind {names}.")
+    asking, asked = getattr(config, fault.by), getattr(config, fault.of, None)
     words = " and ".join(CAPABILITIES[one] for one in sorted(fault.missing))
-    with_flags = f" with {flags}" if part.kind in able else ""
+    choices, flags = _ways_out(config, fault, images)
+    if fault.missing == {"labels"} and classes:
+        choices.insert(0, "add --conditional")
+    if fault.missing == {"batch"} and config.training.batch_size == 1:
+        choices.insert(0, "take --batch-size 2 or more")
+    choices += [f"leave out {flag}" for flag in flags.values()]
+    wanted, lacking = (
+        (f"a {fault.of} with {words}", f"{asked.kind!r}{_with(flags.get(fault.of))}")
+        if asked
+        else (words, "this model")
+    )
     raise UserError(
-        f"The {fault.who} with these settings needs {words} from the {fault.room}, which {part.kind!r} does not have"
-        f"{with_flags}; a {fault.room} that has it: {names}."
+        f"The {fault.by} {asking.kind!r}{_with(flags.get(fault.by))} needs {wanted}, which {lacking} does not have: "
+        f"{', or '.join(choices)}."
     )
 
 
-def _with_default(config: Config, room: str, setting: str) -> Config:
-    part = getattr(config, room)
-    return config.model_copy(update={room: part.model_copy(update={setting: getattr(type(part)(), setting)})})
+def _with(flag: str | None) -> str:
+    return f" with {flag}" if flag else ""
 
 
-def _fault(config: Config) -> _Fault | None:
+def _ways_out(config: Config, fault: _Fault, images: int) -> tuple[list[str], dict[str, str]]:
+    """What mends a fault on either side: other kinds, and by room a setting to leave out."""
+
+    def mends(other: Config) -> tuple[bool, bool]:
+        left = _fault(other, images)
+        return left is None or (left.by, left.of) != (fault.by, fault.of), left is None
+
+    kinds: list[tuple[str, str, bool]] = []
+    flags: dict[str, str] = {}
+    for room in (fault.of, fault.by):
+        if room == "model":
+            continue
+        part = getattr(config, room)
+        for kind, make in parts_of(room).items():
+            helps, wholly = mends(config.model_copy(update={room: make()}))
+            if helps and kind != part.kind:
+                kinds.append((room, kind, wholly))
+        for name, value in part.model_dump(exclude_defaults=True, exclude={"kind"}).items():
+            default = getattr(type(part)(), name)
+            if mends(config.model_copy(update={room: part.model_copy(update={name: default})}))[0]:
+                flags[room] = f"--{room}.{name.replace('_', '-')} {value}"
+    best = any(wholly for *_, wholly in kinds)  # where other rooms are at fault as well: what mends this fault
+    able = {room: " or ".join(k for r, k, wholly in kinds if r == room and wholly >= best) for room, *_ in kinds}
+    choices = [f"--{room}.kind {names}" for room, names in able.items() if names]
+    return [f"choose {', or '.join(choices)}"] if choices else [], flags
+
+
+def _fault(config: Config, images: int) -> _Fault | None:
     """The first need of the objective or of a part that another part does not meet."""
     objective = _make("objective", config.objective)
     parts = {room: registered(room)[getattr(config, room).kind] for room in ROOMS if room != "objective"}
     has = {room: offers(part) for room, part in parts.items()}
     has["likelihood"] = offers(_make("likelihood", config.likelihood, channels=1))  # its settings count
-    needs = {f"objective {config.objective.kind!r}": objective.needs}
-    needs |= {f"{room} {getattr(config, room).kind!r}": getattr(part, "needs", {}) for room, part in parts.items()}
-    for who, rooms in needs.items():
-        for room, needed in rooms.items():
-            if missing := needed - has[room]:
-                return _Fault(who, room, missing)
-    for room, part in parts.items():
-        if getattr(part, "needs_labels", False) and not config.conditional:
-            return _Fault(f"{room} {getattr(config, room).kind!r}", room, frozenset())
+    together = min(config.training.batch_size, images or config.training.batch_size) > 1
+    has["model"] = frozenset(["labels"] * config.conditional + ["batch"] * together)
+    for by, part in [("objective", objective), *parts.items()]:
+        for of, needed in getattr(part, "needs", {}).items():
+            if missing := needed - has[of]:
+                return _Fault(by, of, missing)
     return None

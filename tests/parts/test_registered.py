@@ -16,7 +16,7 @@ from vaekit.checkpoint import load_weights, write_weights
 from vaekit.config import Config, parts_of
 from vaekit.errors import UserError
 from vaekit.model import VAE, summary
-from vaekit.parts.types import Objective, registered
+from vaekit.parts.types import Objective, offers, registered
 from vaekit.resolve import resolve
 
 ROOMS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective")
@@ -43,16 +43,29 @@ ILLEGAL = {
 correlation of latents that are not independent, no gradient to a prior through samples that carry none, no pull to the
 origin or to a covariance of I under a prior that is elsewhere."""
 EVERY = [(room, kind) for room in ROOMS for kind in registered(room)]
-AT_ITS_BEST: dict[tuple[str, str], dict[str, Any]] = {
-    ("posterior", "delta"): {"objective": "l2"},
-    ("objective", "mmd"): {"posterior": "delta"},
-    ("objective", "l2"): {"posterior": "delta"},
-}
-"""What a part needs so that all of its parameters matter."""
 
 
 def small(**layers: Any) -> Config:
     return resolve({"latents": 3, **layers})
+
+
+def needs_labels(room: str, kind: str) -> bool:
+    return room != "objective" and "labels" in getattr(registered(room)[kind], "needs", {}).get("model", ())
+
+
+def at_its_best(room: str, kind: str) -> dict[str, Any]:
+    """What a part needs so that all of its parameters matter: where no density is asked for, none is learned."""
+    if room == "posterior" and "density_at_sample" not in offers(registered(room)[kind]):
+        return {"objective": "l2"}
+    if room == "objective" and "density_at_sample" not in registered(room)[kind]().needs.get("posterior", ()):
+        return {"posterior": "delta"}
+    return {}
+
+
+def ways_out(refusal: str) -> list[tuple[str, str]]:
+    """The kinds that a refusal names as what would work: (room, kind)."""
+    found = re.findall(r"--(\w+)\.kind (\w+(?: or (?!choose|leave|--)\w+)*)", refusal)
+    return [(room, kind) for room, kinds in found for kind in kinds.split(" or ")]
 
 
 class Pixels(nn.Module):
@@ -97,7 +110,7 @@ def test_settings_are_the_arguments_of_their_part(room: str, kind: str) -> None:
 @pytest.mark.parametrize("conditional", [False, True], ids=["plain", "conditional"])
 @pytest.mark.parametrize(("room", "kind"), EVERY)
 def test_every_parameter_gets_a_gradient(room: str, kind: str, conditional: bool) -> None:
-    config = small(**{room: kind}, **AT_ITS_BEST.get((room, kind), {}), conditional=conditional or kind == "class")
+    config = small(**{room: kind}, **at_its_best(room, kind), conditional=conditional or needs_labels(room, kind))
     model, objective = made(config, (1, 8, 8), 3)
     x, y = images((1, 8, 8)), torch.arange(6) % 3 if config.conditional else None
     loss, _ = objective(model.terms(x, y, objective.samples))
@@ -111,18 +124,17 @@ def test_every_parameter_gets_a_gradient(room: str, kind: str, conditional: bool
 def test_every_part_with_every_objective(room: str, kind: str, objective: str, tmp_path: Path) -> None:
     """A legal pair learns a toy set, and gives the same numbers when saved and loaded; an illegal one is refused in a
     sentence that names both sides and what would work."""
-    config = small(**{"encoder": "mlp", room: kind}, objective=objective, conditional=kind == "class")
+    layers = {"encoder": "mlp", room: kind, "objective": objective, "conditional": needs_labels(room, kind)}
+    config = small(**layers)
     if objective in ILLEGAL.get((room, kind), set()):
         with pytest.raises(UserError) as refusal:
             made(config, (1, 6, 6), 2)
         text = str(refusal.value)
         assert f"{kind!r}" in text and f"{objective!r}" in text and "\n" not in text
-        able = re.search(rf"a {room} that has it: (.*)\.$", text)
-        assert able
-        for other in able[1].split(" or "):  # with all else as it was
-            made(
-                small(**{"encoder": "mlp", room: other}, objective=objective, conditional=kind == "class"), (1, 6, 6), 2
-            )
+        choices = ways_out(text)
+        assert {where for where, _ in choices} == {room, "objective"}
+        for where, other in choices:  # with all else as it was
+            made(small(**layers | {where: other}), (1, 6, 6), 2)
         return
     model, minimised = made(config, (1, 6, 6), 2)
     x, y = (torch.rand(16, 1, 6, 6) > 0.5).float(), torch.arange(16) % 2 if config.conditional else None
@@ -152,17 +164,27 @@ def test_every_part_with_every_objective(room: str, kind: str, objective: str, t
 @pytest.mark.parametrize("prior", list(registered("prior")))
 @pytest.mark.parametrize("posterior", list(registered("posterior")))
 def test_every_posterior_with_every_prior(posterior: str, prior: str) -> None:
-    """Pseudo-inputs need a density anywhere; a point has none at all. What is named as a way out is one."""
-    layers = {"encoder": "mlp", "posterior": posterior, "prior": prior, "conditional": prior == "class"}
-    if posterior != "delta" and (posterior, prior) != ("iaf", "vamp"):
+    """Pseudo-inputs need a density anywhere, the bound one at samples. What is named as a way out is one."""
+    layers = {"encoder": "mlp", "posterior": posterior, "prior": prior, "conditional": needs_labels("prior", prior)}
+    has = offers(registered("posterior")[posterior])
+    wanted = getattr(registered("prior")[prior], "needs", {}).get("posterior", set())
+    if has >= wanted | {"density_at_sample"}:
         model, objective = made(small(**layers), (1, 6, 6), 2)
         y = torch.arange(6) % 2 if model.classes else None
         assert objective(model.terms(images((1, 6, 6)), y))[0].isfinite()
         return
-    with pytest.raises(UserError, match=rf"'{'elbo' if posterior == 'delta' else 'vamp'}'.*'{posterior}'") as refusal:
+    who = prior if "density_at_sample" in has else "elbo"
+    with pytest.raises(UserError, match=f"'{who}'.*'{posterior}'") as refusal:
         made(small(**layers), (1, 6, 6), 2)
-    for other in str(refusal.value).removesuffix(".").split("has it: ")[1].split(" or "):
-        made(small(**layers | {"posterior": other}), (1, 6, 6), 2)
+    choices = ways_out(str(refusal.value))
+    assert choices
+    for where, other in choices:
+        made(small(**layers | {where: other}), (1, 6, 6), 2)
+
+
+def test_ways_out_are_read_from_a_refusal() -> None:
+    text = "'a' does not have: add --x, or choose --prior.kind b or c_d, or --objective.kind e, or leave out --f.g 1."
+    assert ways_out(text) == [("prior", "b"), ("prior", "c_d"), ("objective", "e")]
 
 
 @pytest.mark.parametrize("objective", ["mmd", {"free_bits": 0.1}, "total_correlation", "iwae"])
@@ -178,9 +200,8 @@ def test_refusals_never_lead_in_a_circle(prior: str, classes: int, objective: An
         except UserError as refusal:
             text = str(refusal)
             assert ("add --conditional" in text) <= (classes > 0)
-            found = re.search(r"(?:has it: |--prior\.kind )(.*)\.$", text)
-            assert found
-            layers["prior"] = found[1].split(" or ")[-1]
+            room, kind = [choice for choice in ways_out(text) if choice[0] == "prior"][-1]
+            layers[room] = kind
     pytest.fail(f"still refused with {layers}")
 
 
@@ -190,7 +211,7 @@ def test_a_noise_level_of_the_plain_mean_is_refused_to_weighted_samples(kind: st
     optimal = {"kind": kind, "sigma": "optimal"}
     made(small(likelihood=optimal), (1, 6, 6))
     with pytest.raises(
-        UserError, match=rf"'{objective}'.*'{kind}'.*optimal.* or {kind} without --likelihood.sigma optimal"
+        UserError, match=rf"'{objective}'.*'{kind}' with .*optimal.*, or leave out --likelihood.sigma optimal\."
     ):
         made(small(likelihood=optimal, objective=objective), (1, 6, 6))
 
@@ -199,8 +220,32 @@ def test_a_refusal_names_the_settings_at_fault_and_no_others() -> None:
     likelihood = {"kind": "gaussian", "sigma": "optimal", "scale": 0.3}
     with pytest.raises(UserError) as refusal:
         made(small(likelihood=likelihood, objective="iwae"), (1, 6, 6))
-    assert "gaussian without --likelihood.sigma optimal" in str(refusal.value)
+    assert "'gaussian' with --likelihood.sigma optimal does not have" in str(refusal.value)
     assert "scale" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("objective", "posterior", "flag"),
+    [
+        ({"free_bits": 0.1, "warmup": 3}, "iaf", "free-bits 0.1"),
+        ({"kind": "mmd", "beta": 2, "weight": 3}, "delta", "beta 2.0"),
+    ],
+)
+def test_a_refusal_names_the_setting_that_asks_for_too_much(objective: Any, posterior: str, flag: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        made(small(objective=objective, posterior=posterior), (1, 6, 6))
+    assert f"with --objective.{flag} needs" in str(refusal.value)
+    assert str(refusal.value).endswith(f", or leave out --objective.{flag}.")
+    assert "warmup" not in str(refusal.value) and "weight" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("objective", ["mmd", "total_correlation", "dip"])
+def test_what_looks_at_a_batch_is_refused_a_single_image(objective: str) -> None:
+    with pytest.raises(UserError, match=rf"'{objective}' needs more than one image in a step.*: take --batch-size 2"):
+        made(small(objective=objective, batch_size=1), (1, 6, 6))
+    with pytest.raises(UserError, match=rf"'{objective}' needs more than one image in a step.*: choose --objective"):
+        build(small(objective=objective), (1, 6, 6), images=1)
+    made(small(objective=objective, batch_size=2), (1, 6, 6))
 
 
 def test_a_module_is_not_dropped_silently() -> None:
@@ -217,14 +262,13 @@ def test_a_covariance_that_no_memory_holds_is_refused() -> None:
 @pytest.mark.parametrize("network", [k for k in registered("encoder") if k in ("conv", "resnet")])
 @pytest.mark.parametrize("posterior", list(registered("posterior")))
 def test_latent_images_go_with_every_posterior(posterior: str, network: str, conditional: bool) -> None:
-    objective = "l2" if posterior == "delta" else "elbo"
     config = small(
         latents="3x4x4",
         posterior=posterior,
         encoder=network,
         decoder=network,
-        objective=objective,
         conditional=conditional,
+        **at_its_best("posterior", posterior),
     )
     model, minimised = made(config, (1, 8, 8), 2)
     x, y = images((1, 8, 8), 5), torch.zeros(5, dtype=torch.long) if conditional else None
@@ -245,6 +289,23 @@ def test_likelihoods_offer_what_they_claim(kind: str) -> None:
     total = likelihood(output).log_prob((torch.arange(256) / 255).reshape(256, 1, 1, 1)).exp().sum().item()
     assert likelihood.measure in ("probability", "density")
     assert (abs(total - 1) < 1e-3) == ("normalised" in getattr(likelihood, "offers", ()))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_both_sides_see_the_pixels_that_were_drawn(training: bool) -> None:
+    """Encoder and likelihood get the same black-and-white image, in training a new one every time."""
+    model, _ = build(small(likelihood="binarized", encoder="mlp"), (1, 8, 8))
+    model.train(training)
+    read: list[torch.Tensor] = []
+    scored: list[Any] = []
+    model.encoder.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    model.likelihood.register_forward_hook(lambda _, __, px: scored.append(px))
+    x = images((1, 8, 8))
+    for _ in range(2):
+        terms = model.terms(x)
+        torch.testing.assert_close(terms.log_px, scored[-1].log_prob(read[-1]))
+        assert set(read[-1].unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(read[0], read[1]) != training
 
 
 def test_a_model_is_drawn_from_its_seed_alone() -> None:
@@ -272,8 +333,7 @@ def test_images_outside_the_support_are_refused_in_one_sentence() -> None:
 
 @pytest.mark.parametrize("prior", list(registered("prior")))
 def test_the_summary_adds_up(prior: str) -> None:
-    conditional = getattr(registered("prior")[prior], "needs_labels", False)
-    model, _ = made(small(prior=prior, latents=1, conditional=conditional), (1, 6, 6), 2)
+    model, _ = made(small(prior=prior, latents=1, conditional=needs_labels("prior", prior)), (1, 6, 6), 2)
     *counts, total = [int(row.split()[-1].replace(",", "")) for row in summary(model).splitlines()[1:]]
     assert sum(counts) == total == sum(weight.numel() for weight in model.parameters())
 

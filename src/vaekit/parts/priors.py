@@ -109,7 +109,7 @@ class ClassPrior(nn.Module):
     """p(z | y): a Gaussian of its own for every class."""
 
     offers = DENSITY | {"factorised", "reparameterised"}
-    needs_labels = True
+    needs: ClassVar[Needs] = {"model": frozenset({"labels"})}
 
     def __init__(self, latents: Shape, classes: int) -> None:
         super().__init__()

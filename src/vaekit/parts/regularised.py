@@ -13,6 +13,8 @@ from torch.distributions import Distribution, Normal
 from vaekit.parts.objectives import densities, divergence, reconstruction, total
 from vaekit.parts.types import Labels, Needs, Terms, part
 
+WHOLE_BATCH = {"model": frozenset({"batch"})}
+
 # --- Maximum mean discrepancy ----------------------------------------------------------------------------------------
 
 
@@ -29,13 +31,14 @@ class Mmd:
     weight: float = 100.0
     beta: float = 0.0
     kernel: Literal["imq", "rbf"] = "imq"
-    samples = 1
-    settled = 0.0
+    samples: ClassVar[int] = 1
+    settled: ClassVar[float] = 0.0
 
     @property
     def needs(self) -> Needs:
         posterior, prior = frozenset({"single_group"}), frozenset({"reparameterised"})
-        return densities(posterior, prior) if self.beta else {"posterior": posterior, "prior": prior}
+        needs = densities(posterior, prior) if self.beta else {"posterior": posterior, "prior": prior}
+        return needs | WHOLE_BATCH
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups
@@ -111,10 +114,12 @@ class TotalCorrelation:
     beta: float = 6.0
     gamma: float = 1.0
     images: int = 0
-    samples = 1
-    settled = 0.0
+    samples: ClassVar[int] = 1
+    settled: ClassVar[float] = 0.0
     # One p(z) for all images: with a prior for every class the last part would be no divergence
-    needs: ClassVar[Needs] = densities({"density_anywhere", "factorised", "single_group"}, {"factorised", "standard"})
+    needs: ClassVar[Needs] = (
+        densities({"density_anywhere", "factorised", "single_group"}, {"factorised", "standard"}) | WHOLE_BATCH
+    )
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         if self.images < 1:
@@ -179,9 +184,9 @@ class Dip:
     variant: Literal["1", "2"] = "1"
     off_diagonal: float = 10.0
     diagonal: float = 100.0
-    samples = 1
-    settled = 0.0
-    needs: ClassVar[Needs] = densities({"moments", "single_group"}, {"standard"})  # its covariance is I
+    samples: ClassVar[int] = 1
+    settled: ClassVar[float] = 0.0
+    needs: ClassVar[Needs] = densities({"moments", "single_group"}, {"standard"}) | WHOLE_BATCH  # its covariance is I
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups
@@ -213,11 +218,11 @@ def mean_covariance(q: Distribution) -> Float[Tensor, "D D"]:
 @dataclass(frozen=True)
 class L2:
     """Reconstruction + weight |z|^2 / 2, the regularised autoencoder of Ghosh et al. 2020 (arXiv:1903.12436) with the
-    decoder left to weight decay; with weight 0 a plain autoencoder."""
+    decoder left to weight decay, which here pulls on all weights; with weight 0 a plain autoencoder."""
 
     weight: float = 1.0
-    samples = 1
-    settled = 0.0
+    samples: ClassVar[int] = 1
+    settled: ClassVar[float] = 0.0
     needs: ClassVar[Needs] = {"prior": frozenset({"standard"})}  # |z|^2 / 2 is its -log p(z), but for a constant
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:

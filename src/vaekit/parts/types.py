@@ -94,18 +94,21 @@ class Objective(Protocol):
 # --- Registry --------------------------------------------------------------------------------------------------------
 
 CAPABILITIES = {
-    "density_at_sample": "its log-density at its own samples",
-    "density_anywhere": "its log-density at any point",
-    "stopped_density": "its log-density with its parameters held fixed",
-    "factorised": "independent latents, so that the KL divergence is a sum over them in closed form",
-    "moments": "its mean and variance in closed form",
+    "density_at_sample": "a log-density at its own samples",
+    "density_anywhere": "a log-density at any point",
+    "stopped_density": "a log-density whose parameters can be held fixed",
+    "factorised": "independent latents",
+    "moments": "a mean and a variance in closed form",
     "reparameterised": "samples that gradients flow through",
-    "standard": "to be the standard normal",
+    "standard": "the density of the standard normal",
     "single_group": "one latent group",
     "any_weights": "a noise level that is right for samples of unequal weight",
     "normalised": "probabilities that sum to 1 over the 256 levels",
+    "labels": "classes",
+    "batch": "more than one image in a step",
 }
-"""What a part may offer, and an objective or another part may need, in words."""
+"""What a part may offer, and an objective or another part may need, as in "a prior with ..". Labels and a batch are
+offered by the model as a whole, "model" in `Needs`."""
 
 Part = TypeVar("Part", bound=Callable[..., Any])
 _PARTS: dict[tuple[str, str], Callable[..., Any]] = {}
