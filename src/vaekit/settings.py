@@ -87,8 +87,8 @@ class Training(Settings):
     """Passes over the training images."""
     batch_size: int = Field(128, ge=1, le=1_000_000)
     """Images per step."""
-    optimizer: Literal["adam", "adamw", "adamax", "sgd"] = "adam"
-    """Optimizer; sgd has momentum 0.9."""
+    optimizer: Literal["adam", "adamw", "adamax", "soap", "sgd"] = "adam"
+    """Optimizer; soap learns more per step than adam, at more work a step; sgd has momentum 0.9."""
     learning_rate: float = Field(1e-3, gt=0, le=100)
     """Step size of the optimizer at its highest."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -96,7 +96,7 @@ class Training(Settings):
     ramp: int = Field(0, ge=0)
     """Steps over which the learning rate rises linearly from 0."""
     weight_decay: float = Field(0.0, ge=0, le=1)
-    """Pull of the weights towards zero (decoupled for adamw)."""
+    """Pull of the weights towards zero (decoupled for adamw and soap)."""
     clip: float = Field(0.0, ge=0)
     """Largest norm of the gradient, in nats per image per unit of weight; 0 for no clipping."""
     ema: float = Field(0.999, ge=0, lt=1)

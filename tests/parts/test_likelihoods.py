@@ -14,7 +14,11 @@ from vaekit.config import parts_of
 from vaekit.parts.types import offers, registered
 
 LEVELS = torch.arange(256) / 255
-BINARY = ("bernoulli", "binarized")
+BINARY = [
+    kind
+    for kind, likelihood in registered("likelihood").items()
+    if "normalised" not in offers(likelihood(channels=1)) and likelihood(channels=1).measure == "probability"
+]
 """Probabilities of pixels 0 and 1."""
 
 
@@ -313,3 +317,14 @@ def test_the_components_start_apart() -> None:
     assert px.loc.flatten().tolist() == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
     assert px.log_sigma.exp().flatten().tolist() == pytest.approx([0.1] * 5)
     assert px.mean.item() == pytest.approx(0.5)
+
+
+@every
+def test_a_decoder_can_start_at_a_mean_image(kind: str, settings: dict[str, str]) -> None:
+    likelihood = make(kind, channels=3, **settings)
+    if not hasattr(likelihood, "outputs_at"):
+        pytest.skip("its decoders start where they are")
+    mean = 0.3 + 0.4 * torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    found = likelihood(likelihood.outputs_at(mean)[None, None]).mean
+    # Noise that is clipped at black and white moves a mean a little; nothing else does
+    torch.testing.assert_close(found[0, 0], mean, rtol=0, atol=0.04 if "normalised" in offers(likelihood) else 1e-4)

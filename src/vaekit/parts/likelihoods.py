@@ -1,4 +1,7 @@
-"""p(x | z): from the decoder's output [S, B, outputs, H, W] to a distribution over images [C, H, W]."""
+"""p(x | z): from the decoder's output [S, B, outputs, H, W] to a distribution over images [C, H, W].
+
+`outputs_at` is the other way round: the output whose distribution has a given mean, where a decoder starts.
+"""
 
 import math
 from typing import ClassVar, Literal
@@ -25,6 +28,8 @@ SMALLEST = 1 / 255 / 8
 """An eighth of a level: below it a discretised distribution can no longer tell its neighbours apart."""
 LARGEST = 10.0
 """Ten times the range of a pixel: above it nothing is left but the end levels, one half each."""
+DARKEST = 1e-3
+"""No first mean is nearer to black or white: a pixel that is always black gives no slope to learn from otherwise."""
 
 
 def _bounded_log_sigma(log_sigma: Tensor) -> Tensor:
@@ -48,6 +53,9 @@ class Bernoulli(nn.Module):
 
     def forward(self, output: Float[Tensor, "*S B C H W"], x: Float[Tensor, "B C H W"] | None = None) -> PixelBernoulli:
         return PixelBernoulli(output)
+
+    def outputs_at(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+        return torch.logit(mean, DARKEST)
 
 
 @part("likelihood", "binarized")
@@ -81,6 +89,15 @@ class ContinuousBernoulli(Bernoulli):
         self, output: Float[Tensor, "*S B C H W"], x: Float[Tensor, "B C H W"] | None = None
     ) -> PixelContinuousBernoulli:
         return PixelContinuousBernoulli(output)
+
+    def outputs_at(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+        """By bisection; the mean is 1/60 from black or white at the ends."""
+        low, high = torch.full_like(mean, -60.0), torch.full_like(mean, 60.0)
+        for _ in range(30):
+            middle = (low + high) / 2
+            below = PixelContinuousBernoulli(middle[None]).mean[0] < mean
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
 
 
 # --- Noise around a location -----------------------------------------------------------------------------------------
@@ -140,6 +157,10 @@ class Noisy(nn.Module):
         if self.sigma == "optimal" and self.training and x is not None:
             self._follow(self._around(loc.detach()).expected_power(x).mean())
         return self._around(loc, further)
+
+    def outputs_at(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+        output = torch.logit(mean, DARKEST) if self.discrete else mean
+        return torch.cat([output, torch.zeros_like(output)]) if self.sigma == "pixel" else output
 
     def _around(self, loc: Tensor, further: Tensor | None = None) -> PixelNoise:
         log_sigma = _bounded_log_sigma(self.log_sigma if further is None else self.log_sigma + further)
@@ -204,3 +225,8 @@ class LogisticMixture(nn.Module):
         loc, log_sigma, coupling = (t.unflatten(-3, (-1, self.components)) for t in rest)
         log_sigma = _bounded_log_sigma(log_sigma + math.log(self.SCALE))
         return PixelMixture(logits, loc + self.offsets, log_sigma, torch.tanh(coupling))
+
+    def outputs_at(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+        """Components spread around the mean as they are around 1/2 at outputs of zero."""
+        logits, _, log_sigma, coupling = (mean.new_zeros(size, *mean.shape[1:]) for size in self.sizes)
+        return torch.cat([logits, (mean - 0.5).repeat_interleave(self.components, 0), log_sigma, coupling])

@@ -9,10 +9,16 @@ from torch.optim import SGD, Adam, Adamax, AdamW, Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vaekit.settings import Training
+from vaekit.training.soap import SOAP
+
+
+def arithmetic(settings: Training) -> torch.dtype:
+    """The type that products of matrices are taken in."""
+    return torch.bfloat16 if settings.precision == "bf16" else torch.float32
 
 
 def optimizer_for(parameters: Iterable[nn.Parameter], settings: Training) -> Optimizer:
-    """Adam (Kingma & Ba 2015) and its kin with their usual constants; SGD with momentum 0.9."""
+    """Adam (Kingma & Ba 2015) and its kin with their usual constants, SOAP with its own; SGD with momentum 0.9."""
     rate, decay = settings.learning_rate, settings.weight_decay
     parameters = list(parameters)
     fused = parameters[0].device.type in ("cpu", "cuda", "mps")
@@ -23,6 +29,8 @@ def optimizer_for(parameters: Iterable[nn.Parameter], settings: Training) -> Opt
             return AdamW(parameters, rate, weight_decay=decay, fused=fused)
         case "adamax":
             return Adamax(parameters, rate, weight_decay=decay)
+        case "soap":
+            return SOAP(parameters, rate, decay, precision=arithmetic(settings))
         case "sgd":
             return SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=fused)
 

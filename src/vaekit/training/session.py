@@ -1,7 +1,6 @@
 """A training session: the loop, with the run folder, the pictures and the signals wired to it."""
 
 import copy
-import itertools
 import math
 import os
 import signal
@@ -13,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from vaekit import checkpoint, devices, pictures
@@ -23,13 +21,14 @@ from vaekit.errors import UserError
 from vaekit.files import atomic_file
 from vaekit.model import VAE, summary
 from vaekit.run import Row, Run, append_metrics, keep_metrics, locked, read_metrics, write_json
-from vaekit.sampling import decode_means, draw_latents, latent_scale, seeded, to_uint8
+from vaekit.sampling import decode_means, draw_latents, latent_scale, to_uint8
 from vaekit.screen import logging_to, progress, say, talking
 from vaekit.settings import Training
 from vaekit.training.background import Writer
 from vaekit.training.loop import Diverged, Epoch, Progress, train
-from vaekit.training.optimizers import optimizer_for
+from vaekit.training.optimizers import arithmetic, optimizer_for
 from vaekit.training.request import Plan, Request, plan, require_free
+from vaekit.training.start import start_from_data
 from vaekit.training.watch import Pace, Watch, picture_due
 
 SAMPLES, SHOWN = 64, 32
@@ -38,8 +37,6 @@ NAMES = ("loss", "reconstruction", "kl")
 """Columns that metrics.csv always has, for both sides; what else an objective reports comes after them."""
 SHARE = 0.03
 """Of the time, at most this much goes into redrawing the graph, and as much into checkpoints."""
-COPY_NOISE = 0.05
-"""Standard deviation of the noise on a pseudo-input that is the copy of another, where pixels run from 0 to 1."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -90,7 +87,7 @@ class _Session:
         settings = config.training
         self.batches = Batches(pack, config.data, settings.batch_size, settings.seed, device)
         self.model: VAE = todo.model.to(device)
-        self.model.precision = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+        self.model.precision = arithmetic(settings)
         self.model.require_support(next(self.batches.side("validation", limit=SHOWN))[0])
         self.kept = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer: Optimizer = optimizer_for(self.model.parameters(), settings)
@@ -117,7 +114,7 @@ class _Session:
                     "it can be used as it is; to train anew, name another folder with --out."
                 )
             keep_metrics(self.run, [])
-            self._start_prior()
+            start_from_data((self.model, self.kept), self.batches, self.config.training.seed)
             return
         if snapshot.state["best_step"] == snapshot.step:  # the run may have ended between these two writes
             checkpoint.write_weights(self.run.weights, snapshot.ema)
@@ -129,26 +126,6 @@ class _Session:
         self.best_written = self._best_step
         keep_metrics(self.run, [row for row in rows if row["epoch"] <= self.progress.epoch])
         say(f"Going on after epoch {self.progress.epoch}, step {self.progress.step:,}")
-
-    def _start_prior(self) -> None:
-        """Give a prior that starts from data its training images, the first of the first epoch. Where it wants more
-        than there are, the rest are copies with a little noise: equal pseudo-inputs would stay equal for good."""
-        wanted = getattr(self.model.prior, "images_to_start", 0)
-        if not wanted:
-            return
-        found: list[Tensor] = []
-        labels: list[Tensor] = []
-        epochs = (batch for epoch in itertools.count() for batch in self.batches.train(epoch))
-        while sum(map(len, found)) < wanted:
-            x, y = next(epochs)
-            found.append(x)
-            labels += [y] if y is not None and self.model.classes else []
-        x = torch.cat(found)[:wanted].contiguous()
-        once = self.batches.steps_per_epoch * self.batches.batch_size
-        with seeded(self.config.training.seed, "pseudo-inputs"):
-            x[once:] = (x[once:] + COPY_NOISE * torch.randn_like(x[once:])).clamp(0, 1)
-        for model in (self.model, self.kept):
-            model.prior.start(x, torch.cat(labels)[:wanted] if labels else None)  # type: ignore[operator]
 
     def _snapshot(self) -> Snapshot:
         state = {
