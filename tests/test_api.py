@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 import vaekit
 from command import rings
 from vaekit.errors import UserError
+from vaekit.settings import Training
 
 TINY = {
     "epochs": 2,
@@ -143,12 +145,17 @@ def test_the_weights_to_use_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     assert trained.history["step"][best - 1] in steps
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "adamax", "sgd"])
-def test_every_optimizer_lowers_the_loss(optimizer: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", get_args(Training.model_fields["optimizer"].annotation))
+def test_every_optimizer_lowers_the_loss_and_goes_on_bit_for_bit_where_it_was(optimizer: str, tmp_path: Path) -> None:
     rate = 1e-3 if optimizer == "sgd" else 1e-2
     settings = TINY | {"epochs": 6, "learning_rate": rate, "schedule": "cosine", "ramp": 3, "clip": 1e4, "ema": 0.5}
-    history = vaekit.train(rings(60, 12), out=tmp_path / "run", optimizer=optimizer, **settings).history
-    assert history["train_loss"].iloc[-1] < 0.95 * history["train_loss"].iloc[0]
+    settings["optimizer"] = optimizer
+    whole = vaekit.train(rings(60, 12), out=tmp_path / "run", **settings)
+    assert whole.history["train_loss"].iloc[-1] < 0.95 * whole.history["train_loss"].iloc[0]
+    vaekit.train(rings(60, 12), out=tmp_path / "parts", max_minutes=0.0, **settings)
+    parts = vaekit.train(rings(60, 12), out=tmp_path / "parts", resume=True, **settings)
+    np.testing.assert_array_equal(parts.sample(4), whole.sample(4))
+    assert list(parts.history["train_loss"]) == list(whole.history["train_loss"])
 
 
 def test_resume_without_a_checkpoint_never_replaces_a_trained_model(gray: vaekit.Trained, tmp_path: Path) -> None:
@@ -186,6 +193,17 @@ STILL = TINY | {"encoder": "mlp", "decoder": "mlp", "learning_rate": 1e-12, "ema
 """Nothing moves: what was there at the start can be looked at."""
 
 
+def test_dense_networks_start_at_the_mean_image(tmp_path: Path) -> None:
+    images = rings(60, 12)
+    tanh = {"kind": "mlp", "hidden": [16], "activation": "tanh"}
+    settings = STILL | {"encoder": tanh, "decoder": tanh, "validation": "last:10", "batch_size": 50}
+    model = vaekit.train(images, out=tmp_path, **settings)
+    mean = images[:50].mean(0)
+    assert np.abs(model.decode(np.zeros((1, model.model.latents)))[0] - mean).max() <= 1
+    read = model.model.encoder.mean.permute(1, 2, 0) * 255
+    np.testing.assert_allclose(read, mean, atol=1e-3)
+
+
 def test_pseudo_inputs_start_as_training_images_with_their_labels_and_are_kept_on_load(tmp_path: Path) -> None:
     images, labels = rings(60, 12), np.arange(60) % 3
     vamp = {"prior": {"kind": "vamp", "components": 20}, "conditional": True}
@@ -220,3 +238,52 @@ def test_a_latent_image_ends_with_the_scale_of_its_channels_over_the_training_se
     before = model.latent_scale.clone()
     vaekit.train(images, out=tmp_path, resume=True, **settings)  # finished: nothing to do, and nothing lost
     assert torch.equal(vaekit.load(tmp_path).model.latent_scale, before)
+
+
+# --- What a caller may get wrong -------------------------------------------------------------------------------------
+
+
+def test_no_images_are_no_mistake(gray: vaekit.Trained) -> None:
+    none = rings(3, 12)[:0]
+    assert gray.encode(none).shape == (0, 4)
+    assert gray.reconstruct(none).shape == none.shape
+    assert gray.log_likelihood(none, samples=2).shape == (0,)
+
+
+@pytest.mark.parametrize("samples", [0, 10**8])
+def test_samples_are_a_whole_number(gray: vaekit.Trained, samples: int) -> None:
+    with pytest.raises(UserError, match="samples are not possible: ask for a whole number from 1"):
+        gray.log_likelihood(rings(3, 12), samples=samples)
+    with pytest.raises(UserError, match="samples are not possible: ask for a whole number from 1"):
+        gray.evaluate(rings(3, 12), samples=samples)
+
+
+def test_samples_may_be_numpys(gray: vaekit.Trained) -> None:
+    assert gray.evaluate(rings(3, 12), samples=np.int64(2), quiet=True)["samples"] == 2
+
+
+def test_images_without_classes_do_not_judge_a_conditional_model(tmp_path: Path) -> None:
+    model = vaekit.train((rings(60, 12), np.arange(60) % 2), out=tmp_path, conditional=True, **TINY)
+    with pytest.raises(
+        UserError, match=r"have no classes, and this model is conditional: put each of its classes \(0, 1\)"
+    ):
+        model.evaluate(rings(20, 12), quiet=True)
+
+
+def test_a_module_of_another_size_is_named_by_its_first_tensor_that_does_not_fit(tmp_path: Path) -> None:
+    own = lambda width: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, width))  # noqa: E731
+    vaekit.train(rings(60, 12), out=tmp_path, **TINY | {"encoder": own(8)})
+    with pytest.raises(UserError, match=r"\(encoder.module.1.weight is \[8, 144\], not \[9, 144\]\)"):
+        vaekit.load(tmp_path, encoder=own(9))
+
+
+def test_a_class_in_the_place_of_a_module_is_refused() -> None:
+    with pytest.raises(UserError, match="encoder 'Flatten' is not a torch module: give an instance"):
+        vaekit.train(rings(60, 12), encoder=torch.nn.Flatten)
+
+
+def test_pseudo_inputs_differ_where_balancing_repeats_images(tmp_path: Path) -> None:
+    labelled = rings(40, 12), (np.arange(40) < 4).astype(int)
+    prior = {"kind": "vamp", "components": 30}
+    model = vaekit.train(labelled, out=tmp_path, **STILL | {"balance": True, "batch_size": 12}, prior=prior)
+    assert len(model.model.prior.pseudo_inputs.flatten(1).unique(dim=0)) == 30

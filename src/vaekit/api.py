@@ -2,12 +2,13 @@
 
 import copy
 import json
+import operator
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -73,6 +74,11 @@ def train(
     """
     folder = Path(out).expanduser() if out is not None else None
     own = {room: module for room, module in settings.items() if isinstance(module, nn.Module)}
+    for room in ("encoder", "decoder"):
+        if callable(given := settings.get(room)) and room not in own:
+            raise UserError(
+                f"The {room} {getattr(given, '__name__', given)!r} is not a torch module: give an instance."
+            )
     settings |= {room: {"kind": "own", "name": type(module).__name__} for room, module in own.items()}
     request = Request(data, (settings,), preset, folder, resume, max_minutes, quiet, own)
     return Trained(run_training(request), own)
@@ -159,7 +165,7 @@ class Trained:
         images: Any,
         labels: Labels | None = None,
         *,
-        samples: int = 1000,
+        samples: SupportsIndex = 1000,
         seed: int = 0,
     ) -> Float[np.ndarray, " N"]:
         """log p(x) of every image in nats, by importance sampling: a lower bound that rises with `samples`.
@@ -168,15 +174,18 @@ class Trained:
             UserError: the model has no likelihood (its posterior is a point).
         """
         require_density(self.model)
+        samples = _counted(samples)
         x = self._tensor(images)
         y = self._labels(labels, len(x), needed=True)
         found = [torch.zeros(0, dtype=torch.float64)]
         for index, (part, label) in enumerate(zip(x.split(BATCH), _split(y, len(x), BATCH), strict=True)):
             with seeded(seed, "evaluate", index):
-                found.append(weigh(self.model, self.model.observe(part), label, _counted(samples)).bounds[samples])
+                found.append(weigh(self.model, self.model.observe(part), label, samples).bounds[samples])
         return torch.cat(found).float().numpy()
 
-    def evaluate(self, data: Any = None, *, samples: int = 1000, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
+    def evaluate(
+        self, data: Any = None, *, samples: SupportsIndex = 1000, seed: int = 0, quiet: bool = False
+    ) -> dict[str, Any]:
         """The likelihood of images that did not train the model, and the use of its latents.
 
         It is returned and written to evaluation.json.
@@ -192,11 +201,16 @@ class Trained:
             UserError: images of another shape, classes the model does not know, or a model without likelihood.
         """
         require_density(self.model)
-        _counted(samples)
+        samples = _counted(samples)
         pack, side, rows = self._held_out(data, quiet)
         numbers = None
         if self.model.classes:
-            if missing := set(pack.classes) - set(self.classes) or (set() if pack.classes else {"no class at all"}):
+            if not pack.classes:
+                raise UserError(
+                    f"The images of {pack.source} have no classes, and this model is conditional: put each of its "
+                    f"classes ({self._names()}) in a folder of its own."
+                )
+            if missing := set(pack.classes) - set(self.classes):
                 raise UserError(f"This model knows no class {min(missing)!r}: it knows {self._names()}.")
             numbers = [self.classes.index(name) for name in pack.classes]
         device = devices.best()
@@ -305,10 +319,14 @@ class Trained:
 
 
 def _split(y: Tensor | None, n: int, size: int = CHUNK) -> Sequence[Tensor | None]:
-    return y.split(size) if y is not None else [None] * -(-n // size)
+    return y.split(size) if y is not None else [None] * max(1, -(-n // size))  # as torch splits nothing
 
 
-def _counted(samples: int) -> int:
-    if not 1 <= samples <= 10_000_000:
-        raise UserError(f"{samples} samples are not possible: ask for 1 to 10,000,000.")
-    return samples
+def _counted(samples: SupportsIndex) -> int:
+    try:
+        count = operator.index(samples)
+    except TypeError:
+        count = 0
+    if not 1 <= count <= 10_000_000:
+        raise UserError(f"{samples} samples are not possible: ask for a whole number from 1 to 10,000,000.")
+    return count

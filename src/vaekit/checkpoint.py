@@ -128,10 +128,27 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path} is not there yet: the run has no finished epoch; go on with `vaekit train --resume`.")
     try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} does not hold the weights of this run ({reason}): restore it from a copy.") from None
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}): restore it from a copy.") from None
+    if unlike := _difference(model.state_dict(), weights):
+        raise UserError(
+            f"{path} does not hold the weights of this model ({unlike}): give the run the file, the version of vaekit "
+            "and, where it has any, the modules of your own that it was trained with."
+        )
+    model.load_state_dict(weights)
+
+
+def _difference(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """The first tensor that is missing, too much or of another shape; empty where there is none."""
+    for name in [*wanted, *found]:
+        if name not in found:
+            return f"{name} is missing"
+        if name not in wanted:
+            return f"{name} is not part of it"
+        if wanted[name].shape != found[name].shape:
+            return f"{name} is {[*found[name].shape]}, not {[*wanted[name].shape]}"
+    return ""
 
 
 def _folders(run: Run) -> list[Path]:

@@ -53,8 +53,8 @@ class VAE(nn.Module):
         self.latents = math.prod(latents)
         if len(latents) == 3:
             # Per channel the mean and the standard deviation of z over the training set, measured when training has
-            # ended: what a second model of the latents takes for their units. Until then 0 and 1.
-            self.register_buffer("latent_scale", torch.tensor([[0.0], [1.0]]).repeat(1, latents[0]))
+            # ended: what a second model of the latents takes for their units. Until then 0: no standard deviation.
+            self.register_buffer("latent_scale", torch.zeros(2, latents[0]))
         self.precision = torch.float32
         """Arithmetic inside encoder and decoder; posterior, KL and likelihood are always in float32."""
 

@@ -61,7 +61,7 @@ def require_density(model: VAE) -> None:
 def weigh(model: VAE, x: Float[Tensor, "B C H W"], y: Labels | None, samples: int) -> Weighed:
     """Importance weights of `samples` draws of z for every image; `x` as the likelihood observes it."""
     q, p = model.encode(x, y), model.prior(model.encode, y)
-    at_once = max(1, VALUES[x.device.type] // x.numel())
+    at_once = max(1, VALUES[x.device.type] // max(1, x.numel()))
     stops = sorted({10**power for power in range(len(str(samples))) if 10**power < samples} | {samples})
     bounds: dict[int, Tensor] = {}
     precise = torch.float64 if x.device.type != "mps" else torch.float32

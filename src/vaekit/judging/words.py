@@ -25,7 +25,9 @@ def lines(found: dict[str, Any]) -> list[str]:
     }
     if bits is None:
         rows["no bits/dim"] = no_bits[found["measure"]]
-    if per_latent:
+    if not per_latent:
+        rows["KL per latent"] = "none: with these parts the KL is not a sum over latents in closed form"
+    else:
         largest = sorted(per_latent, reverse=True)
         shown = " ".join(f"{value:.2f}" for value in largest[:10])
         rows["KL per latent"] = f"{shown}{' ...' if len(largest) > 10 else ''} (largest first, all in evaluation.json)"

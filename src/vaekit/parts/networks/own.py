@@ -14,8 +14,9 @@ from vaekit.errors import UserError
 from vaekit.parts.networks.dense import Shape
 from vaekit.parts.types import Labels, part
 
-BATCH = 2
-"""Images of the trial: a module that drops the batch axis, or mixes it up with another, shows it from two on."""
+BATCHES = (2, 3)
+"""Images of the trials: a module that drops the batch axis, or mixes it up with another, shows it from two on; one with
+a number of images built in by another."""
 
 
 @part("encoder", "own")
@@ -31,15 +32,16 @@ class OwnEncoder(nn.Module):
         super().__init__()
         self.module = _given("encoder", name, module)
         self.classes, self.flat = classes, len(latents) == 1
-        made = _trial("encoder", self.module, "images", shape, classes)
         grid = latents[1:]
-        fits = len(made) == 4 and tuple(made[2:]) == grid if grid else len(made) > 1
-        if made[:1] != (BATCH,) or not fits or 0 in made:
-            wanted = ", ".join(map(str, (BATCH, "F", *grid)))
-            raise UserError(
-                f"The encoder {_name(self.module)} turns images {[BATCH, *shape]} into {[*made]}, but these latents "
-                f"need [{wanted}] with any F: change what its forward returns."
-            )
+        wanted = f"[{', '.join(map(str, ('B', 'F', *grid)))}] with any F"
+        for batch in BATCHES:
+            made = _trial("encoder", self.module, "images", shape, classes, batch, wanted)
+            fits = len(made) == 4 and tuple(made[2:]) == grid if grid else len(made) > 1
+            if made[:1] != (batch,) or not fits or 0 in made:
+                raise UserError(
+                    f"The encoder {_name(self.module)} turns images {[batch, *shape]} into {[*made]}, but these "
+                    f"latents need {wanted.replace('B', str(batch))}: change what its forward returns."
+                )
         self.features = (made[1:].numel(),) if self.flat else tuple(made[1:])
 
     def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
@@ -60,12 +62,14 @@ class OwnDecoder(nn.Module):
         super().__init__()
         self.module = _given("decoder", name, module)
         self.classes, self.latents = classes, latents
-        made = _trial("decoder", self.module, "latents", latents, classes)
-        if made != (BATCH, *shape):
-            raise UserError(
-                f"The decoder {_name(self.module)} turns latents {[BATCH, *latents]} into {[*made]}, but these images "
-                f"and their likelihood need {[BATCH, *shape]}: change what its forward returns."
-            )
+        wanted = f"[B, {', '.join(map(str, shape))}]"
+        for batch in BATCHES:
+            made = _trial("decoder", self.module, "latents", latents, classes, batch, wanted)
+            if made != (batch, *shape):
+                raise UserError(
+                    f"The decoder {_name(self.module)} turns latents {[batch, *latents]} into {[*made]}, but these "
+                    f"images and their likelihood need {[batch, *shape]}: change what its forward returns."
+                )
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
         z = z.unflatten(1, self.latents)
@@ -90,12 +94,14 @@ def _given(room: str, name: str, module: nn.Module | None) -> nn.Module:
     )
 
 
-def _trial(room: str, module: nn.Module, what: str, shape: tuple[int, ...], classes: int) -> torch.Size:
-    """The shape that the module makes of two zeros of `shape` (and labels); all about it stays as it was."""
+def _trial(
+    room: str, module: nn.Module, what: str, shape: tuple[int, ...], classes: int, batch: int, wanted: str
+) -> torch.Size:
+    """The shape that the module makes of `batch` zeros of `shape` (and labels); all about it stays as it was."""
     its = f"The {room} {_name(module)}"
     place = next((t.device for t in chain(module.parameters(), module.buffers())), torch.device("cpu"))
-    given = [torch.zeros(BATCH, *shape, device=place)]
-    given += [torch.zeros(BATCH, dtype=torch.long, device=place)] if classes else []
+    given = [torch.zeros(batch, *shape, device=place)]
+    given += [torch.zeros(batch, dtype=torch.long, device=place)] if classes else []
     call = f"forward({'x' if room == 'encoder' else 'z'}{', y' if classes else ''})"
     if not _takes(module, given):
         remedy = (
@@ -111,17 +117,18 @@ def _trial(room: str, module: nn.Module, what: str, shape: tuple[int, ...], clas
     except Exception as error:
         said = (str(error).splitlines() or [""])[0].rstrip(".")
         raise UserError(
-            f"{its} fails on {what} {[BATCH, *shape]}, called as {call}, with {type(error).__name__}: {said}."
+            f"{its} fails on {what} {[batch, *shape]}, of which it should make {wanted.replace('B', str(batch))}, "
+            f"called as {call}, with {type(error).__name__}: {said}."
         ) from error
     if not isinstance(made, Tensor):
         raise UserError(
-            f"{its} turns {what} {[BATCH, *shape]} into a {type(made).__name__}, but one tensor is needed: change what "
+            f"{its} turns {what} {[batch, *shape]} into a {type(made).__name__}, but one tensor is needed: change what "
             "its forward returns."
         )
-    if not made.is_floating_point():
+    if made.dtype != torch.float32:
         raise UserError(
-            f"{its} turns {what} {[BATCH, *shape]} into whole numbers ({made.dtype}), but floating-point numbers are "
-            "needed: change what its forward returns."
+            f"{its} turns {what} {[batch, *shape]} into {made.dtype} numbers, but torch.float32 is needed: change its "
+            "weights by .float(), or what its forward returns."
         )
     return made.shape
 
