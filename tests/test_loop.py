@@ -1,7 +1,10 @@
 """Learning rate, moving average and validation, against numbers worked out by hand."""
 
+import copy
+import math
 import resource
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,9 +16,12 @@ from vaekit.build import build
 from vaekit.data.batches import Batches
 from vaekit.data.pack import open_pack
 from vaekit.devices import memory_kept
+from vaekit.parts.objectives import Elbo
+from vaekit.parts.types import Terms
 from vaekit.resolve import resolve
-from vaekit.training.loop import evaluate
+from vaekit.training.loop import Progress, evaluate, train
 from vaekit.training.optimizers import learning_rate, moving_average
+from vaekit.training.request import Request, plan
 from vaekit.training.watch import picture_due
 
 
@@ -59,6 +65,33 @@ def test_validation_is_the_mean_over_images_also_with_a_short_last_batch() -> No
     assert few["kl"] == pytest.approx(kl, rel=1e-5)
     assert few["loss"] == pytest.approx(few["reconstruction"] + 2 * few["kl"], rel=1e-6)
     assert few == again
+
+
+class Counting(Elbo):
+    """The ELBO, which says how many samples it was given."""
+
+    seen: ClassVar[set[int]] = set()
+
+    def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        self.seen.add(len(terms.log_px))
+        return super().__call__(terms, epoch)
+
+
+def test_an_objective_is_given_as_many_samples_as_it_asks_for() -> None:
+    pack = open_pack(rings(60, 12), resolve({"validation": "last:20"}).data, quiet=True)
+    config = resolve({"encoder": "mlp", "decoder": "mlp", "latents": 3, "epochs": 1, "batch_size": 20})
+    model, _ = build(config, pack.shape)
+    batches = Batches(pack, config.data, 20, 0, torch.device("cpu"))
+    optimizer = torch.optim.SGD(model.parameters(), 1e-4)
+    kept = copy.deepcopy(model)
+    epochs = train(model, kept, batches, Counting(samples=7), optimizer, config.training, Progress(), lambda _: False)
+    assert len(list(epochs)) == 1
+    assert Counting.seen == {7}
+
+
+def test_an_objective_is_told_how_many_images_train() -> None:
+    layers = {"validation": "last:20", "objective": "total_correlation"}
+    assert plan(Request(rings(60, 12), (layers,), quiet=True)).objective.images == 40  # type: ignore[attr-defined]
 
 
 def test_pictures_are_drawn_every_epoch_at_first_and_more_rarely_later() -> None:

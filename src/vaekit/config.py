@@ -97,28 +97,25 @@ class FullGaussianPosterior(Settings):
     kind: Literal["full_gaussian"] = "full_gaussian"
 
 
-class IafPosterior(Settings):
+class _FlowPosterior(Settings):
+    steps: int = Field(4, ge=1, le=64)
+    """Transformations, one after another."""
+    hidden: Widths = (128,)
+    """Widths of the hidden layers in every step, in units."""
+    context: int = Field(64, ge=1, le=4096)
+    """Width of the summary of the image that every step sees."""
+
+
+class IafPosterior(_FlowPosterior):
     """A Gaussian bent by inverse autoregressive steps; its density is known at its own samples only."""
 
     kind: Literal["iaf"] = "iaf"
-    steps: int = Field(4, ge=1, le=64)
-    """Transformations, one after another."""
-    hidden: Widths = (128,)
-    """Widths of the hidden layers in every step, in units."""
-    context: int = Field(64, ge=1, le=4096)
-    """Width of the summary of the image that every step sees."""
 
 
-class NsfPosterior(Settings):
+class NsfPosterior(_FlowPosterior):
     """A Gaussian bent by coupling steps of monotonic splines."""
 
     kind: Literal["nsf"] = "nsf"
-    steps: int = Field(4, ge=1, le=64)
-    """Transformations, one after another."""
-    hidden: Widths = (128,)
-    """Widths of the hidden layers in every step, in units."""
-    context: int = Field(64, ge=1, le=4096)
-    """Width of the summary of the image that every step sees."""
     bins: int = Field(8, ge=2, le=64)
     """Pieces of every spline."""
 

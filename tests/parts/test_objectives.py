@@ -99,6 +99,13 @@ def test_capacity_rises_and_charges_the_distance_of_the_mean_kl(epoch: float, he
     assert report["kl"].item() == pytest.approx(KL_MEAN)
 
 
+def test_capacity_is_held_against_the_mean_kl_and_not_every_images() -> None:
+    """2 nats lie between the two images' KLs, 0.5 and about 3.2."""
+    loss, _ = Elbo(capacity=2.0)(terms())
+    assert sum(KL[0]) < 2 < sum(KL[1])
+    assert loss.item() == pytest.approx(16.5 + abs(KL_MEAN - 2))
+
+
 def test_free_bits_rise_with_the_warmup() -> None:
     first = (KL[0][0] + KL[1][0]) / 2
     loss, _ = Elbo(beta=2.0, warmup=4.0, free_bits=1.0)(terms(), 1.0)

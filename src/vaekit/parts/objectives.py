@@ -49,12 +49,12 @@ def rise(epoch: float, warmup: float, cycles: int) -> float:
     It rises linearly over `warmup` epochs and stays for as many, `cycles` times (Fu et al. 2019, arXiv:1903.10145,
     with R = 0.5); after the last rise it stays for good.
     """
-    if epoch >= settled(warmup, cycles):
+    if epoch >= end_of_rises(warmup, cycles):
         return 1.0
     return min(1.0, epoch % (2 * warmup) / warmup)
 
 
-def settled(warmup: float, cycles: int) -> float:
+def end_of_rises(warmup: float, cycles: int) -> float:
     """Epochs until `rise` has reached 1 for good."""
     return (2 * cycles - 1) * warmup
 
@@ -87,7 +87,7 @@ class Elbo:
 
     @property
     def settled(self) -> float:
-        return settled(self.warmup, self.cycles)
+        return end_of_rises(self.warmup, self.cycles)
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         missed, kl = reconstruction(terms), divergence(terms)
@@ -117,8 +117,8 @@ class Iwae:
     """-log(1/S sum_s w_s) (Burda et al. 2016, arXiv:1509.00519, equation 8)."""
 
     samples: int = 5
-    bounds = 1
-    settled = 0.0
+    bounds = 1  # no annotation: here it is no field, in Miwae it is
+    settled: ClassVar[float] = 0.0
     needs: ClassVar[Needs] = densities() | WEIGHED
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
@@ -151,7 +151,7 @@ class Dreg:
     """
 
     samples: int = 5
-    settled = 0.0
+    settled: ClassVar[float] = 0.0
     needs: ClassVar[Needs] = densities({"stopped_density", "single_group"}) | WEIGHED
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:

@@ -104,8 +104,22 @@ class FullGaussianPosterior(nn.Module):
         return FullGaussian(loc, rows * (sigma / rows.norm(dim=-1)).unsqueeze(-1))
 
 
+class FlowPosterior(nn.Module):
+    """A diagonal Gaussian carried through flow steps that see a summary of the features, `context` numbers."""
+
+    def __init__(self, features: Shape, latents: Shape, context: int, steps: nn.Module) -> None:
+        super().__init__()
+        self.base = GaussianPosterior(features, latents)
+        self.context = nn.Linear(math.prod(features), context)
+        self.steps = steps
+
+    def forward(self, features: Features) -> Flow:
+        carry = self.steps(self.context(features.flatten(1)))
+        return Flow(carry.inv, self.base(features))
+
+
 @part("posterior", "iaf")
-class IafPosterior(nn.Module):
+class IafPosterior(FlowPosterior):
     """A diagonal Gaussian carried through inverse autoregressive steps (Kingma et al. 2016, arXiv:1606.04934).
 
     Drawing z and log q at it is one pass a step; the density of any other point takes D of them, so it is not offered.
@@ -116,18 +130,11 @@ class IafPosterior(nn.Module):
     def __init__(
         self, features: Shape, latents: Shape, steps: int = 4, hidden: tuple[int, ...] = (128,), context: int = 64
     ) -> None:
-        super().__init__()
-        self.base = GaussianPosterior(features, latents)
-        self.context = nn.Linear(math.prod(features), context)
-        self.steps = flows.autoregressive(math.prod(latents), context, steps, hidden)
-
-    def forward(self, features: Features) -> Flow:
-        carry = self.steps(self.context(features.flatten(1)))
-        return Flow(carry.inv, self.base(features))
+        super().__init__(features, latents, context, flows.autoregressive(math.prod(latents), context, steps, hidden))
 
 
 @part("posterior", "nsf")
-class NsfPosterior(nn.Module):
+class NsfPosterior(FlowPosterior):
     """A diagonal Gaussian carried through coupling steps of monotonic rational-quadratic splines, quick both ways
     (Durkan et al. 2019, arXiv:1906.04032)."""
 
@@ -142,11 +149,4 @@ class NsfPosterior(nn.Module):
         context: int = 64,
         bins: int = 8,
     ) -> None:
-        super().__init__()
-        self.base = GaussianPosterior(features, latents)
-        self.context = nn.Linear(math.prod(features), context)
-        self.steps = flows.spline(math.prod(latents), context, steps, hidden, bins)
-
-    def forward(self, features: Features) -> Flow:
-        carry = self.steps(self.context(features.flatten(1)))
-        return Flow(carry.inv, self.base(features))
+        super().__init__(features, latents, context, flows.spline(math.prod(latents), context, steps, hidden, bins))
