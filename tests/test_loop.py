@@ -31,6 +31,8 @@ def test_learning_rate_rises_along_the_ramp_and_falls_along_half_a_cosine() -> N
     cosine = [0.5 * (1 + np.cos(np.pi * step / 100)) for step in (0, 1, 3, 25, 50, 100)]
     expected = [0.025, 0.05 * cosine[1], 0.1 * cosine[2], 0.1 * cosine[3], 0.05, 0.0]
     assert rates == pytest.approx(expected, abs=1e-12)
+    short = resolve({"learning_rate": 0.1, "ramp": 200}).training
+    assert [learning_rate(short, step, 50) for step in (0, 3, 5, 49)] == pytest.approx([0.02, 0.08, 0.1, 0.1])
     constant = resolve({"learning_rate": 0.1}).training
     assert {learning_rate(constant, step, 100) for step in range(0, 100, 7)} == {0.1}
 

@@ -14,8 +14,7 @@ class Checked(Settings):
     published: float
 
     def __str__(self) -> str:
-        verdict = "met" if self.nll <= self.published else "missed"
-        return f"NLL {self.nll:.2f}, published {self.published:.2f}: {verdict}, with paper_table/rows/{self.row}.toml"
+        return f"NLL {self.nll:.2f} (published: {self.published:.2f}) with paper_table/rows/{self.row}.toml"
 
 
 class Preset(Settings):

@@ -10,7 +10,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     bits, effective = found["bits_per_dimension"], found["effective_sample_size"]
     no_bits = {
         "density": "a density of pixels that run from 0 to 1, not a probability of levels",
-        "cross-entropy": "a cross-entropy of gray pixels, not their likelihood: --likelihood.kind gaussian has one",
+        "cross-entropy": "a cross-entropy of pixels between black and white, not their likelihood: "
+        "--likelihood.kind gaussian has one",
         "probability": "a probability of black and white pixels, not of 256 levels",
     }
     normalised = "" if bits is None else f" = {bits:.4f} bits/dim"
