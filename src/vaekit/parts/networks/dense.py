@@ -4,8 +4,7 @@ A class label enters the first layer as a learned bias; for a dense layer that i
 one-hot code to its input.
 
 Training starts from data: encoders read images less the mean image, which conditions their first layer (LeCun et al.
-1998, "Efficient backprop", section 4.3), and decoders start at it, as in the authors' code of Burda et al. 2016. On
-binarized MNIST more latents stay in use for it.
+1998, "Efficient backprop", section 4.3), and decoders start at it, as in the authors' code of Burda et al. 2016.
 """
 
 import math
