@@ -99,6 +99,7 @@ def test_train_writes_the_run_folder_of_the_contract(run: Path) -> None:
     assert "Preset: best, the default for such images" in log
     assert "posterior.head" in log
     assert "epoch 2/2" in log
+    assert ("--epochs 4 goes on" in log) == (float(rows[1]["val_loss"]) < float(rows[0]["val_loss"]))
     assert not [file for file in run.rglob("*") if file.suffix in (".pt", ".pth", ".pkl", ".bin")]
 
 
@@ -106,6 +107,7 @@ def test_the_presets_default_follows_the_data_and_is_said(tmp_path: Path) -> Non
     gray = write_folder(tmp_path / "gray", channels=1, classes=())
     said = vaekit("train", gray, "--out", tmp_path / "run", *TINY)
     assert "classic" in said
+    assert "losses compare with those of bernoulli alone" in said
     assert "--preset" in said
     assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["likelihood"]["kind"] == "bernoulli"
 
@@ -116,7 +118,11 @@ def test_generate_draws_the_same_images_for_the_same_seed(run: Path, tmp_path: P
     files = {name: sorted((tmp_path / name).glob("0*.png")) for name in ("a", "b", "c", "more")}
     content = {name: [file.read_bytes() for file in found] for name, found in files.items()}
     assert len(content["a"]) == 6
-    assert (tmp_path / "a" / "grid.png").exists()
+    with Image.open(tmp_path / "a" / "grid.png") as grid:
+        assert grid.width > grid.height  # 3 + 3
+    vaekit("generate", run, "-n", 8, "--out", tmp_path / "eight")
+    with Image.open(tmp_path / "eight" / "grid.png") as grid:
+        assert grid.width > 1.4 * grid.height  # 4 + 4, not 3 + 3 + 2
     assert content["a"] == content["b"] == content["more"][:6]
     assert content["a"] != content["c"]
     with Image.open(files["a"][0]) as image:

@@ -144,6 +144,13 @@ def test_what_is_no_likelihood_of_the_images_is_not_called_one(likelihood: Any, 
     assert ("bits/dim" in said.replace("no bits/dim", "")) == ("normalised" in offers(model.likelihood))
 
 
+@pytest.mark.parametrize(("wrong", "loose"), [(0.0, False), (3.0, True)])
+def test_a_bound_that_a_sample_or_two_decide_is_called_loose(wrong: float, loose: bool) -> None:
+    model, x, _ = linear_gaussian(wrong)
+    found = judge(model, [(x, None)], samples=20, seed=0)
+    assert ("--samples 200 comes closer" in "\n".join(lines({"side": "test", "data": "x", **found}))) == loose
+
+
 def test_a_latent_is_active_whose_mean_varies_by_more_than_a_hundredth() -> None:
     model, x, _ = linear_gaussian(wrong=0.0)
     x = torch.randn_like(x)

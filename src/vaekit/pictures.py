@@ -44,8 +44,7 @@ def _sheet(cells: list[list[Any]], columns: int | None, labels: Sequence[str] | 
     height, width = cells[0][0].shape[:2]
     zoom = max(1, round(72 / max(height, width)))
     width, height = width * zoom, height * zoom
-    columns = columns or math.ceil(math.sqrt(len(cells)))
-    columns = min(columns, len(cells))
+    columns = min(columns or _columns(len(cells)), len(cells))
     rows = math.ceil(len(cells) / columns)
     font = ImageFont.load_default(12)
     tall = len(cells[0]) * (height + 1) - 1 + (16 if labels else 0)
@@ -64,6 +63,12 @@ def _sheet(cells: list[list[Any]], columns: int | None, labels: Sequence[str] | 
             text = _shortened(labels[index], font, float(width))
             pen.text((left + width / 2, top + tall), text, INK, font, anchor="md")
     return sheet
+
+
+def _columns(count: int) -> int:
+    """Columns of a sheet that is square to twice as wide, with the fewest gaps in its last row."""
+    square = math.ceil(math.sqrt(count))
+    return min(range(square, 2 * square + 1), key=lambda columns: -count % columns)
 
 
 def _shortened(text: str, font: Any, width: float) -> str:

@@ -90,6 +90,9 @@ def parts(config: Config) -> str:
         ]
         name = part.kind if room == "objective" else f"{part.kind} {'network' if room == 'encoder' else room}"
         words.append(f"{name} ({', '.join(changed)})" if changed else name)
+    words += [
+        f"{name.replace('_', ' ')} {value}" for name, value in config.training.model_dump(exclude_defaults=True).items()
+    ]
     words += [f"{config.latents} latents"] * (config.latents != Config().latents)
     return ", ".join([*words, *["conditional"] * config.conditional])
 

@@ -32,7 +32,7 @@ FORMAT = 1
 """Part of every pack's key: a new format builds new packs."""
 
 
-PASSING = ("not readable", "folder not readable", "no longer there", "not enough memory", "crashes its decoder")
+PASSING = ("not readable", "folder not readable", "not there", "not enough memory", "crashes its decoder")
 """Beginnings of reasons that lie in the moment, not in the file: such images are tried again every time."""
 
 

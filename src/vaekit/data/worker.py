@@ -25,9 +25,10 @@ Answer = str | list[int]
 def open_regular(path: str) -> BufferedReader:
     """Open a regular file to read; anything else, also what took its place since it was listed, is refused."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
         os.close(handle)
-        raise UnusableError("not a regular file")
+        raise UnusableError("a folder" if stat.S_ISDIR(mode) else "not a regular file")
     return os.fdopen(handle, "rb")
 
 
@@ -50,7 +51,7 @@ def read(path: str, target: Target) -> tuple[Image.Image, tuple[int, int], int]:
             file.seek(0)
             image, size = decode(file, target)
     except FileNotFoundError:
-        raise UnusableError("no longer there") from None
+        raise UnusableError("not there") from None
     except PermissionError:
         raise UnusableError("not readable (no permission)") from None
     except OSError as error:

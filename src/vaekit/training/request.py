@@ -17,7 +17,7 @@ from vaekit.config import Config
 from vaekit.data.pack import Pack, open_pack
 from vaekit.errors import UserError
 from vaekit.model import VAE
-from vaekit.parts.types import Objective
+from vaekit.parts.types import Objective, offers
 from vaekit.resolve import differences, resolve, revise, stored
 from vaekit.run import FORMAT, Run, first_free, read_config
 from vaekit.settings import Training
@@ -105,6 +105,9 @@ def plan(request: Request) -> Plan:
         _choice(request, preset, resumed=before is not None),
         f"Computing on {device}, {threads} threads, precision {config.training.precision}; seed {config.training.seed}",
     ]
+    if "normalised" not in offers(model.likelihood):
+        kind = config.likelihood.kind
+        lines.append(f"Likelihood {kind}: not over 256 levels, so losses compare with those of {kind} alone")
     if before:
         lines += _changes(run, before, record, pack)
     return Plan(run, config, pack, device, threads, record, model, objective, before is not None, lines)

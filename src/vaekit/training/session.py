@@ -82,6 +82,7 @@ class _Session:
 
     def __init__(self, todo: Plan, request: Request) -> None:
         self.run, self.config, self.pack, self.request = todo.run, todo.config, todo.pack, request
+        self.preset: str = todo.record["preset"]
         config, pack, device = todo.config, todo.pack, todo.device
         self.objective = todo.objective
         settings = config.training
@@ -185,6 +186,8 @@ class _Session:
             self._measure_latents()
         if self._finished():
             say(f"Best validation loss: {self.best['loss']:.2f} nats per image, in epoch {self.best['epoch']}")
+            if self.best["epoch"] == settings.epochs > 1 and settings.schedule == "constant":
+                say(f"It was still falling: --resume --out {self.run.folder} --epochs {2 * settings.epochs} goes on")
         elif self.stopping:
             raise Interrupted
         else:
@@ -268,7 +271,7 @@ class _Session:
             with pace.timed():
                 rows = read_metrics(self.run)
                 if rows:
-                    title = f"{self.pack.name}: loss of every epoch"
+                    title = f"{self.run.folder.name}: loss of every epoch on {self.pack.name}, preset {self.preset}"
                     _write_bytes(self.run.loss_graph, pictures.loss_graph(pd.DataFrame(rows), title))
 
         writer.put("graph", write)
@@ -326,9 +329,9 @@ def _sum(found: dict[str, float]) -> str:
     """`236.30 = 222.22 + KL 14.08` for the ELBO; otherwise the loss, and in brackets what was reported beside it."""
     loss, reconstruction, *others = found["loss"], found["reconstruction"], *list(found)[2:]
     if others == ["kl"] and math.isclose(loss, reconstruction + found["kl"], abs_tol=0.005):
-        return f"{loss:.2f} = {reconstruction:.2f} + KL {found['kl']:.2f}"
+        return f"{loss:.2f} = {reconstruction:.2f} + KL {found['kl']:z.2f}"
     words = [f"reconstruction {reconstruction:.2f}"]
-    words += [f"{'KL' if name == 'kl' else name.replace('_', ' ')} {found[name]:.4g}" for name in others]
+    words += [f"{'KL' if name == 'kl' else name.replace('_', ' ')} {found[name]:z.4g}" for name in others]
     return f"{loss:.2f} ({', '.join(words)})"
 
 
