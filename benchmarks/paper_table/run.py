@@ -115,7 +115,8 @@ def main() -> None:
     if asked.run is None:
         shutil.rmtree(folder.parent)
     print(
-        f"{asked.row}: NLL {found['nll']:.2f} +- {found['nll_standard_error']:.2f}, trained in {result['train_seconds'] / 60:.1f} min"
+        f"{asked.row}: NLL {found['nll']:.2f} +- {found['nll_standard_error']:.2f}, "
+        f"trained in {result['train_seconds'] / 60:.1f} min"
     )
     print(f"Wrote {out}")
 
