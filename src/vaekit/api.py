@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import numpy as np
 import torch
@@ -18,23 +18,27 @@ from torch import Tensor, nn
 
 from vaekit import devices
 from vaekit.build import build
-from vaekit.checkpoint import load_weights
+from vaekit.checkpoint import load_prior, load_weights, write_prior
+from vaekit.data.batches import Batches
 from vaekit.data.pack import Pack, open_pack
 from vaekit.data.sources import as_images
 from vaekit.errors import UserError
 from vaekit.files import atomic_folder
 from vaekit.judging.likelihood import BATCH, judge, require_density, weigh
+from vaekit.latent_prior import fit_prior
 from vaekit.model import VAE
+from vaekit.parts.fitted import FittedPrior
 from vaekit.resolve import stored
 from vaekit.run import Run, read_config, read_metrics, write_json
 from vaekit.sampling import CHUNK, decode_means, draw_latents, seeded, to_uint8
-from vaekit.screen import progress, talking
+from vaekit.screen import progress, say, talking
 from vaekit.training.request import Request
 from vaekit.training.session import run_training
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Prior = Literal["fitted", "model"]
 Labels = str | int | Sequence[str | int] | NDArray[Any]
 """The class of all images, or one for each, by name or number."""
 Images = UInt8[np.ndarray, "N H W C"]
@@ -112,6 +116,8 @@ class Trained:
         load_weights(model, run.weights)
         self.model: VAE = model.eval().requires_grad_(False)
         """The tensor module: images [B, C, H, W] in [0, 1]."""
+        self.fitted_prior: FittedPrior | None = load_prior(run)
+        """The density fitted to its latents after training, where one is better than the model's own prior."""
 
     @property
     def history(self) -> "pd.DataFrame":
@@ -120,23 +126,77 @@ class Trained:
 
         return pd.DataFrame(read_metrics(self.run))
 
-    def sample(self, n: int = 1, *, seed: int = 0, label: str | int | None = None, temperature: float = 1.0) -> Images:
-        """`n` new images, decoded from draws of the prior.
+    def sample(
+        self,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        label: str | int | None = None,
+        temperature: float = 1.0,
+        prior: Prior | None = None,
+    ) -> Images:
+        """`n` new images, decoded from draws of a prior.
 
-        The same seed gives the same images, and more of them as `n` grows. A conditional model takes the class by name
-        or number; without one it goes through all classes in turn.
+        The same seed gives the same images, and more of them as `n` grows.
+
+        Args:
+            n: number of images.
+            seed: of the draws.
+            label: a class by name or number. Without one a conditional model goes through all classes in turn; any
+                other draws them as often as they are in the training data. A model that was trained without labels
+                takes one where its prior was fitted to images with classes.
+            temperature: scale of the latent noise; below 1: more typical, less varied.
+            prior: "fitted" to the latents, "model" for the model's own; None for the fitted one where there is one.
+
+        Raises:
+            UserError: a class that it does not know, or a prior that it does not have.
         """
         if n < 0:
             raise UserError(f"{n} images are not possible: ask for 0 or more.")
         if not 0 <= temperature <= 100:
             raise UserError(f"A temperature of {temperature} is not possible: it should be between 0 and 100.")
+        fitted = self._prior(prior)
+        if label is not None and not self.model.classes and fitted is not None and len(fitted.shares) > 1:
+            z = draw_latents(self.model, n, seed, torch.full((n,), self._class_number(label)), temperature, fitted)
+            return self._decode(z, None)
         y = self._labels(label, n)
-        return self._decode(draw_latents(self.model, n, seed, y, temperature), y)
+        return self._decode(draw_latents(self.model, n, seed, y, temperature, fitted), y)
 
     def sample_labels(self, n: int, label: str | int | None = None) -> list[str] | None:
-        """The class names of the images that `sample` draws, or None for an unconditional model."""
+        """The class names of the images that `sample` draws; None without classes."""
+        if not self.model.classes:
+            return None if label is None else [self.classes[self._class_number(label)]] * n
         y = self._labels(label, n)
         return None if y is None else [self.classes[i] for i in y.tolist()]
+
+    def fit_prior(self, *, quiet: bool = False) -> dict[str, Any]:
+        """Fit a prior to the latents of the training images anew, as `train` does at its end, and use it from now on
+        where it is better than the model's own.
+
+        Returns log-densities of held-out encodings, in nats per image, under everything that was tried.
+
+        Raises:
+            UserError: the training images are not there as they were.
+        """
+        device = devices.best()
+        pack = self._own_pack(quiet)
+        batches = Batches(pack, self.config.data, CHUNK, self.config.training.seed, device)
+        with talking(quiet):
+            fit = fit_prior(copy.deepcopy(self.model).to(device), batches, self.config.training.seed, quiet)
+            write_prior(self.run, fit.prior, fit.record)
+            say(fit.sentence)
+        self.fitted_prior = load_prior(self.run)
+        return fit.record
+
+    def _prior(self, named: Prior | None) -> FittedPrior | None:
+        if named not in (None, "fitted", "model"):
+            raise UserError(f"There is no prior {named!r}: it is 'fitted' or 'model'.")
+        if named == "fitted" and self.fitted_prior is None:
+            raise UserError(
+                "This run has no prior fitted to its latents: `vaekit fit-prior RUN` fits one where it is better than "
+                "the model's own."
+            )
+        return None if named == "model" else self.fitted_prior
 
     def encode(self, images: Any, labels: Labels | None = None) -> Latents:
         """The means of q(z | x) of images [N, H, W, C] (uint8, or floats from 0 to 1)."""
@@ -231,14 +291,13 @@ class Trained:
 
     def _held_out(self, data: Any, quiet: bool) -> tuple[Pack, str, slice]:
         """The pack to judge on, the name of the side in it, and its rows."""
-        record, (channels, height, width) = read_config(self.run), self.shape
-        settings, source = self.config.data, record["source"]
+        source, (channels, height, width) = read_config(self.run)["source"], self.shape
         own = data is None or (isinstance(data, (str, Path)) and str(Path(data).expanduser().resolve()) == source)
-        if not own:
-            settings = settings.model_copy(update={"size": f"{width}x{height}", "validation": "0.1"})
-        pack = open_pack(source if own else data, settings, quiet)
-        if own and pack.identity != json.loads(self.run.dataset.read_text(encoding="utf-8"))["fingerprint"]:
-            raise UserError("The training images are not there as they were: name images to judge by with --data.")
+        if own:
+            pack = self._own_pack(quiet)
+        else:
+            settings = self.config.data.model_copy(update={"size": f"{width}x{height}", "validation": "0.1"})
+            pack = open_pack(data, settings, quiet)
         if pack.shape != self.shape:
             raise UserError(
                 f"This model takes images with {channels} colour channels, those of {pack.source} have "
@@ -247,6 +306,17 @@ class Trained:
         if pack.sides["test"].stop > pack.sides["test"].start:
             return pack, "test", pack.sides["test"]
         return (pack, "validation", pack.sides["validation"]) if own else (pack, "all", slice(0, len(pack.images)))
+
+    def _own_pack(self, quiet: bool) -> Pack:
+        """The pack that the model was trained on.
+
+        Raises:
+            UserError: the images are not there as they were.
+        """
+        pack = open_pack(read_config(self.run)["source"], self.config.data, quiet)
+        if pack.identity != json.loads(self.run.dataset.read_text(encoding="utf-8"))["fingerprint"]:
+            raise UserError("The training images are not there as they were: bring them back, or name others (--data).")
+        return pack
 
     def save(self, folder: str | Path) -> None:
         """Write the model to a new folder that `load` reads: configuration, weights and history.
@@ -265,6 +335,7 @@ class Trained:
                 (self.run.config, copy.config),
                 (self.run.dataset, copy.dataset),
                 (self.run.weights, copy.weights),
+                (self.run.latent_prior, copy.latent_prior),
                 (self.run.metrics, copy.metrics),
                 (self.run.loss_graph, copy.loss_graph),
             ):

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vaekit.errors import UserError
 from vaekit.files import atomic_file, atomic_folder, sha256
+from vaekit.parts.fitted import FittedPrior
 from vaekit.run import Run
 from vaekit.screen import say
 
@@ -105,6 +106,36 @@ def write_weights(path: Path, weights: Tensors) -> None:
     """The weights to use, alone."""
     with _telling(path), atomic_file(path) as temporary:
         save_file(weights, temporary)
+
+
+def write_prior(run: Run, prior: FittedPrior | None, about: Mapping[str, Any]) -> None:
+    """A fitted prior with its description as JSON in the file's header; without one, none is left from before."""
+    if prior is None:
+        run.latent_prior.unlink(missing_ok=True)
+        return
+    said = {**prior.about, **about, "weights": sha256(run.weights)}
+    with _telling(run.latent_prior), atomic_file(run.latent_prior) as temporary:
+        save_file(copied(prior.state_dict()), temporary, metadata={"about": json.dumps(said, indent=2)})
+
+
+def load_prior(run: Run) -> FittedPrior | None:
+    """The prior fitted to the latents of the run's weights; None where none was, or to weights that are there no more.
+
+    Raises:
+        UserError: its file is damaged.
+    """
+    if not run.latent_prior.exists():
+        return None
+    try:
+        with safe_open(run.latent_prior, "pt") as file:
+            about = json.loads(file.metadata()["about"])
+        if about["weights"] != sha256(run.weights):
+            return None
+        prior = FittedPrior(about)
+        prior.load_state_dict(load_file(run.latent_prior))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError):
+        raise UserError(f"{run.latent_prior} is damaged: make it anew with `vaekit fit-prior {run.folder}`.") from None
+    return prior.eval().requires_grad_(False)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -62,7 +62,11 @@ def generate(
     /,
     *,
     n: Annotated[int, Parameter(name=["-n", "--count"], help="Number of images.")] = 64,
-    class_: Annotated[str | None, Parameter(name="--class", help="Class to draw, for a conditional model.")] = None,
+    class_: Annotated[str | None, Parameter(name="--class", help="Class to draw, where the images had any.")] = None,
+    prior: Annotated[
+        Literal["fitted", "model"] | None,
+        Parameter(help="Fitted to the latents after training (default, where there is one), or the model's own."),
+    ] = None,
     temperature: Annotated[float, Parameter(help="Scale of the latent noise; below 1: less varied.")] = 1.0,
     seed: Seed = 0,
     out: Out = None,
@@ -76,12 +80,24 @@ def generate(
     if not 1 <= n <= 1_000_000:
         raise UserError(f"-n {n} is not possible: it should be between 1 and 1,000,000.")
     model = load(run)
-    images = model.sample(n, seed=seed, label=class_, temperature=temperature)
+    images = model.sample(n, seed=seed, label=class_, temperature=temperature, prior=prior)
     labels = model.sample_labels(n, class_)
     names = [f"{i:04d}" + (f"-{safe_name(labels[i - 1])}" if labels else "") for i in range(1, n + 1)]
     folder = out or first_free(run / "generated", "set")
     files = dict(zip(names, map(pictures.picture, images), strict=True))
+    fitted = model.fitted_prior if prior != "model" else None
+    print(f"Drawn from {'its own prior' if fitted is None else f'a prior fitted to its latents: {fitted.name}'}")
     print(pictures.write_folder(folder, files, pictures.grid(images[:256], labels=labels)))
+
+
+@app.command
+def fit_prior(run: RunFolder, /) -> None:
+    """Fit a prior to the latents of the training images, which `generate` draws from where it is better."""
+    from vaekit.api import load
+
+    found = load(run).fit_prior()["nats_per_held_out_image"]
+    for name, nats in sorted(found.items(), key=lambda item: -item[1]):
+        print(f"  {nats:10.2f}  {name}")
 
 
 @app.command

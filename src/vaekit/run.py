@@ -52,6 +52,10 @@ class Run:
         return self.folder / "model.safetensors"
 
     @property
+    def latent_prior(self) -> Path:
+        return self.folder / "latent_prior.safetensors"
+
+    @property
     def evaluation(self) -> Path:
         return self.folder / "evaluation.json"
 

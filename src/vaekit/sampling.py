@@ -11,6 +11,7 @@ from torch import Tensor
 from vaekit.data.batches import Batch
 from vaekit.model import VAE
 from vaekit.parts.distributions import tempered
+from vaekit.parts.fitted import FittedPrior
 from vaekit.parts.paths import draw
 from vaekit.parts.types import Labels
 from vaekit.seeds import key
@@ -29,15 +30,24 @@ def seeded(*words: int | str) -> Iterator[None]:
 
 @torch.no_grad()
 def draw_latents(
-    model: VAE, n: int, seed: int, y: Labels | None = None, temperature: float = 1.0
+    model: VAE,
+    n: int,
+    seed: int,
+    y: Labels | None = None,
+    temperature: float = 1.0,
+    fitted: FittedPrior | None = None,
 ) -> Float[Tensor, "n D"]:
-    """`n` draws from the model's own prior p(z | y), its noise scaled by `temperature` (below 1: more typical, less
-    varied)."""
+    """`n` draws of p(z | y): from the fitted prior where one is given, else from the model's own, its noise scaled by
+    `temperature` (below 1: more typical, less varied). Without `y` a fitted prior draws classes too."""
     chunks = []
     for first in range(0, n, CHUNK):
         labels = None if y is None else F.pad(y[first : first + CHUNK], (0, max(0, first + CHUNK - n)))
-        p = tempered(model.prior(model.encode, labels), temperature)
         with seeded(seed, "generate", first):
+            if fitted is None:
+                p = model.prior(model.encode, labels)
+            else:
+                p = fitted(fitted.classes(CHUNK) if labels is None else labels)
+            p = tempered(p, temperature)
             chunks.append(p.sample(() if p.batch_shape else (CHUNK,)))
     return torch.cat(chunks)[:n] if chunks else torch.zeros(0, model.latents)
 

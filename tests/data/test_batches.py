@@ -92,10 +92,10 @@ def test_sides_come_whole_and_in_order() -> None:
         torch.equal(x, torch.from_numpy(IMAGES[50:]).permute(0, 3, 1, 2) / 255) and y.tolist() == LABELS[50:].tolist()
     )
     assert [len(x) for x, _ in batches.side("validation")] == [4, 4, 2]
-    assert [len(x) for x, _ in batches.side("validation", limit=7)] == [7]
+    assert [len(x) for x, _ in batches.side("validation", limit=7)] == [4, 3]
     every, few = (torch.cat([x for x, _ in batches.side("validation", limit=n)]) for n in (None, 4))
-    assert torch.equal(few, every[:8:2])
-    assert [len(x) for x, _ in batches.side("validation", limit=70)] == [10]
+    assert torch.equal(few, every[[0, 2, 5, 7]])  # also from the end: sides are sorted by class
+    assert [len(x) for x, _ in batches.side("validation", limit=70, size=70)] == [10]
     assert list(batches.side("test")) == []
 
 

@@ -68,17 +68,15 @@ class Batches:
             for step, (x, y) in enumerate(self._gather(rows), first):
                 yield augment(self._floats(x), self.settings, tint, step * size), y
 
-    def side(self, name: str, limit: int | None = None) -> Iterator[Batch]:
-        """All images of a side in order, as they are; with `limit` that many of them, evenly spread, as one batch."""
-        rows, size = self.pack.sides[name], self.batch_size
-        if limit is None:
-            parts = [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
-        else:
-            step = max(1, (rows.stop - rows.start) // limit)
-            parts = [slice(rows.start, min(rows.start + step * limit, rows.stop), step)]
-        for part in parts:
-            y = None if self._labels is None else self._send(self._labels[part].copy())
-            yield self._floats(self._send(np.ascontiguousarray(self._pixels[part]))), y
+    def side(self, name: str, limit: int | None = None, size: int | None = None) -> Iterator[Batch]:
+        """The images of a side in order, as they are: all, or `limit` of them, evenly spread; `size` a batch."""
+        side, size = self.pack.sides[name], size or self.batch_size
+        count = side.stop - side.start
+        kept = count if limit is None else min(limit, count)
+        for start in range(0, kept, size):
+            rows = side.start + np.arange(start, min(start + size, kept)) * count // kept
+            y = None if self._labels is None else self._send(self._labels.take(rows))
+            yield self._floats(self._send(self._pixels.take(rows, axis=0))), y
 
     def _gather(self, rows: NDArray[np.int64]) -> Iterator[tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]]:
         """Pixels and labels on the device, for each line of `rows` [steps, B]."""

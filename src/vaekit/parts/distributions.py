@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Size, Tensor
 from torch.distributions import Distribution, MultivariateNormal, constraints
 from torch.distributions.kl import register_kl
@@ -150,6 +150,49 @@ class Mixture(Distribution):
         return torch.logsumexp(of_each + self.logits, -1)
 
 
+class MixtureOfClass(Distribution):
+    """For every row of a batch the mixture of its class: K of the [Y, K] Gaussians of `components`, with probabilities
+    softmax(logits[y]); its batch shape is that of `y`."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.real}
+    support = constraints.real_vector
+
+    def __init__(
+        self,
+        logits: Float[Tensor, "Y K"],
+        components: "DiagonalGaussian | FullGaussian",
+        y: Int[Tensor, " N"],
+        validate_args: bool = False,
+    ) -> None:
+        self.logits, self.components, self.y = logits, components, y
+        super().__init__(y.shape, components.event_shape, validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.logits.softmax(-1)[..., None] * self.components.mean).sum(-2)[self.y]
+
+    def sample(self, sample_shape: Any = Size()) -> Tensor:
+        with torch.no_grad():
+            weights = torch.distributions.Categorical(logits=self.logits[self.y], validate_args=False)
+            chosen = weights.sample(sample_shape)
+            return _some(self.components, (self.y.expand_as(chosen), chosen)).sample()
+
+    def log_prob(self, value: Float[Tensor, "*S N D"]) -> Float[Tensor, "*S N"]:
+        found = value.new_zeros(value.shape[:-1])
+        for label in self.y.unique():
+            rows = self.y == label
+            mixture = Mixture(self.logits[label], _some(self.components, (label,)))
+            found[..., rows] = mixture.log_prob(value[..., rows, :])
+        return found
+
+
+def _some(of: "DiagonalGaussian | FullGaussian", index: tuple[Tensor, ...]) -> "DiagonalGaussian | FullGaussian":
+    """Those of a batch of Gaussians that `index` picks."""
+    if isinstance(of, DiagonalGaussian):
+        return DiagonalGaussian(of.loc[index], of.log_variance[index])
+    return FullGaussian(of.loc[index], of.scale_tril[index])
+
+
 def _pairwise_log_prob(z: Float[Tensor, "*S B D"], of: DiagonalGaussian) -> Float[Tensor, "*S B K"]:
     """log N(z | mu_k, sigma_k^2) of every z under every component, by matrix products: nothing of [*S, B, K, D] is
     made. The multiplied-out square cancels where components are narrow, so it is taken in 64 bits where there are."""
@@ -238,6 +281,9 @@ def tempered(p: Distribution, temperature: float) -> Distribution:
             return FullGaussian(p.loc, temperature * p.scale_tril)
         case Mixture():
             return Mixture(p.logits, tempered(p.components, temperature))
+        case MixtureOfClass():
+            each = cast(DiagonalGaussian | FullGaussian, tempered(p.components, temperature))
+            return MixtureOfClass(p.logits, each, p.y)
         case Flow():
             return Flow(p.transform, tempered(p.base, temperature))
     raise NotImplementedError(type(p).__name__)

@@ -19,6 +19,7 @@ from vaekit.checkpoint import Snapshot
 from vaekit.data.batches import Batches
 from vaekit.errors import UserError
 from vaekit.files import atomic_file
+from vaekit.latent_prior import fit_prior
 from vaekit.model import VAE, summary
 from vaekit.run import Row, Run, append_metrics, keep_metrics, locked, read_metrics, write_json
 from vaekit.sampling import decode_means, draw_latents, latent_scale, to_uint8
@@ -89,7 +90,7 @@ class _Session:
         self.batches = Batches(pack, config.data, settings.batch_size, settings.seed, device)
         self.model: VAE = todo.model.to(device)
         self.model.precision = arithmetic(settings)
-        self.model.require_support(next(self.batches.side("validation", limit=SHOWN))[0])
+        self.model.require_support(next(self.batches.side("validation", SHOWN, size=SHOWN))[0])
         self.kept = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer: Optimizer = optimizer_for(self.model.parameters(), settings)
         self.progress = Progress()
@@ -151,6 +152,8 @@ class _Session:
             early = "stopped early by --patience" if self.progress.epoch < settings.epochs else "--epochs can be raised"
             say(f"Nothing to do: this run is finished after {self.progress.epoch} epochs ({early}).")
             self._measure_latents()
+            if checkpoint.load_prior(self.run) is None:
+                self._fit_prior()
             return
         limit = math.inf if self.request.max_minutes is None else 60 * self.request.max_minutes
         total = settings.epochs * steps * self.batches.batch_size
@@ -184,6 +187,7 @@ class _Session:
             self._draw_graph(writer, force=True)
         if not self.stopping:
             self._measure_latents()
+            self._fit_prior()
         if self._finished():
             say(f"Best validation loss: {self.best['loss']:.2f} nats per image, in epoch {self.best['epoch']}")
             if self.best["epoch"] == settings.epochs > 1 and settings.schedule == "constant":
@@ -234,6 +238,14 @@ class _Session:
             checkpoint.load_weights(model, self.run.weights)
             model.latent_scale.copy_(latent_scale(model, self.batches.side("train"), self.config.training.seed))
             checkpoint.write_weights(self.run.weights, checkpoint.copied(model.state_dict()))
+
+    def _fit_prior(self) -> None:
+        """Fit a prior to the latents of the weights to use, and keep it where it is better than the model's own."""
+        model = copy.deepcopy(self.kept)
+        checkpoint.load_weights(model, self.run.weights)
+        fit = fit_prior(model, self.batches, self.config.training.seed, self.request.quiet)
+        checkpoint.write_prior(self.run, fit.prior, fit.record)
+        say(fit.sentence)
 
     # --- files ---
 
@@ -289,7 +301,7 @@ class _Session:
             labels = [classes[i] for i in y.tolist()]
         z = draw_latents(model, count, self.config.training.seed, y).to(device)
         new = to_uint8(decode_means(model, z, y)).numpy()
-        x, truth = next(self.batches.side("validation", limit=SHOWN))
+        x, truth = next(self.batches.side("validation", SHOWN, size=SHOWN))
         shown = to_uint8(x).numpy()
         again = to_uint8(model.reconstruct(x, truth if model.classes else None)).numpy()
         names = None
