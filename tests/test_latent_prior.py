@@ -182,6 +182,15 @@ def test_the_same_seed_fits_the_same_prior(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_the_noise_of_training_encodings_is_not_that_of_held_out_ones() -> None:
+    """Else unused latents, which are noise alone, would seem to be fitted."""
+    model = model_of(30)
+    images = torch.rand(64, 1, 4, 4)
+    train, held_out = (latent_prior.encodings(model, [(images, None)], side, 0).z for side in ("train", "validation"))
+    noise = torch.stack([train, held_out]) - model.encode(images).mean
+    assert torch.corrcoef(noise.flatten(1))[0, 1].abs() < 0.1
+
+
 # --- In a run ---------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ import json
 import operator
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
@@ -24,12 +24,17 @@ from vaekit.data.pack import Pack, open_pack
 from vaekit.data.sources import as_images
 from vaekit.errors import UserError
 from vaekit.files import atomic_folder
-from vaekit.judging.likelihood import BATCH, judge, require_density, weigh
+from vaekit.judging.diagnosis import Measured, diagnose
+from vaekit.judging.evaluation import Images as Judged
+from vaekit.judging.evaluation import Subject, evaluate, work
+from vaekit.judging.features import extractor
+from vaekit.judging.likelihood import BATCH, require_density, weigh
 from vaekit.latent_prior import fit_prior
 from vaekit.model import VAE
 from vaekit.parts.fitted import FittedPrior
+from vaekit.reproduce import command
 from vaekit.resolve import stored
-from vaekit.run import Run, read_config, read_metrics, write_json
+from vaekit.run import Run, first_free, read_config, read_metrics, write_json
 from vaekit.sampling import CHUNK, decode_means, draw_latents, seeded, to_uint8
 from vaekit.screen import progress, say, talking
 from vaekit.training.request import Request
@@ -112,10 +117,11 @@ class Trained:
         """(C, H, W) of its images."""
         self.classes: tuple[str, ...] = tuple(record["classes"])
         """Names of the classes in its training data."""
-        model, _ = build(self.config, self.shape, len(self.classes), networks=networks)
+        model, objective = build(self.config, self.shape, len(self.classes), networks=networks)
         load_weights(model, run.weights)
         self.model: VAE = model.eval().requires_grad_(False)
         """The tensor module: images [B, C, H, W] in [0, 1]."""
+        self._settled = objective.settled
         self.fitted_prior: FittedPrior | None = load_prior(run)
         """The density fitted to its latents after training, where one is better than the model's own prior."""
 
@@ -246,9 +252,10 @@ class Trained:
     def evaluate(
         self, data: Any = None, *, samples: SupportsIndex = 1000, seed: int = 0, quiet: bool = False
     ) -> dict[str, Any]:
-        """The likelihood of images that did not train the model, and the use of its latents.
+        """What the model is worth, by images that did not train it: their likelihood and reconstructions, new images
+        beside them, copies of training images, and a diagnosis with remedies.
 
-        It is returned and written to evaluation.json.
+        It is returned and written to evaluation.json; docs/evaluation.md explains its content.
 
         Args:
             data: what `train` takes: its test side is judged, or all of it where it has none; None for the test side
@@ -258,12 +265,68 @@ class Trained:
             quiet: print nothing.
 
         Raises:
-            UserError: images of another shape, classes the model does not know, or a model without likelihood.
+            UserError: images of another shape, or classes the model does not know.
         """
-        require_density(self.model)
         samples = _counted(samples)
         pack, side, rows = self._held_out(data, quiet)
-        numbers = None
+        device, fitted = devices.best(), self.fitted_prior
+        subject = Subject(
+            copy.deepcopy(self.model).to(device),
+            None if fitted is None else copy.deepcopy(fitted).to(device),
+            Judged(pack.images[rows], self._numbers(pack, rows)),
+            self._training_images(quiet),
+            seed,
+        )
+        begun = time.perf_counter()
+        with talking(quiet):
+            network, said = extractor()
+            if said:
+                say(said[0].upper() + said[1:])
+            with progress(work(subject, network), "likelihood", quiet=quiet) as advance:
+                found = evaluate(subject, samples, network, advance)
+        measured = Measured(
+            self.config,
+            found,
+            [row for row in read_metrics(self.run) if row["epoch"] > self._settled],
+            len(subject.training or ()),
+            str(self.run.folder),
+            self._again,
+        )
+        record = {
+            "format": 1,
+            "data": pack.source,
+            "side": side,
+            "seed": seed,
+            **found,
+            "diagnosis": diagnose(measured),
+            "seconds": round(time.perf_counter() - begun, 1),
+        }
+        write_json(self.run.evaluation, record)
+        return record
+
+    def _again(self, changes: Mapping[str, Any]) -> str:
+        """The command that trains such a model with a change, into a new run."""
+        return command(read_config(self.run), self._dataset, changes, str(first_free(Path("runs"), "next")))
+
+    @property
+    def _dataset(self) -> dict[str, Any]:
+        return dict(json.loads(self.run.dataset.read_text(encoding="utf-8")))
+
+    def _training_images(self, quiet: bool) -> Judged | None:
+        """None where they are not there as they were."""
+        try:
+            pack = self._own_pack(quiet)
+        except UserError:
+            return None
+        rows = pack.sides["train"]
+        return Judged(pack.images[rows], self._numbers(pack, rows))
+
+    def _numbers(self, pack: Pack, rows: slice) -> NDArray[np.int64] | None:
+        """The model's number of the class of every image; None for a model without classes.
+
+        Raises:
+            UserError: no classes there, or one that it does not know.
+        """
         if self.model.classes:
             if not pack.classes:
                 raise UserError(
@@ -272,22 +335,8 @@ class Trained:
                 )
             if missing := set(pack.classes) - set(self.classes):
                 raise UserError(f"This model knows no class {min(missing)!r}: it knows {self._names()}.")
-            numbers = [self.classes.index(name) for name in pack.classes]
-        device = devices.best()
-        model = copy.deepcopy(self.model).to(device)
-
-        def batches() -> Iterator[tuple[Tensor, Tensor | None]]:
-            for start in range(rows.start, rows.stop, BATCH):
-                part = slice(start, min(start + BATCH, rows.stop))
-                y = None if numbers is None else torch.tensor([numbers[i] for i in pack.labels[part]], device=device)
-                yield self._tensor(np.asarray(pack.images[part])).to(device), y
-
-        begun = time.perf_counter()
-        with talking(quiet), progress(rows.stop - rows.start, f"{samples:,} samples", quiet=quiet) as advance:
-            found = judge(model, batches(), samples, seed, advance)
-        record = {"data": pack.source, "side": side, **found, "seconds": round(time.perf_counter() - begun, 1)}
-        write_json(self.run.evaluation, record)
-        return record
+            return np.array([self.classes.index(name) for name in pack.classes])[pack.labels[rows]]
+        return None
 
     def _held_out(self, data: Any, quiet: bool) -> tuple[Pack, str, slice]:
         """The pack to judge on, the name of the side in it, and its rows."""

@@ -142,7 +142,7 @@ def evaluate(
     samples: Annotated[int, Parameter(help="Importance samples of every image; more come closer to log p(x).")] = 1000,
     seed: Annotated[int, Parameter(help="Random seed of the samples.")] = 0,
 ) -> None:
-    """Judge the model by the likelihood of held-out images."""
+    """Judge the model by held-out images: likelihood, reconstructions, new images beside them, and a diagnosis."""
     from vaekit.api import load
     from vaekit.judging.words import lines
 

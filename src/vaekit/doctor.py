@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from vaekit.data.pack import cache_folder, clear_cache
+from vaekit.judging.features import features
 from vaekit.version import VERSION
 
 
@@ -23,6 +24,7 @@ def report() -> str:
         "device": _device(),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
         "precision": "32" + (", bf16 in hardware" if _fast_bf16() else ", bf16 emulated (slow)"),
+        "features": features(),
         "free disk": f"{_free(Path.cwd()) / 1e9:,.1f} GB here, {_free(cache) / 1e9:,.1f} GB for the cache",
         "cache": f"{cache} ({used / 1e6:,.1f} MB; `vaekit doctor --clear-cache` frees them)",
     }

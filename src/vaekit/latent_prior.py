@@ -89,11 +89,12 @@ class Fit:
 
 
 @torch.no_grad()
-def encodings(model: VAE, batches: Iterable[Batch], seed: int) -> Encodings:
-    """One draw of q(z | x) for every image."""
+def encodings(model: VAE, batches: Iterable[Batch], side: str, seed: int) -> Encodings:
+    """One draw of q(z | x) for every image, with noise that no other side has: else a density that fits the noise of
+    one would seem to fit the other."""
     z: list[Tensor] = []
     labels: list[Tensor] = []
-    with seeded(seed, "encodings"):
+    with seeded(seed, "encodings", side):
         for x, y in batches:
             drawn, _ = draw(model.encode(model.observe(x), y if model.classes else None), 1)
             z.append(drawn[0].cpu())
@@ -111,7 +112,7 @@ def fit_prior(model: VAE, batches: Batches, seed: int, quiet: bool = False) -> F
     limit, classes = encoded(model.latents), len(batches.pack.classes)
     with progress(2 * len(COMPONENTS) + 2, "encoding", unit="steps", quiet=quiet) as advance:
         train, held_out = (
-            encodings(model, batches.side(side, limit, size=CHUNK), seed) for side in ("train", "validation")
+            encodings(model, batches.side(side, limit, size=CHUNK), side, seed) for side in ("train", "validation")
         )
         return choose(model, train, held_out, classes, seed, lambda name: advance(1, f"fitting {name}"))
 

@@ -1,0 +1,266 @@
+"""What is wrong with a model, in plain English, by what was measured: each fault with the command that mends it.
+
+Every check is a function of `Measured` that returns a finding or None; the numbers it goes by stand at its top, and
+`tests/test_diagnosis.py` builds a model that has the fault and models that have none.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from typing import Any
+
+from vaekit.config import Config
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault: `name`, what was measured, and the command line that mends it."""
+
+    name: str
+    sentence: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the checks look at."""
+
+    config: Config
+    found: Mapping[str, Any]
+    """The content of evaluation.json."""
+    history: Sequence[Mapping[str, float]]
+    """The rows of metrics.csv, from where the objective's schedules had come to their ends."""
+    training_images: int
+    run: str
+    """The run's folder, for commands."""
+    again: Callable[[Mapping[str, Any]], str]
+    """The command that trains it anew with these settings changed, by their flags."""
+
+    @property
+    def collapsed(self) -> bool:
+        """Hardly any latent depends on the image."""
+        return bool(self.found["active_units"] < max(1, COLLAPSED * self.found["latents"]))
+
+    @property
+    def gap(self) -> float:
+        """The mean squared error of held-out reconstructions as a multiple of that of training images."""
+        learned = self.found["learned"]
+        return self.found["reconstructions"]["mse"] / max(learned["mse"], 1e-9) if learned else 1.0
+
+    @property
+    def by_heart(self) -> bool:
+        """Training images come back much better than held-out ones, by what can be seen."""
+        ours, learned = self.found["reconstructions"]["explained"], self.found["learned"]
+        if not learned or ours is None or learned["explained"] is None:
+            return False
+        return bool(self.gap > LEARNED_BY_HEART and learned["explained"] - ours > SEEN)
+
+    @property
+    def falling(self) -> bool:
+        """Whether the validation loss still fell at a good rate when training ended."""
+        losses = [row["val_loss"] for row in self.history]
+        if self.config.training.schedule != "constant" or not losses or losses[-1] > min(losses):
+            return False
+        last = max(1, len(losses) // 5)
+        return len(losses) == 1 or bool(losses[-1 - last] - losses[-1] > STILL_FALLING * (losses[0] - losses[-1]))
+
+
+COLLAPSED = 0.05
+"""Share of active latents below which the posterior has collapsed."""
+UNUSED, SPARE = 0.5, 8
+"""Share of active latents below which there are more than are of use, where there are more than a few."""
+STILL_FALLING = 0.05
+"""Of all that the loss fell by, the part it fell by in the last fifth of training."""
+ROUGH = 0.1
+"""Of all that the training loss fell by, what it rose by on the way."""
+LEARNED_BY_HEART = 1.5
+"""Held-out error over training error."""
+SEEN = 0.02
+"""Of the pixels' variance, what training images' reconstructions have beyond those of held-out images."""
+TURNED = 0.02
+"""Of all that the validation loss fell by, what it rose by again."""
+FEW = 2000
+"""Training images below which more of them are the remedy."""
+EXPLAINED = 0.5
+"""Share of the pixels' variance that reconstructions of training images should have."""
+NOISY = 1.5
+"""The likelihood's noise over the error that there is."""
+MISMATCH, LITTLE = 0.15, 2.0
+"""Nats lost to the prior: as a share of the KL, and at least so many."""
+COPIES = 0.01
+"""Share of held-out images that stand among the training images."""
+
+
+def diagnose(measured: Measured) -> list[dict[str, str]]:
+    """All faults found, the gravest first."""
+    found = [check(measured) for check in CHECKS]
+    return [asdict(one) for one in found if one is not None]
+
+
+def duplicates(m: Measured) -> Finding | None:
+    memory = m.found["memorisation"]
+    if not memory or memory["duplicates"] <= COPIES:
+        return None
+    return Finding(
+        "duplicates across the split",
+        f"{memory['duplicates']:.0%} of the held-out images stand among the training images too, so that figures of "
+        "theirs flatter the model: take the copies out, or, where images follow one another like those of a film, hold "
+        "out the last of them.",
+        m.again({"validation": f"last:{max(1, m.training_images // 9)}"}),
+    )
+
+
+def rough_training(m: Measured) -> Finding | None:
+    losses = [row["train_loss"] for row in m.history]
+    lowest = list(accumulate(losses, min))
+    rise = max((loss - before for loss, before in zip(losses, lowest, strict=True)), default=0.0)
+    if len(losses) < 3 or rise <= ROUGH * (losses[0] - lowest[-1]):
+        return None
+    return Finding(
+        "learning rate too high",
+        f"The training loss rose by {rise:.3g} nats on the way, where it should fall: the steps are too large.",
+        m.again({"learning-rate": float(f"{m.config.training.learning_rate / 5:.1g}")}),
+    )
+
+
+def collapse(m: Measured) -> Finding | None:
+    if not m.collapsed:
+        return None
+    objective = m.config.objective
+    kl = m.found.get("kl")
+    carried = "" if kl is None else f", which carry {kl:.2f} nats"
+    beta = getattr(objective, "beta", 1.0)
+    changes: dict[str, Any] = (
+        {"objective.beta": 1.0} if beta > 1 else {"objective.kind": "elbo", "objective.warmup": 10}
+    )
+    return Finding(
+        "posterior collapse",
+        f"Only {m.found['active_units']} of {m.found['latents']} latents depend on the image{carried}: the decoder has "
+        f"learned to do without them{f', pressed by beta = {beta:g}' if beta > 1 else ''}.",
+        m.again(changes),
+    )
+
+
+def noise(m: Measured) -> Finding | None:
+    likelihood = m.config.likelihood
+    if getattr(likelihood, "sigma", None) != "fixed":
+        return None
+    scale, error = float(likelihood.scale), math.sqrt(m.found["reconstructions"]["mse"])  # type: ignore[union-attr]
+    if scale <= NOISY * error:
+        return None
+    return Finding(
+        "noise level too high",
+        f"The likelihood takes the noise of a pixel to be {scale:.3g}, where reconstructions are {error:.3g} off: what "
+        "is finer than its noise it need not learn.",
+        m.again({"likelihood.sigma": "learned"}),
+    )
+
+
+def epochs(m: Measured) -> Finding | None:
+    if not m.falling or m.collapsed:
+        return None
+    return Finding(
+        "too few epochs",
+        f"The validation loss still fell at the end, after {len(m.history)} epoch{'s' * (len(m.history) > 1)}.",
+        f"vaekit train --resume --out {m.run} --epochs {2 * m.config.training.epochs}",
+    )
+
+
+def little_data(m: Measured) -> Finding | None:
+    if not m.by_heart or m.training_images >= FEW:
+        return None
+    return Finding(
+        "too little data",
+        f"Reconstructions of held-out images are {m.gap:.1f} times as far off as those of training images: "
+        f"{m.training_images:,} images are few to learn from. More help most; mirrored and shifted ones are some.",
+        m.again({"flip": True, "crop": 2}),
+    )
+
+
+def overfitting(m: Measured) -> Finding | None:
+    losses = [row["val_loss"] for row in m.history]
+    turned = losses and losses[-1] - min(losses) > TURNED * max(losses[0] - min(losses), 1e-9)
+    by_heart = m.by_heart and m.training_images >= FEW
+    if m.collapsed or (not (turned and len(losses) > 3) and not by_heart):
+        return None
+    said = (
+        f"The validation loss was best in epoch {losses.index(min(losses)) + 1} of {len(losses)} and has risen by "
+        f"{losses[-1] - min(losses):.3g} nats since"
+        if turned
+        else f"Reconstructions of held-out images are {m.gap:.1f} times as far off as those of training images"
+    )
+    return Finding(
+        "overfitting",
+        f"{said}: the model learns its training images by heart. The weights kept are those of the best epoch; varied "
+        "images and an early stop spare the rest.",
+        m.again({"flip": True, "crop": 2, "patience": 10}),
+    )
+
+
+def underfitting(m: Measured) -> Finding | None:
+    learned = m.found["learned"]
+    if not learned or learned["explained"] is None or learned["explained"] >= EXPLAINED:
+        return None
+    if m.collapsed or m.falling or m.by_heart:
+        return None  # a fault of its own, which explains this one
+    return Finding(
+        "underfitting",
+        f"Reconstructions have {max(0.0, learned['explained']):.0%} of the variance even of training images: the model "
+        f"is too small for them, with {m.found['latents']} latents, or held back.",
+        m.again(_larger(m.config)),
+    )
+
+
+def mismatch(m: Measured) -> Finding | None:
+    aggregate = m.found["aggregate"]
+    kl = m.found.get("kl")
+    if not aggregate or m.falling or aggregate["gain"] <= max(LITTLE, MISMATCH * (kl or 0)):
+        return None
+    information = aggregate["mutual_information_at_most"]
+    beside = "" if information is None else f"; beside it the latents carry at most {information:.1f} nats of an image"
+    return Finding(
+        "prior mismatch",
+        f"Its own prior is {aggregate['gain']:.1f} nats per image from what the encoder does{beside}. New images "
+        "are drawn from a fitted prior, so they do not suffer; a learned prior would take the nats off the loss too.",
+        m.again({"prior.kind": "flow"} if m.config.posterior.kind != "delta" else {"posterior.kind": "gaussian"}),
+    )
+
+
+def unused(m: Measured) -> Finding | None:
+    active, latents = m.found["active_units"], m.found["latents"]
+    if m.collapsed or latents <= SPARE or active >= UNUSED * latents or not str(m.config.latents).isdecimal():
+        return None
+    return Finding(
+        "unused latents",
+        f"{active} of {latents} latents depend on the image: fewer would do as well, and make the latent space easier "
+        "to explore.",
+        m.again({"latents": max(2, math.ceil(1.25 * active))}),
+    )
+
+
+def _larger(config: Config) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if str(config.latents).isdecimal():
+        changes["latents"] = max(16, 4 * int(config.latents))
+    for room in ("encoder", "decoder"):
+        network = getattr(config, room)
+        if hasattr(network, "channels"):
+            changes[f"{room}.channels"] = 2 * network.channels
+        elif getattr(network, "hidden", None):
+            changes[f"{room}.hidden"] = tuple(max(400, 2 * width) for width in network.hidden)
+    return changes
+
+
+CHECKS: tuple[Callable[[Measured], Finding | None], ...] = (
+    duplicates,
+    rough_training,
+    collapse,
+    noise,
+    epochs,
+    little_data,
+    overfitting,
+    underfitting,
+    mismatch,
+    unused,
+)

@@ -1,0 +1,171 @@
+"""Models with one illness each, and healthy ones: what is found of each is its illness, and of the healthy nothing."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vaekit
+from command import rings
+from vaekit.resolve import resolve
+
+MLP: dict[str, Any] = {
+    "encoder": {"kind": "mlp", "hidden": "128"},
+    "decoder": {"kind": "mlp", "hidden": "128"},
+    "latents": 6,
+    "epochs": 40,
+    "batch_size": 64,
+    "learning_rate": 2e-3,
+    "ema": 0.98,
+    "threads": 1,
+    "quiet": True,
+}
+
+
+def many(seed: int = 0) -> np.ndarray:
+    return rings(2600, 12, seed=seed)
+
+
+def few() -> np.ndarray:
+    return rings(60, 12)
+
+
+def film() -> np.ndarray:
+    """A film: every image stands for five frames that differ by a level here and there."""
+    return (
+        (rings(520, 12).repeat(5, 0) + np.random.default_rng(0).integers(0, 2, (2600, 1, 1, 1)))
+        .clip(0, 255)
+        .astype("u1")
+    )
+
+
+def noisy() -> np.ndarray:
+    """Rings under noise of its own for every pixel, which no model can know."""
+    return (0.5 * many() + 60 * np.random.default_rng(0).random((2600, 12, 12, 1))).astype(np.uint8)
+
+
+def colour() -> np.ndarray:
+    return rings(2600, 12, 3)
+
+
+def boxes() -> np.ndarray:
+    """Bright rectangles anywhere: five numbers make an image."""
+    random = np.random.default_rng(0)
+    light = random.uniform(120, 250, (2600, 1, 1))
+    row, column = (
+        np.clip(random.uniform(1.5, 4, (2600, 1)) - abs(np.arange(12) - random.uniform(3, 8, (2600, 1))), 0, 1)
+        for _ in range(2)
+    )
+    return (light * row[:, :, None] * column[:, None])[..., None].astype(np.uint8)
+
+
+SIGMA = {"kind": "gaussian", "sigma": "learned"}
+ILL: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any], str, set[str]]] = {
+    # images, settings, the illness, and what may come with it
+    "beta far above 1": (many, {"objective": {"beta": 100.0}}, "posterior collapse", set()),
+    "no signal among noise": (
+        lambda: np.random.default_rng(0).integers(100, 156, (2600, 12, 12, 1)).astype(np.uint8),
+        {"likelihood": SIGMA, "epochs": 15},
+        "posterior collapse",
+        {"overfitting"},
+    ),
+    "steps far too large": (many, {"learning_rate": 0.1, "optimizer": "adam"}, "learning rate too high", {"*"}),
+    "large steps in colour": (
+        colour,
+        {"likelihood": SIGMA, "learning_rate": 0.2, "epochs": 25},
+        "learning rate too high",
+        {"*"},
+    ),
+    "two epochs": (many, {"epochs": 2}, "too few epochs", {"unused latents"}),
+    "small steps": (many, {"learning_rate": 2e-5, "epochs": 15}, "too few epochs", {"unused latents"}),
+    "sixty images": (few, {"epochs": 400}, "too little data", {"overfitting", "unused latents"}),
+    "learned by heart": (
+        noisy,
+        {
+            "likelihood": SIGMA,
+            "latents": 64,
+            "encoder": {"kind": "mlp", "hidden": "512"},
+            "decoder": {"kind": "mlp", "hidden": "512"},
+            "epochs": 80,
+            "objective": {"beta": 0.02},
+        },
+        "overfitting",
+        {"prior mismatch", "unused latents"},
+    ),
+    "one latent for six numbers": (colour, {"latents": 1, "epochs": 60}, "underfitting", set()),
+    "noise fixed at a half": (
+        many,
+        {"likelihood": {"kind": "gaussian", "sigma": "fixed", "scale": 0.5}},
+        "noise level too high",
+        {"underfitting", "posterior collapse", "unused latents", "too few epochs"},
+    ),
+    "hardly any KL": (many, {"objective": {"beta": 0.01}}, "prior mismatch", {"overfitting", "too few epochs"}),
+    "an autoencoder": (
+        many,
+        {"posterior": "delta", "objective": {"kind": "l2", "weight": 0.0}},
+        "prior mismatch",
+        {"*"},
+    ),
+    "a film": (film, {}, "duplicates across the split", {"too few epochs"}),
+    "sixty latents for three numbers": (
+        many,
+        {"latents": 60, "objective": {"beta": 2.0}},
+        "unused latents",
+        {"too few epochs"},
+    ),
+}
+HEALTHY: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any]]] = {
+    "rings": (many, {}),
+    "other rings": (lambda: many(7), {"latents": 5}),
+    "colours, noise learned": (colour, {"likelihood": SIGMA, "objective": {"beta": 1.0}, "prior": "flow"}),
+    "a learned prior": (many, {"prior": "mixture"}),
+    "a flow posterior": (many, {"posterior": "iaf"}),
+    "importance weights": (many, {"objective": {"kind": "iwae", "samples": 5}}),
+    "boxes": (boxes, {"latents": 4, "epochs": 60}),
+}
+
+
+def judged(tmp_path: Path, images: np.ndarray, settings: dict[str, Any]) -> list[dict[str, str]]:
+    np.savez(tmp_path / "images.npz", x=images)
+    model = vaekit.train(tmp_path / "images.npz", preset="classic", out=tmp_path / "run", **MLP | settings)
+    return list(model.evaluate(samples=5, quiet=True)["diagnosis"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ILL)
+def test_an_illness_is_found_and_no_other(name: str, tmp_path: Path) -> None:
+    make, settings, illness, beside = ILL[name]
+    found = judged(tmp_path, make(), settings)
+    names = {one["name"] for one in found}
+    assert illness in names, found
+    assert "*" in beside or names <= {illness, *beside}, found
+    for one in found:
+        assert_possible(one["remedy"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HEALTHY)
+def test_nothing_is_found_of_the_healthy(name: str, tmp_path: Path) -> None:
+    make, settings = HEALTHY[name]
+    assert judged(tmp_path, make(), settings) == []
+
+
+def assert_possible(remedy: str) -> None:
+    """The flags of a command are settings that go with each other."""
+    verb, train, *words = shlex.split(remedy)
+    assert (verb, train) == ("vaekit", "train")
+    flags: dict[str, Any] = {}
+    preset = "classic"
+    for word, value in zip(words, [*words[1:], ""], strict=True):
+        if word in ("--resume", "--out") or not word.startswith("--"):
+            continue
+        if word == "--preset":
+            preset = value
+        else:
+            *rooms, name = word.removeprefix("--").split(".")
+            here = flags.setdefault(rooms[0], {}) if rooms else flags
+            here[name.replace("-", "_")] = True if value.startswith("--") or not value else value
+    resolve(flags, preset=preset)
