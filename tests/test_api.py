@@ -53,6 +53,15 @@ def test_images_as_uint8_and_as_numbers_are_the_same(gray: vaekit.Trained) -> No
     np.testing.assert_array_equal(gray.encode(images), gray.encode(images[..., 0]))
 
 
+def test_images_in_any_order_of_memory_are_the_same(gray: vaekit.Trained) -> None:
+    images = rings(5, 12)
+    z = gray.encode(images)
+    np.testing.assert_allclose(gray.encode(images[::-1])[::-1], z, atol=1e-5)
+    np.testing.assert_array_equal(gray.encode(np.asfortranarray(images)), z)
+    images.flags.writeable = False
+    np.testing.assert_array_equal(gray.encode(images), z)
+
+
 def test_what_does_not_fit_is_said(gray: vaekit.Trained) -> None:
     with pytest.raises(UserError, match=r"takes images \[N, 12, 12, 1\], not \[5, 13, 13, 1\]"):
         gray.encode(rings(5, 13))

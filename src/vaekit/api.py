@@ -47,7 +47,7 @@ Prior = Literal["fitted", "model"]
 Labels = str | int | Sequence[str | int] | NDArray[Any]
 """The class of all images, or one for each, by name or number."""
 Images = UInt8[np.ndarray, "N H W C"]
-Latents = Float[np.ndarray, "N D"] | Float[np.ndarray, "N C h w"]
+Latents = Float[np.ndarray, "N D"] | Float[np.ndarray, "N c h w"]
 """One vector an image, or a latent image where the model was trained with `latents="4x7x7"` or the like."""
 
 
@@ -407,6 +407,7 @@ class Trained:
                 f"This model takes images [N, {height}, {width}, {channels}], not {list(array.shape)}: "
                 "resize them first, or use `vaekit reconstruct` on the files."
             )
+        array = np.require(array, requirements=("C", "W"))  # torch refuses or warns of others
         # the same memory order for every input: convolutions round differently in another
         return torch.from_numpy(array).permute(0, 3, 1, 2).float().clone(memory_format=torch.contiguous_format) / 255
 

@@ -1,0 +1,266 @@
+"""A VAE as a scikit-learn transformer: images in, posterior means out, in pipelines and searches.
+
+from vaekit.sklearn import VAETransformer
+pipeline = make_pipeline(VAETransformer(latents=16), LogisticRegression()).fit(images, labels)
+"""
+
+import math
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from torch import nn
+
+from vaekit.api import Trained, load, train
+from vaekit.data.sources import as_images
+from vaekit.errors import UserError
+
+ROUNDING = 1e-6
+"""Floats so little outside [0, 1] are taken for 0 and 1: scaling leaves them there."""
+OWN = {name: name for name in ("preset", "epochs", "latents", "out")} | {"seed": "random_state", "quiet": "verbose"}
+"""Settings of `vaekit.train` that are parameters of the transformer, and what they are called there."""
+
+
+class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """A variational autoencoder that turns N images into float32 [N, D], the means of its posteriors q(z | x).
+
+    X is uint8 [N, H, W] or [N, H, W, C], or floats from 0 to 1 of such a shape, or, with `image_shape`, rows [N, F] of
+    H * W * C features. A tenth of X is held out to find the best epoch (`settings={"validation": 0.2}`: another share).
+    It learns without labels; `y` is ignored everywhere. Every X that it is fitted to stays in vaekit's cache, which
+    `vaekit doctor --clear-cache` empties.
+
+    Args:
+        preset: a name of `vaekit presets`; None chooses by the images: "classic" for gray ones, "best" for colour.
+        epochs: passes over X.
+        latents: D, or "4x7x7" and the like for a latent image, which comes out as a row; None for the preset's.
+        random_state: seed of weights, order and noise: an int, a RandomState, or None for another one in every fit.
+        image_shape: (H, W) or (H, W, C) of the images that are the rows of a 2-D X.
+        samples: importance samples of every image for `score_samples` and `score`.
+        settings: any other settings of `vaekit.train`, as {"batch_size": 64, "objective": {"beta": 4}}.
+        out: a new run folder to keep, with the loss graph, pictures and checkpoints; None for a temporary one, which is
+            deleted with the model. A search fits many models and needs None.
+        verbose: show what `vaekit.train` prints.
+
+    Attributes:
+        vae_: the trained model, for new images and all else (`vaekit.Trained`), on the processor.
+        n_latents_: D.
+        n_features_in_: H * W * C.
+        feature_names_in_: names of the columns of X, where it was a DataFrame.
+        image_shape_: (H, W, C).
+    """
+
+    def __init__(
+        self,
+        preset: str | None = None,
+        *,
+        epochs: int = 50,
+        latents: int | str | None = None,
+        random_state: Any = 0,
+        image_shape: tuple[int, ...] | None = None,
+        samples: int = 100,
+        settings: Mapping[str, Any] | None = None,
+        out: str | Path | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.preset = preset
+        self.epochs = epochs
+        self.latents = latents
+        self.random_state = random_state
+        self.image_shape = image_shape
+        self.samples = samples
+        self.settings = settings
+        self.out = out
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train on X.
+
+        Raises:
+            UserError: settings or values that cannot be, in one sentence; it is a ValueError.
+        """
+        settings = self._settings()
+        X = self._checked(X, fitting=True)
+        images = self._images(X, self._shape(X))
+        layout = X.shape[1:], X.dtype == np.uint8
+        if self.out is not None:
+            vae = train(images, out=self.out, quiet=not self.verbose, **settings)
+        else:
+            folder = _temporary_folder()
+            try:
+                vae = train(images, out=folder / "run", quiet=not self.verbose, **settings)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            shutil.rmtree(vae.run.checkpoints, ignore_errors=True)
+            _delete_with(vae, folder)
+        self.vae_ = vae
+        self.n_features_in_ = math.prod(vae.shape)
+        self.n_latents_ = vae.model.latents
+        channels, height, width = vae.shape
+        self.image_shape_ = (height, width, channels)
+        self._layout = layout
+        self._networks = {name: part for name, part in settings.items() if isinstance(part, nn.Module)}
+        return self
+
+    def transform(self, X: Any) -> Float[np.ndarray, "N D"]:
+        """The means of q(z | x)."""
+        check_is_fitted(self, "vae_")
+        return self.vae_.encode(self._known(X)).reshape(-1, self.n_latents_)
+
+    def inverse_transform(self, X: Float[np.ndarray, "N D"]) -> NDArray[Any]:
+        """The images at latents [N, D], shaped and scaled as those it was fitted to: uint8, or float32 from 0 to 1."""
+        check_is_fitted(self, "vae_")
+        z = check_array(X, dtype=np.float32, ensure_min_samples=0)
+        if z.shape[1] != self.n_latents_:
+            raise UserError(f"Latents should have shape [N, {self.n_latents_}], not {list(z.shape)}.")
+        shape, as_levels = self._layout
+        images = self.vae_.decode(z.reshape(-1, *self.vae_.model.latent_shape)).reshape(-1, *shape)
+        return images if as_levels else images.astype(np.float32) / 255
+
+    def score_samples(self, X: Any) -> Float[np.ndarray, " N"]:
+        """log p(x) of every image, in nats, by importance sampling: a lower bound that rises with `samples`.
+
+        The noise is that of `random_state` and of the place in X, so the same X has the same scores. They compare among
+        models of one likelihood: that of gray pixels under a Bernoulli (preset "classic") is a cross-entropy, under
+        levels a probability, under continuous values a density.
+
+        Raises:
+            UserError: the model has no likelihood (its posterior is a point).
+        """
+        check_is_fitted(self, "vae_")
+        return self.vae_.log_likelihood(self._known(X), samples=self.samples, seed=self.vae_.config.training.seed)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """The mean of `score_samples`, by which a search chooses; higher is better."""
+        return float(self.score_samples(X).mean(dtype=np.float64))
+
+    # --- what scikit-learn asks for ---
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.n_latents_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.positive_only = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The model as the files that `Trained.save` writes."""
+        state: dict[str, Any] = super().__getstate__()
+        if (vae := state.get("vae_")) is None:
+            return state
+        if not vae.run.weights.is_file():
+            raise UserError(f"{vae.run.folder} is not there any more, and the model cannot be copied: fit it again.")
+        with tempfile.TemporaryDirectory(prefix="vaekit-") as folder:
+            vae.save(Path(folder) / "run")
+            files = {path.name: path.read_bytes() for path in (Path(folder) / "run").iterdir()}
+        return state | {"vae_": files}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if (files := state.get("vae_")) is not None:
+            folder = _temporary_folder()
+            try:
+                for name, content in files.items():
+                    (folder / Path(name).name).write_bytes(content)
+                vae = load(folder, **state["_networks"])
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            _delete_with(vae, folder)
+            state = state | {"vae_": vae}
+        super().__setstate__(state)
+
+    # --- from parameters and X to what `train` takes ---
+
+    def _settings(self) -> dict[str, Any]:
+        """What `vaekit.train` is given, beside the images and the folder."""
+        given = {} if self.settings is None else self.settings
+        if not isinstance(given, Mapping):
+            raise UserError(f"settings={given!r} are no settings: give a dictionary such as {{'batch_size': 64}}.")
+        for name, called in OWN.items():
+            if name in given:
+                raise UserError(f"{name!r} is not one of the settings here: give VAETransformer({called}=...).")
+        if given.get("conditional") or given.get("resume"):
+            name = "conditional" if given.get("conditional") else "resume"
+            raise UserError(f"{name!r} is not possible here, since fit starts anew without labels: use vaekit.train.")
+        seed = self.random_state
+        if not isinstance(seed, (int, np.integer)):
+            seed = check_random_state(seed).randint(2**31 - 1)
+        own = {"preset": self.preset, "epochs": self.epochs, "latents": self.latents, "seed": int(seed)}
+        return {**given, **{name: value for name, value in own.items() if value is not None}}
+
+    def _checked(self, X: Any, fitting: bool) -> NDArray[Any]:
+        """X as an array of finite numbers with at least two axes; rows have the width and names they had in `fit`."""
+        fewest = 2 if fitting else 0
+        array = check_array(X, allow_nd=True, ensure_min_samples=fewest, estimator=self, input_name="X")
+        if fitting or array.ndim == 2:
+            validate_data(self, X, reset=fitting, skip_check_array=True)
+        return np.asarray(array)
+
+    def _shape(self, X: NDArray[Any]) -> tuple[int, ...]:
+        """(H, W) or (H, W, C) of the images of the X to fit."""
+        given = self.image_shape
+        if given is None:
+            if X.ndim > 2:
+                return X.shape[1:]
+            side = math.isqrt(X.shape[1])
+            example = f"({side}, {side})" if side * side == X.shape[1] else "(H, W) or (H, W, C)"
+            raise UserError(f"X holds rows of {X.shape[1]} features: say what images they are, image_shape={example}.")
+        try:
+            shape = tuple(int(side) for side in given)
+        except (TypeError, ValueError):
+            shape = ()
+        if len(shape) not in (2, 3) or min(shape) < 1:
+            raise UserError(f"image_shape={given!r} is not possible: give (H, W) or (H, W, C), in pixels.")
+        if X.ndim == 2 and math.prod(shape) != X.shape[1]:
+            raise UserError(
+                f"Images of {' x '.join(map(str, shape))} have {math.prod(shape)} features, the rows of X "
+                f"{X.shape[1]}: give their image_shape."
+            )
+        if X.ndim > 2 and X.shape[1:] != shape:
+            raise UserError(f"X holds images {list(X.shape[1:])}, not {list(shape)}: leave image_shape out.")
+        return shape
+
+    def _known(self, X: Any) -> NDArray[np.uint8]:
+        """Images [N, H, W, C] of the shape that it was fitted to."""
+        return self._images(self._checked(X, fitting=False), self.image_shape_)
+
+    def _images(self, X: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Pixels [N, H, W, C] of checked images or rows; `shape` is that of an image that is a row."""
+        if X.dtype.kind == "f" and X.size:
+            low, high = float(X.min()), float(X.max())
+            if low >= -ROUNDING and 1 + ROUNDING < high <= 255 + ROUNDING:
+                raise UserError(
+                    f"The values of X run from {low:.3g} to {high:.3g}, pixels from 0 to 1: divide by the highest "
+                    "value that a pixel can have, X / 255 for 256 levels, X / 16 for scikit-learn's digits."
+                )
+            if low >= -ROUNDING and high <= 1 + ROUNDING:
+                X = X.clip(0, 1)
+        return as_images(X.reshape(len(X), *shape) if X.ndim == 2 else X, "X")
+
+
+def _temporary_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="vaekit-"))
+
+
+def _delete_with(vae: Trained, folder: Path) -> None:
+    """Delete the folder once the model is gone, or this process; its history and `save` read from there till then."""
+    weakref.finalize(vae, _delete, folder, os.getpid())
+
+
+def _delete(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # a forked process has a copy of the model, and its folder is not its own
+        shutil.rmtree(folder, ignore_errors=True)

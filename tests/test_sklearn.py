@@ -1,0 +1,299 @@
+"""The same in scikit-learn: as a step of a pipeline, chosen by a search."""
+
+import gc
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, ShuffleSplit
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+import vaekit
+from command import rings
+from vaekit.errors import UserError
+from vaekit.sklearn import VAETransformer
+
+MLP = {"kind": "mlp", "hidden": [32]}
+SMALL: dict[str, Any] = {"encoder": MLP, "decoder": MLP, "ema": 0, "batch_size": 16, "threads": 1}
+FAST = SMALL | {"learning_rate": 5e-3, "validation": "last:19"}
+"""Held-out images too few for a prior to be fitted to the latents."""
+
+
+def tiny(**given: Any) -> VAETransformer:
+    settings = SMALL | given.pop("settings", {})
+    return VAETransformer(**{"epochs": 2, "latents": 4, "samples": 10, "settings": settings} | given)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """[60, 10, 8]: not square, so that an axis in the wrong place shows."""
+    return rings(60, 10)[:, :, 1:9, 0]
+
+
+@pytest.fixture(scope="module")
+def fitted(images: np.ndarray) -> VAETransformer:
+    return tiny(epochs=10).fit(images)
+
+
+# --- What it computes ------------------------------------------------------------------------------------------------
+
+
+def test_it_is_what_train_trains(images: np.ndarray, fitted: VAETransformer, tmp_path: Path) -> None:
+    vae = vaekit.train(images, epochs=10, latents=4, seed=0, quiet=True, out=tmp_path / "run", **SMALL)
+    z = fitted.transform(images)
+    assert (z.shape, z.dtype) == ((60, 4), np.float32)
+    np.testing.assert_array_equal(z, vae.encode(images))
+    np.testing.assert_array_equal(fitted.inverse_transform(z), vae.decode(z)[..., 0])
+    found = fitted.score_samples(images)
+    np.testing.assert_array_equal(found, vae.log_likelihood(images, samples=10))
+    assert fitted.score(images) == pytest.approx(found.mean(), rel=1e-6)
+    assert (fitted.n_features_in_, fitted.n_latents_, fitted.image_shape_) == (80, 4, (10, 8, 1))
+    assert list(fitted.get_feature_names_out()) == [f"vaetransformer{i}" for i in range(4)]
+
+
+def test_another_seed_is_another_model(images: np.ndarray) -> None:
+    z = [tiny(epochs=1, random_state=seed).fit(images).transform(images) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(z[0], z[1])
+    assert np.abs(z[2] - z[0]).max() > 0.1
+    drawn = tiny(epochs=1, random_state=np.random.RandomState(3)).fit(images).vae_.config.training.seed
+    assert drawn == np.random.RandomState(3).randint(2**31 - 1)
+
+
+def test_rows_are_the_same_images(images: np.ndarray, fitted: VAETransformer) -> None:
+    rows = images.reshape(60, 80) / 255
+    flat = tiny(epochs=10, image_shape=(10, 8)).fit(rows)
+    np.testing.assert_array_equal(flat.transform(rows), fitted.transform(images))
+    again = flat.inverse_transform(flat.transform(rows))
+    assert (again.shape, again.dtype) == (rows.shape, np.float32)
+    np.testing.assert_allclose(again * 255, fitted.inverse_transform(fitted.transform(images)).reshape(60, 80))
+    np.testing.assert_array_equal(flat.score_samples(rows), fitted.score_samples(images))
+    np.testing.assert_array_equal(flat.transform(images), flat.transform(rows))  # one model takes either
+    np.testing.assert_array_equal(fitted.transform(rows), flat.transform(rows))
+
+
+def test_colour_images_come_back_as_they_went_in() -> None:
+    colour = rings(80, 8, 3)
+    for given, shape in ((colour, None), (colour.reshape(80, -1), (8, 8, 3))):
+        model = tiny(preset="sigma-vae", image_shape=shape, epochs=15, settings=FAST).fit(given)
+        again = model.inverse_transform(model.transform(given))
+        assert (again.shape, again.dtype) == (given.shape, np.uint8)
+        assert ((again - given.astype(float)) ** 2).mean() < 0.7 * given.var(0).mean()
+
+
+def test_digits_through_few_latents_come_back_better_than_their_mean() -> None:
+    X = load_digits().data[:600] / 16
+    train, test = X[:500], X[500:]
+    model = tiny(preset="sigma-vae", epochs=15, latents=8, image_shape=(8, 8), settings=FAST).fit(train)
+    again = model.inverse_transform(model.transform(test))
+    assert ((again - test) ** 2).mean() < 0.6 * ((train.mean(0) - test) ** 2).mean()
+
+
+def test_latent_images_come_out_as_rows(images: np.ndarray) -> None:
+    settings = {"encoder": {"kind": "conv", "channels": 8}, "decoder": {"kind": "conv", "channels": 8}}
+    model = tiny(latents="2x5x4", settings=settings).fit(images)
+    z = model.transform(images)
+    assert z.shape == (60, 40)
+    np.testing.assert_array_equal(model.inverse_transform(z), model.vae_.reconstruct(images)[..., 0])
+
+
+# --- In scikit-learn -------------------------------------------------------------------------------------------------
+
+
+def two_kinds() -> tuple[np.ndarray, np.ndarray]:
+    """Rings, and the same rings without their left half, in turn."""
+    kinds, labels = rings(240, 10)[..., 0], np.arange(240) % 2
+    kinds[labels == 1, :, :5] = 0
+    return kinds, labels
+
+
+def test_a_classifier_on_its_latents() -> None:
+    X, y = two_kinds()
+    pipeline = make_pipeline(tiny(epochs=15, latents=8, settings=FAST), LogisticRegression()).fit(X[:160], y[:160])
+    assert pipeline.score(X[160:], y[160:]) > 0.9
+    assert list(pipeline[:-1].get_feature_names_out())[-1] == "vaetransformer7"
+
+
+def test_a_search_chooses_what_makes_held_out_images_likelier(images: np.ndarray, tmp_path: Path) -> None:
+    split = ShuffleSplit(1, test_size=0.3, random_state=0)
+    choices = [FAST | {"objective": {"beta": beta}} for beta in (100.0, 1.0)]
+    search = GridSearchCV(tiny(epochs=15), {"settings": choices}, cv=split, error_score="raise").fit(images)
+    assert search.best_params_["settings"]["objective"] == {"beta": 1.0}
+    rows, held_out = next(split.split(images))
+    for index, choice in enumerate(choices):
+        vae = vaekit.train(images[rows], epochs=15, latents=4, quiet=True, out=tmp_path / str(index), **choice)
+        wanted = vae.log_likelihood(images[held_out], samples=10).mean()
+        assert search.cv_results_["mean_test_score"][index] == pytest.approx(wanted, rel=1e-6)
+
+
+class Squashed(VAETransformer):
+    """Any numbers as rows of pixels: scikit-learn's own checks bring numbers of every scale."""
+
+    def _shape(self, X: np.ndarray) -> tuple[int, ...]:
+        return 1, X.shape[1]
+
+    def _images(self, X: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return super()._images(1 / (1 + np.exp(-X.astype(float))), shape)
+
+
+NOT_KEPT = {
+    "check_positive_only_tag_during_fit": "the class above takes negative numbers",
+    "check_methods_sample_order_invariance": "the noise of score_samples is that of the place in X",
+    "check_methods_subset_invariance": "the noise of score_samples is that of the place in X",
+    "check_array_api_input": "needs an environment variable before SciPy is imported",
+}
+
+
+def test_the_rules_of_scikit_learn() -> None:
+    model = Squashed(epochs=1, latents=2, samples=2, settings=SMALL)
+    kept = 0
+    for one, check in estimator_checks_generator(model):
+        name = check.func.__name__
+        if name not in NOT_KEPT:
+            check(one)
+            kept += 1
+    assert kept > 40
+
+
+def test_latents_are_those_of_the_image_wherever_it_stands(fitted: VAETransformer, images: np.ndarray) -> None:
+    z = fitted.transform(images)
+    np.testing.assert_allclose(fitted.transform(images[::-1])[::-1], z, atol=1e-5)
+    np.testing.assert_allclose(fitted.transform(images[7:8])[0], z[7], atol=1e-5)
+    assert fitted.transform(images[:0]).shape == (0, 4)
+
+
+# --- Copies, and where the run lies ----------------------------------------------------------------------------------
+
+
+def test_a_pickled_model_computes_the_same(fitted: VAETransformer, images: np.ndarray, tmp_path: Path) -> None:
+    again = pickle.loads(pickle.dumps(fitted))
+    again = pickle.loads(pickle.dumps(again))
+    np.testing.assert_array_equal(again.transform(images), fitted.transform(images))
+    np.testing.assert_array_equal(again.score_samples(images), fitted.score_samples(images))
+    np.testing.assert_array_equal(again.vae_.sample(3), fitted.vae_.sample(3))
+    assert again.vae_.history.equals(fitted.vae_.history)
+    again.vae_.save(tmp_path / "saved")
+    np.testing.assert_array_equal(vaekit.load(tmp_path / "saved").encode(images), fitted.transform(images))
+
+
+def test_modules_of_ones_own_are_cloned_and_pickled(images: np.ndarray) -> None:
+    own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(80, 16), torch.nn.ReLU())
+    model = clone(tiny(settings={"encoder": own})).fit(images)
+    text = pickle.dumps(model.set_params(settings=None))
+    np.testing.assert_array_equal(pickle.loads(text).transform(images), model.transform(images))
+
+
+def test_the_run_lives_as_long_as_the_model(images: np.ndarray) -> None:
+    model = tiny().fit(images)
+    first = model.vae_
+    folder = first.run.folder.parent
+    model.fit(images)
+    del model
+    gc.collect()
+    assert len(first.history) == 2
+    assert not (first.run.folder / "checkpoints").exists()
+    del first
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_a_run_folder_of_ones_own_is_kept(images: np.ndarray, tmp_path: Path) -> None:
+    model = tiny(out=tmp_path / "run").fit(images)
+    z = model.transform(images)
+    with pytest.raises(UserError, match="already holds a run"):
+        model.fit(images)
+    del model
+    gc.collect()
+    assert (tmp_path / "run" / "loss.png").exists()
+    assert (tmp_path / "run" / "checkpoints").exists()
+    np.testing.assert_array_equal(vaekit.load(tmp_path / "run").encode(images), z)
+
+
+def test_a_model_whose_folder_is_gone_still_computes_but_is_not_copied(images: np.ndarray, tmp_path: Path) -> None:
+    model = tiny(out=tmp_path / "run").fit(images)
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    assert model.transform(images).shape == (60, 4)
+    assert np.isfinite(model.score(images))
+    with pytest.raises(UserError, match="is not there any more"):
+        pickle.dumps(model)
+
+
+def test_it_prints_nothing_unless_asked(images: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny().fit(images)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_vaekit_alone_does_not_import_scikit_learn() -> None:
+    code = "import sys, vaekit, vaekit.api; sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- What a caller may get wrong -------------------------------------------------------------------------------------
+
+
+def test_before_fit_it_says_so(images: np.ndarray) -> None:
+    for call in (VAETransformer().transform, VAETransformer().inverse_transform, VAETransformer().score):
+        with pytest.raises(NotFittedError):
+            call(images)
+
+
+ROWS = load_digits().data[:50]
+
+
+@pytest.mark.parametrize(
+    ("X", "given", "said"),
+    [
+        (ROWS, {"image_shape": (8, 8)}, r"run from 0 to 16, pixels from 0 to 1: divide by the highest .* X / 16"),
+        (ROWS / 8 - 1, {"image_shape": (8, 8)}, r"run from -1 to 1, pixels from 0 to 1: undo the normalisation"),
+        (ROWS.astype(int), {"image_shape": (8, 8)}, "X holds int64: give uint8"),
+        (ROWS / 16, {}, r"rows of 64 features: say what images they are, image_shape=\(8, 8\)"),
+        (ROWS[:, :63] / 16, {}, r"image_shape=\(H, W\) or \(H, W, C\)"),
+        (ROWS / 16, {"image_shape": (8, 7)}, "Images of 8 x 7 have 56 features, the rows of X 64"),
+        (ROWS / 16, {"image_shape": 64}, "image_shape=64 is not possible"),
+        (ROWS.reshape(-1, 8, 8) / 16, {"image_shape": (4, 16)}, r"X holds images \[8, 8\], not \[4, 16\]"),
+        (ROWS.reshape(-1, 8, 8) / np.nan, {}, "X contains NaN"),
+        (ROWS[:1].reshape(-1, 8, 8) / 16, {}, "1 sample"),
+        (ROWS.reshape(-1, 8, 8) / 16, {"settings": {"epochs": 3}}, r"give VAETransformer\(epochs=\.\.\.\)"),
+        (ROWS.reshape(-1, 8, 8) / 16, {"settings": {"seed": 3}}, r"give VAETransformer\(random_state=\.\.\.\)"),
+        (ROWS.reshape(-1, 8, 8) / 16, {"settings": {"conditional": True}}, "without labels: use vaekit.train"),
+        (ROWS.reshape(-1, 8, 8) / 16, {"settings": {"btch_size": 3}}, "did you mean 'batch-size'"),
+        (ROWS.reshape(-1, 8, 8) / 16, {"settings": 3}, "settings=3 are no settings"),
+        (ROWS.reshape(-1, 8, 8) / 16, {"preset": "clasic"}, "did you mean 'classic'"),
+    ],
+)
+def test_what_cannot_be_is_said_before_training(X: np.ndarray, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        VAETransformer(**given).fit(X)
+
+
+def test_what_does_not_fit_the_model_is_said(fitted: VAETransformer, images: np.ndarray) -> None:
+    with pytest.raises(UserError, match=r"takes images \[N, 10, 8, 1\], not \[60, 8, 10, 1\]"):
+        fitted.transform(images.transpose(0, 2, 1))
+    with pytest.raises(ValueError, match="X has 79 features, but VAETransformer is expecting 80"):
+        fitted.score(images.reshape(60, 80)[:, :79])
+    with pytest.raises(UserError, match=r"\[N, 4\], not \[2, 5\]"):
+        fitted.inverse_transform(np.zeros((2, 5)))
+    with pytest.raises(UserError, match="0 samples are not possible"):
+        clone(fitted).set_params(samples=0, epochs=1).fit(images).score(images)
+
+
+def test_what_scaling_rounds_past_the_ends_is_taken(fitted: VAETransformer, images: np.ndarray) -> None:
+    scaled = images / 255
+    np.testing.assert_array_equal(fitted.transform(scaled * (1 + 1e-9) - 1e-12), fitted.transform(scaled))
+
+
+def test_a_model_without_likelihood_has_no_score(images: np.ndarray) -> None:
+    model = tiny(preset="ae").fit(images)
+    assert model.transform(images).shape == (60, 4)
+    for call in (model.score_samples, model.score):
+        with pytest.raises(UserError, match="single point without density"):
+            call(images)
