@@ -11,8 +11,8 @@ from torch import Tensor
 AROUND = 50
 """Training images whose mean distance stands for how far training images are from here."""
 COPY, LIKE = 2.0, 0.2
-"""Two images are the same, but for their compression, within so many levels in root mean square, where the nearest is so
-much nearer than the fifty: plain images may all be within the former."""
+"""Two images are the same, but for their compression, within so many levels in root mean square, where the nearest is
+so much nearer than the fifty: plain images may all be within the former."""
 RARE = 0.01
 """Of held-out images, the share whose nearest training image counts as suspiciously near."""
 
