@@ -26,9 +26,10 @@ SHOWN, COLUMNS = 40, 8
 
 def beside(model: vaekit.Trained, title: str) -> Image.Image:
     """Draws of the model's own prior, and of the fitted one."""
+    own, fitted = model.sample(SHOWN, seed=0, prior="model"), model.sample(SHOWN, seed=0, prior="fitted")
     sheets = [
-        pictures.grid(model.sample(SHOWN, seed=0, prior=prior), COLUMNS, title=f"{title}, {words}")
-        for prior, words in (("model", "from the model's own prior"), ("fitted", "from the fitted prior"))
+        pictures.grid(images, COLUMNS, title=f"{title}, from {words}")
+        for images, words in ((own, "the model's own prior"), (fitted, "the fitted prior"))
     ]
     return stacked(sheets, across=True)
 

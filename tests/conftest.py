@@ -6,9 +6,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads
 
 from jaxtyping import install_import_hook
 
-CHECKED = [
-    f"vaekit.{room}" for room in ("parts", "model", "sampling", "pictures", "api", "data.batches", "data.augment")
-]
+ROOMS = ("parts", "model", "sampling", "given", "looking", "judging.ranking", "pictures", "api")
+CHECKED = [f"vaekit.{room}" for room in (*ROOMS, "data.batches", "data.augment")]
 install_import_hook(CHECKED, "beartype.beartype")
 
 from collections.abc import Iterator  # noqa: E402

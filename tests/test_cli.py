@@ -41,7 +41,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
 
 def test_help_lists_the_verbs_that_work_and_no_others() -> None:
     said = vaekit("--help")
-    for verb in ("train", "generate", "reconstruct", "presets", "doctor", "--version"):
+    looking = ("encode", "interpolate", "traverse", "rank")
+    for verb in ("train", "generate", "reconstruct", *looking, "presets", "doctor", "--version"):
         assert verb in said
     assert vaekit("--version").strip() == "0.1.0"
 

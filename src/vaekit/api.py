@@ -1,10 +1,7 @@
 """vaekit from Python: train, load, and a trained model with NumPy arrays in and out."""
 
 import copy
-import json
-import operator
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,31 +9,40 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaekit import devices
+from vaekit import devices, looking
 from vaekit.build import build
 from vaekit.checkpoint import load_prior, load_weights, write_prior
 from vaekit.data.batches import Batches
-from vaekit.data.pack import Pack, open_pack
+from vaekit.data.pack import load_images
 from vaekit.data.sources import as_images
 from vaekit.errors import UserError
 from vaekit.files import atomic_folder
-from vaekit.judging.diagnosis import Measured, diagnose
-from vaekit.judging.evaluation import Images as Judged
-from vaekit.judging.evaluation import Subject, evaluate, work
-from vaekit.judging.features import extractor
-from vaekit.judging.likelihood import BATCH, require_density, weigh
+from vaekit.given import (
+    Images,
+    Labels,
+    Latents,
+    common_folder,
+    counted,
+    number_of,
+    numbers_of,
+    own_pack,
+    spoken,
+    tensor_of,
+)
+from vaekit.judging.evaluation import evaluation
+from vaekit.judging.likelihood import BATCH, log_likelihoods, require_density
+from vaekit.judging.ranking import rank
 from vaekit.latent_prior import fit_prior
+from vaekit.looking import Traversal
 from vaekit.model import VAE
 from vaekit.parts.fitted import FittedPrior
-from vaekit.reproduce import command
 from vaekit.resolve import stored
-from vaekit.run import Run, first_free, read_config, read_metrics, write_json
-from vaekit.sampling import CHUNK, decode_means, draw_latents, seeded, to_uint8
-from vaekit.screen import progress, say, talking
+from vaekit.run import Run, read_config, read_metrics
+from vaekit.sampling import CHUNK, decode_means, draw_latents, interpolate, to_uint8
+from vaekit.screen import say, talking
 from vaekit.training.request import Request
 from vaekit.training.session import run_training
 
@@ -44,11 +50,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Prior = Literal["fitted", "model"]
-Labels = str | int | Sequence[str | int] | NDArray[Any]
-"""The class of all images, or one for each, by name or number."""
-Images = UInt8[np.ndarray, "N H W C"]
-Latents = Float[np.ndarray, "N D"] | Float[np.ndarray, "N c h w"]
-"""One vector an image, or a latent image where the model was trained with `latents="4x7x7"` or the like."""
 
 
 def train(
@@ -117,11 +118,10 @@ class Trained:
         """(C, H, W) of its images."""
         self.classes: tuple[str, ...] = tuple(record["classes"])
         """Names of the classes in its training data."""
-        model, objective = build(self.config, self.shape, len(self.classes), networks=networks)
+        model, self.objective = build(self.config, self.shape, len(self.classes), networks=networks)
         load_weights(model, run.weights)
         self.model: VAE = model.eval().requires_grad_(False)
         """The tensor module: images [B, C, H, W] in [0, 1]."""
-        self._settled = objective.settled
         self.fitted_prior: FittedPrior | None = load_prior(run)
         """The density fitted to its latents after training, where one is better than the model's own prior."""
 
@@ -163,7 +163,7 @@ class Trained:
             raise UserError(f"A temperature of {temperature} is not possible: it should be between 0 and 100.")
         fitted = self._prior(prior)
         if label is not None and not self.model.classes and fitted is not None and len(fitted.shares) > 1:
-            z = draw_latents(self.model, n, seed, torch.full((n,), self._class_number(label)), temperature, fitted)
+            z = draw_latents(self.model, n, seed, torch.full((n,), number_of(label, self.classes)), temperature, fitted)
             return self._decode(z, None)
         y = self._labels(label, n)
         return self._decode(draw_latents(self.model, n, seed, y, temperature, fitted), y)
@@ -171,7 +171,7 @@ class Trained:
     def sample_labels(self, n: int, label: str | int | None = None) -> list[str] | None:
         """The class names of the images that `sample` draws; None without classes."""
         if not self.model.classes:
-            return None if label is None else [self.classes[self._class_number(label)]] * n
+            return None if label is None else [self.classes[number_of(label, self.classes)]] * n
         y = self._labels(label, n)
         return None if y is None else [self.classes[i] for i in y.tolist()]
 
@@ -184,11 +184,11 @@ class Trained:
         Raises:
             UserError: the training images are not there as they were.
         """
-        device = devices.best()
-        pack = self._own_pack(quiet)
-        batches = Batches(pack, self.config.data, CHUNK, self.config.training.seed, device)
+        model, device = self.on_device()
+        pack = own_pack(self, quiet)
+        images = Batches(pack, self.config.data, CHUNK, self.config.training.seed, device)
         with talking(quiet):
-            fit = fit_prior(copy.deepcopy(self.model).to(device), batches, self.config.training.seed, quiet)
+            fit = fit_prior(model, images, self.config.training.seed, quiet)
             write_prior(self.run, fit.prior, fit.record)
             say(fit.sentence)
         self.fitted_prior = load_prior(self.run)
@@ -240,14 +240,119 @@ class Trained:
             UserError: the model has no likelihood (its posterior is a point).
         """
         require_density(self.model)
-        samples = _counted(samples)
+        samples = counted(samples)
         x = self._tensor(images)
         y = self._labels(labels, len(x), needed=True)
-        found = [torch.zeros(0, dtype=torch.float64)]
-        for index, (part, label) in enumerate(zip(x.split(BATCH), _split(y, len(x), BATCH), strict=True)):
-            with seeded(seed, "evaluate", index):
-                found.append(weigh(self.model, self.model.observe(part), label, samples).bounds[samples])
-        return torch.cat(found).float().numpy()
+        parts = zip(x.split(BATCH), _split(y, len(x), BATCH), strict=True)
+        return log_likelihoods(self.model, parts if len(x) else (), samples, seed)[0].float().numpy()
+
+    def latents(self, data: Any = None, *, out: str | Path | None = None, quiet: bool = False) -> "pd.DataFrame":
+        """The means of q(z | x) of every image of a data set, as a table.
+
+        Its rows are in the order of the files' paths, its columns `file` (the path in the folder, or side/number in an
+        array), `label` where there are classes, and z1 .. zD, float32; a latent image is flattened.
+
+        Args:
+            data: what `train` takes; None for the training data.
+            out: a new .csv, .npz or .parquet file to write it to as well.
+            quiet: print nothing.
+
+        Raises:
+            UserError: images of another shape, classes that a conditional model does not know, or no place to write.
+        """
+        return looking.latents(self, data, None if out is None else Path(out), quiet)
+
+    def interpolate(
+        self,
+        image_a: Any,
+        image_b: Any,
+        *,
+        steps: int = 9,
+        how: Literal["spherical", "linear"] = "spherical",
+        label: str | int | None = None,
+    ) -> Images:
+        """`steps` images [steps, H, W, C] on the way from one image to another, decoded from between their posterior
+        means; the first and the last are the reconstructions of the two.
+
+        Args:
+            image_a: [H, W, C], or [H, W] if gray, uint8 or floats from 0 to 1; or the path of an image file.
+            image_b: likewise.
+            steps: how many images, the ends included.
+            how: "spherical" keeps to the distances from the origin at which latents lie, "linear" is a straight line.
+            label: in a conditional model, the class to encode and decode all with; for two Paths in one
+                folder, None is the class of its name.
+
+        Raises:
+            UserError: no such way, images of another shape, or no class where the model wants one.
+        """
+        if how not in ("spherical", "linear"):
+            raise UserError(f"There is no way {how!r} between latents: it is 'spherical' or 'linear'.")
+        if not 2 <= steps <= 100:
+            raise UserError(f"{steps} steps are not possible: ask for 2 to 100.")
+        if label is None and self.model.classes and isinstance(image_a, Path) and isinstance(image_b, Path):
+            label = common_folder(image_a, image_b)
+        ends = [self._image(one) for one in (image_a, image_b)]
+        z = torch.from_numpy(self.encode(np.concatenate(ends), label)).flatten(1)
+        path = interpolate(z[0], z[1], steps, how == "spherical")
+        return self._decode(path, self._labels(label, steps))
+
+    def traverse(
+        self, *, rows: int = 10, columns: int = 11, label: str | int | None = None, quiet: bool = False
+    ) -> Traversal:
+        """What the latents do to a picture: images [rows, columns, H, W, C], in each row another latent varied from
+        -2.5 to 2.5 standard deviations about its mean while all others stay at theirs, the most active latent first.
+
+        Means and standard deviations are those of the aggregate posterior, measured on up to 2,000 images of the
+        validation side (with the train side where that is small). Where the training data are gone they are 0 and 1,
+        and the latents come first that change the picture most.
+
+        Args:
+            rows: how many latents, at most.
+            columns: how many images of each; an odd number has the mean in the middle.
+            label: in a conditional model, the class of all images; None for the first.
+            quiet: print nothing.
+
+        Raises:
+            UserError: a class that the model does not know, or no rows or columns.
+        """
+        if not (1 <= rows <= 1000 and 2 <= columns <= 100):
+            raise UserError(f"{rows} rows of {columns} are not possible: ask for 1 to 1,000 rows of 2 to 100 columns.")
+        known = self._labels(0 if label is None and self.model.classes else label, 1)
+        number = None if known is None else int(known)
+        with talking(quiet):
+            return looking.traverse(self.model, looking.own_use(self, number, quiet), number, rows, columns)
+
+    def rank(
+        self,
+        data: Any = None,
+        *,
+        samples: SupportsIndex = 100,
+        seed: int = 0,
+        out: str | Path | None = None,
+        quiet: bool = False,
+    ) -> "pd.DataFrame":
+        """The images of a data set by their log-likelihood, odd ones first.
+
+        The likelihood of pixels is high for flat and simple images whatever they show (Nalisnick et al. 2019,
+        arXiv:1810.09136; Serrà et al. 2020, arXiv:1909.11480): the first rows are unusual or busy, and an image of
+        something else that is simpler than all others may be the last.
+
+        Args:
+            data: what `train` takes; None for the training data.
+            samples: importance samples of every image.
+            seed: of the samples.
+            out: a new .csv file to write it to as well, beside it a .png of the 32 images at either end.
+            quiet: print nothing.
+
+        Returns:
+            A row an image: `rank` from 1, `file`, `label` where there are classes, `log_likelihood` in nats, and
+            `bits_per_dimension` where the likelihood is one of 256 levels.
+
+        Raises:
+            UserError: a model without likelihood, images of another shape, classes that a conditional model does not
+                know, or no place to write.
+        """
+        return rank(self, data, counted(samples), seed, None if out is None else Path(out), quiet)
 
     def evaluate(
         self, data: Any = None, *, samples: SupportsIndex = 1000, seed: int = 0, quiet: bool = False
@@ -267,105 +372,7 @@ class Trained:
         Raises:
             UserError: images of another shape, or classes the model does not know.
         """
-        samples = _counted(samples)
-        pack, side, rows = self._held_out(data, quiet)
-        device, fitted = devices.best(), self.fitted_prior
-        subject = Subject(
-            copy.deepcopy(self.model).to(device),
-            None if fitted is None else copy.deepcopy(fitted).to(device),
-            Judged(pack.images[rows], self._numbers(pack, rows)),
-            self._training_images(quiet),
-            seed,
-        )
-        begun = time.perf_counter()
-        with talking(quiet):
-            network, said = extractor()
-            if said:
-                say(said[0].upper() + said[1:])
-            with progress(work(subject, network), "likelihood", quiet=quiet) as advance:
-                found = evaluate(subject, samples, network, advance)
-        measured = Measured(
-            self.config,
-            found,
-            [row for row in read_metrics(self.run) if row["epoch"] > self._settled],
-            len(subject.training or ()),
-            str(self.run.folder),
-            self._again,
-        )
-        record = {
-            "format": 1,
-            "data": pack.source,
-            "side": side,
-            "seed": seed,
-            **found,
-            "diagnosis": diagnose(measured),
-            "seconds": round(time.perf_counter() - begun, 1),
-        }
-        write_json(self.run.evaluation, record)
-        return record
-
-    def _again(self, changes: Mapping[str, Any]) -> str:
-        """The command that trains such a model with a change, into a new run."""
-        return command(read_config(self.run), self._dataset, changes, str(first_free(Path("runs"), "next")))
-
-    @property
-    def _dataset(self) -> dict[str, Any]:
-        return dict(json.loads(self.run.dataset.read_text(encoding="utf-8")))
-
-    def _training_images(self, quiet: bool) -> Judged | None:
-        """None where they are not there as they were."""
-        try:
-            pack = self._own_pack(quiet)
-        except UserError:
-            return None
-        rows = pack.sides["train"]
-        return Judged(pack.images[rows], self._numbers(pack, rows))
-
-    def _numbers(self, pack: Pack, rows: slice) -> NDArray[np.int64] | None:
-        """The model's number of the class of every image; None for a model without classes.
-
-        Raises:
-            UserError: no classes there, or one that it does not know.
-        """
-        if self.model.classes:
-            if not pack.classes:
-                raise UserError(
-                    f"The images of {pack.source} have no classes, and this model is conditional: put each of its "
-                    f"classes ({self._names()}) in a folder of its own."
-                )
-            if missing := set(pack.classes) - set(self.classes):
-                raise UserError(f"This model knows no class {min(missing)!r}: it knows {self._names()}.")
-            return np.array([self.classes.index(name) for name in pack.classes])[pack.labels[rows]]
-        return None
-
-    def _held_out(self, data: Any, quiet: bool) -> tuple[Pack, str, slice]:
-        """The pack to judge on, the name of the side in it, and its rows."""
-        source, (channels, height, width) = read_config(self.run)["source"], self.shape
-        own = data is None or (isinstance(data, (str, Path)) and str(Path(data).expanduser().resolve()) == source)
-        if own:
-            pack = self._own_pack(quiet)
-        else:
-            settings = self.config.data.model_copy(update={"size": f"{width}x{height}", "validation": "0.1"})
-            pack = open_pack(data, settings, quiet)
-        if pack.shape != self.shape:
-            raise UserError(
-                f"This model takes images with {channels} colour channels, those of {pack.source} have "
-                f"{pack.shape[0]}: name other images with --data."
-            )
-        if pack.sides["test"].stop > pack.sides["test"].start:
-            return pack, "test", pack.sides["test"]
-        return (pack, "validation", pack.sides["validation"]) if own else (pack, "all", slice(0, len(pack.images)))
-
-    def _own_pack(self, quiet: bool) -> Pack:
-        """The pack that the model was trained on.
-
-        Raises:
-            UserError: the images are not there as they were.
-        """
-        pack = open_pack(read_config(self.run)["source"], self.config.data, quiet)
-        if pack.identity != json.loads(self.run.dataset.read_text(encoding="utf-8"))["fingerprint"]:
-            raise UserError("The training images are not there as they were: bring them back, or name others (--data).")
-        return pack
+        return evaluation(self, data, counted(samples), seed, quiet)
 
     def save(self, folder: str | Path) -> None:
         """Write the model to a new folder that `load` reads: configuration, weights and history.
@@ -391,6 +398,11 @@ class Trained:
                 if source.exists():
                     shutil.copyfile(source, destination)
 
+    def on_device(self) -> tuple[VAE, torch.device]:
+        """A copy of the tensor module on the device where it computes fastest, and that device."""
+        device = devices.best()
+        return copy.deepcopy(self.model).to(device), device
+
     # --- between arrays and tensors ---
 
     def _decode(self, z: Tensor, y: Tensor | None) -> Images:
@@ -399,17 +411,14 @@ class Trained:
             return np.zeros((0, height, width, channels), np.uint8)
         return to_uint8(decode_means(self.model, z, y)).numpy()
 
+    def _image(self, given: Any) -> Images:
+        """One image, an array or a file, as [1, H, W, C]."""
+        if isinstance(given, (str, Path)):
+            return load_images([given], self.config.data, self.shape)
+        return as_images(given[None] if hasattr(given, "ndim") else np.asarray(given)[None])
+
     def _tensor(self, images: Any) -> Tensor:
-        array = as_images(images)
-        channels, height, width = self.shape
-        if array.shape[1:] != (height, width, channels):
-            raise UserError(
-                f"This model takes images [N, {height}, {width}, {channels}], not {list(array.shape)}: "
-                "resize them first, or use `vaekit reconstruct` on the files."
-            )
-        array = np.require(array, requirements=("C", "W"))  # torch refuses or warns of others
-        # the same memory order for every input: convolutions round differently in another
-        return torch.from_numpy(array).permute(0, 3, 1, 2).float().clone(memory_format=torch.contiguous_format) / 255
+        return tensor_of(images, self.shape)
 
     def _labels(self, given: Labels | None, n: int, needed: bool = False) -> Tensor | None:
         """Class numbers [n], or None for an unconditional model."""
@@ -419,35 +428,12 @@ class Trained:
             return None
         if given is None:
             if needed:
-                raise UserError(f"This model is conditional: give the class of every image, one of {self._names()}.")
+                raise UserError(
+                    f"This model is conditional: give the class of every image, one of {spoken(self.classes)}."
+                )
             return torch.arange(n) % self.model.classes
-        many = [given] * n if isinstance(given, (str, int, np.integer)) else np.asarray(given).tolist()
-        if len(many) != n:
-            raise UserError(f"{len(many)} labels for {n} images: give one label, or one for each image.")
-        return torch.tensor([self._class_number(one) for one in many], dtype=torch.long)
-
-    def _class_number(self, name: str | int) -> int:
-        if isinstance(name, str) and name in self.classes:
-            return self.classes.index(name)
-        if isinstance(name, (int, np.integer)) and 0 <= name < len(self.classes):
-            return int(name)
-        raise UserError(
-            f"There is no class {name!r} in this model: it knows {self._names()}; name one of them (--class NAME)."
-        )
-
-    def _names(self) -> str:
-        return ", ".join(self.classes[:20]) + (", ..." if len(self.classes) > 20 else "")
+        return numbers_of(given, n, self.classes)
 
 
 def _split(y: Tensor | None, n: int, size: int = CHUNK) -> Sequence[Tensor | None]:
     return y.split(size) if y is not None else [None] * max(1, -(-n // size))  # as torch splits nothing
-
-
-def _counted(samples: SupportsIndex) -> int:
-    try:
-        count = operator.index(samples)
-    except TypeError:
-        count = 0
-    if not 1 <= count <= 10_000_000:
-        raise UserError(f"{samples} samples are not possible: ask for a whole number from 1 to 10,000,000.")
-    return count

@@ -29,6 +29,11 @@ app = App(
 
 RunFolder = Annotated[Path, Parameter(help="Run folder that `vaekit train` wrote.")]
 Seed = Annotated[int, Parameter(help="Random seed: the same seed gives the same images.")]
+Data = Annotated[str | None, Parameter(help="Images, as `train` takes them; default: those it was trained on.")]
+Class = Annotated[
+    str | None, Parameter(name="--class", help="Class to draw with, in a conditional model; default: the first.")
+]
+Png = Annotated[Path | None, Parameter(help="PNG file to write; default: a new one in the run folder.")]
 Out = Annotated[Path | None, Parameter(help="Folder to write to; default: a new one in the run folder.")]
 
 
@@ -150,6 +155,90 @@ def evaluate(
     found = model.evaluate(data, samples=samples, seed=seed)
     print("\n".join(lines(found)))
     print(f"Wrote {model.run.evaluation}")
+
+
+@app.command
+def encode(
+    run: RunFolder,
+    data: Data = None,
+    /,
+    *,
+    out: Annotated[
+        Path | None, Parameter(help="File to write: .csv, .npz or .parquet; default: a new .csv in the run folder.")
+    ] = None,
+) -> None:
+    """Write where every image of DATA lies in the latent space: a table of posterior means."""
+    from vaekit.api import load
+    from vaekit.run import first_free
+
+    file = out or first_free(run, "latents", ".csv")
+    table = load(run).latents(data, out=file)
+    print(f"Wrote the latents of {len(table):,} images to {file}")
+
+
+@app.command
+def interpolate(
+    run: RunFolder,
+    a: Annotated[Path, Parameter(help="Image file to begin with.")],
+    b: Annotated[Path, Parameter(help="Image file to end with.")],
+    /,
+    *,
+    steps: Annotated[int, Parameter(help="Number of images, both ends included.")] = 9,
+    linear: Annotated[bool, Parameter(negative=(), help="Along a straight line instead of a great circle.")] = False,
+    class_: Annotated[
+        str | None, Parameter(name="--class", help="Class to draw all with (default: their folder's name).")
+    ] = None,
+    out: Png = None,
+) -> None:
+    """Draw the way from image A to image B through the latent space, as a strip."""
+    from vaekit import pictures
+    from vaekit.api import load
+    from vaekit.data.pack import load_images
+    from vaekit.run import first_free, new_file
+
+    model = load(run)
+    file = new_file(model.run, out or first_free(run, "interpolation", ".png"), (".png",))
+    ends = load_images((a, b), model.config.data, model.shape)
+    how: Literal["linear", "spherical"] = "linear" if linear else "spherical"
+    between = model.interpolate(a, b, steps=steps, how=how, label=class_)
+    title = f"Originals at the ends; 0% and 100% are their reconstructions, with the {how} way between them"
+    pictures.write(file, pictures.strip(ends[0], ends[1], between, (a.stem, b.stem), title))
+    print(f"Wrote {file}")
+
+
+@app.command
+def traverse(run: RunFolder, /, *, class_: Class = None, out: Png = None) -> None:
+    """Draw what the ten most active latents do to a picture: a row for each."""
+    from vaekit import pictures
+    from vaekit.api import load
+    from vaekit.run import first_free, new_file
+
+    model = load(run)
+    file = new_file(model.run, out or first_free(run, "traversal", ".png"), (".png",))
+    found = model.traverse(label=class_)
+    pictures.write(file, pictures.table(found.images, found.rows, found.columns, found.title))
+    print(f"Wrote {file}")
+
+
+@app.command
+def rank(
+    run: RunFolder,
+    data: Data = None,
+    /,
+    *,
+    samples: Annotated[int, Parameter(help="Importance samples of every image; more come closer to log p(x).")] = 100,
+    seed: Annotated[int, Parameter(help="Random seed of the samples.")] = 0,
+    out: Annotated[Path | None, Parameter(help="CSV file to write; default: a new one in the run folder.")] = None,
+) -> None:
+    """Rank the images of DATA by their likelihood, odd ones first: a table, and a sheet of both its ends."""
+    from vaekit.api import load
+    from vaekit.judging.words import ranking_lines
+    from vaekit.run import first_free
+
+    file = out or first_free(run, "ranking", ".csv", ".png")
+    found = load(run).rank(data, samples=samples, seed=seed, out=file)
+    print("\n".join(ranking_lines(found, samples)))
+    print(f"Wrote {file} and {file.with_suffix('.png')}")
 
 
 @app.command

@@ -77,6 +77,25 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text).strip(".-")[:80] or "unnamed"
 
 
+def natural(path: str) -> list[str | int]:
+    """A key to sort by: numbers in a path count as numbers, 2.png before 10.png."""
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", path))]
+
+
+def require_outside(out: Path, source: object) -> None:
+    """Refuse to write into a folder of the user's images.
+
+    Raises:
+        UserError: `out` lies inside the folder `source`.
+    """
+    if (
+        isinstance(source, (str, Path))
+        and (folder := Path(source).expanduser()).is_dir()
+        and out.expanduser().resolve().is_relative_to(folder.resolve())
+    ):
+        raise UserError(f"{out} lies inside the images of {source}, which stay as they are: name another --out.")
+
+
 def require_space(folder: Path, needed: int, purpose: str) -> None:
     """Refuse before writing `needed` bytes below `folder` where the disk has no room for them."""
     while not folder.exists():

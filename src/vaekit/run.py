@@ -5,14 +5,14 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vaekit.errors import UserError
-from vaekit.files import write_text
+from vaekit.files import require_outside, write_text
 
 FORMAT = 1
 """Version of the run folder's layout, written into config.json."""
@@ -73,12 +73,45 @@ class Run:
         return self.config.exists()
 
 
-def first_free(parent: Path, name: str) -> Path:
-    """parent/name-1, or the first number that no folder has."""
+def first_free(parent: Path, name: str, *suffixes: str) -> Path:
+    """parent/name-1, or the first number that no folder has; with suffixes, a file of the first of them whose number
+    is free in all of them."""
     number = 1
-    while (parent / f"{name}-{number}").exists():
+    while any((parent / f"{name}-{number}{suffix}").exists() for suffix in suffixes or ("",)):
         number += 1
-    return parent / f"{name}-{number}"
+    return parent / f"{name}-{number}{suffixes[0] if suffixes else ''}"
+
+
+def new_file(run: Run, out: str | Path, suffixes: Sequence[str], data: object = None, *, also: str = "") -> Path:
+    """The path of a file that may be written: new, of a known kind, and not among the user's images.
+
+    Args:
+        run: the run; its training images are left alone.
+        out: where to write.
+        suffixes: kinds of file that can be written there.
+        data: images that are read for it; where they are a folder it is left alone.
+        also: suffix of a second file that is written beside it.
+
+    Raises:
+        UserError: what stands against it.
+    """
+    path = Path(out).expanduser()
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f"--out {out} is no name of a {_either(suffixes)} file: give it one of these endings.")
+    for source in (data, read_config(run)["source"]):
+        require_outside(path, source)
+    for file in (path, path.with_suffix(also)) if also else (path,):
+        if file.exists():
+            raise UserError(f"{file} is there already and stays as it is: name a new file with --out.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): name another file with --out.") from None
+    return path
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 @contextmanager

@@ -73,6 +73,31 @@ def latent_scale(model: VAE, batches: Iterable[Batch], seed: int) -> Float[Tenso
     return torch.stack([mean, (square - mean.square()).clamp(min=0).sqrt()]).float()
 
 
+def interpolate(
+    a: Float[Tensor, " D"], b: Float[Tensor, " D"], steps: int, spherical: bool = True
+) -> Float[Tensor, "steps D"]:
+    """`steps` latents from `a` to `b`, both among them, evenly spaced.
+
+    Along a straight line, or, spherical, along the great circle (slerp: Shoemake 1985, "Animating rotation with
+    quaternion curves"): the direction turns by equal angles and the length changes by equal amounts. A straight line
+    between two draws of a wide normal passes nearer to the origin than any draw lies (White 2016, arXiv:1609.04468).
+    Where a great circle is not determined, as between opposite points or where one has no length, the line is straight.
+    """
+    t = torch.linspace(0, 1, steps, dtype=torch.float64, device=a.device)[:, None]
+    one, other = a.double(), b.double()
+    path = (1 - t) * one + t * other
+    lengths = torch.stack([one.norm(), other.norm()])
+    if spherical and lengths.min() > 1e-6:
+        u, v = one / lengths[0], other / lengths[1]
+        angle = 2 * torch.atan2((u - v).norm(), (u + v).norm())  # exact also where the two are nearly parallel
+        if angle.sin() > 1e-4:
+            direction = (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / angle.sin()
+            path = ((1 - t) * lengths[0] + t * lengths[1]) * direction
+    path = path.to(a)
+    path[0], path[-1] = a, b
+    return path
+
+
 def to_uint8(x: Float[Tensor, "n C H W"]) -> Tensor:
     """Images [n, C, H, W] in [0, 1] as uint8 [n, H, W, C] on the processor, rounded to the nearest level."""
     return x.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()

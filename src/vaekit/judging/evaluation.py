@@ -1,26 +1,39 @@
 """Everything that is measured of a trained model, in one dictionary: the content of evaluation.json."""
 
+import copy
+import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.judging.features import Extractor
+from vaekit.data.batches import Batch
+from vaekit.data.pack import Pack
+from vaekit.errors import UserError
+from vaekit.files import sha256
+from vaekit.given import Subject, batches, class_numbers, held_out, own_pack
+from vaekit.judging.diagnosis import Measured, diagnose
+from vaekit.judging.features import Extractor, extractor
 from vaekit.judging.fidelity import compare
-from vaekit.judging.likelihood import BATCH, judge
+from vaekit.judging.likelihood import ACTIVE, BATCH, judge
 from vaekit.judging.memorisation import Nearest, memorisation, nearest
 from vaekit.judging.reconstruction import reconstruction
 from vaekit.latent_prior import encodings
 from vaekit.model import VAE
 from vaekit.parts.fitted import FittedPrior
-from vaekit.parts.types import Labels, offers
+from vaekit.parts.types import offers
+from vaekit.reproduce import command
+from vaekit.run import first_free, read_config, read_metrics, write_json
 from vaekit.sampling import decode_means, draw_latents, to_uint8
+from vaekit.screen import progress, say, talking
 
 COMPARED, FEWEST = 1000, 50
 """New images that are compared with as many held-out ones, at most and at least."""
@@ -28,33 +41,41 @@ LOOKED_AT = 1000
 """Training images, and held-out ones, whose reconstructions tell what was learned by heart."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Images:
-    """uint8 pixels and, for a conditional model, the numbers of its classes."""
+    """Some rows of a pack, with the numbers of their classes for a conditional model."""
 
-    pixels: UInt8[np.ndarray, "N H W C"]
-    labels: NDArray[np.int64] | None = None
+    pack: Pack
+    rows: NDArray[np.int64]
+    numbers: Int64[Tensor, " M"] | None
+    """Of all images of the pack."""
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.rows)
+
+    @property
+    def pixels(self) -> UInt8[np.ndarray, "N H W C"]:
+        return np.asarray(self.pack.images[self.rows])
+
+    @property
+    def labels(self) -> Int64[Tensor, " N"] | None:
+        return None if self.numbers is None else self.numbers[torch.from_numpy(self.rows)]
+
+    def some(self, rows: slice) -> "Images":
+        return replace(self, rows=self.rows[rows])
 
     def spread(self, count: int) -> "Images":
         """`count` of them, or all, evenly spread."""
-        rows = np.arange(min(count, len(self))) * len(self) // max(1, min(count, len(self)))
-        return Images(self.pixels[rows], None if self.labels is None else self.labels[rows])
+        kept = max(1, min(count, len(self)))
+        return replace(self, rows=self.rows[np.arange(kept) * len(self) // kept])
 
-    def batches(self, device: torch.device) -> Iterator[tuple[Float[Tensor, "B C H W"], Labels | None]]:
-        """From 0 to 1, in the memory order that all users of a model share."""
-        for start in range(0, len(self), BATCH):
-            part = slice(start, start + BATCH)
-            x = torch.from_numpy(np.array(self.pixels[part])).to(device).permute(0, 3, 1, 2).float()
-            y = None if self.labels is None else torch.from_numpy(np.array(self.labels[part])).to(device)
-            yield x.clone(memory_format=torch.contiguous_format) / 255, y
+    def batches(self, device: torch.device) -> Iterator[Batch]:
+        return batches(self.pack, self.rows, self.numbers, BATCH, device)
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model and the images to judge it by."""
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A model, and the images to judge it by."""
 
     model: VAE
     fitted: FittedPrior | None
@@ -62,138 +83,180 @@ class Subject:
     training: Images | None
     """None where the training images are not at hand."""
     seed: int
+    device: torch.device
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+
+def evaluation(of: Subject, data: Any, samples: int, seed: int, quiet: bool) -> dict[str, Any]:
+    """Measure a model, diagnose it, and write evaluation.json: see `Trained.evaluate`."""
+    begun = time.perf_counter()
+    pack, side, rows = held_out(of, data, quiet)
+    model, device = of.on_device()
+    fitted = None if of.fitted_prior is None else copy.deepcopy(of.fitted_prior).to(device)
+    images = Images(pack, rows, class_numbers(of, pack))
+    case = Case(model, fitted, images, training_images(of, quiet), seed, device)
+    with talking(quiet):
+        network, said = extractor()
+        if said:
+            say(said[0].upper() + said[1:])
+        with progress(_work(case, network), "likelihood", quiet=quiet) as advance:
+            found = evaluate(case, samples, network, advance)
+    record = {
+        "format": 1,
+        "weights": sha256(of.run.weights),
+        "data": pack.source,
+        "side": side,
+        "seed": seed,
+        **found,
+        "diagnosis": diagnosis(of, found, len(case.training or ())),
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
+    write_json(of.run.evaluation, record)
+    return record
+
+
+def training_images(of: Subject, quiet: bool) -> Images | None:
+    """The training side of a model's own data; None where they are not there as they were."""
+    try:
+        pack = own_pack(of, quiet)
+    except UserError:
+        return None
+    rows = pack.sides["train"]
+    return Images(pack, np.arange(rows.start, rows.stop), class_numbers(of, pack))
+
+
+def diagnosis(of: Subject, found: Mapping[str, Any], training_count: int) -> list[dict[str, str]]:
+    """What is wrong with a model, by what was measured of it and by the course of its training."""
+    history = [row for row in read_metrics(of.run) if row["epoch"] > of.objective.settled]
+    dataset = json.loads(of.run.dataset.read_text(encoding="utf-8"))
+
+    def again(changes: Mapping[str, Any]) -> str:
+        return command(read_config(of.run), dataset, changes, str(first_free(Path("runs"), "next")))
+
+    return diagnose(Measured(of.config, found, history, training_count, str(of.run.folder), again))
 
 
 Advance = Callable[[int, str], None]
 """Called with the number of images done and a word for what is done with them."""
 
 
-def evaluate(subject: Subject, samples: int, extractor: Extractor | None, advance: Advance) -> dict[str, Any]:
+def evaluate(case: Case, samples: int, extractor: Extractor | None, advance: Advance) -> dict[str, Any]:
     """All that can be measured; what cannot is None, and `why` says why not.
 
     Args:
-        subject: the model, and the images to judge it by.
+        case: the model, and the images to judge it by.
         samples: importance samples of every held-out image.
         extractor: of the features in which sets of images are compared; without one they are not.
         advance: of a progress bar.
     """
-    model, device, why = subject.model, subject.device, dict[str, str]()
-    found: dict[str, Any] = {"images": len(subject.held_out)}
+    model, device = case.model, case.device
+    why: dict[str, str] = {}
+    found: dict[str, Any] = {"images": len(case.held_out)}
     if "density_at_sample" in offers(model.posterior):
         found |= judge(
             model,
-            subject.held_out.batches(device),
+            case.held_out.batches(device),
             samples,
-            subject.seed,
+            case.seed,
             lambda count: advance(count, f"likelihood, {samples:,} samples"),
         )
     else:
-        found |= {"samples": samples, "nll": None, **_means(subject)}
+        found |= {"samples": samples, "nll": None, **_means(case)}
         why["nll"] = "the posterior is a single point without density (--posterior.kind gaussian has one)"
     advance(0, "reconstructions")
-    found["reconstructions"] = reconstruction(model, subject.held_out.batches(device))
+    found["reconstructions"] = reconstruction(model, case.held_out.batches(device))
     found["learned"] = None
-    if subject.training is not None:
-        seen = reconstruction(model, subject.training.spread(LOOKED_AT).batches(device))
-        found["learned"] = {"images": min(LOOKED_AT, len(subject.training)), **seen}
-    found["aggregate"] = _aggregate(subject, found.get("kl"))
-    new = new_images(subject, min(COMPARED, max(1, len(subject.held_out) // 2)))
+    if case.training is not None:
+        seen = reconstruction(model, case.training.spread(LOOKED_AT).batches(device))
+        found["learned"] = {"images": min(LOOKED_AT, len(case.training)), **seen}
+    found["aggregate"] = _aggregate(case, found.get("kl"))
+    new = new_images(case, min(COMPARED, max(1, len(case.held_out) // 2)))
     found["memorisation"] = None
-    if subject.training is not None:
-        found["memorisation"] = memorisation(*neighbours(subject, new["new images"], advance))
+    if case.training is not None:
+        found["memorisation"] = memorisation(*neighbours(case, new["new images"], advance))
     found["fidelity"] = None
     if extractor is None:
         why["fidelity"] = "there is no network to take features from"
-    elif len(subject.held_out) < 2 * FEWEST:
-        why["fidelity"] = (
-            f"{len(subject.held_out)} held-out images are too few to compare sets, which takes {2 * FEWEST}"
-        )
+    elif len(case.held_out) < 2 * FEWEST:
+        why["fidelity"] = f"{len(case.held_out)} held-out images are too few to compare sets, which takes {2 * FEWEST}"
     else:
-        found["fidelity"] = _fidelity(subject, new, extractor, advance)
+        found["fidelity"] = _fidelity(case, new, extractor, advance)
     return {**found, "why": why}
 
 
-def new_images(subject: Subject, count: int) -> dict[str, UInt8[np.ndarray, "N H W C"]]:
+def new_images(case: Case, count: int) -> dict[str, UInt8[np.ndarray, "N H W C"]]:
     """`new images` as `generate` draws them; where that is from a fitted prior, those of the model's own beside them.
 
     A conditional model draws the classes of held-out images.
     """
-    labels = subject.held_out.spread(2 * count).labels
-    y = None if labels is None else torch.from_numpy(labels[::2][:count]).to(subject.device)
-    priors = {"new images": subject.fitted} | ({} if subject.fitted is None else {"of the model's own prior": None})
+    labels = case.held_out.spread(2 * count).some(slice(0, 2 * count, 2)).labels
+    y = None if labels is None else labels.to(case.device)
+    priors = {"new images": case.fitted} | ({} if case.fitted is None else {"of the model's own prior": None})
     drawn = {}
     for name, fitted in priors.items():
-        z = draw_latents(subject.model, count, subject.seed, y, 1.0, fitted)
-        drawn[name] = to_uint8(decode_means(subject.model, z, y)).numpy()
+        z = draw_latents(case.model, count, case.seed, y, 1.0, fitted)
+        drawn[name] = to_uint8(decode_means(case.model, z, y)).numpy()
     return drawn
 
 
 def neighbours(
-    subject: Subject, new: UInt8[np.ndarray, "N H W C"], advance: Advance = lambda *_: None
+    case: Case, new: UInt8[np.ndarray, "N H W C"], advance: Advance = lambda *_: None
 ) -> tuple[Nearest, Nearest]:
     """The nearest training images of new images, and of as many held-out ones."""
-    assert subject.training is not None
+    assert case.training is not None
     count = len(new)
-    both = np.concatenate([new, subject.held_out.spread(count).pixels])
+    both = np.concatenate([new, case.held_out.spread(count).pixels])
     flat = torch.from_numpy(both).flatten(1).float() / 255
 
-    def training() -> Iterator[Tensor]:
-        for start in range(0, len(subject.training or ()), 1024):
-            part = np.array(subject.training.pixels[start : start + 1024])  # type: ignore[union-attr]
-            yield torch.from_numpy(part).flatten(1).float() / 255
+    training = case.training
 
-    found = nearest(flat, training(), lambda n: advance(n, "nearest training images"))
+    def parts() -> Iterator[Tensor]:
+        for start in range(0, len(training), 1024):
+            yield torch.from_numpy(training.some(slice(start, start + 1024)).pixels).flatten(1).float() / 255
+
+    found = nearest(flat, parts(), lambda n: advance(n, "nearest training images"))
     one, other = (
-        Nearest(*(t[part] for t in (found.row, found.distance, found.relative)))
+        Nearest(found.row[part], found.distance[part], found.relative[part])
         for part in (slice(count), slice(count, None))
     )
     return one, other
 
 
 @torch.no_grad()
-def _means(subject: Subject) -> dict[str, Any]:
+def _means(case: Case) -> dict[str, Any]:
     """What the latents of a model without density carry."""
-    from vaekit.judging.likelihood import ACTIVE
-
-    model = subject.model
-    means = [model.encode(model.observe(x), y).mean.cpu().double() for x, y in subject.held_out.batches(subject.device)]
+    model = case.model
+    means = [model.encode(model.observe(x), y).mean.cpu().double() for x, y in case.held_out.batches(case.device)]
     variances = torch.cat(means).var(0, correction=0)
     return {"active_units": int((variances > ACTIVE).sum()), "latents": model.latents, "kl_per_latent": None}
 
 
 @torch.no_grad()
-def _aggregate(subject: Subject, kl: float | None) -> dict[str, Any] | None:
+def _aggregate(case: Case, kl: float | None) -> dict[str, Any] | None:
     """What the model's own prior loses on held-out encodings against the fitted one, nats per image."""
-    if subject.fitted is None:
+    if case.fitted is None:
         return None
-    model, device = subject.model, subject.device
-    drawn = encodings(model, subject.held_out.batches(device), "judged", subject.seed)
+    model, device = case.model, case.device
+    drawn = encodings(model, case.held_out.batches(device), "judged", case.seed)
     z, y = drawn.z.to(device), drawn.y.to(device)
     own = model.prior(model.encode, y if model.classes else None).log_prob(z)
-    fitted = subject.fitted(y).log_prob(z) if model.classes else subject.fitted.log_prob(z)
+    fitted = case.fitted(y).log_prob(z) if model.classes else case.fitted.log_prob(z)
     gain = (fitted - own).cpu().double()
     mean = gain.mean().item()
     return {
-        "prior": subject.fitted.name,
+        "prior": case.fitted.name,
         "gain": mean,
         "gain_standard_error": (gain.std() / math.sqrt(len(gain))).item() if len(gain) > 1 else None,
         "mutual_information_at_most": None if kl is None else kl - mean,
     }
 
 
-def _fidelity(
-    subject: Subject, new: dict[str, NDArray[np.uint8]], extractor: Extractor, advance: Advance
-) -> dict[str, Any]:
+def _fidelity(case: Case, new: dict[str, NDArray[np.uint8]], extractor: Extractor, advance: Advance) -> dict[str, Any]:
     count = len(new["new images"])
-    held_out = subject.held_out.spread(2 * count).pixels
+    held_out = case.held_out.spread(2 * count).pixels
     sets = {**new, "other held-out images": held_out[1::2][:count]}
-    if subject.training is not None and len(subject.training) >= count:
-        sets["training images"] = subject.training.spread(count).pixels
-    shuffle = torch.randperm(count, generator=torch.Generator().manual_seed(subject.seed % 2**63))
+    if case.training is not None and len(case.training) >= count:
+        sets["training images"] = case.training.spread(count).pixels
+    shuffle = torch.randperm(count, generator=torch.Generator().manual_seed(case.seed % 2**63))
 
     def features(images: NDArray[np.uint8]) -> Tensor:
         return extractor(images, lambda n: advance(n, "features"))[shuffle]
@@ -209,9 +272,9 @@ def _fidelity(
     }
 
 
-def work(subject: Subject, extractor: Extractor | None) -> int:
+def _work(case: Case, extractor: Extractor | None) -> int:
     """What a progress bar counts to, in images."""
-    count = min(COMPARED, max(1, len(subject.held_out) // 2))
-    training = len(subject.training) if subject.training is not None else 0
-    sets = 2 + (subject.fitted is not None) + (subject.training is not None)
-    return len(subject.held_out) + training + (sets + 1) * count * (extractor is not None)
+    count = min(COMPARED, max(1, len(case.held_out) // 2))
+    training = len(case.training) if case.training is not None else 0
+    sets = 2 + (case.fitted is not None) + (case.training is not None)
+    return len(case.held_out) + training + (sets + 1) * count * (extractor is not None)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vaekit.errors import UserError
 from vaekit.model import VAE
@@ -84,6 +85,45 @@ def weigh(model: VAE, x: Float[Tensor, "B C H W"], y: Labels | None, samples: in
 
 
 @torch.no_grad()
+def log_likelihoods(
+    model: VAE,
+    batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]],
+    samples: int,
+    seed: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[Float[Tensor, " N"], str]:
+    """The bound of log p(x) by `samples` samples for every image, in nats, in 64 bits; and what p(x | z) is (see
+    `judge`)."""
+    require_density(model)
+    found, gray = [torch.zeros(0, dtype=torch.float64)], False
+    for index, (x, y) in enumerate(batches):
+        with seeded(seed, "evaluate", index):
+            x = model.observe(x)
+            found.append(weigh(model, x, y, samples).bounds[samples].cpu().double())
+        gray = gray or is_gray(x)
+        advance(len(x))
+    return torch.cat(found), measure(model, gray)
+
+
+def centre(model: VAE, q: Distribution) -> Float[Tensor, "B D"]:
+    """The means of q(z | x), of draws where they have no closed form."""
+    return q.mean if "moments" in offers(model.posterior) else q.sample((MEAN_OF,)).mean(0)
+
+
+def is_gray(x: Float[Tensor, "B C H W"]) -> bool:
+    """Whether any pixel lies between black and white."""
+    return bool(((x > 0) & (x < 1)).any())
+
+
+def measure(model: VAE, gray: bool) -> str:
+    """What p(x | z) is: "probability", "density" or, of gray pixels under a Bernoulli, "cross-entropy"."""
+    of_any = str(model.likelihood.measure)
+    if of_any == "probability" and "normalised" not in offers(model.likelihood) and gray:
+        return "cross-entropy"  # the Bernoulli's: a probability of black and white only
+    return of_any
+
+
+@torch.no_grad()
 def judge(
     model: VAE,
     batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]],
@@ -105,12 +145,11 @@ def judge(
     latent_kl: list[Tensor] = []
     for index, (x, y) in enumerate(batches):
         x = model.observe(x)
-        gray = gray or bool(((x > 0) & (x < 1)).any())
+        gray = gray or is_gray(x)
         with seeded(seed, "evaluate", index):
             weighed.append(weigh(model, x, y, samples))
             q = model.encode(x, y)
-            centre = q.mean if "moments" in offers(model.posterior) else q.sample((MEAN_OF,)).mean(0)
-        means.append(centre.cpu().double())
+            means.append(centre(model, q).cpu().double())
         per_latent = Group(q.mean[None], q, model.prior(model.encode, y)).kl_per_latent
         latent_kl += [] if per_latent is None else [per_latent.cpu().double()]
         advance(len(x))
@@ -121,14 +160,11 @@ def judge(
     nll, count = -bounds[samples], len(log_px)
     variances = torch.cat(means).var(0, correction=0)
     normalised = "normalised" in offers(model.likelihood)
-    measure = str(model.likelihood.measure)
-    if measure == "probability" and not normalised and gray:
-        measure = "cross-entropy"  # the Bernoulli's: a probability of black and white only
     return {
         "images": count,
         "samples": samples,
         "seed": seed,
-        "measure": measure,
+        "measure": measure(model, gray),
         "nll": nll.mean().item(),
         "nll_standard_error": (nll.std() / math.sqrt(count)).item() if count > 1 else None,
         "bits_per_dimension": nll.mean().item() / math.log(2) / math.prod(model.shape) if normalised else None,

@@ -1,6 +1,9 @@
 """An evaluation for the screen."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FEW = 3
 """Effective samples of a middling image below which its bound is called loose."""
@@ -10,6 +13,7 @@ NO_BITS = {
     "--likelihood.kind gaussian has one",
     "probability": "a probability of black and white pixels, not of 256 levels",
 }
+"""Why there are no bits/dim, by what p(x | z) is."""
 
 
 def lines(found: dict[str, Any]) -> list[str]:
@@ -125,3 +129,15 @@ def _diagnosis(found: dict[str, Any]) -> list[tuple[str, str]]:
     for one in found["diagnosis"]:
         rows += [(one["name"], one["sentence"]), ("", f"-> {one['remedy']}")]
     return rows
+
+
+def ranking_lines(table: "pd.DataFrame", samples: int) -> list[str]:
+    """What a ranking is, and its odd end, a line each."""
+    nats = table["log_likelihood"]
+    bits = "bits_per_dimension" in table
+    found = [f"{len(table):,} images by log p(x), odd ones first, {samples:,} importance samples each"]
+    found += [f"  {value:12,.1f} nats  {file}" for file, value in zip(table["file"][:5], nats[:5], strict=True)]
+    found.append(f"  {nats.median():12,.1f} nats  the image in the middle")
+    if not bits:
+        found.append(f"  no bits/dim: {NO_BITS[table.attrs['measure']]}")
+    return [*found, "Flat and simple images rank as likely whatever they show, busy ones as odd: docs/looking.md."]

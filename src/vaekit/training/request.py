@@ -16,6 +16,7 @@ from vaekit.build import build
 from vaekit.config import Config
 from vaekit.data.pack import Pack, open_pack
 from vaekit.errors import UserError
+from vaekit.files import require_outside
 from vaekit.model import VAE
 from vaekit.parts.types import Objective, offers
 from vaekit.resolve import differences, resolve, revise, stored
@@ -74,7 +75,7 @@ def plan(request: Request) -> Plan:
         source = Path(source).expanduser()
     early = _provisional(request, before)
     device = _device(early.training, before)
-    _require_outside(request.out or Path("runs"), source)
+    require_outside(request.out or Path("runs"), source)
     pack = open_pack(source, early.data, quiet=request.quiet)
     preset, config = _decide(request, before, pack)
     run = Run(request.out or first_free(Path("runs"), pack.name))
@@ -176,16 +177,6 @@ def _decide(request: Request, record: dict[str, Any] | None, pack: Pack) -> tupl
         if after < before:
             raise UserError(f"The run {request.out} was begun for {before} epochs: --epochs can only be raised.")
     return record["preset"], new
-
-
-def _require_outside(out: Path, source: Any) -> None:
-    """The user's folder is never written to."""
-    if (
-        isinstance(source, (str, Path))
-        and Path(source).is_dir()
-        and out.resolve().is_relative_to(Path(source).resolve())
-    ):
-        raise UserError(f"{out} lies inside the images of {source}, which stay as they are: name another --out.")
 
 
 def _choice(request: Request, preset: str, resumed: bool) -> str:

@@ -1,0 +1,236 @@
+"""What a caller gives a trained model: arrays, classes by name, and data sets, made into what it was trained on."""
+
+import json
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vaekit.config import Config
+from vaekit.data.batches import Batch
+from vaekit.data.pack import Pack, open_pack
+from vaekit.data.sources import as_images
+from vaekit.errors import UserError
+from vaekit.files import natural
+from vaekit.model import VAE
+from vaekit.parts.fitted import FittedPrior
+from vaekit.parts.types import Objective
+from vaekit.run import Run, read_config
+from vaekit.screen import say
+
+Labels = str | int | Sequence[str | int] | NDArray[Any]
+"""The class of all images, or one for each, by name or number."""
+Images = UInt8[np.ndarray, "N H W C"]
+Latents = Float[np.ndarray, "N D"] | Float[np.ndarray, "N c h w"]
+"""One vector an image, or a latent image where the model was trained with `latents="4x7x7"` or the like."""
+
+
+# --- arrays, classes and counts --------------------------------------------------------------------------------------
+
+
+def tensor_of(images: Any, shape: tuple[int, int, int]) -> Float[Tensor, "N C H W"]:
+    """Images [N, H, W, C], uint8 or floats from 0 to 1, as a model of `shape` (C, H, W) takes them.
+
+    Raises:
+        UserError: images of another shape.
+    """
+    array = np.require(as_images(images), requirements=("C", "W"))  # torch refuses or warns of others
+    channels, height, width = shape
+    if array.shape[1:] != (height, width, channels):
+        raise UserError(
+            f"This model takes images [N, {height}, {width}, {channels}], not {list(array.shape)}: "
+            "resize them first, or use `vaekit reconstruct` on the files."
+        )
+    # the same memory order for every input: convolutions round differently in another
+    return torch.from_numpy(array).permute(0, 3, 1, 2).float().clone(memory_format=torch.contiguous_format) / 255
+
+
+def numbers_of(labels: Labels, n: int, classes: Sequence[str]) -> Int64[Tensor, " n"]:
+    """Class numbers of `n` images.
+
+    Raises:
+        UserError: a class that is not among `classes`, or another number of labels.
+    """
+    many = [labels] * n if isinstance(labels, (str, int, np.integer)) else np.asarray(labels).tolist()
+    if len(many) != n:
+        raise UserError(f"{len(many)} labels for {n} images: give one label, or one for each image.")
+    return torch.tensor([number_of(one, classes) for one in many], dtype=torch.long)
+
+
+def number_of(name: str | int, classes: Sequence[str]) -> int:
+    """The number of a class by its name, or by its number.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    if isinstance(name, str) and name in classes:
+        return classes.index(name)
+    if isinstance(name, (int, np.integer)) and 0 <= name < len(classes):
+        return int(name)
+    raise UserError(
+        f"There is no class {name!r} in this model: it knows {spoken(classes)}; name one of them (--class NAME)."
+    )
+
+
+def common_folder(one: Path, other: Path) -> str:
+    """The class that two image files are of by their folder's name.
+
+    Raises:
+        UserError: they are of two.
+    """
+    first, second = (path.expanduser().resolve().parent.name for path in (one, other))
+    if first != second:
+        raise UserError(
+            f"{one} is of class {first!r} and {other} of {second!r}: name the one class that all images are to be "
+            "drawn with (--class NAME)."
+        )
+    return first
+
+
+def spoken(classes: Sequence[str]) -> str:
+    """The first names of many, for a sentence."""
+    return ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+
+
+def counted(samples: SupportsIndex) -> int:
+    """A number of importance samples.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        count = operator.index(samples)
+    except TypeError:
+        count = 0
+    if not 1 <= count <= 10_000_000:
+        raise UserError(f"{samples} samples are not possible: ask for a whole number from 1 to 10,000,000.")
+    return count
+
+
+# --- data sets -------------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Subject(Protocol):
+    """A trained model and what it came from: `api.Trained`."""
+
+    run: Run
+    config: Config
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    model: VAE
+    objective: Objective
+    fitted_prior: FittedPrior | None
+
+    def on_device(self) -> tuple[VAE, torch.device]:
+        """A copy of the model where it computes fastest."""
+
+
+def own_pack(of: Subject, quiet: bool, otherwise: str = "name others (--data)") -> Pack:
+    """The pack that a model was trained on.
+
+    Raises:
+        UserError: the images are not there as they were; `otherwise` is what to do but to bring them back.
+    """
+    pack = open_pack(read_config(of.run)["source"], of.config.data, quiet)
+    if pack.identity != json.loads(of.run.dataset.read_text(encoding="utf-8"))["fingerprint"]:
+        raise UserError(f"The training images are not there as they were: bring them back, or {otherwise}.")
+    return pack
+
+
+def held_out(of: Subject, data: Any, quiet: bool) -> tuple[Pack, str, NDArray[np.int64]]:
+    """The pack to judge a model on, the name of the side in it, and its rows."""
+    own = data is None or _is_source(of, data)
+    pack = own_pack(of, quiet, "name images to judge by with --data") if own else _others(of, data, quiet)
+    _require_shape(of, pack)
+    side = "test" if pack.sides["test"].stop > pack.sides["test"].start else "validation" if own else "all"
+    rows = pack.sides.get(side, slice(0, len(pack.images)))
+    return pack, side, np.arange(rows.start, rows.stop)
+
+
+@dataclass(frozen=True, eq=False)
+class Everything:
+    """All images of a data set in the natural order of their paths: 2.png before 10.png."""
+
+    pack: Pack
+    paths: list[str]
+    labels: list[str] | None
+    """Names of their classes, where they have any."""
+    rows: NDArray[np.int64]
+    """[N], their places in the pack."""
+
+
+def all_images(of: Subject, data: Any, quiet: bool) -> Everything:
+    """All images of a data set, of that which the model was trained on where it is None. Says what is left out."""
+    if data is None:
+        pack = own_pack(of, quiet, "name a folder of images")
+    else:
+        # Its own images were packed in training: the same pack does, where it still has images of this shape.
+        known = open_pack(data, of.config.data, quiet) if _is_source(of, data) else None
+        pack = known if known is not None and known.shape == of.shape else _others(of, data, quiet)
+    _require_shape(of, pack)
+    if pack.skipped:
+        path, reason = pack.skipped[0]
+        also = f" and {len(pack.skipped) - 1:,} more" if len(pack.skipped) > 1 else ""
+        say(f"Left out: {path} ({reason}){also}")
+    paths = pack.paths()
+    order = sorted(range(len(paths)), key=lambda row: natural(paths[row]))
+    labels = [pack.classes[pack.labels[row]] for row in order] if pack.classes else None
+    return Everything(pack, [paths[row] for row in order], labels, np.array(order, np.int64))
+
+
+def _is_source(of: Subject, data: Any) -> bool:
+    return isinstance(data, (str, Path)) and str(Path(data).expanduser().resolve()) == read_config(of.run)["source"]
+
+
+def _others(of: Subject, data: Any, quiet: bool) -> Pack:
+    """The pack of images that did not train the model, fitted to its size."""
+    _, height, width = of.shape
+    settings = of.config.data.model_copy(update={"size": f"{width}x{height}", "validation": "0.1"})
+    return open_pack(data, settings, quiet)
+
+
+def _require_shape(of: Subject, pack: Pack) -> None:
+    if pack.shape != of.shape:
+        raise UserError(
+            f"This model takes images with {of.shape[0]} colour channels, those of {pack.source} have "
+            f"{pack.shape[0]}: name other images."
+        )
+
+
+def class_numbers(of: Subject, pack: Pack) -> Int64[Tensor, " N"] | None:
+    """For every image of a pack the number that its class has in a conditional model, matched by name; None for other
+    models.
+
+    Raises:
+        UserError: the images have no classes, or one that the model does not know.
+    """
+    if not of.model.classes:
+        return None
+    if not pack.classes:
+        raise UserError(
+            f"The images of {pack.source} have no classes, and this model is conditional: put each of its "
+            f"classes ({spoken(of.classes)}) in a folder of its own."
+        )
+    if missing := set(pack.classes) - set(of.classes):
+        raise UserError(f"This model knows no class {min(missing)!r}: it knows {spoken(of.classes)}.")
+    numbers = torch.tensor([of.classes.index(name) for name in pack.classes])
+    return numbers[torch.from_numpy(np.asarray(pack.labels))]
+
+
+def batches(
+    pack: Pack, rows: NDArray[np.int64], numbers: Tensor | None, size: int, device: torch.device
+) -> Iterator[Batch]:
+    """The images of some rows of a pack in their order, `size` at a time; `numbers` [N] are the classes of all its
+    images, where the model wants them."""
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        y = None if numbers is None else numbers[torch.from_numpy(part)].to(device)
+        yield tensor_of(pack.images[part], pack.shape).to(device), y
