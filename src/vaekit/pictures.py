@@ -46,7 +46,7 @@ def _sheet(cells: list[list[Any]], columns: int | None, labels: Sequence[str] | 
     height, width = cells[0][0].shape[:2]
     zoom = _zoom(height, width)
     width, height = width * zoom, height * zoom
-    columns = min(columns or columns_of(len(cells)), len(cells))
+    columns = min(columns or _columns(len(cells)), len(cells))
     rows = math.ceil(len(cells) / columns)
     font = ImageFont.load_default(12)
     tall = len(cells[0]) * (height + 1) - 1 + (LINE * (1 + labels[0].count("\n")) if labels else 0)
@@ -144,7 +144,7 @@ def _zoom(height: int, width: int) -> int:
     return max(1, round(72 / max(height, width)))
 
 
-def columns_of(count: int) -> int:
+def _columns(count: int) -> int:
     """Columns of a sheet that is square to twice as wide, with the fewest gaps in its last row."""
     square = math.ceil(math.sqrt(count))
     return min(range(square, 2 * square + 1), key=lambda columns: -count % columns)

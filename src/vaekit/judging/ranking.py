@@ -79,7 +79,7 @@ def sheet(
             f"{PurePosixPath(name).with_suffix('')}\n{nats:,.{0 if abs(nats) >= 1e4 else 1}f}" for name, nats in rows
         ]
 
-    columns = max(6, pictures.columns_of(len(odd)))  # fewer are narrower than the headings
+    columns = min(range(6, 11), key=lambda one: -len(odd) % one)  # as wide as the headings, with the fewest gaps
     ends = [
         (odd, captions(table[: len(odd)]), "oddest", "least"),
         (likely, captions(table[::-1][: len(likely)]), "most likely", "most"),
