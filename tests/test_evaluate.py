@@ -151,6 +151,13 @@ def test_a_bound_that_a_sample_or_two_decide_is_called_loose(wrong: float, loose
     assert ("--samples 200 comes closer" in "\n".join(lines({"side": "test", "data": "x", **found}))) == loose
 
 
+def test_pixels_drawn_to_be_judged_are_drawn_again_the_same() -> None:
+    model, _ = build(resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": "binarized"}), (1, 4, 4))
+    x = torch.rand(20, 1, 4, 4)
+    first, again = (judge(model.eval(), [(x, None)], samples=3, seed=0)["nll"] for _ in range(2))
+    assert first == again
+
+
 def test_a_latent_is_active_whose_mean_varies_by_more_than_a_hundredth() -> None:
     model, x, _ = linear_gaussian(wrong=0.0)
     x = torch.randn_like(x)
@@ -200,7 +207,7 @@ def test_likelihoods_of_single_images_average_to_the_evaluation(colour: vaekit.T
 
 def test_what_cannot_be_judged_is_said(colour: vaekit.Trained) -> None:
     with pytest.raises(UserError, match="name images to judge by with --data"):
-        colour.evaluate()  # trained on an array, which is not there any more
+        vaekit.load(colour.run.folder).evaluate()  # trained on an array, which is not there any more
     with pytest.raises(UserError, match="3 colour channels"):
         colour.evaluate((rings(20, 12), np.arange(20) % 3))
     with pytest.raises(UserError, match="knows no class"):

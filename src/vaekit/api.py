@@ -16,6 +16,7 @@ from vaekit import devices, looking
 from vaekit.build import build
 from vaekit.checkpoint import load_prior, load_weights, write_prior
 from vaekit.data.batches import Batches
+from vaekit.data.datasets import is_dataset
 from vaekit.data.pack import load_images
 from vaekit.data.sources import as_images
 from vaekit.errors import UserError
@@ -32,13 +33,14 @@ from vaekit.given import (
     spoken,
     tensor_of,
 )
-from vaekit.judging.evaluation import evaluation
+from vaekit.judging.evaluation import COMPARED, evaluation
 from vaekit.judging.likelihood import BATCH, log_likelihoods, require_density
 from vaekit.judging.ranking import rank
 from vaekit.latent_prior import fit_prior
 from vaekit.looking import Traversal
 from vaekit.model import VAE
 from vaekit.parts.fitted import FittedPrior
+from vaekit.report import write_report
 from vaekit.resolve import stored
 from vaekit.run import Run, read_config, read_metrics
 from vaekit.sampling import CHUNK, decode_means, draw_latents, interpolate, to_uint8
@@ -91,7 +93,9 @@ def train(
             )
     settings |= {room: {"kind": "own", "name": type(module).__name__} for room, module in own.items()}
     request = Request(data, (settings,), preset, folder, resume, max_minutes, quiet, own)
-    return Trained(run_training(request), own)
+    trained = Trained(run_training(request), own, None if is_dataset(data) else data)
+    trained.report(quiet=quiet)
+    return trained
 
 
 def load(run: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> "Trained":
@@ -110,9 +114,9 @@ def load(run: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modul
 class Trained:
     """A trained model with its configuration; images are uint8 [N, H, W, C], latents float32 [N, D]."""
 
-    def __init__(self, run: Run, networks: Mapping[str, nn.Module] = MappingProxyType({})) -> None:
+    def __init__(self, run: Run, networks: Mapping[str, nn.Module] = MappingProxyType({}), arrays: Any = None) -> None:
         record = read_config(run)
-        self.run = run
+        self.run, self.arrays = run, arrays
         self.config = stored(record)
         self.shape: tuple[int, int, int] = tuple(record["shape"])
         """(C, H, W) of its images."""
@@ -355,7 +359,13 @@ class Trained:
         return rank(self, data, counted(samples), seed, None if out is None else Path(out), quiet)
 
     def evaluate(
-        self, data: Any = None, *, samples: SupportsIndex = 1000, seed: int = 0, quiet: bool = False
+        self,
+        data: Any = None,
+        *,
+        samples: SupportsIndex = 1000,
+        new_images: SupportsIndex = COMPARED,
+        seed: int = 0,
+        quiet: bool = False,
     ) -> dict[str, Any]:
         """What the model is worth, by images that did not train it: their likelihood and reconstructions, new images
         beside them, copies of training images, and a diagnosis with remedies.
@@ -366,13 +376,22 @@ class Trained:
             data: what `train` takes: its test side is judged, or all of it where it has none; None for the test side
                 of the training data, or their validation side where they have none.
             samples: importance samples of every image; more bring the bound closer to log p(x).
+            new_images: how many are compared with as many held-out ones, at most half of these.
             seed: of the samples.
             quiet: print nothing.
 
         Raises:
             UserError: images of another shape, or classes the model does not know.
         """
-        return evaluation(self, data, counted(samples), seed, quiet)
+        return evaluation(self, data, counted(samples), counted(new_images), seed, quiet)
+
+    def report(self, *, quiet: bool = False) -> Path:
+        """Write report.html: all about this model on one page that opens without a network. Returns its path.
+
+        Its figures are those of `evaluate`; of a model that was not evaluated, those of a quick look.
+        """
+        write_report(self, quiet)
+        return self.run.report
 
     def save(self, folder: str | Path) -> None:
         """Write the model to a new folder that `load` reads: configuration, weights and history.

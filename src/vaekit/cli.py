@@ -53,11 +53,13 @@ def train(
 ) -> None:
     """Train a VAE on DATA (default: a bundled sample of 10,000 Fashion-MNIST images)."""
     layers = [*([_toml(config)] if config else []), settings or {}]
+    from vaekit.api import load
     from vaekit.training.request import Request
     from vaekit.training.session import run_training
 
     run = run_training(Request(data, tuple(layers), preset, out, resume, max_minutes))
-    print(f"Wrote {run.folder}: loss.png, samples/, reconstructions/, model.safetensors")
+    load(run.folder).report()
+    print(f"Wrote {run.folder}: report.html, loss.png, samples/, reconstructions/, model.safetensors")
     print(f"New images: vaekit generate {run.folder} -n 64")
 
 
@@ -145,6 +147,7 @@ def evaluate(
         str | None, Parameter(help="Images to judge by; default: the test or else the validation side of its own.")
     ] = None,
     samples: Annotated[int, Parameter(help="Importance samples of every image; more come closer to log p(x).")] = 1000,
+    new_images: Annotated[int, Parameter(help="New images to compare with as many held-out ones.")] = 1000,
     seed: Annotated[int, Parameter(help="Random seed of the samples.")] = 0,
 ) -> None:
     """Judge the model by held-out images: likelihood, reconstructions, new images beside them, and a diagnosis."""
@@ -152,7 +155,7 @@ def evaluate(
     from vaekit.judging.words import lines
 
     model = load(run)
-    found = model.evaluate(data, samples=samples, seed=seed)
+    found = model.evaluate(data, samples=samples, new_images=new_images, seed=seed)
     print("\n".join(lines(found)))
     print(f"Wrote {model.run.evaluation}")
 
@@ -239,6 +242,14 @@ def rank(
     found = load(run).rank(data, samples=samples, seed=seed, out=file)
     print("\n".join(ranking_lines(found, samples)))
     print(f"Wrote {file} and {file.with_suffix('.png')}")
+
+
+@app.command
+def report(run: RunFolder, /) -> None:
+    """Write report.html: the whole run on one page that opens without a network."""
+    from vaekit.api import load
+
+    print(f"Wrote {load(run).report()}")
 
 
 @app.command

@@ -128,6 +128,8 @@ class Subject(Protocol):
     model: VAE
     objective: Objective
     fitted_prior: FittedPrior | None
+    arrays: Any
+    """What it was trained on, where that came from memory and is still there."""
 
     def on_device(self) -> tuple[VAE, torch.device]:
         """A copy of the model where it computes fastest."""
@@ -139,7 +141,8 @@ def own_pack(of: Subject, quiet: bool, otherwise: str = "name others (--data)") 
     Raises:
         UserError: the images are not there as they were; `otherwise` is what to do but to bring them back.
     """
-    pack = open_pack(read_config(of.run)["source"], of.config.data, quiet)
+    source = read_config(of.run)["source"]
+    pack = open_pack(of.arrays if source is None else source, of.config.data, quiet)
     if pack.identity != json.loads(of.run.dataset.read_text(encoding="utf-8"))["fingerprint"]:
         raise UserError(f"The training images are not there as they were: bring them back, or {otherwise}.")
     return pack

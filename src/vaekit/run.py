@@ -60,6 +60,10 @@ class Run:
         return self.folder / "evaluation.json"
 
     @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 

@@ -36,7 +36,7 @@ from vaekit.sampling import decode_means, draw_latents, to_uint8
 from vaekit.screen import progress, say, talking
 
 COMPARED, FEWEST = 1000, 50
-"""New images that are compared with as many held-out ones, at most and at least."""
+"""New images that are compared with as many held-out ones: at most, where nothing else is asked for, and at least."""
 LOOKED_AT = 1000
 """Training images, and held-out ones, whose reconstructions tell what was learned by heart."""
 
@@ -84,16 +84,18 @@ class Case:
     """None where the training images are not at hand."""
     seed: int
     device: torch.device
+    compared: int = COMPARED
+    """New images that are compared with as many held-out ones, at most."""
 
 
-def evaluation(of: Subject, data: Any, samples: int, seed: int, quiet: bool) -> dict[str, Any]:
+def evaluation(of: Subject, data: Any, samples: int, compared: int, seed: int, quiet: bool) -> dict[str, Any]:
     """Measure a model, diagnose it, and write evaluation.json: see `Trained.evaluate`."""
     begun = time.perf_counter()
     pack, side, rows = held_out(of, data, quiet)
     model, device = of.on_device()
     fitted = None if of.fitted_prior is None else copy.deepcopy(of.fitted_prior).to(device)
     images = Images(pack, rows, class_numbers(of, pack))
-    case = Case(model, fitted, images, training_images(of, quiet), seed, device)
+    case = Case(model, fitted, images, training_images(of, quiet), seed, device, compared)
     with talking(quiet):
         network, said = extractor()
         if said:
@@ -169,7 +171,7 @@ def evaluate(case: Case, samples: int, extractor: Extractor | None, advance: Adv
         seen = reconstruction(model, case.training.spread(LOOKED_AT).batches(device))
         found["learned"] = {"images": min(LOOKED_AT, len(case.training)), **seen}
     found["aggregate"] = _aggregate(case, found.get("kl"))
-    new = new_images(case, min(COMPARED, max(1, len(case.held_out) // 2)))
+    new = new_images(case, _count(case))
     found["memorisation"] = None
     if case.training is not None:
         found["memorisation"] = memorisation(*neighbours(case, new["new images"], advance))
@@ -272,9 +274,14 @@ def _fidelity(case: Case, new: dict[str, NDArray[np.uint8]], extractor: Extracto
     }
 
 
+def _count(case: Case) -> int:
+    """New images to draw: half of the held-out ones are compared with them, half with each other."""
+    return min(case.compared, max(1, len(case.held_out) // 2))
+
+
 def _work(case: Case, extractor: Extractor | None) -> int:
     """What a progress bar counts to, in images."""
-    count = min(COMPARED, max(1, len(case.held_out) // 2))
+    count = _count(case)
     training = len(case.training) if case.training is not None else 0
     sets = 2 + (case.fitted is not None) + (case.training is not None)
     return len(case.held_out) + training + (sets + 1) * count * (extractor is not None)

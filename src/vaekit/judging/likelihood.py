@@ -144,9 +144,9 @@ def judge(
     means: list[Tensor] = []
     latent_kl: list[Tensor] = []
     for index, (x, y) in enumerate(batches):
-        x = model.observe(x)
-        gray = gray or is_gray(x)
         with seeded(seed, "evaluate", index):
+            x = model.observe(x)
+            gray = gray or is_gray(x)
             weighed.append(weigh(model, x, y, samples))
             q = model.encode(x, y)
             means.append(centre(model, q).cpu().double())

@@ -18,15 +18,19 @@ NO_BITS = {
 
 def lines(found: dict[str, Any]) -> list[str]:
     """The content of evaluation.json, a line each."""
+    return [line for title, rows in sections(found).items() if rows for line in (title, *_table(rows))]
+
+
+def sections(found: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """The content of evaluation.json: titles, and under each its rows of a name and a text."""
     side = "" if found["side"] == "all" else f", {found['side']} side"
-    sections = {
+    return {
         f"Likelihood of {found['images']:,} images of {found['data']}{side}": _likelihood(found),
         "Reconstructions of the same": _reconstructions(found),
         **_fidelity(found),
         "Copies of training images": _memorisation(found),
         "Diagnosis": _diagnosis(found),
     }
-    return [line for title, rows in sections.items() if rows for line in (title, *_table(rows))]
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:
