@@ -47,7 +47,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert len(list((tmp_path / "runs/photos/generated/set-1").glob("0*.png"))) == 64
     assert (tmp_path / "runs/photos/loss.png").exists()
     listed = re.findall(r"^  (\S+?/?)\s", README[README.index("runs/photos/\n") :].split("```")[0], re.MULTILINE)
-    assert len(listed) == 7
+    assert len(listed) == 8
     for name in listed:
         assert (tmp_path / "runs/photos" / name).exists(), name
 
