@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
@@ -225,6 +226,8 @@ def test_the_verb_writes_a_file_and_a_table(tmp_path: Path) -> None:
     found = json.loads((run / "evaluation.json").read_text())
     assert (found["side"], found["images"], found["samples"]) == ("test", 30, 20)
     assert f"{found['nll']:.2f}" in said
+    with Image.open(run / "nearest.png") as picture:
+        assert picture.width > 100
     np.save(tmp_path / "others.npy", rings(40, 24)[..., 0])
     assert "40 images of" in command("evaluate", run, "--samples", 5, "--data", tmp_path / "others.npy")
     plain = tmp_path / "plain"

@@ -60,6 +60,10 @@ class Run:
         return self.folder / "evaluation.json"
 
     @property
+    def nearest(self) -> Path:
+        return self.folder / "nearest.png"
+
+    @property
     def report(self) -> Path:
         return self.folder / "report.html"
 

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from vaekit import pictures
 from vaekit.data.batches import Batch
 from vaekit.data.pack import Pack
 from vaekit.errors import UserError
@@ -37,6 +39,8 @@ from vaekit.screen import progress, say, talking
 
 COMPARED, FEWEST = 1000, 50
 """New images that are compared with as many held-out ones: at most, where nothing else is asked for, and at least."""
+PAIRS = 16
+"""New images that are shown beside their nearest training image."""
 LOOKED_AT = 1000
 """Training images, and held-out ones, whose reconstructions tell what was learned by heart."""
 
@@ -101,7 +105,9 @@ def evaluation(of: Subject, data: Any, samples: int, compared: int, seed: int, q
         if said:
             say(said[0].upper() + said[1:])
         with progress(_work(case, network), "likelihood", quiet=quiet) as advance:
-            found = evaluate(case, samples, network, advance)
+            found, nearest_ones = evaluate(case, samples, network, advance)
+    if nearest_ones is not None:
+        pictures.write(of.run.nearest, nearest_ones)
     record = {
         "format": 1,
         "weights": sha256(of.run.weights),
@@ -141,8 +147,11 @@ Advance = Callable[[int, str], None]
 """Called with the number of images done and a word for what is done with them."""
 
 
-def evaluate(case: Case, samples: int, extractor: Extractor | None, advance: Advance) -> dict[str, Any]:
-    """All that can be measured; what cannot is None, and `why` says why not.
+def evaluate(
+    case: Case, samples: int, extractor: Extractor | None, advance: Advance
+) -> tuple[dict[str, Any], Image.Image | None]:
+    """All that can be measured; what cannot is None, and `why` says why not. And a picture of the new images that are
+    nearest to training images, where these are at hand.
 
     Args:
         case: the model, and the images to judge it by.
@@ -172,9 +181,11 @@ def evaluate(case: Case, samples: int, extractor: Extractor | None, advance: Adv
         found["learned"] = {"images": min(LOOKED_AT, len(case.training)), **seen}
     found["aggregate"] = _aggregate(case, found.get("kl"))
     new = new_images(case, _count(case))
-    found["memorisation"] = None
+    found["memorisation"] = nearest_ones = None
     if case.training is not None:
-        found["memorisation"] = memorisation(*neighbours(case, new["new images"], advance))
+        drawn, ours = neighbours(case, new["new images"], advance)
+        found["memorisation"] = memorisation(drawn, ours)
+        nearest_ones = closest(new["new images"], case.training, drawn)
     found["fidelity"] = None
     if extractor is None:
         why["fidelity"] = "there is no network to take features from"
@@ -182,7 +193,7 @@ def evaluate(case: Case, samples: int, extractor: Extractor | None, advance: Adv
         why["fidelity"] = f"{len(case.held_out)} held-out images are too few to compare sets, which takes {2 * FEWEST}"
     else:
         found["fidelity"] = _fidelity(case, new, extractor, advance)
-    return {**found, "why": why}
+    return {**found, "why": why}, nearest_ones
 
 
 def new_images(case: Case, count: int) -> dict[str, UInt8[np.ndarray, "N H W C"]]:
@@ -221,6 +232,15 @@ def neighbours(
         for part in (slice(count), slice(count, None))
     )
     return one, other
+
+
+def closest(new: UInt8[np.ndarray, "N H W C"], training: Images, found: Nearest) -> Image.Image:
+    """The new images that are nearest to a training image, relative to others, each above that image."""
+    rows = found.relative.argsort(stable=True)[:PAIRS].numpy()
+    beside = replace(training, rows=training.rows[found.row[rows].numpy()]).pixels
+    labels = [f"{distance:.1f}" for distance in found.distance[rows].tolist()]
+    title = "New images above, their nearest training images below; levels between them"
+    return pictures.pairs(new[rows], beside, 8, labels, title)
 
 
 @torch.no_grad()

@@ -288,6 +288,10 @@ def _figures(of: Subject, seen: _Seen | None, quiet: bool) -> list[str]:
         + "</table></div>"
         for title, rows in tables.items()
     ]
+    if of.run.nearest.exists() and _evaluated(of) is not None:
+        said_of = "The new images that are nearest to a training image, above it; levels between them"
+        shown = f'<img src="{data(of.run.nearest.read_bytes())}" alt="{said_of}">'
+        parts.append(f"<figure>{shown}<figcaption>{said_of}</figcaption></figure>")
     faults = [
         f"<li><strong>{html.escape(one['name'])}</strong> {html.escape(one['sentence'])}"
         f"<pre>{html.escape(one['remedy'])}</pre></li>"
@@ -312,7 +316,7 @@ def _quick(of: Subject, seen: _Seen, quiet: bool) -> dict[str, Any]:
     few, training = seen.held_out.spread(LOOKED_AT), training_images(of, quiet)
     case = Case(of.model, of.fitted_prior, few, training, of.config.training.seed, torch.device("cpu"))
     with progress(len(few), "a quick look", quiet=quiet) as advance:
-        found = evaluate(case, SAMPLES, None, lambda n, words: advance(n) if "likelihood" in words else None)
+        found, _ = evaluate(case, SAMPLES, None, lambda n, words: advance(n) if "likelihood" in words else None)
     found["why"]["fidelity"] = "a full evaluation compares them"
     found |= {"data": seen.pack.source, "side": seen.side}
     return found | {"diagnosis": diagnosis(of, found, len(training or ()))}
