@@ -259,6 +259,10 @@ def test_names_that_are_no_text_stop_nothing(tmp_path: Path) -> None:
     said = vaekit("train", tmp_path / "photos", "--out", tmp_path / "run", *TINY)
     assert "1 file skipped: 1 empty" in said
     assert json.loads((tmp_path / "run" / "dataset.json").read_text())["skipped"][0]["reason"] == "empty"
+    assert "r\\xe9in/bad\\xff.png" in (tmp_path / "run" / "report.html").read_text()
+    vaekit("encode", tmp_path / "run", tmp_path / "photos", "--out", tmp_path / "latents.csv")
+    assert "r\\xe9in/" in (tmp_path / "latents.csv").read_text()
+    vaekit("rank", tmp_path / "run", tmp_path / "photos", "--samples", 2, "--out", tmp_path / "ranking.csv")
 
 
 def test_a_place_that_cannot_be_written_is_a_mistake(tmp_path: Path, run: Path) -> None:

@@ -132,6 +132,12 @@ def test_every_kind_of_model_has_one(settings: dict[str, Any], tmp_path: Path) -
     assert {"New images", "Figures"} <= set(page.headings)
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_the_fewest_images_have_one(count: int, tmp_path: Path) -> None:
+    vaekit.train(rings(count, 12), out=tmp_path / "run", preset="classic", **TINY)
+    assert "Figures" in read(tmp_path / "run")[1].headings
+
+
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no browser")
 def test_a_browser_shows_it(run: Path, tmp_path: Path) -> None:
     shot = tmp_path / "page.png"

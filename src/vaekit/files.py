@@ -112,3 +112,8 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def printable(name: str) -> str:
+    """A name as text: bytes in it that are no UTF-8, which a file may have, are written out, as in caf\\xe9."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

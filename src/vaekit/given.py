@@ -18,7 +18,7 @@ from vaekit.data.batches import Batch
 from vaekit.data.pack import Pack, open_pack
 from vaekit.data.sources import as_images
 from vaekit.errors import UserError
-from vaekit.files import natural
+from vaekit.files import natural, printable
 from vaekit.model import VAE
 from vaekit.parts.fitted import FittedPrior
 from vaekit.parts.types import Objective
@@ -183,9 +183,9 @@ def all_images(of: Subject, data: Any, quiet: bool) -> Everything:
         path, reason = pack.skipped[0]
         also = f" and {len(pack.skipped) - 1:,} more" if len(pack.skipped) > 1 else ""
         say(f"Left out: {path} ({reason}){also}")
-    paths = pack.paths()
+    paths = [printable(path) for path in pack.paths()]
     order = sorted(range(len(paths)), key=lambda row: natural(paths[row]))
-    labels = [pack.classes[pack.labels[row]] for row in order] if pack.classes else None
+    labels = [printable(pack.classes[pack.labels[row]]) for row in order] if pack.classes else None
     return Everything(pack, [paths[row] for row in order], labels, np.array(order, np.int64))
 
 

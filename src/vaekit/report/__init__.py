@@ -19,7 +19,7 @@ from vaekit import looking, pictures
 from vaekit.data.batches import Batches
 from vaekit.data.pack import Pack
 from vaekit.errors import UserError
-from vaekit.files import sha256, write_text
+from vaekit.files import printable, sha256, write_text
 from vaekit.given import Subject, class_numbers, held_out
 from vaekit.judging.evaluation import Case, Images, diagnosis, evaluate, training_images
 from vaekit.judging.likelihood import log_likelihoods
@@ -58,7 +58,7 @@ def write_report(of: Subject, quiet: bool = False) -> None:
             _again(record, dataset),
         ]
     page = PAGE.format(title=html.escape(run.folder.resolve().name), style=STYLE, body="\n".join(body))
-    write_text(run.report, page)
+    write_text(run.report, printable(page))
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +175,7 @@ def _latent_space(of: Subject, seen: _Seen | None, quiet: bool) -> list[str]:
     found += section("What single latents do", said, [figure(sheet)])
     if seen is not None:
         found += section(*_map(of, seen))
-        found += section(*_ways(of, seen))
+        found += section(*_ways(of, seen)) if len(seen.held_out) > 1 else []
     return found
 
 
@@ -192,7 +192,7 @@ def _map(of: Subject, seen: _Seen) -> tuple[str, str, list[str]]:
         share = (values[:2].square().sum() / values.square().sum()).item()
         said += f", in the two directions in which they spread most, with {share:.0%} of the variance"
     labels = np.asarray(seen.pack.labels)[chosen.rows] if seen.pack.classes else None
-    picture = _scatter(z, labels, seen.pack.classes)
+    picture = _scatter(z, labels, [printable(name) for name in seen.pack.classes])
     return "Map of the latent space", said + ".", [f'<figure><img src="{picture}" alt="Map of latents"></figure>']
 
 
