@@ -63,7 +63,7 @@ def cells(figures: dict[str, Any]) -> list[str]:
     texts = []
     for name, scale, digits in (("coverage", 1, 3), ("kid", 1000, 0)):
         value, low, high = (scale * figures[name][end] for end in ("value", "low", "high"))
-        texts.append(f"{value:.{digits}f} +- {(high - low) / 2:.{digits}f}")
+        texts.append(f"{value:z.{digits}f} +- {(high - low) / 2:.{digits}f}")
     return texts
 
 

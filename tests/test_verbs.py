@@ -35,7 +35,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> vaekit.Trained:
     """A model of rings, in an array that is gone."""
     out = tmp_path_factory.mktemp("runs") / "plain"
-    return vaekit.train(rings(200, 12, seed=1), out=out, epochs=20, likelihood="gaussian", **TINY)
+    vaekit.train(rings(200, 12, seed=1), out=out, epochs=20, likelihood="gaussian", **TINY)
+    return vaekit.load(out)
 
 
 @pytest.fixture(scope="module")
