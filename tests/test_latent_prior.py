@@ -163,6 +163,15 @@ def test_latents_that_never_vary_and_many_of_them_do_no_harm(monkeypatch: pytest
     assert fit.prior(torch.zeros(5, dtype=torch.long)).sample().isfinite().all()
 
 
+@pytest.mark.parametrize("size", [math.inf, 1e30])
+def test_latents_beyond_all_measure_do_not_stop_a_training(size: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latent_prior, "STEPS", 10)
+    train, held_out = two_heaps(300, 0, 1), two_heaps(100, 0, 2)
+    train.z[0, 0] = size
+    fit = choose(model_of(2), train, held_out, 0, seed=0)
+    assert fit.sentence and (fit.prior is None or fit.prior(torch.zeros(5, dtype=torch.long)).sample().isfinite().all())
+
+
 def two_heaps_wide() -> Encodings:
     z = torch.cat([two_heaps(100, 0, 2).z, torch.zeros(100, 700)], 1)
     return Encodings(z, torch.zeros(100, dtype=torch.long))

@@ -81,6 +81,8 @@ class Fit:
     def sentence(self) -> str:
         if self.held_out < FEWEST:
             return f"No prior fitted to the latents: {self.held_out} held-out images are too few to choose one by"
+        if not self.candidates:
+            return "No prior fitted to the latents: some of them are not finite"
         best = max(self.candidates, key=self.candidates.__getitem__)
         found = f"{self.gain:+.2f} +- {self.gain_standard_error:.2f} nats per held-out image"
         if self.prior is None:
@@ -129,7 +131,7 @@ def choose(
 
     A conditional model's are judged by log p(z | y), others by log p(z). `advance` is called before every candidate.
     """
-    if len(held_out.z) < FEWEST:
+    if len(held_out.z) < FEWEST or not (train.z.isfinite().all() and held_out.z.isfinite().all()):
         return Fit(None, math.nan, {}, math.nan, math.nan, len(train.z), len(held_out.z))
     own = _own_log_prob(model, held_out)
     priors: dict[str, FittedPrior] = {}
@@ -156,7 +158,10 @@ def choose(
             kind = "full" if full else "diagonal"
             name = f"{components} Gaussian{'s' * (components > 1)} with {kind} covariance{each}"
             advance(name)
-            found = judged(name, _gaussians(train, units, components, full, seed))
+            try:
+                found = judged(name, _gaussians(train, units, components, full, seed))
+            except (ValueError, torch.linalg.LinAlgError):  # a covariance that has no inverse in this arithmetic
+                break
             if not found > best:
                 break
             best = found
