@@ -79,6 +79,11 @@ def main() -> None:
                 for key, value in figures.items()
             ]
             print(f"{preset:<12} {name:<28} {'  '.join(cells)}", flush=True)
+        if above := judged["fidelity"]["above_own_prior"]:
+            cells = [
+                f"{key} {value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]" for key, value in above.items()
+            ]
+            print(f"{preset:<12} {'difference':<28} {'  '.join(cells)}", flush=True)
         if model.fitted_prior is not None:
             sheets.append(beside(model, preset))
     results = ROOT / "benchmarks" / "results"

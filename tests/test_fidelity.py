@@ -11,7 +11,7 @@ from torch import Tensor
 from command import rings
 from vaekit.build import build
 from vaekit.judging import fidelity
-from vaekit.judging.fidelity import compare
+from vaekit.judging.fidelity import compare, difference
 from vaekit.judging.memorisation import memorisation, nearest
 from vaekit.judging.reconstruction import reconstruction
 from vaekit.resolve import resolve
@@ -80,6 +80,17 @@ def test_worse_sets_are_told_from_better_ones() -> None:
     assert collapsed["precision"]["value"] > 0.95 and collapsed["recall"]["value"] < 0.2
     assert wrong["precision"]["value"] < 0.1 and wrong["coverage"]["value"] < 0.1
     assert good["kid"]["high"] < wrong["kid"]["low"] and good["fid"]["high"] < wrong["fid"]["low"]
+
+
+def test_a_difference_is_that_of_the_figures_with_an_interval_of_its_own() -> None:
+    real, like, near = torch.randn(3, 400, 6)
+    near = near + 0.25
+    ours, theirs, found = compare(real, near), compare(real, like), difference(real, near, like)
+    for name, figure in found.items():
+        assert figure["value"] == pytest.approx(ours[name]["value"] - theirs[name]["value"])
+    assert found["kid"]["low"] > 0  # told apart with the same real images
+    same = difference(real, like, like)
+    assert all(figure["low"] == figure["high"] == 0 for figure in same.values())
 
 
 def test_figures_are_of_equal_size_and_finite() -> None:

@@ -160,7 +160,7 @@ def choose(
             advance(name)
             try:
                 found = judged(name, _gaussians(train, units, components, full, seed))
-            except (ValueError, torch.linalg.LinAlgError):  # a covariance that has no inverse in this arithmetic
+            except (ValueError, RuntimeError):  # a covariance that has no inverse in this arithmetic
                 break
             if not found > best:
                 break

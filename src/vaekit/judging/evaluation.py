@@ -24,7 +24,7 @@ from vaekit.files import sha256
 from vaekit.given import Subject, batches, class_numbers, held_out, own_pack
 from vaekit.judging.diagnosis import Measured, diagnose
 from vaekit.judging.features import Extractor, extractor
-from vaekit.judging.fidelity import compare
+from vaekit.judging.fidelity import compare, difference
 from vaekit.judging.likelihood import ACTIVE, BATCH, judge
 from vaekit.judging.memorisation import Nearest, memorisation, nearest
 from vaekit.judging.reconstruction import reconstruction
@@ -39,6 +39,7 @@ from vaekit.screen import progress, say, talking
 
 COMPARED, FEWEST = 1000, 50
 """New images that are compared with as many held-out ones: at most, where nothing else is asked for, and at least."""
+NEW, OWN = "new images", "of the model's own prior"
 PAIRS = 16
 """New images that are shown beside their nearest training image."""
 LOOKED_AT = 1000
@@ -183,9 +184,9 @@ def evaluate(
     new = new_images(case, _count(case))
     found["memorisation"] = nearest_ones = None
     if case.training is not None:
-        drawn, ours = neighbours(case, new["new images"], advance)
+        drawn, ours = neighbours(case, new[NEW], advance)
         found["memorisation"] = memorisation(drawn, ours)
-        nearest_ones = closest(new["new images"], case.training, drawn)
+        nearest_ones = closest(new[NEW], case.training, drawn)
     found["fidelity"] = None
     if extractor is None:
         why["fidelity"] = "there is no network to take features from"
@@ -203,7 +204,7 @@ def new_images(case: Case, count: int) -> dict[str, UInt8[np.ndarray, "N H W C"]
     """
     labels = case.held_out.spread(2 * count).some(slice(0, 2 * count, 2)).labels
     y = None if labels is None else labels.to(case.device)
-    priors = {"new images": case.fitted} | ({} if case.fitted is None else {"of the model's own prior": None})
+    priors = {NEW: case.fitted} | ({} if case.fitted is None else {OWN: None})
     drawn = {}
     for name, fitted in priors.items():
         z = draw_latents(case.model, count, case.seed, y, 1.0, fitted)
@@ -273,7 +274,7 @@ def _aggregate(case: Case, kl: float | None) -> dict[str, Any] | None:
 
 
 def _fidelity(case: Case, new: dict[str, NDArray[np.uint8]], extractor: Extractor, advance: Advance) -> dict[str, Any]:
-    count = len(new["new images"])
+    count = len(new[NEW])
     held_out = case.held_out.spread(2 * count).pixels
     sets = {**new, "other held-out images": held_out[1::2][:count]}
     if case.training is not None and len(case.training) >= count:
@@ -284,13 +285,16 @@ def _fidelity(case: Case, new: dict[str, NDArray[np.uint8]], extractor: Extracto
         return extractor(images, lambda n: advance(n, "features"))[shuffle]
 
     real = features(held_out[::2][:count])
+    seen = {name: features(images) for name, images in sets.items()}
+    own = seen.get(OWN)
     return {
         "images": count,
         "extractor": extractor.name,
         "resize": extractor.resize,
         "standard": extractor.standard,
         "against": f"{count} held-out images",
-        "sets": {name: compare(real, features(images)) for name, images in sets.items()},
+        "sets": {name: compare(real, images) for name, images in seen.items()},
+        "above_own_prior": None if own is None else difference(real, seen[NEW], own),
     }
 
 

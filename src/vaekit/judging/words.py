@@ -97,7 +97,8 @@ def _fidelity(found: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
     columns = ("precision", "recall", "density", "coverage", "kid", "fid")
     names = {"kid": "KID x 1000", "fid": "FID" if judged["standard"] else "Frechet*"}
     rows = [("", "".join(f"{names.get(name, name):>20}" for name in columns))]
-    for name, figures in judged["sets"].items():
+    above = judged["above_own_prior"]
+    for name, figures in (judged["sets"] | ({"new, above own prior's": above} if above else {})).items():
         cells = []
         for column in columns:
             scale, digits = {"kid": (1000, 2), "fid": (1, 1)}.get(column, (1, 3))
