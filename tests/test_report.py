@@ -101,9 +101,10 @@ def test_figures_are_those_of_the_evaluation_while_it_is_of_these_weights(run: P
     text, _ = read(run)
     assert "A quick look at" not in text and f"{found['nll']:.2f}" in text
     record = json.loads((run / "evaluation.json").read_text())
-    (run / "evaluation.json").write_text(json.dumps(record | {"weights": "others"}))
-    vaekit.load(run).report(quiet=True)
-    assert "A quick look at" in read(run)[0]
+    for other in (json.dumps(record | {"weights": "others"}), json.dumps({"weights": record["weights"]}), "[]", "x"):
+        (run / "evaluation.json").write_text(other)
+        vaekit.load(run).report(quiet=True)
+        assert "A quick look at" in read(run)[0]
 
 
 def test_without_the_images_the_rest_is_there(tmp_path: Path) -> None:

@@ -304,11 +304,12 @@ def _figures(of: Subject, seen: _Seen | None, quiet: bool) -> list[str]:
 
 
 def _evaluated(of: Subject) -> dict[str, Any] | None:
-    """The content of evaluation.json, where it is of these weights."""
+    """The content of evaluation.json, where it is of these weights, and whole."""
     try:
-        found = json.loads(of.run.evaluation.read_text(encoding="utf-8"))
-        return dict(found) if found["weights"] == sha256(of.run.weights) else None
-    except (OSError, ValueError, KeyError):
+        found = dict(json.loads(of.run.evaluation.read_text(encoding="utf-8")))
+        sections(found)
+        return found if found["weights"] == sha256(of.run.weights) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
