@@ -10,6 +10,7 @@ import pytest
 
 import vaekit
 from command import rings
+from vaekit import latent_prior
 from vaekit.resolve import resolve
 
 MLP: dict[str, Any] = {
@@ -126,6 +127,12 @@ HEALTHY: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any]]] = {
     "importance weights": (many, {"objective": {"kind": "iwae", "samples": 5}}),
     "boxes": (boxes, {"latents": 4, "epochs": 60}),
 }
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mixtures find what there is to be found here; the flow beside them takes longest."""
+    monkeypatch.setattr(latent_prior, "STEPS", 100)
 
 
 def judged(tmp_path: Path, images: np.ndarray, settings: dict[str, Any]) -> list[dict[str, str]]:
