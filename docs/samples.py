@@ -16,8 +16,7 @@ times 1,000, lower is better. `+-` is half the 95 % interval. Features: {extract
 against published ones, which are Inception's.
 """
 COLUMNS = "| preset | new images from | coverage | KID x 1000 | nats gained |\n|---|---|---|---|---|"
-TAIL = """"Other test images" are what a perfect model would reach. **Bold**: better than the own prior by more than the
-95 % interval of the difference, which is narrower than those of the two, since both meet the same test images.
+TAIL = """"Other test images" are what a perfect model would reach. **Bold**: the two intervals do not overlap.
 
 ```console
 {commands}
@@ -50,8 +49,10 @@ def rows(preset: str, judged: dict[str, Any]) -> list[str]:
     if judged["prior"] is None:
         return [line(f"`{preset}`", "the model's own prior, which none beats", *cells(sets["new images"]), "")]
     own, fitted = sets["of the model's own prior"], sets["new images"]
-    above = judged["fidelity"]["above_own_prior"]
-    better = above["coverage"]["low"] > 0, above["kid"]["high"] < 0
+    better = (
+        fitted["coverage"]["low"] > own["coverage"]["high"],
+        fitted["kid"]["high"] < own["kid"]["low"],
+    )
     bold = [f"**{cell}**" if sure else cell for cell, sure in zip(cells(fitted), better, strict=True)]
     gain = f"{aggregate['gain']:.1f} +- {aggregate['gain_standard_error']:.1f}"
     return [line(f"`{preset}`", "the model's own prior", *cells(own), ""), line("", judged["prior"], *bold, gain)]
