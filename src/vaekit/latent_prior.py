@@ -263,9 +263,10 @@ def _splines(train: Encodings, held_out: Encodings, units: _Units, seed: int) ->
     """Maximum likelihood by Adam, its step falling to zero; the best of ten looks at held-out encodings."""
     with seeded(seed, "splines"):
         prior = _empty("splines", train.z.shape[1], units)
-        prior.density.loc.copy_(units.loc)  # type: ignore[operator]
-        prior.density.scale.copy_(units.scale)  # type: ignore[operator]
-        steps = prior.density.requires_grad_(True)
+        density: Any = prior.density
+        density.loc.copy_(units.loc)
+        density.scale.copy_(units.scale)
+        steps = density.requires_grad_(True)
         optimizer = torch.optim.Adam(steps.parameters(), lr=2e-3, betas=(0.9, 0.99))
         count = max(10, min(STEPS, PASSES * len(train.z) // BATCH))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, count)
