@@ -122,6 +122,7 @@ def test_copies_and_duplicates_are_counted() -> None:
     found = memorisation(nearest(new, [training]), nearest(held_out, [training]))
     assert found["copied"] == pytest.approx(0.4, abs=0.06) or found["copied"] >= 0.38
     assert found["duplicates"] == pytest.approx(0.1)
+    assert memorisation(nearest(new, [training]), nearest(held_out[:99], [training]))["copied"] is None
 
 
 def test_reconstruction_figures_are_those_of_the_formulas() -> None:

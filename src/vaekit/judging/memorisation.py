@@ -15,6 +15,8 @@ COPY, LIKE = 2.0, 0.2
 so much nearer than the fifty: plain images may all be within the former."""
 RARE = 0.01
 """Of held-out images, the share whose nearest training image counts as suspiciously near."""
+ENOUGH = 100
+"""Held-out images below which there is no saying where that share ends."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,17 @@ def memorisation(new: Nearest, held_out: Nearest) -> dict[str, Any]:
     """What evaluation.json says of it.
 
     `copied` is the share of new images nearer to their training image, relative to its fifty nearest, than all but the
-    nearest hundredth of held-out images; about 0.01 is expected of a model that copies nothing. `duplicates` is the
+    nearest hundredth of held-out images; about 0.01 is expected of a model that copies nothing. It is None where
+    held-out images are too few to tell. `duplicates` is the
     share of held-out images that stand among the training images too, but for two levels.
     """
     threshold = held_out.relative.quantile(RARE)
+    copied = (new.relative < threshold).double().mean().item()
     return {
         "images": len(new.distance),
         "distance": "root mean square of pixel differences, in levels of 255",
         "nearest_to_new": new.distance.median().item(),
         "nearest_to_held_out": held_out.distance.median().item(),
-        "copied": (new.relative < threshold).double().mean().item(),
+        "copied": copied if len(held_out.relative) >= ENOUGH else None,
         "duplicates": ((held_out.distance < COPY) & (held_out.relative < LIKE)).double().mean().item(),
     }

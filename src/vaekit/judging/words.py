@@ -120,7 +120,12 @@ def _memorisation(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"{memory['nearest_to_new']:.1f} levels from a new image, {memory['nearest_to_held_out']:.1f} from a "
             "held-out one (medians, root mean square)",
         ),
-        ("suspiciously near", f"{memory['copied']:.1%} of new images, where 1.0% is expected without copies"),
+        (
+            "suspiciously near",
+            "not told: it takes 200 held-out images"
+            if memory["copied"] is None
+            else f"{memory['copied']:.1%} of new images, where 1.0% is expected without copies",
+        ),
         ("held-out duplicates", f"{memory['duplicates']:.1%} of held-out images stand among the training images"),
     ]
 
