@@ -9,7 +9,7 @@ EPOCHS ?= 60
 demo: .venv/ready
 	$(BIN)/vaekit train --preset classic --epochs $(EPOCHS) --out $(DEMO) --resume
 	$(BIN)/vaekit generate $(DEMO) -n 64
-	@echo "Look at $(DEMO)/report.html, $(DEMO)/samples/ and $(DEMO)/reconstructions/"
+	@echo "Look at $(DEMO)/report.html, and at the new images in $(DEMO)/generated/"
 
 test: .venv/ready
 	$(BIN)/pytest -n 2

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ import pytest
 import vaekit
 from command import rings
 from vaekit import latent_prior
+from vaekit.build import fits
+from vaekit.config import Config
+from vaekit.judging.diagnosis import Measured, diagnose
+from vaekit.presets import PRESETS
+from vaekit.reproduce import command, first_possible
 from vaekit.resolve import resolve
 
 MLP: dict[str, Any] = {
@@ -160,8 +166,65 @@ def test_nothing_is_found_of_the_healthy(name: str, tmp_path: Path) -> None:
     assert judged(tmp_path, make(), settings) == []
 
 
-def assert_possible(remedy: str) -> None:
-    """The flags of a command are settings that go with each other."""
+MEAN = {"mse": 0.01, "explained": 0.9}
+WELL: dict[str, Any] = {
+    **{"data": "photos", "side": "validation", "latents": 32, "active_units": 32, "kl": 10.0, "aggregate": None},
+    **{"reconstructions": MEAN, "learned": MEAN, "memorisation": None},
+}
+LEARNED = [{"epoch": float(i), "train_loss": loss, "val_loss": loss} for i, loss in enumerate([150.0, *[100.0] * 9], 1)]
+
+
+def measured(config: Config, found: dict[str, Any], again: Callable[..., str]) -> Measured:
+    return Measured(config, WELL | found, LEARNED, 50.0, 5000, 5000, "runs/one", again)
+
+
+@pytest.mark.parametrize("more", [{}, {"flip": True, "crop": 4, "patience": 20, "objective": {"beta": 4.0}}])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_remedy_is_possible_and_changes_something(preset: str, more: dict[str, Any]) -> None:
+    """Whatever is found of whatever preset: its parts go together, and they are not what they were."""
+    elbo = resolve(preset=preset).objective.kind == "elbo"
+    config = resolve(more if elbo else {k: v for k, v in more.items() if k != "objective"}, preset=preset)
+    record = {"config": config.model_dump(), "preset": preset, "source": "photos"}
+
+    def again(*choices: dict[str, Any]) -> str:
+        return command(record, {"source": "photos"}, first_possible(config, choices, 5000))
+
+    ill: dict[str, dict[str, Any]] = {
+        "posterior collapse": {"active_units": 0},
+        "underfitting": {"learned": MEAN | {"explained": 0.1}},
+        "prior mismatch": {"aggregate": {"gain": 9.0, "mutual_information_at_most": 1.0}},
+        "overfitting": {"learned": {"mse": 0.001, "explained": 0.99}},
+        "unused latents": {"active_units": 10},
+        "duplicates across the split": {"memorisation": {"duplicates": 0.5}},
+    }
+    for illness, found in ill.items():
+        (one,) = diagnose(measured(config, found, again))
+        assert one["name"] == illness
+        assert assert_possible(one["remedy"]) != config, one
+
+
+def test_a_model_that_has_only_begun_is_told_to_go_on() -> None:
+    """Two epochs of nine steps: what is not learned yet is no collapse, and the remedy is steps enough."""
+    falling = [{"epoch": float(i), "train_loss": 150.0 - i, "val_loss": 150.0 - i} for i in (1, 2)]
+    settings = resolve({"epochs": 2})
+    young = replace(measured(settings, {"active_units": 0}, lambda *_: ""), history=falling, fell=1.0, steps=18)
+    (one,) = diagnose(young)
+    assert one["name"] == "too few epochs" and one["remedy"] == "vaekit train --resume --out runs/one --epochs 112"
+    assert [one["name"] for one in diagnose(replace(young, steps=5000))] == ["posterior collapse"]
+
+
+def test_noise_of_a_long_tail_is_no_illness() -> None:
+    """After a warm-up there is little left to fall; that the loss then wavers says nothing of the learning rate."""
+    wavering = [100.0 + 0.3 * (-1) ** i for i in range(10)]
+    tail = [{"epoch": float(i), "train_loss": loss, "val_loss": loss} for i, loss in enumerate(wavering)]
+    well = replace(measured(Config(), {}, lambda *_: ""), history=tail)
+    assert diagnose(well) == []
+    rough = [row | {"train_loss": row["train_loss"] + 9 * (row["epoch"] == 5)} for row in tail]
+    assert [one["name"] for one in diagnose(replace(well, history=rough))] == ["learning rate too high"]
+
+
+def assert_possible(remedy: str) -> Config:
+    """The flags of a command are settings that go with each other; returns them."""
     verb, train, *words = shlex.split(remedy)
     assert (verb, train) == ("vaekit", "train")
     flags: dict[str, Any] = {}
@@ -175,4 +238,6 @@ def assert_possible(remedy: str) -> None:
             *rooms, name = word.removeprefix("--").split(".")
             here = flags.setdefault(rooms[0], {}) if rooms else flags
             here[name.replace("-", "_")] = True if value.startswith("--") or not value else value
-    resolve(flags, preset=preset)
+    config = resolve(flags, preset=preset)
+    assert fits(config)
+    return config

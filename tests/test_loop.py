@@ -32,7 +32,7 @@ def test_learning_rate_rises_along_the_ramp_and_falls_along_half_a_cosine() -> N
     expected = [0.025, 0.05 * cosine[1], 0.1 * cosine[2], 0.1 * cosine[3], 0.05, 0.0]
     assert rates == pytest.approx(expected, abs=1e-12)
     short = resolve({"learning_rate": 0.1, "ramp": 200}).training
-    assert [learning_rate(short, step, 50) for step in (0, 3, 5, 49)] == pytest.approx([0.02, 0.08, 0.1, 0.1])
+    assert [learning_rate(short, step, 50) for step in (0, 4, 25, 49)] == pytest.approx([0.004, 0.02, 0.1, 0.1])
     constant = resolve({"learning_rate": 0.1}).training
     assert {learning_rate(constant, step, 100) for step in range(0, 100, 7)} == {0.1}
 

@@ -134,7 +134,12 @@ class Trained:
         """The metrics of every epoch (losses in nats per image)."""
         import pandas as pd
 
-        return pd.DataFrame(read_metrics(self.run))
+        return pd.DataFrame(read_metrics(self.run)).astype({"epoch": int, "step": int})
+
+    def __repr__(self) -> str:
+        channels, height, width = self.shape
+        images = f"{width}x{height} {({1: 'gray', 3: 'colour', 4: 'RGBA'})[channels]} images"
+        return f"<vaekit model of {images}, {self.config.latents} latents, in {self.run.folder}>"
 
     def sample(
         self,

@@ -69,6 +69,11 @@ def build(
     return model, objective
 
 
+def fits(config: Config, images: int = 0) -> bool:
+    """Whether its parts go together (see `build`)."""
+    return _fault(config, images) is None
+
+
 def _make(room: str, settings: Settings, **context: Any) -> Any:
     """A part from its settings and from as much of what the rest of the model decides as it asks for."""
     make = registered(room)[settings.model_dump()["kind"]]

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -103,6 +104,7 @@ def fit_prior(run: RunFolder, /) -> None:
     from vaekit.api import load
 
     found = load(run).fit_prior()["nats_per_held_out_image"]
+    print("Mean log-density of held-out latents, in nats:")
     for name, nats in sorted(found.items(), key=lambda item: -item[1]):
         print(f"  {nats:10.2f}  {name}")
 
@@ -157,7 +159,7 @@ def evaluate(
     model = load(run)
     found = model.evaluate(data, samples=samples, new_images=new_images, seed=seed)
     print("\n".join(lines(found)))
-    print(f"Wrote {model.run.evaluation}")
+    print(f"Wrote {model.run.evaluation}; `vaekit report {shlex.quote(str(run))}` shows it on a page")
 
 
 @app.command
@@ -204,8 +206,9 @@ def interpolate(
     ends = load_images((a, b), model.config.data, model.shape)
     how: Literal["linear", "spherical"] = "linear" if linear else "spherical"
     between = model.interpolate(a, b, steps=steps, how=how, label=class_)
+    names = (a.stem, b.stem) if a.stem != b.stem else (f"{a.parent.name}/{a.stem}", f"{b.parent.name}/{b.stem}")
     title = f"Originals at the ends; 0% and 100% are their reconstructions, with the {how} way between them"
-    pictures.write(file, pictures.strip(ends[0], ends[1], between, (a.stem, b.stem), title))
+    pictures.write(file, pictures.strip(ends[0], ends[1], between, names, title))
     print(f"Wrote {file}")
 
 
@@ -214,12 +217,15 @@ def traverse(run: RunFolder, /, *, class_: Class = None, out: Png = None) -> Non
     """Draw what the ten most active latents do to a picture: a row for each."""
     from vaekit import pictures
     from vaekit.api import load
+    from vaekit.judging.likelihood import ACTIVE
     from vaekit.run import first_free, new_file
 
     model = load(run)
     file = new_file(model.run, out or first_free(run, "traversal", ".png"), (".png",))
     found = model.traverse(label=class_)
     pictures.write(file, pictures.table(found.images, found.rows, found.columns, found.title))
+    if (found.activity**2 < ACTIVE).all():
+        print("No latent depends on the image: `vaekit evaluate` tells why, and what to do")
     print(f"Wrote {file}")
 
 

@@ -30,6 +30,8 @@ NUMBERS = 1 << 25
 """Numbers in all encodings, at most: where latents are many, fewer images are encoded."""
 STEPS, PASSES, BATCH = 2000, 50, 256
 """Of the flow: steps, and passes over the encodings, at most."""
+LOOKED_AT = 4000
+"""Held-out encodings, about, by which the best of its looks is chosen."""
 FEWEST = 20
 """Held-out images below which nothing can be chosen by them."""
 COMPONENTS = (1, 3, 10, 30, 100)
@@ -201,8 +203,7 @@ def _own_log_prob(model: VAE, of: Encodings) -> Float[Tensor, " N"]:
 
 @dataclass(frozen=True)
 class _Units:
-    """Mean and standard deviation of every latent; and of every class the share, the mean in these units, and what is
-    left of the covariance when the classes' means are taken off, [D] for where D is large."""
+    """Mean and standard deviation of every latent, and the share of every class."""
 
     loc: Float[Tensor, " D"]
     scale: Float[Tensor, " D"]
@@ -224,7 +225,8 @@ def _empty(kind: str, latents: int, units: _Units, **settings: Any) -> FittedPri
 
 def _gaussians(train: Encodings, units: _Units, components: int, full: bool, seed: int) -> FittedPrior:
     """Expectation maximisation for every class (scikit-learn's). A class of few images has fewer Gaussians; one of too
-    few for a covariance of its own has that of all images about the means of their classes."""
+    few for a covariance of its own has that of all images about the means of their classes, by as much wider as its
+    mean is uncertain."""
     from sklearn.mixture import GaussianMixture
     from threadpoolctl import threadpool_limits
 
@@ -235,13 +237,15 @@ def _gaussians(train: Encodings, units: _Units, components: int, full: bool, see
     means = torch.stack([z[train.y == label].mean(0).nan_to_num() for label in range(len(units.shares))])
     within = z - means[train.y]
     least = max(PER_COMPONENT, 2 * latents if full else 0)
-    shared = within.T @ within / len(z) if full else within.square().mean(0)
-    shared = shared + (1e-4 * torch.eye(latents) if full else 1e-4)
+    freedom = max(1, len(z) - len(train.y.unique()))  # every class's mean has taken one
+    shared = (within.T @ within if full else within.square().sum(0)) / freedom
+    least_noise = 1e-4 * (torch.eye(latents) if full else 1)
     for label in range(len(units.shares)):
         own = z[train.y == label]
         count = min(components, max(1, len(own) // least))
         if len(own) < least:
-            weights, loc, covariance = torch.ones(1), means[label][None], shared[None]
+            wider = 1 + 1 / max(1, len(own))
+            weights, loc, covariance = torch.ones(1), means[label][None], (wider * shared + least_noise)[None]
         else:
             kind = "full" if full else "diag"
             mixture = GaussianMixture(
@@ -270,6 +274,7 @@ def _splines(train: Encodings, held_out: Encodings, units: _Units, seed: int) ->
         optimizer = torch.optim.Adam(steps.parameters(), lr=2e-3, betas=(0.9, 0.99))
         count = max(10, min(STEPS, PASSES * len(train.z) // BATCH))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, count)
+        looked_at = slice(None, None, max(1, len(held_out.z) // LOOKED_AT))  # of all classes, in whose order they come
         best, kept = -math.inf, copy.deepcopy(steps.state_dict())
         for step in range(1, count + 1):
             rows = torch.randint(len(train.z), (BATCH,))
@@ -281,7 +286,7 @@ def _splines(train: Encodings, held_out: Encodings, units: _Units, seed: int) ->
             schedule.step()
             if step % (count // 10) == 0:
                 with torch.no_grad():
-                    found = prior(held_out.y[:4096]).log_prob(held_out.z[:4096]).mean().item()
+                    found = prior(held_out.y[looked_at]).log_prob(held_out.z[looked_at]).mean().item()
                 if found > best:
                     best, kept = found, copy.deepcopy(steps.state_dict())
         steps.load_state_dict(kept)

@@ -245,4 +245,4 @@ def write_folder(folder: Path, images: Mapping[str, Image.Image], overview: Imag
     for name, image in images.items():
         image.save(folder / f"{name}.png")
     overview.save(folder / "grid.png")
-    return f"Wrote {len(images)} images and grid.png to {folder}"
+    return f"Wrote {len(images):,} image{'s' * (len(images) != 1)} and grid.png to {folder}"

@@ -94,7 +94,7 @@ class Training(Settings):
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate over the run: constant, or falling to zero along half a cosine."""
     ramp: int = Field(0, ge=0)
-    """Steps over which the learning rate rises linearly from 0; at most a tenth of all steps."""
+    """Steps over which the learning rate rises linearly from 0; at most half of all steps."""
     weight_decay: float = Field(0.0, ge=0, le=1)
     """Pull of the weights towards zero (decoupled for adamw and soap)."""
     clip: float = Field(0.0, ge=0)

@@ -75,12 +75,13 @@ def from_folder(found: Folder, settings: Data, staging: Path, quiet: bool) -> Ro
                 usable[index] = True
             advance(1)
     kept = np.flatnonzero(usable)
+    classes, labels = _seen(found.classes, found.labels[kept])
     channels_kept = 1 if gray[kept].all() else 4 if alpha[kept].any() else 3
     stage = np.memmap(staging, np.uint8, "r", shape=(count, height, width, channels))
     return Rows(
         path=lambda index: found.files[kept[index]],
-        labels=found.labels[kept],
-        classes=found.classes,
+        labels=labels,
+        classes=classes,
         given=found.sides[kept],
         content=content[kept],
         sizes=sizes[kept],
@@ -90,6 +91,15 @@ def from_folder(found: Folder, settings: Data, staging: Path, quiet: bool) -> Ro
         skipped=sorted(skipped),
         others=found.others,
     )
+
+
+def _seen(classes: tuple[str, ...], labels: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The classes that have an image, and the labels as their numbers; a folder of broken files is no class."""
+    present, numbers = np.unique(labels, return_inverse=True)
+    names = tuple(classes[label] for label in present) if classes else ()
+    if not names or names == (NO_CLASS,):
+        return (), np.full(len(labels), -1, np.int64)
+    return names, numbers.astype(np.int64)
 
 
 def _choose(found: Folder, settings: Data, quiet: bool) -> tuple[int, int, str]:

@@ -5,6 +5,7 @@ Every check is a function of `Measured` that returns a finding or None; the numb
 """
 
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -31,11 +32,15 @@ class Measured:
     """The content of evaluation.json."""
     history: Sequence[Mapping[str, float]]
     """The rows of metrics.csv, from where the objective's schedules had come to their ends."""
+    fell: float
+    """What the validation loss fell by, at its best, since the first epoch: always at the final schedules."""
+    steps: int
+    """Of training, in all."""
     training_images: int
     run: str
     """The run's folder, for commands."""
-    again: Callable[[Mapping[str, Any]], str]
-    """The command that trains it anew with these settings changed, by their flags."""
+    again: Callable[..., str]
+    """The command that trains it anew with the first of some changes of its settings that is possible and is one."""
 
     @property
     def collapsed(self) -> bool:
@@ -59,11 +64,31 @@ class Measured:
     @property
     def falling(self) -> bool:
         """Whether the validation loss still fell at a good rate when training ended."""
-        losses = [row["val_loss"] for row in self.history]
-        if self.config.training.schedule != "constant" or not losses or losses[-1] > min(losses):
-            return False
-        last = max(1, len(losses) // 5)
-        return len(losses) == 1 or bool(losses[-1 - last] - losses[-1] > STILL_FALLING * (losses[0] - losses[-1]))
+        constant = self.config.training.schedule == "constant"
+        return constant and still_falling([row["val_loss"] for row in self.history], self.fell)
+
+    @property
+    def young(self) -> bool:
+        """Training has only begun: what it has not learned yet is no fault of the model."""
+        return self.falling and self.steps < YOUNG
+
+    @property
+    def rise(self) -> float:
+        """What the training loss rose by on its way, in nats; 0 where that is little."""
+        losses = [row["train_loss"] for row in self.history]
+        lowest = list(accumulate(losses, min))
+        rise = max((loss - before for loss, before in zip(losses, lowest, strict=True)), default=0.0)
+        if len(losses) < 3 or rise <= max(NOTED, ROUGH * max(self.fell, losses[0] - lowest[-1])):
+            return 0.0
+        return rise
+
+
+def still_falling(losses: Sequence[float], fell: float) -> bool:
+    """Whether the last fifth of some epochs brought a good part of all that the validation loss fell by."""
+    if not losses or losses[-1] > min(losses):
+        return False
+    last = max(1, len(losses) // 5)
+    return len(losses) == 1 or losses[-1 - last] - losses[-1] > STILL_FALLING * fell
 
 
 COLLAPSED = 0.05
@@ -72,14 +97,16 @@ UNUSED, SPARE = 0.5, 8
 """Share of active latents below which there are more than are of use, where there are more than a few."""
 STILL_FALLING = 0.05
 """Of all that the loss fell by, the part it fell by in the last fifth of training."""
-ROUGH = 0.1
-"""Of all that the training loss fell by, what it rose by on the way."""
+YOUNG = 1000
+"""Steps below which a model whose loss still falls has only begun to learn."""
+ROUGH, NOTED = 0.1, 2.0
+"""What the training loss rose by on its way: of all that the validation loss fell by, and at least so many nats."""
 LEARNED_BY_HEART = 1.5
 """Held-out error over training error."""
 SEEN = 0.02
 """Of the pixels' variance, what training images' reconstructions have beyond those of held-out images."""
-TURNED = 0.02
-"""Of all that the validation loss fell by, what it rose by again."""
+TURNED, WORSE = 0.02, 0.5
+"""What the validation loss rose by again: of all that it fell by, and at least so many nats."""
 FEW = 2000
 """Training images below which more of them are the remedy."""
 EXPLAINED = 0.5
@@ -102,43 +129,51 @@ def duplicates(m: Measured) -> Finding | None:
     memory = m.found["memorisation"]
     if not memory or memory["duplicates"] <= COPIES:
         return None
-    return Finding(
-        "duplicates across the split",
+    said = (
         f"{memory['duplicates']:.0%} of the held-out images stand among the training images too, so that figures of "
-        "theirs flatter the model: take the copies out, or, where images follow one another like those of a film, hold "
-        "out the last of them.",
-        m.again({"validation": f"last:{max(1, m.training_images // 9)}"}),
+        "theirs flatter the model: take the copies out (evaluation.json names their files)"
     )
+    if m.found["side"] == "validation":
+        last = {"validation": f"last:{max(1, m.training_images // 9)}"}
+        film = ", or, where images follow one another like those of a film, hold out the last of them."
+        return Finding("duplicates across the split", said + film, m.again(last))
+    anew = f"vaekit evaluate {shlex.quote(m.run)} --data {shlex.quote(m.found['data'])}"
+    remedy = m.again({}) if m.found["side"] == "test" else anew
+    return Finding("duplicates across the split", f"{said}, then:", remedy)
 
 
 def rough_training(m: Measured) -> Finding | None:
-    losses = [row["train_loss"] for row in m.history]
-    lowest = list(accumulate(losses, min))
-    rise = max((loss - before for loss, before in zip(losses, lowest, strict=True)), default=0.0)
-    if len(losses) < 3 or rise <= ROUGH * (losses[0] - lowest[-1]):
+    if not m.rise:
         return None
     return Finding(
         "learning rate too high",
-        f"The training loss rose by {rise:.3g} nats on the way, where it should fall: the steps are too large.",
-        m.again({"learning-rate": float(f"{m.config.training.learning_rate / 5:.1g}")}),
+        f"The training loss rose by {m.rise:,.0f} nats on the way, where it should fall: the steps are too large.",
+        m.again({"learning_rate": float(f"{m.config.training.learning_rate / 5:.1g}")}),
     )
 
 
 def collapse(m: Measured) -> Finding | None:
-    if not m.collapsed:
+    if not m.collapsed or m.young:
         return None
     objective = m.config.objective
     kl = m.found.get("kl")
-    carried = "" if kl is None else f", which carry {kl:.2f} nats"
+    carried = "" if kl is None else f"; the KL is {kl:.2f} nats"
     beta = getattr(objective, "beta", 1.0)
-    changes: dict[str, Any] = (
-        {"objective.beta": 1.0} if beta > 1 else {"objective.kind": "elbo", "objective.warmup": 10}
+    warmup, free = getattr(objective, "warmup", 0.0), getattr(objective, "free_bits", 0.0)
+    changes: tuple[dict[str, Any], ...] = (
+        {"objective": {"kind": "elbo", "warmup": 10.0 if warmup < 10 else warmup}},
+        {"objective": {"kind": "elbo", "free_bits": 2 * free or 0.1}},
+        {"objective": {"kind": "elbo", "warmup": 2 * warmup}},
     )
+    if m.config.posterior.kind == "delta":
+        changes = (VAE, {"prior": {"kind": "normal"}, **VAE})
+    elif beta > 1:
+        changes = ({"objective": {"beta": 1.0}}, *changes)
     return Finding(
         "posterior collapse",
-        f"Only {m.found['active_units']} of {m.found['latents']} latents depend on the image{carried}: the decoder has "
+        f"{m.found['active_units']} of {m.found['latents']} latents depend on the image{carried}: the decoder has "
         f"learned to do without them{f', pressed by beta = {beta:g}' if beta > 1 else ''}.",
-        m.again(changes),
+        m.again(*changes),
     )
 
 
@@ -153,17 +188,20 @@ def noise(m: Measured) -> Finding | None:
         "noise level too high",
         f"The likelihood takes the noise of a pixel to be {scale:.3g}, where reconstructions are {error:.3g} off: what "
         "is finer than its noise it need not learn.",
-        m.again({"likelihood.sigma": "learned"}),
+        m.again({"likelihood": {"sigma": "learned"}}),
     )
 
 
 def epochs(m: Measured) -> Finding | None:
-    if not m.falling or m.collapsed:
+    if not m.falling or m.rise or (m.collapsed and not m.young):
         return None
+    done, asked = max(1, len(m.history)), m.config.training.epochs
+    only = f" and {m.steps:,} steps, where {YOUNG:,} are few" if m.young else ""
     return Finding(
         "too few epochs",
-        f"The validation loss still fell at the end, after {len(m.history)} epoch{'s' * (len(m.history) > 1)}.",
-        f"vaekit train --resume --out {m.run} --epochs {2 * m.config.training.epochs}",
+        f"The validation loss still fell at the end, after {done} epoch{'s' * (done > 1)}{only}.",
+        f"vaekit train --resume --out {shlex.quote(m.run)} --epochs "
+        f"{max(2 * asked, math.ceil(asked * YOUNG / max(1, m.steps)))}",
     )
 
 
@@ -174,19 +212,19 @@ def little_data(m: Measured) -> Finding | None:
         "too little data",
         f"Reconstructions of held-out images are {m.gap:.1f} times as far off as those of training images: "
         f"{m.training_images:,} images are few to learn from. More help most; mirrored and shifted ones are some.",
-        m.again({"flip": True, "crop": 2}),
+        m.again(*_varied(m.config)),
     )
 
 
 def overfitting(m: Measured) -> Finding | None:
     losses = [row["val_loss"] for row in m.history]
-    turned = losses and losses[-1] - min(losses) > TURNED * max(losses[0] - min(losses), 1e-9)
+    turned = losses and losses[-1] - min(losses) > max(WORSE, TURNED * m.fell)
     by_heart = m.by_heart and m.training_images >= FEW
     if m.collapsed or (not (turned and len(losses) > 3) and not by_heart):
         return None
     said = (
         f"The validation loss was best in epoch {losses.index(min(losses)) + 1} of {len(losses)} and has risen by "
-        f"{losses[-1] - min(losses):.3g} nats since"
+        f"{losses[-1] - min(losses):,.1f} nats since"
         if turned
         else f"Reconstructions of held-out images are {m.gap:.1f} times as far off as those of training images"
     )
@@ -194,7 +232,7 @@ def overfitting(m: Measured) -> Finding | None:
         "overfitting",
         f"{said}: the model learns its training images by heart. The weights kept are those of the best epoch; varied "
         "images and an early stop spare the rest.",
-        m.again({"flip": True, "crop": 2, "patience": 10}),
+        m.again(*_varied(m.config, patience=m.config.training.patience or 10)),
     )
 
 
@@ -208,7 +246,11 @@ def underfitting(m: Measured) -> Finding | None:
         "underfitting",
         f"Reconstructions have {max(0.0, learned['explained']):.0%} of the variance even of training images: the model "
         f"is too small for them, with {m.found['latents']} latents, or held back.",
-        m.again(_larger(m.config)),
+        m.again(
+            *[{"objective": {"beta": 1.0}}] * (getattr(m.config.objective, "beta", 1.0) > 1),
+            _larger(m.config),
+            {"epochs": 2 * m.config.training.epochs},
+        ),
     )
 
 
@@ -218,18 +260,26 @@ def mismatch(m: Measured) -> Finding | None:
     if not aggregate or m.falling or aggregate["gain"] <= max(LITTLE, MISMATCH * (kl or 0)):
         return None
     information = aggregate["mutual_information_at_most"]
-    beside = "" if information is None else f"; beside it the latents carry at most {information:.1f} nats of an image"
+    given = ", given its class" if m.config.conditional else ""
+    most = None if information is None else f"{max(0.0, information):.1f} nats of an image{given}"
+    beside = "" if most is None else f"; beside it the latents carry at most {most}"
     return Finding(
         "prior mismatch",
         f"Its own prior is {aggregate['gain']:.1f} nats per image from what the encoder does{beside}. New images "
-        "are drawn from a fitted prior, so they do not suffer; a learned prior would take the nats off the loss too.",
-        m.again({"prior.kind": "flow"} if m.config.posterior.kind != "delta" else {"posterior.kind": "gaussian"}),
+        "are drawn from a fitted prior, so they do not suffer; what follows would take the nats off the loss too.",
+        m.again(*_nearer(m.config)),
     )
 
 
 def unused(m: Measured) -> Finding | None:
     active, latents = m.found["active_units"], m.found["latents"]
-    if m.collapsed or latents <= SPARE or active >= UNUSED * latents or not str(m.config.latents).isdecimal():
+    if (
+        m.collapsed
+        or m.young
+        or latents <= SPARE
+        or active >= UNUSED * latents
+        or not str(m.config.latents).isdecimal()
+    ):
         return None
     return Finding(
         "unused latents",
@@ -239,6 +289,32 @@ def unused(m: Measured) -> Finding | None:
     )
 
 
+VAE: dict[str, Any] = {"posterior": {"kind": "gaussian"}, "objective": {"kind": "elbo"}}
+"""What makes a variational autoencoder of an autoencoder."""
+
+
+def _varied(config: Config, **beside: Any) -> tuple[dict[str, Any], ...]:
+    """Images that differ more from one epoch to the next."""
+    crop = config.data.crop
+    return {"flip": True, "crop": max(2, crop), **beside}, {"crop": min(64, 2 * crop)}, {"jitter": 0.2}
+
+
+def _nearer(config: Config) -> tuple[dict[str, Any], ...]:
+    """A prior nearer to what the encoder does, or an encoder nearer to its prior."""
+    objective: Any = config.objective
+    if objective.kind == "mmd":
+        return {"objective": {"weight": 10 * objective.weight}}, VAE
+    if config.posterior.kind == "delta":
+        return (VAE,)
+    nearer: list[dict[str, Any]] = [{"objective": {"beta": 1.0}}] * (getattr(objective, "beta", 1.0) < 1)
+    for kind in ("flow", "vamp", "mixture"):
+        nearer += [
+            {"prior": {"kind": kind}},
+            {"prior": {"kind": kind}, "objective": {"kind": "elbo", "free_bits": 0.0}},
+        ]
+    return *nearer, VAE
+
+
 def _larger(config: Config) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if str(config.latents).isdecimal():
@@ -246,9 +322,9 @@ def _larger(config: Config) -> dict[str, Any]:
     for room in ("encoder", "decoder"):
         network = getattr(config, room)
         if hasattr(network, "channels"):
-            changes[f"{room}.channels"] = 2 * network.channels
+            changes[room] = {"channels": 2 * network.channels}
         elif getattr(network, "hidden", None):
-            changes[f"{room}.hidden"] = tuple(max(400, 2 * width) for width in network.hidden)
+            changes[room] = {"hidden": tuple(max(400, 2 * width) for width in network.hidden)}
     return changes
 
 

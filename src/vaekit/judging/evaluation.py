@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,20 +25,24 @@ from vaekit.judging.diagnosis import Measured, diagnose
 from vaekit.judging.features import Extractor, extractor
 from vaekit.judging.fidelity import compare, difference
 from vaekit.judging.likelihood import ACTIVE, BATCH, judge
-from vaekit.judging.memorisation import Nearest, memorisation, nearest
+from vaekit.judging.memorisation import Nearest, duplicated, memorisation, nearest
 from vaekit.judging.reconstruction import reconstruction
 from vaekit.latent_prior import encodings
 from vaekit.model import VAE
 from vaekit.parts.fitted import FittedPrior
 from vaekit.parts.types import offers
-from vaekit.reproduce import command
-from vaekit.run import first_free, read_config, read_metrics, write_json
+from vaekit.reproduce import command, first_possible
+from vaekit.run import read_config, read_metrics, write_json
 from vaekit.sampling import decode_means, draw_latents, to_uint8
 from vaekit.screen import progress, say, talking
 
 COMPARED, FEWEST = 1000, 50
 """New images that are compared with as many held-out ones: at most, where nothing else is asked for, and at least."""
 NEW, OWN = "new images", "of the model's own prior"
+OTHERS, THROUGH = "other held-out images", "the same through the model"
+"""What no model beats; and what no prior of this model does: its decoder at draws of q(z | x) of real images."""
+NAMED = 100
+"""Duplicates whose files are named, at most."""
 PAIRS = 16
 """New images that are shown beside their nearest training image."""
 LOOKED_AT = 1000
@@ -102,18 +105,17 @@ def evaluation(of: Subject, data: Any, samples: int, compared: int, seed: int, q
     images = Images(pack, rows, class_numbers(of, pack))
     case = Case(model, fitted, images, training_images(of, quiet), seed, device, compared)
     with talking(quiet):
-        network, said = extractor()
+        network, said = extractor() if len(rows) >= 2 * FEWEST else (None, "")
         if said:
             say(said[0].upper() + said[1:])
         with progress(_work(case, network), "likelihood", quiet=quiet) as advance:
             found, nearest_ones = evaluate(case, samples, network, advance)
+    found = {"data": pack.source, "side": side, **found}
     if nearest_ones is not None:
         pictures.write(of.run.nearest, nearest_ones)
     record = {
         "format": 1,
         "weights": sha256(of.run.weights),
-        "data": pack.source,
-        "side": side,
         "seed": seed,
         **found,
         "diagnosis": diagnosis(of, found, len(case.training or ())),
@@ -135,13 +137,17 @@ def training_images(of: Subject, quiet: bool) -> Images | None:
 
 def diagnosis(of: Subject, found: Mapping[str, Any], training_count: int) -> list[dict[str, str]]:
     """What is wrong with a model, by what was measured of it and by the course of its training."""
-    history = [row for row in read_metrics(of.run) if row["epoch"] > of.objective.settled]
+    rows = read_metrics(of.run)
+    settled = [row for row in rows if row["epoch"] > of.objective.settled]
+    losses = [row["val_loss"] for row in rows]
     dataset = json.loads(of.run.dataset.read_text(encoding="utf-8"))
 
-    def again(changes: Mapping[str, Any]) -> str:
-        return command(read_config(of.run), dataset, changes, str(first_free(Path("runs"), "next")))
+    def again(*choices: Mapping[str, Any]) -> str:
+        return command(read_config(of.run), dataset, first_possible(of.config, choices, training_count))
 
-    return diagnose(Measured(of.config, found, history, training_count, str(of.run.folder), again))
+    fell = losses[0] - min(losses) if losses else 0.0
+    steps = int(rows[-1]["step"]) if rows else 0
+    return diagnose(Measured(of.config, found, settled, fell, steps, training_count, str(of.run.folder), again))
 
 
 Advance = Callable[[int, str], None]
@@ -185,13 +191,16 @@ def evaluate(
     found["memorisation"] = nearest_ones = None
     if case.training is not None:
         drawn, ours = neighbours(case, new[NEW], advance)
-        found["memorisation"] = memorisation(drawn, ours)
+        found["memorisation"] = memorisation(drawn, ours) | {"duplicate_files": _duplicates(case, ours)}
         nearest_ones = closest(new[NEW], case.training, drawn)
     found["fidelity"] = None
-    if extractor is None:
-        why["fidelity"] = "there is no network to take features from"
-    elif len(case.held_out) < 2 * FEWEST:
-        why["fidelity"] = f"{len(case.held_out)} held-out images are too few to compare sets, which takes {2 * FEWEST}"
+    if len(case.held_out) < 2 * FEWEST:
+        why["fidelity"] = (
+            f"{len(case.held_out)} held-out images are too few to compare sets, which takes {2 * FEWEST}: "
+            "--data names a folder of more"
+        )
+    elif extractor is None:
+        why["fidelity"] = "there is no network to take features from; `vaekit doctor` says what would bring one"
     else:
         found["fidelity"] = _fidelity(case, new, extractor, advance)
     return {**found, "why": why}, nearest_ones
@@ -235,6 +244,18 @@ def neighbours(
     return one, other
 
 
+def _duplicates(case: Case, ours: Nearest) -> list[list[str]]:
+    """The held-out images that stand among the training images, the file of each beside that of its double."""
+    assert case.training is not None
+    rows = duplicated(ours).nonzero()[:NAMED, 0].numpy()
+    if not len(rows):
+        return []
+    one, other = case.held_out.spread(len(ours.row)), case.training
+    names = one.pack.paths(), other.pack.paths()
+    doubles = other.rows[ours.row.numpy()[rows]]
+    return [[names[0][row], names[1][double]] for row, double in zip(one.rows[rows], doubles, strict=True)]
+
+
 def closest(new: UInt8[np.ndarray, "N H W C"], training: Images, found: Nearest) -> Image.Image:
     """The new images that are nearest to a training image, relative to others, each above that image."""
     rows = found.relative.argsort(stable=True)[:PAIRS].numpy()
@@ -275,8 +296,9 @@ def _aggregate(case: Case, kl: float | None) -> dict[str, Any] | None:
 
 def _fidelity(case: Case, new: dict[str, NDArray[np.uint8]], extractor: Extractor, advance: Advance) -> dict[str, Any]:
     count = len(new[NEW])
-    held_out = case.held_out.spread(2 * count).pixels
-    sets = {**new, "other held-out images": held_out[1::2][:count]}
+    both = case.held_out.spread(2 * count)
+    held_out, others = (both.some(slice(start, 2 * count, 2)).some(slice(count)) for start in (0, 1))
+    sets = {**new, OTHERS: others.pixels, THROUGH: _through(case, others)}
     if case.training is not None and len(case.training) >= count:
         sets["training images"] = case.training.spread(count).pixels
     shuffle = torch.randperm(count, generator=torch.Generator().manual_seed(case.seed % 2**63))
@@ -284,7 +306,7 @@ def _fidelity(case: Case, new: dict[str, NDArray[np.uint8]], extractor: Extracto
     def features(images: NDArray[np.uint8]) -> Tensor:
         return extractor(images, lambda n: advance(n, "features"))[shuffle]
 
-    real = features(held_out[::2][:count])
+    real = features(held_out.pixels)
     seen = {name: features(images) for name, images in sets.items()}
     own = seen.get(OWN)
     return {
@@ -298,6 +320,14 @@ def _fidelity(case: Case, new: dict[str, NDArray[np.uint8]], extractor: Extracto
     }
 
 
+@torch.no_grad()
+def _through(case: Case, images: Images) -> UInt8[np.ndarray, "N H W C"]:
+    """Each image encoded, one draw of its q(z | x) decoded."""
+    z = encodings(case.model, images.batches(case.device), "through", case.seed).z.to(case.device)
+    y = None if images.labels is None else images.labels.to(case.device)
+    return to_uint8(decode_means(case.model, z, y)).numpy()
+
+
 def _count(case: Case) -> int:
     """New images to draw: half of the held-out ones are compared with them, half with each other."""
     return min(case.compared, max(1, len(case.held_out) // 2))
@@ -307,5 +337,5 @@ def _work(case: Case, extractor: Extractor | None) -> int:
     """What a progress bar counts to, in images."""
     count = _count(case)
     training = len(case.training) if case.training is not None else 0
-    sets = 2 + (case.fitted is not None) + (case.training is not None)
+    sets = 3 + (case.fitted is not None) + (case.training is not None)
     return len(case.held_out) + training + (sets + 1) * count * (extractor is not None)

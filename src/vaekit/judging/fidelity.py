@@ -1,7 +1,9 @@
 """Two sets of images compared by their features: what the new images of a model are worth beside held-out ones.
 
-Every figure has its 95 % confidence interval: from the delete-a-group jackknife over both sets (Shao & Wu 1989), with
-Student's t. Sets are compared only at equal numbers of images, on which all of these figures depend.
+Every figure has a 95 % confidence interval: from the delete-a-group jackknife over both sets (Shao & Wu 1989), with
+Student's t. It is of the figure at this number of images, on which all of them depend (the FID's bias is not in it),
+and rather too wide than too narrow: of sets that are alike, figures of neighbours and the KID are degenerate, and their
+variance is overrated (Efron & Stein 1981).
 """
 
 import math
@@ -16,6 +18,15 @@ STUDENT = 2.262
 """97.5 % of Student's t with GROUPS - 1 degrees of freedom lie below."""
 NEAREST, WIDER = 3, 5
 """Neighbours that make an image's neighbourhood: for precision and recall, for density and coverage."""
+
+RANGES = {
+    "precision": (0, 1),
+    "recall": (0, 1),
+    "coverage": (0, 1),
+    "density": (0, math.inf),
+    "fid": (0, math.inf),
+}
+"""Of the figures that have ends; an estimate of the KID may fall below 0."""
 
 Figure = dict[str, float]
 """value, low, high: the ends of its 95 % confidence interval."""
@@ -34,21 +45,30 @@ def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> dict[str
     - fid: between Gaussians of the same means and covariances (Heusel et al. 2017, arXiv:1706.08500, equation 6), which
       has a bias that shrinks as N grows.
     """
-    return _jackknife(_figures(real, other), len(real))
+    found = _jackknife(_figures(real, other), len(real))
+    return {
+        name: _figure(value, max(error, _unseen(name, len(real), value)), *RANGES.get(name, (-math.inf, math.inf)))
+        for name, (value, error) in found.items()
+    }
 
 
 def difference(
     real: Float[Tensor, "N F"], other: Float[Tensor, "N F"], rival: Float[Tensor, "N F"]
 ) -> dict[str, Figure]:
-    """What the figures of `other` are above those of `rival`, both against the same `real`: its interval is narrower
-    than theirs, since much of what they owe to the choice of `real` is common to both."""
+    """What the figures of `other` are above those of `rival`, both against the same `real`, with an interval of its
+    own: what both owe to the choice of `real` is not in it."""
     ours, theirs = _figures(real, other), _figures(real, rival)
 
     def figures(rows: Tensor) -> dict[str, float]:
         of_rival = theirs(rows)
         return {name: value - of_rival[name] for name, value in ours(rows).items()}
 
-    return _jackknife(figures, len(real))
+    every = torch.arange(len(real))
+    one, two = ours(every), theirs(every)
+    return {
+        name: _figure(value, max(error, _unseen(name, len(real), one[name], two[name])))
+        for name, (value, error) in _jackknife(figures, len(real)).items()
+    }
 
 
 def _figures(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> Callable[[Tensor], dict[str, float]]:
@@ -67,16 +87,29 @@ def _figures(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> Callabl
     return figures
 
 
-def _jackknife(figures: Callable[[Tensor], dict[str, float]], count: int) -> dict[str, Figure]:
+def _jackknife(figures: Callable[[Tensor], dict[str, float]], count: int) -> dict[str, tuple[float, float]]:
+    """Each figure, and half the width of its interval."""
     every = torch.arange(count)
     whole = figures(every)
     parts = [figures(every[every % GROUPS != group]) for group in range(GROUPS)]
-    found: dict[str, Figure] = {}
+    found: dict[str, tuple[float, float]] = {}
     for name, value in whole.items():
         left = torch.tensor([part[name] for part in parts], dtype=torch.float64)
         error = math.sqrt((GROUPS - 1) / GROUPS * (left - left.mean()).square().sum().item())
-        found[name] = {"value": value, "low": value - STUDENT * error, "high": value + STUDENT * error}
+        found[name] = value, STUDENT * error
     return found
+
+
+def _unseen(name: str, count: int, *values: float) -> float:
+    """How far a share that is 0 or 1 of `count` images may be from there: the end of the exact binomial interval
+    (Clopper & Pearson 1934), where leaving images out changes nothing. 0 for other figures and values."""
+    if RANGES.get(name) == (0, 1) and values[0] in (0.0, 1.0) and len(set(values)) == 1:
+        return 1 - math.pow(0.025, 1 / count)
+    return 0.0
+
+
+def _figure(value: float, error: float, lowest: float = -math.inf, highest: float = math.inf) -> Figure:
+    return {"value": value, "low": max(lowest, value - error), "high": min(highest, value + error)}
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

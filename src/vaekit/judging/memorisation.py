@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 AROUND = 50
@@ -57,17 +57,27 @@ def memorisation(new: Nearest, held_out: Nearest) -> dict[str, Any]:
     """What evaluation.json says of it.
 
     `copied` is the share of new images nearer to their training image, relative to its fifty nearest, than all but the
-    nearest hundredth of held-out images; about 0.01 is expected of a model that copies nothing. It is None where
-    held-out images are too few to tell. `duplicates` is the
-    share of held-out images that stand among the training images too, but for two levels.
+    nearest hundredth of held-out images; 0.01 is expected of a model that copies nothing, and `copied_by_chance` is
+    what chance alone exceeds once in forty times. Both are None where held-out images are too few to tell. `duplicates`
+    is the share of held-out images that stand among the training images too.
     """
-    threshold = held_out.relative.quantile(RARE)
-    copied = (new.relative < threshold).double().mean().item()
+    from scipy.stats import betabinom
+
+    count = len(held_out.relative)
+    rank = max(1, round(RARE * (count + 1)))  # one image more is nearer than the rank-th with chance rank / (N + 1)
+    copied = (new.relative < held_out.relative.sort().values[rank - 1]).double().mean().item()
+    by_chance = betabinom.ppf(0.975, len(new.relative), rank, count + 1 - rank) / len(new.relative)
     return {
         "images": len(new.distance),
         "distance": "root mean square of pixel differences, in levels of 255",
         "nearest_to_new": new.distance.median().item(),
         "nearest_to_held_out": held_out.distance.median().item(),
-        "copied": copied if len(held_out.relative) >= ENOUGH else None,
-        "duplicates": ((held_out.distance < COPY) & (held_out.relative < LIKE)).double().mean().item(),
+        "copied": copied if count >= ENOUGH else None,
+        "copied_by_chance": float(by_chance) if count >= ENOUGH else None,
+        "duplicates": duplicated(held_out).double().mean().item(),
     }
+
+
+def duplicated(found: Nearest) -> Bool[Tensor, " N"]:
+    """Which images are their nearest training image, but for two levels."""
+    return (found.distance < COPY) & (found.relative < LIKE)

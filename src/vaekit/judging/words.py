@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+Row = tuple[str, ...]
+"""A name, and a text; or the cells of a table's columns. Without a name it belongs to the row above it."""
+
 FEW = 3
 """Effective samples of a middling image below which its bound is called loose."""
 NO_BITS = {
@@ -21,8 +24,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     return [line for title, rows in sections(found).items() if rows for line in (title, *_table(rows))]
 
 
-def sections(found: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """The content of evaluation.json: titles, and under each its rows of a name and a text."""
+def sections(found: dict[str, Any]) -> dict[str, list[Row]]:
+    """The content of evaluation.json: titles, and under each its rows."""
     side = "" if found["side"] == "all" else f", {found['side']} side"
     return {
         f"Likelihood of {found['images']:,} images of {found['data']}{side}": _likelihood(found),
@@ -33,18 +36,22 @@ def sections(found: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
     }
 
 
-def _table(rows: list[tuple[str, str]]) -> list[str]:
-    width = max(len(name) for name, _ in rows)
-    return [f"  {name:<{width}}  {text}" for name, text in rows]
+def _table(rows: list[Row]) -> list[str]:
+    width = max(len(name) for name, *_ in rows)
+    cell = max((len(cell) for _, *cells in rows if len(cells) > 1 for cell in cells), default=0)
+    lines = [
+        (name, cells[0] if len(cells) == 1 else "  ".join(f"{one:>{cell}}" for one in cells)) for name, *cells in rows
+    ]
+    return [f"  {name:<{width}}  {text}" for name, text in lines]
 
 
-def _likelihood(found: dict[str, Any]) -> list[tuple[str, str]]:
+def _likelihood(found: dict[str, Any]) -> list[Row]:
     active = ("active latents", f"{found['active_units']} of {found['latents']}")
     if found["nll"] is None:
         return [("NLL", f"none: {found['why']['nll']}"), active]
     error, bits = found["nll_standard_error"], found["bits_per_dimension"]
     effective, per_latent = found["effective_sample_size"], found["kl_per_latent"]
-    rows = [
+    rows: list[Row] = [
         (
             "NLL",
             f"{found['nll']:.2f}{f' +- {error:.2f}' if error else ''} nats per image"
@@ -60,7 +67,11 @@ def _likelihood(found: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if effective["median"] < FEW and found["samples"] > 1:
         rows.append(
-            ("", f"so few that the true NLL may be lower by nats: --samples {10 * found['samples']} comes closer to it")
+            (
+                "",
+                f"so few that the true NLL may be far below: --samples {10 * found['samples']}, or a model that has "
+                "learned longer, comes nearer to it",
+            )
         )
     rows.append(active)
     if bits is None:
@@ -74,7 +85,7 @@ def _likelihood(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [*rows, ("KL per latent", said)]
 
 
-def _reconstructions(found: dict[str, Any]) -> list[tuple[str, str]]:
+def _reconstructions(found: dict[str, Any]) -> list[Row]:
     made = found.get("reconstructions")
     if not made:
         return []
@@ -87,7 +98,7 @@ def _reconstructions(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [("PSNR", f"{figure('psnr', '.2f')} dB"), ("SSIM", ssim), ("MSE", f"{figure('mse', '.5f')} (pixels 0 to 1)")]
 
 
-def _fidelity(found: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
+def _fidelity(found: dict[str, Any]) -> dict[str, list[Row]]:
     """A table whose columns are the figures, each over its confidence interval."""
     if "fidelity" not in found:
         return {}
@@ -96,21 +107,27 @@ def _fidelity(found: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
         return {"New images beside held-out ones": [("not compared", found["why"]["fidelity"])]}
     columns = ("precision", "recall", "density", "coverage", "kid", "fid")
     names = {"kid": "KID x 1000", "fid": "FID" if judged["standard"] else "Frechet*"}
-    rows = [("", "".join(f"{names.get(name, name):>20}" for name in columns))]
+    rows: list[Row] = [("", *(names.get(name, name) for name in columns))]
     above = judged["above_own_prior"]
     for name, figures in (judged["sets"] | ({"new, above own prior's": above} if above else {})).items():
-        cells = []
-        for column in columns:
-            scale, digits = {"kid": (1000, 2), "fid": (1, 1)}.get(column, (1, 3))
-            value, low, high = (scale * figures[column][end] for end in ("value", "low", "high"))
-            cells.append(f"{value:.{digits}f} +- {(high - low) / 2:.{digits}f}")
-        rows.append((name, "".join(f"{cell:>20}" for cell in cells)))
+        ends = [
+            [(1000 if column == "kid" else 1) * figures[column][end] for end in ("value", "low", "high")]
+            for column in columns
+        ]
+        rows.append((name, *(_figure(value) for value, _, _ in ends)))
+        rows.append(("", *(f"{_figure(low)} to {_figure(high)}" for _, low, high in ends)))
     star = "" if judged["standard"] else "; * not the FID or KID of publications, which are Inception's"
     seen = f"{judged['extractor']}, {judged['resize']}"
-    return {f"{judged['images']:,} images each beside as many held-out ones, +- 95 %: {seen}{star}": rows}
+    return {f"{judged['images']:,} images each beside as many held-out ones, 95 % below: {seen}{star}": rows}
 
 
-def _memorisation(found: dict[str, Any]) -> list[tuple[str, str]]:
+def _figure(value: float) -> str:
+    """Three digits, or as many as stand before the point."""
+    size = abs(value)
+    return f"{value:z.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
+
+
+def _memorisation(found: dict[str, Any]) -> list[Row]:
     memory = found.get("memorisation")
     if not memory:
         return []
@@ -124,18 +141,19 @@ def _memorisation(found: dict[str, Any]) -> list[tuple[str, str]]:
             "suspiciously near",
             "not told: it takes 200 held-out images"
             if memory["copied"] is None
-            else f"{memory['copied']:.1%} of new images, where 1.0% is expected without copies",
+            else f"{memory['copied']:.1%} of new images, where 1.0% is expected without copies, and up to "
+            f"{memory['copied_by_chance']:.1%} by chance",
         ),
         ("held-out duplicates", f"{memory['duplicates']:.1%} of held-out images stand among the training images"),
     ]
 
 
-def _diagnosis(found: dict[str, Any]) -> list[tuple[str, str]]:
+def _diagnosis(found: dict[str, Any]) -> list[Row]:
     if "diagnosis" not in found:
         return []
     if not found["diagnosis"]:
         return [("healthy", "none of the faults that are looked for was found")]
-    rows = []
+    rows: list[Row] = []
     for one in found["diagnosis"]:
         rows += [(one["name"], one["sentence"]), ("", f"-> {one['remedy']}")]
     return rows
@@ -147,7 +165,8 @@ def ranking_lines(table: "pd.DataFrame", samples: int) -> list[str]:
     bits = "bits_per_dimension" in table
     found = [f"{len(table):,} images by log p(x), odd ones first, {samples:,} importance samples each"]
     found += [f"  {value:12,.1f} nats  {file}" for file, value in zip(table["file"][:5], nats[:5], strict=True)]
-    found.append(f"  {nats.median():12,.1f} nats  the image in the middle")
+    found.append(f"  {nats.median():12,.1f} nats  the median image")
     if not bits:
         found.append(f"  no bits/dim: {NO_BITS[table.attrs['measure']]}")
-    return [*found, "Flat and simple images rank as likely whatever they show, busy ones as odd: docs/looking.md."]
+    said = "Simple images tend to rank as likely and busy ones as odd, whatever they show; "
+    return [*found, f"{said}of a model that has learned little, the order says little."]

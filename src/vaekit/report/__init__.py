@@ -25,7 +25,7 @@ from vaekit.judging.evaluation import Case, Images, diagnosis, evaluate, trainin
 from vaekit.judging.likelihood import log_likelihoods
 from vaekit.judging.words import sections
 from vaekit.parts.types import offers
-from vaekit.report.page import PAGE, STYLE, data, figure, note, section
+from vaekit.report.page import PAGE, STYLE, data, figure, note, section, table
 from vaekit.reproduce import command
 from vaekit.run import read_config, read_metrics
 from vaekit.sampling import decode_means, draw_latents, interpolate, to_uint8
@@ -184,19 +184,22 @@ def _map(of: Subject, seen: _Seen) -> tuple[str, str, list[str]]:
     """Posterior means in their two principal directions, by class."""
     chosen = seen.held_out.spread(MAPPED)
     z = looking.posterior_means(of.model, chosen.batches(torch.device("cpu")))
-    said = f"Where {len(z):,} images of the {seen.side} side lie"
+    said, axes = f"Where {len(z):,} images of the {seen.side} side lie", ("z1", "z2")
     if of.model.latents > 2:
         centred = z - z.mean(0)
         _, values, directions = torch.linalg.svd(centred, full_matrices=False)
         z = centred @ directions[:2].T
         share = (values[:2].square().sum() / values.square().sum()).item()
         said += f", in the two directions in which they spread most, with {share:.0%} of the variance"
+        axes = ("first direction", "second direction")
     labels = np.asarray(seen.pack.labels)[chosen.rows] if seen.pack.classes else None
-    picture = _scatter(z, labels, [printable(name) for name in seen.pack.classes])
+    picture = _scatter(z, labels, [printable(name) for name in seen.pack.classes], axes)
     return "Map of the latent space", said + ".", [f'<figure><img src="{picture}" alt="Map of latents"></figure>']
 
 
-def _scatter(z: Float[Tensor, "N d"], labels: Int64[np.ndarray, " N"] | None, classes: Sequence[str]) -> str:
+def _scatter(
+    z: Float[Tensor, "N d"], labels: Int64[np.ndarray, " N"] | None, classes: Sequence[str], names: tuple[str, str]
+) -> str:
     import seaborn as sns
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -221,6 +224,7 @@ def _scatter(z: Float[Tensor, "N d"], labels: Int64[np.ndarray, " N"] | None, cl
             alpha=0.75,
             ax=axes,
         )
+        axes.set(xlabel=names[0], ylabel=names[1] if z.shape[1] > 1 else "")
         axes.set_aspect("equal", adjustable="datalim")
         sns.despine(ax=axes)
         if named:
@@ -282,16 +286,10 @@ def _figures(of: Subject, seen: _Seen | None, quiet: bool) -> list[str]:
     if found is None:
         return []
     tables = {title: rows for title, rows in sections(found).items() if rows and title != "Diagnosis"}
-    parts = [
-        f"<h3>{html.escape(title)}</h3><div class=scroll><table class=figures>"
-        + "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, text in rows)
-        + "</table></div>"
-        for title, rows in tables.items()
-    ]
+    parts = [f"<h3>{html.escape(title)}</h3>{table(rows)}" for title, rows in tables.items()]
     if of.run.nearest.exists() and _evaluated(of) is not None:
-        said_of = "The new images that are nearest to a training image, above it; levels between them"
-        shown = f'<img src="{data(of.run.nearest.read_bytes())}" alt="{said_of}">'
-        parts.append(f"<figure>{shown}<figcaption>{said_of}</figcaption></figure>")
+        alt = "New images above their nearest training images"
+        parts.append(f'<figure><img src="{data(of.run.nearest.read_bytes())}" alt="{alt}"></figure>')
     faults = [
         f"<li><strong>{html.escape(one['name'])}</strong> {html.escape(one['sentence'])}"
         f"<pre>{html.escape(one['remedy'])}</pre></li>"

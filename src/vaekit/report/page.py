@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
@@ -15,6 +15,16 @@ def section(title: str, said: str, parts: Iterable[str]) -> list[str]:
 
 def note(text: str) -> str:
     return f"<p class=note>{html.escape(text)}</p>"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of a name and a text, or of the cells of columns; one without a name stands under the row above it."""
+    lines = []
+    for (name, *cells), (below, *_) in zip(rows, [*rows[1:], ["-"]], strict=True):
+        of_row = " ".join(["under"] * (not name) + ["over"] * (not below) + ["cells"] * (len(cells) > 1))
+        told = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        lines.append(f'<tr class="{of_row}"><th>{html.escape(name)}</th>{told}</tr>')
+    return f"<div class=scroll><table class=figures>{''.join(lines)}</table></div>"
 
 
 def figure(sheet: Image.Image, caption: str = "") -> str:
@@ -49,9 +59,12 @@ figure img { display: block; max-width: 100%; height: auto; background: #fff; bo
 figcaption { margin-top: 6px; color: var(--soft); font-size: 14px }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums }
 th, td { padding: 3px 18px 3px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
-th { font-weight: 500; color: var(--soft); white-space: nowrap } .figures td { white-space: pre-wrap }
+th { font-weight: 500; color: var(--soft); white-space: nowrap }
+.over th, .over td { border-bottom: 0; padding-bottom: 0 } .cells td { text-align: right; white-space: nowrap }
+.under.cells td { color: var(--soft); font-size: 12px; padding-top: 0 }
 .scroll { overflow-x: auto } details { margin: 8px 0 } summary { cursor: pointer; color: var(--accent) }
-pre { margin: 8px 0; padding: 10px 12px; overflow-x: auto; background: var(--paper); border: 1px solid var(--line);
+pre { margin: 8px 0; padding: 10px 12px; white-space: pre-wrap; overflow-wrap: anywhere; background: var(--paper);
+  border: 1px solid var(--line);
   border-radius: 6px; font: 13px/1.5 ui-monospace, monospace }
 code { font: 0.9em ui-monospace, monospace } .note, .faults strong { color: var(--bad) } .good { color: var(--good) }
 .faults { margin: 0; padding: 0; list-style: none } .faults li { margin-bottom: 14px }

@@ -38,9 +38,9 @@ def optimizer_for(parameters: Iterable[nn.Parameter], settings: Training) -> Opt
 def learning_rate(settings: Training, step: int, steps: int) -> float:
     """The learning rate at `step` of `steps`: a linear ramp, then constant or half a cosine down to zero.
 
-    However long a ramp was asked for, it takes no more than a tenth of the steps: a short run would end on it.
+    However long a ramp was asked for, it takes no more than half of the steps: a short run would end on it.
     """
-    rate, ramp = settings.learning_rate, min(settings.ramp, steps // 10)
+    rate, ramp = settings.learning_rate, min(settings.ramp, steps // 2)
     if step < ramp:
         rate *= (step + 1) / ramp
     if settings.schedule == "cosine":

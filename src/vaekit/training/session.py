@@ -19,6 +19,7 @@ from vaekit.checkpoint import Snapshot
 from vaekit.data.batches import Batches
 from vaekit.errors import UserError
 from vaekit.files import atomic_file
+from vaekit.judging.diagnosis import still_falling
 from vaekit.latent_prior import fit_prior
 from vaekit.model import VAE, summary
 from vaekit.run import Row, Run, append_metrics, keep_metrics, locked, read_metrics, write_json
@@ -190,7 +191,10 @@ class _Session:
             self._fit_prior()
         if self._finished():
             say(f"Best validation loss: {self.best['loss']:.2f} nats per image, in epoch {self.best['epoch']}")
-            if self.best["epoch"] == settings.epochs > 1 and settings.schedule == "constant":
+            rows = read_metrics(self.run)
+            settled = [row["val_loss"] for row in rows if row["epoch"] > self.objective.settled]
+            fell = rows[0]["val_loss"] - min(row["val_loss"] for row in rows)
+            if settings.schedule == "constant" and still_falling(settled, fell):
                 say(f"It was still falling: --resume --out {self.run.folder} --epochs {2 * settings.epochs} goes on")
         elif self.stopping:
             raise Interrupted
@@ -243,6 +247,7 @@ class _Session:
         """Fit a prior to the latents of the weights to use, and keep it where it is better than the model's own."""
         model = copy.deepcopy(self.kept)
         checkpoint.load_weights(model, self.run.weights)
+        say("Fitting a prior to the latents, for new images")
         fit = fit_prior(model, self.batches, self.config.training.seed, self.request.quiet)
         checkpoint.write_prior(self.run, fit.prior, fit.record)
         say(fit.sentence)
@@ -340,7 +345,7 @@ class _Session:
 def _sum(found: dict[str, float]) -> str:
     """`236.30 = 222.22 + KL 14.08` for the ELBO; otherwise the loss, and in brackets what was reported beside it."""
     loss, reconstruction, *others = found["loss"], found["reconstruction"], *list(found)[2:]
-    if others == ["kl"] and math.isclose(loss, reconstruction + found["kl"], abs_tol=0.005):
+    if others == ["kl"] and math.isclose(loss, reconstruction + found["kl"], rel_tol=1e-6, abs_tol=0.005):
         return f"{loss:.2f} = {reconstruction:.2f} + KL {found['kl']:z.2f}"
     words = [f"reconstruction {reconstruction:.2f}"]
     words += [f"{'KL' if name == 'kl' else name.replace('_', ' ')} {found[name]:z.4g}" for name in others]
