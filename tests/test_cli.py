@@ -141,8 +141,18 @@ def test_generate_defaults_to_a_new_folder_in_the_run(run: Path) -> None:
     assert "set-2" in vaekit("generate", run, "-n", 2)
 
 
-def test_generate_leaves_a_folder_of_other_files_alone(run: Path, photos: Path) -> None:
-    assert "holds other files" in mistake("generate", run, "-n", 2, "--out", photos / "dry")
+def test_generate_leaves_a_folder_of_other_files_alone(run: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("kept")
+    assert "is there already and stays as it is" in mistake("generate", run, "-n", 2, "--out", tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("verb", ["generate", "reconstruct"])
+def test_nothing_is_written_among_the_images(verb: str, run: Path, photos: Path) -> None:
+    before = sorted(photos.rglob("*"))
+    given = [next(photos.rglob("*.png"))] if verb == "reconstruct" else []
+    assert "lies inside the images of" in mistake(verb, run, *given, "--out", photos / "new")
+    assert sorted(photos.rglob("*")) == before
 
 
 def test_temperature_zero_gives_one_image(run: Path, tmp_path: Path) -> None:
@@ -269,7 +279,8 @@ def test_a_place_that_cannot_be_written_is_a_mistake(tmp_path: Path, run: Path) 
     (tmp_path / "file").write_text("")
     np.save(tmp_path / "rings.npy", rings(20))
     assert "name another folder with --out" in mistake("train", tmp_path / "rings.npy", "--out", tmp_path / "file/run")
-    assert "name another folder with --out" in mistake("generate", run, "--out", tmp_path / "file")
+    assert "name a new folder with --out" in mistake("generate", run, "--out", tmp_path / "file")
+    assert "name another folder with --out" in mistake("generate", run, "--out", tmp_path / "file/new")
 
 
 def test_a_full_disk_is_said_and_leaves_what_was_good(tmp_path: Path) -> None:

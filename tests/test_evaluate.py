@@ -178,7 +178,7 @@ def test_weights_that_are_equal_count_fully_at_any_size() -> None:
             weight.zero_()
     found = weigh(model.eval(), torch.randint(0, 256, (2, 3, 64, 64)) / 255, None, 300)
     torch.testing.assert_close(found.effective, torch.full((2,), 300.0).double(), atol=0.01, rtol=0)
-    torch.testing.assert_close(found.bounds[1], found.bounds[300], atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.bounds[1], found.bounds[300], atol=1e-3, rtol=3e-7)  # log p(x | z) is in 32 bits
 
 
 TINY = {"epochs": 1, "latents": 4, "encoder": "mlp", "decoder": "mlp", "batch_size": 16, "quiet": True}
@@ -234,5 +234,5 @@ def test_the_verb_writes_a_file_and_a_table(tmp_path: Path) -> None:
     command("train", tmp_path / "all.npz", "--out", plain, "--preset", "ae", *tiny)
     said = command("evaluate", plain)
     assert "NLL             none: the posterior is a single point without density" in said and "PSNR" in said
-    assert "EfficientNet" in said or "pip install --no-deps efficientnet-lite-pytorch" in said
+    assert "30 held-out images are too few to compare sets, which takes 100: --data names a folder of more" in said
     assert "pip install torch-fidelity" in command("doctor")

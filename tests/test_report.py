@@ -112,7 +112,7 @@ def test_without_the_images_the_rest_is_there(tmp_path: Path) -> None:
     assert "Reconstructions" in read(tmp_path / "run")[1].headings  # the array is still at hand
     vaekit.load(tmp_path / "run").report(quiet=True)
     text, page = read(tmp_path / "run")
-    assert "not there any more" in text and "New images" in page.headings and "Reconstructions" not in page.headings
+    assert "not at hand as they were" in text and "New images" in page.headings and "Reconstructions" not in page.headings
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import copy
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
@@ -20,7 +21,7 @@ from vaekit.data.datasets import is_dataset
 from vaekit.data.pack import load_images
 from vaekit.data.sources import as_images
 from vaekit.errors import UserError
-from vaekit.files import atomic_folder
+from vaekit.files import atomic_folder, sha256
 from vaekit.given import (
     Images,
     Labels,
@@ -33,7 +34,7 @@ from vaekit.given import (
     spoken,
     tensor_of,
 )
-from vaekit.judging.evaluation import COMPARED, evaluation
+from vaekit.judging.evaluation import COMPARED, FEWEST, evaluation
 from vaekit.judging.likelihood import BATCH, log_likelihoods, require_density
 from vaekit.judging.ranking import rank
 from vaekit.latent_prior import fit_prior
@@ -42,7 +43,7 @@ from vaekit.model import VAE
 from vaekit.parts.fitted import FittedPrior
 from vaekit.report import write_report
 from vaekit.resolve import stored
-from vaekit.run import Run, read_config, read_metrics
+from vaekit.run import Run, new_folder, read_config, read_metrics, require_writable
 from vaekit.sampling import CHUNK, decode_means, draw_latents, interpolate, to_uint8
 from vaekit.screen import say, talking
 from vaekit.training.request import Request
@@ -61,6 +62,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     max_minutes: float | None = None,
+    report: bool = True,
     quiet: bool = False,
     **settings: Any,
 ) -> "Trained":
@@ -74,6 +76,7 @@ def train(
         out: the run folder; None takes the first free one below runs/.
         resume: go on with the run in `out`.
         max_minutes: stop at the end of the epoch in which this time is up.
+        report: write report.html at the end, which takes some seconds.
         quiet: print nothing.
         settings: any setting by the name of its flag (epochs=50, size=64); a part's as a dictionary
             (objective={"beta": 4}), by its kind (encoder="mlp"), or, for encoder and decoder, as a torch module of your
@@ -94,7 +97,8 @@ def train(
     settings |= {room: {"kind": "own", "name": type(module).__name__} for room, module in own.items()}
     request = Request(data, (settings,), preset, folder, resume, max_minutes, quiet, own)
     trained = Trained(run_training(request), own, None if is_dataset(data) else data)
-    trained.report(quiet=quiet)
+    if report:
+        trained.report(quiet=quiet)
     return trained
 
 
@@ -108,7 +112,7 @@ def load(run: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modul
         UserError: no run there, or a damaged one.
     """
     own = {"encoder": encoder, "decoder": decoder}
-    return Trained(Run(Path(run)), {room: module for room, module in own.items() if module is not None})
+    return Trained(Run(Path(run).expanduser()), {room: module for room, module in own.items() if module is not None})
 
 
 class Trained:
@@ -124,10 +128,19 @@ class Trained:
         """Names of the classes in its training data."""
         model, self.objective = build(self.config, self.shape, len(self.classes), networks=networks)
         load_weights(model, run.weights)
+        self.weights = sha256(run.weights)
+        """Hash of the file of its weights, which a run that goes on replaces."""
         self.model: VAE = model.eval().requires_grad_(False)
         """The tensor module: images [B, C, H, W] in [0, 1]."""
-        self.fitted_prior: FittedPrior | None = load_prior(run)
-        """The density fitted to its latents after training, where one is better than the model's own prior."""
+
+    @cached_property
+    def fitted_prior(self) -> FittedPrior | None:
+        """The density fitted to its latents after training, where one is better than the model's own prior.
+
+        Raises:
+            UserError: its file is damaged.
+        """
+        return load_prior(self.run, self.weights)
 
     @property
     def history(self) -> "pd.DataFrame":
@@ -174,6 +187,10 @@ class Trained:
         if label is not None and not self.model.classes and fitted is not None and len(fitted.shares) > 1:
             z = draw_latents(self.model, n, seed, torch.full((n,), number_of(label, self.classes)), temperature, fitted)
             return self._decode(z, None)
+        if label is not None and prior == "model" and not self.model.classes and self.classes:
+            raise UserError(
+                "This model was trained without labels, and its own prior knows no classes: leave out --prior model."
+            )
         y = self._labels(label, n)
         return self._decode(draw_latents(self.model, n, seed, y, temperature, fitted), y)
 
@@ -197,21 +214,24 @@ class Trained:
         pack = own_pack(self, quiet)
         images = Batches(pack, self.config.data, CHUNK, self.config.training.seed, device)
         with talking(quiet):
+            require_writable(self.run)
             fit = fit_prior(model, images, self.config.training.seed, quiet)
-            write_prior(self.run, fit.prior, fit.record)
+            write_prior(self.run, fit.prior, fit.record, self.weights)
             say(fit.sentence)
-        self.fitted_prior = load_prior(self.run)
+        self.__dict__.pop("fitted_prior", None)  # read anew
         return fit.record
 
     def _prior(self, named: Prior | None) -> FittedPrior | None:
         if named not in (None, "fitted", "model"):
             raise UserError(f"There is no prior {named!r}: it is 'fitted' or 'model'.")
+        if named == "model":
+            return None
         if named == "fitted" and self.fitted_prior is None:
             raise UserError(
                 "This run has no prior fitted to its latents: `vaekit fit-prior RUN` fits one where it is better than "
                 "the model's own."
             )
-        return None if named == "model" else self.fitted_prior
+        return self.fitted_prior
 
     def encode(self, images: Any, labels: Labels | None = None) -> Latents:
         """The means of q(z | x) of images [N, H, W, C] (uint8, or floats from 0 to 1)."""
@@ -381,14 +401,15 @@ class Trained:
             data: what `train` takes: its test side is judged, or all of it where it has none; None for the test side
                 of the training data, or their validation side where they have none.
             samples: importance samples of every image; more bring the bound closer to log p(x).
-            new_images: how many are compared with as many held-out ones, at most half of these.
+            new_images: how many are compared with as many held-out ones, at most half of these; 50 or more. Memory
+                and time grow with their square: 5,000 take 3 GB.
             seed: of the samples.
             quiet: print nothing.
 
         Raises:
             UserError: images of another shape, or classes the model does not know.
         """
-        return evaluation(self, data, counted(samples), counted(new_images), seed, quiet)
+        return evaluation(self, data, counted(samples), counted(new_images, "new images", FEWEST), seed, quiet)
 
     def report(self, *, quiet: bool = False) -> Path:
         """Write report.html: all about this model on one page that opens without a network. Returns its path.
@@ -404,11 +425,12 @@ class Trained:
         Raises:
             UserError: the folder exists.
         """
-        target = Path(folder)
+        target = Path(folder).expanduser()
+        if target.resolve() == self.run.folder.resolve():
+            return
         if target.exists():
-            if target.resolve() == self.run.folder.resolve():
-                return
             raise UserError(f"{target} is there already: name a new folder.")
+        target = new_folder(self.run, target)
         with atomic_folder(target) as temporary:
             copy = Run(temporary)
             for source, destination in (

@@ -6,6 +6,7 @@ when all of it is on the disk.
 """
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -108,18 +109,19 @@ def write_weights(path: Path, weights: Tensors) -> None:
         save_file(weights, temporary)
 
 
-def write_prior(run: Run, prior: FittedPrior | None, about: Mapping[str, Any]) -> None:
-    """A fitted prior with its description as JSON in the file's header; without one, none is left from before."""
+def write_prior(run: Run, prior: FittedPrior | None, about: Mapping[str, Any], weights: str) -> None:
+    """A fitted prior with its description as JSON in the file's header; without one, none is left from before.
+    `weights` is the SHA-256 of those whose latents it was fitted to."""
     if prior is None:
         run.latent_prior.unlink(missing_ok=True)
         return
-    said = {**prior.about, **about, "weights": sha256(run.weights)}
+    said = {**prior.about, **about, "weights": weights}
     with _telling(run.latent_prior), atomic_file(run.latent_prior) as temporary:
         save_file(copied(prior.state_dict()), temporary, metadata={"about": json.dumps(said, indent=2)})
 
 
-def load_prior(run: Run) -> FittedPrior | None:
-    """The prior fitted to the latents of the run's weights; None where none was, or to weights that are there no more.
+def load_prior(run: Run, weights: str) -> FittedPrior | None:
+    """The prior fitted to the latents of the weights whose SHA-256 is given; None where none was.
 
     Raises:
         UserError: its file is damaged.
@@ -129,12 +131,13 @@ def load_prior(run: Run) -> FittedPrior | None:
     try:
         with safe_open(run.latent_prior, "pt") as file:
             about = json.loads(file.metadata()["about"])
-        if about["weights"] != sha256(run.weights):
+        if about["weights"] != weights:
             return None
         prior = FittedPrior(about)
         prior.load_state_dict(load_file(run.latent_prior))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError):
-        raise UserError(f"{run.latent_prior} is damaged: make it anew with `vaekit fit-prior {run.folder}`.") from None
+        anew = f"vaekit fit-prior {shlex.quote(str(run.folder))}"
+        raise UserError(f"{run.latent_prior} is damaged: make it anew with `{anew}`.") from None
     return prior.eval().requires_grad_(False)
 
 

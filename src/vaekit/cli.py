@@ -61,7 +61,7 @@ def train(
     run = run_training(Request(data, tuple(layers), preset, out, resume, max_minutes))
     load(run.folder).report()
     print(f"Wrote {run.folder}: report.html, loss.png, samples/, reconstructions/, model.safetensors")
-    print(f"New images: vaekit generate {run.folder} -n 64")
+    print(f"New images: vaekit generate {shlex.quote(str(run.folder))} -n 64")
 
 
 @app.command
@@ -83,15 +83,15 @@ def generate(
     from vaekit import pictures
     from vaekit.api import load
     from vaekit.files import safe_name
-    from vaekit.run import first_free
+    from vaekit.run import first_free, new_folder
 
     if not 1 <= n <= 1_000_000:
         raise UserError(f"-n {n} is not possible: it should be between 1 and 1,000,000.")
     model = load(run)
+    folder = new_folder(model.run, out or first_free(run / "generated", "set"))
     images = model.sample(n, seed=seed, label=class_, temperature=temperature, prior=prior)
     labels = model.sample_labels(n, class_)
     names = [f"{i:04d}" + (f"-{safe_name(labels[i - 1])}" if labels else "") for i in range(1, n + 1)]
-    folder = out or first_free(run / "generated", "set")
     files = dict(zip(names, map(pictures.picture, images), strict=True))
     fitted = model.fitted_prior if prior != "model" else None
     print(f"Drawn from {'its own prior' if fitted is None else f'a prior fitted to its latents: {fitted.name}'}")
@@ -104,6 +104,8 @@ def fit_prior(run: RunFolder, /) -> None:
     from vaekit.api import load
 
     found = load(run).fit_prior()["nats_per_held_out_image"]
+    if len(found) == 1:  # nothing was tried
+        return
     print("Mean log-density of held-out latents, in nats:")
     for name, nats in sorted(found.items(), key=lambda item: -item[1]):
         print(f"  {nats:10.2f}  {name}")
@@ -124,18 +126,18 @@ def reconstruct(
     from vaekit.api import load
     from vaekit.data.pack import load_images
     from vaekit.files import safe_name
-    from vaekit.run import first_free
+    from vaekit.run import first_free, new_folder
 
     if not images:
         raise UserError("reconstruct needs image files: name them after the run folder.")
     model = load(run)
+    folder = new_folder(model.run, out or first_free(run / "reconstructed", "set"))
     before = load_images(images, model.config.data, model.shape)
     after = model.reconstruct(
         before, class_ or ([path.resolve().parent.name for path in images] if model.model.classes else None)
     )
     names = [f"{i:04d}-{safe_name(path.stem)}" for i, path in enumerate(images, 1)]
     beside = [pictures.pairs(one[None], two[None]) for one, two in zip(before, after, strict=True)]
-    folder = out or first_free(run / "reconstructed", "set")
     overview = pictures.pairs(before[:64], after[:64], labels=[path.name for path in images[:64]])
     print(pictures.write_folder(folder, dict(zip(names, beside, strict=True)), overview))
 

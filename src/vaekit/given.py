@@ -1,6 +1,5 @@
 """What a caller gives a trained model: arrays, classes by name, and data sets, made into what it was trained on."""
 
-import json
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,14 +14,14 @@ from torch import Tensor
 
 from vaekit.config import Config
 from vaekit.data.batches import Batch
-from vaekit.data.pack import Pack, open_pack
+from vaekit.data.pack import BUNDLED, Pack, open_pack
 from vaekit.data.sources import as_images
 from vaekit.errors import UserError
 from vaekit.files import natural, printable
 from vaekit.model import VAE
 from vaekit.parts.fitted import FittedPrior
 from vaekit.parts.types import Objective
-from vaekit.run import Run, read_config
+from vaekit.run import Run, read_config, read_dataset
 from vaekit.screen import say
 
 Labels = str | int | Sequence[str | int] | NDArray[Any]
@@ -99,18 +98,18 @@ def spoken(classes: Sequence[str]) -> str:
     return ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
 
 
-def counted(samples: SupportsIndex) -> int:
-    """A number of importance samples.
+def counted(number: SupportsIndex, of: str = "samples", least: int = 1) -> int:
+    """A number of things.
 
     Raises:
-        UserError: it is none.
+        UserError: it is none, or too few.
     """
     try:
-        count = operator.index(samples)
+        count = operator.index(number)
     except TypeError:
-        count = 0
-    if not 1 <= count <= 10_000_000:
-        raise UserError(f"{samples} samples are not possible: ask for a whole number from 1 to 10,000,000.")
+        count = least - 1
+    if not least <= count <= 10_000_000:
+        raise UserError(f"{number} {of} are not possible: ask for a whole number from {least} to 10,000,000.")
     return count
 
 
@@ -127,33 +126,45 @@ class Subject(Protocol):
     classes: tuple[str, ...]
     model: VAE
     objective: Objective
-    fitted_prior: FittedPrior | None
+    weights: str
+    """SHA-256 of the file of its weights."""
     arrays: Any
     """What it was trained on, where that came from memory and is still there."""
+
+    @property
+    def fitted_prior(self) -> FittedPrior | None: ...
 
     def on_device(self) -> tuple[VAE, torch.device]:
         """A copy of the model where it computes fastest."""
 
 
-def own_pack(of: Subject, quiet: bool, otherwise: str = "name others (--data)") -> Pack:
+def own_pack(of: Subject, quiet: bool, otherwise: str = "") -> Pack:
     """The pack that a model was trained on.
 
     Raises:
         UserError: the images are not there as they were; `otherwise` is what to do but to bring them back.
     """
     source = read_config(of.run)["source"]
+    gone = f"bring them back{otherwise and f', or {otherwise}'}."
+    if source is None and of.arrays is None and read_dataset(of.run)["source"] != BUNDLED:
+        raise UserError(f"The training images came from Python and are not kept: {gone}")
     pack = open_pack(of.arrays if source is None else source, of.config.data, quiet)
-    if pack.identity != json.loads(of.run.dataset.read_text(encoding="utf-8"))["fingerprint"]:
-        raise UserError(f"The training images are not there as they were: bring them back, or {otherwise}.")
+    if not is_own(of, pack):
+        raise UserError(f"The training images are not there as they were: {gone}")
     return pack
 
 
+def is_own(of: Subject, pack: Pack) -> bool:
+    """Whether a pack holds the very images, labels and sides that a model was trained on."""
+    return bool(pack.identity == read_dataset(of.run)["fingerprint"])
+
+
 def held_out(of: Subject, data: Any, quiet: bool) -> tuple[Pack, str, NDArray[np.int64]]:
-    """The pack to judge a model on, the name of the side in it, and its rows."""
-    own = data is None or _is_source(of, data)
-    pack = own_pack(of, quiet, "name images to judge by with --data") if own else _others(of, data, quiet)
+    """The pack to judge a model on, the name of the side in it, and its rows: the test side, or else the validation
+    side of the model's own images, wherever these lie now, or all of others."""
+    pack = own_pack(of, quiet, "name images to judge by with --data") if data is None else _others(of, data, quiet)
     _require_shape(of, pack)
-    side = "test" if pack.sides["test"].stop > pack.sides["test"].start else "validation" if own else "all"
+    side = "test" if pack.sides["test"].stop > pack.sides["test"].start else "validation" if is_own(of, pack) else "all"
     rows = pack.sides.get(side, slice(0, len(pack.images)))
     return pack, side, np.arange(rows.start, rows.stop)
 
@@ -194,10 +205,15 @@ def _is_source(of: Subject, data: Any) -> bool:
 
 
 def _others(of: Subject, data: Any, quiet: bool) -> Pack:
-    """The pack of images that did not train the model, fitted to its size."""
+    """The pack of images that may be others than the model's own, fitted to its size."""
     _, height, width = of.shape
-    settings = of.config.data.model_copy(update={"size": f"{width}x{height}", "validation": "0.1"})
-    return open_pack(data, settings, quiet)
+    settings = of.config.data.model_copy(update={"size": f"{width}x{height}"})
+    try:
+        return open_pack(data, settings, quiet)
+    except UserError:
+        if not settings.validation.startswith("last:"):
+            raise
+    return open_pack(data, settings.model_copy(update={"validation": "0.1"}), quiet)  # they may be too few for that
 
 
 def _require_shape(of: Subject, pack: Pack) -> None:

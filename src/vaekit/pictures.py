@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from vaekit.files import atomic_file
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 Images = UInt8[np.ndarray, "N H W C"]
 
@@ -213,10 +215,21 @@ def loss_graph(metrics: "pd.DataFrame", title: str) -> bytes:
             sns.despine(ax=axes)
             if name == "loss":
                 axes.legend(title=None, frameon=False)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=13, parse_math=False)
+    return drawn(figure)
+
+
+def drawn(figure: "Figure") -> bytes:
+    """A matplotlib figure as a PNG; names whose letters the font lacks are no reason to warn of it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
+
+
+def short(name: str, most: int = 24) -> str:
+    """A name that fits beside a graph."""
+    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def png(image: Image.Image) -> bytes:

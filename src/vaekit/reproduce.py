@@ -1,32 +1,48 @@
 """The command line that trains a run again, as it was or with a change that is possible."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vaekit.build import fits
 from vaekit.config import ROOMS, Config
+from vaekit.data.pack import BUNDLED
 from vaekit.errors import UserError
 from vaekit.resolve import differences, resolve, revise, stored
 
 
 def command(record: Mapping[str, Any], dataset: Mapping[str, Any], changed: Config | None = None) -> str:
     """`vaekit train ...` for what config.json and dataset.json record, or for another configuration, each setting that
-    is not the preset's as a flag. Data that were given from Python stand as DATA."""
+    is not the preset's as a flag; in Python where that alone can give what was given: images in memory, or modules."""
     config, preset = changed or stored(record), resolve(preset=record["preset"])
     kinds = {room: getattr(config, room).kind for room in ROOMS}
     kinds = {room: kind for room, kind in kinds.items() if kind != getattr(preset, room).kind}
     flags: dict[str, Any] = {f"{room}.kind": kind for room, kind in kinds.items()}
     of_kinds = revise(preset, kinds)  # a part of another kind starts from the defaults of its own
     flags |= {name: new for name, (_, new) in differences(of_kinds, config).items()}
-    given = dataset["source"] != "the bundled sample"
-    words = ["vaekit", "train", *([record["source"] or "DATA"] if given else []), "--preset", record["preset"]]
+    source = None if dataset["source"] == BUNDLED else record["source"]
+    own = [room for room in ROOMS if getattr(config, room).kind == "own"]
+    if own or (source is None and dataset["source"] != BUNDLED):
+        return _in_python(repr(source) if source else "data", record["preset"], flags, own)
+    words = ["vaekit", "train", *([source] if source else []), "--preset", record["preset"]]
     for name, value in flags.items():
         if isinstance(value, bool):
-            words.append(f"--{name}" if value else f"--no-{name}")
+            room, _, setting = name.rpartition(".")
+            words.append(f"--{f'{room}.' if room else ''}{'' if value else 'no-'}{setting}")
         elif value is not None:
             words += [f"--{name}", _written(value)]
     return shlex.join(words)
+
+
+def _in_python(data: str, preset: str, flags: Mapping[str, Any], own: Sequence[str]) -> str:
+    """`vaekit.train(data, ...)`; modules of one's own stand under the names of their rooms."""
+    settings: dict[str, Any] = {}
+    for name, value in flags.items():
+        room, _, setting = name.replace("-", "_").rpartition(".")
+        if room not in own and value is not None:
+            (settings.setdefault(room, {}) if room else settings)[setting] = value
+    words = [data, f"preset={preset!r}", *(f"{room}={room}" for room in own)]
+    return f"vaekit.train({', '.join([*words, *(f'{name}={value!r}' for name, value in settings.items())])})"
 
 
 def first_possible(config: Config, choices: Iterable[Mapping[str, Any]], images: int) -> Config:
@@ -45,4 +61,4 @@ def first_possible(config: Config, choices: Iterable[Mapping[str, Any]], images:
 def _written(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)

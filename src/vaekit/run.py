@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -118,6 +119,29 @@ def new_file(run: Run, out: str | Path, suffixes: Sequence[str], data: object = 
     return path
 
 
+def new_folder(run: Run, out: str | Path) -> Path:
+    """The path of a folder that may be filled: new or empty, and not among the images that trained the run.
+
+    Raises:
+        UserError: what stands against it.
+    """
+    path = Path(out).expanduser()
+    require_outside(path, read_config(run)["source"])
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path} is there already and stays as it is: name a new folder with --out.")
+    return path
+
+
+def require_writable(run: Run) -> None:
+    """Refuse to begin what ends by writing into a run that cannot be written to.
+
+    Raises:
+        UserError: it is read-only.
+    """
+    if not os.access(run.folder, os.W_OK):
+        raise UserError(f"{run.folder} cannot be written to: copy the run to a folder of yours first.")
+
+
 def _either(words: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
@@ -169,6 +193,21 @@ def read_config(run: Run) -> dict[str, Any]:
     return dict(record)
 
 
+def read_dataset(run: Run) -> dict[str, Any]:
+    """dataset.json as it was written.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        record = json.loads(run.dataset.read_text(encoding="utf-8"))
+        if not record.keys() >= {"fingerprint", "source", "images", "width", "height", "splits", "skipped"}:
+            raise KeyError
+    except (OSError, ValueError, KeyError, AttributeError):
+        raise UserError(f"{run.dataset} is missing or damaged: restore it from a copy, or train anew.") from None
+    return dict(record)
+
+
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(record, indent=2) + "\n")
 
@@ -179,17 +218,24 @@ Row = dict[str, float]
 
 
 def read_metrics(run: Run) -> list[Row]:
-    """The rows of metrics.csv; a last line that a crash cut short is left out."""
+    """The rows of metrics.csv; a last line that a crash cut short is left out.
+
+    Raises:
+        UserError: it is damaged.
+    """
     if not run.metrics.exists():
         return []
     with run.metrics.open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
     header, rows = (lines[0], lines[1:]) if lines else ([], [])
-    return [
-        {name: float(cell or "nan") for name, cell in zip(header, row, strict=True)}
-        for row in rows
-        if len(row) == len(header)
-    ]
+    try:
+        return [
+            {name: float(cell or "nan") for name, cell in zip(header, row, strict=True)}
+            for row in rows
+            if len(row) == len(header)
+        ]
+    except ValueError:
+        raise UserError(f"{run.metrics} is damaged: restore it from a copy, or delete it.") from None
 
 
 def append_metrics(run: Run, row: Row) -> None:

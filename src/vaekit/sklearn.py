@@ -97,7 +97,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         else:
             folder = _temporary_folder()
             try:
-                vae = train(images, out=folder / "run", quiet=not self.verbose, **settings)
+                vae = train(images, out=folder / "run", report=False, quiet=not self.verbose, **settings)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise

@@ -32,6 +32,8 @@ FORMAT = 1
 """Part of every pack's key: a new format builds new packs."""
 
 
+BUNDLED = "the bundled sample"
+"""The source of a pack that was made of nothing."""
 PASSING = ("not readable", "folder not readable", "not there", "not enough memory", "crashes its decoder")
 """Beginnings of reasons that lie in the moment, not in the file: such images are tried again every time."""
 
@@ -124,7 +126,7 @@ def open_pack(source: Any, settings: Data, quiet: bool = False) -> Pack:
         shown = f"a {type(source).__name__}"
     else:
         found = find(source)
-        shown = "the bundled sample" if source is None else _shown(source)
+        shown = BUNDLED if source is None else _shown(source)
     matters = settings.model_dump(include={"size", "fit", "background", "alpha", "validation"})
     key = hashlib.sha256(json.dumps([FORMAT, found.key, matters]).encode()).hexdigest()[:32]
     folder = packs() / key

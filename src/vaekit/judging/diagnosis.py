@@ -45,7 +45,8 @@ class Measured:
     @property
     def collapsed(self) -> bool:
         """Hardly any latent depends on the image."""
-        return bool(self.found["active_units"] < max(1, COLLAPSED * self.found["latents"]))
+        active = self.found["active_units"]
+        return active is not None and bool(active < max(1, COLLAPSED * self.found["latents"]))
 
     @property
     def gap(self) -> float:
@@ -57,8 +58,8 @@ class Measured:
     def by_heart(self) -> bool:
         """Training images come back much better than held-out ones, by what can be seen."""
         ours, learned = self.found["reconstructions"]["explained"], self.found["learned"]
-        if not learned or ours is None or learned["explained"] is None:
-            return False
+        if not learned or ours is None or learned["explained"] is None or not self.found["own"]:
+            return False  # images from elsewhere may come back worse for what they show
         return bool(self.gap > LEARNED_BY_HEART and learned["explained"] - ours > SEEN)
 
     @property
@@ -115,6 +116,8 @@ NOISY = 1.5
 """The likelihood's noise over the error that there is."""
 MISMATCH, LITTLE = 0.15, 2.0
 """Nats lost to the prior: as a share of the KL, and at least so many."""
+GIVEN = ("val", "validation", "test")
+"""Folders of images that were held out by hand."""
 COPIES = 0.01
 """Share of held-out images that stand among the training images."""
 
@@ -133,12 +136,13 @@ def duplicates(m: Measured) -> Finding | None:
         f"{memory['duplicates']:.0%} of the held-out images stand among the training images too, so that figures of "
         "theirs flatter the model: take the copies out (evaluation.json names their files)"
     )
-    if m.found["side"] == "validation":
+    if m.found["own"] and memory["duplicate_files"][0][0].split("/")[0].lower() not in GIVEN:
         last = {"validation": f"last:{max(1, m.training_images // 9)}"}
         film = ", or, where images follow one another like those of a film, hold out the last of them."
         return Finding("duplicates across the split", said + film, m.again(last))
-    anew = f"vaekit evaluate {shlex.quote(m.run)} --data {shlex.quote(m.found['data'])}"
-    remedy = m.again({}) if m.found["side"] == "test" else anew
+    data = m.found["data"] if "/" in m.found["data"] else "DATA"
+    anew = f"vaekit evaluate {shlex.quote(m.run)} --data {shlex.quote(data)}"
+    remedy = m.again({}) if m.found["own"] else anew
     return Finding("duplicates across the split", f"{said}, then:", remedy)
 
 
@@ -195,7 +199,7 @@ def noise(m: Measured) -> Finding | None:
 def epochs(m: Measured) -> Finding | None:
     if not m.falling or m.rise or (m.collapsed and not m.young):
         return None
-    done, asked = max(1, len(m.history)), m.config.training.epochs
+    done, asked = max(1, round(m.history[-1]["epoch"])), m.config.training.epochs
     only = f" and {m.steps:,} steps, where {YOUNG:,} are few" if m.young else ""
     return Finding(
         "too few epochs",
@@ -223,7 +227,8 @@ def overfitting(m: Measured) -> Finding | None:
     if m.collapsed or (not (turned and len(losses) > 3) and not by_heart):
         return None
     said = (
-        f"The validation loss was best in epoch {losses.index(min(losses)) + 1} of {len(losses)} and has risen by "
+        f"The validation loss was best in epoch {m.history[losses.index(min(losses))]['epoch']:.0f} of "
+        f"{m.history[-1]['epoch']:.0f} and has risen by "
         f"{losses[-1] - min(losses):,.1f} nats since"
         if turned
         else f"Reconstructions of held-out images are {m.gap:.1f} times as far off as those of training images"
@@ -274,7 +279,8 @@ def mismatch(m: Measured) -> Finding | None:
 def unused(m: Measured) -> Finding | None:
     active, latents = m.found["active_units"], m.found["latents"]
     if (
-        m.collapsed
+        active is None
+        or m.collapsed
         or m.young
         or latents <= SPARE
         or active >= UNUSED * latents

@@ -1,7 +1,6 @@
 """Everything that is measured of a trained model, in one dictionary: the content of evaluation.json."""
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,12 +18,11 @@ from vaekit import pictures
 from vaekit.data.batches import Batch
 from vaekit.data.pack import Pack
 from vaekit.errors import UserError
-from vaekit.files import sha256
-from vaekit.given import Subject, batches, class_numbers, held_out, own_pack
+from vaekit.given import Subject, batches, class_numbers, held_out, is_own, own_pack
 from vaekit.judging.diagnosis import Measured, diagnose
 from vaekit.judging.features import Extractor, extractor
 from vaekit.judging.fidelity import compare, difference
-from vaekit.judging.likelihood import ACTIVE, BATCH, judge
+from vaekit.judging.likelihood import BATCH, active_units, judge
 from vaekit.judging.memorisation import Nearest, duplicated, memorisation, nearest
 from vaekit.judging.reconstruction import reconstruction
 from vaekit.latent_prior import encodings
@@ -32,12 +30,12 @@ from vaekit.model import VAE
 from vaekit.parts.fitted import FittedPrior
 from vaekit.parts.types import offers
 from vaekit.reproduce import command, first_possible
-from vaekit.run import read_config, read_metrics, write_json
+from vaekit.run import read_config, read_dataset, read_metrics, require_writable, write_json
 from vaekit.sampling import decode_means, draw_latents, to_uint8
 from vaekit.screen import progress, say, talking
 
 COMPARED, FEWEST = 1000, 50
-"""New images that are compared with as many held-out ones: at most, where nothing else is asked for, and at least."""
+"""New images that are compared with as many held-out ones: where nothing else is asked for, and at the least."""
 NEW, OWN = "new images", "of the model's own prior"
 OTHERS, THROUGH = "other held-out images", "the same through the model"
 """What no model beats; and what no prior of this model does: its decoder at draws of q(z | x) of real images."""
@@ -99,23 +97,28 @@ class Case:
 def evaluation(of: Subject, data: Any, samples: int, compared: int, seed: int, quiet: bool) -> dict[str, Any]:
     """Measure a model, diagnose it, and write evaluation.json: see `Trained.evaluate`."""
     begun = time.perf_counter()
+    require_writable(of.run)
     pack, side, rows = held_out(of, data, quiet)
     model, device = of.on_device()
     fitted = None if of.fitted_prior is None else copy.deepcopy(of.fitted_prior).to(device)
     images = Images(pack, rows, class_numbers(of, pack))
-    case = Case(model, fitted, images, training_images(of, quiet), seed, device, compared)
+    own = is_own(of, pack)
+    training = replace(images, rows=_training_rows(pack)) if own else training_images(of, quiet)
+    case = Case(model, fitted, images, training, seed, device, compared)
     with talking(quiet):
         network, said = extractor() if len(rows) >= 2 * FEWEST else (None, "")
         if said:
             say(said[0].upper() + said[1:])
         with progress(_work(case, network), "likelihood", quiet=quiet) as advance:
             found, nearest_ones = evaluate(case, samples, network, advance)
-    found = {"data": pack.source, "side": side, **found}
-    if nearest_ones is not None:
+    found = {"data": pack.source, "side": side, "own": own, **found}
+    if nearest_ones is None:
+        of.run.nearest.unlink(missing_ok=True)
+    else:
         pictures.write(of.run.nearest, nearest_ones)
     record = {
         "format": 1,
-        "weights": sha256(of.run.weights),
+        "weights": of.weights,
         "seed": seed,
         **found,
         "diagnosis": diagnosis(of, found, len(case.training or ())),
@@ -131,8 +134,12 @@ def training_images(of: Subject, quiet: bool) -> Images | None:
         pack = own_pack(of, quiet)
     except UserError:
         return None
+    return Images(pack, _training_rows(pack), class_numbers(of, pack))
+
+
+def _training_rows(pack: Pack) -> NDArray[np.int64]:
     rows = pack.sides["train"]
-    return Images(pack, np.arange(rows.start, rows.stop), class_numbers(of, pack))
+    return np.arange(rows.start, rows.stop)
 
 
 def diagnosis(of: Subject, found: Mapping[str, Any], training_count: int) -> list[dict[str, str]]:
@@ -140,7 +147,7 @@ def diagnosis(of: Subject, found: Mapping[str, Any], training_count: int) -> lis
     rows = read_metrics(of.run)
     settled = [row for row in rows if row["epoch"] > of.objective.settled]
     losses = [row["val_loss"] for row in rows]
-    dataset = json.loads(of.run.dataset.read_text(encoding="utf-8"))
+    dataset = read_dataset(of.run)
 
     def again(*choices: Mapping[str, Any]) -> str:
         return command(read_config(of.run), dataset, first_possible(of.config, choices, training_count))
@@ -270,8 +277,7 @@ def _means(case: Case) -> dict[str, Any]:
     """What the latents of a model without density carry."""
     model = case.model
     means = [model.encode(model.observe(x), y).mean.cpu().double() for x, y in case.held_out.batches(case.device)]
-    variances = torch.cat(means).var(0, correction=0)
-    return {"active_units": int((variances > ACTIVE).sum()), "latents": model.latents, "kl_per_latent": None}
+    return {"active_units": active_units(torch.cat(means)), "latents": model.latents, "kl_per_latent": None}
 
 
 @torch.no_grad()

@@ -26,6 +26,8 @@ VALUES = {"cpu": 1 << 21, "cuda": 1 << 26, "mps": 1 << 24}
 """Pixels decoded at a time: enough to keep a device busy, few enough to stay near it."""
 MEAN_OF = 1000
 """Draws whose mean stands for the mean of a posterior that has none in closed form."""
+VARIED = 20
+"""Images whose posterior means tell which latents are active, at least."""
 ACTIVE = 0.01
 """A latent is active whose posterior mean varies by more than this over images (Burda et al. 2016, section 5.2)."""
 
@@ -110,6 +112,11 @@ def centre(model: VAE, q: Distribution) -> Float[Tensor, "B D"]:
     return q.mean if "moments" in offers(model.posterior) else q.sample((MEAN_OF,)).mean(0)
 
 
+def active_units(means: Float[Tensor, "N D"]) -> int | None:
+    """Latents that depend on the image, by the posterior means of N images; None where these are too few to tell."""
+    return int((means.var(0, correction=0) > ACTIVE).sum()) if len(means) >= VARIED else None
+
+
 def is_gray(x: Float[Tensor, "B C H W"]) -> bool:
     """Whether any pixel lies between black and white."""
     return bool(((x > 0) & (x < 1)).any())
@@ -158,7 +165,6 @@ def judge(
         torch.cat([getattr(one, name) for one in weighed]).cpu().double() for name in ("log_px", "kl", "effective")
     )
     nll, count = -bounds[samples], len(log_px)
-    variances = torch.cat(means).var(0, correction=0)
     normalised = "normalised" in offers(model.likelihood)
     return {
         "images": count,
@@ -177,7 +183,7 @@ def judge(
             "median": effective.median().item(),
             "smallest": effective.min().item(),
         },
-        "active_units": int((variances > ACTIVE).sum()),
+        "active_units": active_units(torch.cat(means)),
         "latents": model.latents,
         "kl_per_latent": torch.cat(latent_kl).mean(0).tolist() if latent_kl else None,
     }

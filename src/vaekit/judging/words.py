@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from vaekit.judging.likelihood import VARIED
+from vaekit.judging.memorisation import ENOUGH
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -46,7 +49,9 @@ def _table(rows: list[Row]) -> list[str]:
 
 
 def _likelihood(found: dict[str, Any]) -> list[Row]:
-    active = ("active latents", f"{found['active_units']} of {found['latents']}")
+    units = found["active_units"]
+    told = f"not told: it takes {VARIED} images" if units is None else f"{units} of {found['latents']}"
+    active = ("active latents", told)
     if found["nll"] is None:
         return [("NLL", f"none: {found['why']['nll']}"), active]
     error, bits = found["nll_standard_error"], found["bits_per_dimension"]
@@ -139,12 +144,12 @@ def _memorisation(found: dict[str, Any]) -> list[Row]:
         ),
         (
             "suspiciously near",
-            "not told: it takes 200 held-out images"
+            f"not told: it takes {ENOUGH} images compared (--new-images), half of the held-out ones at most"
             if memory["copied"] is None
             else f"{memory['copied']:.1%} of new images, where 1.0% is expected without copies, and up to "
             f"{memory['copied_by_chance']:.1%} by chance",
         ),
-        ("held-out duplicates", f"{memory['duplicates']:.1%} of held-out images stand among the training images"),
+        ("held-out duplicates", f"{memory['duplicates']:.1%} of {memory['images']:,} stand among the training images"),
     ]
 
 

@@ -4,10 +4,10 @@ Nothing is loaded from anywhere: pictures stand in the page itself.
 """
 
 import html
-import io
 import json
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from vaekit import looking, pictures
 from vaekit.data.batches import Batches
 from vaekit.data.pack import Pack
 from vaekit.errors import UserError
-from vaekit.files import printable, sha256, write_text
+from vaekit.files import printable, write_text
 from vaekit.given import Subject, class_numbers, held_out
 from vaekit.judging.evaluation import Case, Images, diagnosis, evaluate, training_images
 from vaekit.judging.likelihood import log_likelihoods
@@ -27,7 +27,7 @@ from vaekit.judging.words import sections
 from vaekit.parts.types import offers
 from vaekit.report.page import PAGE, STYLE, data, figure, note, section, table
 from vaekit.reproduce import command
-from vaekit.run import read_config, read_metrics
+from vaekit.run import read_config, read_dataset, read_metrics, require_writable
 from vaekit.sampling import decode_means, draw_latents, interpolate, to_uint8
 from vaekit.screen import progress, talking
 
@@ -45,7 +45,8 @@ def write_report(of: Subject, quiet: bool = False) -> None:
     Parts that need the training images say so where these are not there as they were.
     """
     run = of.run
-    record, dataset = read_config(run), json.loads(run.dataset.read_text(encoding="utf-8"))
+    require_writable(run)
+    record, dataset = read_config(run), read_dataset(run)
     with talking(quiet):
         seen = _see(of, quiet)
         body = [
@@ -83,14 +84,16 @@ def _see(of: Subject, quiet: bool) -> _Seen | None:
 
 def _head(of: Subject, record: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
     history = read_metrics(of.run)
-    best = min(history, key=lambda row: row["val_loss"])
+    best = min(history, key=lambda row: row["val_loss"], default=None)
     channels = {1: "gray", 3: "colour", 4: "colour with transparency"}[of.shape[0]]
     facts = {
         "images": f"{dataset['images']:,} of {dataset['width']}x{dataset['height']} pixels, {channels}",
         "preset": record["preset"],
         "latents": str(of.config.latents),
         "epochs": f"{len(history):,}",
-        "best validation loss": f"{best['val_loss']:,.2f} nats per image, epoch {best['epoch']:.0f}",
+        "best validation loss": "not there any more"
+        if best is None
+        else f"{best['val_loss']:,.2f} nats per image, epoch {best['epoch']:.0f}",
         "prior of new images": "the model's own" if of.fitted_prior is None else of.fitted_prior.name,
     }
     cells = "".join(f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.items())
@@ -102,7 +105,7 @@ def _training(of: Subject, dataset: Mapping[str, Any], seen: _Seen | None) -> li
     said = f"{html.escape(dataset['source'])}: {splits}."
     parts = []
     if seen is None:
-        parts.append(note("The images are not there any more as they were; what shows them is left out of this page."))
+        parts.append(note("The images are not at hand as they were; what shows them is left out of this page."))
     else:
         batches = Batches(seen.pack, of.config.data, SHOWN, of.config.training.seed, torch.device("cpu"))
         x, y = next(batches.train(0))
@@ -167,7 +170,7 @@ def _latent_space(of: Subject, seen: _Seen | None, quiet: bool) -> list[str]:
         sheets.append(figure(pictures.grid(new, 10 if y is None else 8, names), caption))
     found += section("New images", "Decoded from draws of a prior; none is a reconstruction.", sheets)
     label = 0 if model.classes else None
-    use = looking.own_use(of, label, quiet) if seen is not None else looking.unmeasured(model.latents)
+    use = looking.own_use(of, label, quiet)
     moved = looking.traverse(model, use, label, 8, 11)
     said = "Each row varies one latent by -2.5 to 2.5 standard deviations, the most active first; the others stay."
     said += f" Class: {html.escape(classes[0])}." if model.classes else ""
@@ -175,7 +178,7 @@ def _latent_space(of: Subject, seen: _Seen | None, quiet: bool) -> list[str]:
     found += section("What single latents do", said, [figure(sheet)])
     if seen is not None:
         found += section(*_map(of, seen))
-        found += section(*_ways(of, seen)) if len(seen.held_out) > 1 else []
+        found += section(*_ways(of, seen)) if len(_pairs(seen.held_out)) > 1 else []
     return found
 
 
@@ -189,11 +192,11 @@ def _map(of: Subject, seen: _Seen) -> tuple[str, str, list[str]]:
         centred = z - z.mean(0)
         _, values, directions = torch.linalg.svd(centred, full_matrices=False)
         z = centred @ directions[:2].T
-        share = (values[:2].square().sum() / values.square().sum()).item()
+        share = (values[:2].square().sum() / values.square().sum().clamp(min=1e-12)).item()
         said += f", in the two directions in which they spread most, with {share:.0%} of the variance"
         axes = ("first direction", "second direction")
     labels = np.asarray(seen.pack.labels)[chosen.rows] if seen.pack.classes else None
-    picture = _scatter(z, labels, [printable(name) for name in seen.pack.classes], axes)
+    picture = _scatter(z, labels, [pictures.short(printable(name)) for name in seen.pack.classes], axes)
     return "Map of the latent space", said + ".", [f'<figure><img src="{picture}" alt="Map of latents"></figure>']
 
 
@@ -211,8 +214,8 @@ def _scatter(
         figure = Figure(figsize=(8.5, 5.6), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
-        hue = [classes[i] for i in labels] if named and labels is not None else None
-        order = list(classes) if named else None
+        hue = [str(label) for label in labels] if named and labels is not None else None  # names may mean something
+        order = list(map(str, range(len(classes)))) if named else None
         sns.scatterplot(
             x=points[:, 0],
             y=points[:, 1],
@@ -228,17 +231,26 @@ def _scatter(
         axes.set_aspect("equal", adjustable="datalim")
         sns.despine(ax=axes)
         if named:
-            axes.legend(title=None, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=1.6)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return data(buffer.getvalue())
+            key = axes.legend(title=None, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=1.6)
+            for text, name in zip(key.get_texts(), classes, strict=True):
+                text.set(text=name, parse_math=False)
+    return data(pictures.drawn(figure))
+
+
+def _pairs(images: Images) -> Images:
+    """Some of them, two and two; both of one class where a model is conditional and there are two of one."""
+    if images.labels is None:
+        return images.spread(2 * WAYS)
+    of_class = [(images.labels == label).nonzero()[:2, 0] for label in images.labels.unique()]
+    pairs = [rows.numpy() for rows in of_class if len(rows) == 2]
+    chosen = np.concatenate([pairs[i * len(pairs) // WAYS] for i in range(min(WAYS, len(pairs)))] or [[]])
+    return replace(images, rows=images.rows[chosen.astype(np.int64)])
 
 
 @torch.no_grad()
 def _ways(of: Subject, seen: _Seen) -> tuple[str, str, list[str]]:
     """From held-out images to others, through the latent space; of one class each in a conditional model."""
-    chosen = seen.held_out.spread(2 * WAYS)
-    device = torch.device("cpu")
+    chosen, device = _pairs(seen.held_out), torch.device("cpu")
     z = looking.posterior_means(of.model, chosen.batches(device))
     rows = []
     for start in range(0, len(z) - 1, 2):
@@ -279,15 +291,16 @@ def _figures(of: Subject, seen: _Seen | None, quiet: bool) -> list[str]:
     found, said = _evaluated(of), "By <code>vaekit evaluate</code>; all of it is in evaluation.json."
     if found is None and seen is not None:
         found = _quick(of, seen, quiet)
+        full = html.escape(f"vaekit evaluate {shlex.quote(str(of.run.folder))}")
         said = (
-            f"A quick look at {found['images']:,} images with {SAMPLES} importance samples. "
-            f"<code>vaekit evaluate {html.escape(str(of.run.folder))}</code> takes its time, and compares new images."
+            f"A quick look at {found['images']:,} images with {SAMPLES} importance samples. <code>{full}</code> "
+            "takes its time, and compares new images."
         )
     if found is None:
         return []
     tables = {title: rows for title, rows in sections(found).items() if rows and title != "Diagnosis"}
     parts = [f"<h3>{html.escape(title)}</h3>{table(rows)}" for title, rows in tables.items()]
-    if of.run.nearest.exists() and _evaluated(of) is not None:
+    if of.run.nearest.exists() and found["memorisation"] and _evaluated(of) is not None:
         alt = "New images above their nearest training images"
         parts.append(f'<figure><img src="{data(of.run.nearest.read_bytes())}" alt="{alt}"></figure>')
     faults = [
@@ -306,8 +319,8 @@ def _evaluated(of: Subject) -> dict[str, Any] | None:
     try:
         found = dict(json.loads(of.run.evaluation.read_text(encoding="utf-8")))
         sections(found)
-        return found if found["weights"] == sha256(of.run.weights) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return found if found["weights"] == of.weights and "diagnosis" in found else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -317,7 +330,7 @@ def _quick(of: Subject, seen: _Seen, quiet: bool) -> dict[str, Any]:
     with progress(len(few), "a quick look", quiet=quiet) as advance:
         found, _ = evaluate(case, SAMPLES, None, lambda n, words: advance(n) if "likelihood" in words else None)
     found["why"]["fidelity"] = "a full evaluation compares them"
-    found |= {"data": seen.pack.source, "side": seen.side}
+    found |= {"data": seen.pack.source, "side": seen.side, "own": True}
     return found | {"diagnosis": diagnosis(of, found, len(training or ()))}
 
 

@@ -1,6 +1,5 @@
 """From what a person asked for to what will be done: a run, its data, its preset and its configuration."""
 
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from vaekit.files import require_outside
 from vaekit.model import VAE
 from vaekit.parts.types import Objective, offers
 from vaekit.resolve import differences, resolve, revise, stored
-from vaekit.run import FORMAT, Run, first_free, read_config
+from vaekit.run import FORMAT, Run, first_free, read_config, read_dataset
 from vaekit.settings import Training
 from vaekit.version import VERSION
 
@@ -199,11 +198,7 @@ def _device(settings: Training, record: dict[str, Any] | None) -> torch.device:
 
 def _changes(run: Run, before: dict[str, Any], record: dict[str, Any], pack: Pack) -> list[str]:
     """Refuse other data; say where the machine differs, since the resumed run is then not the same bit for bit."""
-    try:
-        dataset = json.loads(run.dataset.read_text(encoding="utf-8"))
-        dataset = {"fingerprint": dataset["fingerprint"], "source": dataset["source"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{run.dataset} is missing or damaged: restore it from a copy, or train anew.") from None
+    dataset = read_dataset(run)
     if dataset["fingerprint"] != pack.identity:
         raise UserError(
             f"The run {run.folder} was begun on other images ({dataset['source']}, as they were then): "

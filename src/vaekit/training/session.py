@@ -3,11 +3,12 @@
 import copy
 import math
 import os
+import shlex
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from vaekit import checkpoint, devices, pictures
 from vaekit.checkpoint import Snapshot
 from vaekit.data.batches import Batches
 from vaekit.errors import UserError
-from vaekit.files import atomic_file
+from vaekit.files import atomic_file, sha256
 from vaekit.judging.diagnosis import still_falling
 from vaekit.latent_prior import fit_prior
 from vaekit.model import VAE, summary
@@ -153,8 +154,10 @@ class _Session:
             early = "stopped early by --patience" if self.progress.epoch < settings.epochs else "--epochs can be raised"
             say(f"Nothing to do: this run is finished after {self.progress.epoch} epochs ({early}).")
             self._measure_latents()
-            if checkpoint.load_prior(self.run) is None:
-                self._fit_prior()
+            with suppress(UserError):  # a damaged one is made anew
+                if checkpoint.load_prior(self.run, sha256(self.run.weights)) is not None:
+                    return
+            self._fit_prior()
             return
         limit = math.inf if self.request.max_minutes is None else 60 * self.request.max_minutes
         total = settings.epochs * steps * self.batches.batch_size
@@ -195,7 +198,8 @@ class _Session:
             settled = [row["val_loss"] for row in rows if row["epoch"] > self.objective.settled]
             fell = rows[0]["val_loss"] - min(row["val_loss"] for row in rows)
             if settings.schedule == "constant" and still_falling(settled, fell):
-                say(f"It was still falling: --resume --out {self.run.folder} --epochs {2 * settings.epochs} goes on")
+                out = shlex.quote(str(self.run.folder))
+                say(f"It was still falling: --resume --out {out} --epochs {2 * settings.epochs} goes on")
         elif self.stopping:
             raise Interrupted
         else:
@@ -248,8 +252,11 @@ class _Session:
         model = copy.deepcopy(self.kept)
         checkpoint.load_weights(model, self.run.weights)
         say("Fitting a prior to the latents, for new images")
-        fit = fit_prior(model, self.batches, self.config.training.seed, self.request.quiet)
-        checkpoint.write_prior(self.run, fit.prior, fit.record)
+        try:
+            fit = fit_prior(model, self.batches, self.config.training.seed, self.request.quiet)
+        except KeyboardInterrupt:
+            raise Interrupted from None  # which a resumed run makes good
+        checkpoint.write_prior(self.run, fit.prior, fit.record, sha256(self.run.weights))
         say(fit.sentence)
 
     # --- files ---
