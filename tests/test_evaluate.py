@@ -215,6 +215,39 @@ def test_what_cannot_be_judged_is_said(colour: vaekit.Trained) -> None:
         colour.evaluate((rings(20, 12, 3), np.arange(20) % 5))
 
 
+def test_its_own_images_are_known_wherever_they_lie(tmp_path: Path) -> None:
+    """Else its training images would be judged as if it had never seen them."""
+    images = rings(120, 12)
+    np.save(tmp_path / "own.npy", images)
+    model = vaekit.train(tmp_path / "own.npy", out=tmp_path / "run", preset="classic", **TINY)
+    found = model.evaluate(samples=2, quiet=True)
+    (tmp_path / "own.npy").rename(tmp_path / "moved.npy")
+    for again in (tmp_path / "moved.npy", images):
+        same = vaekit.load(tmp_path / "run").evaluate(again, samples=2, quiet=True)
+        assert same["side"] == "validation" and same["own"] and same["nll"] == found["nll"]
+        assert same["memorisation"] == found["memorisation"]
+    other = vaekit.load(tmp_path / "run").evaluate(rings(50, 12, seed=5), samples=2, quiet=True)
+    assert other["side"] == "all" and not other["own"] and other["memorisation"] is None
+    assert not (tmp_path / "run" / "nearest.png").exists()
+
+
+def test_images_from_elsewhere_do_not_make_a_model_ill(tmp_path: Path) -> None:
+    """That noise comes back badly says nothing of what was learned by heart."""
+    model = vaekit.train(rings(2600, 12), out=tmp_path / "run", preset="classic", **TINY)
+    noise = np.random.default_rng(0).integers(0, 256, (100, 12, 12, 1)).astype(np.uint8)
+    found = model.evaluate(noise, samples=2, quiet=True)
+    assert found["reconstructions"]["mse"] > 1.5 * found["learned"]["mse"]
+    assert not {"overfitting", "too little data"} & {one["name"] for one in found["diagnosis"]}
+
+
+def test_too_few_new_images_or_held_out_ones_are_met_in_a_sentence(colour: vaekit.Trained) -> None:
+    with pytest.raises(UserError, match="3 new images are not possible: ask for a whole number from 50"):
+        colour.evaluate(new_images=3)
+    found = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)
+    assert found["active_units"] is None and "posterior collapse" not in {one["name"] for one in found["diagnosis"]}
+    assert "not told: it takes 20 images" in "\n".join(lines(found))
+
+
 def test_the_verb_writes_a_file_and_a_table(tmp_path: Path) -> None:
     images = rings(80, 12)[..., 0]
     np.savez(tmp_path / "all.npz", x_train=images[:50], x_test=images[50:])

@@ -12,8 +12,11 @@ import pytest
 from PIL import Image
 
 import vaekit
-from command import rings
+from command import mistake, rings
 from command import vaekit as command
+from vaekit import report
+from vaekit.given import class_numbers, held_out
+from vaekit.judging.evaluation import Images
 
 TINY: dict[str, Any] = {
     "epochs": 2,
@@ -107,12 +110,50 @@ def test_figures_are_those_of_the_evaluation_while_it_is_of_these_weights(run: P
         assert "A quick look at" in read(run)[0]
 
 
+def test_names_that_mean_something_to_a_graph_are_names(tmp_path: Path) -> None:
+    """Dollars begin mathematics, and an underscore hides a line from its key."""
+    folder = tmp_path / "my $1_$ pics"
+    for index, image in enumerate(rings(60, 16)[..., 0]):
+        place = folder / ["$a_$", "_hidden", "x" * 200][index % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{index}.png")
+    run = tmp_path / "r $x_$ y"
+    said = command(
+        "train", folder, "--out", run, "--epochs", 1, "--latents", 3, "--encoder.kind", "mlp", "--decoder.kind", "mlp"
+    )
+    assert (run / "loss.png").exists() and "Map of the latent space" in read(run)[1].headings and "Warning" not in said
+    assert f"vaekit generate '{run}' -n 64" in said
+
+
+def test_what_is_missing_or_damaged_is_said_or_left_out(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "metrics.csv").unlink()
+    command("report", copy)
+    assert "not there any more" in read(copy)[0]
+    (copy / "metrics.csv").write_text("epoch,step,val_loss\n1,1,much\n")
+    assert "metrics.csv is damaged" in mistake("report", copy)
+    for content in ("", "{", "{}", "[]"):
+        (copy / "dataset.json").write_text(content)
+        assert "dataset.json is missing or damaged" in mistake("evaluate", copy)
+
+
+def test_a_way_between_images_stays_in_their_class(tmp_path: Path) -> None:
+    labels = np.arange(90) % 3
+    model = vaekit.train((rings(90, 16), labels), out=tmp_path / "run", conditional=True, preset="classic", **TINY)
+    pack, _, rows = held_out(model, (rings(90, 16), labels), True)
+    chosen = report._pairs(Images(pack, rows, class_numbers(model, pack))).labels
+    assert chosen is not None and len(chosen) >= 2 and (chosen[::2] == chosen[1::2]).all()
+
+
 def test_without_the_images_the_rest_is_there(tmp_path: Path) -> None:
     vaekit.train(rings(60, 12), out=tmp_path / "run", preset="classic", **TINY)
     assert "Reconstructions" in read(tmp_path / "run")[1].headings  # the array is still at hand
     vaekit.load(tmp_path / "run").report(quiet=True)
     text, page = read(tmp_path / "run")
-    assert "not at hand as they were" in text and "New images" in page.headings and "Reconstructions" not in page.headings
+    assert (
+        "not at hand as they were" in text and "New images" in page.headings and "Reconstructions" not in page.headings
+    )
 
 
 @pytest.mark.parametrize(

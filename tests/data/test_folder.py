@@ -81,6 +81,18 @@ def test_flat_folder_has_no_classes_and_strays_get_a_class_of_their_own(photos: 
     assert labels == {"a/1.png": 0, "2.png": 2, "zoo/3.png": 1}
 
 
+def test_files_that_cannot_be_read_are_no_class(photos: Make) -> None:
+    root = photos("a/1.png", "b/1.png", "c/1.png")
+    for broken in ("top.jpg", "b/1.png"):
+        (root / broken).write_bytes(b"nothing")
+    pack = open_pack(root, Data())
+    assert pack.classes == ("a", "c") and sorted(pack.labels.tolist()) == [0, 1]
+    lone = photos("1.png", "2.png", "a/3.png", folder="lone")
+    (lone / "a" / "3.png").write_bytes(b"nothing")
+    pack = open_pack(lone, Data())
+    assert pack.classes == () and pack.labels.tolist() == [-1, -1]
+
+
 def test_what_cannot_be_used_is_listed_and_the_folder_stays_as_it_was(
     photos: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
