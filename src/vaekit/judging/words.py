@@ -123,7 +123,7 @@ def _fidelity(found: dict[str, Any]) -> dict[str, list[Row]]:
         rows.append(("", *(f"{_figure(low)} to {_figure(high)}" for _, low, high in ends)))
     star = "" if judged["standard"] else "; * not the FID or KID of publications, which are Inception's"
     seen = f"{judged['extractor']}, {judged['resize']}"
-    return {f"{judged['images']:,} images each beside as many held-out ones, 95 % below: {seen}{star}": rows}
+    return {f"{judged['images']:,} images each beside as many held-out ones, 95 % intervals below: {seen}{star}": rows}
 
 
 def _figure(value: float) -> str:
