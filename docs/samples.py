@@ -16,10 +16,10 @@ is better. `+-` is half the 95 % interval. Features: {extractor}, {resize}; no f
 which are Inception's.
 """
 COLUMNS = "| preset | new images from | coverage | KID x 1000 | nats gained |\n|---|---|---|---|---|"
-TAIL = """"Through the model": other test images encoded and decoded again, which is what the decoder gives for a prior that
-is right; what is missing there from "other test images", which a perfect model would reach, is blur, and no prior's
-matter. **Bold**: better than the model's own prior by more than the 95 % interval of the difference, in which both meet
-the same test images.
+TAIL = """"Through the model": other test images encoded and decoded again, which is what the decoder gives for a prior
+that is right; what is missing there from "other test images", which a perfect model would reach, is blur, and no
+prior's matter. **Bold**: better than the model's own prior by more than the 95 % interval of the difference, in which
+both meet the same test images.
 
 ```console
 {commands}
@@ -40,7 +40,11 @@ def main() -> None:
         table = [COLUMNS, *(row for preset, judged in one["presets"].items() for row in rows(preset, judged))]
         table.append(line("", "other test images", *cells(floor), ""))
         said = f"{title}: new images from the model's own prior left, from the fitted one right"
-        parts += [f"## {title}, after {one['epochs']} epochs\n", "\n".join(table), f"\n![{said}](pictures/priors-{name}.png)\n"]
+        parts += [
+            f"## {title}, after {one['epochs']} epochs\n",
+            "\n".join(table),
+            f"\n![{said}](pictures/priors-{name}.png)\n",
+        ]
     commands = "\n".join(
         f"$ python benchmarks/samples.py {DATA[name][1]} {name} --epochs {one['epochs']} "
         f"--images {next(iter(one['presets'].values()))['fidelity']['images']}"

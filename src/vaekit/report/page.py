@@ -62,7 +62,8 @@ th, td { padding: 3px 18px 3px 0; text-align: left; vertical-align: top; border-
 th { font-weight: 500; color: var(--soft); white-space: nowrap }
 .over th, .over td { border-bottom: 0; padding-bottom: 0 } .cells td { text-align: right; white-space: nowrap }
 .under.cells td { color: var(--soft); font-size: 12px; padding-top: 0 }
-.scroll { overflow-x: auto } .scroll + figure { margin-top: 14px } details { margin: 8px 0 } summary { cursor: pointer; color: var(--accent) }
+.scroll { overflow-x: auto } .scroll + figure { margin-top: 14px }
+details { margin: 8px 0 } summary { cursor: pointer; color: var(--accent) }
 pre { margin: 8px 0; padding: 10px 12px; white-space: pre-wrap; overflow-wrap: anywhere; background: var(--paper);
   border: 1px solid var(--line);
   border-radius: 6px; font: 13px/1.5 ui-monospace, monospace }
