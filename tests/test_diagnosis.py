@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from vaekit.build import fits
 from vaekit.config import Config
 from vaekit.judging.diagnosis import Measured, diagnose
 from vaekit.presets import PRESETS
-from vaekit.reproduce import command, first_possible
+from vaekit.reproduce import command, first_possible, longer
 from vaekit.resolve import resolve
 
 MLP: dict[str, Any] = {
@@ -168,14 +169,23 @@ def test_nothing_is_found_of_the_healthy(name: str, tmp_path: Path) -> None:
 
 MEAN = {"mse": 0.01, "explained": 0.9}
 WELL: dict[str, Any] = {
-    **{"data": "photos", "side": "validation", "latents": 32, "active_units": 32, "kl": 10.0, "aggregate": None},
+    **{
+        "data": "photos",
+        "side": "validation",
+        "own": True,
+        "latents": 32,
+        "active_units": 32,
+        "kl": 10.0,
+        "aggregate": None,
+    },
     **{"reconstructions": MEAN, "learned": MEAN, "memorisation": None},
 }
 LEARNED = [{"epoch": float(i), "train_loss": loss, "val_loss": loss} for i, loss in enumerate([150.0, *[100.0] * 9], 1)]
 
 
 def measured(config: Config, found: dict[str, Any], again: Callable[..., str]) -> Measured:
-    return Measured(config, WELL | found, LEARNED, 50.0, 5000, 5000, "runs/one", again)
+    go_on = partial(longer, config, {"source": "photos"}, {"source": "photos"}, "runs/one")
+    return Measured(config, WELL | found, LEARNED, 50.0, 5000, 5000, "runs/one", again, go_on)
 
 
 @pytest.mark.parametrize("more", [{}, {"flip": True, "crop": 4, "patience": 20, "objective": {"beta": 4.0}}])
@@ -195,7 +205,9 @@ def test_a_remedy_is_possible_and_changes_something(preset: str, more: dict[str,
         "prior mismatch": {"aggregate": {"gain": 9.0, "mutual_information_at_most": 1.0}},
         "overfitting": {"learned": {"mse": 0.001, "explained": 0.99}},
         "unused latents": {"active_units": 10},
-        "duplicates across the split": {"memorisation": {"duplicates": 0.5}},
+        "duplicates across the split": {
+            "memorisation": {"duplicates": 0.5, "duplicate_files": [["a/1.png", "a/2.png"]]}
+        },
     }
     for illness, found in ill.items():
         (one,) = diagnose(measured(config, found, again))
@@ -223,6 +235,24 @@ def test_noise_of_a_long_tail_is_no_illness() -> None:
     assert [one["name"] for one in diagnose(replace(well, history=rough))] == ["learning rate too high"]
 
 
+def test_what_python_alone_can_give_is_said_in_python() -> None:
+    own = resolve({"encoder": {"kind": "own", "name": "Sequential"}, "objective": {"beta": 0.123456789}})
+    record = {"config": own.model_dump(), "preset": "classic", "source": "my photos"}
+    assert command(record, {"source": "my photos"}) == (
+        "vaekit.train('my photos', encoder=encoder, preset='classic', objective={'beta': 0.123456789})"
+    )
+    plain = resolve({"encoder": {"kind": "resnet", "attention": False}, "learning_rate": 0.00123456789, "flip": True})
+    record = {"config": plain.model_dump(), "preset": "classic", "source": None}
+    assert longer(plain, record, {"source": "an ndarray in memory"}, "runs/a", 9) == (
+        "vaekit.train(data, out='runs/a', resume=True, epochs=9)"
+    )
+    bundled = command(record, {"source": "the bundled sample"})
+    assert "--learning-rate 0.00123456789" in bundled and assert_possible(bundled) == plain
+    assert longer(plain, record, {"source": "the bundled sample"}, "my run", 9) == (
+        "vaekit train --resume --out 'my run' --epochs 9"
+    )
+
+
 def assert_possible(remedy: str) -> Config:
     """The flags of a command are settings that go with each other; returns them."""
     verb, train, *words = shlex.split(remedy)
@@ -237,7 +267,9 @@ def assert_possible(remedy: str) -> Config:
         else:
             *rooms, name = word.removeprefix("--").split(".")
             here = flags.setdefault(rooms[0], {}) if rooms else flags
-            here[name.replace("-", "_")] = True if value.startswith("--") or not value else value
+            no = name.startswith("no-")
+            flag = not no if value.startswith("--") or not value else value
+            here[name.removeprefix("no-").replace("-", "_")] = flag
     config = resolve(flags, preset=preset)
     assert fits(config)
     return config

@@ -21,9 +21,8 @@ def command(record: Mapping[str, Any], dataset: Mapping[str, Any], changed: Conf
     of_kinds = revise(preset, kinds)  # a part of another kind starts from the defaults of its own
     flags |= {name: new for name, (_, new) in differences(of_kinds, config).items()}
     source = None if dataset["source"] == BUNDLED else record["source"]
-    own = [room for room in ROOMS if getattr(config, room).kind == "own"]
-    if own or (source is None and dataset["source"] != BUNDLED):
-        return _in_python(repr(source) if source else "data", record["preset"], flags, own)
+    if needed := _from_python(config, record, dataset):
+        return _in_python(needed, {"preset": record["preset"]}, flags)
     words = ["vaekit", "train", *([source] if source else []), "--preset", record["preset"]]
     for name, value in flags.items():
         if isinstance(value, bool):
@@ -34,15 +33,32 @@ def command(record: Mapping[str, Any], dataset: Mapping[str, Any], changed: Conf
     return shlex.join(words)
 
 
-def _in_python(data: str, preset: str, flags: Mapping[str, Any], own: Sequence[str]) -> str:
+def longer(config: Config, record: Mapping[str, Any], dataset: Mapping[str, Any], run: str, epochs: int) -> str:
+    """The command line, or the line of Python, that goes on with a run to so many epochs."""
+    if needed := _from_python(config, record, dataset):
+        return _in_python(needed, {"out": run, "resume": True, "epochs": epochs}, {})
+    return f"vaekit train --resume --out {shlex.quote(run)} --epochs {epochs}"
+
+
+def _from_python(config: Config, record: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[str]:
+    """The arguments of a training that Python alone can give; empty where a command line can."""
+    own = [room for room in ROOMS if getattr(config, room).kind == "own"]
+    bundled = dataset["source"] == BUNDLED
+    if not own and (bundled or record["source"]):
+        return []
+    data = [] if bundled else [repr(record["source"]) if record["source"] else "data"]
+    return [*data, *(f"{room}={room}" for room in own)]
+
+
+def _in_python(given: Sequence[str], options: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
     """`vaekit.train(data, ...)`; modules of one's own stand under the names of their rooms."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = dict(options)
     for name, value in flags.items():
         room, _, setting = name.replace("-", "_").rpartition(".")
-        if room not in own and value is not None:
+        if f"{room}={room}" not in given and value is not None:
             (settings.setdefault(room, {}) if room else settings)[setting] = value
-    words = [data, f"preset={preset!r}", *(f"{room}={room}" for room in own)]
-    return f"vaekit.train({', '.join([*words, *(f'{name}={value!r}' for name, value in settings.items())])})"
+    words = [*given, *(f"{name}={value!r}" for name, value in settings.items())]
+    return f"vaekit.train({', '.join(words)})"
 
 
 def first_possible(config: Config, choices: Iterable[Mapping[str, Any]], images: int) -> Config:

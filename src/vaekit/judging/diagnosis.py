@@ -41,6 +41,8 @@ class Measured:
     """The run's folder, for commands."""
     again: Callable[..., str]
     """The command that trains it anew with the first of some changes of its settings that is possible and is one."""
+    go_on: Callable[[int], str]
+    """The command that trains it on, to so many epochs."""
 
     @property
     def collapsed(self) -> bool:
@@ -204,8 +206,7 @@ def epochs(m: Measured) -> Finding | None:
     return Finding(
         "too few epochs",
         f"The validation loss still fell at the end, after {done} epoch{'s' * (done > 1)}{only}.",
-        f"vaekit train --resume --out {shlex.quote(m.run)} --epochs "
-        f"{max(2 * asked, math.ceil(asked * YOUNG / max(1, m.steps)))}",
+        m.go_on(max(2 * asked, math.ceil(asked * YOUNG / max(1, m.steps)))),
     )
 
 

@@ -29,7 +29,7 @@ from vaekit.latent_prior import encodings
 from vaekit.model import VAE
 from vaekit.parts.fitted import FittedPrior
 from vaekit.parts.types import offers
-from vaekit.reproduce import command, first_possible
+from vaekit.reproduce import command, first_possible, longer
 from vaekit.run import read_config, read_dataset, read_metrics, require_writable, write_json
 from vaekit.sampling import decode_means, draw_latents, to_uint8
 from vaekit.screen import progress, say, talking
@@ -152,9 +152,12 @@ def diagnosis(of: Subject, found: Mapping[str, Any], training_count: int) -> lis
     def again(*choices: Mapping[str, Any]) -> str:
         return command(read_config(of.run), dataset, first_possible(of.config, choices, training_count))
 
+    def go_on(epochs: int) -> str:
+        return longer(of.config, read_config(of.run), dataset, str(of.run.folder), epochs)
+
     fell = losses[0] - min(losses) if losses else 0.0
     steps = int(rows[-1]["step"]) if rows else 0
-    return diagnose(Measured(of.config, found, settled, fell, steps, training_count, str(of.run.folder), again))
+    return diagnose(Measured(of.config, found, settled, fell, steps, training_count, str(of.run.folder), again, go_on))
 
 
 Advance = Callable[[int, str], None]
