@@ -167,7 +167,7 @@ def collapse(m: Measured) -> Finding | None:
     beta = getattr(objective, "beta", 1.0)
     warmup, free = getattr(objective, "warmup", 0.0), getattr(objective, "free_bits", 0.0)
     changes: tuple[dict[str, Any], ...] = (
-        {"objective": {"kind": "elbo", "warmup": 10.0 if warmup < 10 else warmup}},
+        {"objective": {"kind": "elbo", "warmup": max(warmup, min(10.0, m.config.training.epochs // 2))}},
         {"objective": {"kind": "elbo", "free_bits": 2 * free or 0.1}},
         {"objective": {"kind": "elbo", "warmup": 2 * warmup}},
     )
