@@ -10,10 +10,10 @@ HEAD = """# New images: the fitted prior against the model's own
 
 After training, vaekit fits a density to where the encoder really puts images, and `generate` draws from it where
 held-out images say that it is better ([how](mathematics.md#a-prior-fitted-to-the-latents)). What that is worth: each
-model is trained with its preset as it is, and {images:,} new images of either prior are compared with {images:,} test
-images. Coverage: the share of the test images near which there is a new one. KID: a distance, here times 1,000, lower
-is better. `+-` is half the 95 % interval. Features: {extractor}, {resize}; no figures to hold against published ones,
-which are Inception's.
+model is trained with its preset as it is, and new images of either prior are compared with as many test images.
+Coverage: the share of the test images near which there is a new one, which depends on their number. KID: a distance,
+here times 1,000, lower is better. `+-` is half the 95 % interval. Features: {extractor}, {resize}; no figures to hold
+against published ones, which are Inception's.
 """
 COLUMNS = "| preset | new images from | coverage | KID x 1000 | nats gained |\n|---|---|---|---|---|"
 TAIL = """"Through the model": other test images encoded and decoded again, which is what the decoder gives for a prior
@@ -41,17 +41,20 @@ def main() -> None:
         table.append(line("", "other test images", *cells(floor), ""))
         said = f"{title}: new images from the model's own prior left, from the fitted one right"
         parts += [
-            f"## {title}, after {one['epochs']} epochs\n",
+            f"## {title}: {one['epochs']} epochs, {compared(one):,} new images\n",
             "\n".join(table),
             f"\n![{said}](pictures/priors-{name}.png)\n",
         ]
     commands = "\n".join(
-        f"$ python benchmarks/samples.py {DATA[name][1]} {name} --epochs {one['epochs']} "
-        f"--images {next(iter(one['presets'].values()))['fidelity']['images']}"
+        f"$ python benchmarks/samples.py {DATA[name][1]} {name} --epochs {one['epochs']} --images {compared(one)}"
         for name, one in found.items()
     )
     (HERE / "samples.md").write_text("\n".join([*parts, TAIL.format(commands=commands)]))
     print(f"Wrote {HERE / 'samples.md'}")
+
+
+def compared(found: dict[str, Any]) -> int:
+    return int(next(iter(found["presets"].values()))["fidelity"]["images"])
 
 
 def rows(preset: str, judged: dict[str, Any]) -> list[str]:
