@@ -28,7 +28,7 @@ ENCODINGS = 20_000
 """Training images encoded, at most, and held-out ones."""
 NUMBERS = 1 << 25
 """Numbers in all encodings, at most: where latents are many, fewer images are encoded."""
-STEPS, PASSES, BATCH = 2000, 50, 256
+STEPS, PASSES, BATCH = 2000, 25, 256
 """Of the flow: steps, and passes over the encodings, at most."""
 LOOKED_AT = 4000
 """Held-out encodings, about, by which the best of its looks is chosen."""
