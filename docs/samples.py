@@ -16,8 +16,8 @@ here times 1,000, lower is better. `+-` is half the 95 % interval. Features: {ex
 no figures to hold against published ones, which are Inception's.
 """
 COLUMNS = "| preset | new images from | coverage | KID x 1000 | nats gained |\n|---|---|---|---|---|"
-TAIL = """On CIFAR-10, where a short training leaves little but blur, coverage under `classic` and `sigma-vae` does not rise
-for certain: no prior could raise it by much.
+TAIL = """On CIFAR-10, where a short training leaves little but blur, coverage under `classic` and `sigma-vae` does not
+rise for certain: no prior could raise it by much.
 
 "Through the model": other test images encoded and decoded again, which is what the decoder gives for a prior
 that is right; what is missing there from "other test images", which a perfect model would reach, is blur, and no
