@@ -207,7 +207,7 @@ def test_likelihoods_of_single_images_average_to_the_evaluation(colour: vaekit.T
 
 
 def test_what_cannot_be_judged_is_said(colour: vaekit.Trained) -> None:
-    with pytest.raises(UserError, match="name images to judge by with --data"):
+    with pytest.raises(UserError, match="name other images to judge by with --data"):
         vaekit.load(colour.run.folder).evaluate()  # trained on an array, which is not there any more
     with pytest.raises(UserError, match="3 colour channels"):
         colour.evaluate((rings(20, 12), np.arange(20) % 3))
@@ -226,6 +226,9 @@ def test_its_own_images_are_known_wherever_they_lie(tmp_path: Path) -> None:
         same = vaekit.load(tmp_path / "run").evaluate(again, samples=2, quiet=True)
         assert same["side"] == "validation" and same["own"] and same["nll"] == found["nll"]
         assert same["memorisation"] == found["memorisation"]
+    np.save(tmp_path / "own.npy", rings(121, 12))  # one more than it was trained on: most are no strangers
+    with pytest.raises(UserError, match="not there as they were"):
+        vaekit.load(tmp_path / "run").evaluate(tmp_path / "own.npy", samples=2)
     other = vaekit.load(tmp_path / "run").evaluate(rings(50, 12, seed=5), samples=2, quiet=True)
     assert other["side"] == "all" and not other["own"] and other["memorisation"] is None
     assert not (tmp_path / "run" / "nearest.png").exists()

@@ -162,7 +162,8 @@ def is_own(of: Subject, pack: Pack) -> bool:
 def held_out(of: Subject, data: Any, quiet: bool) -> tuple[Pack, str, NDArray[np.int64]]:
     """The pack to judge a model on, the name of the side in it, and its rows: the test side, or else the validation
     side of the model's own images, wherever these lie now, or all of others."""
-    pack = own_pack(of, quiet, "name images to judge by with --data") if data is None else _others(of, data, quiet)
+    own = data is None or _is_source(of, data)
+    pack = own_pack(of, quiet, "name other images to judge by with --data") if own else _others(of, data, quiet)
     _require_shape(of, pack)
     side = "test" if pack.sides["test"].stop > pack.sides["test"].start else "validation" if is_own(of, pack) else "all"
     rows = pack.sides.get(side, slice(0, len(pack.images)))

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from vaekit.config import Config
@@ -142,7 +143,7 @@ def duplicates(m: Measured) -> Finding | None:
         last = {"validation": f"last:{max(1, m.training_images // 9)}"}
         film = ", or, where images follow one another like those of a film, hold out the last of them."
         return Finding("duplicates across the split", said + film, m.again(last))
-    data = m.found["data"] if "/" in m.found["data"] else "DATA"
+    data = m.found["data"] if Path(m.found["data"]).exists() else "DATA"
     anew = f"vaekit evaluate {shlex.quote(m.run)} --data {shlex.quote(data)}"
     remedy = m.again({}) if m.found["own"] else anew
     return Finding("duplicates across the split", f"{said}, then:", remedy)

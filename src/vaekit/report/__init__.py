@@ -243,7 +243,8 @@ def _pairs(images: Images) -> Images:
         return images.spread(2 * WAYS)
     of_class = [(images.labels == label).nonzero()[:2, 0] for label in images.labels.unique()]
     pairs = [rows.numpy() for rows in of_class if len(rows) == 2]
-    chosen = np.concatenate([pairs[i * len(pairs) // WAYS] for i in range(min(WAYS, len(pairs)))] or [[]])
+    ways = min(WAYS, len(pairs))
+    chosen = np.concatenate([pairs[i * len(pairs) // ways] for i in range(ways)] or [[]])
     return replace(images, rows=images.rows[chosen.astype(np.int64)])
 
 
