@@ -15,7 +15,7 @@ from command import rings
 from vaekit.build import build
 from vaekit.data.batches import Batches
 from vaekit.data.pack import open_pack
-from vaekit.devices import memory_kept
+from vaekit.devices import denormals_flushed, memory_kept
 from vaekit.parts.objectives import Elbo
 from vaekit.parts.types import Terms
 from vaekit.resolve import resolve
@@ -116,3 +116,17 @@ def test_memory_of_freed_tensors_is_kept_while_training_and_given_back_afterward
         pages_cleared()
         inside = pages_cleared()
     assert 10 * inside < pages_cleared()
+
+
+def test_the_smallest_numbers_are_zero_on_every_thread_while_training_and_come_back_afterwards() -> None:
+    def left() -> int:  # of an operation that all threads share; four times, so that each of them takes its part
+        return sum(int((torch.full((1 << 22,), 1e-39) * torch.ones(())).count_nonzero()) for _ in range(4))
+
+    before = left()
+    assert before
+    with denormals_flushed():
+        assert left() == 0
+        with denormals_flushed():
+            assert left() == 0
+        assert left() == 0
+    assert left() == before

@@ -1,8 +1,8 @@
-"""Where to compute, and in what memory."""
+"""Where to compute, in what memory, and with what numbers."""
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,3 +46,29 @@ def memory_kept() -> Iterator[None]:
     finally:
         libc.mallopt(TRIM_THRESHOLD, USUAL)
         libc.malloc_trim(0)
+
+
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Take numbers below 1.2e-38 for zero, on every thread that computes.
+
+    The running means of Adam and its kin decay into them wherever a gradient has become exactly zero (a unit that no
+    longer fires, a latent that is no longer used), and processors take many times as long for such a number: a network
+    of 784-400-20 would train at half its speed after 700 steps.
+    """
+    before = not bool(torch.tensor(1e-39) * 1)
+    _on_all_threads(lambda: torch.set_flush_denormal(True))
+    try:
+        yield
+    finally:
+        _on_all_threads(lambda: torch.set_flush_denormal(before))
+
+
+def _on_all_threads(do: Callable[[], object]) -> None:
+    """Here, and on the threads of OpenMP, which torch's processor kernels run on: those that have already begun go
+    their own way, later ones begin with the state of this one. Where there is no OpenMP to be found, here alone."""
+    do()
+    parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None) if sys.platform != "win32" else None
+    if parallel is not None:
+        body = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(lambda _: bool(do()))
+        parallel(body, None, torch.get_num_threads(), 0)

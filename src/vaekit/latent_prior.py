@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vaekit.data.batches import Batch, Batches
+from vaekit.devices import denormals_flushed
 from vaekit.model import VAE
 from vaekit.parts.fitted import FittedPrior
 from vaekit.parts.paths import draw
@@ -114,7 +115,10 @@ def encoded(latents: int) -> int:
 def fit_prior(model: VAE, batches: Batches, seed: int, quiet: bool = False) -> Fit:
     """Fit densities to encodings of the training side, choose by those of the validation side; shows progress."""
     limit, classes = encoded(model.latents), len(batches.pack.classes)
-    with progress(2 * len(COMPONENTS) + 2, "encoding", unit="steps", quiet=quiet) as advance:
+    with (
+        denormals_flushed(),
+        progress(2 * len(COMPONENTS) + 2, "encoding", unit="steps", quiet=quiet) as advance,
+    ):
         train, held_out = (
             encodings(model, batches.side(side, limit, size=CHUNK), side, seed) for side in ("train", "validation")
         )

@@ -68,6 +68,7 @@ def run_training(request: Request) -> Run:
         stack.enter_context(logging_to(run.log))
         stack.enter_context(_threads(todo.threads))
         stack.enter_context(devices.memory_kept())
+        stack.enter_context(devices.denormals_flushed())
         for line in todo.lines:
             say(line)
         session = _Session(todo, request)
