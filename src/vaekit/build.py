@@ -66,6 +66,8 @@ def build(
             "decoder", config.decoder, shape=outputs, module=copy.deepcopy(networks.get("decoder")), **context
         )
         model = VAE(encoder, posterior, prior, decoder, likelihood, shape, latents, given)
+    # Images come with their colours last in memory, as convolutions like it; so do the weights then
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model, objective
 
 

@@ -59,10 +59,17 @@ def optimizer_tensors(optimizer: Optimizer) -> Tensors:
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Tensors) -> None:
+    """Fill in what `optimizer_tensors` gave; what has the shape of a parameter gets its order in memory as well, which
+    fused kernels rely on."""
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, tensor in tensors.items():
         index, _, field = name.partition(".")
-        state.setdefault(int(index), {})[field] = tensor
+        like = parameters[int(index)]
+        alike = tensor.shape == like.shape
+        state.setdefault(int(index), {})[field] = (
+            torch.empty_like(like, dtype=tensor.dtype).copy_(tensor) if alike else tensor
+        )
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

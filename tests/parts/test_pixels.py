@@ -37,6 +37,12 @@ def test_bernoulli_is_the_binary_cross_entropy_summed_over_pixels() -> None:
     torch.testing.assert_close(PixelBernoulli(logits).log_prob(x), reference)
 
 
+def test_the_gradient_of_the_bernoulli_is_that_of_differences() -> None:
+    logits = (5 * torch.randn(2, 3, 2, 2, 3, dtype=torch.float64)).requires_grad_()
+    x = torch.rand(3, 2, 2, 3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda logits: PixelBernoulli(logits).log_prob(x), logits)
+
+
 def test_bernoulli_probabilities_of_all_binary_images_sum_to_one() -> None:
     logits = torch.randn(1, 1, 1, 2, 3)
     images = torch.tensor([[(code >> bit) & 1 for bit in range(6)] for code in range(64)]).float().reshape(64, 1, 2, 3)

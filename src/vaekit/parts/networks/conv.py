@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaekit.errors import UserError
+from vaekit.parts.networks.convolution import Conv2d, ConvTranspose2d
 from vaekit.parts.networks.dense import ACTIVATIONS, Dense, Label, Shape
 from vaekit.parts.types import Labels, part
 
@@ -68,7 +69,7 @@ class FromLatentImage(nn.Module):
     def __init__(self, latents: tuple[int, ...], width: int, classes: int) -> None:
         super().__init__()
         self.latents = latents
-        self.conv = nn.Conv2d(latents[0], width, 3, padding=1)
+        self.conv = Conv2d(latents[0], width, 3, padding=1)
         self.label = Label(classes, width)
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None) -> Float[Tensor, "N _ h w"]:
@@ -92,11 +93,11 @@ class ConvEncoder(nn.Module):
         super().__init__()
         steps = _steps(shape, latents)
         widths = doubling(channels, len(steps))
-        self.first = nn.Conv2d(shape[0], widths[0], *geometry(*steps[0]))
+        self.first = Conv2d(shape[0], widths[0], *geometry(*steps[0]))
         self.label = Label(classes, widths[0])
         rest: list[nn.Module] = [ACTIVATIONS[activation]()]
         for (before, after), step in zip(pairwise(widths), steps[1:], strict=True):
-            rest += [nn.Conv2d(before, after, *geometry(*step)), ACTIVATIONS[activation]()]
+            rest += [Conv2d(before, after, *geometry(*step)), ACTIVATIONS[activation]()]
         self.features: tuple[int, ...] = (widths[-1], *steps[-1][1])
         if len(latents) == 1:
             flat = math.prod(self.features)
@@ -137,7 +138,7 @@ class ConvDecoder(nn.Module):
             self.dense = FromLatentImage(latents, widths[0], classes)
             layers = [ACTIVATIONS[activation]()]
         for (before, after), step in zip(pairwise([*widths, shape[0]]), steps, strict=True):
-            layers += [nn.ConvTranspose2d(before, after, *_mirror(*step)), ACTIVATIONS[activation]()]
+            layers += [ConvTranspose2d(before, after, *_mirror(*step)), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:

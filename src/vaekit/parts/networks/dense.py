@@ -19,8 +19,8 @@ from vaekit.parts.types import Labels, part
 
 Shape = tuple[int, int, int]
 """(C, H, W)"""
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),  # what a layer before it hands on is nobody else's
     "tanh": nn.Tanh,
     "silu": nn.SiLU,
     "gelu": nn.GELU,

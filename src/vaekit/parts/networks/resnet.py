@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaekit.parts.networks.conv import FromLatentImage, Sides, doubling, geometry, pyramid
+from vaekit.parts.networks.convolution import Conv2d
 from vaekit.parts.networks.dense import Dense, Label, Shape
 from vaekit.parts.types import Labels, part
 
@@ -24,11 +25,11 @@ class Block(nn.Module):
         self.branch = nn.Sequential(
             _norm(channels),
             nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            Conv2d(channels, channels, 3, padding=1),
             _norm(channels),
             nn.SiLU(),
             nn.Dropout(dropout),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            Conv2d(channels, channels, 3, padding=1),
         )
 
     def forward(self, h: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
@@ -42,8 +43,8 @@ class Attention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = _norm(channels)
-        self.triple = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = nn.Conv2d(channels, channels, 1)
+        self.triple = Conv2d(channels, 3 * channels, 1)
+        self.out = Conv2d(channels, channels, 1)
 
     def forward(self, h: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
         query, key, value = self.triple(self.norm(h)).flatten(2).transpose(1, 2).chunk(3, dim=-1)
@@ -58,7 +59,7 @@ class Upsample(nn.Module):
     def __init__(self, before: int, after: int, size: Sides) -> None:
         super().__init__()
         self.size = size
-        self.conv = nn.Conv2d(before, after, 3, padding=1)
+        self.conv = Conv2d(before, after, 3, padding=1)
 
     def forward(self, h: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ H W"]:
         out: Tensor = self.conv(F.interpolate(h, size=self.size, mode="nearest"))
@@ -80,12 +81,12 @@ class ResnetEncoder(nn.Module):
         super().__init__()
         sizes = pyramid(shape, latents)
         widths = doubling(channels, len(sizes))
-        self.first = nn.Conv2d(shape[0], channels, 3, padding=1)
+        self.first = Conv2d(shape[0], channels, 3, padding=1)
         self.label = Label(classes, channels)
         rest: list[nn.Module] = []
         for level, width in enumerate(widths):
             if level:
-                rest.append(nn.Conv2d(widths[level - 1], width, *geometry(*sizes[level - 1 : level + 1])))
+                rest.append(Conv2d(widths[level - 1], width, *geometry(*sizes[level - 1 : level + 1])))
             rest += [Block(width, dropout) for _ in range(blocks)]
         rest += [Attention(widths[-1])] if attention else []
         rest += [_norm(widths[-1]), nn.SiLU()]
@@ -127,7 +128,7 @@ class ResnetDecoder(nn.Module):
             if level:
                 layers.append(Upsample(widths[level - 1], width, sizes[level]))
             layers += [Block(width, dropout) for _ in range(blocks)]
-        layers += [_norm(channels), nn.SiLU(), nn.Conv2d(channels, shape[0], 3, padding=1)]
+        layers += [_norm(channels), nn.SiLU(), Conv2d(channels, shape[0], 3, padding=1)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
