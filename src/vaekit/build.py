@@ -155,7 +155,8 @@ def _fault(config: Config, images: int) -> _Fault | None:
     parts = {room: registered(room)[getattr(config, room).kind] for room in ROOMS if room != "objective"}
     has = {room: offers(part) for room, part in parts.items()}
     has["likelihood"] = offers(_make("likelihood", config.likelihood, channels=1))  # its settings count
-    together = min(config.training.batch_size, images or config.training.batch_size) > 1
+    size = config.training.batch_size
+    together = images != 1 and size != 1  # of a size to be found there is more than one
     has["model"] = frozenset(["labels"] * config.conditional + ["batch"] * together)
     for by, part in [("objective", objective), *parts.items()]:
         for of, needed in getattr(part, "needs", {}).items():

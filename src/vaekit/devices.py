@@ -30,6 +30,20 @@ def best() -> torch.device:
     return next(device for device in map(torch.device, ("cuda", "mps", "cpu")) if there(device))
 
 
+def fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies matrices of bfloat16 in units made for it."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of a device does not suffice; a processor's comes without a type."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+
+
 @contextmanager
 def memory_kept() -> Iterator[None]:
     """Keep the memory of freed tensors for the next ones, where the C library is glibc: by itself it hands blocks of

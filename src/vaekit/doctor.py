@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from vaekit.data.pack import cache_folder, clear_cache
+from vaekit.devices import best, fast_bf16
 from vaekit.judging.features import features
 from vaekit.version import VERSION
 
@@ -23,7 +24,7 @@ def report() -> str:
         **{name: _version(name) for name in ("torch", "numpy", "pillow", "pydantic", "safetensors", "seaborn")},
         "device": _device(),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
-        "precision": "32" + (", bf16 in hardware" if _fast_bf16() else ", bf16 emulated (slow)"),
+        "precision": "32" + (", bf16 in hardware" if fast_bf16(best()) else ", bf16 without hardware for it (slow)"),
         "features": features(),
         "free disk": f"{_free(Path.cwd()) / 1e9:,.1f} GB here, {_free(cache) / 1e9:,.1f} GB for the cache",
         "cache": f"{cache} ({used / 1e6:,.1f} MB; `vaekit doctor --clear-cache` frees them)",
@@ -48,12 +49,6 @@ def _device() -> str:
     if torch.cuda.is_available():
         return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return "mps (Apple GPU)" if torch.backends.mps.is_available() else "cpu (no GPU found)"
-
-
-def _fast_bf16() -> bool:
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 def _free(folder: Path) -> int:

@@ -31,13 +31,17 @@ def _shown(value: Any) -> Any:
     return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else value
 
 
+def _default(field: FieldInfo) -> Any:
+    return str(field.default) if _type_of(field) is str else _shown(field.default)
+
+
 def _help(field: FieldInfo) -> str:
     return " ".join((field.description or "").split())
 
 
 def _group(name: str) -> tuple[Any, Any]:
     fields: dict[str, Any] = {
-        key: (_type_of(field), Field(_shown(field.default), description=_help(field)))
+        key: (_type_of(field), Field(_default(field), description=_help(field)))
         for key, field in GROUPS[name].model_fields.items()
     }
     made = create_model(name, **fields)
@@ -75,10 +79,9 @@ def _flags() -> type[BaseModel]:
         elif name in ROOMS:
             fields[name] = _room(name)
         else:
-            default = str(field.default) if _type_of(field) is str else field.default
             fields[name] = (
                 Annotated[_type_of(field), Parameter(group=PANELS["model"])],
-                Field(default, description=_help(field)),
+                Field(_default(field), description=_help(field)),
             )
     return create_model("Flags", **fields)
 

@@ -85,8 +85,8 @@ class Training(Settings):
 
     epochs: int = Field(50, ge=1, le=1_000_000)
     """Passes over the training images."""
-    batch_size: int = Field(128, ge=1, le=1_000_000)
-    """Images per step."""
+    batch_size: int | Literal["auto"] = 128
+    """Images per step; auto: as many as make a step worth its while on this device, found by trying."""
     optimizer: Literal["adam", "adamw", "adamax", "soap", "sgd"] = "adam"
     """Optimizer; soap learns more per step than adam, at more work a step; sgd has momentum 0.9."""
     learning_rate: float = Field(1e-3, gt=0, le=100)
@@ -107,12 +107,28 @@ class Training(Settings):
     """Random seed: the same seed, data and settings give the same weights."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
-    precision: Literal["32", "bf16"] = "32"
-    """Arithmetic of the networks: 32-bit, or bfloat16 with weights, KL and likelihood in 32-bit."""
-    compile: bool = False
-    """Compile the networks with torch.compile: slower to start, faster to run."""
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    """Arithmetic of the networks: 32-bit, or bfloat16 with weights, KL and likelihood in 32-bit; auto: bfloat16 where
+    it is quicker, which it is for convolutions on processors and GPUs made for it."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile, slower to start: on, off, or auto, which tries it where the run is long enough to earn it back."""
     threads: int = Field(0, ge=0, le=1024)
     """Processor threads to compute with; 0 for one per core. Part of what makes a run repeatable bit for bit."""
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _batch_size(cls, value: Any) -> Any:
+        text = str(value)
+        if text.isdecimal() and 1 <= int(text) <= 1_000_000:
+            return int(text)
+        if text != "auto":
+            raise ValueError("should be a whole number from 1 to 1000000, or auto")
+        return text
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _compile(cls, value: Any) -> Any:
+        return ("on" if value else "off") if isinstance(value, bool) else value
 
     @field_validator("device")
     @classmethod

@@ -89,6 +89,10 @@ class Elbo:
     def settled(self) -> float:
         return end_of_rises(self.warmup, self.cycles)
 
+    @property
+    def divisible(self) -> bool:
+        return not (self.free_bits or self.capacity)  # which look at the mean KL of a batch
+
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         missed, kl = reconstruction(terms), divergence(terms)
         share = rise(epoch, self.warmup, self.cycles)
@@ -119,6 +123,7 @@ class Iwae:
     samples: int = 5
     bounds = 1  # no annotation: here it is no field, in Miwae it is
     settled: ClassVar[float] = 0.0
+    divisible: ClassVar[bool] = True
     needs: ClassVar[Needs] = densities() | WEIGHED
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
@@ -152,6 +157,7 @@ class Dreg:
 
     samples: int = 5
     settled: ClassVar[float] = 0.0
+    divisible: ClassVar[bool] = True
     needs: ClassVar[Needs] = densities({"stopped_density", "single_group"}) | WEIGHED
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:

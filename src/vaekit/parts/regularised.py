@@ -33,6 +33,7 @@ class Mmd:
     kernel: Literal["imq", "rbf"] = "imq"
     samples: ClassVar[int] = 1
     settled: ClassVar[float] = 0.0
+    divisible: ClassVar[bool] = False
 
     @property
     def needs(self) -> Needs:
@@ -116,6 +117,7 @@ class TotalCorrelation:
     images: int = 0
     samples: ClassVar[int] = 1
     settled: ClassVar[float] = 0.0
+    divisible: ClassVar[bool] = False
     # One p(z) for all images: with a prior for every class the last part would be no divergence
     needs: ClassVar[Needs] = (
         densities({"density_anywhere", "factorised", "single_group"}, {"factorised", "standard"}) | WHOLE_BATCH
@@ -186,6 +188,7 @@ class Dip:
     diagonal: float = 100.0
     samples: ClassVar[int] = 1
     settled: ClassVar[float] = 0.0
+    divisible: ClassVar[bool] = False
     needs: ClassVar[Needs] = densities({"moments", "single_group"}, {"standard"}) | WHOLE_BATCH  # its covariance is I
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
@@ -223,6 +226,7 @@ class L2:
     weight: float = 1.0
     samples: ClassVar[int] = 1
     settled: ClassVar[float] = 0.0
+    divisible: ClassVar[bool] = True
     needs: ClassVar[Needs] = {"prior": frozenset({"standard"})}  # |z|^2 / 2 is its -log p(z), but for a constant
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:

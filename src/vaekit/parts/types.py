@@ -6,7 +6,6 @@ and divergences are nats per image, summed over pixels or latents.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -22,6 +21,20 @@ Needs = Mapping[str, frozenset[str]]
 """What a part needs others to offer: room -> words of CAPABILITIES."""
 
 
+class _Once:
+    """A property worked out when first asked for and kept: functools' own takes a lock in Python 3.11, which
+    torch.compile stops at."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self.work, self.name, self.__doc__ = work, work.__name__, work.__doc__
+
+    def __get__(self, owner: Any, _: type | None = None) -> Any:
+        if owner is None:
+            return self
+        found = owner.__dict__[self.name] = self.work(owner)
+        return found
+
+
 @dataclass(frozen=True)
 class Group:
     """One latent variable with its posterior q(z | x) and its prior p(z); densities are computed when asked for."""
@@ -32,33 +45,35 @@ class Group:
     drawn_log_q: Float[Tensor, "S B"] | None = None
     """log q(z | x) where the draw yielded it, so that a flow need not be inverted."""
 
-    @cached_property
+    @_Once
     def log_q(self) -> Float[Tensor, "S B"]:
         return self.q.log_prob(self.z) if self.drawn_log_q is None else self.drawn_log_q
 
-    @cached_property
+    @_Once
     def stopped_log_q(self) -> Float[Tensor, "S B"]:
         """log q(z | x) whose gradient reaches the encoder through z alone, its parameters held fixed."""
         return stopped(self.q).log_prob(self.z)
 
-    @cached_property
+    @_Once
     def log_p(self) -> Float[Tensor, "S B"]:
         return self.p.log_prob(self.z)
 
-    @cached_property
+    @_Once
     def kl_per_latent(self) -> Float[Tensor, "B D"] | None:
         """KL(q || p) of every latent, in closed form; None where it does not factorise."""
         return kl_per_latent(self.q, self.p)
 
-    @cached_property
+    @_Once
     def kl(self) -> Float[Tensor, " B"] | Float[Tensor, "S B"]:
         """KL(q || p): [B] in closed form where there is one, else log q - log p at the samples, [S, B]."""
         if self.kl_per_latent is not None:
-            return self.kl_per_latent.sum(-1)
+            closed: Tensor = self.kl_per_latent.sum(-1)
+            return closed
         try:
             return kl_divergence(self.q, self.p)
         except NotImplementedError:
-            return self.log_q - self.log_p
+            sampled: Tensor = self.log_q - self.log_p
+            return sampled
 
 
 @dataclass(frozen=True)
@@ -86,6 +101,10 @@ class Objective(Protocol):
     @property
     def settled(self) -> float:
         """Epochs after which its schedules have reached their final values."""
+
+    @property
+    def divisible(self) -> bool:
+        """Whether its value for a batch is the mean of its values for equal parts of it."""
 
     def __call__(self, terms: Terms, epoch: float = float("inf")) -> tuple[Tensor, dict[str, Tensor]]:
         """`epoch` is epochs trained so far, fractions included; its default gives the final schedules."""

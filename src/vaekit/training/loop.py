@@ -15,6 +15,7 @@ from vaekit.parts.types import Objective
 from vaekit.seeds import key
 from vaekit.settings import Training
 from vaekit.training.optimizers import learning_rate, moving_average
+from vaekit.training.step import gradients, scorer
 
 
 class Diverged(RuntimeError):
@@ -33,6 +34,8 @@ class Progress:
     """Steps taken in all."""
     totals: dict[str, float] = field(default_factory=dict)
     """Sums of the epoch's values so far."""
+    pieces: int = 1
+    """Parts that a batch goes through the model in, because the whole did not fit in the memory."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,10 @@ def train(
 
     Raises:
         Diverged: an epoch's loss is NaN or infinite.
+        UserError: the memory does not suffice for a batch that cannot be divided.
     """
     steps, labelled = batches.steps_per_epoch, model.classes > 0
+    score = scorer(model, objective, settings.compile == "on")
     parameters, follow = list(model.parameters()), moving_average(kept, model, settings.ema)
     while progress.epoch < settings.epochs:
         model.train()
@@ -70,10 +75,10 @@ def train(
             reseed(x.device, settings.seed, "noise", progress.step)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, progress.step, settings.epochs * steps)
-            terms = model.terms(x, y if labelled else None, objective.samples)
-            loss, report = objective(terms, progress.step / steps)
-            optimizer.zero_grad()
-            loss.backward()
+            y = y if labelled else None
+            report, progress.pieces = gradients(
+                score, x, y, progress.step / steps, optimizer, progress.pieces, objective.divisible
+            )
             if settings.clip:
                 torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
             optimizer.step()
@@ -81,7 +86,7 @@ def train(
             totals.add(report)
             progress.done += 1
             progress.step += 1
-            if on_step(loss) and progress.done < steps:  # an epoch whose steps are all taken is ended first
+            if on_step(report["loss"]) and progress.done < steps:  # an epoch whose steps are all taken is ended first
                 progress.totals = totals.over(1)
                 return
         held_out = evaluate(kept, batches, "validation", objective, settings.seed)

@@ -23,6 +23,8 @@ from vaekit.run import FORMAT, Run, first_free, read_config, read_dataset
 from vaekit.settings import Training
 from vaekit.version import VERSION
 
+LEFT_OPEN = ("precision", "batch_size", "compile")
+"""Settings that may be "auto"; what they come to stands in config.json, for a run that goes on."""
 DEFAULT_PRESET = {"gray": "classic", "colour": "best"}
 
 
@@ -91,8 +93,7 @@ def plan(request: Request) -> Plan:
         "seed": config.training.seed,
         "device": str(device),
         "threads": threads,
-        "precision": config.training.precision,
-        "compile": config.training.compile,
+        **{name: (before or {}).get(name, getattr(config.training, name)) for name in LEFT_OPEN},
         "versions": {
             "vaekit": VERSION,
             "python": platform.python_version(),
@@ -103,7 +104,6 @@ def plan(request: Request) -> Plan:
     lines = [
         *pack.summary.splitlines(),
         _choice(request, preset, resumed=before is not None),
-        f"Computing on {device}, {threads} threads, precision {config.training.precision}; seed {config.training.seed}",
     ]
     if "normalised" not in offers(model.likelihood):
         kind = config.likelihood.kind

@@ -32,6 +32,7 @@ from vaekit.training.loop import Diverged, Epoch, Progress, train
 from vaekit.training.optimizers import arithmetic, optimizer_for
 from vaekit.training.request import Plan, Request, plan, require_free
 from vaekit.training.start import start_from_data
+from vaekit.training.tuning import settle
 from vaekit.training.watch import Pace, Watch, picture_due
 
 SAMPLES, SHOWN = 64, 32
@@ -69,6 +70,7 @@ def run_training(request: Request) -> Run:
         stack.enter_context(_threads(todo.threads))
         stack.enter_context(devices.memory_kept())
         stack.enter_context(devices.denormals_flushed())
+        todo = settle(todo)
         for line in todo.lines:
             say(line)
         session = _Session(todo, request)
@@ -90,6 +92,7 @@ class _Session:
         config, pack, device = todo.config, todo.pack, todo.device
         self.objective = todo.objective
         settings = config.training
+        assert isinstance(settings.batch_size, int)  # settled
         self.batches = Batches(pack, config.data, settings.batch_size, settings.seed, device)
         self.model: VAE = todo.model.to(device)
         self.model.precision = arithmetic(settings)
@@ -103,9 +106,6 @@ class _Session:
         self.stopping = False
         self.paces = {"checkpoint": Pace(SHARE), "graph": Pace(SHARE)}
         self._restore()
-        if settings.compile:
-            for network in (self.model.encoder, self.model.decoder):
-                network.compile()
 
     # --- resume ---
 

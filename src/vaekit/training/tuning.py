@@ -1,0 +1,118 @@
+"""What --precision, --batch-size and --compile come to where they are left open: by the device, or by trying."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from vaekit.data.batches import Batches
+from vaekit.devices import fast_bf16, out_of_memory
+from vaekit.model import VAE
+from vaekit.resolve import revise
+from vaekit.training.optimizers import arithmetic, optimizer_for
+from vaekit.training.request import LEFT_OPEN, Plan
+from vaekit.training.step import Score, scorer
+
+SMALLEST, SIZES = 32, (64, 128, 256, 512, 1024, 2048, 4096)
+"""Batch sizes that are tried."""
+FEWEST = 20
+"""Steps that an epoch is to keep."""
+WORTH = 1.1
+"""A batch of twice the size has to raise the images per second by this factor."""
+COST, HOPED = 60.0, {"cpu": 0.05, "cuda": 0.4}
+"""Seconds that compiling may take, and the share of the time that it can be hoped to save."""
+TRIES, PATIENCE = 5, 2.0
+"""Steps that are timed, and the seconds after which no further one is."""
+
+
+def settle(todo: Plan) -> Plan:
+    """The plan with nothing left open; a run that goes on keeps what was found at its beginning."""
+    found, lines = dict(todo.record), list(todo.lines)
+    if found["precision"] == "auto":
+        quick = fast_bf16(todo.device) and _convolutional(todo.model)
+        found["precision"] = "bf16" if quick else "32"
+    todo = _with(todo, found)
+    if found["batch_size"] == "auto":
+        found["batch_size"] = _batch_size(todo)
+        todo = _with(todo, found)
+        lines.append(f"Batch size: {found['batch_size']} images a step, found by trying")
+    if found["compile"] == "auto":
+        found["compile"], why = _compile(todo)
+        todo = _with(todo, found)
+        lines.append(why)
+    how = f"precision {found['precision']}; seed {todo.config.training.seed}"
+    lines.append(f"Computing on {todo.device}, {todo.threads} threads, {how}")
+    return replace(todo, record=found, lines=lines)
+
+
+def _with(todo: Plan, found: dict[str, object]) -> Plan:
+    return replace(todo, config=revise(todo.config, {name: found[name] for name in LEFT_OPEN}))
+
+
+def _convolutional(model: VAE) -> bool:
+    return any(isinstance(one, nn.Conv2d) for network in (model.encoder, model.decoder) for one in network.modules())
+
+
+def _batch_size(todo: Plan) -> int:
+    """Double it as long as that is worth its while, fits in the memory and leaves an epoch enough steps."""
+    train = todo.pack.sides["train"]
+    count = int(train.stop - train.start)
+    best, speed = min(SMALLEST, count), 0.0
+    for size in [best, *(size for size in SIZES if size * FEWEST <= count)]:
+        try:
+            found = size / _seconds(todo, size, scorer)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            break
+        if found < WORTH * speed:
+            break
+        best, speed = size, found
+    return best
+
+
+def _compile(todo: Plan) -> tuple[str, str]:
+    """Whether to compile, and a sentence that says why."""
+    settings = todo.config.training
+    size = int(settings.batch_size)
+    train = todo.pack.sides["train"]
+    steps = settings.epochs * max(1, (train.stop - train.start) // size)
+    eager = _seconds(todo, size, scorer)
+    minutes = steps * eager / 60
+    if 60 * minutes * HOPED.get(todo.device.type, 0) < COST:
+        return "off", f"Not compiled: the steps take about {_about(minutes)}, too little to earn it back"
+    try:
+        compiled = _seconds(todo, size, lambda model, objective: scorer(model, objective, compiled=True))
+    except Exception as error:  # of many kinds: no compiler, an operation it does not know
+        return "off", f"Not compiled: it failed here ({type(error).__name__})"
+    gain = eager / compiled
+    found = f"{gain:.2f} times as fast in a trial"
+    return ("on", f"Compiled: {found}") if gain > 1.02 else ("off", f"Not compiled: {found}")
+
+
+def _about(minutes: float) -> str:
+    return f"{minutes:.0f} minutes" if minutes >= 2 else f"{60 * minutes:.0f} s"
+
+
+def _seconds(todo: Plan, size: int, score_of: Callable[..., Score]) -> float:
+    """The shortest of a few steps of a copy of the model, after a first that counts for nothing."""
+    settings, device = todo.config.training, todo.device
+    model = copy.deepcopy(todo.model).to(device).train()
+    model.precision = arithmetic(settings)
+    score, optimizer = score_of(model, todo.objective), optimizer_for(model.parameters(), settings)
+    batches = Batches(todo.pack, todo.config.data, size, settings.seed, device)
+    x, y = next(batches.train(0))
+    times: list[float] = []
+    with torch.random.fork_rng():
+        while len(times) <= TRIES and (len(times) < 2 or sum(times[1:]) < PATIENCE):
+            begun = time.perf_counter()
+            optimizer.zero_grad()
+            score(x, y if model.classes else None, float("inf"))[0].backward()
+            optimizer.step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - begun)
+    return min(times[1:])

@@ -1,0 +1,268 @@
+"""What is left open is found; a batch that does not fit goes through in parts; compiled and bfloat16 steps hold."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from command import rings
+from vaekit.build import build
+from vaekit.config import parts_of
+from vaekit.errors import UserError
+from vaekit.model import VAE
+from vaekit.parts.types import Group, Objective, Terms
+from vaekit.resolve import resolve
+from vaekit.training.request import Plan, Request, plan
+from vaekit.training.session import run_training
+from vaekit.training.step import gradients, scorer
+from vaekit.training.tuning import settle
+
+SMALL: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16}
+
+
+def made(**settings: Any) -> tuple[VAE, Objective]:
+    return build(resolve(SMALL | settings), (1, 12, 12), images=64)
+
+
+def images(count: int = 16) -> torch.Tensor:
+    return torch.from_numpy(rings(count, 12)).permute(0, 3, 1, 2) / 255
+
+
+class Small:
+    """A score whose memory suffices for so many images only."""
+
+    def __init__(self, model: VAE, objective: Objective, most: int, error: RuntimeError) -> None:
+        self.score, self.most, self.error = scorer(model, objective), most, error
+
+    def __call__(self, x: torch.Tensor, y: Any, epoch: float) -> Any:
+        loss, report = self.score(x, y, epoch)
+        if len(x) > self.most:
+            loss.backward()  # as where it runs out in the middle of the way back: half a gradient is there
+            raise self.error
+        return loss, report
+
+
+def weights_gradient(model: VAE) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_a_batch_that_does_not_fit_goes_through_in_parts_with_the_same_gradient(error: RuntimeError) -> None:
+    """With a decoder that does not look at z, so that the noise, which is other, does not matter."""
+    model, objective = made(ema=0)
+    reading: torch.Tensor = model.decoder.layers.first.weight  # type: ignore[union-attr, assignment]
+    torch.nn.init.zeros_(reading.requires_grad_(False))
+    optimizer = torch.optim.SGD(model.parameters(), 1)
+    x = images(15)
+    whole, pieces = gradients(scorer(model, objective), x, None, 0.0, optimizer, 1, objective.divisible)
+    expected = weights_gradient(model)
+    assert pieces == 1
+    small = Small(model, objective, 4, error)
+    found, pieces = gradients(small, x, None, 0.0, optimizer, 1, objective.divisible)
+    assert pieces == 4  # of 4, 4, 4 and 3 images
+    torch.testing.assert_close(weights_gradient(model), expected, rtol=1e-4, atol=1e-5)
+    for name, value in whole.items():
+        torch.testing.assert_close(found[name], value.detach(), rtol=1e-5, atol=1e-4)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    model, objective = made()
+    optimizer = torch.optim.SGD(model.parameters(), 1)
+    small = Small(model, objective, 4, RuntimeError("a fault of ours"))
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        gradients(small, images(), None, 0.0, optimizer, 1, objective.divisible)
+
+
+@pytest.mark.parametrize(
+    ("settings", "most", "said"),
+    [
+        ({"objective": "mmd"}, 4, "looks at all of it at once"),
+        ({"objective": {"free_bits": 0.1}}, 4, "looks at all of it at once"),
+        ({}, 0, "not even one image does"),
+    ],
+)
+def test_a_batch_that_cannot_be_divided_is_refused(settings: dict[str, Any], most: int, said: str) -> None:
+    model, objective = made(**settings)
+    optimizer = torch.optim.SGD(model.parameters(), 1)
+    small = Small(model, objective, most, torch.OutOfMemoryError("out of memory"))
+    with pytest.raises(UserError, match=said) as refused:
+        gradients(small, images(), None, 0.0, optimizer, 1, objective.divisible)
+    assert "--batch-size" in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", [*parts_of("objective"), "free_bits", "capacity"])
+def test_a_divisible_objective_is_the_mean_over_equal_parts(kind: str) -> None:
+    """At the same z: that of the whole batch, and that of its halves."""
+    objective: Any = kind
+    x = images(16)
+    x[8:] = 0
+    if kind in ("free_bits", "capacity"):  # at the value of the whole batch, which those of the halves lie around
+        model, _ = made()
+        group = model.terms(x).groups[0]
+        assert group.kl_per_latent is not None
+        per_latent = group.kl_per_latent.mean(0)
+        objective = {kind: (per_latent[0] if kind == "free_bits" else per_latent.sum()).item()}
+    model, given = made(objective=objective)
+    with torch.no_grad():
+        whole = model.terms(x, None, given.samples)
+        values = [given(whole)[0].item()]
+        for rows in (slice(0, 8), slice(8, 16)):
+            z = whole.groups[0].z[:, rows]
+            log_px = model.decode(z, None, x[rows]).log_prob(x[rows])
+            torch.manual_seed(0)  # of what `mmd` draws
+            values.append(given(Terms(log_px, (Group(z, model.encode(x[rows]), whole.groups[0].p),)))[0].item())
+    assert math.isclose(values[0], sum(values[1:]) / 2, rel_tol=1e-6) == given.divisible, values
+
+
+LITTLE = """
+import resource, sys, numpy as np
+from vaekit.training.request import Request
+from vaekit.training.session import run_training
+from pathlib import Path
+images = np.random.default_rng(0).integers(0, 256, (600, 32, 32, 3), np.uint8)
+settings = dict(encoder="mlp", decoder="mlp", latents=4, batch_size=512, epochs=1, threads=1, precision="32",
+                objective={"kind": "iwae", "samples": 64})
+request = Request(images, (settings,), out=Path(sys.argv[1]))
+import vaekit.training.loop as loop
+before = loop.gradients
+def gradients(*arguments):
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (900 << 20), -1))
+    return before(*arguments)
+loop.gradients = gradients
+run_training(request)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory")
+def test_a_processor_whose_memory_does_not_suffice_trains_in_parts(tmp_path: Path) -> None:
+    """512 images with 64 samples of 3,072 pixels: 400 MB for each tensor of their size, of which 900 MB hold two."""
+    out = tmp_path / "run"
+    done = subprocess.run([sys.executable, "-c", LITTLE, out], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "does not fit in the memory of cpu: it goes through in" in done.stdout
+    states = sorted(out.glob("checkpoints/*/state.json"))
+    assert json.loads(states[-1].read_text())["progress"]["pieces"] > 1
+
+
+# --- What is left open -----------------------------------------------------------------------------------------------
+
+
+def settled(**settings: Any) -> Plan:
+    return settle(plan(Request(rings(400, 12), (SMALL | settings,), quiet=True)))
+
+
+def test_a_batch_size_is_found_and_a_resumed_run_keeps_it(tmp_path: Path) -> None:
+    asked = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": "auto"}
+    data, out = rings(2000, 12), tmp_path / "run"
+    run_training(Request(data, (asked | {"epochs": 1},), out=out, quiet=True))
+    record = json.loads((out / "config.json").read_text())
+    found = record["batch_size"]
+    assert found in (32, 64)  # twice 64 would leave fewer than 20 steps of 1,800 images
+    assert record["config"]["training"]["batch_size"] == "auto"
+    said = (out / "log.txt").read_text()
+    assert f"Batch size: {found} images a step" in said and "Not compiled: the steps take about" in said
+    record["batch_size"] = 48  # a size that is never tried: it is read, not found anew
+    (out / "config.json").write_text(json.dumps(record))
+    todo = settle(plan(Request(data, (asked | {"epochs": 2},), out=out, resume=True, quiet=True)))
+    assert todo.config.training.batch_size == todo.record["batch_size"] == 48
+
+
+def test_convolutions_are_taken_in_bfloat16_where_that_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    convolutions = {"encoder": "conv", "decoder": "conv"}
+    for there, kind, expected in ((True, convolutions, "bf16"), (True, {}, "32"), (False, convolutions, "32")):
+        monkeypatch.setattr("vaekit.training.tuning.fast_bf16", lambda _, there=there: there)
+        assert settled(**kind).config.training.precision == expected
+    assert settled(**convolutions, precision="bf16").config.training.precision == "bf16"
+    assert settled(**convolutions, precision="32").config.training.precision == "32"
+
+
+def test_a_long_run_tries_to_compile_and_keeps_what_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaekit.training.tuning.COST", 0.0)
+    for eager, compiled, expected in ((1.0, 0.5, "on"), (0.5, 1.0, "off")):
+        times = iter([eager, compiled])
+        monkeypatch.setattr("vaekit.training.tuning._seconds", lambda *_, times=times: next(times))
+        todo = settled()
+        assert todo.config.training.compile == todo.record["compile"] == expected
+        assert f"{eager / compiled:.2f} times as fast" in todo.lines[-2]
+
+
+def test_where_compiling_fails_training_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaekit.training.tuning.COST", 0.0)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise torch._dynamo.exc.InternalTorchDynamoError("no compiler")
+
+    monkeypatch.setattr("torch.compile", broken)
+    todo = settled()
+    assert todo.config.training.compile == "off"
+    assert any("Not compiled: it failed here" in line for line in todo.lines)
+
+
+# --- Compiled, and in bfloat16 ---------------------------------------------------------------------------------------
+
+
+COMPILED = """
+import torch
+from vaekit.build import build
+from vaekit.resolve import resolve
+from vaekit.training.step import gradients, scorer
+torch._inductor.config.fallback_random = True  # torch's own random numbers: by default the compiler draws others
+settings = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "objective": {"warmup": 2, "beta": 3.0}}
+model, objective = build(resolve(settings), (1, 12, 12))
+optimizer, x = torch.optim.SGD(model.parameters(), 1), torch.rand(16, 1, 12, 12)
+plain, compiled = scorer(model, objective), scorer(model, objective, compiled=True)
+for epoch in (0.5, 1.5, 2.0, 2.5, 7.0):
+    found = []
+    for score in (plain, compiled):
+        torch.manual_seed(1)
+        loss = gradients(score, x, None, epoch, optimizer, 1, True)[0]["loss"].detach()
+        found.append(torch.cat([loss[None], *(p.grad.flatten() for p in model.parameters())]))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
+print("graphs:", torch._dynamo.utils.counters["stats"]["unique_graphs"])
+"""
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_the_step() -> None:
+    """In a process without the checks of shapes, at which the compiler would stop. Schedules that still rise are no
+    part of the one graph."""
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "graphs: 1\n" in done.stdout
+
+
+def test_of_a_model_with_flows_the_networks_are_compiled() -> None:
+    model, objective = made(prior={"kind": "flow", "steps": 2, "hidden": 8})
+    scorer(model, objective, compiled=True)
+    assert model.encoder._compiled_call_impl is not None and model.prior._compiled_call_impl is None
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv", "resnet"])
+def test_bfloat16_stays_near_float32_and_leaves_everything_else_in_it(network: str) -> None:
+    """The loss of one model at the same noise: within 3 thousandths; all of the optimizer's state in 32 bits."""
+    config = {"encoder": network, "decoder": network}
+    model, objective = made(**config)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    x = images(64)
+    losses = []
+    for precision in (torch.float32, torch.bfloat16):
+        model.precision = precision
+        torch.manual_seed(0)
+        terms = model.terms(x, None, 1)
+        assert {t.dtype for t in (terms.log_px, terms.groups[0].z, terms.groups[0].kl, terms.groups[0].log_q)} == {
+            torch.float32
+        }
+        loss, _ = objective(terms)
+        losses.append(loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=3e-3)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    state = [t for one in optimizer.state.values() for t in one.values()]
+    assert {t.dtype for t in [*state, *model.parameters()]} == {torch.float32}
