@@ -261,6 +261,21 @@ def report(run: RunFolder, /) -> None:
 
 
 @app.command
+def bench(
+    *workloads: Annotated[str, Parameter(help="What to measure: mlp, conv, resnet, ...; default: all, some minutes.")],
+    rounds: Annotated[int, Parameter(help="Turns that everything takes; medians count.")] = 9,
+    out: Annotated[Path | None, Parameter(help="JSON file to write; default: a new bench.json in this folder.")] = None,
+) -> None:
+    """Measure how fast vaekit trains and runs here, beside a bare loop, a DataLoader script and Pythae."""
+    from vaekit.bench import bench as measured
+    from vaekit.run import first_free, new_file, write_json
+
+    file = new_file(None, out or first_free(Path(), "bench", ".json"), (".json",))
+    write_json(file, measured(workloads, rounds))
+    print(f"Wrote {file}")
+
+
+@app.command
 def presets() -> None:
     """List the named models: parts (encoder, posterior, prior, likelihood, objective), paper, and what was checked."""
     from vaekit.resolve import parts, resolve

@@ -91,11 +91,11 @@ def first_free(parent: Path, name: str, *suffixes: str) -> Path:
     return parent / f"{name}-{number}{suffixes[0] if suffixes else ''}"
 
 
-def new_file(run: Run, out: str | Path, suffixes: Sequence[str], data: object = None, *, also: str = "") -> Path:
+def new_file(run: Run | None, out: str | Path, suffixes: Sequence[str], data: object = None, *, also: str = "") -> Path:
     """The path of a file that may be written: new, of a known kind, and not among the user's images.
 
     Args:
-        run: the run; its training images are left alone.
+        run: the run, if it is one's; its training images are left alone.
         out: where to write.
         suffixes: kinds of file that can be written there.
         data: images that are read for it; where they are a folder it is left alone.
@@ -107,7 +107,7 @@ def new_file(run: Run, out: str | Path, suffixes: Sequence[str], data: object = 
     path = Path(out).expanduser()
     if path.suffix.lower() not in suffixes:
         raise UserError(f"--out {out} is no name of a {_either(suffixes)} file: give it one of these endings.")
-    for source in (data, read_config(run)["source"]):
+    for source in (data, read_config(run)["source"] if run else None):
         require_outside(path, source)
     for file in (path, path.with_suffix(also)) if also else (path,):
         if file.exists():

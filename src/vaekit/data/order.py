@@ -7,7 +7,7 @@ Rows = NDArray[np.int64]
 Words = NDArray[np.uint64]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-ROUNDS = 6
+ROUNDS, TOP = 6, np.uint64(32)
 
 
 def mix(words: Words) -> Words:
@@ -31,7 +31,7 @@ def permute(places: Rows, count: int, seed: int) -> Rows:
     def network(words: Words) -> Words:
         left, right = words >> half, words & mask
         for round_key in keys:
-            left, right = right, left ^ (mix(right * GOLDEN + round_key) & mask)
+            left, right = right, left ^ (((right ^ round_key) * GOLDEN) >> TOP & mask)
         return (left << half) | right
 
     words = network(places.astype(np.uint64))

@@ -34,7 +34,7 @@ def divergence(terms: Terms) -> Float[Tensor, ""]:
 
 
 def total(values: Sequence[Tensor]) -> Float[Tensor, ""]:
-    return torch.stack([*values]).sum()
+    return values[0] if len(values) == 1 else torch.stack([*values]).sum()
 
 
 def importance_bound(log_w: Float[Tensor, "S B"], bounds: int = 1) -> Float[Tensor, ""]:

@@ -126,7 +126,7 @@ class Sums:
         """Add the values of a batch; their names are the same every time."""
         if not self.names:
             self.names, self.totals = tuple(report), self.totals.new_zeros(len(report))
-        self.totals += weight * torch.stack([report[name].detach() for name in self.names])
+        self.totals.add_(torch.stack([report[name].detach() for name in self.names]), alpha=weight)
 
     def over(self, count: int) -> dict[str, float]:
         return dict(zip(self.names, (self.totals / count).tolist(), strict=True))

@@ -1,0 +1,61 @@
+"""Where the time of a training goes, on the thread that trains."""
+
+import cProfile
+import pstats
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vaekit.training.request import Request
+from vaekit.training.session import run_training
+
+PARTS = {
+    "data": [("batches.py", "train", "loop.py")],
+    "forward": [("step.py", "score", "")],
+    "backward": [("_tensor.py", "backward", "step.py")],
+    "optimizer": [("optimizer.py", "wrapper", "loop.py"), ("_compile.py", "inner", "step.py")],
+    "EMA": [("optimizers.py", "follow", "")],
+    "logging": [("loop.py", "add", "train"), ("watch.py", "step", ""), ("run.py", "append_metrics", "")],
+    "checkpoint": [("session.py", "_save", ""), ("session.py", "_snapshot", "_after_epoch")],
+    "pictures": [("session.py", "_draw_pictures", ""), ("session.py", "_draw_graph", "")],
+    "validation": [("loop.py", "evaluate", "")],
+    "files at the end": [("background.py", "__exit__", "")],
+}
+"""What is counted to a part: functions by file and name, all of their calls or those by one caller."""
+AFTERWARDS = [("session.py", "_fit_prior", ""), ("session.py", "_measure_latents", "")]
+"""What is no part of the training."""
+
+
+def shares(settings: Mapping[str, Any], source: Any = None) -> dict[str, float]:
+    """Shares of the time of a whole `vaekit train`, without start and fitted prior.
+
+    Profiling adds a little to whatever is made of many calls. Pictures and files are written on a thread of their own:
+    what they take of this one is in the shares, what they take of the processor makes all else a little slower.
+    """
+    profile = cProfile.Profile()
+    with tempfile.TemporaryDirectory() as folder:
+        request = Request(source, (settings,), out=Path(folder) / "run", quiet=True)
+        profile.enable()
+        try:
+            run_training(request)
+        finally:
+            profile.disable()
+    stats: Any = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    whole = _seconds(stats, ("session.py", "train", "run_training")) - sum(_seconds(stats, one) for one in AFTERWARDS)
+    found = {name: sum(_seconds(stats, one) for one in counted) / whole for name, counted in PARTS.items()}
+    return {**found, "other": 1 - sum(found.values())}
+
+
+def _seconds(stats: Any, function: tuple[str, str, str]) -> float:
+    """Seconds in a function and in all that it calls, by any caller or by one, named by its file or itself."""
+    file, name, caller = function
+    total = 0.0
+    for (where, _, called), (*_, cumulative, callers) in stats.items():
+        if called != name or Path(where).name != file:
+            continue
+        if not caller:
+            total += cumulative
+        for (by_file, _, by), (*_, spent) in callers.items():
+            total += spent if caller and caller in (by, Path(by_file).name) else 0
+    return total

@@ -1,0 +1,268 @@
+"""What is measured: trainings of three networks, a folder of JPEGs from the first byte, and the use of a model."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vaekit import devices
+from vaekit.bench import contestants
+from vaekit.bench.measure import Found, Turn, take_turns
+from vaekit.bench.photos import photo
+from vaekit.bench.shares import shares
+from vaekit.build import build
+from vaekit.data.cache import clear_cache
+from vaekit.data.pack import open_pack
+from vaekit.data.pool import cores
+from vaekit.judging.likelihood import BATCH, VALUES, weigh
+from vaekit.resolve import resolve
+from vaekit.sampling import CHUNK, decode_means, draw_latents, to_uint8
+from vaekit.settings import Data
+
+PRECISIONS = {"vaekit, float32": "32", "vaekit, bfloat16": "bf16"}
+COMPILED = "vaekit, bfloat16, compiled"
+LIMIT = "bare loop"
+SETTLED = "bare loop, process settled"
+USUAL = "bare loop, torch's default Adam"
+LOADER = "script with DataLoader"
+PYTHAE = "Pythae"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to train, and the images it is trained on: `count` of `side`, None for the bundled sample, three times,
+    which makes turns of a second."""
+
+    about: str
+    settings: Mapping[str, Any]
+    side: int | None = None
+    count: int = 0
+    compiled: bool = False
+    """Whether compiling is tried: half a minute, or many where the network is large."""
+
+
+NETWORKS = {
+    "mlp": Network(
+        "784-400-20, batches of 128, bundled Fashion-MNIST",
+        {"encoder": "mlp", "decoder": "mlp", "latents": 20, "batch_size": 128},
+        compiled=True,
+    ),
+    "conv": Network(
+        "the default convolutions, 64x64x3, batches of 64", {"batch_size": 64}, side=64, count=1070, compiled=True
+    ),
+    "resnet": Network(
+        "residual blocks with attention, 128x128x3, batches of 16",
+        {"encoder": "resnet", "decoder": "resnet", "batch_size": 16},
+        side=128,
+        count=72,
+    ),
+}
+
+
+def training(name: str, rounds: int, device: torch.device) -> Found:
+    """A network trained by everyone."""
+    network = NETWORKS[name]
+    config = resolve(network.settings)
+    images = _made_up(network.side, network.count) if network.side else np.concatenate([_bundled()] * 3)
+    pack = open_pack(images, config.data, quiet=True)
+    turns: dict[str, Turn] = {
+        LIMIT: contestants.bare(config, pack, device),
+        SETTLED: contestants.bare(config, pack, device, settled=True),
+        USUAL: contestants.bare(config, pack, device, fused=False),
+        LOADER: contestants.dataloader(config, pack, device),
+    }
+    turns |= {name: contestants.vaekit(config, pack, device, precision=p) for name, p in PRECISIONS.items()}
+    if network.compiled:
+        turns[COMPILED] = contestants.vaekit(config, pack, device, precision="bf16", compile="on")
+    missing = {}
+    if contestants.has_pythae():
+        turns[PYTHAE] = contestants.pythae(config, pack, device)
+    else:
+        missing[PYTHAE] = "pip install --no-deps pythae cloudpickle imageio tqdm"
+    found = take_turns(turns, rounds)
+    source = None if network.side is None else np.array(pack.images)
+    spent = shares({**network.settings, "epochs": 2 if network.side else 20, "device": str(device)}, source)
+    return Found(network.about, LIMIT, found, missing, spent)
+
+
+# --- A folder of JPEGs -----------------------------------------------------------------------------------------------
+
+SIDE, PHOTOS = 64, 600
+
+
+def _write_photo(task: tuple[str, int]) -> None:
+    folder, seed = task
+    photo(seed).save(Path(folder) / f"{seed:04d}.jpg", quality=85)
+
+
+class ImageFolder(Dataset[Tensor]):
+    """As torchvision's ImageFolder with Resize, CenterCrop and ToTensor."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        with Image.open(self.files[index]) as file:
+            image = file.convert("RGB")
+        short = min(image.size)
+        width, height = (SIDE * side // short for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        left, top = (width - SIDE) // 2, (height - SIDE) // 2
+        return contestants.to_tensor(image.crop((left, top, left + SIDE, top + SIDE)))
+
+
+def folder(rounds: int, device: torch.device, first: bool) -> Found:
+    """From JPEGs of 800x600 to a trained epoch: `first`, with nothing read before, or once more."""
+    config = resolve({"size": SIDE, "batch_size": 64})
+    with tempfile.TemporaryDirectory() as scratch:
+        with get_context("fork").Pool(cores()) as pool:
+            pool.map(_write_photo, [(scratch, seed) for seed in range(PHOTOS)])
+        files = sorted(Path(scratch).iterdir())
+        pack = open_pack(scratch, config.data, quiet=True)
+        precision = "bf16" if devices.fast_bf16(device) else "32"
+        loader = contestants.loader_turn(config, pack, device, ImageFolder(files))
+
+        def theirs() -> int:
+            if first:
+                _forget(files)
+            return loader()
+
+        def ours_from_nothing() -> int:
+            _forget(files)
+            clear_cache()
+            fresh = open_pack(scratch, config.data, quiet=True)
+            return contestants.vaekit(config, fresh, device, precision=precision)()
+
+        ours = ours_from_nothing if first else contestants.vaekit(config, pack, device, precision=precision)
+        turns = {"ImageFolder and DataLoader": theirs, "vaekit": ours}
+        if not first:
+            turns[LIMIT] = contestants.bare(config, pack, device)
+        when = "the first epoch, from a cold cache" if first else "later epochs"
+        about = f"{PHOTOS} JPEGs of 800x600 to {SIDE}x{SIDE}, the default convolutions, batches of 64: {when}"
+        return Found(about, "ImageFolder and DataLoader" if first else LIMIT, take_turns(turns, rounds))
+
+
+def _forget(files: list[Path]) -> None:
+    """Ask the system to drop files from its memory, so that they come from the disk again."""
+    for file in files:
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            if hasattr(os, "posix_fadvise"):
+                os.fsync(handle)
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(handle)
+
+
+# --- The use of a model ----------------------------------------------------------------------------------------------
+
+
+def generation(rounds: int, device: torch.device) -> Found:
+    """New images, against the decoder alone."""
+    model, _ = build(resolve({}), (3, 64, 64))
+    model.to(device).eval()
+    z = torch.randn(512, model.latents, device=device)
+
+    @torch.no_grad()
+    def bare() -> int:
+        for part in z.split(CHUNK):
+            torch.sigmoid(model.decoder(part)).mul(255).round().to(torch.uint8).cpu()
+        return len(z)
+
+    def ours() -> int:
+        return len(to_uint8(decode_means(model, draw_latents(model, len(z), 0).to(device))))
+
+    about = "512 new images of 64x64x3 from the default convolutions, float32"
+    return Found(about, "bare decoder", take_turns({"bare decoder": bare, "vaekit": ours}, rounds))
+
+
+def evaluation(rounds: int, device: torch.device) -> Found:
+    """Importance-weighted likelihood, against the decoder and log p(x | z) at the same number of z."""
+    samples = 500
+    model, _ = build(resolve(preset="burda-1"), (1, 28, 28))
+    model.to(device).eval()
+    x = torch.rand(BATCH, 1, 28, 28, device=device).round()
+    at_once = max(1, VALUES[device.type] // x.numel())
+    z = torch.randn(at_once * BATCH, model.latents, device=device)
+
+    @torch.no_grad()
+    def bare() -> int:
+        for start in range(0, samples, at_once):
+            count = min(at_once, samples - start)
+            logits = model.decoder(z[: count * BATCH]).unflatten(0, (count, BATCH))
+            F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum((2, 3, 4))
+        contestants.finish(device)
+        return BATCH
+
+    def ours() -> int:
+        weigh(model, x, None, samples)
+        contestants.finish(device)
+        return BATCH
+
+    about = f"importance-weighted likelihood, {samples} samples, 784-200-200-50, float32"
+    turns = {"bare decoder and log-likelihood": bare, "vaekit": ours}
+    return Found(about, "bare decoder and log-likelihood", take_turns(turns, rounds))
+
+
+def scaling(rounds: int, device: torch.device) -> Found:
+    """An epoch of ten times as many images."""
+    settings = NETWORKS["mlp"].settings
+    config = resolve(settings)
+    few = _bundled()
+    packs = {"few images": few, "ten times as many": np.concatenate([few] * 10)}
+    turns = {
+        name: contestants.vaekit(config, open_pack(images, config.data, quiet=True), device, precision="32")
+        for name, images in packs.items()
+    }
+    return Found(
+        "784-400-20: images a second from 9,000 images and from 90,000", "few images", take_turns(turns, rounds)
+    )
+
+
+def _bundled() -> NDArray[np.uint8]:
+    return np.array(open_pack(None, Data(), quiet=True).images)
+
+
+def _made_up(side: int, count: int) -> NDArray[np.uint8]:
+    return np.stack([np.asarray(photo(seed, side, side)) for seed in range(count)])
+
+
+@contextmanager
+def scratch_cache() -> Iterator[None]:
+    """A cache of packs for as long as the block."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop("XDG_CACHE_HOME")
+            if before is not None:
+                os.environ["XDG_CACHE_HOME"] = before
+
+
+WORKLOADS: dict[str, Callable[[int, torch.device], Found]] = {
+    **{name: partial(training, name) for name in NETWORKS},
+    "folder-first": partial(folder, first=True),
+    "folder-later": partial(folder, first=False),
+    "generation": generation,
+    "evaluation": evaluation,
+    "scaling": scaling,
+}
+"""By name: a function of the number of rounds and the device."""
