@@ -1,34 +1,55 @@
-"""Seconds that `vaekit --help` takes, beside a bare interpreter: python benchmarks/startup.py [rounds]"""
+"""How long vaekit takes to start: python benchmarks/startup.py [rounds]
 
+`--help`, beside a bare interpreter; and a second run of `vaekit train` on the bundled sample up to its first step of
+the optimizer, beside a process that imports torch, builds an Adam and takes one step. All take turns.
+"""
+
+import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
-COMMANDS = {
-    "python -c pass": [sys.executable, "-c", "pass"],
-    "vaekit --help": [sys.executable, "-m", "vaekit", "--help"],
-    "vaekit train --help": [sys.executable, "-m", "vaekit", "train", "--help"],
-    "python -c 'import torch'": [sys.executable, "-c", "import torch"],
-}
+STEP = "import os, torch; w = torch.nn.Linear(784, 400); o = torch.optim.Adam(w.parameters(), fused=True); "
+STEP += "w(torch.rand(128, 784)).sum().backward(); o.step(); os._exit(0)"
+FIRST = "import sys, os; from torch.optim import Adam; import vaekit.cli as cli; step = Adam.step; "
+FIRST += "Adam.step = lambda *a, **k: (step(*a, **k), os._exit(0)); cli.main(sys.argv[1:])"
+RESULTS = Path(__file__).parent / "results" / "startup.json"
 
 
-def seconds(command: list[str]) -> float:
+def seconds(command: list[str], folder: str) -> float:
     begun = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, cwd=folder)
     return time.perf_counter() - begun
 
 
 def main(rounds: int) -> None:
-    seen: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for _ in range(rounds):
-        for name, command in COMMANDS.items():
-            seen[name].append(seconds(command))
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        python = sys.executable
+        commands = {
+            "python -c pass": [python, "-c", "pass"],
+            "vaekit --help": [python, "-m", "vaekit", "--help"],
+            "vaekit train --help": [python, "-m", "vaekit", "train", "--help"],
+            "import torch, one step of Adam": [python, "-c", STEP],
+            "vaekit train, to its first step": [python, "-c", FIRST, "train"],
+        }
+        for command in commands.values():
+            seconds(command, folder)
+        seen: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(rounds):
+            for name, command in commands.items():
+                seen[name].append(seconds(command, folder))
     for name, times in seen.items():
-        print(
-            f"{name:<26} {statistics.median(times):6.2f} s (median of {rounds}, {min(times):.2f} to {max(times):.2f})"
-        )
+        print(f"{name:<32} {statistics.median(times):6.2f} s (of {rounds}, {min(times):.2f} to {max(times):.2f})")
+    step, first = (seen[name] for name in list(commands)[-2:])
+    ratio = statistics.median(b / a for a, b in zip(step, first, strict=True))
+    print(f"first step: {ratio:.2f} times a bare one")
+    RESULTS.write_text(json.dumps(seen, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 9)

@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from vaekit.training.loop import Diverged
 
 
 class Watch:
-    """Counts and times steps, moves the progress bar, and looks at the loss a few times a second."""
+    """Counts and times steps, moves the progress bar, and looks at the loss a few times a second: at a loss that a GPU
+    has sent meanwhile, so that nothing ever waits for it. One that was looked over shows at the end of the epoch."""
 
     PERIOD = 0.25
 
@@ -19,16 +21,30 @@ class Watch:
         self.batch, self.advance, self.stop = batch, advance, stop
         self.started = self.last = self.shown = time.perf_counter()
         self.steps = self.unshown = 0
+        self.sent: tuple[Tensor, torch.cuda.Event] | None = None
 
     def step(self, loss: Tensor) -> bool:
         self.last = time.perf_counter()
         self.steps += 1
         self.unshown += 1
         if self.last - self.shown > self.PERIOD:
-            if not math.isfinite(loss.item()):
-                raise Diverged(f"the loss became {loss.item()}")
+            arrived = self._arrived(loss)
+            if not math.isfinite(arrived):
+                raise Diverged(f"the loss became {arrived}")
             self._show()
         return self.stop()
+
+    def _arrived(self, loss: Tensor) -> float:
+        """This loss, or on a GPU the one sent at an earlier look, if it has arrived; this one is sent then."""
+        if loss.device.type != "cuda":
+            return loss.item()
+        found = 0.0
+        if self.sent is None or self.sent[1].query():
+            found = 0.0 if self.sent is None else self.sent[0].item()
+            event = torch.cuda.Event()
+            self.sent = loss.detach().to("cpu", non_blocking=True), event
+            event.record()
+        return found
 
     def lap(self) -> dict[str, float]:
         """Seconds since the last lap, validation included, and training images per second."""
