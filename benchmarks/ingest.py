@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vaekit.bench.photos import photo
 from vaekit.data.cache import clear_cache
 from vaekit.data.pack import open_pack
 from vaekit.data.pool import cores
@@ -29,29 +30,9 @@ BARE = "import sys, vaekit.data.batches; from vaekit.settings import Data; from 
 SECOND = BARE + "\nopen_pack(sys.argv[1], Data(size='64'))"
 
 
-def made_up_photo(seed: int) -> Image.Image:
-    """800x600 with the spectrum of photographs (amplitude falls with frequency), edges, and a sensor's noise."""
-    rng = np.random.default_rng(seed)
-    picture = np.full((600, 800, 3), 128.0)
-    for cells, amplitude in ((4, 55), (12, 30), (40, 14), (130, 6)):
-        colour = (
-            rng.normal(size=(cells * 3 // 4, cells, 1)) * amplitude
-            + rng.normal(size=(cells * 3 // 4, cells, 3)) * amplitude / 3
-        )
-        for channel in range(3):
-            field = Image.fromarray(colour[..., channel].astype(np.float32))
-            picture[..., channel] += np.asarray(field.resize((800, 600), Image.Resampling.BICUBIC))
-    y, x = np.mgrid[:600, :800]
-    for _ in range(12):  # things with edges
-        cx, cy, rx, ry = rng.uniform((0, 0, 20, 20), (800, 600, 150, 150))
-        picture[((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1] += rng.normal(size=3) * 25
-    picture += rng.normal(size=(600, 800, 1)) * 2
-    return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
-
-
 def make(task: tuple[str, int]) -> None:
     folder, seed = task
-    made_up_photo(seed).save(Path(folder) / f"{seed:04d}.jpg", quality=85)
+    photo(seed).save(Path(folder) / f"{seed:04d}.jpg", quality=85)
 
 
 def plainly(path: str) -> NDArray[np.uint8]:

@@ -1,11 +1,12 @@
 """Private memory while training batches are drawn: from 10,000 and from 1,000,000 made-up images of 32x32.
 
-    python benchmarks/memory.py [FOLDER]
+    python benchmarks/memory.py [FOLDER]       # writes benchmarks/results/memory.json
 
 FOLDER is a scratch folder with 7 GB free. RssAnon, from /proc (Linux), is the memory a process owns: what it has
 allocated, not what it has mapped from files, which the system takes back when it needs room.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 BATCHES = 2000
+RESULTS = Path(__file__).parent / "results" / "memory.json"
 
 
 def measure(images: str) -> None:
@@ -62,6 +64,7 @@ def main(scratch: Path) -> None:
             found[count] = int(said.stdout)
             print(f"{count:>9,} images, {run:16}: RssAnon {found[count] / 1e3:6.1f} MB", flush=True)
     print(f"ratio of the second runs: {found[1_000_000] / found[10_000]:.3f}")
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from vaekit.training.session import run_training
 
 PARTS = {
     "data": [("batches.py", "train", "loop.py")],
-    "forward": [("step.py", "score", "")],
+    "forward": [("step.py", "score", "step.py")],
     "backward": [("_tensor.py", "backward", "step.py")],
     "optimizer": [("optimizer.py", "wrapper", "loop.py"), ("_compile.py", "inner", "step.py")],
     "EMA": [("optimizers.py", "follow", "")],

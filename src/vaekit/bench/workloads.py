@@ -157,7 +157,7 @@ def folder(rounds: int, device: torch.device, first: bool) -> Found:
         if not first:
             turns[LIMIT] = contestants.bare(config, pack, device)
         when = "the first epoch, from a cold cache" if first else "later epochs"
-        about = f"{PHOTOS} JPEGs of 800x600 to {SIDE}x{SIDE}, the default convolutions, batches of 64: {when}"
+        about = f"{PHOTOS:,} JPEGs of 800x600 to {SIDE}x{SIDE}, the default convolutions, batches of 64: {when}"
         return Found(about, IMAGE_FOLDER if first else LIMIT, take_turns(turns, rounds))
 
 

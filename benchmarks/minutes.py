@@ -1,0 +1,149 @@
+"""Quality by minutes: NLL of MNIST after 1, 5 and 10 minutes of training, here and by Pythae's default VAE.
+
+    python benchmarks/minutes.py mnist/            # half an hour, the machine left alone; Pythae where it is installed
+
+Protocol of `paper_table/run.py`: the first 50,000 images train with pixels drawn anew at every step, the test images
+are drawn once, a Bernoulli decoder, NLL by importance sampling in float32. `classic` and `best` with their networks,
+optimizers and settings, their likelihood replaced by that of the protocol. Pythae: its VAE and trainer with all their
+defaults, on the gray values, whose cross-entropy is the expectation of that of drawn pixels. Minutes are those of
+training, vaekit's with its validation; without the start and what is made at the end.
+"""
+
+import io
+import json
+import math
+import sys
+import tempfile
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+import vaekit
+from vaekit.bench.measure import machine
+from vaekit.data.pack import open_pack
+from vaekit.settings import Data
+
+MARKS = (1.0, 5.0, 10.0)
+IMAGES, SAMPLES = 1000, 500
+HERE = Path(__file__).parent
+NLL = dict[str, dict[str, float]]
+
+
+def judged(nats: np.ndarray, minutes: float, epochs: int) -> dict[str, float]:
+    error = float(nats.std(ddof=1) / math.sqrt(len(nats)))
+    return {"nll": -float(nats.mean()), "standard_error": error, "minutes": minutes, "epochs": epochs}
+
+
+def ours(preset: str, mnist: Path, test: np.ndarray) -> NLL:
+    """Train until each mark in turn, and judge the weights that training would hand on then."""
+    found: NLL = {}
+    with tempfile.TemporaryDirectory() as folder:
+        out, spent = Path(folder) / "run", 0.0
+        for mark in MARKS:
+            model = vaekit.train(
+                mnist,
+                out=out,
+                resume=True,
+                preset=preset,
+                likelihood="binarized",
+                validation="last:10000",
+                epochs=100_000,
+                max_minutes=mark - spent,
+                report=False,
+                quiet=True,
+            )
+            spent = float(model.history["seconds"].sum()) / 60
+            found[f"{mark:g}"] = judged(model.log_likelihood(test, samples=SAMPLES), spent, len(model.history))
+            print(preset, found, flush=True)
+    return found
+
+
+def pythae(images: np.ndarray, test: np.ndarray) -> NLL:
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        from pythae import models
+        from pythae.data.datasets import BaseDataset
+        from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    x = torch.from_numpy(images).reshape(-1, 1, 28, 28) / 255
+    settings = models.VAEConfig(input_dim=(1, 28, 28), reconstruction_loss="bce")
+    found: NLL = {}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = BaseTrainer(
+            model=models.VAE(settings),
+            train_dataset=BaseDataset(x, torch.zeros(len(x))),
+            training_config=BaseTrainerConfig(output_dir=folder),
+        )
+        trainer.prepare_training()
+        spent, epoch = 0.0, 0
+        for mark in MARKS:
+            while spent < 60 * mark:
+                begun = time.perf_counter()
+                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                    trainer.train_step(epoch + 1)
+                spent, epoch = spent + time.perf_counter() - begun, epoch + 1
+            found[f"{mark:g}"] = judged(weighed(trainer.model, test), spent / 60, epoch)
+            print("pythae", found, flush=True)
+    return found
+
+
+@torch.no_grad()
+def weighed(model: Any, test: np.ndarray) -> np.ndarray:
+    """log p(x) by importance sampling, of a model with a Gaussian encoder and sigmoid outputs."""
+    model.eval()
+    nats = []
+    for x in torch.from_numpy(test).reshape(-1, 1, 28, 28).div(255).split(20):
+        encoded = model.encoder(x)
+        q = torch.distributions.Normal(encoded.embedding, (0.5 * encoded.log_covariance).exp())
+        z = q.sample((SAMPLES,))
+        p = model.decoder(z.flatten(0, 1)).reconstruction.reshape(SAMPLES, *x.shape)
+        log_px = -F.binary_cross_entropy(p, x.expand_as(p), reduction="none").sum((2, 3, 4))
+        log_w = log_px + (torch.distributions.Normal(0, 1).log_prob(z) - q.log_prob(z)).sum(-1)
+        nats.append(log_w.double().logsumexp(0) - math.log(SAMPLES))
+    return torch.cat(nats).numpy()
+
+
+def draw(models: dict[str, Any]) -> None:
+    import matplotlib
+    import seaborn as sns
+
+    matplotlib.use("Agg")
+    rows = [{"model": name, **mark} for name, one in models.items() for mark in one["nll"].values()]
+    sns.set_theme(style="whitegrid", palette="colorblind", font_scale=0.9)
+    axes = sns.lineplot(
+        pd.DataFrame(rows), x="minutes", y="nll", hue="model", style="model", markers=True, dashes=False
+    )
+    axes.set(xlabel="minutes of training on 2 cores", ylabel="test NLL, nats per image (lower is better)")
+    axes.set_xlim(left=0)
+    axes.set_title("MNIST, pixels drawn anew: quality by minutes", loc="left")
+    sns.despine()
+    axes.figure.set_size_inches(7, 4)
+    axes.figure.savefig(HERE.parent / "docs" / "pictures" / "minutes.png", dpi=120, bbox_inches="tight")
+
+
+def main(mnist: Path) -> None:
+    pack = open_pack(mnist, Data(validation="last:10000"), quiet=True)
+    gray = np.asarray(pack.images[pack.sides["test"]])[..., 0]
+    white = np.random.RandomState(777).rand(len(gray), 784) < gray.reshape(-1, 784) / 255
+    test = (255 * white[:IMAGES]).astype(np.uint8).reshape(-1, 28, 28)
+    models: dict[str, Any] = {}
+    try:
+        models["Pythae, its default VAE"] = {"nll": pythae(np.asarray(pack.images[pack.sides["train"]])[..., 0], test)}
+    except ImportError:
+        print("Pythae is not installed")
+    for preset in ("classic", "best"):
+        models[preset] = {"nll": ours(preset, mnist, test)}
+    about = f"Test NLL in nats per image, {IMAGES:,} images of MNIST drawn once, {SAMPLES} importance samples"
+    about += "; at the end of the epoch in which the minute falls."
+    results = {"about": about, "machine": machine(), "models": models}
+    (HERE / "results" / "minutes.json").write_text(json.dumps(results, indent=1) + "\n")
+    draw(models)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
