@@ -103,7 +103,7 @@ ILL: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any], str, set[str]]] =
         "overfitting",
         {"prior mismatch", "unused latents"},
     ),
-    "one latent for six numbers": (colour, {"latents": 1, "epochs": 60}, "underfitting", set()),
+    "one latent for six numbers": (colour, {"latents": 1, "epochs": 90}, "underfitting", set()),
     "noise fixed at a half": (
         many,
         {"likelihood": {"kind": "gaussian", "sigma": "fixed", "scale": 0.5}},

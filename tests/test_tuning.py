@@ -124,16 +124,20 @@ import resource, sys, numpy as np
 from vaekit.training.request import Request
 from vaekit.training.session import run_training
 from pathlib import Path
-images = np.random.default_rng(0).integers(0, 256, (600, 32, 32, 3), np.uint8)
-settings = dict(encoder="mlp", decoder="mlp", latents=4, batch_size=512, epochs=1, threads=1, precision="32",
-                objective={"kind": "iwae", "samples": 64})
+images = np.random.default_rng(0).integers(0, 256, (80, 32, 32, 3), np.uint8)
+small = {"kind": "mlp", "hidden": 16}
+settings = dict(encoder=small, decoder=small, latents=4, batch_size=64, epochs=1, threads=1, precision="32",
+                objective={"kind": "iwae", "samples": 128})
 request = Request(images, (settings,), out=Path(sys.argv[1]))
 import vaekit.training.loop as loop
 before = loop.gradients
 def gradients(*arguments):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (900 << 20), -1))
-    return before(*arguments)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (230 << 20), -1))
+    try:
+        return before(*arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
 loop.gradients = gradients
 run_training(request)
 """
@@ -141,7 +145,7 @@ run_training(request)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory")
 def test_a_processor_whose_memory_does_not_suffice_trains_in_parts(tmp_path: Path) -> None:
-    """512 images with 64 samples of 3,072 pixels: 400 MB for each tensor of their size, of which 900 MB hold two."""
+    """64 images with 128 samples of 3,072 pixels: 100 MB for each tensor of their size, of which 230 MB hold two."""
     out = tmp_path / "run"
     done = subprocess.run([sys.executable, "-c", LITTLE, out], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -113,7 +113,7 @@ def newest_checkpoint(run: Run) -> Snapshot | None:
 def write_weights(path: Path, weights: Tensors) -> None:
     """The weights to use, alone."""
     with _telling(path), atomic_file(path) as temporary:
-        save_file(weights, temporary)
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
 
 
 def write_prior(run: Run, prior: FittedPrior | None, about: Mapping[str, Any], weights: str) -> None:

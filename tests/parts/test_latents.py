@@ -191,7 +191,8 @@ def test_the_kl_is_what_samples_say(kind: str, of: str) -> None:
     model = model_of(2, posterior=kind, prior=of)
     x, y = data()
     q, p = model.encode(x, y), model.prior(model.encode, y)
-    z, log_q = draw(q, 40_000)
+    slow = (kind, of) == ("nsf", "vamp")  # every draw under every pseudo-input's flow
+    z, log_q = draw(q, 5_000 if slow else 40_000)
     group = Group(z, q, p, log_q)
     sampled = group.log_q - group.log_p
     error = sampled.std(0) / math.sqrt(len(sampled))

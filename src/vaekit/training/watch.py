@@ -38,12 +38,12 @@ class Watch:
         """This loss, or on a GPU the one sent at an earlier look, if it has arrived; this one is sent then."""
         if loss.device.type != "cuda":
             return loss.item()
-        found = 0.0
-        if self.sent is None or self.sent[1].query():
-            found = 0.0 if self.sent is None else self.sent[0].item()
-            event = torch.cuda.Event()
-            self.sent = loss.detach().to("cpu", non_blocking=True), event
-            event.record()
+        if self.sent is not None and not self.sent[1].query():
+            return 0.0
+        found = 0.0 if self.sent is None else self.sent[0].item()
+        event, here = torch.cuda.Event(), torch.empty((), pin_memory=True)  # other memory would be waited for
+        self.sent = here.copy_(loss.detach(), non_blocking=True), event
+        event.record()
         return found
 
     def lap(self) -> dict[str, float]:
