@@ -30,8 +30,8 @@ ENCODINGS = 20_000
 NUMBERS = 1 << 25
 """Numbers in all encodings, at most: where latents are many, fewer images are encoded."""
 STEPS, PASSES, BATCH = 1000, 10, 256
-"""Of the flow: steps, and passes over the encodings, at most. More make held-out encodings of Fashion-MNIST no likelier:
--44.64 nats after 2000 steps, -44.47 after 1000."""
+"""Of the flow: steps, and passes over the encodings, at most. More make held-out encodings of Fashion-MNIST no
+likelier: -44.64 nats after 2000 steps, -44.47 after 1000."""
 LOOKED_AT = 4000
 """Held-out encodings, about, by which the best of its looks is chosen."""
 FEWEST = 20
