@@ -75,7 +75,7 @@ def test_photos_are_made_up_of_a_seed() -> None:
 
 
 def test_shares_add_up_and_every_part_is_met() -> None:
-    found = shares(SMALL | {"epochs": 30, "ema": 0.5}, rings(600, 12))
+    found = shares(SMALL | {"epochs": 12, "ema": 0.5}, rings(600, 12))
     assert sum(found.values()) == pytest.approx(1)
     assert set(found) == {*PARTS, "other"}
     assert all(share > 0 for name, share in found.items() if name != "other"), found
