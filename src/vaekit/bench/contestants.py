@@ -33,7 +33,6 @@ from vaekit.resolve import revise
 from vaekit.training.loop import Progress, train
 from vaekit.training.optimizers import arithmetic, optimizer_for
 
-CPU = torch.device("cpu")
 WORKERS = 2
 """Processes of a DataLoader."""
 
