@@ -39,8 +39,9 @@ WHY = """## What was done about it
 - **bfloat16 for convolutions** (`--precision auto`), where the processor has units for it; weights, posterior, KL,
   likelihood, averages and the optimizer's state stay in float32. The gradient of a convolution's weights, for which
   the library takes up to four times as long as its arithmetic, is a product over patches
-  (`python benchmarks/convolution.py`). The validation loss after 5 epochs of Fashion-MNIST: 239.97 nats per image against
-  239.60 and 240.10 of two seeds in float32 (`vaekit train fashion-mnist/ --epochs 5 --precision bf16`).
+  (`python benchmarks/convolution.py`).
+  The validation loss after 5 epochs of Fashion-MNIST: 239.97 nats per image against 239.60 and 240.10 of two seeds in
+  float32 (`vaekit train fashion-mnist/ --epochs 5 --precision bf16`).
 - **Colours last** in memory, for images and weights; the cross-entropy and its slope in half the passes over memory;
   activations in place.
 - **The average of the weights** is moved every sixteenth step once it reaches back over many.

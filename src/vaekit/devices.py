@@ -67,8 +67,8 @@ def denormals_flushed() -> Iterator[None]:
     """Take numbers below 1.2e-38 for zero, on every thread that computes.
 
     The running means of Adam and its kin decay into them wherever a gradient has become exactly zero (a unit that no
-    longer fires, a latent that is no longer used), and processors take many times as long for such a number: a bare loop
-    of 784-400-20 on Fashion-MNIST loses a quarter of its speed after 700 steps, in bfloat16 two fifths.
+    longer fires, a latent that is no longer used), and processors take many times as long for such a number: a bare
+    loop of 784-400-20 on Fashion-MNIST loses a quarter of its speed after 700 steps, in bfloat16 two fifths.
     """
     before = not bool(torch.tensor(1e-39) * 1)
     _on_all_threads(lambda: torch.set_flush_denormal(True))

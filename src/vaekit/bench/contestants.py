@@ -189,14 +189,13 @@ def pythae(config: Config, pack: Pack, device: torch.device) -> Turn:
 
     x = torch.from_numpy(np.array(pack.images[pack.sides["train"]])).permute(0, 3, 1, 2).contiguous() / 255
     settings = models.VAEConfig(input_dim=pack.shape, latent_dim=model.latents, reconstruction_loss="bce")
-    folder = tempfile.TemporaryDirectory()
-    asked = BaseTrainerConfig(
-        output_dir=folder.name,
-        per_device_train_batch_size=config.training.batch_size,
-        learning_rate=1e-3,
-        no_cuda=device.type != "cuda",
-    )
-    with quiet():
+    with quiet(), tempfile.TemporaryDirectory() as folder:  # it makes one there, in which single epochs write nothing
+        asked = BaseTrainerConfig(
+            output_dir=folder,
+            per_device_train_batch_size=config.training.batch_size,
+            learning_rate=1e-3,
+            no_cuda=device.type != "cuda",
+        )
         trainer = BaseTrainer(
             model=models.VAE(settings, encoder=Encoder(), decoder=Decoder()),
             train_dataset=BaseDataset(x, torch.zeros(len(x))),
@@ -206,7 +205,6 @@ def pythae(config: Config, pack: Pack, device: torch.device) -> Turn:
     epoch = iter(range(1, 1_000_000))
 
     def turn() -> int:
-        folder  # noqa: B018  kept as long as the trainer
         with quiet():
             trainer.train_step(next(epoch))
         finish(device)
