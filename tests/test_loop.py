@@ -19,9 +19,10 @@ from vaekit.devices import denormals_flushed, memory_kept
 from vaekit.parts.objectives import Elbo
 from vaekit.parts.types import Terms
 from vaekit.resolve import resolve
-from vaekit.training.loop import Progress, evaluate, train
+from vaekit.training.loop import evaluate, train
 from vaekit.training.optimizers import learning_rate, moving_average
 from vaekit.training.request import Request, plan
+from vaekit.training.step import Progress
 from vaekit.training.watch import picture_due
 
 

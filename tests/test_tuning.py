@@ -9,17 +9,22 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from command import rings
 from vaekit.build import build
 from vaekit.config import parts_of
+from vaekit.devices import products
 from vaekit.errors import UserError
 from vaekit.model import VAE
 from vaekit.parts.types import Group, Objective, Terms
+from vaekit.presets import PRESETS
+from vaekit.replay import Replay
 from vaekit.resolve import resolve
+from vaekit.training.optimizers import optimizer_for
 from vaekit.training.request import Plan, Request, plan
 from vaekit.training.session import run_training
-from vaekit.training.step import gradients, scorer
+from vaekit.training.step import Progress, gradients, scorer, stepper
 from vaekit.training.tuning import settle
 
 SMALL: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16}
@@ -127,10 +132,10 @@ from pathlib import Path
 images = np.random.default_rng(0).integers(0, 256, (80, 32, 32, 3), np.uint8)
 small = {"kind": "mlp", "hidden": 16}
 settings = dict(encoder=small, decoder=small, latents=4, batch_size=64, epochs=1, threads=1, precision="32",
-                objective={"kind": "iwae", "samples": 128})
+                compile="off", objective={"kind": "iwae", "samples": 128})
 request = Request(images, (settings,), out=Path(sys.argv[1]))
-import vaekit.training.loop as loop
-before = loop.gradients
+import vaekit.training.step as step
+before = step.gradients
 def gradients(*arguments):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (230 << 20), -1))
@@ -138,7 +143,7 @@ def gradients(*arguments):
         return before(*arguments)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
-loop.gradients = gradients
+step.gradients = gradients
 run_training(request)
 """
 
@@ -175,6 +180,94 @@ def test_a_batch_size_is_found_and_a_resumed_run_keeps_it(tmp_path: Path) -> Non
     (out / "config.json").write_text(json.dumps(record))
     todo = settle(plan(Request(data, (asked | {"epochs": 2},), out=out, resume=True, quiet=True)))
     assert todo.config.training.batch_size == todo.record["batch_size"] == 48
+
+
+def test_batches_that_do_not_fit_are_not_tried_further(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """A memory for 100 images: 128 would go through in parts, which is not what is looked for, and nothing is said."""
+
+    def little(x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return x
+
+    monkeypatch.setattr(VAE, "observe", lambda _, x: little(x))
+    todo = plan(Request(rings(4000, 12), (SMALL | {"batch_size": "auto"},), quiet=True))
+    assert settle(todo).config.training.batch_size in (32, 64)
+    assert "does not fit" not in caplog.text
+
+
+def test_tf32_is_for_a_gpu_that_has_it() -> None:
+    with pytest.raises(UserError, match="NVIDIA GPUs, and this run is on cpu"):
+        settled(precision="tf32", device="cpu")
+    before = torch.backends.cudnn.allow_tf32
+    with products(tf32=not before):
+        assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == (not before)
+        assert torch.backends.cudnn.deterministic
+    assert torch.backends.cudnn.allow_tf32 == before and not torch.backends.cudnn.deterministic
+
+
+# --- By construction for a GPU ---------------------------------------------------------------------------------------
+
+ASKING = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "equal",
+    "is_nonzero",
+    "_unique2",
+    "lift_fresh",
+    "bincount",
+}
+
+
+class Listening(TorchDispatchMode):
+    """Notes every operation whose result, or shape, a processor would wait for, and tensors made of numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
+            for index in (args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else ())
+        )
+        if name in ASKING or by_mask:
+            self.asked.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_step_asks_nothing_of_its_device(preset: str) -> None:
+    """So that a GPU is never waited for, and that the step can be recorded."""
+    config = resolve({"batch_size": 16}, preset=preset)
+    model, objective = build(config, (1, 28, 28), classes=4, images=224)
+    take = stepper(model, objective, optimizer_for(model.parameters(), config.training), config.training, Progress())
+    x = torch.from_numpy(rings(16, 28)).permute(0, 3, 1, 2) / 255
+    y = torch.arange(16) % 4 if model.classes else None
+    take(x, y, math.inf)
+    with Listening() as heard:
+        take(x, y, math.inf)
+    assert heard.asked == []
+
+
+def test_what_asks_is_heard() -> None:
+    with Listening() as heard:
+        x = torch.tensor([1.0, 2.0])
+        x[x > 1].sum().item()
+    assert heard.asked == ["lift_fresh", "index", "_local_scalar_dense"]
+
+
+def test_away_from_an_nvidia_gpu_every_call_is_made() -> None:
+    replay = Replay(lambda x: x + torch.randn_like(x))
+    torch.manual_seed(1)
+    found = [replay(torch.zeros(4)) for _ in range(8)]
+    torch.manual_seed(1)
+    assert torch.equal(torch.stack(found), torch.stack([torch.randn(4) for _ in range(8)]))
+
+
+# --- By device -------------------------------------------------------------------------------------------------------
 
 
 def test_convolutions_are_taken_in_bfloat16_where_that_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:

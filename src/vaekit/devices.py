@@ -37,6 +37,24 @@ def fast_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
+def fast_tf32(device: torch.device) -> bool:
+    """Whether the device multiplies matrices of float32 in units that read ten of their bits."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@contextmanager
+def products(tf32: bool = False) -> Iterator[None]:
+    """On NVIDIA GPUs, take products of float32 numbers whole, or of ten of their bits (TF32), which torch does by
+    itself for convolutions; and convolutions in ways that give the same bits at every call."""
+    dense, layers = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = dense.allow_tf32, layers.allow_tf32, layers.deterministic
+    dense.allow_tf32, layers.allow_tf32, layers.deterministic = tf32, tf32, True
+    try:
+        yield
+    finally:
+        dense.allow_tf32, layers.allow_tf32, layers.deterministic = before
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of a device does not suffice; a processor's comes without a type."""
     return isinstance(error, torch.OutOfMemoryError) or (

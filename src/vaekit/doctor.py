@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from vaekit.data.pack import cache_folder, clear_cache
-from vaekit.devices import best, fast_bf16
+from vaekit.devices import best, fast_bf16, fast_tf32
 from vaekit.judging.features import features
 from vaekit.version import VERSION
 
@@ -24,13 +24,18 @@ def report() -> str:
         **{name: _version(name) for name in ("torch", "numpy", "pillow", "pydantic", "safetensors", "seaborn")},
         "device": _device(),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
-        "precision": "32" + (", bf16 in hardware" if fast_bf16(best()) else ", bf16 without hardware for it (slow)"),
+        "precision": _precision(best()),
         "features": features(),
         "free disk": f"{_free(Path.cwd()) / 1e9:,.1f} GB here, {_free(cache) / 1e9:,.1f} GB for the cache",
         "cache": f"{cache} ({used / 1e6:,.1f} MB; `vaekit doctor --clear-cache` frees them)",
     }
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+def _precision(device: torch.device) -> str:
+    bf16 = "bf16 in hardware" if fast_bf16(device) else "bf16 without hardware for it (slow)"
+    return ", ".join(["32", *["tf32 in hardware"] * fast_tf32(device), bf16])
 
 
 def clear() -> str:

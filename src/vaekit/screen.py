@@ -55,6 +55,16 @@ def talking(quiet: bool = False) -> Iterator[None]:
 
 
 @contextmanager
+def hushed() -> Iterator[None]:
+    """Nothing is said inside the block, which only tries something."""
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+@contextmanager
 def progress(
     total: int, description: str, unit: str = "images", done: int = 0, quiet: bool = False
 ) -> Iterator[Callable[..., None]]:

@@ -107,9 +107,10 @@ class Training(Settings):
     """Random seed: the same seed, data and settings give the same weights."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
-    precision: Literal["auto", "32", "bf16"] = "auto"
-    """Arithmetic of the networks: 32-bit, or bfloat16 with weights, KL and likelihood in 32-bit; auto: bfloat16 where
-    it is quicker, which it is for convolutions on processors and GPUs made for it."""
+    precision: Literal["auto", "32", "tf32", "bf16"] = "auto"
+    """Arithmetic of the networks: 32-bit; tf32, 32-bit numbers of which NVIDIA's matrix units read 19; bf16, bfloat16
+    with weights, KL and likelihood in 32-bit; auto: bf16 for convolutions on processors and GPUs made for it, tf32 for
+    all else on NVIDIA GPUs."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile, slower to start: on, off, or auto, which tries it where the run is long enough to earn it back."""
     threads: int = Field(0, ge=0, le=1024)

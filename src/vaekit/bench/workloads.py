@@ -32,7 +32,10 @@ from vaekit.resolve import resolve
 from vaekit.sampling import CHUNK, decode_means, draw_latents, to_uint8
 from vaekit.settings import Data
 
-PRECISIONS = {"vaekit, float32": "32", "vaekit, bfloat16": "bf16"}
+PRECISIONS = {
+    "cpu": {"vaekit, float32": "32", "vaekit, bfloat16": "bf16"},
+    "cuda": {"vaekit, float32": "32", "vaekit, TF32": "tf32", "vaekit, bfloat16": "bf16"},
+}
 COMPILED = "vaekit, bfloat16, compiled"
 LIMIT = "bare loop"
 SETTLED = "bare loop, process settled"
@@ -75,8 +78,8 @@ NETWORKS = {
 def training(name: str, rounds: int, device: torch.device) -> Found:
     """A network trained by everyone."""
     network = NETWORKS[name]
-    config = resolve(network.settings)
-    images = _made_up(network.side, network.count) if network.side else np.concatenate([_bundled()] * 3)
+    config = resolve(network.settings, {"validation": "last:1"})
+    images = made_up(network.side, network.count) if network.side else np.concatenate([bundled()] * 3)
     pack = open_pack(images, config.data, quiet=True)
     turns: dict[str, Turn] = {
         LIMIT: contestants.bare(config, pack, device),
@@ -84,7 +87,8 @@ def training(name: str, rounds: int, device: torch.device) -> Found:
         USUAL: contestants.bare(config, pack, device, fused=False),
         LOADER: contestants.dataloader(config, pack, device),
     }
-    turns |= {name: contestants.vaekit(config, pack, device, precision=p) for name, p in PRECISIONS.items()}
+    precisions = PRECISIONS.get(device.type, PRECISIONS["cpu"])
+    turns |= {name: contestants.vaekit(config, pack, device, precision=p) for name, p in precisions.items()}
     if network.compiled:
         turns[COMPILED] = contestants.vaekit(config, pack, device, precision="bf16", compile="on")
     missing = {}
@@ -227,7 +231,7 @@ def scaling(rounds: int, device: torch.device) -> Found:
     """An epoch of ten times as many images."""
     settings = NETWORKS["mlp"].settings
     config = resolve(settings)
-    few = _bundled()
+    few = bundled()
     packs = {"few images": few, "ten times as many": np.concatenate([few] * 10)}
     turns = {
         name: contestants.vaekit(config, open_pack(images, config.data, quiet=True), device, precision="32")
@@ -238,11 +242,11 @@ def scaling(rounds: int, device: torch.device) -> Found:
     )
 
 
-def _bundled() -> NDArray[np.uint8]:
+def bundled() -> NDArray[np.uint8]:
     return np.array(open_pack(None, Data(), quiet=True).images)
 
 
-def _made_up(side: int, count: int) -> NDArray[np.uint8]:
+def made_up(side: int, count: int) -> NDArray[np.uint8]:
     return np.stack([np.asarray(photo(seed, side, side)) for seed in range(count)])
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaekit.devices import products
 from vaekit.errors import UserError
 from vaekit.model import VAE
 from vaekit.parts.paths import draw
@@ -60,6 +61,7 @@ def require_density(model: VAE) -> None:
         )
 
 
+@products()
 @torch.no_grad()
 def weigh(model: VAE, x: Float[Tensor, "B C H W"], y: Labels | None, samples: int) -> Weighed:
     """Importance weights of `samples` draws of z for every image; `x` as the likelihood observes it."""
@@ -130,6 +132,7 @@ def measure(model: VAE, gray: bool) -> str:
     return of_any
 
 
+@products()
 @torch.no_grad()
 def judge(
     model: VAE,

@@ -1,14 +1,15 @@
 """Invertible maps of D latents, given a context or none: zuko's, put together, and near the identity to start with, so
 that the first steps meet no extreme densities."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from zuko.flows import GeneralCouplingTransform, MaskedAutoregressiveTransform
 from zuko.lazy import LazyComposedTransform
-from zuko.transforms import MonotonicRQSTransform
+from zuko.transforms import CouplingTransform, MonotonicRQSTransform, Transform
 
 
 def autoregressive(latents: int, context: int, steps: int, hidden: Sequence[int]) -> nn.Module:
@@ -36,13 +37,27 @@ def spline(latents: int, context: int, steps: int, hidden: Sequence[int], bins: 
 
 
 def _couplings(latents: int, context: int, steps: int, hidden: Sequence[int], **transform: Any) -> nn.Module:
-    masks = [torch.arange(latents) % 2 == step % 2 for step in range(steps)]
     return _gently(
-        [
-            GeneralCouplingTransform(latents, context, mask=mask, hidden_features=tuple(hidden), **transform)
-            for mask in masks
-        ]
+        [_Coupling(latents, context, step % 2, hidden_features=tuple(hidden), **transform) for step in range(steps)]
     )
+
+
+class _Alternating(CouplingTransform):  # type: ignore[misc]
+    """A coupling that keeps every other latent, from number `first` on. zuko's own looks its latents up in a mask at
+    every use: a GPU would be waited for, and the step could not be recorded."""
+
+    def __init__(self, meta: Callable[[Tensor], Transform], first: int) -> None:
+        Transform.__init__(self)
+        self.meta, self.idx_a, self.idx_b = meta, slice(first, None, 2), slice(1 - first, None, 2)
+
+
+class _Coupling(GeneralCouplingTransform):  # type: ignore[misc]
+    def __init__(self, latents: int, context: int, first: int, **settings: Any) -> None:
+        super().__init__(latents, context, mask=torch.arange(latents) % 2 == first, **settings)
+        self.first = first
+
+    def forward(self, c: Tensor | None = None) -> Transform:
+        return _Alternating(partial(self.meta, c), self.first)
 
 
 def _gently(steps: Sequence[nn.Module]) -> nn.Module:

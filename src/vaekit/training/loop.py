@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -11,31 +12,16 @@ from torch.optim import Optimizer
 
 from vaekit.data.batches import Batches
 from vaekit.model import VAE
-from vaekit.parts.types import Objective
+from vaekit.parts.types import Labels, Objective
+from vaekit.replay import Replay
 from vaekit.seeds import key
 from vaekit.settings import Training
-from vaekit.training.optimizers import learning_rate, moving_average
-from vaekit.training.step import gradients, scorer
+from vaekit.training.optimizers import learning_rate, moving_average, set_rate
+from vaekit.training.step import Progress, Report, stepper
 
 
 class Diverged(RuntimeError):
     """The loss is no longer a finite number."""
-
-
-@dataclass
-class Progress:
-    """Where training stands. With the weights and the optimizer's state it is all that a resumed run needs."""
-
-    epoch: int = 0
-    """Epochs finished."""
-    done: int = 0
-    """Steps taken in the epoch that has begun."""
-    step: int = 0
-    """Steps taken in all."""
-    totals: dict[str, float] = field(default_factory=dict)
-    """Sums of the epoch's values so far."""
-    pieces: int = 1
-    """Parts that a batch goes through the model in, because the whole did not fit in the memory."""
 
 
 @dataclass(frozen=True)
@@ -66,22 +52,15 @@ def train(
         UserError: the memory does not suffice for a batch that cannot be divided.
     """
     steps, labelled = batches.steps_per_epoch, model.classes > 0
-    score = scorer(model, objective, settings.compile == "on")
-    parameters, follow = list(model.parameters()), moving_average(kept, model, settings.ema)
+    take = stepper(model, objective, optimizer, settings, progress)
+    follow, judge = moving_average(kept, model, settings.ema), Replay(partial(values, kept, objective))
     while progress.epoch < settings.epochs:
         model.train()
         totals = Sums(batches.device, progress.totals)
         for x, y in batches.train(progress.epoch, start=progress.done):
             reseed(x.device, settings.seed, "noise", progress.step)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, progress.step, settings.epochs * steps)
-            y = y if labelled else None
-            report, progress.pieces = gradients(
-                score, x, y, progress.step / steps, optimizer, progress.pieces, objective.divisible
-            )
-            if settings.clip:
-                torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-            optimizer.step()
+            set_rate(optimizer, learning_rate(settings, progress.step, settings.epochs * steps))
+            report = take(x, y if labelled else None, progress.step / steps)
             follow(progress.step)
             totals.add(report)
             progress.done += 1
@@ -89,7 +68,7 @@ def train(
             if on_step(report["loss"]) and progress.done < steps:  # an epoch whose steps are all taken is ended first
                 progress.totals = totals.over(1)
                 return
-        held_out = evaluate(kept, batches, "validation", objective, settings.seed)
+        held_out = evaluate(kept, batches, "validation", objective, settings.seed, judge)
         result = Epoch(totals.over(steps), held_out)
         for side, found in (("training", result.train), ("validation", held_out)):
             if not all(map(math.isfinite, found.values())):
@@ -99,19 +78,26 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(model: VAE, batches: Batches, side: str, objective: Objective, seed: int) -> dict[str, float]:
+def evaluate(
+    model: VAE, batches: Batches, side: str, objective: Objective, seed: int, judge: Callable[..., Report] | None = None
+) -> dict[str, float]:
     """The mean of every value over all images of a side, at the objective's final schedules, with noise that is the
-    same at every call. Free bits look at a batch at a time, as in training."""
-    training = model.training
+    same at every call. Free bits look at a batch at a time, as in training. `judge` is `values` of this model, where
+    that is called more often."""
+    training, judge = model.training, judge or partial(values, model, objective)
     model.eval()
     totals, count = Sums(batches.device), 0
     for index, (x, y) in enumerate(batches.side(side)):
         reseed(x.device, seed, side, index)
-        _, report = objective(model.terms(x, y if model.classes else None, objective.samples))
-        totals.add(report, len(x))
+        totals.add(judge(x) if y is None or not model.classes else judge(x, y), len(x))
         count += len(x)
     model.train(training)
     return totals.over(max(count, 1))
+
+
+def values(model: VAE, objective: Objective, x: Tensor, y: Labels | None = None) -> Report:
+    """The objective's values for a batch, at its final schedules."""
+    return objective(model.terms(x, y, objective.samples))[1]
 
 
 class Sums:
@@ -134,7 +120,9 @@ class Sums:
 
 def reseed(device: torch.device, *words: int | str) -> None:
     """Seed the generator that noise on `device` is drawn from."""
-    if device.type == "cpu":
+    if device.type == "cuda":  # this generator alone: torch.manual_seed asks after every kind of device first
+        torch.cuda.default_generators[device.index or 0].manual_seed(key(*words))
+    elif device.type == "cpu":
         torch.default_generator.manual_seed(key(*words))
     else:
         torch.manual_seed(key(*words))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, Adamax, AdamW, Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -21,12 +21,15 @@ def optimizer_for(parameters: Iterable[nn.Parameter], settings: Training) -> Opt
     """Adam (Kingma & Ba 2015) and its kin with their usual constants, SOAP with its own; SGD with momentum 0.9."""
     rate, decay = settings.learning_rate, settings.weight_decay
     parameters = list(parameters)
-    fused = parameters[0].device.type in ("cpu", "cuda", "mps")
+    device = parameters[0].device
+    fused = device.type in ("cpu", "cuda", "mps")
     match settings.optimizer:
-        case "adam":
-            return Adam(parameters, rate, weight_decay=decay, fused=fused)
-        case "adamw":
-            return AdamW(parameters, rate, weight_decay=decay, fused=fused)
+        case "adam" | "adamw" as kind:
+            make = Adam if kind == "adam" else AdamW
+            if device.type == "cuda":  # all that a step needs stays on the device, where a recorded step finds it
+                there = torch.tensor(rate, device=device)
+                return make(parameters, there, weight_decay=decay, fused=True, capturable=True)
+            return make(parameters, rate, weight_decay=decay, fused=fused)
         case "adamax":
             return Adamax(parameters, rate, weight_decay=decay)
         case "soap":
@@ -46,6 +49,16 @@ def learning_rate(settings: Training, step: int, steps: int) -> float:
     if settings.schedule == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
     return rate
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of the next step: a number, or one that is kept on the device."""
+    for group in optimizer.param_groups:
+        if not isinstance(group["lr"], Tensor):
+            group["lr"] = rate
+        elif group.get("rate") != rate:
+            group["lr"].fill_(rate)
+            group["rate"] = rate
 
 
 def moving_average(kept: nn.Module, model: nn.Module, decay: float) -> Callable[[int], None]:

@@ -28,10 +28,11 @@ from vaekit.sampling import decode_means, draw_latents, latent_scale, to_uint8
 from vaekit.screen import logging_to, progress, say, talking
 from vaekit.settings import Training
 from vaekit.training.background import Writer
-from vaekit.training.loop import Diverged, Epoch, Progress, train
+from vaekit.training.loop import Diverged, Epoch, train
 from vaekit.training.optimizers import arithmetic, optimizer_for
 from vaekit.training.request import Plan, Request, plan, require_free
 from vaekit.training.start import start_from_data
+from vaekit.training.step import Progress
 from vaekit.training.tuning import settle
 from vaekit.training.watch import Pace, Watch, picture_due
 
@@ -71,6 +72,7 @@ def run_training(request: Request) -> Run:
         stack.enter_context(devices.memory_kept())
         stack.enter_context(devices.denormals_flushed())
         todo = settle(todo)
+        stack.enter_context(devices.products(tf32=todo.config.training.precision == "tf32"))
         for line in todo.lines:
             say(line)
         session = _Session(todo, request)

@@ -1,7 +1,9 @@
-"""One step's gradient: what is minimised, compiled or not, and a batch that does not fit in the memory."""
+"""One step of training: what is minimised, compiled or not, recorded on a GPU, and a batch that does not fit in the
+memory."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,19 +14,76 @@ from vaekit.devices import out_of_memory
 from vaekit.errors import UserError
 from vaekit.model import VAE
 from vaekit.parts.types import Labels, Objective
+from vaekit.replay import Replay, recording
 from vaekit.screen import say
+from vaekit.settings import Training
 
 Report = dict[str, Tensor]
 Score = Callable[[Tensor, Labels | None, float], tuple[Tensor, Report]]
 """Images, labels and the epoch -> the loss, and named values to log."""
+Step = Callable[[Tensor, Labels | None, float], Report]
+"""Images, labels and the epoch -> what a step that changed the weights found; the next one may overwrite it."""
+
+
+@dataclass
+class Progress:
+    """Where training stands. With the weights and the optimizer's state it is all that a resumed run needs."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    done: int = 0
+    """Steps taken in the epoch that has begun."""
+    step: int = 0
+    """Steps taken in all."""
+    totals: dict[str, float] = field(default_factory=dict)
+    """Sums of the epoch's values so far."""
+    pieces: int = 1
+    """Parts that a batch goes through the model in, because the whole did not fit in the memory."""
+
+
+def stepper(model: VAE, objective: Objective, optimizer: Optimizer, settings: Training, progress: Progress) -> Step:
+    """The function that takes a step, and keeps count in `progress` of the parts that a batch goes through in.
+
+    On an NVIDIA GPU it is recorded once the schedules have reached their final values: with the optimizer's own work
+    where that keeps its count of steps on the device.
+    """
+    score, parameters = scorer(model, objective, settings.compile == "on"), list(model.parameters())
+
+    def gradient(x: Tensor, y: Labels | None = None, epoch: float = math.inf) -> Report:
+        report, progress.pieces = gradients(score, x, y, epoch, optimizer, progress.pieces, objective.divisible)
+        return report
+
+    def update() -> None:
+        if settings.clip:
+            torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+        optimizer.step()
+
+    def step(x: Tensor, y: Labels | None = None, epoch: float = math.inf) -> Report:
+        report = gradient(x, y, epoch)
+        update()
+        return report
+
+    if parameters[0].device.type != "cuda":
+        return step
+    whole = all(group.get("capturable") for group in optimizer.param_groups)
+    recorded = Replay(step if whole else gradient)
+
+    def quick(x: Tensor, y: Labels | None, epoch: float) -> Report:
+        if epoch < objective.settled or progress.pieces > 1:  # a recording keeps its memory, which is short here
+            return step(x, y, epoch)
+        report = recorded(x) if y is None else recorded(x, y)
+        if not whole:
+            update()
+        return report
+
+    return quick
 
 
 def scorer(model: VAE, objective: Objective, compiled: bool = False) -> Score:
     """The objective's value for a batch.
 
-    Compiled, all of it becomes one graph, on an NVIDIA GPU a CUDA graph, once the schedules have reached their final
-    values, which are then a constant of it. Flows pick latents by index in a way that cannot be compiled: of a model
-    with any, encoder and decoder are.
+    Compiled, all of it becomes one graph once the schedules have reached their final values, which are then a constant
+    of it. Flows pick latents by index in a way that cannot be compiled: of a model with any, encoder and decoder are.
     """
 
     def score(x: Tensor, y: Labels | None, epoch: float) -> tuple[Tensor, Report]:
@@ -32,12 +91,11 @@ def scorer(model: VAE, objective: Objective, compiled: bool = False) -> Score:
 
     if not compiled:
         return score
-    mode = "reduce-overhead" if next(model.parameters()).device.type == "cuda" else None
     if any(isinstance(module, LazyTransform) for module in model.modules()):
         for network in (model.encoder, model.decoder):
-            network.compile(mode=mode)
+            network.compile()
         return score
-    graph: Score = torch.compile(score, mode=mode)
+    graph: Score = torch.compile(score)
 
     def settled(x: Tensor, y: Labels | None, epoch: float) -> tuple[Tensor, Report]:
         return graph(x, y, math.inf) if epoch >= objective.settled else score(x, y, epoch)
@@ -69,9 +127,9 @@ def gradients(
                 return _by_parts(score, x, y, epoch, pieces), pieces
             loss, report = score(x, y, epoch)
             loss.backward()
-            return report, 1
+            return {name: value.detach() for name, value in report.items()}, 1
         except RuntimeError as error:
-            if not out_of_memory(error):
+            if not out_of_memory(error) or recording(x.device):
                 raise
         pieces = _more(pieces, len(x), divisible, x.device)
 

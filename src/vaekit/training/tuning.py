@@ -1,20 +1,23 @@
 """What --precision, --batch-size and --compile come to where they are left open: by the device, or by trying."""
 
 import copy
+import math
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
 from torch import nn
 
 from vaekit.data.batches import Batches
-from vaekit.devices import fast_bf16, out_of_memory
+from vaekit.devices import fast_bf16, fast_tf32
+from vaekit.errors import UserError
 from vaekit.model import VAE
 from vaekit.resolve import revise
+from vaekit.screen import hushed
 from vaekit.training.optimizers import arithmetic, optimizer_for
 from vaekit.training.request import LEFT_OPEN, Plan
-from vaekit.training.step import Score, scorer
+from vaekit.training.step import Progress, stepper
 
 SMALLEST, SIZES = 32, (64, 128, 256, 512, 1024, 2048, 4096)
 """Batch sizes that are tried."""
@@ -22,18 +25,24 @@ FEWEST = 20
 """Steps that an epoch is to keep."""
 WORTH = 1.1
 """A batch of twice the size has to raise the images per second by this factor."""
-COST, HOPED = 60.0, {"cpu": 0.05, "cuda": 0.4}
+COST, HOPED = 60.0, {"cpu": 0.05, "cuda": 0.3}
 """Seconds that compiling may take, and the share of the time that it can be hoped to save."""
-TRIES, PATIENCE = 5, 2.0
+TRIES, PATIENCE = 6, 2.0
 """Steps that are timed, and the seconds after which no further one is."""
 
 
 def settle(todo: Plan) -> Plan:
-    """The plan with nothing left open; a run that goes on keeps what was found at its beginning."""
+    """The plan with nothing left open; a run that goes on keeps what was found at its beginning.
+
+    Raises:
+        UserError: a precision that the device does not have.
+    """
     found, lines = dict(todo.record), list(todo.lines)
     if found["precision"] == "auto":
         quick = fast_bf16(todo.device) and _convolutional(todo.model)
-        found["precision"] = "bf16" if quick else "32"
+        found["precision"] = "bf16" if quick else "tf32" if fast_tf32(todo.device) else "32"
+    elif found["precision"] == "tf32" and todo.device.type != "cuda":
+        raise UserError(f"--precision tf32 is for NVIDIA GPUs, and this run is on {todo.device}: use --precision auto.")
     todo = _with(todo, found)
     if found["batch_size"] == "auto":
         found["batch_size"] = _batch_size(todo)
@@ -62,13 +71,8 @@ def _batch_size(todo: Plan) -> int:
     count = int(train.stop - train.start)
     best, speed = min(SMALLEST, count), 0.0
     for size in [best, *(size for size in SIZES if size * FEWEST <= count)]:
-        try:
-            found = size / _seconds(todo, size, scorer)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            break
-        if found < WORTH * speed:
+        found = size / _seconds(todo, size)
+        if not found > WORTH * speed:
             break
         best, speed = size, found
     return best
@@ -80,12 +84,14 @@ def _compile(todo: Plan) -> tuple[str, str]:
     size = int(settings.batch_size)
     train = todo.pack.sides["train"]
     steps = settings.epochs * max(1, (train.stop - train.start) // size)
-    eager = _seconds(todo, size, scorer)
+    eager = _seconds(todo, size)
+    if math.isinf(eager):
+        return "off", "Not compiled: a batch does not fit in the memory at once"
     minutes = steps * eager / 60
     if 60 * minutes * HOPED.get(todo.device.type, 0) < COST:
         return "off", f"Not compiled: the steps take about {_about(minutes)}, too little to earn it back"
     try:
-        compiled = _seconds(todo, size, lambda model, objective: scorer(model, objective, compiled=True))
+        compiled = _seconds(todo, size, "on")
     except Exception as error:  # of many kinds: no compiler, an operation it does not know
         return "off", f"Not compiled: it failed here ({type(error).__name__})"
     gain = eager / compiled
@@ -97,22 +103,22 @@ def _about(minutes: float) -> str:
     return f"{minutes:.0f} minutes" if minutes >= 2 else f"{60 * minutes:.0f} s"
 
 
-def _seconds(todo: Plan, size: int, score_of: Callable[..., Score]) -> float:
-    """The shortest of a few steps of a copy of the model, after a first that counts for nothing."""
-    settings, device = todo.config.training, todo.device
+def _seconds(todo: Plan, size: int, compiled: str = "off") -> float:
+    """The shortest of a few steps of a copy of the model, after a first that counts for nothing; infinite where the
+    memory does not suffice for a batch at once."""
+    settings, device = todo.config.training.model_copy(update={"compile": compiled}), todo.device
     model = copy.deepcopy(todo.model).to(device).train()
     model.precision = arithmetic(settings)
-    score, optimizer = score_of(model, todo.objective), optimizer_for(model.parameters(), settings)
     batches = Batches(todo.pack, todo.config.data, size, settings.seed, device)
+    progress = Progress()
+    take = stepper(model, todo.objective, optimizer_for(model.parameters(), settings), settings, progress)
     x, y = next(batches.train(0))
     times: list[float] = []
-    with torch.random.fork_rng():
-        while len(times) <= TRIES and (len(times) < 2 or sum(times[1:]) < PATIENCE):
+    with torch.random.fork_rng(), hushed(), suppress(UserError):
+        while progress.pieces == 1 and len(times) <= TRIES and (len(times) < 2 or sum(times[1:]) < PATIENCE):
             begun = time.perf_counter()
-            optimizer.zero_grad()
-            score(x, y if model.classes else None, float("inf"))[0].backward()
-            optimizer.step()
+            take(x, y if model.classes else None, math.inf)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter() - begun)
-    return min(times[1:])
+    return min(times[1:], default=math.inf) if progress.pieces == 1 else math.inf

@@ -1,0 +1,247 @@
+"""On an NVIDIA GPU: nothing waits for it within an epoch, recorded steps are the steps, runs go on bit for bit, and a
+batch that does not fit goes through in parts. Skipped where there is none."""
+
+import copy
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from command import rings, vaekit
+from vaekit.build import build
+from vaekit.data.batches import Batches
+from vaekit.data.pack import open_pack
+from vaekit.devices import products
+from vaekit.errors import UserError
+from vaekit.presets import PRESETS
+from vaekit.replay import Replay
+from vaekit.resolve import resolve
+from vaekit.training.loop import Diverged, train
+from vaekit.training.optimizers import arithmetic, optimizer_for
+from vaekit.training.request import Request
+from vaekit.training.session import Failure, run_training
+from vaekit.training.step import Progress
+from vaekit.training.watch import Watch
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+GPU = torch.device("cuda")
+SMALL: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16}
+
+
+def steps(settings: dict[str, Any], preset: str, count: int, quiet_from: int | None = None) -> tuple[Any, list[float]]:
+    """Steps of training on labelled images: the weights after them, and every loss. From step `quiet_from` on,
+    whatever waits for the device raises."""
+    images = rings(240, 28)
+    config = resolve({"batch_size": 16, "validation": "last:16"}, settings, preset=preset)
+    pack = open_pack((images, np.arange(240) % 4), config.data, quiet=True)
+    torch.manual_seed(0)
+    model, objective = build(config, pack.shape, len(pack.classes), 224)
+    model = model.to(GPU).train()
+    model.precision = arithmetic(config.training)
+    kept = copy.deepcopy(model).eval().requires_grad_(False)
+    batches = Batches(pack, config.data, 16, 0, GPU)
+    optimizer = optimizer_for(model.parameters(), config.training)
+    progress = Progress(epoch=200)  # where all schedules have ended
+    losses: list[torch.Tensor] = []
+
+    def on_step(loss: torch.Tensor) -> bool:
+        losses.append(loss.clone())
+        if len(losses) == quiet_from:
+            torch.cuda.set_sync_debug_mode("error")
+        if len(losses) == count:
+            torch.cuda.set_sync_debug_mode("default")
+        return len(losses) == count
+
+    try:
+        with products(tf32=config.training.precision == "tf32"):
+            settings_of_run = config.training.model_copy(update={"epochs": 1000})
+            list(train(model, kept, batches, objective, optimizer, settings_of_run, progress, on_step))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return model.state_dict(), torch.stack(losses).tolist()
+
+
+@contextmanager
+def unrecorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setattr(Replay, "ORDINARY", 1000)
+        yield
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "adamax", "sgd", "soap"])
+@pytest.mark.parametrize("clip", [0, 10])
+def test_recorded_steps_of_every_optimizer(optimizer: str, clip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"optimizer": optimizer, "clip": clip, "learning_rate": 1e-5, "ramp": 5, "schedule": "cosine"}
+    recorded, losses = steps(settings, "classic", 10)
+    with unrecorded(monkeypatch):
+        ordinary, expected = steps(settings, "classic", 10)
+    assert losses == pytest.approx(expected, rel=1e-5)
+    for name, tensor in ordinary.items():
+        torch.testing.assert_close(recorded[name], tensor, rtol=1e-3, atol=1e-6)
+
+
+def test_what_cannot_be_recorded_goes_on_and_noise_stays_right() -> None:
+    def waits(x: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn_like(x)
+        return noise * float(x.sum().item() > 0)
+
+    replay, x = Replay(waits), torch.ones(5, device=GPU)
+    for call in range(8):
+        torch.cuda.default_generators[0].manual_seed(call)
+        found = replay(x)
+        torch.cuda.default_generators[0].manual_seed(call)
+        assert torch.equal(found, torch.randn(5, device=GPU))
+    assert not replay.recorded
+
+
+def test_what_is_recorded_draws_new_noise_and_takes_other_shapes() -> None:
+    replay, calls = Replay(lambda x: x + torch.randn_like(x)), []
+    for call in range(8):
+        torch.cuda.default_generators[0].manual_seed(call)
+        x = torch.full((5,), float(call), device=GPU)
+        found = replay(x).clone()
+        torch.cuda.default_generators[0].manual_seed(call)
+        assert torch.equal(found, x + torch.randn(5, device=GPU))
+        calls.append(found)
+    assert replay.graph is not None
+    assert replay(torch.ones(3, device=GPU)).shape == (3,)
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_a_run_that_goes_on_is_the_unbroken_run_bit_for_bit(network: str, tmp_path: Path) -> None:
+    data = rings(400, 28)
+    settings = {"encoder": network, "decoder": network, "latents": 4, "batch_size": 16, "flip": True, "crop": 1}
+    for name, epochs in (("unbroken", (4,)), ("broken", (2, 4))):
+        for last in epochs:
+            layers = (settings | {"epochs": last},)
+            run_training(Request(data, layers, out=tmp_path / name, resume=last != epochs[0], quiet=True))
+    found = [load_file(tmp_path / name / "model.safetensors") for name in ("unbroken", "broken")]
+    assert [name for name in found[0] if not torch.equal(found[0][name], found[1][name])] == []
+    assert json.loads((tmp_path / "broken" / "config.json").read_text())["device"] == "cuda"
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_other_arithmetic_stays_near_float32(precision: str, network: str) -> None:
+    settings = {"encoder": network, "decoder": network}
+    exact = steps(settings | {"precision": "32"}, "classic", 60)[1]
+    found = steps(settings | {"precision": precision}, "classic", 60)[1]
+    assert np.mean(found[-10:]) == pytest.approx(np.mean(exact[-10:]), rel=0.02)
+
+
+def test_a_model_is_the_same_on_the_gpu_as_on_the_processor() -> None:
+    model, _ = build(resolve({}), (3, 32, 32))
+    x = torch.from_numpy(rings(8, 32, 3)).permute(0, 3, 1, 2) / 255
+    with torch.no_grad(), products():
+        expected = model.eval().reconstruct(x)
+        found = copy.deepcopy(model).to(GPU).reconstruct(x.to(GPU)).cpu()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@contextmanager
+def memory(megabytes: int) -> Iterator[None]:
+    """Leave so much of the device's memory to this process, beside what it has."""
+    torch.cuda.empty_cache()
+    whole = torch.cuda.get_device_properties(GPU).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (megabytes << 20)) / whole)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_batch_that_does_not_fit_goes_through_in_parts(tmp_path: Path) -> None:
+    """A tensor of 64 images, 128 samples and 3,072 pixels takes 100 MB."""
+    images = np.random.default_rng(0).integers(0, 256, (80, 32, 32, 3), np.uint8)
+    small = {"kind": "mlp", "hidden": 16}
+    settings = {"encoder": small, "decoder": small, "latents": 4, "batch_size": 64, "epochs": 6, "precision": "32"}
+    iwae = {"objective": {"kind": "iwae", "samples": 128}}
+    with memory(300):
+        out = run_training(Request(images, (settings | iwae,), out=tmp_path / "run", quiet=True)).folder
+        assert "does not fit in the memory of cuda: it goes through in" in (out / "log.txt").read_text()
+        states = sorted(out.glob("checkpoints/*/state.json"))
+        assert json.loads(states[-1].read_text())["progress"]["pieces"] > 1
+    large = np.random.default_rng(0).integers(0, 256, (600, 128, 128, 3), np.uint8)  # 100 MB a batch of floats
+    with memory(250), pytest.raises(UserError, match="looks at all of it at once"):
+        asked = settings | {"objective": "mmd", "batch_size": 512}
+        run_training(Request(large, (asked,), out=tmp_path / "other", quiet=True))
+
+
+def test_images_that_do_not_fit_on_the_device_are_sent_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = resolve({"flip": True, "crop": 1})
+    pack = open_pack((rings(100, 12), np.arange(100) % 3), config.data, quiet=True)
+    resident = Batches(pack, config.data, 16, 0, GPU)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (1000, 1000))
+    sent = Batches(pack, config.data, 16, 0, GPU)
+    assert resident.resident and not sent.resident
+    for (x, y), (other, labels) in zip(resident.train(1), sent.train(1), strict=True):
+        assert torch.equal(x, other) and y is not None and labels is not None and torch.equal(y, labels)
+
+
+def test_a_loss_that_is_no_number_is_seen(tmp_path: Path) -> None:
+    wild = SMALL | {"optimizer": "sgd", "learning_rate": 100.0, "epochs": 100}
+    with pytest.raises(Failure, match="loss became"):
+        run_training(Request(rings(400, 12), (wild,), out=tmp_path / "run", quiet=True))
+
+
+def test_looking_at_the_loss_waits_for_nothing() -> None:
+    watch, losses = Watch(16, lambda *_: None, lambda: False), torch.randn(100, device=GPU)
+    watch.PERIOD = 0  # type: ignore[misc]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for loss in losses.unbind():
+            assert not watch.step(loss)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.cuda.synchronize()
+    with pytest.raises(Diverged):
+        for _ in range(2):
+            watch.step(losses[0] * torch.nan)
+            torch.cuda.synchronize()
+
+
+def test_what_is_left_open_is_found(tmp_path: Path) -> None:
+    asked = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": "auto", "epochs": 2}
+    for network, expected in (("mlp", "tf32"), ("conv", "bf16")):
+        kinds = {"encoder": network, "decoder": network}
+        out = run_training(Request(rings(4000, 12), (asked | kinds,), out=tmp_path / network, quiet=True)).folder
+        record = json.loads((out / "config.json").read_text())
+        assert record["precision"] == expected and record["batch_size"] in (32, 64, 128)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_recorded_too(tmp_path: Path) -> None:
+    """In a process of its own, where no types are checked: compiling would stop at every check."""
+    network = ("--encoder", "mlp", "--decoder", "mlp", "--batch-size", 128, "--compile", "on")
+    vaekit("train", "--out", tmp_path / "run", "--epochs", 2, *network)
+    assert "Not recorded" not in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_nothing_waits_for_the_device_within_an_epoch(preset: str) -> None:
+    _, losses = steps({}, preset, 12, quiet_from=6)
+    assert len(losses) == 12 and np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_recorded_steps_are_the_steps(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded, losses = steps({}, preset, 12)
+    with unrecorded(monkeypatch):
+        ordinary, expected = steps({}, preset, 12)
+    assert losses == pytest.approx(expected, rel=1e-5)
+    differ = [name for name in ordinary if not torch.equal(ordinary[name], recorded[name])]
+    for name in differ:
+        torch.testing.assert_close(recorded[name], ordinary[name], rtol=1e-3, atol=1e-5)
+    assert not differ, differ
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_same_steps_twice_are_the_same_bit_for_bit(preset: str) -> None:
+    one, two = steps({}, preset, 8)[0], steps({}, preset, 8)[0]
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
