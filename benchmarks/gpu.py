@@ -119,7 +119,9 @@ def whole_run(folder: Path) -> dict[str, Any]:
         ]
         done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - begun
-        print(f"{seconds:.1f} s, exit {done.returncode}: {done.stderr[-2000:] if done.returncode else ''}")
+        if done.returncode:
+            sys.exit(done.stderr)
+        print(f"{seconds:.1f} s")
         lines = (out / "log.txt").read_text().splitlines()
         print("\n".join(line for line in lines if " epoch " not in line), *lines[-4:], sep="\n", flush=True)
         rows = (out / "metrics.csv").read_text().splitlines()

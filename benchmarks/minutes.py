@@ -46,19 +46,21 @@ def ours(preset: str, mnist: Path, test: np.ndarray) -> NLL:
     with tempfile.TemporaryDirectory() as folder:
         out, spent = Path(folder) / "run", 0.0
         for mark in MARKS:
-            model = vaekit.train(
-                mnist,
-                out=out,
-                resume=True,
-                preset=preset,
-                likelihood="binarized",
-                validation="last:10000",
-                epochs=100_000,
-                max_minutes=mark - spent,
-                report=False,
-                quiet=True,
-            )
-            spent = float(model.history["seconds"].sum()) / 60
+            while spent < mark:
+                model = vaekit.train(
+                    mnist,
+                    out=out,
+                    resume=True,
+                    preset=preset,
+                    likelihood="binarized",
+                    validation="last:10000",
+                    epochs=100_000,
+                    compile="off",
+                    max_minutes=mark - spent,
+                    report=False,
+                    quiet=True,
+                )
+                spent = float(model.history["seconds"].sum()) / 60
             found[f"{mark:g}"] = judged(model.log_likelihood(test, samples=SAMPLES), spent, len(model.history))
             print(preset, found, flush=True)
     return found
@@ -139,7 +141,7 @@ def main(mnist: Path) -> None:
     for preset in ("classic", "best"):
         models[preset] = {"nll": ours(preset, mnist, test)}
     about = f"Test NLL in nats per image, {IMAGES:,} images of MNIST drawn once, {SAMPLES} importance samples"
-    about += "; at the end of the epoch in which the minute falls."
+    about += "; in brackets the minutes of training at the end of the epoch that was judged."
     results = {"about": about, "machine": machine(), "models": models}
     (HERE / "results" / "minutes.json").write_text(json.dumps(results, indent=1) + "\n")
     draw(models)

@@ -15,8 +15,16 @@ from pathlib import Path
 
 STEP = "import os, torch; w = torch.nn.Linear(784, 400); o = torch.optim.Adam(w.parameters(), fused=True); "
 STEP += "w(torch.rand(128, 784)).sum().backward(); o.step(); os._exit(0)"
-FIRST = "import sys, os; from torch.optim import Adam; import vaekit.cli as cli; step = Adam.step; "
-FIRST += "Adam.step = lambda *a, **k: (step(*a, **k), os._exit(0)); cli.main(sys.argv[1:])"
+FIRST = """
+import os, sys
+import vaekit.cli, vaekit.training.loop as loop
+begin = loop.stepper
+def stepper(*arguments):  # of the run itself: trials of settings have their own
+    take = begin(*arguments)
+    return lambda *batch: (take(*batch), os._exit(0))
+loop.stepper = stepper
+vaekit.cli.main(sys.argv[1:])
+"""
 RESULTS = Path(__file__).parent / "results" / "startup.json"
 
 

@@ -1,33 +1,59 @@
 """The real command line, in a process of its own."""
 
+import atexit
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+COLD = (sys.executable, "-m", "vaekit")
 
-def start(*arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "vaekit", *map(str, arguments)]
+
+@cache
+def warm() -> tuple[str, ...]:
+    """A command that is `vaekit`, without the seconds that importing takes: see warm.py."""
+    script, folder = str(Path(__file__).parent / "warm.py"), tempfile.TemporaryDirectory()
+    door = Path(folder.name) / "door"
+    server = subprocess.Popen([sys.executable, script, "serve", str(door)], stdin=subprocess.PIPE)
+
+    def end() -> None:
+        server.communicate()
+        folder.cleanup()
+
+    atexit.register(end)
+    wait_for(door.exists, server)
+    assert door.exists(), "no process to fork from"
+    return sys.executable, "-S", script, str(door)
+
+
+def start(*arguments: object, cwd: Path | None = None, command: Sequence[str] = COLD) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=os.environ | {"COLUMNS": "200"}
+        [*command, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | {"COLUMNS": "200"},
     )
 
 
 def vaekit(*arguments: object, status: int = 0, cwd: Path | None = None) -> str:
     """Run a verb to its end; what it printed, standard error last."""
-    process = start(*arguments, cwd=cwd)
+    process = start(*arguments, cwd=cwd, command=warm())
     out, err = process.communicate(timeout=240)
     assert process.returncode == status, f"exit {process.returncode}\n{out}\n{err}"
     return out + err
 
 
-def mistake(*arguments: object, cwd: Path | None = None) -> str:
+def mistake(*arguments: object, cwd: Path | None = None, command: Sequence[str] | None = None) -> str:
     """The last line of standard error of a call that is a user's mistake."""
-    process = start(*arguments, cwd=cwd)
+    process = start(*arguments, cwd=cwd, command=command or warm())
     out, err = process.communicate(timeout=240)
     assert process.returncode == 2, f"exit {process.returncode}\n{out}\n{err}"
     assert "Traceback" not in err

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from command import rings
+from command import mistake, rings
 from vaekit.build import build
 from vaekit.config import parts_of
 from vaekit.devices import products
@@ -182,6 +182,20 @@ def test_a_batch_size_is_found_and_a_resumed_run_keeps_it(tmp_path: Path) -> Non
     assert todo.config.training.batch_size == todo.record["batch_size"] == 48
 
 
+def test_on_another_machine_all_but_the_batch_size_is_found_anew(tmp_path: Path) -> None:
+    """As of a run that was begun on a GPU, which is not there any more."""
+    data, out = rings(400, 12), tmp_path / "run"
+    asked = SMALL | {"batch_size": "auto"}
+    run_training(Request(data, (asked | {"epochs": 1},), out=out, quiet=True))
+    record = json.loads((out / "config.json").read_text())
+    record |= {"device": "cuda", "precision": "tf32", "compile": "on", "batch_size": 48}
+    (out / "config.json").write_text(json.dumps(record))
+    todo = settle(plan(Request(data, (asked | {"epochs": 2},), out=out, resume=True, quiet=True)))
+    found = todo.config.training
+    assert (found.precision, found.compile, found.batch_size) == ("32", "off", 48)
+    assert any("Not the same bit for bit" in line for line in todo.lines)
+
+
 def test_batches_that_do_not_fit_are_not_tried_further(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     """A memory for 100 images: 128 would go through in parts, which is not what is looked for, and nothing is said."""
 
@@ -197,7 +211,7 @@ def test_batches_that_do_not_fit_are_not_tried_further(monkeypatch: pytest.Monke
 
 
 def test_tf32_is_for_a_gpu_that_has_it() -> None:
-    with pytest.raises(UserError, match="NVIDIA GPUs, and this run is on cpu"):
+    with pytest.raises(UserError, match="NVIDIA GPUs of 2020 or later, and this run is on cpu"):
         settled(precision="tf32", device="cpu")
     before = torch.backends.cudnn.allow_tf32
     with products(tf32=not before):
@@ -299,6 +313,13 @@ def test_where_compiling_fails_training_goes_without(monkeypatch: pytest.MonkeyP
     todo = settled()
     assert todo.config.training.compile == "off"
     assert any("Not compiled: it failed here" in line for line in todo.lines)
+
+
+def test_compiling_without_a_compiler_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    network = ("--encoder", "mlp", "--decoder", "mlp")
+    said = mistake("train", "--out", tmp_path / "run", "--epochs", 1, "--compile", "on", *network)
+    assert said == "vaekit: --compile on failed here (InvalidCxxCompiler): use --compile auto, or off."
 
 
 # --- Compiled, and in bfloat16 ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import vaekit
-from command import mistake, rings
+from command import COLD, mistake, rings
 from command import vaekit as command
 from vaekit import sampling, tables
 from vaekit.errors import UserError
@@ -135,7 +135,7 @@ def test_where_a_table_cannot_go_is_said_before_anything_is_done(
         plain.latents(quiet=True)
     (tmp_path / "pyarrow.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    said = mistake("encode", run, photos, "--out", tmp_path / "z.parquet")
+    said = mistake("encode", run, photos, "--out", tmp_path / "z.parquet", command=COLD)
     assert "pip install 'vaekit[parquet]'" in said and ".csv" in said
     assert not (photos / "z.csv").exists() and not (tmp_path / "z.parquet").exists()
 

@@ -17,6 +17,7 @@ import vaekit.parts.posteriors
 import vaekit.parts.priors
 import vaekit.parts.regularised  # noqa: F401  importing the rooms registers their parts
 from vaekit.config import ROOMS, Config, parts_of
+from vaekit.devices import own_noise
 from vaekit.errors import UserError
 from vaekit.model import VAE
 from vaekit.parts.types import CAPABILITIES, Objective, offers, registered
@@ -51,7 +52,7 @@ def build(
     given = classes if config.conditional else 0
     latents = config.latent_shape
     objective = cast(Objective, _make("objective", config.objective, images=images))
-    with torch.random.fork_rng():
+    with own_noise():
         _require_fit(config, classes, images)
         torch.manual_seed(key(config.training.seed, "weights"))
         likelihood = _make("likelihood", config.likelihood, channels=shape[0])
@@ -66,6 +67,7 @@ def build(
             "decoder", config.decoder, shape=outputs, module=copy.deepcopy(networks.get("decoder")), **context
         )
         model = VAE(encoder, posterior, prior, decoder, likelihood, shape, latents, given)
+        model.recordable = not networks
     # Images come with their colours last in memory, as convolutions like it; so do the weights then
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model, objective

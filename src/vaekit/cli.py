@@ -312,6 +312,10 @@ def _toml(path: Path) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 a failure, 2 a user's mistake, 75 an interrupted, resumable run."""
+    # GNU's OpenMP reads this when torch is imported. By itself its threads wait for each other in a busy loop of
+    # 300,000 turns: where two trainings share the cores, each would wait for threads that the other keeps from running.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     sys.exit(_run(arguments))
 
 
@@ -320,7 +324,8 @@ def _run(arguments: list[str] | None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
         return 0
     except CycloptsError as error:
         return _fail(2, str(error))

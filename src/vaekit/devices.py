@@ -63,6 +63,14 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
+def own_noise() -> Iterator[None]:
+    """Random numbers outside the block are as if it had not been, on the processor and every GPU in use."""
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(gpus):
+        yield
+
+
+@contextmanager
 def memory_kept() -> Iterator[None]:
     """Keep the memory of freed tensors for the next ones, where the C library is glibc: by itself it hands blocks of
     many megabytes back to the system, which then clears their pages anew at every step, a tenth to a fifth of the time

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
+from vaekit.devices import own_noise
 from vaekit.errors import UserError
 from vaekit.parts.paths import flat
 from vaekit.parts.types import Labels, Terms
@@ -55,6 +56,9 @@ class VAE(nn.Module):
             # Per channel the mean and the standard deviation of z over the training set, measured when training has
             # ended: what a second model of the latents takes for their units. Until then 0: no standard deviation.
             self.register_buffer("latent_scale", torch.zeros(2, latents[0]))
+        self.recordable = True
+        """Whether a step of it may be recorded and replayed: a user's own modules may have something in Python that
+        changes from call to call, of which a replay would know nothing."""
         self.precision = torch.float32
         """Arithmetic inside encoder and decoder; posterior, KL and likelihood are always in float32."""
 
@@ -124,7 +128,7 @@ def summary(model: VAE) -> str:
     training = model.training
     try:
         model.eval()
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), own_noise():
             label = torch.zeros(1, dtype=torch.long, device=device) if model.classes else None
             terms = model.terms(torch.zeros(1, *model.shape, device=device), label)
             terms.groups[0].log_p  # noqa: B018  a flow's layers run only when its density is asked for

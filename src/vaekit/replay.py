@@ -25,19 +25,24 @@ class Replay(Generic[Result]):
     """Calls before recording, in which libraries choose their ways and take their memory."""
 
     def __init__(self, function: Callable[..., Result]) -> None:
-        self.function, self.calls, self.recorded = function, 0, True
+        self.function, self.calls, self.recordable = function, 0, True
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.stream: torch.cuda.Stream
+        self.shapes: list[torch.Size]
+        self.inputs: tuple[Tensor, ...]
+        self.outputs: Result
 
     def __call__(self, *inputs: Tensor) -> Result:
         device = inputs[0].device
-        if device.type != "cuda" or not self.recorded:
+        if device.type != "cuda" or not self.recordable:
             return self.function(*inputs)
-        if self.graph is None:
-            self.calls += 1
-            if self.calls <= self.ORDINARY or not self._record(inputs):
-                return self._aside(inputs)
-        if [x.shape for x in inputs] != [x.shape for x in self.inputs]:
+        if self.calls == 0:
+            self.stream, self.shapes = torch.cuda.Stream(device), [x.shape for x in inputs]
+        if [x.shape for x in inputs] != self.shapes:
             return self.function(*inputs)
+        self.calls += 1
+        if self.graph is None and (self.calls <= self.ORDINARY or not self._record(inputs)):
+            return self._aside(inputs)
         for kept, new in zip(self.inputs, inputs, strict=True):
             kept.copy_(new)
         assert self.graph is not None
@@ -47,8 +52,6 @@ class Replay(Generic[Result]):
     def _aside(self, inputs: tuple[Tensor, ...]) -> Result:
         """An ordinary call on the stream that will be recorded."""
         device = inputs[0].device
-        if self.calls == 1:
-            self.stream = torch.cuda.Stream(device)
         usual = torch.cuda.current_stream(device)
         self.stream.wait_stream(usual)
         with torch.cuda.stream(self.stream):
@@ -68,16 +71,16 @@ class Replay(Generic[Result]):
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 self.outputs = self.function(*self.inputs)
         except RuntimeError as error:
-            self.recorded = False
+            self.recordable = False
             say(f"Not recorded as a CUDA graph: {str(error).splitlines()[0]}")
-        if self.recorded:
+        if self.recordable:
             self.graph = graph
         else:  # a recording that breaks off leaves its stream, its noise and its memory behind
             torch.cuda.set_stream(usual)
             generator.graphsafe_set_state(noise)
-            graph.reset()
+            del graph
             torch.cuda.empty_cache()
-        return self.recorded
+        return self.recordable
 
 
 def recording(device: torch.device) -> bool:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.data.batches import Batch
+from vaekit.devices import own_noise
 from vaekit.model import VAE
 from vaekit.parts.distributions import tempered
 from vaekit.parts.fitted import FittedPrior
@@ -23,7 +24,7 @@ CHUNK = 64
 @contextmanager
 def seeded(*words: int | str) -> Iterator[None]:
     """Random numbers inside the block depend on `words` alone; those outside are as if it had not been."""
-    with torch.random.fork_rng():
+    with own_noise():
         torch.manual_seed(key(*words))
         yield
 

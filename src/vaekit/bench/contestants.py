@@ -216,3 +216,5 @@ def quiet() -> Iterator[None]:
 def finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

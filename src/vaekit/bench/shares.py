@@ -14,7 +14,7 @@ PARTS = {
     "data": [("batches.py", "train", "loop.py")],
     "forward": [("step.py", "score", "step.py")],
     "backward": [("_tensor.py", "backward", "step.py")],
-    "optimizer": [("optimizer.py", "wrapper", "loop.py"), ("_compile.py", "inner", "step.py")],
+    "optimizer": [("optimizer.py", "wrapper", "step.py"), ("_compile.py", "inner", "step.py")],
     "EMA": [("optimizers.py", "follow", "")],
     "logging": [("loop.py", "add", "train"), ("watch.py", "step", ""), ("run.py", "append_metrics", "")],
     "checkpoint": [("session.py", "_save", ""), ("session.py", "_snapshot", "_after_epoch")],
@@ -31,11 +31,12 @@ def shares(settings: Mapping[str, Any], source: Any = None) -> dict[str, float]:
     """Shares of the time of a whole `vaekit train`, without start and fitted prior.
 
     Profiling adds a little to whatever is made of many calls. Pictures and files are written on a thread of their own:
-    what they take of this one is in the shares, what they take of the processor makes all else a little slower.
+    what they take of this one is in the shares, what they take of the processor makes all else a little slower. Not
+    compiled, and so without the trial that decides on it.
     """
     profile = cProfile.Profile()
     with tempfile.TemporaryDirectory() as folder:
-        request = Request(source, (settings,), out=Path(folder) / "run", quiet=True)
+        request = Request(source, (settings, {"compile": "off"}), out=Path(folder) / "run", quiet=True)
         profile.enable()
         try:
             run_training(request)

@@ -18,7 +18,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vaekit import devices
 from vaekit.bench import contestants
 from vaekit.bench.measure import Found, Turn, take_turns
 from vaekit.bench.photos import photo
@@ -75,6 +74,10 @@ NETWORKS = {
 }
 
 
+def _precisions(device: torch.device) -> Mapping[str, str]:
+    return PRECISIONS.get(device.type, PRECISIONS["cpu"])
+
+
 def training(name: str, rounds: int, device: torch.device) -> Found:
     """A network trained by everyone."""
     network = NETWORKS[name]
@@ -87,7 +90,7 @@ def training(name: str, rounds: int, device: torch.device) -> Found:
         USUAL: contestants.bare(config, pack, device, fused=False),
         LOADER: contestants.dataloader(config, pack, device),
     }
-    precisions = PRECISIONS.get(device.type, PRECISIONS["cpu"])
+    precisions = _precisions(device)
     turns |= {name: contestants.vaekit(config, pack, device, precision=p) for name, p in precisions.items()}
     if network.compiled:
         turns[COMPILED] = contestants.vaekit(config, pack, device, precision="bf16", compile="on")
@@ -140,24 +143,21 @@ def folder(rounds: int, device: torch.device, first: bool) -> Found:
             pool.map(_write_photo, [(scratch, seed) for seed in range(PHOTOS)])
         files = sorted(Path(scratch).iterdir())
         pack = open_pack(scratch, config.data, quiet=True)
-        precision = "bf16" if devices.fast_bf16(device) else "32"
         theirs = contestants.loader_turn(config, pack, device, ImageFolder(files))
-        ours = contestants.vaekit(config, pack, device, precision=precision)
+        ours = {name: contestants.vaekit(config, pack, device, precision=p) for name, p in _precisions(device).items()}
 
         def theirs_from_nothing() -> int:
             _forget(files)
             return theirs()
 
-        def ours_from_nothing() -> int:
+        def from_nothing(turn: Turn) -> int:
             _forget(files)
             clear_cache()
             open_pack(scratch, config.data, quiet=True)
-            return ours()  # on the same images, mapped from the pack that was there before
+            return turn()  # on the same images, mapped from the pack that was there before
 
-        turns = {
-            IMAGE_FOLDER: theirs_from_nothing if first else theirs,
-            "vaekit": ours_from_nothing if first else ours,
-        }
+        turns = {IMAGE_FOLDER: theirs_from_nothing if first else theirs}
+        turns |= {name: partial(from_nothing, turn) if first else turn for name, turn in ours.items()}
         if not first:
             turns[LIMIT] = contestants.bare(config, pack, device)
         when = "the first epoch, from a cold cache" if first else "later epochs"

@@ -52,6 +52,7 @@ class Batches:
     def _settle(self) -> tuple[Tensor, Tensor | None] | None:
         """The training images and labels on the device, where they take up to half of its free memory."""
         train = self.pack.sides["train"]
+        torch.cuda.empty_cache()  # what a trial of settings has left behind
         pixels, free = self._pixels[train], torch.cuda.mem_get_info(self.device)[0]
         if pixels.nbytes > free // 2:
             return None

@@ -1,6 +1,7 @@
 """The one training loop. It knows a model, batches, an objective and an optimizer; it knows no files."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,8 @@ class Epoch:
 
     train: dict[str, float]
     validation: dict[str, float]
+    trained: float
+    """When the last of its steps was done, on the clock of `time.perf_counter`."""
 
 
 def train(
@@ -53,7 +56,10 @@ def train(
     """
     steps, labelled = batches.steps_per_epoch, model.classes > 0
     take = stepper(model, objective, optimizer, settings, progress)
-    follow, judge = moving_average(kept, model, settings.ema), Replay(partial(values, kept, objective))
+    follow = moving_average(kept, model, settings.ema)
+    judge: Callable[..., Report] = partial(values, kept, objective)
+    if model.recordable:
+        judge = Replay(judge)
     while progress.epoch < settings.epochs:
         model.train()
         totals = Sums(batches.device, progress.totals)
@@ -68,8 +74,9 @@ def train(
             if on_step(report["loss"]) and progress.done < steps:  # an epoch whose steps are all taken is ended first
                 progress.totals = totals.over(1)
                 return
-        held_out = evaluate(kept, batches, "validation", objective, settings.seed, judge)
-        result = Epoch(totals.over(steps), held_out)
+        means, trained = totals.over(steps), time.perf_counter()
+        held_out = evaluate(kept, batches, "validation", objective, settings.seed, judge, progress.pieces)
+        result = Epoch(means, held_out, trained)
         for side, found in (("training", result.train), ("validation", held_out)):
             if not all(map(math.isfinite, found.values())):
                 raise Diverged(f"the {side} loss became {found['loss']} in epoch {progress.epoch + 1}")
@@ -79,15 +86,23 @@ def train(
 
 @torch.no_grad()
 def evaluate(
-    model: VAE, batches: Batches, side: str, objective: Objective, seed: int, judge: Callable[..., Report] | None = None
+    model: VAE,
+    batches: Batches,
+    side: str,
+    objective: Objective,
+    seed: int,
+    judge: Callable[..., Report] | None = None,
+    pieces: int = 1,
 ) -> dict[str, float]:
     """The mean of every value over all images of a side, at the objective's final schedules, with noise that is the
     same at every call. Free bits look at a batch at a time, as in training. `judge` is `values` of this model, where
-    that is called more often."""
-    training, judge = model.training, judge or partial(values, model, objective)
+    that is called more often; where the memory is short, batches go through in `pieces` parts."""
+    training = model.training
+    if judge is None or pieces > 1:
+        judge = partial(values, model, objective)
     model.eval()
     totals, count = Sums(batches.device), 0
-    for index, (x, y) in enumerate(batches.side(side)):
+    for index, (x, y) in enumerate(batches.side(side, size=max(1, batches.batch_size // pieces))):
         reseed(x.device, seed, side, index)
         totals.add(judge(x) if y is None or not model.classes else judge(x, y), len(x))
         count += len(x)
@@ -119,10 +134,10 @@ class Sums:
 
 
 def reseed(device: torch.device, *words: int | str) -> None:
-    """Seed the generator that noise on `device` is drawn from."""
-    if device.type == "cuda":  # this generator alone: torch.manual_seed asks after every kind of device first
-        torch.cuda.default_generators[device.index or 0].manual_seed(key(*words))
-    elif device.type == "cpu":
-        torch.default_generator.manual_seed(key(*words))
-    else:
-        torch.manual_seed(key(*words))
+    """Seed the generators that noise on `device`, and on the processor, is drawn from."""
+    seed = key(*words)
+    if device.type == "mps":
+        torch.mps.manual_seed(seed)
+    elif device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed asks after every kind of device first

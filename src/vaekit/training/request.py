@@ -24,7 +24,8 @@ from vaekit.settings import Training
 from vaekit.version import VERSION
 
 LEFT_OPEN = ("precision", "batch_size", "compile")
-"""Settings that may be "auto"; what they come to stands in config.json, for a run that goes on."""
+"""Settings that may be "auto"; what they come to stands in config.json, for a run that goes on: the batch size for
+good, since steps are counted by it, the others as long as device and versions are the same."""
 DEFAULT_PRESET = {"gray": "classic", "colour": "best"}
 
 
@@ -83,6 +84,14 @@ def plan(request: Request) -> Plan:
     train = pack.sides["train"]
     model, objective = build(config, pack.shape, len(pack.classes), train.stop - train.start, request.networks)
     threads = before["threads"] if before else config.training.threads or torch.get_num_threads()
+    versions = {
+        "vaekit": VERSION,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+    same = before is not None and before["device"] == str(device) and before["versions"] == versions
+    found = {name: before[name] for name in LEFT_OPEN if before and (same or name == "batch_size")}
     record = {
         "format": FORMAT,
         "preset": preset,
@@ -93,13 +102,8 @@ def plan(request: Request) -> Plan:
         "seed": config.training.seed,
         "device": str(device),
         "threads": threads,
-        **{name: (before or {}).get(name, getattr(config.training, name)) for name in LEFT_OPEN},
-        "versions": {
-            "vaekit": VERSION,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
+        **{name: found.get(name, getattr(config.training, name)) for name in LEFT_OPEN},
+        "versions": versions,
     }
     lines = [
         *pack.summary.splitlines(),

@@ -169,7 +169,7 @@ class _Session:
         with (
             self._signals(),
             progress(total, label, done=done, quiet=self.request.quiet) as advance,
-            torch.random.fork_rng(),
+            devices.own_noise(),
             Writer() as writer,
         ):
             watch = Watch(self.batches.batch_size, advance, self._asked_to_stop)
@@ -223,7 +223,7 @@ class _Session:
         return bool(settings.patience) and self.progress.epoch - counted_from >= settings.patience
 
     def _after_epoch(self, epoch: Epoch, watch: "Watch", writer: Writer) -> None:
-        row: Row = {"epoch": self.progress.epoch, "step": self.progress.step, **watch.lap()}
+        row: Row = {"epoch": self.progress.epoch, "step": self.progress.step, **watch.lap(epoch.trained)}
         extras = [name for name in epoch.train if name not in NAMES]
         for names in (NAMES, extras):
             for side, found in (("train", epoch.train), ("val", epoch.validation)):
@@ -266,7 +266,7 @@ class _Session:
 
     def _save(self, writer: Writer, force: bool = False) -> None:
         pace = self.paces["checkpoint"]
-        if not (force or pace.ready()):
+        if not force and (not pace.ready() or writer.waiting("checkpoint")):
             return
         current = self.best_snapshot
         if current is None or current.step != self.progress.step or self.progress.done:

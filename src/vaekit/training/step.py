@@ -4,6 +4,7 @@ memory."""
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,11 @@ from vaekit.parts.types import Labels, Objective
 from vaekit.replay import Replay, recording
 from vaekit.screen import say
 from vaekit.settings import Training
+
+
+class TooLarge(UserError):
+    """A batch does not fit in the memory, and cannot be divided."""
+
 
 Report = dict[str, Tensor]
 Score = Callable[[Tensor, Labels | None, float], tuple[Tensor, Report]]
@@ -63,7 +69,7 @@ def stepper(model: VAE, objective: Objective, optimizer: Optimizer, settings: Tr
         update()
         return report
 
-    if parameters[0].device.type != "cuda":
+    if parameters[0].device.type != "cuda" or not model.recordable:
         return step
     whole = all(group.get("capturable") for group in optimizer.param_groups)
     recorded = Replay(step if whole else gradient)
@@ -118,20 +124,27 @@ def gradients(
     the mean of theirs.
 
     Raises:
-        UserError: the memory does not suffice, and the batch cannot be divided.
+        TooLarge: the memory does not suffice, and the batch cannot be divided.
+        UserError: the step cannot be compiled here.
     """
     while True:
         optimizer.zero_grad()
         try:
-            if pieces > 1:
-                return _by_parts(score, x, y, epoch, pieces), pieces
-            loss, report = score(x, y, epoch)
-            loss.backward()
-            return {name: value.detach() for name, value in report.items()}, 1
+            # In functions of their own, whose tensors are gone where the memory did not suffice
+            return (_whole if pieces == 1 else partial(_by_parts, pieces=pieces))(score, x, y, epoch), pieces
         except RuntimeError as error:
+            if any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__):
+                why = str(error).partition(":")[0]
+                raise UserError(f"--compile on failed here ({why}): use --compile auto, or off.") from error
             if not out_of_memory(error) or recording(x.device):
                 raise
         pieces = _more(pieces, len(x), divisible, x.device)
+
+
+def _whole(score: Score, x: Tensor, y: Labels | None, epoch: float) -> Report:
+    loss, report = score(x, y, epoch)
+    loss.backward()
+    return {name: value.detach() for name, value in report.items()}
 
 
 def _by_parts(score: Score, x: Tensor, y: Labels | None, epoch: float, pieces: int) -> Report:
@@ -151,7 +164,7 @@ def _more(pieces: int, size: int, divisible: bool, device: torch.device) -> int:
         torch.cuda.empty_cache()
     if not divisible or pieces >= size:
         why = "not even one image does" if divisible else "this objective looks at all of it at once"
-        raise UserError(
+        raise TooLarge(
             f"A batch of {size} images does not fit in the memory of {device}, and {why}: "
             "take a smaller --batch-size, a smaller --size or a smaller network."
         )

@@ -6,18 +6,17 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from vaekit.data.batches import Batches
-from vaekit.devices import fast_bf16, fast_tf32
+from vaekit.devices import fast_bf16, fast_tf32, own_noise, products
 from vaekit.errors import UserError
 from vaekit.model import VAE
 from vaekit.resolve import revise
 from vaekit.screen import hushed
 from vaekit.training.optimizers import arithmetic, optimizer_for
 from vaekit.training.request import LEFT_OPEN, Plan
-from vaekit.training.step import Progress, stepper
+from vaekit.training.step import Progress, TooLarge, stepper
 
 SMALLEST, SIZES = 32, (64, 128, 256, 512, 1024, 2048, 4096)
 """Batch sizes that are tried."""
@@ -41,8 +40,13 @@ def settle(todo: Plan) -> Plan:
     if found["precision"] == "auto":
         quick = fast_bf16(todo.device) and _convolutional(todo.model)
         found["precision"] = "bf16" if quick else "tf32" if fast_tf32(todo.device) else "32"
-    elif found["precision"] == "tf32" and todo.device.type != "cuda":
-        raise UserError(f"--precision tf32 is for NVIDIA GPUs, and this run is on {todo.device}: use --precision auto.")
+    elif found["precision"] == "tf32" and not fast_tf32(todo.device):
+        if not todo.resumed:
+            raise UserError(
+                f"--precision tf32 is for NVIDIA GPUs of 2020 or later, and this run is on {todo.device}: "
+                "use --precision auto."
+            )
+        found["precision"] = "32"
     todo = _with(todo, found)
     if found["batch_size"] == "auto":
         found["batch_size"] = _batch_size(todo)
@@ -93,7 +97,7 @@ def _compile(todo: Plan) -> tuple[str, str]:
     try:
         compiled = _seconds(todo, size, "on")
     except Exception as error:  # of many kinds: no compiler, an operation it does not know
-        return "off", f"Not compiled: it failed here ({type(error).__name__})"
+        return "off", f"Not compiled: it failed here ({type(error.__cause__ or error).__name__})"
     gain = eager / compiled
     found = f"{gain:.2f} times as fast in a trial"
     return ("on", f"Compiled: {found}") if gain > 1.02 else ("off", f"Not compiled: {found}")
@@ -114,11 +118,9 @@ def _seconds(todo: Plan, size: int, compiled: str = "off") -> float:
     take = stepper(model, todo.objective, optimizer_for(model.parameters(), settings), settings, progress)
     x, y = next(batches.train(0))
     times: list[float] = []
-    with torch.random.fork_rng(), hushed(), suppress(UserError):
+    with own_noise(), products(tf32=settings.precision == "tf32"), hushed(), suppress(TooLarge):
         while progress.pieces == 1 and len(times) <= TRIES and (len(times) < 2 or sum(times[1:]) < PATIENCE):
             begun = time.perf_counter()
-            take(x, y if model.classes else None, math.inf)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            take(x, y if model.classes else None, math.inf)["loss"].item()  # which waits for a GPU
             times.append(time.perf_counter() - begun)
     return min(times[1:], default=math.inf) if progress.pieces == 1 else math.inf

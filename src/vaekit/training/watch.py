@@ -43,14 +43,14 @@ class Watch:
         found = 0.0 if self.sent is None else self.sent[0].item()
         event, here = torch.cuda.Event(), torch.empty((), pin_memory=True)  # other memory would be waited for
         self.sent = here.copy_(loss.detach(), non_blocking=True), event
-        event.record()
+        event.record(torch.cuda.current_stream(loss.device))
         return found
 
-    def lap(self) -> dict[str, float]:
-        """Seconds since the last lap, validation included, and training images per second."""
+    def lap(self, trained: float) -> dict[str, float]:
+        """Seconds since the last lap, validation included, and training images per second up to `trained`."""
         self._show()
         now = time.perf_counter()
-        speed = self.steps * self.batch / max(self.last - self.started, 1e-9)
+        speed = self.steps * self.batch / max(trained - self.started, 1e-9)
         seconds = now - self.started
         self.started, self.steps = now, 0
         return {"seconds": round(seconds, 3), "images_per_second": round(speed, 1)}
