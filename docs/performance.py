@@ -40,8 +40,10 @@ WHY = """## What was done about it
   anew.
 - **Threads that wait give way** after a hundredth of the time that OpenMP would have them spin, on the command line:
   of two trainings of 784-400-20 at once on two cores each had 580 images/s where one alone has 19,900; now 6,900 and
-  more, and 19,200 alone. `classic` in float32: 870 of 3,300 before, now 1,400 of 2,700, which is within the noise of
-  this machine (`python benchmarks/together.py`).
+  more, and 19,200 alone. `classic` in float32: 870 and 3,300 before, now 1,400 and 2,700
+  (`python benchmarks/together.py`). What one alone loses is hard to tell from the noise of this machine: in six pairs
+  of `classic` taken in turns the median was 0.93 of the speed before. `GOMP_SPINCOUNT=300000 vaekit train ..` has it
+  as it was.
 - **bfloat16 for convolutions** (`--precision auto`), where the processor has units for it; weights, posterior, KL,
   likelihood, averages and the optimizer's state stay in float32. The gradient of a convolution's weights, for which
   the library takes up to four times as long as its arithmetic, is a product over patches
