@@ -1,6 +1,6 @@
-"""Two trainings that share the cores: images a second of each, with threads that spin and with threads that give way.
+"""Two trainings that share the cores: images a second of each, with all threads each and with a share of them.
 
-python benchmarks/together.py          # a minute and a half
+python benchmarks/together.py          # two minutes
 """
 
 import os
@@ -9,10 +9,8 @@ import subprocess
 import sys
 import time
 
-SPINS = ("300000", "3000")
-"""Turns of a waiting thread: OpenMP's own, and what `vaekit` sets."""
 NETWORKS = {"784-400-20": {"encoder": "mlp", "decoder": "mlp", "latents": 20, "batch_size": 128}, "classic": {}}
-SECONDS = 5.0
+SECONDS, ROUNDS = 5.0, 3
 
 
 def train(name: str) -> None:
@@ -35,20 +33,19 @@ def train(name: str) -> None:
     print(round(statistics.median(speeds)))
 
 
-def together(count: int, name: str, spin: str) -> list[int]:
-    environment = os.environ | {"GOMP_SPINCOUNT": spin}
+def together(count: int, name: str, threads: int) -> list[int]:
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, __file__, name]
     running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(count)]
     return [int(one.communicate()[0]) for one in running]
 
 
 def main() -> None:
+    cores = len(os.sched_getaffinity(0))
     for name in NETWORKS:
-        for spin in SPINS:
-            for count in (1, 2):
-                print(
-                    f"{name:<11} {spin:>6} turns, {count} at once: {together(count, name, spin)} images/s", flush=True
-                )
+        for count, threads in ((1, cores), (1, cores // 2), (2, cores), (2, cores // 2)):
+            speeds = sorted(speed for _ in range(ROUNDS) for speed in together(count, name, threads))
+            print(f"{name:<11} {count} at once, --threads {threads}: {statistics.median(speeds):,.0f} images/s each")
 
 
 if __name__ == "__main__":

@@ -38,12 +38,11 @@ WHY = """## What was done about it
   what it lacks above beside the one whose process is settled.
 - **Memory is kept.** glibc gives blocks of many megabytes back to the system at every step, which clears their pages
   anew.
-- **Threads that wait give way** after a hundredth of the time that OpenMP would have them spin, on the command line:
-  of two trainings of 784-400-20 at once on two cores each had 580 images/s where one alone has 19,900; now 6,900 and
-  more, and 19,200 alone. `classic` in float32: 870 and 3,300 before, now 1,400 and 2,700
-  (`python benchmarks/together.py`). What one alone loses is hard to tell from the noise of this machine: in six pairs
-  of `classic` taken in turns the median was 0.93 of the speed before. `GOMP_SPINCOUNT=300000 vaekit train ..` has it
-  as it was.
+- **Two trainings at once want `--threads`.** Threads wait for each other in a busy loop, and where two trainings share
+  two cores, each for threads that the other keeps from running: two of 784-400-20 have 500 images/s each where one
+  alone has 26,400; with `--threads 1` they have 19,200 each. `classic` in float32: 327, 3,130 and 2,130
+  (`python benchmarks/together.py`). Threads that give way sooner (`GOMP_SPINCOUNT`) were tried and left out again:
+  one alone lost a tenth to a fifth of its speed.
 - **bfloat16 for convolutions** (`--precision auto`), where the processor has units for it; weights, posterior, KL,
   likelihood, averages and the optimizer's state stay in float32. The gradient of a convolution's weights, for which
   the library takes up to four times as long as its arithmetic, is a product over patches

@@ -312,10 +312,6 @@ def _toml(path: Path) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 a failure, 2 a user's mistake, 75 an interrupted, resumable run."""
-    # GNU's OpenMP reads this when torch is imported. By itself its threads wait for each other in a busy loop of
-    # 300,000 turns: where two trainings share the cores, each would wait for threads that the other keeps from running.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     sys.exit(_run(arguments))
 
 

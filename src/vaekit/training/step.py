@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from zuko.lazy import LazyTransform
 
@@ -56,7 +56,7 @@ def stepper(model: VAE, objective: Objective, optimizer: Optimizer, settings: Tr
     score, parameters = scorer(model, objective, settings.compile == "on"), list(model.parameters())
 
     def gradient(x: Tensor, y: Labels | None = None, epoch: float = math.inf) -> Report:
-        report, progress.pieces = gradients(score, x, y, epoch, optimizer, progress.pieces, objective.divisible)
+        report, progress.pieces = gradients(score, x, y, epoch, parameters, progress.pieces, objective.divisible)
         return report
 
     def update() -> None:
@@ -114,7 +114,7 @@ def gradients(
     x: Tensor,
     y: Labels | None,
     epoch: float,
-    optimizer: Optimizer,
+    parameters: list[nn.Parameter],
     pieces: int,
     divisible: bool,
 ) -> tuple[Report, int]:
@@ -128,7 +128,8 @@ def gradients(
         UserError: the step cannot be compiled here.
     """
     while True:
-        optimizer.zero_grad()
+        for parameter in parameters:  # as the optimizer would, at a fifth of the cost
+            parameter.grad = None
         try:
             # In functions of their own, whose tensors are gone where the memory did not suffice
             return (_whole if pieces == 1 else partial(_by_parts, pieces=pieces))(score, x, y, epoch), pieces
