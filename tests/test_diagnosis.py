@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -97,7 +98,7 @@ ILL: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any], str, set[str]]] =
             "latents": 64,
             "encoder": {"kind": "mlp", "hidden": "512"},
             "decoder": {"kind": "mlp", "hidden": "512"},
-            "epochs": 80,
+            "epochs": 40,
             "objective": {"beta": 0.02},
         },
         "overfitting",
@@ -138,8 +139,10 @@ HEALTHY: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any]]] = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mixtures find what there is to be found here; the flow beside them takes longest."""
+    """Mixtures find what there is to be found here; the flow beside them takes longest. Shapes are checked elsewhere:
+    that is a third of the time of these many steps."""
     monkeypatch.setattr(latent_prior, "STEPS", 100)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def judged(tmp_path: Path, images: np.ndarray, settings: dict[str, Any]) -> list[dict[str, str]]:

@@ -69,7 +69,7 @@ def fitted(full: bool | None, classes: int, seed: int = 0) -> FittedPrior:
 
 
 def plane() -> tuple[Tensor, float]:
-    line = torch.linspace(-16, 16, 801)
+    line = torch.linspace(-16, 16, 401)
     return torch.cartesian_prod(line, line), (line[1] - line[0]).item() ** 2
 
 

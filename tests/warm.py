@@ -18,6 +18,7 @@ def serve(path: str) -> None:
     import pandas  # noqa: F401
     import seaborn  # noqa: F401
     import sklearn.mixture  # noqa: F401
+    import torch
 
     import vaekit.api
     import vaekit.cli
@@ -25,6 +26,7 @@ def serve(path: str) -> None:
     import vaekit.report
     import vaekit.training.session  # noqa: F401
 
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # the first optimizer imports torch's compiler
     door = socket.socket(socket.AF_UNIX)
     door.bind(f"{path}.new")
     door.listen()

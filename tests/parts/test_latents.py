@@ -199,7 +199,7 @@ def test_the_kl_is_what_samples_say(kind: str, of: str) -> None:
     if group.kl.ndim == 1:
         expected = group.kl
     else:
-        points, volume = grid(2, 201 if slow else 501)
+        points, volume = grid(2, 201 if slow else 351)
         wide = points[:, None].expand(-1, IMAGES, -1)
         log_ratio = q.log_prob(wide) - p.log_prob(wide)
         expected = (q.log_prob(wide).exp() * log_ratio).nan_to_num(0.0).sum(0) * volume
