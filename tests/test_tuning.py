@@ -300,6 +300,12 @@ def test_a_long_run_tries_to_compile_and_keeps_what_is_faster(monkeypatch: pytes
         assert f"{eager / compiled:.2f} times as fast" in todo.lines[-2]
 
 
+def test_a_run_that_will_be_stopped_soon_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaekit.training.tuning._seconds", lambda *_: 100.0)
+    todo = settle(plan(Request(rings(400, 12), (SMALL,), quiet=True)), longest=1.0)
+    assert todo.config.training.compile == "off" and "take about 60 s" in todo.lines[-2]
+
+
 def test_where_compiling_fails_training_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vaekit.training.tuning.COST", 0.0)
 

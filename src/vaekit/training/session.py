@@ -71,7 +71,7 @@ def run_training(request: Request) -> Run:
         stack.enter_context(_threads(todo.threads))
         stack.enter_context(devices.memory_kept())
         stack.enter_context(devices.denormals_flushed())
-        todo = settle(todo)
+        todo = settle(todo, math.inf if request.max_minutes is None else request.max_minutes)
         stack.enter_context(devices.products(tf32=todo.config.training.precision == "tf32"))
         for line in todo.lines:
             say(line)

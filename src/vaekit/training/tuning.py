@@ -30,8 +30,11 @@ TRIES, PATIENCE = 6, 2.0
 """Steps that are timed, and the seconds after which no further one is."""
 
 
-def settle(todo: Plan) -> Plan:
+def settle(todo: Plan, longest: float = math.inf) -> Plan:
     """The plan with nothing left open; a run that goes on keeps what was found at its beginning.
+
+    Args:
+        longest: minutes after which the run will be stopped.
 
     Raises:
         UserError: a precision that the device does not have.
@@ -53,7 +56,7 @@ def settle(todo: Plan) -> Plan:
         todo = _with(todo, found)
         lines.append(f"Batch size: {found['batch_size']} images a step, found by trying")
     if found["compile"] == "auto":
-        found["compile"], why = _compile(todo)
+        found["compile"], why = _compile(todo, longest)
         todo = _with(todo, found)
         lines.append(why)
     how = f"precision {found['precision']}; seed {todo.config.training.seed}"
@@ -82,7 +85,7 @@ def _batch_size(todo: Plan) -> int:
     return best
 
 
-def _compile(todo: Plan) -> tuple[str, str]:
+def _compile(todo: Plan, longest: float) -> tuple[str, str]:
     """Whether to compile, and a sentence that says why."""
     settings = todo.config.training
     size = int(settings.batch_size)
@@ -91,7 +94,7 @@ def _compile(todo: Plan) -> tuple[str, str]:
     eager = _seconds(todo, size)
     if math.isinf(eager):
         return "off", "Not compiled: a batch does not fit in the memory at once"
-    minutes = steps * eager / 60
+    minutes = min(steps * eager / 60, longest)
     if 60 * minutes * HOPED.get(todo.device.type, 0) < COST:
         return "off", f"Not compiled: the steps take about {_about(minutes)}, too little to earn it back"
     try:
