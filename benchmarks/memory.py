@@ -1,4 +1,4 @@
-"""Private memory while training batches are drawn: from 10,000 and from 1,000,000 made-up images of 32x32.
+"""Private memory of a training: from 10,000 and from 1,000,000 made-up images of 32x32.
 
     python benchmarks/memory.py [FOLDER]       # writes benchmarks/results/memory.json
 
@@ -6,6 +6,7 @@ FOLDER is a scratch folder with 7 GB free. RssAnon, from /proc (Linux), is the m
 allocated, not what it has mapped from files, which the system takes back when it needs room.
 """
 
+import copy
 import json
 import os
 import subprocess
@@ -15,30 +16,48 @@ from pathlib import Path
 
 import numpy as np
 
-BATCHES = 2000
+STEPS = 2000
+SETTINGS = {
+    "encoder": {"kind": "mlp", "hidden": "64"},
+    "decoder": {"kind": "mlp", "hidden": "64"},
+    "latents": 8,
+    "batch_size": 128,
+    "flip": True,
+    "crop": 2,
+}
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 
 
 def measure(images: str) -> None:
-    """In a process of its own: open the pack, draw batches, print the largest RssAnon in kB."""
+    """In a process of its own: pack, train, look at all held-out images; print the largest RssAnon in kB."""
     import torch
 
+    from vaekit.build import build
     from vaekit.data.batches import Batches
     from vaekit.data.pack import open_pack
-    from vaekit.settings import Data
+    from vaekit.resolve import resolve
+    from vaekit.training.loop import evaluate, train
+    from vaekit.training.optimizers import optimizer_for
+    from vaekit.training.step import Progress
 
-    settings = Data(flip=True, crop=2)
-    batches = Batches(open_pack(images, settings, quiet=True), settings, 128, 0, torch.device("cpu"))
-    largest, drawn, epoch = 0, 0, 0
-    while drawn < BATCHES:
-        for _ in batches.train(epoch):
-            drawn += 1
-            if drawn % 20 == 0:
-                largest = max(largest, private())
-            if drawn == BATCHES:
-                break
-        epoch += 1
-    print(largest)
+    config = resolve(SETTINGS, {"precision": "32", "compile": "off"})
+    pack = open_pack(images, config.data, quiet=True)
+    model, objective = build(config, pack.shape)
+    kept = copy.deepcopy(model).eval().requires_grad_(False)
+    batches = Batches(pack, config.data, 128, 0, torch.device("cpu"))
+    optimizer, progress = optimizer_for(model.parameters(), config.training), Progress()
+    largest = 0
+
+    def look(_: torch.Tensor) -> bool:
+        nonlocal largest
+        if progress.step % 20 == 0:
+            largest = max(largest, private())
+        return progress.step >= STEPS
+
+    for _ in train(model, kept, batches, objective, optimizer, config.training, progress, look):
+        pass
+    evaluate(kept, batches, "validation", objective, 0)
+    print(max(largest, private()))
 
 
 def private() -> int:

@@ -89,7 +89,7 @@ def scorer(model: VAE, objective: Objective, compiled: bool = False) -> Score:
     """The objective's value for a batch.
 
     Compiled, all of it becomes one graph once the schedules have reached their final values, which are then a constant
-    of it. Flows pick latents by index in a way that cannot be compiled: of a model with any, encoder and decoder are.
+    of it. A flow would break that graph into pieces and gain nothing: of a model with any, encoder and decoder are.
     """
 
     def score(x: Tensor, y: Labels | None, epoch: float) -> tuple[Tensor, Report]:
