@@ -1,16 +1,19 @@
 """Two trainings that share the cores: images a second of each, with all threads each and with a share of them.
 
-python benchmarks/together.py          # two minutes
+python benchmarks/together.py          # two minutes; writes benchmarks/results/together.json
 """
 
+import json
 import os
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 NETWORKS = {"784-400-20": {"encoder": "mlp", "decoder": "mlp", "latents": 20, "batch_size": 128}, "classic": {}}
 SECONDS, ROUNDS = 5.0, 3
+RESULTS = Path(__file__).parent / "results" / "together.json"
 
 
 def train(name: str) -> None:
@@ -24,6 +27,7 @@ def train(name: str) -> None:
 
     config = resolve(NETWORKS[name], {"validation": "last:1"})
     turn = contestants.vaekit(config, open_pack(bundled()[:3000], config.data, quiet=True), torch.device("cpu"))
+    turn()
     speeds: list[float] = []
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or not speeds:
@@ -42,10 +46,15 @@ def together(count: int, name: str, threads: int) -> list[int]:
 
 def main() -> None:
     cores = len(os.sched_getaffinity(0))
+    found: dict[str, dict[str, float]] = {}
     for name in NETWORKS:
+        found[name] = {}
         for count, threads in ((1, cores), (1, cores // 2), (2, cores), (2, cores // 2)):
-            speeds = sorted(speed for _ in range(ROUNDS) for speed in together(count, name, threads))
-            print(f"{name:<11} {count} at once, --threads {threads}: {statistics.median(speeds):,.0f} images/s each")
+            speeds = [speed for _ in range(ROUNDS) for speed in together(count, name, threads)]
+            how = f"{('one', 'two at once')[count - 1]}, {threads} thread{'s' * (threads > 1)}"
+            found[name][how if count == 1 else f"{how} each"] = statistics.median(speeds)
+            print(f"{name:<11} {how}: {statistics.median(speeds):,.0f} images/s each", flush=True)
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,48 +13,50 @@ RESULTS = HERE.parent / "benchmarks" / "results"
 PAGE = HERE / "performance.md"
 HEAD = """# How fast it is
 
-A VAE on small images spends most of its time outside arithmetic. Here is where it goes, what was done about it, and how
-fast that is beside a bare loop, a script around a DataLoader, and Pythae. What is compared takes turns in one process;
-figures are medians of the rounds, and a ratio is the median of the rounds' ratios, since machines are noisy, the
-one that this page was measured on above all: {cores} cores of a shared {processor}; torch {torch}, without a
-GPU but for the section that names one.
+Where the time of a training goes, what was done about it, and how fast that is beside a bare loop, a script around a
+DataLoader, and Pythae. Measured on {cores} cores of a shared {processor}; torch {torch}, without a
+GPU but for the section that names one. This machine is noisy: in the tables of `vaekit bench` what is compared takes
+turns in one process, {rounds} rounds; figures are medians, a ratio is the median of the rounds' ratios, and in brackets
+are the smallest and the largest of them.
 
 ```console
 $ vaekit bench mlp              # a workload or some, on your machine; all of them without a name
 ```
 
-`bare loop`: the same network and optimizer on float32 tensors that are in memory already, and nothing else: no
-shuffled order, no average of the weights, no seeds, no metrics. `process settled`: the same where memory is kept and
-the smallest numbers are zero, as vaekit has it (below); of what vaekit does to the memory of a process a part stays, so
-that all turns gain by it. vaekit's validation, which the others do not have, is of one image here. Where nothing else
-is said, arithmetic is float32.
+- `bare loop`: the same network and optimizer on float32 tensors that are in memory already, and nothing else: no
+  shuffled order, no average of the weights, no seeds, no metrics.
+- `process settled`: the same where memory is kept and the smallest numbers are zero, as vaekit has it (below). Of what
+  vaekit does to the memory of a process a part stays, so that all turns gain by it.
+- float32, TF32 and bfloat16 are numbers of 32 bits, of 32 bits of which 19 are read, and of 16. Where nothing else is
+  said, arithmetic is float32.
+- EMA is the moving average of the weights, which is what is validated and kept. NLL is the negative log-likelihood of
+  test images: lower is better.
+- vaekit's validation, which the others do not have, is of one image here (but for ten times as many images).
 """
 TRAININGS = ("mlp", "conv", "resnet")
 WHY = """## What was done about it
 
 - **Denormal numbers are zero.** Adam's running means of a weight whose gradient has become exactly zero shrink by a
   tenth a step until they are denormal, below 1.2e-38, and there processors take many times as long for each. Units and
-  latents fall silent in every VAE; the bare loop of `mlp` slows down by a quarter after some hundred steps, which is
-  what it lacks above beside the one whose process is settled.
-- **Memory is kept.** glibc gives blocks of many megabytes back to the system at every step, which clears their pages
-  anew.
-- **Two trainings at once want `--threads`.** Threads wait for each other in a busy loop, and where two trainings share
-  two cores, each for threads that the other keeps from running: two of 784-400-20 have 500 images/s each where one
-  alone has 26,400; with `--threads 1` they have 19,200 each. `classic` in float32: 327, 3,130 and 2,130
-  (`python benchmarks/together.py`). Threads that give way sooner (`GOMP_SPINCOUNT`) were tried and left out again:
-  one alone lost a tenth to a fifth of its speed.
+  latents fall silent in every VAE; the bare loop of `mlp` slows down by a quarter after some hundred steps, so that
+  the one whose process is settled is the faster one in the table above.
+- **Memory is kept.** Linux's C library gives blocks of many megabytes back to the system at every step, which clears
+  them anew.
+- **Two trainings at once want `--threads`**, a share of the cores each. Threads wait for each other in a busy loop, and
+  where two trainings share the cores, each for threads that the other keeps from running (table below). Threads that
+  give way sooner were tried and left out again: a training alone lost a tenth of its speed by them.
 - **bfloat16 for convolutions** (`--precision auto`), where the processor has units for it; weights, posterior, KL,
   likelihood, averages and the optimizer's state stay in float32. The gradient of a convolution's weights, for which
   the library takes up to four times as long as its arithmetic, is a product over patches
   (`python benchmarks/convolution.py`).
   The validation loss after 5 epochs of Fashion-MNIST: 239.97 nats per image against 239.60 and 240.10 of two seeds in
-  float32 (`vaekit train fashion-mnist/ --epochs 5 --precision bf16`).
+  float32 (`vaekit train fashion-mnist/ --epochs 5 --precision bf16`, and `--precision 32`, `--precision 32 --seed 1`).
 - **Colours last** in memory, for images and weights; the cross-entropy and its slope in half the passes over memory;
   activations in place.
 - **The average of the weights** is moved every sixteenth step once it reaches back over many.
 - **Pictures, graph and checkpoints** are drawn and written by a thread of their own; at most 3 % of the time goes into
-  redrawing the graph and as much into writing checkpoints. Copies for a checkpoint and the decoding of pictures are
-  left to the thread that trains: in short runs of large networks they weigh.
+  redrawing the graph and as much into writing checkpoints, the last ones, at the end, on top. Copies for a checkpoint
+  and the decoding of pictures are left to the thread that trains: in short runs of large networks they weigh.
 - **Compiling** (`--compile auto`) is tried where a run is long enough to earn it back, and kept where it is faster.
 - **Batches** (`--batch-size auto`): doubled as long as that makes at least a tenth more images a second. One that does
   not fit in the memory goes through in parts, as one step with the gradient of the whole; objectives that look at all
@@ -62,30 +64,46 @@ WHY = """## What was done about it
 - **On an NVIDIA GPU** the images stay on the device as uint8 and are gathered, converted and augmented there, and
   nothing waits for the device within an epoch: the loss is looked at when it has arrived, noise, learning rate and
   Adam's count of steps are on the device. After three ordinary steps forward pass, backward pass and Adam (other
-  optimizers stay outside) are recorded as a CUDA graph, which begins all their kernels in one call; so are validation,
-  and the fit of the flow among the priors. Models with convolutions compute in bfloat16, others in TF32
+  optimizers stay outside) are recorded as a CUDA graph, a list of the GPU's tasks that one call begins; so are
+  validation, and the fit of the flow among the priors. Models with convolutions compute in bfloat16, others in TF32
   (`--precision auto`). A model with modules of your own is not recorded: they may change from call to call.
 """
 
 
-def training(name: str, found: Found) -> list[str]:
-    """A table of a workload that trains."""
-    limit = found.limit
-    pythae = "Pythae" in found.rounds
-    rows = [f"**{name}**: {found.about}.", "", "| | images/s | times the bare loop |" + " times Pythae |" * pythae]
-    rows.append("|---|---:|---:|" + "---:|" * pythae)
+def speed(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def spread(found: Found, name: str, other: str) -> str:
+    if name == other:
+        return "1"
+    ratios = [a / b for a, b in zip(found.rounds[name], found.rounds[other], strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def table(found: Found, others: list[str]) -> list[str]:
+    rows = ["| | images/s | " + " | ".join(f"times {other}" for other in others) + " |"]
+    rows.append("|---|---:|" + "---:|" * len(others))
     for one in found.rounds:
-        cells = [one, f"{found.speed(one):,.0f}", f"{found.ratio(one, limit):.2f}"]
-        cells += [f"{found.ratio(one, 'Pythae'):.2f}"] * pythae
+        cells = [one, speed(found.speed(one)), *(spread(found, one, other) for other in others)]
         rows.append(f"| {' | '.join(cells)} |")
     return [*rows, ""]
 
 
-def others(found: Found) -> list[str]:
-    rows = [f"{found.about[0].upper()}{found.about[1:]}:", ""]
-    rows += [f"| | images/s | times {found.limit} |", "|---|---:|---:|"]
-    rows += [f"| {one} | {found.speed(one):,.0f} | {found.ratio(one, found.limit):.2f} |" for one in found.rounds]
-    return [*rows, ""]
+def training(name: str, found: Found) -> list[str]:
+    """A table of a workload that trains."""
+    others = [one for one in (found.limit, "bare loop, process settled", "Pythae") if one in found.rounds]
+    return [f"**{name}**: {found.about}.", "", *table(found, others)]
+
+
+def beside(found: Found) -> list[str]:
+    return [f"{found.about[0].upper()}{found.about[1:]}:", "", *table(found, [found.limit])]
+
+
+def together(found: dict[str, dict[str, float]]) -> list[str]:
+    names = list(next(iter(found.values())))
+    rows = ["| images/s of each training | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    return [*rows, *(f"| {name} | " + " | ".join(map(speed, one.values())) + " |" for name, one in found.items()), ""]
 
 
 def shares(found: dict[str, Found]) -> list[str]:
@@ -138,10 +156,11 @@ def targets(found: dict[str, Found], memory: dict[str, float] | None) -> list[st
 
 
 GPU = """On one {gpu}, torch {torch}. `busy`: the share of the time in which a kernel runs; the rest are gaps between
-launches. `peak`: the share of what a product of random 8192x8192 matrices reaches in the same arithmetic, in TFLOP/s
-{peaks}; for the products of the network alone. Each was trained by
-itself, the median of three turns. torch takes convolutions in TF32 unless told otherwise, so the bare loop and Pythae
-of `conv` and `resnet` are to be compared with `tf32`; vaekit's `32` is float32 throughout.
+launches. `peak`: how much of the GPU's arithmetic is used, by the multiplications of the network alone, against what a
+product of random 8192x8192 matrices reaches (a trillion operations a second: {peaks}). Each was
+trained by itself, one after the other, the median of three turns. torch takes convolutions in TF32 unless told
+otherwise, so the bare loop and Pythae of `conv` and `resnet` are to be compared with `tf32`; vaekit's `32` is float32
+throughout.
 """
 RUN = """`vaekit train fashion-mnist/ --preset classic --epochs 50` from start to pictures: {seconds:.0f} s. An epoch of
 training and validation takes {epoch:.2f} s; the rest is the start of the process, the reading of the images and the
@@ -190,24 +209,32 @@ def read(name: str) -> Any:
 def page() -> str:
     bench, memory, minutes = read("bench"), read("memory"), read("minutes")
     found = {name: Found(**one) for name, one in bench["workloads"].items()}
-    parts = [HEAD.format(**bench["machine"]), "## What was to be reached\n", *targets(found, memory)]
+    rounds = len(next(iter(found["mlp"].rounds.values())))
+    parts = [HEAD.format(**bench["machine"], rounds=rounds), "## What was to be reached\n", *targets(found, memory)]
     parts += ["## Training\n"]
     for name in TRAININGS:
         parts += training(name, found[name])
     parts += ["Images of `conv` and `resnet` are made-up photographs.\n", "## Where the time goes\n"]
-    parts += ["Of a whole `vaekit train`, on the thread that trains; `files at the end` are those still to be written"]
-    parts += ["when the last step is taken. 20 epochs of `mlp`, 2 of the others, in which they weigh more.\n"]
+    parts += [
+        "Of a whole `vaekit train --preset classic` with these networks and images, in the arithmetic that it finds"
+    ]
+    parts += ["(bfloat16 for `conv` and `resnet`), on the thread that trains; `files at the end` are those still to be"]
+    parts += ["written when the last step is taken. 20 epochs of `mlp`, 2 of the others, in which they weigh more.\n"]
     parts += shares({name: found[name] for name in TRAININGS})
     parts += ["## From a folder, and with a model\n"]
     for name in ("folder-first", "folder-later", "generation", "evaluation", "scaling"):
-        parts += others(found[name])
+        parts += beside(found[name])
     parts += ["## To start\n", *start(read("startup"))]
     if minutes:
         parts += ["## Quality per minute\n", *quality(minutes)]
     if device := read("gpu"):
         parts += ["## On a GPU\n", *gpu(device)]
-    parts += [WHY, "## Measured with\n", "```console"]
-    parts += ["$ vaekit bench --out benchmarks/results/bench.json", "$ python benchmarks/startup.py"]
+    parts += [WHY]
+    if both := read("together"):
+        parts += ["## Two at once\n", *together(both)]
+    parts += ["## Measured with\n", "```console"]
+    parts += [f"$ vaekit bench --rounds {rounds} --out benchmarks/results/bench.json", "$ python benchmarks/startup.py"]
+    parts += ["$ python benchmarks/together.py"] * bool(both)
     parts += ["$ python benchmarks/memory.py"] * bool(memory)
     parts += ["$ python benchmarks/minutes.py mnist/"] * bool(minutes)
     parts += ["$ python benchmarks/gpu.py fashion-mnist/ --out benchmarks/results/gpu.json"] * bool(device)

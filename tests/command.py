@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 COLD = (sys.executable, "-m", "vaekit")
+BEFORE = dict(os.environ)
+"""The environment before any test has changed it, in which the process to fork from imports what it imports."""
 
 
 @cache
@@ -20,7 +22,7 @@ def warm() -> tuple[str, ...]:
     """A command that is `vaekit`, without the seconds that importing takes: see warm.py."""
     script, folder = str(Path(__file__).parent / "warm.py"), tempfile.TemporaryDirectory()
     door = Path(folder.name) / "door"
-    server = subprocess.Popen([sys.executable, script, "serve", str(door)], stdin=subprocess.PIPE)
+    server = subprocess.Popen([sys.executable, script, "serve", str(door)], stdin=subprocess.PIPE, env=BEFORE)
 
     def end() -> None:
         server.communicate()

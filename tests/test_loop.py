@@ -68,7 +68,8 @@ def test_validation_is_the_mean_over_images_also_with_a_short_last_batch() -> No
     assert few["kl"] == pytest.approx(kl, rel=1e-5)
     assert few["loss"] == pytest.approx(few["reconstruction"] + 2 * few["kl"], rel=1e-6)
     assert few == again
-    parts = evaluate(model, Batches(pack, config.data, 10, 0, device), "validation", objective, seed=0, pieces=3)
+    third = Progress(held_out_pieces=3)
+    parts = evaluate(model, Batches(pack, config.data, 10, 0, device), "validation", objective, seed=0, progress=third)
     assert parts["kl"] == pytest.approx(kl, rel=1e-5) and parts["reconstruction"] != few["reconstruction"]
 
 

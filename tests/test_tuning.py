@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from command import mistake, rings
+from command import COLD, mistake, rings
 from vaekit.build import build
 from vaekit.config import parts_of
+from vaekit.data.batches import Batches
+from vaekit.data.pack import open_pack
 from vaekit.devices import products
 from vaekit.errors import UserError
 from vaekit.model import VAE
@@ -21,6 +24,7 @@ from vaekit.parts.types import Group, Objective, Terms
 from vaekit.presets import PRESETS
 from vaekit.replay import Replay
 from vaekit.resolve import resolve
+from vaekit.training.loop import evaluate, values
 from vaekit.training.optimizers import optimizer_for
 from vaekit.training.request import Plan, Request, plan
 from vaekit.training.session import run_training
@@ -56,6 +60,12 @@ def weights_gradient(model: VAE) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
+def little(x: torch.Tensor, most: int) -> torch.Tensor:
+    if len(x) > most:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return x
+
+
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
 def test_a_batch_that_does_not_fit_goes_through_in_parts_with_the_same_gradient(error: RuntimeError) -> None:
     """With a decoder that does not look at z, so that the noise, which is other, does not matter."""
@@ -72,6 +82,29 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts_with_the_same_gradient(
     torch.testing.assert_close(weights_gradient(model), expected, rtol=1e-4, atol=1e-5)
     for name, value in whole.items():
         torch.testing.assert_close(found[name], value.detach(), rtol=1e-5, atol=1e-4)
+
+
+def test_held_out_images_that_do_not_fit_are_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training has kept its memory; what it leaves holds 5 of the 16 images of a batch."""
+    model, objective = made()
+    config = resolve(SMALL)
+    batches = Batches(open_pack(rings(400, 12), config.data, quiet=True), config.data, 16, 0, torch.device("cpu"))
+    expected = evaluate(model, batches, "validation", objective, 0)
+    monkeypatch.setattr(VAE, "observe", lambda _, x: little(x, 5))
+    progress = Progress()
+    found = evaluate(model, batches, "validation", objective, 0, partial(values, model, objective), progress)
+    assert (progress.pieces, progress.held_out_pieces) == (1, 4)
+    assert found["reconstruction"] == pytest.approx(expected["reconstruction"], rel=0.05)  # by other noise
+    assert found["kl"] == pytest.approx(expected["kl"], rel=1e-5)
+
+
+def test_a_noise_level_that_follows_the_batches_takes_them_whole() -> None:
+    model, objective = made(likelihood={"kind": "gaussian", "sigma": "optimal"})
+    settings = resolve(SMALL).training
+    take = stepper(model, objective, torch.optim.SGD(model.parameters(), 1e-3), settings, Progress(pieces=1))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="looks at all of it at once"):
+        patch.setattr(VAE, "observe", lambda _, x: little(x, 4))
+        take(images(), None, math.inf)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
@@ -179,29 +212,50 @@ def test_a_batch_size_is_found_and_a_resumed_run_keeps_it(tmp_path: Path) -> Non
     assert todo.config.training.batch_size == todo.record["batch_size"] == 48
 
 
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({32: 1.0, 64: 1.0, 128: 1.0, 256: 1.0}, 256),  # a step takes as long whatever the batch
+        ({32: 1.0, 64: 1.1, 128: 2.2, 256: 4.4}, 64),  # as long as its images
+        ({32: 1.0, 64: 1.9, 128: 1.9, 256: 1.9}, 32),  # twice the images that cost nearly twice as much
+        ({32: 1.0, 64: 1.0, 128: math.inf}, 64),  # does not fit in the memory
+    ],
+)
+def test_a_batch_is_doubled_as_long_as_that_pays(
+    seconds: dict[int, float], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vaekit.training.tuning._seconds", lambda _, size, *__: seconds[size])
+    todo = plan(Request(rings(6000, 12), (SMALL | {"batch_size": "auto", "compile": "off"},), quiet=True))
+    assert settle(todo).config.training.batch_size == expected  # 256 is the most that leaves 5,400 images 20 steps
+
+
 def test_on_another_machine_all_but_the_batch_size_is_found_anew(tmp_path: Path) -> None:
-    """As of a run that was begun on a GPU, which is not there any more."""
+    """As of a run that was begun on another processor."""
     data, out = rings(400, 12), tmp_path / "run"
     asked = SMALL | {"batch_size": "auto"}
     run_training(Request(data, (asked | {"epochs": 1},), out=out, quiet=True))
     record = json.loads((out / "config.json").read_text())
-    record |= {"device": "cuda", "precision": "tf32", "compile": "on", "batch_size": 48}
+    record |= {"hardware": "another processor", "precision": "bf16", "compile": "on", "batch_size": 48}
     (out / "config.json").write_text(json.dumps(record))
     todo = settle(plan(Request(data, (asked | {"epochs": 2},), out=out, resume=True, quiet=True)))
     found = todo.config.training
     assert (found.precision, found.compile, found.batch_size) == ("32", "off", 48)
-    assert any("Not the same bit for bit" in line for line in todo.lines)
+    assert any("Not the same bit for bit as without the break: hardware another" in line for line in todo.lines)
+
+
+def test_a_run_begun_on_a_gpu_that_is_gone_goes_on(tmp_path: Path) -> None:
+    data, out = rings(400, 12), tmp_path / "run"
+    run_training(Request(data, (SMALL | {"epochs": 1},), out=out, quiet=True))
+    record = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(record | {"device": "cuda", "precision": "tf32"}))
+    todo = settle(plan(Request(data, (SMALL | {"epochs": 2},), out=out, resume=True, quiet=True)))
+    assert (str(todo.device), todo.config.training.precision) == ("cpu", "32")
 
 
 def test_batches_that_do_not_fit_are_not_tried_further(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     """A memory for 100 images: 128 would go through in parts, which is not what is looked for, and nothing is said."""
 
-    def little(x: torch.Tensor) -> torch.Tensor:
-        if len(x) > 100:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return x
-
-    monkeypatch.setattr(VAE, "observe", lambda _, x: little(x))
+    monkeypatch.setattr(VAE, "observe", lambda _, x: little(x, 100))
     todo = plan(Request(rings(4000, 12), (SMALL | {"batch_size": "auto"},), quiet=True))
     assert settle(todo).config.training.batch_size in (32, 64)
     assert "does not fit" not in caplog.text
@@ -321,7 +375,7 @@ def test_where_compiling_fails_training_goes_without(monkeypatch: pytest.MonkeyP
 def test_compiling_without_a_compiler_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
     network = ("--encoder", "mlp", "--decoder", "mlp")
-    said = mistake("train", "--out", tmp_path / "run", "--epochs", 1, "--compile", "on", *network)
+    said = mistake("train", "--out", tmp_path / "run", "--epochs", 1, "--compile", "on", *network, command=COLD)
     assert said == "vaekit: --compile on failed here (InvalidCxxCompiler): use --compile auto, or off."
 
 

@@ -38,13 +38,22 @@ def fast_bf16(device: torch.device) -> bool:
 
 
 def fast_tf32(device: torch.device) -> bool:
-    """Whether the device multiplies matrices of float32 in units that read ten of their bits."""
+    """Whether the device multiplies matrices of float32 in units that read 19 of their bits."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def hardware(device: torch.device) -> str:
+    """What computes: the name of a GPU, or what a processor can do. On another, results differ in their last bits."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return torch.backends.cpu.get_cpu_capability() + " with AMX" * fast_bf16(device)
+    return device.type
 
 
 @contextmanager
 def products(tf32: bool = False) -> Iterator[None]:
-    """On NVIDIA GPUs, take products of float32 numbers whole, or of ten of their bits (TF32), which torch does by
+    """On NVIDIA GPUs, take products of float32 numbers whole, or of 19 of their bits (TF32), which torch does by
     itself for convolutions; and convolutions in ways that give the same bits at every call."""
     dense, layers = torch.backends.cuda.matmul, torch.backends.cudnn
     before = dense.allow_tf32, layers.allow_tf32, layers.deterministic

@@ -104,7 +104,8 @@ class Training(Settings):
     patience: int = Field(0, ge=0)
     """Stop after this many epochs without a better validation loss, not counting the KL warm-up; 0: never."""
     seed: int = Field(0, ge=0, lt=2**63)
-    """Random seed: the same seed, data and settings give the same weights."""
+    """Random seed: the same seed, data and settings give the same weights on the same machine, unless a trial of speed
+    decides otherwise (--compile auto in a long run, --batch-size auto)."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "32", "tf32", "bf16"] = "auto"

@@ -28,15 +28,15 @@ AFTERWARDS = [("session.py", "_fit_prior", ""), ("session.py", "_measure_latents
 
 
 def shares(settings: Mapping[str, Any], source: Any = None) -> dict[str, float]:
-    """Shares of the time of a whole `vaekit train`, without start and fitted prior.
+    """Shares of the time of a whole `vaekit train --preset classic`, without start and fitted prior.
 
     Profiling adds a little to whatever is made of many calls. Pictures and files are written on a thread of their own:
     what they take of this one is in the shares, what they take of the processor makes all else a little slower. Not
-    compiled, and so without the trial that decides on it.
+    compiled, and so without the trial that decides on it; arithmetic is what `--precision auto` finds.
     """
     profile = cProfile.Profile()
     with tempfile.TemporaryDirectory() as folder:
-        request = Request(source, (settings, {"compile": "off"}), out=Path(folder) / "run", quiet=True)
+        request = Request(source, (settings, {"compile": "off"}), "classic", Path(folder) / "run", quiet=True)
         profile.enable()
         try:
             run_training(request)

@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vaekit.data.batches import Batches
+from vaekit.devices import out_of_memory
 from vaekit.model import VAE
 from vaekit.parts.types import Labels, Objective
 from vaekit.replay import Replay
 from vaekit.seeds import key
 from vaekit.settings import Training
 from vaekit.training.optimizers import learning_rate, moving_average, set_rate
-from vaekit.training.step import Progress, Report, stepper
+from vaekit.training.step import Progress, Report, more, stepper
 
 
 class Diverged(RuntimeError):
@@ -75,7 +76,7 @@ def train(
                 progress.totals = totals.over(1)
                 return
         means, trained = totals.over(steps), time.perf_counter()
-        held_out = evaluate(kept, batches, "validation", objective, settings.seed, judge, progress.pieces)
+        held_out = evaluate(kept, batches, "validation", objective, settings.seed, judge, progress)
         result = Epoch(means, held_out, trained)
         for side, found in (("training", result.train), ("validation", held_out)):
             if not all(map(math.isfinite, found.values())):
@@ -92,21 +93,39 @@ def evaluate(
     objective: Objective,
     seed: int,
     judge: Callable[..., Report] | None = None,
-    pieces: int = 1,
+    progress: Progress | None = None,
 ) -> dict[str, float]:
     """The mean of every value over all images of a side, at the objective's final schedules, with noise that is the
-    same at every call. Free bits look at a batch at a time, as in training. `judge` is `values` of this model, where
-    that is called more often; where the memory is short, batches go through in `pieces` parts."""
-    training = model.training
-    if judge is None or pieces > 1:
-        judge = partial(values, model, objective)
+    same at every call. Free bits look at a batch at a time, as in training.
+
+    Args:
+        judge: `values` of this model, where that is called more often.
+        progress: counts the parts that batches go through in where the memory does not suffice.
+    """
+    training, progress = model.training, progress or Progress()
     model.eval()
+    try:
+        while True:
+            pieces = max(progress.pieces, progress.held_out_pieces)
+            once = judge if judge and pieces == 1 else partial(values, model, objective)
+            try:
+                return _means(once, batches, side, model.classes > 0, seed, pieces)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            progress.held_out_pieces = more(pieces, batches.batch_size, True, batches.device)
+    finally:
+        model.train(training)
+
+
+def _means(
+    judge: Callable[..., Report], batches: Batches, side: str, labelled: bool, seed: int, pieces: int
+) -> dict[str, float]:
     totals, count = Sums(batches.device), 0
     for index, (x, y) in enumerate(batches.side(side, size=max(1, batches.batch_size // pieces))):
         reseed(x.device, seed, side, index)
-        totals.add(judge(x) if y is None or not model.classes else judge(x, y), len(x))
+        totals.add(judge(x) if y is None or not labelled else judge(x, y), len(x))
         count += len(x)
-    model.train(training)
     return totals.over(max(count, 1))
 
 

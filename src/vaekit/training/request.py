@@ -25,7 +25,7 @@ from vaekit.version import VERSION
 
 LEFT_OPEN = ("precision", "batch_size", "compile")
 """Settings that may be "auto"; what they come to stands in config.json, for a run that goes on: the batch size for
-good, since steps are counted by it, the others as long as device and versions are the same."""
+good, since steps are counted by it, the others as long as machine and versions are the same."""
 DEFAULT_PRESET = {"gray": "classic", "colour": "best"}
 
 
@@ -90,7 +90,8 @@ def plan(request: Request) -> Plan:
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-    same = before is not None and before["device"] == str(device) and before["versions"] == versions
+    machine = {"device": str(device), "hardware": devices.hardware(device), "versions": versions}
+    same = before is not None and all(before.get(name) == value for name, value in machine.items())
     found = {name: before[name] for name in LEFT_OPEN if before and (same or name == "batch_size")}
     record = {
         "format": FORMAT,
@@ -100,10 +101,9 @@ def plan(request: Request) -> Plan:
         "classes": list(pack.classes),
         "source": str(Path(source).resolve()) if isinstance(source, (str, Path)) else None,
         "seed": config.training.seed,
-        "device": str(device),
+        **machine,
         "threads": threads,
         **{name: found.get(name, getattr(config.training, name)) for name in LEFT_OPEN},
-        "versions": versions,
     }
     lines = [
         *pack.summary.splitlines(),
@@ -209,8 +209,8 @@ def _changes(run: Run, before: dict[str, Any], record: dict[str, Any], pack: Pac
             "give the same data, or name another folder with --out."
         )
     changed = [
-        f"{name} {before[name]} -> {record[name]}"
-        for name in ("device", "threads", "versions")
-        if before[name] != record[name]
+        f"{name} {before.get(name)} -> {record[name]}"
+        for name in ("device", "hardware", "threads", "versions")
+        if before.get(name) != record[name]
     ]
     return [f"Not the same bit for bit as without the break: {'; '.join(changed)}"] if changed else []

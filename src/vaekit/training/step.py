@@ -14,7 +14,7 @@ from zuko.lazy import LazyTransform
 from vaekit.devices import out_of_memory
 from vaekit.errors import UserError
 from vaekit.model import VAE
-from vaekit.parts.types import Labels, Objective
+from vaekit.parts.types import Labels, Objective, offers
 from vaekit.replay import Replay, recording
 from vaekit.screen import say
 from vaekit.settings import Training
@@ -45,6 +45,8 @@ class Progress:
     """Sums of the epoch's values so far."""
     pieces: int = 1
     """Parts that a batch goes through the model in, because the whole did not fit in the memory."""
+    held_out_pieces: int = 1
+    """The same for batches of held-out images, which are looked at beside what training keeps in the memory."""
 
 
 def stepper(model: VAE, objective: Objective, optimizer: Optimizer, settings: Training, progress: Progress) -> Step:
@@ -54,9 +56,11 @@ def stepper(model: VAE, objective: Objective, optimizer: Optimizer, settings: Tr
     where that keeps its count of steps on the device.
     """
     score, parameters = scorer(model, objective, settings.compile == "on"), list(model.parameters())
+    # A noise level that follows the batches would follow their parts, and those of an attempt that failed
+    divisible = objective.divisible and "any_weights" in offers(model.likelihood)
 
     def gradient(x: Tensor, y: Labels | None = None, epoch: float = math.inf) -> Report:
-        report, progress.pieces = gradients(score, x, y, epoch, parameters, progress.pieces, objective.divisible)
+        report, progress.pieces = gradients(score, x, y, epoch, parameters, progress.pieces, divisible)
         return report
 
     def update() -> None:
@@ -139,7 +143,7 @@ def gradients(
                 raise UserError(f"--compile on failed here ({why}): use --compile auto, or off.") from error
             if not out_of_memory(error) or recording(x.device):
                 raise
-        pieces = _more(pieces, len(x), divisible, x.device)
+        pieces = more(pieces, len(x), divisible, x.device)
 
 
 def _whole(score: Score, x: Tensor, y: Labels | None, epoch: float) -> Report:
@@ -160,14 +164,19 @@ def _by_parts(score: Score, x: Tensor, y: Labels | None, epoch: float, pieces: i
     return report
 
 
-def _more(pieces: int, size: int, divisible: bool, device: torch.device) -> int:
+def more(pieces: int, size: int, divisible: bool, device: torch.device) -> int:
+    """Twice as many parts, for a batch of `size` images that did not fit in the memory in `pieces`.
+
+    Raises:
+        TooLarge: it cannot be divided further.
+    """
     if device.type == "cuda":
         torch.cuda.empty_cache()
     if not divisible or pieces >= size:
-        why = "not even one image does" if divisible else "this objective looks at all of it at once"
+        why = "not even one image does" if divisible else "this model's loss looks at all of it at once"
         raise TooLarge(
             f"A batch of {size} images does not fit in the memory of {device}, and {why}: "
             "take a smaller --batch-size, a smaller --size or a smaller network."
         )
-    say(f"A batch does not fit in the memory of {device}: it goes through in {2 * pieces} parts, as one step")
+    say(f"A batch does not fit in the memory of {device}: it goes through in {2 * pieces} parts")
     return 2 * pieces

@@ -24,6 +24,8 @@ FEWEST = 20
 """Steps that an epoch is to keep."""
 WORTH = 1.1
 """A batch of twice the size has to raise the images per second by this factor."""
+GAIN = 1.05
+"""How many times as fast a compiled step has to be in a trial: less is noise."""
 COST, HOPED = 60.0, {"cpu": 0.05, "cuda": 0.3}
 """Seconds that compiling may take, and the share of the time that it can be hoped to save."""
 TRIES, PATIENCE = 6, 2.0
@@ -103,7 +105,7 @@ def _compile(todo: Plan, longest: float) -> tuple[str, str]:
         return "off", f"Not compiled: it failed here ({type(error.__cause__ or error).__name__})"
     gain = eager / compiled
     found = f"{gain:.2f} times as fast in a trial"
-    return ("on", f"Compiled: {found}") if gain > 1.02 else ("off", f"Not compiled: {found}")
+    return ("on", f"Compiled: {found}") if gain > GAIN else ("off", f"Not compiled: {found}")
 
 
 def _about(minutes: float) -> str:

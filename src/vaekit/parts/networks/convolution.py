@@ -95,10 +95,13 @@ def _by_bias(ctx: Any, grad: Tensor) -> Tensor | None:
     return grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
 
 
-def _ours(x: Tensor) -> bool:
-    """Whether gradients are taken in bfloat16 on a processor."""
+def _ours(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
+    """Whether gradients are taken in bfloat16 on a processor, by a plain layer."""
     return (
         x.device.type == "cpu"
+        and layer.groups == 1
+        and layer.dilation == (1, 1)
+        and layer.padding_mode == "zeros"
         and torch.is_grad_enabled()
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
@@ -107,7 +110,7 @@ def _ours(x: Tensor) -> bool:
 
 class Conv2d(nn.Conv2d):
     def forward(self, input: Float[Tensor, "B I H W"]) -> Float[Tensor, "B O h w"]:
-        if not _ours(input):
+        if not _ours(self, input):
             return super().forward(input)
         bias = None if self.bias is None else self.bias.bfloat16()
         return _conv(input.bfloat16(), self.weight.bfloat16(), bias, self.stride, self.padding)
@@ -115,8 +118,8 @@ class Conv2d(nn.Conv2d):
 
 class ConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, input: Float[Tensor, "B I h w"], output_size: Any = None) -> Float[Tensor, "B O H W"]:
-        if not _ours(input):
-            return super().forward(input)
+        if output_size is not None or not _ours(self, input):
+            return super().forward(input, output_size)
         bias = None if self.bias is None else self.bias.bfloat16()
         geometry = self.stride, self.padding, self.output_padding
         return _conv_transpose(input.bfloat16(), self.weight.bfloat16(), bias, *geometry)
