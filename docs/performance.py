@@ -44,7 +44,8 @@ WHY = """## What was done about it
   them anew.
 - **Two trainings at once want `--threads`**, a share of the cores each. Threads wait for each other in a busy loop, and
   where two trainings share the cores, each for threads that the other keeps from running (table below). Threads that
-  give way sooner were tried and left out again: a training alone lost a tenth of its speed by them.
+  give way sooner help two, and were left out again because they slow one down
+  (`GOMP_SPINCOUNT=10000 python benchmarks/together.py` has them).
 - **bfloat16 for convolutions** (`--precision auto`), where the processor has units for it; weights, posterior, KL,
   likelihood, averages and the optimizer's state stay in float32. The gradient of a convolution's weights, for which
   the library takes up to four times as long as its arithmetic, is a product over patches

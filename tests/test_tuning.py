@@ -101,7 +101,7 @@ def test_held_out_images_that_do_not_fit_are_looked_at_in_parts(monkeypatch: pyt
 def test_a_noise_level_that_follows_the_batches_takes_them_whole() -> None:
     model, objective = made(likelihood={"kind": "gaussian", "sigma": "optimal"})
     settings = resolve(SMALL).training
-    take = stepper(model, objective, torch.optim.SGD(model.parameters(), 1e-3), settings, Progress(pieces=1))
+    take = stepper(model, objective, torch.optim.SGD(model.parameters(), 1e-3), settings, Progress())
     with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="looks at all of it at once"):
         patch.setattr(VAE, "observe", lambda _, x: little(x, 4))
         take(images(), None, math.inf)
