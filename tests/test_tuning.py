@@ -98,12 +98,26 @@ def test_held_out_images_that_do_not_fit_are_looked_at_in_parts(monkeypatch: pyt
     assert found["kl"] == pytest.approx(expected["kl"], rel=1e-5)
 
 
-def test_a_noise_level_that_follows_the_batches_takes_them_whole() -> None:
-    model, objective = made(likelihood={"kind": "gaussian", "sigma": "optimal"})
+@pytest.mark.parametrize("own", [None, torch.nn.BatchNorm2d(1)])
+def test_what_follows_the_batches_takes_them_whole(own: torch.nn.Module | None) -> None:
+    """A noise level, and the averages of a module of one's own."""
+    model, objective = made(likelihood={"kind": "gaussian", "sigma": "fixed" if own else "optimal"})
+    if own is not None:
+        model.encoder.add_module("own", own)
     settings = resolve(SMALL).training
     take = stepper(model, objective, torch.optim.SGD(model.parameters(), 1e-3), settings, Progress())
     with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="looks at all of it at once"):
         patch.setattr(VAE, "observe", lambda _, x: little(x, 4))
+        take(images(), None, math.inf)
+
+
+def test_an_optimizer_whose_averages_do_not_fit_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, objective = made()
+    settings = resolve(SMALL).training
+    take = stepper(model, objective, optimizer_for(model.parameters(), settings), settings, Progress())
+    before = torch.zeros_like
+    monkeypatch.setattr(torch, "zeros_like", lambda like, **how: before(little(like, 100), **how))
+    with pytest.raises(UserError, match="--optimizer sgd"):
         take(images(), None, math.inf)
 
 
@@ -387,7 +401,6 @@ import torch
 from vaekit.build import build
 from vaekit.resolve import resolve
 from vaekit.training.step import gradients, scorer
-torch._inductor.config.fallback_random = True  # torch's own random numbers: by default the compiler draws others
 settings = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "objective": {"warmup": 2, "beta": 3.0}}
 model, objective = build(resolve(settings), (1, 12, 12))
 parameters, x = list(model.parameters()), torch.rand(16, 1, 12, 12)

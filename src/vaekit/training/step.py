@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from zuko.lazy import LazyTransform
 
@@ -21,7 +22,7 @@ from vaekit.settings import Training
 
 
 class TooLarge(UserError):
-    """A batch does not fit in the memory, and cannot be divided."""
+    """A step does not fit in the memory, and dividing the batch cannot help."""
 
 
 Report = dict[str, Tensor]
@@ -56,8 +57,13 @@ def stepper(model: VAE, objective: Objective, optimizer: Optimizer, settings: Tr
     where that keeps its count of steps on the device.
     """
     score, parameters = scorer(model, objective, settings.compile == "on"), list(model.parameters())
-    # A noise level that follows the batches would follow their parts, and those of an attempt that failed
-    divisible = objective.divisible and "any_weights" in offers(model.likelihood)
+    # A noise level that follows the batches would follow their parts, and those of an attempt that failed; so would
+    # the averages of a normalisation in a user's own modules
+    divisible = (
+        objective.divisible
+        and "any_weights" in offers(model.likelihood)
+        and not any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
+    )
 
     def gradient(x: Tensor, y: Labels | None = None, epoch: float = math.inf) -> Report:
         report, progress.pieces = gradients(score, x, y, epoch, parameters, progress.pieces, divisible)
@@ -66,7 +72,16 @@ def stepper(model: VAE, objective: Objective, optimizer: Optimizer, settings: Tr
     def update() -> None:
         if settings.clip:
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-        optimizer.step()
+        try:
+            optimizer.step()
+        except RuntimeError as error:
+            device = parameters[0].device
+            if not out_of_memory(error) or recording(device):
+                raise
+            raise TooLarge(
+                f"What the optimizer keeps of every weight does not fit in the memory of {device}: take a smaller "
+                "network, or --optimizer sgd."
+            ) from error
 
     def step(x: Tensor, y: Labels | None = None, epoch: float = math.inf) -> Report:
         report = gradient(x, y, epoch)
@@ -105,7 +120,8 @@ def scorer(model: VAE, objective: Objective, compiled: bool = False) -> Score:
         for network in (model.encoder, model.decoder):
             network.compile()
         return score
-    graph: Score = torch.compile(score)
+    # With torch's own random numbers, so that a compiled run draws what another would
+    graph: Score = torch.compile(score, options={"fallback_random": True})
 
     def settled(x: Tensor, y: Labels | None, epoch: float) -> tuple[Tensor, Report]:
         return graph(x, y, math.inf) if epoch >= objective.settled else score(x, y, epoch)

@@ -9,18 +9,53 @@ Training starts from data: encoders read images less the mean image, which condi
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vaekit.errors import UserError
 from vaekit.parts.types import Labels, part
 
 Shape = tuple[int, int, int]
 """(C, H, W)"""
+
+
+class _ReluBySign(torch.autograd.Function):
+    """max(0, h); its derivative is the sign of what came out."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        out = h.clamp(min=0)
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (out,) = ctx.saved_tensors
+        return cast(Tensor, grads[0] * out.sign())
+
+
+_relu_by_sign = cast(Callable[[Tensor], Tensor], _ReluBySign.apply)
+
+
+class Relu(nn.Module):
+    """max(0, h), in place: what a layer before it hands on is nobody else's.
+
+    Compiled, it keeps numbers for the way back: of torch's own the compiler keeps a mask, which it writes and reads
+    value by value, a tenth of the time of a step of 784-400-20.
+    """
+
+    def forward(self, h: Tensor) -> Tensor:
+        return _relu_by_sign(h) if torch.compiler.is_compiling() else F.relu_(h)
+
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": lambda: nn.ReLU(inplace=True),  # what a layer before it hands on is nobody else's
+    "relu": Relu,
     "tanh": nn.Tanh,
     "silu": nn.SiLU,
     "gelu": nn.GELU,
