@@ -1,6 +1,7 @@
 """Two trainings that share the cores: images a second of each, with all threads each and with a share of them.
+The ways take turns.
 
-python benchmarks/together.py          # two minutes; writes benchmarks/results/together.json
+python benchmarks/together.py          # five minutes; writes benchmarks/results/together.json
 """
 
 import json
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 
 NETWORKS = {"784-400-20": {"encoder": "mlp", "decoder": "mlp", "latents": 20, "batch_size": 128}, "classic": {}}
-SECONDS, ROUNDS = 5.0, 3
+SECONDS, ROUNDS = 5.0, 5
 RESULTS = Path(__file__).parent / "results" / "together.json"
 
 
@@ -46,14 +47,18 @@ def together(count: int, name: str, threads: int) -> list[int]:
 
 def main() -> None:
     cores = len(os.sched_getaffinity(0))
+    ways = [(1, cores), (1, cores // 2), (2, cores), (2, cores // 2)]
     found: dict[str, dict[str, float]] = {}
     for name in NETWORKS:
+        speeds: dict[tuple[int, int], list[int]] = {way: [] for way in ways}
+        for _ in range(ROUNDS):
+            for count, threads in ways:
+                speeds[count, threads] += together(count, name, threads)
         found[name] = {}
-        for count, threads in ((1, cores), (1, cores // 2), (2, cores), (2, cores // 2)):
-            speeds = [speed for _ in range(ROUNDS) for speed in together(count, name, threads)]
+        for count, threads in ways:
             how = f"{('one', 'two at once')[count - 1]}, {threads} thread{'s' * (threads > 1)}"
-            found[name][how if count == 1 else f"{how} each"] = statistics.median(speeds)
-            print(f"{name:<11} {how}: {statistics.median(speeds):,.0f} images/s each", flush=True)
+            found[name][how if count == 1 else f"{how} each"] = statistics.median(speeds[count, threads])
+            print(f"{name:<11} {how}: {statistics.median(speeds[count, threads]):,.0f} images/s each", flush=True)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 

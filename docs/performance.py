@@ -14,10 +14,13 @@ PAGE = HERE / "performance.md"
 HEAD = """# How fast it is
 
 Where the time of a training goes, what was done about it, and how fast that is beside a bare loop, a script around a
-DataLoader, and Pythae. Measured on {cores} cores of a shared {processor}; torch {torch}, without a
-GPU but for the section that names one. This machine is noisy: in the tables of `vaekit bench` what is compared takes
-turns in one process, {rounds} rounds; figures are medians, a ratio is the median of the rounds' ratios, and in brackets
-are the smallest and the largest of them.
+DataLoader, and [Pythae](https://pypi.org/project/pythae/). Measured on {cores} cores of a shared {processor}; torch
+{torch}, without a GPU but for the section that names one.
+
+This machine is noisy: its speed changes by half within minutes. So what is compared takes turns in one process,
+{rounds} rounds, and what counts is the ratio of two that ran within one round: tables give the median of the rounds'
+ratios and, in brackets, the smallest and the largest. The images per second are medians by themselves, of other
+moments: dividing them gives something else.
 
 ```console
 $ vaekit bench mlp              # a workload or some, on your machine; all of them without a name
@@ -25,13 +28,18 @@ $ vaekit bench mlp              # a workload or some, on your machine; all of th
 
 - `bare loop`: the same network and optimizer on float32 tensors that are in memory already, and nothing else: no
   shuffled order, no average of the weights, no seeds, no metrics.
-- `process settled`: the same where memory is kept and the smallest numbers are zero, as vaekit has it (below). Of what
-  vaekit does to the memory of a process a part stays, so that all turns gain by it.
+- `process settled`: the same where memory is kept and the smallest numbers are zero, as vaekit has it (below), which
+  is the most that float32 can reach. The C library does not forget all that it was told about memory, so that the
+  other turns of the process gain a little too.
+- `script with DataLoader`: what people write: a PIL image made into a tensor, one by one, in two worker processes.
+  `ImageFolder and DataLoader` is the same on a folder of JPEGs, as torchvision's ImageFolder reads it.
+- Pythae is its BaseTrainer with the same encoder and decoder, `bare decoder` the decoder on latents that are in memory.
+- 784-400-20 is a dense network for images of 784 pixels, with 400 hidden units and 20 latents.
 - float32, TF32 and bfloat16 are numbers of 32 bits, of 32 bits of which 19 are read, and of 16. Where nothing else is
   said, arithmetic is float32.
 - EMA is the moving average of the weights, which is what is validated and kept. NLL is the negative log-likelihood of
   test images: lower is better.
-- vaekit's validation, which the others do not have, is of one image here (but for ten times as many images).
+- vaekit's validation, which the others do not have, is of one image in these tables.
 """
 TRAININGS = ("mlp", "conv", "resnet")
 WHY = """## What was done about it
@@ -43,27 +51,28 @@ WHY = """## What was done about it
 - **Memory is kept.** Linux's C library gives blocks of many megabytes back to the system at every step, which clears
   them anew.
 - **Two trainings at once want `--threads`**, a share of the cores each. Threads wait for each other in a busy loop, and
-  where two trainings share the cores, each for threads that the other keeps from running (table below). Threads that
+  where two trainings share the cores, each for threads that the other keeps from running (last table). Threads that
   give way sooner help two, and were left out again because they slow one down
   (`GOMP_SPINCOUNT=10000 python benchmarks/together.py` has them).
 - **bfloat16 for convolutions** (`--precision auto`), where the processor has units for it; weights, posterior, KL,
   likelihood, averages and the optimizer's state stay in float32. The gradient of a convolution's weights, for which
-  the library takes up to four times as long as its arithmetic, is a product over patches
+  oneDNN, torch's library for it, takes up to four times as long as the arithmetic, is a product over patches
   (`python benchmarks/convolution.py`).
   The validation loss after 5 epochs of Fashion-MNIST: 239.97 nats per image against 239.60 and 240.10 of two seeds in
   float32 (`vaekit train fashion-mnist/ --epochs 5 --precision bf16`, and `--precision 32`, `--precision 32 --seed 1`).
-- **Colours last** in memory, for images and weights; the cross-entropy and its slope in half the passes over memory;
-  activations in place.
-- **The average of the weights** is moved every sixteenth step once it reaches back over many.
+- **Channels last** in memory, for images and weights, as convolutions like it; the cross-entropy and its slope in half
+  the passes over memory; activations in place.
+- **The average of the weights** is moved every sixteenth step once it reaches back over 256 steps or more.
 - **Pictures, graph and checkpoints** are drawn and written by a thread of their own; at most 3 % of the time goes into
-  redrawing the graph and as much into writing checkpoints, the last ones, at the end, on top. Copies for a checkpoint
-  and the decoding of pictures are left to the thread that trains: in short runs of large networks they weigh.
+  redrawing the graph and as much into writing checkpoints, the last ones, at the end, on top. The first graph loads
+  seaborn, some two seconds of a core, in which short epochs slow down. Copies for a checkpoint and the decoding of
+  pictures are left to the thread that trains: in short runs of large networks they weigh.
 - **Compiling** (`--compile auto`) is tried where a run is long enough to earn it back, and kept where it is a twentieth
-  faster or more. Compiled or not, a run draws the same noise. ReLU keeps numbers for the way back: of torch's own the
-  compiler keeps a mask, which its code writes value by value.
-- **Batches** (`--batch-size auto`): doubled as long as that makes at least a tenth more images a second. One that does
-  not fit in the memory goes through in parts, as one step with the gradient of the whole; objectives that look at all
-  of a batch refuse that in a sentence.
+  faster or more. Compiled or not, a run draws the same noise. In compiled code the backward pass of ReLU goes by the
+  sign of its output: torch's own goes by a mask of true and false, which the compiler's code writes value by value.
+- **Batches** (`--batch-size auto`): from 32 images on doubled as long as that makes at least a tenth more images a
+  second. A batch of any size that does not fit in the memory goes through in parts, as one step with the gradient of
+  the whole; objectives that look at all of a batch refuse that in a sentence.
 - **On an NVIDIA GPU** the images stay on the device as uint8 and are gathered, converted and augmented there, and
   nothing waits for the device within an epoch: the loss is looked at when it has arrived, noise, learning rate and
   Adam's count of steps are on the device. After three ordinary steps forward pass, backward pass and Adam (other
@@ -100,13 +109,16 @@ def training(name: str, found: Found) -> list[str]:
 
 
 def beside(found: Found) -> list[str]:
-    return [f"{found.about[0].upper()}{found.about[1:]}:", "", *table(found, [found.limit])]
+    others = dict.fromkeys(one for one in (found.limit, "ImageFolder and DataLoader") if one in found.rounds)
+    return [f"{found.about[0].upper()}{found.about[1:]}:", "", *table(found, list(others))]
 
 
 def together(found: dict[str, dict[str, float]]) -> list[str]:
     names = list(next(iter(found.values())))
     rows = ["| images/s of each training | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
-    return [*rows, *(f"| {name} | " + " | ".join(map(speed, one.values())) + " |" for name, one in found.items()), ""]
+    rows += [f"| {name} | " + " | ".join(map(speed, one.values())) + " |" for name, one in found.items()]
+    said = "Medians of rounds in which the four ways take turns. On this machine a lone thread is slowed down while\n"
+    return [*rows, "", f"{said}the other core idles, so that one of two can be the quicker.\n"]
 
 
 def shares(found: dict[str, Found]) -> list[str]:
@@ -119,48 +131,51 @@ def shares(found: dict[str, Found]) -> list[str]:
 
 def targets(found: dict[str, Found], memory: dict[str, float] | None) -> list[str]:
     """What was to be reached, and what was."""
-    mlp, conv = found["mlp"], found["conv"]
-    first, later = found["folder-first"], found["folder-later"]
-    scaling, weighing = found["scaling"], found["evaluation"]
-    loader = "ImageFolder and DataLoader"
-    growth = 10 / scaling.ratio("ten times as many", "few images")
-    best = {name: one.best("vaekit") for name, one in found.items() if name in TRAININGS}
+    mlp, conv, later, scaling = found["mlp"], found["conv"], found["folder-later"], found["scaling"]
+    loader, weighing = "ImageFolder and DataLoader", found["evaluation"]
+    quickest = {name: one.best("vaekit") for name, one in found.items() if name != "scaling"}
     rows = [
-        ("MLP, float32, against the bare loop", 0.97, mlp.ratio("vaekit, float32", mlp.limit)),
-        ("MLP, best, against the bare float32 loop", 2.0, mlp.ratio(best["mlp"], mlp.limit)),
-        *([("MLP, best, against Pythae", 2.5, mlp.ratio(best["mlp"], "Pythae"))] if "Pythae" in mlp.rounds else []),
-        ("conv 64x64x3, float32, against the bare loop", 0.97, conv.ratio("vaekit, float32", conv.limit)),
-        ("conv 64x64x3, best, against the bare float32 loop", 2.0, conv.ratio(best["conv"], conv.limit)),
+        ("MLP, float32, against the bare loop", 0.97, mlp, "vaekit, float32", mlp.limit),
+        ("MLP, quickest precision and mode, against the bare float32 loop", 2.0, mlp, quickest["mlp"], mlp.limit),
+        ("MLP, quickest, against Pythae", 2.5, mlp, quickest["mlp"], "Pythae"),
+        ("conv 64x64x3, float32, against the bare loop", 0.97, conv, "vaekit, float32", conv.limit),
+        ("conv 64x64x3, quickest, against the bare float32 loop", 2.0, conv, quickest["conv"], conv.limit),
         (
             "JPEG folder, first epoch from cold, against ImageFolder and DataLoader",
             3.0,
-            first.ratio(first.best("vaekit"), loader),
+            found["folder-first"],
+            quickest["folder-first"],
+            loader,
         ),
-        ("JPEG folder, later epochs, against the same", 10.0, later.ratio(later.best("vaekit"), loader)),
-        (
-            "or else: JPEG folder, later epochs, float32, against the bare loop, which is the limit of float32",
-            0.97,
-            later.ratio("vaekit, float32", later.limit),
-        ),
-        (
-            "importance-weighted evaluation, against decoder and likelihood",
-            0.8,
-            weighing.ratio("vaekit", weighing.limit),
-        ),
+        ("JPEG folder, later epochs, against the same", 10.0, later, quickest["folder-later"], loader),
+        ("instead of the line above: float32 against the bare loop", 0.97, later, "vaekit, float32", later.limit),
+        ("importance-weighted evaluation, against decoder and likelihood", 0.8, weighing, "vaekit", weighing.limit),
     ]
-    lines = ["| | at least | found |", "|---|---|---|"]
-    lines += [f"| {name} | {least:g} | {value:.2f}{' (missed)' * (value < least)} |" for name, least, value in rows]
+    lines = ["| in times the images a second | at least | found |", "|---|---|---|"]
+    for name, least, one, ours, other in rows:
+        missed = " missed" * (one.ratio(ours, other) < least) if other in one.rounds else ""
+        cell = f"{spread(one, ours, other)}{missed}" if other in one.rounds else "not measured"
+        lines.append(f"| {name} | {least:g} | {cell} |")
+    growth = 10 / scaling.ratio("ten times as many", "few images")
     lines += ["", "| | at most | found |", "|---|---|---|"]
     lines.append(f"| time for ten times as many images, in times that for so many | 10.3 | {growth:.2f} |")
     if memory:
         ratio = memory["1000000"] / memory["10000"]
-        lines.append(f"| private memory (RssAnon), 1,000,000 images against 10,000 | 1.1 | {ratio:.2f} |")
-    return [*lines, ""]
+        lines.append(f"| private memory (Linux's RssAnon), 1,000,000 images against 10,000 | 1.1 | {ratio:.2f} |")
+    return [*lines, "", REACH]
+
+
+REACH = """What keeps 784-400-20 from twice the bare loop is memory: weights, gradients and what Adam keeps of them,
+10 MB, pass through the cache at every step and turn out the matrices, so that products in bfloat16 take longer than
+their arithmetic would. The first epoch from JPEGs is decoding and resizing, then training, both on all cores: an image
+is read at a half, a quarter or an eighth of its size, but at no less than twice the size wanted, since less would cost
+sharpness.
+"""
 
 
 GPU = """On one {gpu}, torch {torch}. `busy`: the share of the time in which a kernel runs; the rest are gaps between
 launches. `peak`: how much of the GPU's arithmetic is used, by the multiplications of the network alone, against what a
-product of random 8192x8192 matrices reaches (a trillion operations a second: {peaks}). Each was
+product of random 8192x8192 matrices reaches in the same type (a trillion operations a second: {peaks}). Each was
 trained by itself, one after the other, the median of three turns. torch takes convolutions in TF32 unless told
 otherwise, so the bare loop and Pythae of `conv` and `resnet` are to be compared with `tf32`; vaekit's `32` is float32
 throughout.
@@ -199,7 +214,8 @@ def start(seen: dict[str, list[float]]) -> list[str]:
     rows = ["| to start | seconds |", "|---|---|"]
     rows += [f"| `{name}` | {statistics.median(times):.2f} |" for name, times in seen.items()]
     said = (
-        "A second `vaekit train` takes its first step after {:.2f} times what importing torch, an Adam and a step take."
+        "A `vaekit train` that finds its images packed, as a second one does, takes its first step after {:.2f} times\n"
+        "what importing torch, an Adam and a step take (the median of the rounds' ratios)."
     )
     return [*rows, "", said.format(ratio), ""]
 
@@ -222,7 +238,8 @@ def page() -> str:
         "Of a whole `vaekit train --preset classic` with these networks and images, in the arithmetic that it finds"
     ]
     parts += ["(bfloat16 for `conv` and `resnet`), on the thread that trains; `files at the end` are those still to be"]
-    parts += ["written when the last step is taken. 20 epochs of `mlp`, 2 of the others, in which they weigh more.\n"]
+    parts += ["written when the last step is taken, `data` the gathering of images, `logging` sums for the log."]
+    parts += ["Of `mlp` 20 epochs, of the others 2: files weigh more in so short a run than in a usual one.\n"]
     parts += shares({name: found[name] for name in TRAININGS})
     parts += ["## From a folder, and with a model\n"]
     for name in ("folder-first", "folder-later", "generation", "evaluation", "scaling"):
@@ -239,6 +256,7 @@ def page() -> str:
     parts += [f"$ vaekit bench --rounds {rounds} --out benchmarks/results/bench.json", "$ python benchmarks/startup.py"]
     parts += ["$ python benchmarks/together.py"] * bool(both)
     parts += ["$ python benchmarks/memory.py"] * bool(memory)
+    parts += ["$ python benchmarks/pictures.py 20         # README's cost of pictures, graph and checkpoints"]
     parts += ["$ python benchmarks/minutes.py mnist/"] * bool(minutes)
     parts += ["$ python benchmarks/gpu.py fashion-mnist/ --out benchmarks/results/gpu.json"] * bool(device)
     return "\n".join([*parts, "$ python docs/performance.py", "```", ""])
@@ -252,7 +270,10 @@ def quality(minutes: dict[str, Any]) -> list[str]:
             f"{mark['nll']:.2f} +- {mark['standard_error']:.2f} ({mark['minutes']:.1f})" for mark in one["nll"].values()
         ]
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
-    return [*rows, "", f"{minutes['about']}\n", "![Negative log-likelihood by minutes](pictures/minutes.png)\n"]
+    about = f"{minutes['about']} `+-` is the standard error.\n"
+    about += "The test images are drawn once, training draws its pixels anew; presets `classic` and `best` with\n"
+    about += "`--likelihood binarized`.\n"
+    return [*rows, "", about, "![Negative log-likelihood by minutes](pictures/minutes.png)\n"]
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from vaekit.build import build
 from vaekit.config import parts_of
 from vaekit.data.batches import Batches
 from vaekit.data.pack import open_pack
+from vaekit.data.pool import cores
 from vaekit.devices import products
 from vaekit.errors import UserError
 from vaekit.model import VAE
@@ -208,6 +209,11 @@ def test_a_processor_whose_memory_does_not_suffice_trains_in_parts(tmp_path: Pat
 
 def settled(**settings: Any) -> Plan:
     return settle(plan(Request(rings(400, 12), (SMALL | settings,), quiet=True)))
+
+
+def test_more_threads_than_cores_are_told_of() -> None:
+    assert "hold each other up: leave --threads out" in settled(threads=cores() + 1).lines[-1]
+    assert settled(threads=1).lines[-1].startswith("Computing on cpu, 1 thread, ")
 
 
 def test_a_batch_size_is_found_and_a_resumed_run_keeps_it(tmp_path: Path) -> None:

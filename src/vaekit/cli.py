@@ -262,9 +262,17 @@ def report(run: RunFolder, /) -> None:
 
 @app.command
 def bench(
-    *workloads: Annotated[str, Parameter(help="What to measure: mlp, conv, resnet, ...; default: all, some minutes.")],
+    *workloads: Annotated[
+        str,
+        Parameter(
+            help="What to measure: mlp, conv, resnet, folder-first, folder-later, generation, evaluation, scaling; "
+            "default: all, half an hour."
+        ),
+    ],
     rounds: Annotated[int, Parameter(help="Turns that everything takes; medians count.")] = 9,
-    out: Annotated[Path | None, Parameter(help="JSON file to write; default: a new bench.json in this folder.")] = None,
+    out: Annotated[
+        Path | None, Parameter(help="JSON file to write; default: bench-1.json here, or the next number.")
+    ] = None,
 ) -> None:
     """Measure how fast vaekit trains and runs here, beside a bare loop, a DataLoader script and Pythae."""
     from vaekit.bench import bench as measured

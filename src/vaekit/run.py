@@ -106,7 +106,8 @@ def new_file(run: Run | None, out: str | Path, suffixes: Sequence[str], data: ob
     """
     path = Path(out).expanduser()
     if path.suffix.lower() not in suffixes:
-        raise UserError(f"--out {out} is no name of a {_either(suffixes)} file: give it one of these endings.")
+        which = "one of these endings" if len(suffixes) > 1 else "that ending"
+        raise UserError(f"--out {out} is no name of a {_either(suffixes)} file: give it {which}.")
     for source in (data, read_config(run)["source"] if run else None):
         require_outside(path, source)
     for file in (path, path.with_suffix(also)) if also else (path,):

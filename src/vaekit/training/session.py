@@ -206,7 +206,8 @@ class _Session:
         elif self.stopping:
             raise Interrupted
         else:
-            say(f"Stopped after epoch {self.progress.epoch}: the time is up; --resume goes on")
+            out = shlex.quote(str(self.run.folder))
+            say(f"Stopped after epoch {self.progress.epoch}: the time is up; --resume --out {out} goes on")
 
     @property
     def _best_step(self) -> int:
@@ -355,7 +356,7 @@ class _Session:
 def _sum(found: dict[str, float]) -> str:
     """`236.30 = 222.22 + KL 14.08` for the ELBO; otherwise the loss, and in brackets what was reported beside it."""
     loss, reconstruction, *others = found["loss"], found["reconstruction"], *list(found)[2:]
-    if others == ["kl"] and math.isclose(loss, reconstruction + found["kl"], rel_tol=1e-6, abs_tol=0.005):
+    if others == ["kl"] and math.isclose(loss, reconstruction + found["kl"], rel_tol=2e-7, abs_tol=0.005):
         return f"{loss:.2f} = {reconstruction:.2f} + KL {found['kl']:z.2f}"
     words = [f"reconstruction {reconstruction:.2f}"]
     words += [f"{'KL' if name == 'kl' else name.replace('_', ' ')} {found[name]:z.4g}" for name in others]

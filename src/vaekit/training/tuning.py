@@ -9,6 +9,7 @@ from dataclasses import replace
 from torch import nn
 
 from vaekit.data.batches import Batches
+from vaekit.data.pool import cores
 from vaekit.devices import fast_bf16, fast_tf32, own_noise, products
 from vaekit.errors import UserError
 from vaekit.model import VAE
@@ -61,8 +62,12 @@ def settle(todo: Plan, longest: float = math.inf) -> Plan:
         found["compile"], why = _compile(todo, longest)
         todo = _with(todo, found)
         lines.append(why)
+    elif found["compile"] == "on" and not todo.resumed:
+        lines.append("Compiling: the first steps take up to a minute longer")
     how = f"precision {found['precision']}; seed {todo.config.training.seed}"
-    lines.append(f"Computing on {todo.device}, {todo.threads} threads, {how}")
+    lines.append(f"Computing on {todo.device}, {todo.threads} thread{'s' * (todo.threads > 1)}, {how}")
+    if todo.threads > cores():
+        lines.append(f"{todo.threads} threads on {cores()} cores hold each other up: leave --threads out")
     return replace(todo, record=found, lines=lines)
 
 
