@@ -238,7 +238,8 @@ def test_a_second_run_starts_from_the_pack(photos: Make, cache: Path) -> None:
     assert clear_cache() > 0 and not [path for path in (cache / "vaekit" / "packs").iterdir() if path.is_dir()]
 
 
-SCRIPT = "import sys; from vaekit.data.pack import open_pack; from vaekit.settings import Data\n"
+SCRIPT = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
+SCRIPT += "from vaekit.data.pack import open_pack; from vaekit.settings import Data\n"
 SCRIPT += "print(open_pack(sys.argv[1], Data(size='64')).identity)"  # no `if __name__ == '__main__'`, as users write
 
 
