@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vaekit.bench.measure import Found
+from vaekit.bench.measure import Found, shown
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "benchmarks" / "results"
@@ -28,9 +28,8 @@ $ vaekit bench mlp              # a workload or some, on your machine; all of th
 
 - `bare loop`: the same network and optimizer on float32 tensors that are in memory already, and nothing else: no
   shuffled order, no average of the weights, no seeds, no metrics.
-- `process settled`: the same where memory is kept and the smallest numbers are zero, as vaekit has it (below), which
-  is the most that float32 can reach. The C library does not forget all that it was told about memory, so that the
-  other turns of the process gain a little too.
+- `process settled`: the same where memory is kept and the smallest numbers are zero, as vaekit has it (below). The C
+  library does not forget all that it was told about memory, so that the other turns of the process gain a little too.
 - `script with DataLoader`: what people write: a PIL image made into a tensor, one by one, in two worker processes.
   `ImageFolder and DataLoader` is the same on a folder of JPEGs, as torchvision's ImageFolder reads it.
 - Pythae is its BaseTrainer with the same encoder and decoder, `bare decoder` the decoder on latents that are in memory.
@@ -82,14 +81,10 @@ WHY = """## What was done about it
 """
 
 
-def speed(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
 def spread(found: Found, name: str, other: str) -> str:
     if name == other:
         return "1"
-    ratios = [a / b for a, b in zip(found.rounds[name], found.rounds[other], strict=True)]
+    ratios = found.ratios(name, other)
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
@@ -97,7 +92,7 @@ def table(found: Found, others: list[str]) -> list[str]:
     rows = ["| | images/s | " + " | ".join(f"times {other}" for other in others) + " |"]
     rows.append("|---|---:|" + "---:|" * len(others))
     for one in found.rounds:
-        cells = [one, speed(found.speed(one)), *(spread(found, one, other) for other in others)]
+        cells = [one, shown(found.speed(one)), *(spread(found, one, other) for other in others)]
         rows.append(f"| {' | '.join(cells)} |")
     return [*rows, ""]
 
@@ -116,9 +111,11 @@ def beside(found: Found) -> list[str]:
 def together(found: dict[str, dict[str, float]]) -> list[str]:
     names = list(next(iter(found.values())))
     rows = ["| images/s of each training | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
-    rows += [f"| {name} | " + " | ".join(map(speed, one.values())) + " |" for name, one in found.items()]
-    said = "Medians of rounds in which the four ways take turns. On this machine a lone thread is slowed down while\n"
-    return [*rows, "", f"{said}the other core idles, so that one of two can be the quicker.\n"]
+    rows += [f"| {name} | " + " | ".join(map(shown, one.values())) + " |" for name, one in found.items()]
+    said = (
+        "Medians of rounds in which the four ways take turns. Why one thread of `classic` is slower alone than beside\n"
+    )
+    return [*rows, "", f"{said}another, in both measurements of it, is not known.\n"]
 
 
 def shares(found: dict[str, Found]) -> list[str]:
@@ -166,10 +163,10 @@ def targets(found: dict[str, Found], memory: dict[str, float] | None) -> list[st
 
 
 REACH = """What keeps 784-400-20 from twice the bare loop is memory: weights, gradients and what Adam keeps of them,
-10 MB, pass through the cache at every step and turn out the matrices, so that products in bfloat16 take longer than
-their arithmetic would. The first epoch from JPEGs is decoding and resizing, then training, both on all cores: an image
-is read at a half, a quarter or an eighth of its size, but at no less than twice the size wanted, since less would cost
-sharpness.
+10 MB, pass through the cache at every step and turn out the matrices, so that products in bfloat16 take 1.3 to 1.6
+times as long (`python benchmarks/products.py`). The first epoch from JPEGs is decoding and resizing, then training,
+both on all cores: an image is read at a half, a quarter or an eighth of its size, but at no less than twice the size
+wanted, since less would cost sharpness.
 """
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vaekit import devices
-from vaekit.bench.measure import Found, machine
+from vaekit.bench.measure import Found, machine, shown
 from vaekit.bench.workloads import WORKLOADS, scratch_cache
 from vaekit.errors import UserError
 
@@ -38,9 +38,9 @@ def lines(name: str, found: Found) -> list[str]:
     """A workload's figures for the screen."""
     width = max(map(len, found.rounds))
     lines = [f"{name}: {found.about}", f"  {'':<{width}}  images/s  times {found.limit}"]
-    for one in found.rounds:
-        speed = found.speed(one)
-        lines.append(f"  {one:<{width}}  {speed:>8,.{0 if speed >= 100 else 1}f}  {found.ratio(one, found.limit):.2f}")
+    lines += [
+        f"  {one:<{width}}  {shown(found.speed(one)):>8}  {found.ratio(one, found.limit):.2f}" for one in found.rounds
+    ]
     lines += [f"  {one:<{width}}  not installed: {how}" for one, how in found.missing.items()]
     if found.shares:
         shares = ", ".join(f"{part} {share:.1%}" for part, share in found.shares.items() if share >= 0.0005)

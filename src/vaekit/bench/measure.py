@@ -34,13 +34,22 @@ class Found:
         """Images per second, the median of the rounds."""
         return statistics.median(self.rounds[name])
 
+    def ratios(self, name: str, other: str) -> list[float]:
+        """How many times as fast `name` is as `other`, by rounds, whose noise hits both."""
+        return [a / b for a, b in zip(self.rounds[name], self.rounds[other], strict=True)]
+
     def ratio(self, name: str, other: str) -> float:
-        """How many times as fast `name` is as `other`: the median of the rounds' ratios, which noise hits alike."""
-        return statistics.median(a / b for a, b in zip(self.rounds[name], self.rounds[other], strict=True))
+        """The median of `ratios`."""
+        return statistics.median(self.ratios(name, other))
 
     def best(self, prefix: str) -> str:
         """The quickest of the contestants whose names begin so."""
         return max((name for name in self.rounds if name.startswith(prefix)), key=self.speed)
+
+
+def shown(speed: float) -> str:
+    """Images per second, with a digit behind the point where they are few."""
+    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.1f}"
 
 
 def take_turns(turns: Mapping[str, Turn], rounds: int) -> dict[str, list[float]]:

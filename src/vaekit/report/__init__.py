@@ -337,7 +337,8 @@ def _quick(of: Subject, seen: _Seen, quiet: bool) -> dict[str, Any]:
 
 def _again(record: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    where = f"Seed {record['seed']}; {record['device']}, {record['threads']} threads, precision {record['precision']}"
+    threads = "1 thread" if record["threads"] == 1 else f"{record['threads']} threads"
+    where = f"Seed {record['seed']}; {record['device']}, {threads}, precision {record['precision']}"
     where = f"{where}; {versions}."
     parts = [
         f"<pre>{html.escape(command(record, dataset))}</pre>",
