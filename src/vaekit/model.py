@@ -91,8 +91,13 @@ class VAE(nn.Module):
         return flat(self.encode, self.prior, score, x, y, samples)
 
     def reconstruct(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B C H W"]:
-        """The mean of p(x | z) at the mean of q(z | x), or at the centre of a flow."""
-        return self.decode(self.encode(self.observe(x), y).mean, y).mean
+        """The location of p(x | z) at the mean of q(z | x), or at the centre of a flow."""
+        return self.image(self.encode(self.observe(x), y).mean, y)
+
+    def image(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
+        """The images to show at `z`: the location of p(x | z), or its mean, clipped to [0, 1], where it has none."""
+        px = self.decode(z, y)
+        return cast(Tensor, px.location) if hasattr(px, "location") else px.mean.clamp(0, 1)
 
     def require_support(self, x: Float[Tensor, "B C H W"]) -> None:
         """Refuse images that the likelihood gives no probability (for the Bernoulli: anything outside [0, 1])."""

@@ -54,10 +54,10 @@ def draw_latents(
 
 
 @torch.no_grad()
-def decode_means(model: VAE, z: Float[Tensor, "n D"], y: Labels | None = None) -> Float[Tensor, "n C H W"]:
-    """The mean of p(x | z) for every z, a chunk at a time."""
+def decode_images(model: VAE, z: Float[Tensor, "n D"], y: Labels | None = None) -> Float[Tensor, "n C H W"]:
+    """The images to show at every z, a chunk at a time."""
     labels = [None] * len(z) if y is None else list(y.split(CHUNK))
-    return torch.cat([model.decode(part, label).mean for part, label in zip(z.split(CHUNK), labels, strict=False)])
+    return torch.cat([model.image(part, label) for part, label in zip(z.split(CHUNK), labels, strict=False)])
 
 
 @torch.no_grad()

@@ -328,3 +328,26 @@ def test_a_decoder_can_start_at_a_mean_image(kind: str, settings: dict[str, str]
     found = likelihood(likelihood.outputs_at(mean)[None, None]).mean
     # Noise that is clipped at black and white moves a mean a little; nothing else does
     torch.testing.assert_close(found[0, 0], mean, rtol=0, atol=0.04 if "normalised" in offers(likelihood) else 1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["gaussian", "laplace", "logistic_mixture"])
+def test_white_and_black_are_shown_as_white_and_black(kind: str, channels: int) -> None:
+    """The mean of noise that is clipped at white is 14 to 20 levels darker; the location is the decoder's own."""
+    settings = {"components": 1} if kind == "logistic_mixture" else {"scale": 0.15}
+    likelihood = make(kind, channels=channels, **settings)
+    level = torch.tensor([0.0, 1.0]).expand(channels, 1, 2)
+    px = likelihood(likelihood.outputs_at(level)[None, None])
+    torch.testing.assert_close(px.location[0, 0], level, rtol=0, atol=1 / 510)
+    assert 14 < 255 * (px.mean[0, 0] - level).abs().min() < 21
+
+
+@pytest.mark.parametrize("kind", ["bernoulli", "binarized", "continuous_bernoulli"])
+def test_likelihoods_without_noise_show_their_mean(kind: str) -> None:
+    px = make(kind)(torch.linspace(-4, 4, 9)[None, None, None, None])
+    assert torch.equal(px.location, px.mean)
+
+
+def test_a_density_around_a_location_beyond_white_shows_white() -> None:
+    px = make("gaussian", levels="none")(torch.tensor([-0.2, 0.5, 1.3])[None, None, None, None])
+    assert px.location.flatten().tolist() == [0.0, 0.5, 1.0]

@@ -28,7 +28,7 @@ from vaekit.data.pack import open_pack
 from vaekit.data.pool import cores
 from vaekit.judging.likelihood import BATCH, VALUES, weigh
 from vaekit.resolve import resolve
-from vaekit.sampling import CHUNK, decode_means, draw_latents, to_uint8
+from vaekit.sampling import CHUNK, decode_images, draw_latents, to_uint8
 from vaekit.settings import Data
 
 PRECISIONS = {
@@ -193,7 +193,7 @@ def generation(rounds: int, device: torch.device) -> Found:
         return len(z)
 
     def ours() -> int:
-        return len(to_uint8(decode_means(model, draw_latents(model, len(z), 0).to(device))))
+        return len(to_uint8(decode_images(model, draw_latents(model, len(z), 0).to(device))))
 
     about = "512 new images of 64x64x3 from the default convolutions, float32"
     return Found(about, "bare decoder", take_turns({"bare decoder": bare, "vaekit": ours}, rounds))

@@ -31,7 +31,7 @@ from vaekit.parts.fitted import FittedPrior
 from vaekit.parts.types import offers
 from vaekit.reproduce import command, first_possible, longer
 from vaekit.run import read_config, read_dataset, read_metrics, require_writable, write_json
-from vaekit.sampling import decode_means, draw_latents, to_uint8
+from vaekit.sampling import decode_images, draw_latents, to_uint8
 from vaekit.screen import progress, say, talking
 
 COMPARED, FEWEST = 1000, 50
@@ -227,7 +227,7 @@ def new_images(case: Case, count: int) -> dict[str, UInt8[np.ndarray, "N H W C"]
     drawn = {}
     for name, fitted in priors.items():
         z = draw_latents(case.model, count, case.seed, y, 1.0, fitted)
-        drawn[name] = to_uint8(decode_means(case.model, z, y)).numpy()
+        drawn[name] = to_uint8(decode_images(case.model, z, y)).numpy()
     return drawn
 
 
@@ -334,7 +334,7 @@ def _through(case: Case, images: Images) -> UInt8[np.ndarray, "N H W C"]:
     """Each image encoded, one draw of its q(z | x) decoded."""
     z = encodings(case.model, images.batches(case.device), "through", case.seed).z.to(case.device)
     y = None if images.labels is None else images.labels.to(case.device)
-    return to_uint8(decode_means(case.model, z, y)).numpy()
+    return to_uint8(decode_images(case.model, z, y)).numpy()
 
 
 def _count(case: Case) -> int:

@@ -1,4 +1,4 @@
-"""How well images come back: through the mean of q(z | x) and the mean of p(x | z)."""
+"""How well images come back: through the mean of q(z | x) and the location of p(x | z)."""
 
 import math
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """Mixtures of logistics over the 256 levels of a pixel, its colours one after another (PixelCNN++)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
-from vaekit.parts.noise import LOGISTIC, bounded, clipped_mean, rounded_log_prob, rounded_sample
+from vaekit.parts.noise import LOGISTIC, Noise, bounded, clipped_mean, rounded_log_prob, rounded_sample
 from vaekit.parts.pixels import Level
 
 REACH = (-3.0, 4.0)
@@ -77,14 +77,24 @@ class PixelMixture(Distribution):
     def mean(self) -> Tensor:
         """E[x], as if clipped and not rounded: exact for the first colour. For the others it is the average over NODES
         values of the earlier ones, each the mean of a logistic over an equal share of its probability."""
+        return self._clipped(_nodes(NODES if self.colours > 1 else 1).tolist(), clipped_mean)
+
+    @property
+    def location(self) -> Tensor:
+        """The components' centres, clipped to [0, 1] and averaged by their weights; a later colour's are those
+        given the centres of the earlier ones."""
+        return self._clipped([0.0], lambda loc, *_: loc.clamp(0, 1))
+
+    def _clipped(self, nodes: Sequence[float], value: Callable[[Tensor, Tensor, Noise], Tensor]) -> Tensor:
+        """`value` of every colour's noise, averaged over components and over `nodes`, standardised values of the
+        earlier colours."""
         weights = self.logits.softmax(-3)
-        nodes = _nodes(NODES if self.colours > 1 else 1).tolist()
         means = [torch.zeros_like(self.logits) for _ in range(self.colours)]
         for i in range(len(nodes)):
             colours: list[Tensor] = []
             for c, step in zip(range(self.colours), STEPS, strict=False):
                 loc, log_sigma = self._colour(c, colours)
-                means[c] += clipped_mean(loc, log_sigma, LOGISTIC)
+                means[c] += value(loc, log_sigma, LOGISTIC)
                 colours.append((loc + log_sigma.exp() * nodes[i * step % len(nodes)]).clamp(0, 1))
         return torch.stack([(weights * mean).sum(-3) for mean in means], -3) / len(nodes)
 

@@ -1,4 +1,8 @@
-"""Distributions of images, events [C, H, W], each with its density, its samples and its mean."""
+"""Distributions of images, events [C, H, W], each with its density, its samples, its mean and its location.
+
+The location is the image that is shown: the centre of the noise, clipped to [0, 1]. The mean of noise that is clipped
+at black and white is darker than white and lighter than black, by about half the noise level.
+"""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
@@ -63,6 +67,11 @@ class PixelBernoulli(Distribution):
     @property
     def mean(self) -> Tensor:
         return torch.sigmoid(self.logits)
+
+    @property
+    def location(self) -> Tensor:
+        """The mean: the mode of a Bernoulli would be black or white."""
+        return self.mean
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
         return torch.bernoulli(self.mean.expand(*sample_shape, *self.logits.shape))
@@ -157,6 +166,11 @@ class PixelNoise(Distribution):
     @property
     def mean(self) -> Tensor:
         return self.loc
+
+    @property
+    def location(self) -> Tensor:
+        """The centre of the noise, which is its mode, clipped to [0, 1]."""
+        return self.loc.clamp(0, 1)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
         noise = torch.empty(*sample_shape, *self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)

@@ -28,7 +28,7 @@ from vaekit.parts.types import offers
 from vaekit.report.page import PAGE, STYLE, data, figure, note, section, table
 from vaekit.reproduce import command
 from vaekit.run import read_config, read_dataset, read_metrics, require_writable
-from vaekit.sampling import decode_means, draw_latents, interpolate, to_uint8
+from vaekit.sampling import decode_images, draw_latents, interpolate, to_uint8
 from vaekit.screen import progress, talking
 
 LOOKED_AT, SAMPLES = 500, 50
@@ -166,7 +166,7 @@ def _latent_space(of: Subject, seen: _Seen | None, quiet: bool) -> list[str]:
     priors = {} if of.fitted_prior is None else {f"From the fitted prior: {of.fitted_prior.name}": of.fitted_prior}
     sheets = []
     for caption, fitted in [*priors.items(), ("From the model's own prior", None)]:
-        new = to_uint8(decode_means(model, draw_latents(model, SHOWN, seed, y, 1.0, fitted), y)).numpy()
+        new = to_uint8(decode_images(model, draw_latents(model, SHOWN, seed, y, 1.0, fitted), y)).numpy()
         sheets.append(figure(pictures.grid(new, 10 if y is None else 8, names), caption))
     found += section("New images", "Decoded from draws of a prior; none is a reconstruction.", sheets)
     label = 0 if model.classes else None
@@ -257,7 +257,7 @@ def _ways(of: Subject, seen: _Seen) -> tuple[str, str, list[str]]:
     for start in range(0, len(z) - 1, 2):
         path = interpolate(z[start], z[start + 1], STEPS, True)
         y = None if chosen.labels is None else chosen.labels[start].expand(STEPS)
-        between = to_uint8(decode_means(of.model, path, y)).numpy()
+        between = to_uint8(decode_images(of.model, path, y)).numpy()
         ends = chosen.pixels[[start, start + 1]]
         rows.append(np.concatenate([ends[:1], between, ends[1:]]))
     columns = ["original", *(f"{step / (STEPS - 1):.0%}" for step in range(STEPS)), "original"]

@@ -24,7 +24,7 @@ from vaekit.judging.diagnosis import still_falling
 from vaekit.latent_prior import fit_prior
 from vaekit.model import VAE, summary
 from vaekit.run import Row, Run, append_metrics, keep_metrics, locked, read_metrics, write_json
-from vaekit.sampling import decode_means, draw_latents, latent_scale, to_uint8
+from vaekit.sampling import decode_images, draw_latents, latent_scale, to_uint8
 from vaekit.screen import logging_to, progress, say, talking
 from vaekit.settings import Training
 from vaekit.training.background import Writer
@@ -316,7 +316,7 @@ class _Session:
             y = torch.arange(count, device=device) // columns % model.classes
             labels = [classes[i] for i in y.tolist()]
         z = draw_latents(model, count, self.config.training.seed, y).to(device)
-        new = to_uint8(decode_means(model, z, y)).numpy()
+        new = to_uint8(decode_images(model, z, y)).numpy()
         x, truth = next(self.batches.side("validation", SHOWN, size=SHOWN))
         shown = to_uint8(x).numpy()
         again = to_uint8(model.reconstruct(x, truth if model.classes else None)).numpy()
