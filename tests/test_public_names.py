@@ -1,0 +1,59 @@
+"""The names that users rely on, pinned: commands, flags, Python names, run files and kinds of components.
+
+A name may be added here; one that is removed or changed breaks somebody's script. `python tests/test_public_names.py`
+writes the list anew.
+"""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import vaekit
+from vaekit.cli import app
+from vaekit.config import Config, parts_of
+from vaekit.presets import PRESETS
+from vaekit.run import Run
+from vaekit.sklearn import VAETransformer
+
+NAMES = Path(__file__).with_name("public_names.json")
+
+
+def methods(thing: type) -> dict[str, list[str]]:
+    """Public methods and properties, with the names of their parameters."""
+    found = inspect.getmembers(thing, lambda member: not isinstance(member, type))
+    public = {name: member for name, member in found if not name.startswith("_")}
+    return {
+        name: list(inspect.signature(member).parameters)[1:] if callable(member) else []
+        for name, member in public.items()
+    }
+
+
+def flags(verb: str) -> list[str]:
+    arguments = app[verb].assemble_argument_collection()
+    return sorted({name for argument in arguments for name in argument.names if name != "*"})
+
+
+def public_names() -> dict[str, Any]:
+    verbs = [name for name in app if not name.startswith("-")]
+    run = Run(Path("RUN"))
+    paths = [getattr(run, name) for name, thing in inspect.getmembers(Run) if isinstance(thing, property)]
+    return {
+        "vaekit": sorted(vaekit.__all__),
+        "vaekit.train": list(inspect.signature(vaekit.train).parameters),
+        "vaekit.load": list(inspect.signature(vaekit.load).parameters),
+        "model": methods(vaekit.Trained),
+        "VAETransformer": {**methods(VAETransformer), "": list(inspect.signature(VAETransformer).parameters)},
+        "verbs": {verb: flags(verb) for verb in sorted(verbs)},
+        "presets": sorted(PRESETS),
+        "kinds": {part: sorted(parts_of(part)) for part in Config.model_fields if parts_of(part)},
+        "run": sorted(path.name for path in [*paths, run.samples(1).parent, run.reconstructions(1).parent]),
+    }
+
+
+def test_no_public_name_is_lost() -> None:
+    assert public_names() == json.loads(NAMES.read_text())
+
+
+if __name__ == "__main__":
+    NAMES.write_text(json.dumps(public_names(), indent=1) + "\n")
