@@ -1,10 +1,10 @@
-"""Small trainings that pin what vaekit computes: weights, metrics, files, images and evaluation, by the public interface.
+"""Small trainings that pin what vaekit computes: weights, metrics, files, images and evaluation.
 
     python tests/golden/golden.py write FOLDER         # train every case into FOLDER
     python tests/golden/golden.py compare FOLDER OTHER # name every number that is not the same, bit for bit
 
-The runs beside this file were written by vaekit 0.1.0 (at "Show the clipped location of p(x | z)"). On another processor
-results differ in their last bits, so `test_golden.py` compares them within a tolerance.
+The runs beside this file were written by vaekit 0.1.0 (at "Show the clipped location of p(x | z)"). On another
+processor results differ in their last bits, so `test_golden.py` compares them within a tolerance.
 """
 
 import json
