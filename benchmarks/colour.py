@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import vaekit
-from vaekit.data.pack import open_pack
-from vaekit.settings import Data
+from vaekit.config.data import Data
+from vaekit.data.packs.pack import open_pack
 
 COUNT, RESIZE = 1000, 128
 WIDE: dict[str, Any] = {"latents": 128}

@@ -19,11 +19,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from vaekit.bench import contestants
+from vaekit.bench import baselines
 from vaekit.bench.measure import Turn, machine
 from vaekit.bench.workloads import NETWORKS, bundled, made_up
-from vaekit.data.pack import open_pack
-from vaekit.resolve import resolve
+from vaekit.config.overrides import resolve
+from vaekit.data.packs.pack import open_pack
 
 GPU = torch.device("cuda")
 TURNS = 3
@@ -72,15 +72,15 @@ def network(name: str) -> dict[str, Any]:
     config = resolve(chosen.settings, {"validation": "last:1"})
     images = made_up(chosen.side, chosen.count) if chosen.side else np.concatenate([bundled()] * 3)
     pack = open_pack(np.concatenate([images] * 4) if chosen.side else images, config.data, quiet=True)
-    model, _ = contestants.made(config, pack, GPU)
+    model, _ = baselines.made(config, pack, GPU)
     size = int(config.training.batch_size)
     with FlopCounterMode(display=False) as counter:
-        contestants.plain_loss(model, torch.rand(size, *pack.shape, device=GPU)).backward()
+        baselines.plain_loss(model, torch.rand(size, *pack.shape, device=GPU)).backward()
     operations = counter.get_total_flops() / size
-    turns = {"bare loop": contestants.bare(config, pack, GPU)}
-    turns |= {f"vaekit, {p}": contestants.vaekit(config, pack, GPU, precision=p) for p in ("32", "tf32", "bf16")}
-    if contestants.has_pythae():
-        turns["Pythae"] = contestants.pythae(config, pack, GPU)
+    turns = {"bare loop": baselines.bare(config, pack, GPU)}
+    turns |= {f"vaekit, {p}": baselines.vaekit(config, pack, GPU, precision=p) for p in ("32", "tf32", "bf16")}
+    if baselines.has_pythae():
+        turns["Pythae"] = baselines.pythae(config, pack, GPU)
     found: dict[str, Any] = {}
     for one, turn in turns.items():
         speed, share, kernels = busy(turn)

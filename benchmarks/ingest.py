@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vaekit.bench.photos import photo
-from vaekit.data.cache import clear_cache
-from vaekit.data.pack import open_pack
-from vaekit.data.pool import cores
-from vaekit.settings import Data
+from vaekit.config.data import Data
+from vaekit.data.decoding.pool import cores
+from vaekit.data.packs.cache import clear_cache
+from vaekit.data.packs.pack import open_pack
 
 SIDE = 64
-BARE = "import sys, vaekit.data.batches; from vaekit.settings import Data; from vaekit.data.pack import open_pack"
+BARE = (
+    "import sys, vaekit.data.loader; from vaekit.config.data import Data; from vaekit.data.packs.pack import open_pack"
+)
 SECOND = BARE + "\nopen_pack(sys.argv[1], Data(size='64'))"
 
 

@@ -32,11 +32,11 @@ def measure(images: str) -> None:
     """In a process of its own: pack, take the steps, look at all held-out images; print the largest RssAnon in kB."""
     import torch
 
-    from vaekit.bench.contestants import as_in_training
-    from vaekit.build import build
-    from vaekit.data.batches import Batches
-    from vaekit.data.pack import open_pack
-    from vaekit.resolve import resolve
+    from vaekit.bench.baselines import as_in_training
+    from vaekit.config.overrides import resolve
+    from vaekit.data.loader import Batches
+    from vaekit.data.packs.pack import open_pack
+    from vaekit.models.builder import build
     from vaekit.training.loop import evaluate, train
     from vaekit.training.optimizers import optimizer_for
     from vaekit.training.step import Progress

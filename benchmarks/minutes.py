@@ -27,10 +27,10 @@ import torch
 import torch.nn.functional as F
 
 import vaekit
-from vaekit.bench.contestants import has_pythae
+from vaekit.bench.baselines import has_pythae
 from vaekit.bench.measure import machine
-from vaekit.data.pack import open_pack
-from vaekit.settings import Data
+from vaekit.config.data import Data
+from vaekit.data.packs.pack import open_pack
 
 MARKS = (1.0, 5.0, 10.0)
 IMAGES, SAMPLES = 1000, 500

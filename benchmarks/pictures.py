@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from vaekit.training.request import Request
+from vaekit.training.plan import Request
 from vaekit.training.session import _Session, run_training
 
 

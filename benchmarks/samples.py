@@ -7,7 +7,7 @@
 Trains each preset for 10 epochs (--epochs) into runs/samples/NAME-PRESET, or goes on with what is there, and prints the
 figures of `vaekit evaluate`: 3,000 images of each kind against 3,000 held-out ones, with their 95 % intervals. Writes
 docs/pictures/priors-NAME.png, the model's own prior left and the fitted one right, and the figures to
-benchmarks/results/samples-NAME.json, from which `docs/samples.py` writes the page.
+benchmarks/results/samples-NAME.json, from which `tools/docs/samples.py` writes the page.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 import vaekit
-from vaekit import pictures
+from vaekit.plots import grids
 
 ROOT = Path(__file__).parent.parent
 PRESETS = ("classic", "sigma-vae", "ae")
@@ -28,7 +28,7 @@ def beside(model: vaekit.Trained, title: str) -> Image.Image:
     """Draws of the model's own prior, and of the fitted one."""
     own, fitted = model.sample(SHOWN, seed=0, prior="model"), model.sample(SHOWN, seed=0, prior="fitted")
     sheets = [
-        pictures.grid(images, COLUMNS, title=f"{title}, from {words}")
+        grids.grid(images, COLUMNS, title=f"{title}, from {words}")
         for images, words in ((own, "the model's own prior"), (fitted, "the fitted prior"))
     ]
     return stacked(sheets, across=True)
@@ -39,7 +39,7 @@ def stacked(sheets: list[Image.Image], across: bool = False) -> Image.Image:
         f(sheet.size[axis] for sheet in sheets)
         for axis, f in ((0, sum if across else max), (1, max if across else sum))
     )
-    whole, left, top = Image.new("RGB", (width, height), pictures.PAPER), 0, 0
+    whole, left, top = Image.new("RGB", (width, height), grids.PAPER), 0, 0
     for sheet in sheets:
         whole.paste(sheet, (left, top))
         left, top = (left + sheet.width, top) if across else (left, top + sheet.height)

@@ -17,13 +17,13 @@ STEP = "import os, torch; w = torch.nn.Linear(784, 400); o = torch.optim.Adam(w.
 STEP += "w(torch.rand(128, 784)).sum().backward(); o.step(); os._exit(0)"
 FIRST = """
 import os, sys
-import vaekit.cli, vaekit.training.loop as loop
+import vaekit.cli.main, vaekit.training.loop as loop
 begin = loop.stepper
 def stepper(*arguments):  # of the run itself: trials of settings have their own
     take = begin(*arguments)
     return lambda *batch: (take(*batch), os._exit(0))
 loop.stepper = stepper
-vaekit.cli.main(sys.argv[1:])
+vaekit.cli.main.main(sys.argv[1:])
 """
 RESULTS = Path(__file__).parent / "results" / "startup.json"
 

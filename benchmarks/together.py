@@ -21,13 +21,13 @@ def train(name: str) -> None:
     """Print the images a second of epochs of 3,000 images, their median."""
     import torch
 
-    from vaekit.bench import contestants
+    from vaekit.bench import baselines
     from vaekit.bench.workloads import bundled
-    from vaekit.data.pack import open_pack
-    from vaekit.resolve import resolve
+    from vaekit.config.overrides import resolve
+    from vaekit.data.packs.pack import open_pack
 
     config = resolve(NETWORKS[name], {"validation": "last:1"})
-    turn = contestants.vaekit(config, open_pack(bundled()[:3000], config.data, quiet=True), torch.device("cpu"))
+    turn = baselines.vaekit(config, open_pack(bundled()[:3000], config.data, quiet=True), torch.device("cpu"))
     turn()
     speeds: list[float] = []
     end = time.perf_counter() + SECONDS

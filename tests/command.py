@@ -2,10 +2,12 @@
 
 import atexit
 import os
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -77,3 +79,13 @@ def rings(count: int = 240, size: int = 12, channels: int = 1, seed: int = 0) ->
     ring = np.exp(-(((np.hypot(x - cx, y - cy) - 0.5 * r) / 0.12) ** 2))
     tint = random.uniform(0.3, 1, (count, 1, 1, channels)) if channels > 1 else 1
     return (255 * ring[..., None] * tint).astype(np.uint8)
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """A PNG file of a few bytes that says it has so many pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b"")

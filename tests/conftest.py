@@ -6,8 +6,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads
 
 from jaxtyping import install_import_hook
 
-ROOMS = ("parts", "model", "sampling", "given", "looking", "judging.ranking", "pictures", "api")
-CHECKED = [f"vaekit.{room}" for room in (*ROOMS, "data.batches", "data.augment")]
+FOLDERS = ("models", "latents", "runs.inputs", "runs.image_set", "plots", "api", "evaluation.ranking")
+CHECKED = [f"vaekit.{name}" for name in (*FOLDERS, "data.loader", "data.augment")]
 install_import_hook(CHECKED, "beartype.beartype")
 
 from collections.abc import Iterator  # noqa: E402

@@ -13,8 +13,8 @@ import torch
 
 import vaekit
 from command import rings
+from vaekit.config.training import Training
 from vaekit.errors import UserError
-from vaekit.settings import Training
 
 TINY = {
     "epochs": 2,

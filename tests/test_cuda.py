@@ -14,20 +14,20 @@ import torch
 from safetensors.torch import load_file
 
 from command import rings, vaekit
-from vaekit.build import build
-from vaekit.data.batches import Batches
-from vaekit.data.pack import open_pack
-from vaekit.devices import products
-from vaekit.errors import UserError
-from vaekit.presets import PRESETS
-from vaekit.replay import Replay
-from vaekit.resolve import resolve
+from vaekit.config.overrides import resolve
+from vaekit.config.presets import PRESETS
+from vaekit.data.loader import Batches
+from vaekit.data.packs.pack import open_pack
+from vaekit.errors import Failure, UserError
+from vaekit.models.builder import build
 from vaekit.training.loop import Diverged, train
+from vaekit.training.monitor import Watch
 from vaekit.training.optimizers import arithmetic, optimizer_for
-from vaekit.training.request import Request
-from vaekit.training.session import Failure, run_training
+from vaekit.training.plan import Request
+from vaekit.training.session import run_training
 from vaekit.training.step import Progress
-from vaekit.training.watch import Watch
+from vaekit.utils.cuda_graphs import Replay
+from vaekit.utils.device import products
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
 GPU = torch.device("cuda")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import vaekit
-from vaekit.cli import app
-from vaekit.config import Config, parts_of
-from vaekit.presets import PRESETS
-from vaekit.run import Run
+from vaekit.cli.main import app
+from vaekit.config.config import Config, parts_of
+from vaekit.config.presets import PRESETS
+from vaekit.runs.folder import Run
 from vaekit.sklearn import VAETransformer
 
 NAMES = Path(__file__).with_name("public_names.json")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from command import rings, warm
-from vaekit.presets import PRESETS
+from vaekit.config.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -61,8 +61,8 @@ def test_the_python(tmp_path: Path) -> None:
 def test_the_part_that_the_docs_add(tmp_path: Path) -> None:
     """In a process of its own, since it registers a part."""
     script = f"""
-from vaekit.config import *
-from vaekit.parts.likelihoods import *
+from vaekit.config.likelihoods import *
+from vaekit.models.likelihoods import *
 from torch.distributions import Independent
 {blocks("python", (ROOT / "docs" / "adding-a-part.md").read_text(encoding="utf-8"))}
 settings = StudentLikelihood().model_dump(exclude={{"kind"}})
@@ -78,7 +78,7 @@ def test_every_link_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("script", ["docs/parts.py", "docs/performance.py", "benchmarks/paper_table/table.py"])
+@pytest.mark.parametrize("script", ["tools/docs/parts.py", "tools/docs/performance.py", "tools/docs/published.py"])
 def test_generated_pages_are_up_to_date(script: str) -> None:
     assert subprocess.run([sys.executable, ROOT / script, "--check"], check=False).returncode == 0
 

@@ -21,9 +21,9 @@ def serve(path: str) -> None:
     import torch
 
     import vaekit.api
-    import vaekit.cli
-    import vaekit.judging.evaluation
-    import vaekit.report
+    import vaekit.cli.main
+    import vaekit.evaluation.evaluate
+    import vaekit.report.report
     import vaekit.training.session  # noqa: F401
 
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # the first optimizer imports torch's compiler
@@ -62,7 +62,7 @@ def attend(visitor: socket.socket) -> None:
     os.environ.update(asked["environment"])
     sys.argv = ["vaekit", *asked["arguments"]]
 
-    from vaekit.cli import main
+    from vaekit.cli.main import main
 
     try:
         main()

@@ -24,10 +24,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import vaekit
-from vaekit.build import build
-from vaekit.data.pack import open_pack
-from vaekit.run import read_config
-from vaekit.settings import Data
+from vaekit.config.data import Data
+from vaekit.data.packs.pack import open_pack
+from vaekit.models.builder import build
+from vaekit.runs.metadata import read_config
 
 HERE = Path(__file__).parent
 

@@ -1,5 +1,5 @@
 """`python -m vaekit` is `vaekit`."""
 
-from vaekit.cli import main
+from vaekit.cli.main import main
 
 main()

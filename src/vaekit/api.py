@@ -13,44 +13,39 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaekit import devices, looking
-from vaekit.build import build
-from vaekit.checkpoint import load_prior, load_weights, write_prior
-from vaekit.data.batches import Batches
-from vaekit.data.datasets import is_dataset
-from vaekit.data.pack import load_images
-from vaekit.data.sources import as_images
+from vaekit.config.overrides import stored
+from vaekit.data.loader import Batches
+from vaekit.data.packs.pack import load_images
+from vaekit.data.sources.arrays import as_images
+from vaekit.data.sources.torch_datasets import is_dataset
 from vaekit.errors import UserError
-from vaekit.files import atomic_folder, sha256
-from vaekit.given import (
-    Images,
-    Labels,
-    Latents,
-    common_folder,
-    counted,
-    number_of,
-    numbers_of,
-    own_pack,
-    spoken,
-    tensor_of,
-)
-from vaekit.judging.evaluation import COMPARED, FEWEST, evaluation
-from vaekit.judging.likelihood import BATCH, log_likelihoods, require_density
-from vaekit.judging.ranking import rank
-from vaekit.latent_prior import fit_prior
-from vaekit.looking import Traversal
-from vaekit.model import VAE
-from vaekit.parts.fitted import FittedPrior
-from vaekit.report import write_report
-from vaekit.resolve import stored
-from vaekit.run import Run, new_folder, read_config, read_metrics, require_writable
-from vaekit.sampling import CHUNK, decode_images, draw_latents, interpolate, to_uint8
-from vaekit.screen import say, talking
-from vaekit.training.request import Request
+from vaekit.evaluation.evaluate import COMPARED, FEWEST, evaluation
+from vaekit.evaluation.likelihood import log_likelihoods, require_density
+from vaekit.evaluation.ranking import rank
+from vaekit.latents import encode, traverse
+from vaekit.latents.fit_prior import fit_prior
+from vaekit.latents.sampling import CHUNK, decode_images, draw_latents, interpolate, to_uint8
+from vaekit.latents.traverse import Traversal
+from vaekit.models.builder import build
+from vaekit.models.fitted_prior import FittedPrior
+from vaekit.models.vae import VAE
+from vaekit.report.report import write_report
+from vaekit.runs.checkpoint import load_prior, load_weights, write_prior
+from vaekit.runs.folder import Run
+from vaekit.runs.image_set import BATCH, tensor_of
+from vaekit.runs.inputs import Images, Labels, Latents, common_folder, counted, number_of, numbers_of, own_pack, spoken
+from vaekit.runs.metadata import read_config
+from vaekit.runs.metrics import read_metrics
+from vaekit.runs.outputs import new_folder, require_writable
+from vaekit.training.plan import Request
 from vaekit.training.session import run_training
+from vaekit.utils import device as devices
+from vaekit.utils.files import atomic_folder, sha256
+from vaekit.utils.logging import say, talking
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 Prior = Literal["fitted", "model"]
 
@@ -292,7 +287,7 @@ class Trained:
         Raises:
             UserError: images of another shape, classes that a conditional model does not know, or no place to write.
         """
-        return looking.latents(self, data, None if out is None else Path(out), quiet)
+        return encode.latents(self, data, None if out is None else Path(out), quiet)
 
     def interpolate(
         self,
@@ -352,7 +347,7 @@ class Trained:
         known = self._labels(0 if label is None and self.model.classes else label, 1)
         number = None if known is None else int(known)
         with talking(quiet):
-            return looking.traverse(self.model, looking.own_use(self, number, quiet), number, rows, columns)
+            return traverse.traverse(self.model, traverse.own_use(self, number, quiet), number, rows, columns)
 
     def rank(
         self,

@@ -6,3 +6,11 @@ class UserError(ValueError):
 
     The command line prints it on the last line of standard error and exits 2.
     """
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped training; all of it is saved in the run, and `--resume` goes on."""
+
+
+class Failure(RuntimeError):
+    """Training cannot go on; the message says what to do."""

@@ -22,11 +22,13 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
 from vaekit.api import Trained, load, train
-from vaekit.data.sources import as_images
+from vaekit.data.sources.arrays import as_images
 from vaekit.errors import UserError
 
 ROUNDING = 1e-6
 """Floats so little outside [0, 1] are taken for 0 and 1: scaling leaves them there."""
+
+
 OWN = {name: name for name in ("preset", "epochs", "latents", "out")} | {"seed": "random_state", "quiet": "verbose"}
 """Settings of `vaekit.train` that are parameters of the transformer, and what they are called there."""
 

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import vaekit
-from golden import CASES, EPOCHS, HERE, files, results, train
+from golden.golden import CASES, EPOCHS, HERE, files, results, train
 
 RUNS = HERE / "runs"
 

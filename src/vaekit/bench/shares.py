@@ -7,22 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vaekit.training.request import Request
+from vaekit.training.plan import Request
 from vaekit.training.session import run_training
 
 PARTS = {
-    "data": [("batches.py", "train", "loop.py")],
+    "data": [("loader.py", "train", "loop.py")],
     "forward": [("step.py", "score", "step.py")],
     "backward": [("_tensor.py", "backward", "step.py")],
     "optimizer": [("optimizer.py", "wrapper", "step.py"), ("_compile.py", "inner", "step.py")],
-    "EMA": [("optimizers.py", "follow", "")],
-    "logging": [("loop.py", "add", "train"), ("watch.py", "step", ""), ("run.py", "append_metrics", "")],
+    "EMA": [("ema.py", "follow", "")],
+    "logging": [("loop.py", "add", "train"), ("monitor.py", "step", ""), ("metrics.py", "append_metrics", "")],
     "checkpoint": [("session.py", "_save", ""), ("session.py", "_snapshot", "_after_epoch")],
     "pictures": [("session.py", "_draw_pictures", ""), ("session.py", "_draw_graph", "")],
     "validation": [("loop.py", "evaluate", "")],
-    "files at the end": [("background.py", "__exit__", "")],
+    "files at the end": [("background_writer.py", "__exit__", "")],
 }
 """What is counted to a part: functions by file and name, all of their calls or those by one caller."""
+
+
 AFTERWARDS = [("session.py", "_fit_prior", ""), ("session.py", "_measure_latents", "")]
 """What is no part of the training."""
 

@@ -18,28 +18,41 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vaekit.bench import contestants
+from vaekit.bench import baselines
 from vaekit.bench.measure import Found, Turn, take_turns
 from vaekit.bench.photos import photo
 from vaekit.bench.shares import shares
-from vaekit.build import build
-from vaekit.data.cache import clear_cache
-from vaekit.data.pack import open_pack
-from vaekit.data.pool import cores
-from vaekit.judging.likelihood import BATCH, VALUES, weigh
-from vaekit.resolve import resolve
-from vaekit.sampling import CHUNK, decode_images, draw_latents, to_uint8
-from vaekit.settings import Data
+from vaekit.config.data import Data
+from vaekit.config.overrides import resolve
+from vaekit.data.decoding.pool import cores
+from vaekit.data.packs.cache import clear_cache
+from vaekit.data.packs.pack import open_pack
+from vaekit.evaluation.likelihood import VALUES, weigh
+from vaekit.latents.sampling import CHUNK, decode_images, draw_latents, to_uint8
+from vaekit.models.builder import build
+from vaekit.runs.image_set import BATCH
 
 PRECISIONS = {
     "cpu": {"vaekit, float32": "32", "vaekit, bfloat16": "bf16"},
     "cuda": {"vaekit, float32": "32", "vaekit, TF32": "tf32", "vaekit, bfloat16": "bf16"},
 }
+
+
 COMPILED = "vaekit, bfloat16, compiled"
+
+
 LIMIT = "bare loop"
+
+
 SETTLED = "bare loop, process settled"
+
+
 USUAL = "bare loop, torch's default Adam"
+
+
 LOADER = "script with DataLoader"
+
+
 PYTHAE = "Pythae"
 
 
@@ -85,18 +98,18 @@ def training(name: str, rounds: int, device: torch.device) -> Found:
     images = made_up(network.side, network.count) if network.side else np.concatenate([bundled()] * 3)
     pack = open_pack(images, config.data, quiet=True)
     turns: dict[str, Turn] = {
-        LIMIT: contestants.bare(config, pack, device),
-        SETTLED: contestants.bare(config, pack, device, settled=True),
-        USUAL: contestants.bare(config, pack, device, fused=False),
-        LOADER: contestants.dataloader(config, pack, device),
+        LIMIT: baselines.bare(config, pack, device),
+        SETTLED: baselines.bare(config, pack, device, settled=True),
+        USUAL: baselines.bare(config, pack, device, fused=False),
+        LOADER: baselines.dataloader(config, pack, device),
     }
     precisions = _precisions(device)
-    turns |= {name: contestants.vaekit(config, pack, device, precision=p) for name, p in precisions.items()}
+    turns |= {name: baselines.vaekit(config, pack, device, precision=p) for name, p in precisions.items()}
     if network.compiled:
-        turns[COMPILED] = contestants.vaekit(config, pack, device, precision="bf16", compile="on")
+        turns[COMPILED] = baselines.vaekit(config, pack, device, precision="bf16", compile="on")
     missing = {}
-    if contestants.has_pythae():
-        turns[PYTHAE] = contestants.pythae(config, pack, device)
+    if baselines.has_pythae():
+        turns[PYTHAE] = baselines.pythae(config, pack, device)
     else:
         missing[PYTHAE] = "pip install --no-deps pythae cloudpickle imageio tqdm"
     found = take_turns(turns, rounds)
@@ -108,6 +121,8 @@ def training(name: str, rounds: int, device: torch.device) -> Found:
 # --- A folder of JPEGs -----------------------------------------------------------------------------------------------
 
 SIDE, PHOTOS = 64, 1000
+
+
 IMAGE_FOLDER = "ImageFolder and DataLoader"
 
 
@@ -132,7 +147,7 @@ class ImageFolder(Dataset[Tensor]):
         width, height = (SIDE * side // short for side in image.size)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
         left, top = (width - SIDE) // 2, (height - SIDE) // 2
-        return contestants.to_tensor(image.crop((left, top, left + SIDE, top + SIDE)))
+        return baselines.to_tensor(image.crop((left, top, left + SIDE, top + SIDE)))
 
 
 def folder(rounds: int, device: torch.device, first: bool) -> Found:
@@ -143,8 +158,8 @@ def folder(rounds: int, device: torch.device, first: bool) -> Found:
             pool.map(_write_photo, [(scratch, seed) for seed in range(PHOTOS)])
         files = sorted(Path(scratch).iterdir())
         pack = open_pack(scratch, config.data, quiet=True)
-        theirs = contestants.loader_turn(config, pack, device, ImageFolder(files))
-        ours = {name: contestants.vaekit(config, pack, device, precision=p) for name, p in _precisions(device).items()}
+        theirs = baselines.loader_turn(config, pack, device, ImageFolder(files))
+        ours = {name: baselines.vaekit(config, pack, device, precision=p) for name, p in _precisions(device).items()}
 
         def theirs_from_nothing() -> int:
             _forget(files)
@@ -159,7 +174,7 @@ def folder(rounds: int, device: torch.device, first: bool) -> Found:
         turns = {IMAGE_FOLDER: theirs_from_nothing if first else theirs}
         turns |= {name: partial(from_nothing, turn) if first else turn for name, turn in ours.items()}
         if not first:
-            turns[LIMIT] = contestants.bare(config, pack, device)
+            turns[LIMIT] = baselines.bare(config, pack, device)
         when = "the first epoch, from a cold cache" if first else "later epochs"
         about = f"{PHOTOS:,} JPEGs of 800x600 to {SIDE}x{SIDE}, the default convolutions, batches of 64: {when}"
         return Found(about, IMAGE_FOLDER if first else LIMIT, take_turns(turns, rounds))
@@ -214,12 +229,12 @@ def evaluation(rounds: int, device: torch.device) -> Found:
             count = min(at_once, samples - start)
             logits = model.decoder(z[: count * BATCH]).unflatten(0, (count, BATCH))
             F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum((2, 3, 4))
-        contestants.finish(device)
+        baselines.finish(device)
         return BATCH
 
     def ours() -> int:
         weigh(model, x, None, samples)
-        contestants.finish(device)
+        baselines.finish(device)
         return BATCH
 
     about = f"importance-weighted likelihood, {samples} samples, 784-200-200-50, float32"
@@ -234,7 +249,7 @@ def scaling(rounds: int, device: torch.device) -> Found:
     few = bundled()
     packs = {"few images": few, "ten times as many": np.concatenate([few] * 10)}
     turns = {
-        name: contestants.vaekit(config, open_pack(images, config.data, quiet=True), device, precision="32")
+        name: baselines.vaekit(config, open_pack(images, config.data, quiet=True), device, precision="32")
         for name, images in packs.items()
     }
     return Found(

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaekit.settings import Data
+from vaekit.config.data import Data
 
 NUMBERS = 6
 """Random numbers an image may use: one to mirror it, two to shift it, three for its colours."""

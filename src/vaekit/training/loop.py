@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vaekit.data.batches import Batches
-from vaekit.devices import out_of_memory
-from vaekit.model import VAE
-from vaekit.parts.types import Labels, Objective
-from vaekit.replay import Replay
-from vaekit.seeds import key
-from vaekit.settings import Training
-from vaekit.training.optimizers import learning_rate, moving_average, set_rate
+from vaekit.config.training import Training
+from vaekit.data.loader import Batches
+from vaekit.models.terms import Labels, Objective
+from vaekit.models.vae import VAE
+from vaekit.training.ema import moving_average
+from vaekit.training.optimizers import learning_rate, set_rate
 from vaekit.training.step import Progress, Report, more, stepper
+from vaekit.utils.cuda_graphs import Replay
+from vaekit.utils.device import out_of_memory
+from vaekit.utils.random import key
 
 
 class Diverged(RuntimeError):

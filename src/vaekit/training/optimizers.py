@@ -1,14 +1,13 @@
 """Optimizer, learning rate and moving average of the weights, from the training settings."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Adamax, AdamW, Optimizer
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from vaekit.settings import Training
+from vaekit.config.training import Training
 from vaekit.training.soap import SOAP
 
 
@@ -59,26 +58,3 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
         elif group.get("rate") != rate:
             group["lr"].fill_(rate)
             group["rate"] = rate
-
-
-def moving_average(kept: nn.Module, model: nn.Module, decay: float) -> Callable[[int], None]:
-    """A function of the step that moves the weights of `kept` towards those of `model` and copies its buffers.
-
-    The decay starts low, min(decay, (1 + step) / (10 + step)), so that the first random weights are soon forgotten. Of
-    an average over many steps every second, fourth, .. sixteenth tells as much as all of them, a sixteenth of those it
-    reaches back over: it is moved as far as they would have moved it, at a fraction of the passes over all weights.
-    """
-    weights = list(kept.parameters()), list(model.parameters())
-    buffers = list(zip(kept.buffers(), model.buffers(), strict=True))
-
-    @torch.no_grad()
-    def follow(step: int) -> None:
-        now = min(decay, (1 + step) / (10 + step))
-        every = 2 ** min(4, int(math.log2(max(1.0, 1 / (16 * (1 - now))))))
-        if step % every:
-            return
-        get_ema_multi_avg_fn(now**every)(*weights, step)
-        for old, new in buffers:
-            old.copy_(new)
-
-    return follow

@@ -15,41 +15,41 @@ from pathlib import Path
 import torch
 from torch.optim import Optimizer
 
-from vaekit import checkpoint, devices, pictures
-from vaekit.checkpoint import Snapshot
-from vaekit.data.batches import Batches
-from vaekit.errors import UserError
-from vaekit.files import atomic_file, sha256
-from vaekit.judging.diagnosis import still_falling
-from vaekit.latent_prior import fit_prior
-from vaekit.model import VAE, summary
-from vaekit.run import Row, Run, append_metrics, keep_metrics, locked, read_metrics, write_json
-from vaekit.sampling import decode_images, draw_latents, latent_scale, to_uint8
-from vaekit.screen import logging_to, progress, say, talking
-from vaekit.settings import Training
-from vaekit.training.background import Writer
+from vaekit.config.training import Training
+from vaekit.data.loader import Batches
+from vaekit.errors import Failure, Interrupted, UserError
+from vaekit.latents.fit_prior import fit_prior
+from vaekit.latents.sampling import decode_images, draw_latents, latent_scale, to_uint8
+from vaekit.models.summary import summary
+from vaekit.models.vae import VAE
+from vaekit.plots import curves, grids
+from vaekit.runs import checkpoint
+from vaekit.runs.checkpoint import Snapshot
+from vaekit.runs.folder import Run, locked
+from vaekit.runs.metadata import write_json
+from vaekit.runs.metrics import Row, append_metrics, keep_metrics, read_metrics, still_falling
+from vaekit.training.auto_tune import settle
+from vaekit.training.background_writer import Writer
+from vaekit.training.data_init import start_from_data
 from vaekit.training.loop import Diverged, Epoch, train
+from vaekit.training.monitor import Pace, Watch, picture_due
 from vaekit.training.optimizers import arithmetic, optimizer_for
-from vaekit.training.request import Plan, Request, plan, require_free
-from vaekit.training.start import start_from_data
+from vaekit.training.plan import Plan, Request, plan, require_free
 from vaekit.training.step import Progress
-from vaekit.training.tuning import settle
-from vaekit.training.watch import Pace, Watch, picture_due
+from vaekit.utils import device as devices
+from vaekit.utils.files import atomic_file, sha256
+from vaekit.utils.logging import logging_to, progress, say, talking
 
 SAMPLES, SHOWN = 64, 32
 """Pictures show this many new images and this many reconstructions."""
+
+
 NAMES = ("loss", "reconstruction", "kl")
 """Columns that metrics.csv always has, for both sides; what else an objective reports comes after them."""
+
+
 SHARE = 0.03
 """Of the time, at most this much goes into redrawing the graph, and as much into checkpoints."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal stopped training; all of it is saved in the run, and `--resume` goes on."""
-
-
-class Failure(RuntimeError):
-    """Training cannot go on; the message says what to do."""
 
 
 def run_training(request: Request) -> Run:
@@ -300,7 +300,7 @@ class _Session:
                 rows = read_metrics(self.run)
                 if rows:
                     title = f"{self.run.folder.name}: loss of every epoch on {self.pack.name}, preset {self.preset}"
-                    _write_bytes(self.run.loss_graph, pictures.loss_graph(pd.DataFrame(rows), title))
+                    _write_bytes(self.run.loss_graph, curves.loss_graph(pd.DataFrame(rows), title))
 
         writer.put("graph", write)
 
@@ -325,10 +325,10 @@ class _Session:
             names = [classes[i] if i >= 0 else "" for i in truth.tolist()]
 
         def write() -> None:
-            drawn = pictures.grid(new, columns, labels, f"Epoch {epoch}: new images, drawn from the prior")
-            _write_bytes(self.run.samples(epoch), pictures.png(drawn))
+            drawn = grids.grid(new, columns, labels, f"Epoch {epoch}: new images, drawn from the prior")
+            _write_bytes(self.run.samples(epoch), grids.png(drawn))
             title = f"Epoch {epoch}: held-out images above, their reconstructions below"
-            _write_bytes(self.run.reconstructions(epoch), pictures.png(pictures.pairs(shown, again, 8, names, title)))
+            _write_bytes(self.run.reconstructions(epoch), grids.png(grids.pairs(shown, again, 8, names, title)))
 
         writer.put(f"pictures {epoch}", write)
 

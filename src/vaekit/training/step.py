@@ -12,13 +12,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from zuko.lazy import LazyTransform
 
-from vaekit.devices import out_of_memory
+from vaekit.config.training import Training
 from vaekit.errors import UserError
-from vaekit.model import VAE
-from vaekit.parts.types import Labels, Objective, offers
-from vaekit.replay import Replay, recording
-from vaekit.screen import say
-from vaekit.settings import Training
+from vaekit.models.registry import offers
+from vaekit.models.terms import Labels, Objective
+from vaekit.models.vae import VAE
+from vaekit.utils.cuda_graphs import Replay, recording
+from vaekit.utils.device import out_of_memory
+from vaekit.utils.logging import say
 
 
 class TooLarge(UserError):
@@ -26,8 +27,12 @@ class TooLarge(UserError):
 
 
 Report = dict[str, Tensor]
+
+
 Score = Callable[[Tensor, Labels | None, float], tuple[Tensor, Report]]
 """Images, labels and the epoch -> the loss, and named values to log."""
+
+
 Step = Callable[[Tensor, Labels | None, float], Report]
 """Images, labels and the epoch -> what a step that changed the weights found; the next one may overwrite it."""
 

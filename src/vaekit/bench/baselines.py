@@ -1,0 +1,220 @@
+"""Who trains the same network on the same images: a bare loop, a script around a DataLoader, Pythae, and vaekit.
+
+Each maker returns a turn: one epoch. vaekit's validation, which the others do not have, is left one image.
+"""
+
+import contextlib
+import copy
+import importlib.util
+import io
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.utils.data import DataLoader, Dataset
+
+from vaekit.bench.measure import Turn
+from vaekit.config.config import Config
+from vaekit.config.overrides import revise
+from vaekit.data.loader import Batches
+from vaekit.data.packs.pack import Pack
+from vaekit.models.builder import build
+from vaekit.models.terms import Objective
+from vaekit.models.vae import VAE
+from vaekit.training.loop import train
+from vaekit.training.optimizers import arithmetic, optimizer_for
+from vaekit.training.step import Progress
+from vaekit.utils import device as devices
+
+WORKERS = 2
+"""Processes of a DataLoader."""
+
+
+@contextmanager
+def as_in_training() -> Iterator[None]:
+    with devices.memory_kept(), devices.denormals_flushed():
+        yield
+
+
+def made(config: Config, pack: Pack, device: torch.device) -> tuple[VAE, Objective]:
+    model, objective = build(config, pack.shape)
+    return model.to(device).train(), objective
+
+
+def plain_loss(model: VAE, x: Tensor) -> Tensor:
+    """The loss as everyone writes it: binary cross-entropy of a sample, and the closed KL divergence."""
+    loc, log_variance = model.posterior.head(model.encoder(x)).flatten(1).chunk(2, dim=1)  # type: ignore[operator]
+    z = loc + torch.exp(0.5 * log_variance) * torch.randn_like(loc)
+    logits = model.decoder(z)
+    reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+    return (reconstruction - 0.5 * torch.sum(1 + log_variance - loc.pow(2) - log_variance.exp())) / len(x)
+
+
+def step(model: VAE, optimizer: Optimizer, x: Tensor) -> None:
+    loss = plain_loss(model, x)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def bare(config: Config, pack: Pack, device: torch.device, fused: bool = True, settled: bool = False) -> Turn:
+    """Slices of one float32 tensor that is in memory already, and nothing else: no order, no average of the weights,
+    no metrics. `fused`: with vaekit's optimizer, which is torch's own Adam in one kernel, else as torch has it by
+    default; `settled`: in a process whose memory and smallest numbers are settled as in a training of vaekit."""
+    model, _ = made(config, pack, device)
+    x = torch.from_numpy(np.array(pack.images[pack.sides["train"]])).to(device).permute(0, 3, 1, 2) / 255
+    optimizer = optimizer_for(model.parameters(), config.training) if fused else Adam(model.parameters())
+    batches = [part for part in x.split(int(config.training.batch_size)) if len(part) == config.training.batch_size]
+
+    def turn() -> int:
+        with as_in_training() if settled else contextlib.nullcontext():
+            for part in batches:
+                step(model, optimizer, part)
+            finish(device)
+        return sum(map(len, batches))
+
+    return turn
+
+
+def vaekit(config: Config, pack: Pack, device: torch.device, **settings: Any) -> Turn:
+    """The loop that `vaekit train` runs."""
+    config = revise(config, {"epochs": 1_000_000, "compile": "off"}, settings)
+    model, objective = made(config, pack, device)
+    model.precision = arithmetic(config.training)
+    kept = copy.deepcopy(model).eval().requires_grad_(False)
+    size = int(config.training.batch_size)
+    batches = Batches(pack, config.data, size, 0, device)
+    optimizer = optimizer_for(model.parameters(), config.training)
+    epochs = train(model, kept, batches, objective, optimizer, config.training, Progress(), lambda _: False)
+
+    def turn() -> int:
+        with as_in_training(), devices.products(tf32=config.training.precision == "tf32"):
+            next(epochs)
+            finish(device)
+        return int(batches.steps_per_epoch * size)
+
+    return turn
+
+
+class Pictures(Dataset[Tensor]):
+    """As torchvision's data sets and ToTensor have it: each image a PIL image, then a float tensor, by itself."""
+
+    def __init__(self, images: Any) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = self.images[index]
+        return to_tensor(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    pixels = torch.from_numpy(np.array(image))
+    return (pixels[..., None] if pixels.ndim == 2 else pixels).permute(2, 0, 1).contiguous().float().div(255)
+
+
+def dataloader(config: Config, pack: Pack, device: torch.device) -> Turn:
+    """A script around a DataLoader with two workers."""
+    return loader_turn(config, pack, device, Pictures(np.array(pack.images[pack.sides["train"]])))
+
+
+def loader_turn(config: Config, pack: Pack, device: torch.device, images: Dataset[Tensor]) -> Turn:
+    model, _ = made(config, pack, device)
+    optimizer = Adam(model.parameters())
+    size = int(config.training.batch_size)
+    loader = DataLoader(images, size, shuffle=True, drop_last=True, num_workers=WORKERS)
+
+    def turn() -> int:
+        for x in loader:
+            step(model, optimizer, x.to(device))
+        finish(device)
+        return len(loader) * size
+
+    return turn
+
+
+def has_pythae() -> bool:
+    return importlib.util.find_spec("pythae") is not None
+
+
+def pythae(config: Config, pack: Pack, device: torch.device) -> Turn:
+    """Pythae's VAE and BaseTrainer around the same encoder and decoder."""
+    with quiet():
+        from pythae import models
+        from pythae.data.datasets import BaseDataset
+        from pythae.models.base.base_utils import ModelOutput
+        from pythae.models.nn import BaseDecoder, BaseEncoder
+        from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    model, _ = made(config, pack, device)
+
+    class Encoder(BaseEncoder):  # type: ignore[misc]
+        def __init__(self) -> None:
+            BaseEncoder.__init__(self)
+            self.inner, self.head = model.encoder, cast(nn.Module, model.posterior.head)
+
+        def forward(self, x: Tensor) -> Any:
+            loc, log_variance = self.head(self.inner(x)).flatten(1).chunk(2, dim=1)
+            return ModelOutput(embedding=loc, log_covariance=log_variance)
+
+    class Decoder(BaseDecoder):  # type: ignore[misc]
+        def __init__(self) -> None:
+            BaseDecoder.__init__(self)
+            self.inner = model.decoder
+
+        def forward(self, z: Tensor) -> Any:
+            return ModelOutput(reconstruction=torch.sigmoid(self.inner(z)))
+
+    x = torch.from_numpy(np.array(pack.images[pack.sides["train"]])).permute(0, 3, 1, 2).contiguous() / 255
+    settings = models.VAEConfig(input_dim=pack.shape, latent_dim=model.latents, reconstruction_loss="bce")
+    with quiet(), tempfile.TemporaryDirectory() as folder:  # it makes one there, in which single epochs write nothing
+        asked = BaseTrainerConfig(
+            output_dir=folder,
+            per_device_train_batch_size=config.training.batch_size,
+            learning_rate=1e-3,
+            no_cuda=device.type != "cuda",
+        )
+        trainer = BaseTrainer(
+            model=models.VAE(settings, encoder=Encoder(), decoder=Decoder()),
+            train_dataset=BaseDataset(x, torch.zeros(len(x))),
+            training_config=asked,
+        )
+        trainer.prepare_training()
+    epoch = iter(range(1, 1_000_000))
+
+    def turn() -> int:
+        with quiet():
+            trainer.train_step(next(epoch))
+        finish(device)
+        return len(x)
+
+    return turn
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what a library prints."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,62 @@
+"""What this installation has and what it would compute with."""
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from vaekit.data.packs.cache import cache_folder, clear_cache
+from vaekit.evaluation.features import features
+from vaekit.utils.device import best, fast_bf16, fast_tf32
+from vaekit.version import VERSION
+
+
+def report() -> str:
+    """Versions, device, threads, precision, free disk and cache, a line each."""
+    cache = cache_folder()
+    used = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) if cache.exists() else 0
+    rows = {
+        "vaekit": VERSION,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        **{name: _version(name) for name in ("torch", "numpy", "pillow", "pydantic", "safetensors", "seaborn")},
+        "device": _device(),
+        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+        "precision": _precision(best()),
+        "features": features(),
+        "free disk": f"{_free(Path.cwd()) / 1e9:,.1f} GB here, {_free(cache) / 1e9:,.1f} GB for the cache",
+        "cache": f"{cache} ({used / 1e6:,.1f} MB; `vaekit doctor --clear-cache` frees them)",
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+def _precision(device: torch.device) -> str:
+    bf16 = "bf16 in hardware" if fast_bf16(device) else "bf16 without hardware for it (slow)"
+    return ", ".join(["32", *["tf32 in hardware"] * fast_tf32(device), bf16])
+
+
+def clear() -> str:
+    """Delete the packs in the cache; they are built again when needed."""
+    return f"Freed {clear_cache() / 1e6:,.1f} MB in {cache_folder()}"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return "mps (Apple GPU)" if torch.backends.mps.is_available() else "cpu (no GPU found)"
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

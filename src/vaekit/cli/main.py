@@ -1,0 +1,83 @@
+"""The command line: a few lines a verb. Errors are one sentence on the last line of standard error."""
+
+import io
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+
+from vaekit.cli.evaluate import evaluate, rank, report
+from vaekit.cli.generate import fit_prior, generate, reconstruct
+from vaekit.cli.latents import encode, interpolate, traverse
+from vaekit.cli.tools import bench, doctor, presets
+from vaekit.cli.train import train
+from vaekit.errors import UserError
+from vaekit.version import VERSION
+
+RESUMABLE = 75
+"""Exit status of an interrupted run that `--resume` goes on with (EX_TEMPFAIL)."""
+
+
+app = App(
+    name="vaekit",
+    help="From a folder of images to a variational autoencoder you can trust.",
+    version=VERSION,
+    version_flags=["--version"],
+    help_format="plaintext",
+    default_parameter=Parameter(negative_iterable=()),
+    suppress_keyboard_interrupt=False,
+)
+for verb in (
+    train,
+    generate,
+    fit_prior,
+    reconstruct,
+    evaluate,
+    encode,
+    interpolate,
+    traverse,
+    rank,
+    report,
+    bench,
+    presets,
+    doctor,
+):
+    app.command(verb)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 a failure, 2 a user's mistake, 75 an interrupted, resumable run."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+        return 0
+    except CycloptsError as error:
+        return _fail(2, str(error))
+    except UserError as error:
+        return _fail(2, str(error))
+    except (BrokenPipeError, SystemExit):  # the reader of our output has gone: `vaekit presets | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt as interrupt:
+        resumable = type(interrupt).__name__ == "Interrupted"
+        return _fail(RESUMABLE, "Interrupted; --resume goes on.") if resumable else _fail(130, "Interrupted.")
+    except OSError as error:
+        return _fail(1, str(error))
+    except Exception as error:
+        if type(error).__name__ != "Failure":  # a fault of ours: show where
+            traceback.print_exc()
+        return _fail(1, str(error) or type(error).__name__)
+
+
+def _fail(status: int, message: str) -> int:
+    print("vaekit: " + " ".join(message.split()), file=sys.stderr)
+    return status

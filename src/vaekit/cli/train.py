@@ -1,0 +1,46 @@
+"""`vaekit train`."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from vaekit.cli.flags import Written
+from vaekit.errors import UserError
+
+
+def train(
+    data: Annotated[str | None, Parameter(help="Folder of images, .npz or .npy file, or folder of IDX files.")] = None,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(help="Run folder; default: the first free one below runs/.")] = None,
+    preset: Annotated[str | None, Parameter(help="Named model to start from; see `vaekit presets`.")] = None,
+    config: Annotated[Path | None, Parameter(help="TOML file of settings, between the preset and the flags.")] = None,
+    resume: Annotated[
+        bool, Parameter(negative=(), help="Go on with the run in --out; start it if it is not there.")
+    ] = False,
+    max_minutes: Annotated[float | None, Parameter(help="Stop at the end of an epoch after this many minutes.")] = None,
+    settings: Written | None = None,
+) -> None:
+    """Train a VAE on DATA (default: a bundled sample of 10,000 Fashion-MNIST images)."""
+    layers = [*([_toml(config)] if config else []), settings or {}]
+    from vaekit.api import load
+    from vaekit.training.plan import Request
+    from vaekit.training.session import run_training
+
+    run = run_training(Request(data, tuple(layers), preset, out, resume, max_minutes))
+    load(run.folder).report()
+    print(f"Wrote {run.folder}: report.html, loss.png, samples/, reconstructions/, model.safetensors")
+    print(f"New images: vaekit generate {shlex.quote(str(run.folder))} -n 64")
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"--config {path} cannot be read: name a TOML file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path} is not TOML: {error}.") from None

@@ -1,0 +1,1 @@
+"""The whole configuration of a run: one validated tree, free of torch."""

@@ -1,0 +1,75 @@
+"""Settings of the data: how images are read and fed. Free of torch."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from vaekit.config.base import Settings
+
+
+class Data(Settings):
+    """How images are read and fed."""
+
+    size: str | None = None
+    """Size of the images, in pixels: 64 (square) or 96x64 (width x height). Default: chosen from the data."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How an image of another shape is made to fit: short side to size and centre crop; long side and pad; stretch."""
+    background: str = "white"
+    """Colour behind transparent pixels and padding: a name or #rrggbb."""
+    alpha: Literal["composite", "keep"] = "composite"
+    """Transparency: composited over the background, or kept as a fourth channel."""
+    validation: str = "0.1"
+    """Held-out images: a share of the training files chosen by their content, or last:N for the last N of them."""
+    flip: bool = False
+    """Augmentation: mirror half of the images left to right, anew in every epoch."""
+    crop: int = Field(0, ge=0, le=64)
+    """Augmentation: shift by up to this many pixels each way, edges reflected."""
+    jitter: float = Field(0.0, ge=0, le=1)
+    """Augmentation: vary brightness, contrast and saturation by up to this share."""
+    balance: bool = False
+    """Draw every class equally often."""
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        if value is None or value == "None":
+            return None
+        if isinstance(value, (tuple, list)) and len(value) == 2:
+            value = f"{value[0]}x{value[1]}"
+        words = str(value).lower().split("x")
+        if not (len(words) in (1, 2) and all(w.isdecimal() and 1 <= int(w) <= 4096 for w in words)):
+            raise ValueError("should be 64 or 96x64 (width x height), each side from 1 to 4096 pixels")
+        return "x".join(str(int(w)) for w in words)
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _validation(cls, value: Any) -> Any:
+        text = str(value)
+        if text.startswith("last:") and text[5:].isdecimal() and int(text[5:]) >= 1:
+            return f"last:{int(text[5:])}"
+        try:
+            share = float(text)
+        except ValueError:
+            share = -1.0
+        if not 0 < share < 1:
+            raise ValueError("should be a share between 0 and 1 such as 0.1, or last:N with N of at least 1")
+        return text
+
+    @field_validator("background")
+    @classmethod
+    def _background(cls, value: str) -> str:
+        from PIL import ImageColor
+
+        try:
+            ImageColor.getrgb(value)
+        except ValueError:
+            raise ValueError("should be a colour such as white, black or #ff8800") from None
+        return value
+
+    @property
+    def width_height(self) -> tuple[int, int] | None:
+        """The size asked for, as (width, height) in pixels."""
+        if self.size is None:
+            return None
+        sides = [int(word) for word in self.size.split("x")]
+        return sides[0], sides[-1]

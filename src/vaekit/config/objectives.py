@@ -1,0 +1,114 @@
+"""Settings of objectives."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from vaekit.config.base import Settings
+
+# --- Objectives ------------------------------------------------------------------------------------------------------
+
+
+class Elbo(Settings):
+    """Reconstruction + beta * KL, in nats per image."""
+
+    kind: Literal["elbo"] = "elbo"
+    beta: float = Field(1.0, ge=0, le=10_000)
+    """Weight of the KL divergence; 1 is the evidence lower bound."""
+    warmup: float = Field(0.0, ge=0)
+    """Epochs over which beta (or, where it is set, the capacity) rises linearly from 0 to its value."""
+    cycles: int = Field(1, ge=1, le=1_000)
+    """Times that beta rises; between two rises it stays at its value for as long as a rise takes."""
+    free_bits: float = Field(0.0, ge=0, le=1_000)
+    """Nats of KL per latent that cost nothing (Kingma et al. 2016)."""
+    capacity: float = Field(0.0, ge=0, le=100_000)
+    """Nats of KL per image that the model is held at, by beta * |KL - capacity|; 0: not held."""
+    samples: int = Field(1, ge=1, le=10_000)
+    """Samples of z per image in every training step."""
+
+    @model_validator(mode="after")
+    def _one_target(self) -> "Elbo":
+        if self.free_bits and self.capacity:
+            raise ValueError("free_bits and capacity both say how much KL is wanted, so set one of them")
+        if self.cycles > 1 and not self.warmup:
+            raise ValueError("cycles are those of the warm-up, so set --objective.warmup to the epochs of a rise")
+        return self
+
+
+class Iwae(Settings):
+    """The importance-weighted bound."""
+
+    kind: Literal["iwae"] = "iwae"
+    samples: int = Field(5, ge=1, le=10_000)
+    """Samples of z per image in every training step."""
+
+
+class Dreg(Settings):
+    """The importance-weighted bound, with doubly reparameterised gradients for the encoder."""
+
+    kind: Literal["dreg"] = "dreg"
+    samples: int = Field(5, ge=1, le=10_000)
+    """Samples of z per image in every training step."""
+
+
+class Miwae(Settings):
+    """The mean of several importance-weighted bounds."""
+
+    kind: Literal["miwae"] = "miwae"
+    samples: int = Field(16, ge=1, le=10_000)
+    """Samples of z per image in every training step, shared out among the bounds."""
+    bounds: int = Field(4, ge=1, le=10_000)
+    """Bounds that are averaged; samples is a multiple of it."""
+
+    @model_validator(mode="after")
+    def _shared_out(self) -> "Miwae":
+        if self.samples % self.bounds:
+            raise ValueError(f"samples should be a multiple of bounds, and {self.samples} is none of {self.bounds}")
+        return self
+
+
+class Mmd(Settings):
+    """Reconstruction + weight * MMD between encodings and prior (+ beta * KL): Wasserstein and Info-VAE."""
+
+    kind: Literal["mmd"] = "mmd"
+    weight: float = Field(100.0, ge=0, le=1e9)
+    """Weight of the maximum mean discrepancy, which lies between 0 and 2 (estimated by a batch, perhaps just below)."""
+    beta: float = Field(0.0, ge=0, le=10_000)
+    """Weight of the KL divergence."""
+    kernel: Literal["imq", "rbf"] = "imq"
+    """Inverse multiquadric (heavy tails) or Gaussian."""
+
+
+class TotalCorrelation(Settings):
+    """Reconstruction + the KL's three parts, each with its weight (beta-TC-VAE)."""
+
+    kind: Literal["total_correlation"] = "total_correlation"
+    alpha: float = Field(1.0, ge=0, le=10_000)
+    """Weight of the mutual information between image and latents."""
+    beta: float = Field(6.0, ge=0, le=10_000)
+    """Weight of the total correlation among latents."""
+    gamma: float = Field(1.0, ge=0, le=10_000)
+    """Weight of the KL between each latent's aggregate and its prior."""
+
+
+class Dip(Settings):
+    """The ELBO + a penalty on the covariance of the latents (DIP-VAE)."""
+
+    kind: Literal["dip"] = "dip"
+    variant: Literal["1", "2"] = "1"
+    """1: covariance of the posterior means; 2: of the latents, posterior variance included."""
+    off_diagonal: float = Field(10.0, ge=0, le=1e6)
+    """Weight of the squared covariances between latents."""
+    diagonal: float = Field(100.0, ge=0, le=1e6)
+    """Weight of the squared distances of the variances from 1."""
+
+
+class L2(Settings):
+    """Reconstruction + weight * |z|^2 / 2: regularised and plain autoencoders."""
+
+    kind: Literal["l2"] = "l2"
+    weight: float = Field(1.0, ge=0, le=1e6)
+    """Weight of half the squared length of the latents; 0 for a plain autoencoder."""
+
+
+Objective = Annotated[Elbo | Iwae | Dreg | Miwae | Mmd | TotalCorrelation | Dip | L2, Field(discriminator="kind")]

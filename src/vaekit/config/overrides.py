@@ -1,0 +1,161 @@
+"""From what a person wrote to a configuration, or to one sentence that says what is wrong with it."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from vaekit.config.config import FLAT, ROOMS, Config, parts_of
+from vaekit.config.data import Data
+from vaekit.config.presets import PRESETS
+from vaekit.config.training import Training
+from vaekit.errors import UserError
+
+
+def resolve(*layers: Mapping[str, Any], preset: str = "classic") -> Config:
+    """The preset's settings, overridden by each of `layers` in turn, validated.
+
+    Raises:
+        UserError: an unknown name or an impossible value, in one sentence with the bounds or the nearest name.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"There is no preset {preset!r}{_nearest(preset, PRESETS)}; `vaekit presets` lists them.")
+    return revise(Config(), PRESETS[preset].settings, *layers)
+
+
+def revise(config: Config, *layers: Mapping[str, Any]) -> Config:
+    """`config` overridden by each of `layers` in turn, validated; it raises as `resolve` does."""
+    tree = config.model_dump()
+    for layer in layers:
+        merge(tree, nest(layer))
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(sentence(error)) from None
+
+
+def stored(record: Mapping[str, Any]) -> Config:
+    """The configuration that a run's config.json holds.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return Config.model_validate(record["config"])
+    except (KeyError, ValidationError) as error:
+        said = sentence(error) if isinstance(error, ValidationError) else "It has no configuration."
+        raise UserError(f"The run's config.json is damaged, restore it from a copy: {said}") from None
+
+
+def nest(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Move the flat names of data and training into their groups: {"epochs": 3} -> {"training": {"epochs": 3}}."""
+    tree: dict[str, Any] = {}
+    for name, value in layer.items():
+        name = name.replace("-", "_")
+        merge(tree, {FLAT[name]: {name: value}} if name in FLAT else {name: value})
+    return tree
+
+
+def merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """Lay `layer` over `tree`, in place. A part of another kind replaces the part and all of its settings."""
+    for name, value in layer.items():
+        old = tree.get(name)
+        if isinstance(value, str) and isinstance(old, dict) and "kind" in old:
+            value = {"kind": value}
+        if isinstance(value, Mapping) and isinstance(old, dict):
+            value = {key.replace("-", "_"): item for key, item in value.items()}
+            if "kind" in value and "kind" in old and value["kind"] != old["kind"]:
+                old.clear()
+            merge(old, value)
+        else:
+            tree[name] = dict(value) if isinstance(value, Mapping) else value
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two configurations differ, by their names on the command line: name -> (old, new)."""
+    before, after = _leaves(old.model_dump()), _leaves(new.model_dump())
+    return {name: (before.get(name), after.get(name)) for name in before | after if before.get(name) != after.get(name)}
+
+
+def parts(config: Config) -> str:
+    """The parts of a configuration in a line, with what their settings have beside the defaults."""
+    words = []
+    for room in ROOMS:
+        part = getattr(config, room)
+        if room == "decoder" and part == config.encoder:
+            continue
+        changed = [
+            f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
+            for name, value in part.model_dump(exclude_defaults=True, exclude={"kind"}).items()
+        ]
+        name = part.kind if room == "objective" else f"{part.kind} {'network' if room == 'encoder' else room}"
+        words.append(f"{name} ({', '.join(changed)})" if changed else name)
+    words += [
+        f"{name.replace('_', ' ')} {value}" for name, value in config.training.model_dump(exclude_defaults=True).items()
+    ]
+    words += [f"{config.latents} latents"] * (config.latents != Config().latents)
+    return ", ".join([*words, *["conditional"] * config.conditional])
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= _leaves(value, "" if name in ("data", "training") else f"{name}.")
+        else:
+            leaves[f"{prefix}{name}".replace("_", "-")] = value
+    return leaves
+
+
+def sentence(error: ValidationError) -> str:
+    """The first fault that pydantic found, as one sentence: the name, the value, its bounds or the nearest name."""
+    fault = error.errors()[0]
+    path = [str(word) for word in fault["loc"] if not isinstance(word, int)]
+    if not path:
+        return "The settings are not a table of names and values."
+    model, flag, kind = _locate(path)
+    value = fault["input"]
+    if fault["type"] == "extra_forbidden":
+        of = f" of {path[0]} {kind!r}" if kind else ""
+        names = [*model.model_fields, *FLAT] if model is Config else list(model.model_fields)
+        able = [other for other, settings in parts_of(path[0]).items() if path[-1] in settings.model_fields]
+        remedy = f"; it belongs to --{path[0]}.kind {' or '.join(able)}" if able else _nearest(path[-1], names, flag)
+        return f"There is no setting {flag!r}{of}{remedy}."
+    if fault["type"].startswith("union_tag"):
+        room, tag = path[-1], fault["ctx"].get("tag")
+        kinds = parts_of(room)
+        said = f"There is no {room} of kind {tag!r}{_nearest(tag, kinds)}" if tag else f"The {room} has no kind"
+        return f"{said}; --{room}.kind takes {' or '.join(kinds)}."
+    said = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    if kind and len(path) == 2 and fault["type"] == "value_error":  # settings that do not go with each other
+        return f"The {path[0]} {kind!r} with these settings is not possible: {said}."
+    near = ""
+    if fault["type"] == "literal_error":
+        field = model.model_fields[path[-1]]
+        near = _nearest(str(value), [str(word) for word in get_args(field.annotation)])
+    return f"--{flag} {value} is not possible: it {said}{near}."
+
+
+def _locate(path: list[str]) -> tuple[type[BaseModel], str, str | None]:
+    """The settings class that holds a faulty field, the field's name on the command line, and the part's kind.
+
+    `path` is pydantic's: a part of several kinds is followed by its kind, as in likelihood, gaussian, scale.
+    """
+    groups: dict[str, type[BaseModel]] = {"data": Data, "training": Training}
+    room, *rest = path
+    if room in groups and rest:
+        return groups[room], rest[-1].replace("_", "-"), None
+    kinds = parts_of(room)
+    if not kinds or not rest:
+        return Config, room.replace("_", "-"), None
+    return kinds[rest[0]], f"{room}.{rest[-1]}".replace("_", "-"), rest[0]
+
+
+def _nearest(word: str, names: Iterable[str], flag: str | None = None) -> str:
+    """`, did you mean ...?` where one of `names` is close to `word`."""
+    close = difflib.get_close_matches(word.replace("-", "_"), list(names), n=1, cutoff=0.5)
+    if not close:
+        return ""
+    full = close[0] if flag is None else ".".join([*flag.split(".")[:-1], close[0]]).replace("_", "-")
+    return f" (did you mean {full!r}?)"

@@ -1,0 +1,157 @@
+"""Decoding in parallel processes.
+
+The processes are `worker.py`, started as commands and fed over pipes. So a user's script needs no
+`if __name__ == "__main__"`, no process inherits threads or memory, and an image that kills its decoder is one skipped
+image.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import IO, Any
+
+from vaekit.data.decoding.decode import Target
+from vaekit.data.decoding.worker import Answer
+
+CHUNK = 8
+"""Images per message: few enough to share the work evenly, enough to make talking cheap."""
+
+
+Job = dict[str, Any]
+
+
+Task = tuple[int, str]
+
+
+def job(root: str, out: str = os.devnull, target: Target | None = None, channels: int = 0) -> Job:
+    """What to do with every file below `root`: write it into `out` as `target`, or, without one, read its size."""
+    return {"root": root, "out": out, "target": target, "channels": channels}
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def work(job: Job, paths: Sequence[str]) -> Iterator[tuple[int, Answer]]:
+    """The answer of a worker for each of `paths`, as (index, answer), in the order they come.
+
+    A text is the reason why that file cannot be used. The processes end with the iterator, however it ends.
+
+    Raises:
+        OSError: the workers cannot start or cannot write.
+    """
+    chunks = deque(list(enumerate(paths))[at : at + CHUNK] for at in range(0, len(paths), CHUNK))
+    answers: SimpleQueue[tuple[int, Answer] | BaseException] = SimpleQueue()
+    running: list[subprocess.Popen[str]] = []
+    stopping = threading.Event()
+    threads = [
+        threading.Thread(target=_feed, args=(job, chunks, answers, running, stopping), daemon=True)
+        for _ in range(min(cores(), len(chunks)))
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in paths:
+            answer = answers.get()
+            if isinstance(answer, BaseException):
+                raise answer
+            yield answer
+    finally:
+        stopping.set()
+        for process in running:
+            process.kill()
+        for thread in threads:
+            thread.join()
+
+
+def _feed(
+    job: Job,
+    chunks: deque[list[Task]],
+    answers: SimpleQueue[tuple[int, Answer] | BaseException],
+    running: list[subprocess.Popen[str]],
+    stopping: threading.Event,
+) -> None:
+    """Have one process work through `chunks`; start it again when an image has killed it."""
+    process: subprocess.Popen[str] | None = None
+    with tempfile.TemporaryFile() as errors:
+        try:
+            while not stopping.is_set() and (chunk := _next(chunks)):
+                if process is None:
+                    process = _start(job, errors)
+                    running.append(process)
+                done = _ask(process, chunk)
+                if done is not None:
+                    for (index, _), answer in zip(chunk, done, strict=True):
+                        answers.put((index, answer))
+                    continue
+                if _end(process) >= 0 and not stopping.is_set():  # it said why; a crash is a signal
+                    raise OSError(f"decoding stopped: {_last_line(errors)}")
+                process = None
+                if len(chunk) > 1:
+                    chunks.extendleft([task] for task in chunk)  # one by one, to find the culprit
+                else:
+                    answers.put((chunk[0][0], "crashes its decoder"))
+        except BaseException as error:  # for the thread that waits for answers
+            answers.put(error)
+        finally:
+            if process is not None:
+                process.kill()
+                _end(process)
+
+
+def _next(chunks: deque[list[Task]]) -> list[Task] | None:
+    try:
+        return chunks.popleft()
+    except IndexError:
+        return None
+
+
+def _start(job: Job, errors: IO[bytes]) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "vaekit.data.decoding.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        encoding="ascii",
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the workers
+    )
+    _send(process, job)
+    return process
+
+
+def _ask(process: subprocess.Popen[str], tasks: list[Task]) -> list[Answer] | None:
+    """The answers to `tasks`, or None where the process died over them."""
+    _send(process, tasks)
+    line = process.stdout.readline() if process.stdout else ""
+    answers: list[Answer] | None = json.loads(line) if line.endswith("\n") else None
+    return answers
+
+
+def _send(process: subprocess.Popen[str], message: Any) -> None:
+    if process.stdin is not None:
+        with suppress(BrokenPipeError):  # a dead process is noticed by its missing answer
+            process.stdin.write(json.dumps(message) + "\n")
+            process.stdin.flush()
+
+
+def _end(process: subprocess.Popen[str]) -> int:
+    """Wait for a process that is ending; its exit status, negative for a signal."""
+    with suppress(BrokenPipeError):
+        process.communicate()
+    return process.wait()
+
+
+def _last_line(errors: IO[bytes]) -> str:
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "a decoding process ended without a word"

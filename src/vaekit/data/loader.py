@@ -1,0 +1,109 @@
+"""Batches: a seeded order, augmentation, and the way to the device."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vaekit.config.data import Data
+from vaekit.data.augment import augment
+from vaekit.data.packs.pack import Pack
+from vaekit.data.samplers import Balanced, Shuffled
+from vaekit.errors import UserError
+from vaekit.utils.random import key
+
+Batch = tuple[Float[Tensor, "B C H W"], Int64[Tensor, " B"] | None]
+
+
+BLOCK = 1 << 14
+"""Draws whose order is worked out at once: memory does not grow with the number of images."""
+
+
+class Batches:
+    """The images of a pack, batch by batch.
+
+    `x` is float32 [B, C, H, W] in [0, 1] on the device, colours last in memory (channels_last) as convolutions like
+    it; `y` is int64 [B], or None without classes. Order and augmentation depend on (seed, epoch, number of the draw in
+    its epoch) alone: neither on the batch size nor on where an epoch is entered.
+    """
+
+    def __init__(self, pack: Pack, settings: Data, batch_size: int, seed: int, device: torch.device) -> None:
+        """Raises UserError where `settings.balance` meets a pack without classes."""
+        self.pack, self.settings, self.seed, self.device = pack, settings, seed, device
+        train = pack.sides["train"]
+        self.count = train.stop - train.start
+        self.batch_size = min(batch_size, self.count)
+        self.steps_per_epoch = self.count // self.batch_size
+        """Full batches of an epoch: what is left over is drawn in another epoch."""
+        if settings.balance and not pack.classes:
+            raise UserError("--balance needs classes: sort the images into a folder per class, or leave it out.")
+        self._order = Balanced(pack.labels[train]) if settings.balance else Shuffled(self.count)
+        self._pixels = np.asarray(pack.images).reshape(len(pack.images), -1)
+        self._labels = np.asarray(pack.labels) if pack.classes else None
+        self._resident = self._settle() if device.type == "cuda" else None
+
+    @property
+    def resident(self) -> bool:
+        """Whether the training images stay on the device."""
+        return self._resident is not None
+
+    def _settle(self) -> tuple[Tensor, Tensor | None] | None:
+        """The training images and labels on the device, where they take up to half of its free memory."""
+        train = self.pack.sides["train"]
+        torch.cuda.empty_cache()  # what a trial of settings has left behind
+        pixels, free = self._pixels[train], torch.cuda.mem_get_info(self.device)[0]
+        if pixels.nbytes > free // 2:
+            return None
+        labels = None if self._labels is None else torch.from_numpy(self._labels[train]).to(self.device)
+        return torch.from_numpy(pixels).to(self.device), labels
+
+    def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number `start` on, shuffled and augmented."""
+        size, seed, tint = self.batch_size, key(self.seed, "order", epoch), key(self.seed, "augment", epoch)
+        block = max(1, BLOCK // size)
+        for first in range(start, self.steps_per_epoch, block):
+            last = min(first + block, self.steps_per_epoch)
+            rows = self._order.rows(np.arange(first * size, last * size), seed).reshape(-1, size)
+            for step, (x, y) in enumerate(self._gather(rows), first):
+                yield augment(self._floats(x), self.settings, tint, step * size), y
+
+    def side(self, name: str, limit: int | None = None, size: int | None = None) -> Iterator[Batch]:
+        """The images of a side in order, as they are: all, or `limit` of them, evenly spread; `size` a batch."""
+        side, size = self.pack.sides[name], size or self.batch_size
+        count = side.stop - side.start
+        kept = count if limit is None else min(limit, count)
+        for start in range(0, kept, size):
+            rows = side.start + np.arange(start, min(start + size, kept)) * count // kept
+            y = None if self._labels is None else self._send(self._labels.take(rows))
+            yield self._floats(self._send(self._pixels.take(rows, axis=0))), y
+
+    def _gather(self, rows: NDArray[np.int64]) -> Iterator[tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]]:
+        """Pixels and labels on the device, for each line of `rows` [steps, B]."""
+        if self._resident is not None:
+            pixels, labels = self._resident
+            for chosen in self._send(rows).unbind(0):
+                yield pixels.index_select(0, chosen), None if labels is None else labels.index_select(0, chosen)
+            return
+        # Gathered by NumPy: as fast as torch on one thread, and it does not wake the threads that compute.
+        for chosen in rows:  # the training images are the first of a pack
+            y = None if self._labels is None else self._send(self._labels.take(chosen))
+            yield self._send(self._pixels.take(chosen, axis=0)), y
+
+    def _send(self, array: NDArray[Any]) -> Tensor:
+        """To the device, without waiting for it."""
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cpu":
+            return tensor
+        return (
+            tensor.pin_memory().to(self.device, non_blocking=True)
+            if self.device.type == "cuda"
+            else tensor.to(self.device)
+        )
+
+    def _floats(self, pixels: UInt8[Tensor, "B HWC"]) -> Float[Tensor, "B C H W"]:
+        channels, height, width = self.pack.shape
+        return torch.div(pixels.view(len(pixels), height, width, channels).permute(0, 3, 1, 2), 255)

@@ -1,0 +1,205 @@
+"""A pack: all images of a data set, decoded and resized once, in files that are mapped into memory."""
+
+import csv
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaekit.config.data import Data
+from vaekit.data.decoding.decode import UnusableError, pixels
+from vaekit.data.decoding.worker import read
+from vaekit.data.packs.build import build, target_of
+from vaekit.data.packs.cache import lock, packs, sweep
+from vaekit.data.packs.write import count_reasons
+from vaekit.data.sources.arrays import Pixels
+from vaekit.data.sources.folder import find
+from vaekit.data.sources.torch_datasets import dataset, is_dataset
+from vaekit.errors import UserError
+from vaekit.utils.files import atomic_folder
+from vaekit.utils.logging import say
+
+FORMAT = 1
+"""Part of every pack's key: a new format builds new packs."""
+
+
+BUNDLED = "the bundled sample"
+"""The source of a pack that was made of nothing."""
+
+
+PASSING = ("not readable", "folder not readable", "not there", "not enough memory", "crashes its decoder")
+"""Beginnings of reasons that lie in the moment, not in the file: such images are tried again every time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """Images and labels, ordered by side: a side is a range of rows."""
+
+    folder: Path
+    source: str
+    """What the images came from, for a person."""
+    name: str
+    """A short name: that of the folder or file."""
+    images: Pixels
+    """[N, H, W, C], mapped into memory."""
+    labels: NDArray[np.int64]
+    """[N], numbers of `classes`; -1 without classes."""
+    classes: tuple[str, ...]
+    sides: dict[str, slice]
+    """train, validation and test: the rows of each."""
+    identity: str
+    """Hash of the contents: images, labels and sides."""
+    skipped: list[tuple[str, str]]
+    """(path, reason) of the images left out."""
+    about: dict[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H, W."""
+        _, height, width, channels = self.images.shape
+        return channels, height, width
+
+    @property
+    def summary(self) -> str:
+        """What was found and what was chosen for it, a line each."""
+        channels = {1: "gray", 3: "colour", 4: "colour with transparency"}[self.shape[0]]
+        classes = f" in {len(self.classes)} class{'es' if len(self.classes) > 1 else ''}" if self.classes else ""
+        sides = ", ".join(
+            f"{rows.stop - rows.start:,} {side}" for side, rows in self.sides.items() if rows.stop > rows.start
+        )
+        lines = [
+            f"{len(self.images):,} images{classes} from {self.source}: {sides}",
+            f"Images: {channels}, {self.about['choice']}",
+        ]
+        if self.skipped:
+            files = "1 file" if len(self.skipped) == 1 else f"{len(self.skipped):,} files"
+            lines.append(f"{files} skipped: {count_reasons(self.skipped)}; listed in dataset.json")
+        return "\n".join(lines)
+
+    def describe(self) -> dict[str, Any]:
+        """What dataset.json holds: fingerprint, counts per class and split, files skipped and why."""
+        channels, height, width = self.shape
+        return {
+            "fingerprint": self.identity,
+            "source": self.source,
+            "images": len(self.images),
+            "width": width,
+            "height": height,
+            "channels": channels,
+            "classes": list(self.classes),
+            "splits": {side: rows.stop - rows.start for side, rows in self.sides.items()},
+            "counts": self.about["counts"],
+            "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
+            "files_that_are_no_images": self.about["others"],
+        }
+
+    def table(self) -> Iterator[dict[str, str]]:
+        """A dictionary per row, in the order of the rows: path, label, split, and the original width and height."""
+        with (self.folder / "table.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            yield from csv.DictReader(file)
+
+    def paths(self) -> list[str]:
+        """Where every image came from: its path in the folder, or side/number in an array."""
+        return [row["path"] for row in self.table()]
+
+
+def open_pack(source: Any, settings: Data, quiet: bool = False) -> Pack:
+    """The pack of a source; built if this source with these settings has none yet.
+
+    Args:
+        source: what `sources.find` takes, or a torch `Dataset` or `DataLoader`.
+        quiet: show no progress.
+
+    Raises:
+        UserError: no such source, not two usable images in it, or no room for the pack.
+    """
+    if is_dataset(source):
+        wanted = settings.width_height
+        found: Any = dataset(source, packs(), target_of(settings, *(wanted or (1, 1))), wanted is not None, quiet)
+        shown = f"a {type(source).__name__}"
+    else:
+        found = find(source)
+        shown = BUNDLED if source is None else _shown(source)
+    matters = settings.model_dump(include={"size", "fit", "background", "alpha", "validation"})
+    key = hashlib.sha256(json.dumps([FORMAT, found.key, matters]).encode()).hexdigest()[:32]
+    folder = packs() / key
+    pack = _open(folder, shown)
+    if pack is not None and not any(reason.startswith(PASSING) for _, reason in pack.skipped):
+        return pack
+    with lock(folder, wait=False) as held:
+        if held:
+            return _build(found, settings, folder, shown, quiet)
+    say("Another process is packing these images: waiting for it.")
+    with lock(folder):
+        return _open(folder, shown) or _build(found, settings, folder, shown, quiet)
+
+
+def _build(found: Any, settings: Data, folder: Path, shown: str, quiet: bool) -> Pack:
+    sweep(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # what is there could not be opened
+    try:
+        with atomic_folder(folder) as temporary:
+            build(found, settings, temporary, quiet)
+    except OSError as error:
+        raise UserError(
+            f"The pack cannot be written to {folder.parent} ({error}): free some space, or set XDG_CACHE_HOME."
+        ) from error
+    pack = _open(folder, shown)
+    if pack is None:
+        raise OSError(f"the pack {folder} cannot be opened just after it was built")
+    return pack
+
+
+def _open(folder: Path, shown: str) -> Pack | None:
+    """The pack in a folder; None where there is none, or a damaged one."""
+    try:
+        about = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
+        # Mapped copy-on-write: nothing writes to it, and torch takes it without a warning about read-only memory.
+        images = np.load(folder / "images.npy", mmap_mode="c")
+        labels = np.load(folder / "labels.npy", mmap_mode="c")
+        sides = {side: slice(start, end) for side, (start, end) in about["sides"].items()}
+        skipped = [(path, reason) for path, reason in about["skipped"]]
+        name, classes = about["name"], tuple(about["classes"])
+        return Pack(folder, shown, name, images, labels, classes, sides, about["identity"], skipped, about)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _shown(source: Any) -> str:
+    return str(source) if isinstance(source, (str, Path)) else f"an {type(source).__name__} in memory"
+
+
+def load_images(paths: Sequence[str | Path], settings: Data, shape: tuple[int, int, int]) -> Pixels:
+    """Image files made into what a model was trained on.
+
+    Args:
+        paths: the files.
+        settings: how the model's images were fitted.
+        shape: C, H, W of the model.
+
+    Returns:
+        uint8 [N, H, W, C].
+
+    Raises:
+        UserError: a file is no usable image.
+    """
+    channels, height, width = shape
+    target = target_of(settings, width, height)._replace(keep_alpha=channels == 4)
+    images = np.empty((len(paths), height, width, channels), np.uint8)
+    for row, path in enumerate(paths):
+        with warnings.catch_warnings(action="ignore"):
+            try:
+                image, _, _ = read(str(Path(path).expanduser()), target)
+            except UnusableError as error:
+                raise UserError(
+                    f"{path} cannot be used ({error}): name a JPEG, PNG, WebP, BMP, TIFF or GIF image."
+                ) from None
+        images[row] = np.frombuffer(pixels(image, channels), np.uint8).reshape(height, width, channels)
+    return images

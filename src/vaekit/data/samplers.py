@@ -1,0 +1,76 @@
+"""The order of an epoch as a function: which row a draw takes, without a list of all rows in memory."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
+
+
+Words = NDArray[np.uint64]
+
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+ROUNDS, TOP = 6, np.uint64(32)
+
+
+def mix(words: Words) -> Words:
+    """The finaliser of splitmix64 (Steele et al. 2014, OOPSLA): 64 bits in, 64 unrelated bits out."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def permute(places: Rows, count: int, seed: int) -> Rows:
+    """A permutation of 0 to count - 1, taken at `places`: a Feistel network that walks until it lands inside.
+
+    Black & Rogaway 2002, "Ciphers with arbitrary finite domains", section 5: the network permutes a power of four no
+    smaller than `count`; following its cycles until a value falls below `count` permutes those below `count`.
+    """
+    half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    start = np.uint64(seed)
+    keys = mix(np.arange(1, ROUNDS + 1, dtype=np.uint64) * GOLDEN + start)
+
+    def network(words: Words) -> Words:
+        left, right = words >> half, words & mask
+        for round_key in keys:
+            left, right = right, left ^ (((right ^ round_key) * GOLDEN) >> TOP & mask)
+        return (left << half) | right
+
+    words = network(places.astype(np.uint64))
+    while (outside := np.flatnonzero(words >= np.uint64(count))).size:
+        words[outside] = network(words[outside])
+    return words.astype(np.int64)
+
+
+class Shuffled:
+    """Every row once. `rows` gives what the draws with these numbers take in the epoch of this seed."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def rows(self, draws: Rows, seed: int) -> Rows:
+        return permute(draws, self.count, seed)
+
+
+class Balanced:
+    """The classes in turn; within a class every row once before any comes again."""
+
+    def __init__(self, labels: NDArray[np.int64]) -> None:
+        self.order = np.argsort(labels, kind="stable").astype(np.int64)
+        _, self.starts, self.counts = np.unique(labels[self.order], return_index=True, return_counts=True)
+
+    def rows(self, draws: Rows, seed: int) -> Rows:
+        kinds = len(self.counts)
+        which, turn = draws % kinds, draws // kinds
+        rows = np.empty_like(draws)
+        for kind, (start, count) in enumerate(zip(self.starts.tolist(), self.counts.tolist(), strict=True)):
+            for again in np.unique(turn[which == kind] // count).tolist():
+                chosen = (which == kind) & (turn // count == again)
+                places = permute(
+                    turn[chosen] % count, count, int(mix(np.array([seed ^ (kind << 32) ^ again], np.uint64))[0])
+                )
+                rows[chosen] = self.order[start + places]
+        return rows

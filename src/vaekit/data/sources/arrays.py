@@ -1,0 +1,265 @@
+"""Images that come as arrays: in memory, in .npz and .npy files, as IDX files, from torch data sets."""
+
+import gzip
+import hashlib
+import re
+import struct
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeGuard, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaekit.data.splits import SIDES, TEST, TRAIN, VALIDATION
+from vaekit.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Images of one side and their labels, as given."""
+
+    images: NDArray[Any]
+    """[N, H, W, C], of any dtype `levels` takes."""
+    labels: NDArray[Any] | None = None
+    side: int = TRAIN
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A source of arrays; `read` brings them."""
+
+    name: str
+    key: tuple[str, ...]
+    read: Callable[[], list[Block]]
+    classes: tuple[str, ...] = ()
+    """Names for the labels 0, 1, 2 and so on; without them a label names itself."""
+
+
+# --- Pixels ----------------------------------------------------------------------------------------------------------
+
+
+def as_images(value: Any, name: str = "the array") -> Pixels:
+    """Images in memory as uint8 [N, H, W, C].
+
+    Args:
+        value: an array [N, H, W] or [N, H, W, C], a torch tensor [N, H, W] or [N, C, H, W], or a list of arrays; uint8,
+            bool, or floats in [0, 1], which are rounded to the 256 levels.
+
+    Raises:
+        UserError: another shape, another type, or values that are not pixels.
+    """
+    images = layout(value, name)
+    check(images, name)
+    return levels(images)
+
+
+def layout(value: Any, name: str) -> NDArray[Any]:
+    """The same values as [N, H, W, C], without a copy of them where there can be none."""
+    if is_tensor(value):
+        tensor = value.detach().cpu()
+        array = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
+        if array.ndim == 4 and array.shape[1] in (1, 3, 4):
+            array = array.transpose(0, 2, 3, 1)
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise UserError(f"The images of {name} differ in shape: give arrays of one size, or a folder.") from None
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4 or array.shape[3] not in (1, 3, 4) or 0 in array.shape[1:]:
+        shape = " x ".join(map(str, np.shape(value)))
+        raise UserError(f"{name} has shape {shape}: images are [N, H, W] or [N, H, W, C] with 1, 3 or 4 channels.")
+    return array
+
+
+def check(images: NDArray[Any], name: str) -> None:
+    """Refuse values that are no pixels.
+
+    Raises:
+        UserError: with how to undo what was done to them.
+    """
+    if images.dtype in (np.uint8, np.bool_) or not images.size:
+        return
+    if images.dtype.kind != "f":
+        raise UserError(f"{name} holds {images.dtype}: give uint8 (0 to 255), bool, or floats from 0 to 1.")
+    low, high = np.inf, -np.inf
+    for part in parts(len(images)):
+        low = min(low, float(np.min(images[part])))  # min and max are nan where a value is
+        high = max(high, float(np.max(images[part])))
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise UserError(f"{name} holds values that are not numbers: mend or leave out those images.")
+    if low >= 0 and high <= 1:
+        return
+    undo = "divide by 255" if low >= 0 and high <= 255 else "undo the normalisation, (x + 1) / 2 for one to [-1, 1]"
+    raise UserError(f"The values of {name} run from {low:.3g} to {high:.3g}, pixels from 0 to 1: {undo}.")
+
+
+def levels(images: NDArray[Any]) -> Pixels:
+    """Checked images as uint8."""
+    if images.dtype == np.uint8:
+        return cast(Pixels, images)
+    return np.rint(images.astype(np.float32) * 255).astype(np.uint8)
+
+
+def parts(count: int, size: int = 1024) -> Iterator[slice]:
+    """0 to `count` in slices small enough to hold in memory."""
+    return (slice(at, min(at + size, count)) for at in range(0, count, size))
+
+
+def is_tensor(value: Any) -> "TypeGuard[torch.Tensor]":
+    torch = sys.modules.get("torch")  # who has a tensor has imported torch
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+# --- Arrays in memory ------------------------------------------------------------------------------------------------
+
+
+def in_memory(value: Any) -> Arrays:
+    """Images, or (images, labels)."""
+    images, labels = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+    block = Block(layout(images, "the array"), None if labels is None else _labels(labels))
+    return Arrays("array", content_key(block), lambda: [block])
+
+
+def content_key(block: Block) -> tuple[str, ...]:
+    """The hash of a block's own bytes."""
+    hashing = hashlib.sha256()
+    for part in parts(len(block.images)):
+        hashing.update(np.ascontiguousarray(block.images[part]).data)
+    if block.labels is not None:
+        hashing.update(repr(block.labels.tolist()).encode())
+    return ("array", str(block.images.shape), str(block.images.dtype), hashing.hexdigest())
+
+
+def _labels(value: Any) -> NDArray[Any]:
+    return value.detach().cpu().numpy() if is_tensor(value) else np.asarray(value)
+
+
+# --- Files of arrays -------------------------------------------------------------------------------------------------
+
+NPZ_NAMES = {
+    TRAIN: (
+        ("x_train", "y_train"),
+        ("train_images", "train_labels"),
+        ("images", "labels"),
+        ("x", "y"),
+        ("arr_0", "arr_1"),
+    ),
+    VALIDATION: (
+        ("x_val", "y_val"),
+        ("x_validation", "y_validation"),
+        ("val_images", "val_labels"),
+        ("x_valid", "y_valid"),
+    ),
+    TEST: (("x_test", "y_test"), ("test_images", "test_labels")),
+}
+"""What images and labels are called in .npz files: Keras, MedMNIST, and NumPy's own names."""
+
+
+def file_key(*paths: Path) -> tuple[str, ...]:
+    """What changes when a file does: path, size, time."""
+    stats = [(path.resolve(), path.stat()) for path in paths]
+    return tuple(f"{path}|{stat.st_size}|{stat.st_mtime_ns}" for path, stat in stats)
+
+
+def numpy_file(path: Path) -> Arrays:
+    """A .npy file of images, or a .npz file of images and labels under the usual names."""
+
+    def read() -> list[Block]:
+        try:
+            loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return [Block(layout(loaded, path.name))]
+            with loaded:
+                return _npz(loaded, path.name)
+        except UserError:
+            raise
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(
+                f"{path} cannot be read as NumPy arrays ({error}): save it again with numpy.savez."
+            ) from None
+
+    return Arrays(path.stem, file_key(path), read)
+
+
+def _npz(loaded: Any, name: str) -> list[Block]:
+    keys = {key.lower(): key for key in loaded.files}
+    blocks = []
+    for side, pairs in NPZ_NAMES.items():
+        for images, labels in pairs:
+            if images in keys:
+                found = loaded[keys[labels]] if labels in keys else None
+                blocks.append(Block(layout(loaded[keys[images]], f"{images} of {name}"), found, side))
+                break
+    if not any(block.side == TRAIN for block in blocks) and len(keys) == 1:
+        blocks = [Block(layout(loaded[loaded.files[0]], name))]
+    if not any(block.side == TRAIN for block in blocks):
+        raise UserError(
+            f"{name} holds {', '.join(loaded.files) or 'nothing'}: name the arrays x_train, y_train, x_test, y_test or "
+            "images, labels."
+        )
+    return blocks
+
+
+IDX_IMAGES = re.compile(r"^(.*)images([.-])idx3(-ubyte(?:\.gz)?)$")
+
+
+def idx_folder(folder: Path) -> Arrays | None:
+    """A folder of IDX files, the layout of MNIST; t10k and test files are the test side. None where there are none.
+
+    A file classes.txt beside them names the classes, a line each.
+    """
+    found: dict[int, tuple[Path, Path | None]] = {}
+    for path in sorted(folder.iterdir()):
+        match = IDX_IMAGES.match(path.name)
+        if not match or not path.is_file():
+            continue
+        side = TEST if "t10k" in match[1] or "test" in match[1] else TRAIN
+        labels = path.with_name(f"{match[1]}labels{match[2]}idx1{match[3]}")
+        if side in found and path.name.removesuffix(".gz") != found[side][0].name:
+            raise UserError(f"{folder} holds several sets of {SIDES[side]} images: put each into a folder of its own.")
+        if side not in found:  # the plain file comes before its compressed copy
+            found[side] = path, labels if labels.is_file() else None
+    if not found:
+        return None
+    names = folder / "classes.txt"
+    files = [path for pair in found.values() for path in pair if path is not None]
+
+    def read() -> list[Block]:
+        return [
+            Block(_idx(images, 3)[..., None], None if labels is None else _idx(labels, 1), side)
+            for side, (images, labels) in sorted(found.items())
+        ]
+
+    if not names.is_file():
+        return Arrays(folder.resolve().name, file_key(*files), read)
+    classes = tuple(names.read_text(encoding="utf-8").splitlines())
+    return Arrays(folder.resolve().name, file_key(*files, names), read, classes)
+
+
+def _idx(path: Path, axes: int) -> Pixels:
+    """An IDX file of bytes: two zeros, the type (8), the number of axes, their sizes, the values."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = cast(IO[bytes], file).read()
+        start = 4 + 4 * axes
+        kind, *shape = struct.unpack(f">{axes + 1}I", data[:start])
+    except (OSError, EOFError, struct.error, zlib.error):
+        raise UserError(f"{path} cannot be read: it is cut short or damaged, so fetch it again.") from None
+    if kind != 0x0800 + axes:
+        raise UserError(f"{path} is not an IDX file of bytes with {axes} axes: fetch it again.")
+    if len(data) - start != np.prod(shape, dtype=np.int64):
+        raise UserError(f"{path} is cut short or damaged: fetch it again.")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

@@ -1,0 +1,181 @@
+"""What DATA means: a folder of images, arrays in files or in memory, or nothing: the bundled sample."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaekit.data.sources.arrays import Arrays, idx_folder, in_memory, is_tensor, numpy_file
+from vaekit.data.splits import TEST, TRAIN, VALIDATION
+from vaekit.errors import UserError
+
+READ = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"))
+
+
+NOT_READ = frozenset(
+    f".{name}"
+    for name in (
+        *("heic", "heif", "hif", "avif", "svg", "psd", "xcf", "jp2", "j2k", "jxl", "ppm", "pgm", "pbm", "pnm", "tga"),
+        *("ico", "icns", "exr", "hdr", "dds", "eps", "pcx", "raw", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2"),
+        *("raf", "dcm", "fits"),
+    )
+)
+"""Endings of images that are skipped and listed; files of any other ending are no images."""
+
+
+SIDE_FOLDERS = {"train": TRAIN, "val": VALIDATION, "validation": VALIDATION, "test": TEST}
+
+
+NO_CLASS = "(none)"
+"""Class of the images that lie beside class folders."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of image files, in the order of their paths."""
+
+    name: str
+    root: Path
+    key: tuple[str, ...]
+    files: list[str]
+    """Paths relative to `root`, with '/'."""
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    sides: NDArray[np.int8]
+    skipped: list[tuple[str, str]]
+    """(path, reason) of the images that are not even tried."""
+    others: int
+    """Files that are no images."""
+
+
+def find(source: Any) -> Folder | Arrays:
+    """What `source` names; torch data sets are `torch_datasets.py`'s.
+
+    Args:
+        source: a path, an array, (images, labels), or None for the bundled sample.
+
+    Raises:
+        UserError: there is no such thing, or it holds no images.
+    """
+    if source is None:
+        return sample()
+    if isinstance(source, (np.ndarray, list, tuple)) or is_tensor(source):
+        return in_memory(source)
+    if not isinstance(source, (str, os.PathLike)):
+        raise UserError(
+            f"{type(source).__name__} is no source of images: give a folder, a .npz file, an array or a Dataset."
+        )
+    text = os.fspath(source)
+    if str(text).startswith("hf:"):
+        raise UserError(f"{text}: data sets of the Hugging Face hub are not read yet, so download it to a folder.")
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise UserError(f"There is no {path}: name a folder of images, a .npz or .npy file, or a folder of IDX files.")
+    try:
+        if path.is_dir():
+            return idx_folder(path) or scan(path)
+        if path.suffix.lower() in (".npz", ".npy") and path.is_file():
+            return numpy_file(path)
+    except PermissionError:
+        raise UserError(f"{path} is not readable: ask its owner for permission.") from None
+    raise UserError(f"{path} is neither a folder nor a .npz or .npy file: name the folder that holds the images.")
+
+
+def sample() -> Arrays:
+    """10,000 training images of Fashion-MNIST, 1,000 of each of its 10 classes."""
+    found = idx_folder(Path(__file__).parent.parent / "sample")
+    if found is None:
+        raise FileNotFoundError("the bundled sample is missing from this installation of vaekit")
+    return Arrays("fashion-mnist-sample", found.key, found.read, found.classes)
+
+
+def scan(folder: Path) -> Folder:
+    """The image files below `folder`, found by their names alone; no file is opened.
+
+    Hidden files and folders are passed over. Links to files inside the folder count as files; links to folders and
+    links out of the folder are skipped.
+
+    Raises:
+        UserError: there is no image.
+    """
+    root = folder.resolve()
+    files: dict[str, os.stat_result] = {}
+    skipped: list[tuple[str, str]] = []
+    others = 0
+    waiting = [root]
+    while waiting:
+        here = waiting.pop()
+        try:
+            entries = list(os.scandir(here))
+        except OSError as error:
+            if here == root:
+                raise
+            skipped.append((here.relative_to(root).as_posix(), f"folder not readable ({error.strerror})"))
+            continue
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                continue
+            relative = Path(entry.path).relative_to(root).as_posix()
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(Path(entry.path))
+            elif entry.is_symlink() and Path(entry.path).is_dir():
+                skipped.append((relative, "a link to a folder"))
+            elif (ending := Path(entry.name).suffix.lower()) in NOT_READ:
+                skipped.append((relative, f"{ending[1:].upper()} is not read"))
+            elif ending not in READ:
+                others += 1
+            else:
+                found = _look(entry, root)
+                if isinstance(found, str):
+                    skipped.append((relative, found))
+                else:
+                    files[relative] = found
+    if not files:
+        for array in sorted(path for path in root.iterdir() if path.suffix.lower() in (".npz", ".npy")):
+            raise UserError(f"{folder} holds no image files, but {array.name}: give {folder / array.name} itself.")
+        also = f" ({len(skipped)} skipped: {skipped[0][0]} {skipped[0][1]})" if skipped else ""
+        raise UserError(f"{folder} holds no images{also}: put JPEG, PNG, WebP, BMP, TIFF or GIF files there.")
+    paths = sorted(files)
+    skipped.sort()
+    key = [str(root), *(f"{path}|{files[path].st_size}|{files[path].st_mtime_ns}" for path in paths)]
+    key += [f"{path}|{reason}" for path, reason in skipped]
+    places = [_place(path) for path in paths]
+    classes, labels = _classes([name for _, name in places])
+    sides = np.array([side for side, _ in places], np.int8)
+    return Folder(root.name or "images", root, tuple(key), paths, labels, classes, sides, skipped, others)
+
+
+def _look(entry: os.DirEntry[str], root: Path) -> os.stat_result | str:
+    """The size and time of a file, or the reason why it is not opened."""
+    try:
+        if entry.is_symlink():
+            target = Path(entry.path).resolve(strict=True)
+            if not target.is_relative_to(root):
+                return "a link out of the folder"
+        found = entry.stat()
+    except (OSError, RuntimeError):  # RuntimeError: a link to itself
+        return "a link to nothing" if entry.is_symlink() else "not readable"
+    return found if stat.S_ISREG(found.st_mode) else "not a regular file"
+
+
+def _place(path: str) -> tuple[int, str | None]:
+    """The side and the class that the folders above a file name: val/cat/1.png -> (VALIDATION, "cat")."""
+    *folders, _ = path.split("/")
+    side = SIDE_FOLDERS.get(folders[0].lower()) if folders else None
+    if side is not None:
+        folders = folders[1:]
+    return TRAIN if side is None else side, folders[0] if folders else None
+
+
+def _classes(names: list[str | None]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The classes, in the order of their names, and the class of every image; -1 where there are no classes."""
+    known = sorted({name for name in names if name is not None})
+    if known and None in names:
+        known.append(NO_CLASS)
+    numbers: dict[str | None, int] = {name: index for index, name in enumerate(known)}
+    numbers[None] = len(known) - 1  # the class of the rest, or -1
+    return tuple(known), np.array([numbers[name] for name in names], np.int64)

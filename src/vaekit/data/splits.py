@@ -1,0 +1,67 @@
+"""Which images train, which validate, which test: pure functions of content and order, never of chance."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaekit.errors import UserError
+
+SIDES = ("train", "validation", "test")
+
+
+TRAIN, VALIDATION, TEST = range(3)
+
+
+LEFT_OUT = 3
+"""Marks an image that is on no side: a copy of one on a side that must stay unseen in training."""
+
+
+NOTHING = "No images to train with: all are held out or copies of held-out ones, so add other images to train."
+
+
+def split(given: NDArray[np.int8], content: NDArray[np.uint64], rule: str) -> NDArray[np.int8]:
+    """The side of every image: TRAIN, VALIDATION, TEST or LEFT_OUT.
+
+    Args:
+        given: [N] the side the source puts each image on.
+        content: [N] digest of each image's content; equal digests are copies.
+        rule: "0.1" or "last:N", how validation is cut from train where the source has none (`config.Data.validation`).
+
+    A copy across sides stays where it judges: in test before validation before train. An image's side by a share
+    depends on its content alone, so it stays when others come. Where no digest falls into the share the smallest
+    one validates, so that there is always a validation side.
+
+    Raises:
+        UserError: there is nothing to train or validate with.
+    """
+    sides = given.copy()
+    for side in (TEST, VALIDATION):
+        sides[(sides < side) & np.isin(content, content[sides == side])] = LEFT_OUT
+    train = np.flatnonzero(sides == TRAIN)
+    if not len(train):
+        raise UserError(NOTHING)
+    if not (sides == VALIDATION).any():
+        sides[train] = _last(content[train], rule) if rule.startswith("last:") else _share(content[train], rule)
+    if not (sides == TRAIN).any():
+        raise UserError(NOTHING)
+    return sides
+
+
+def _share(content: NDArray[np.uint64], rule: str) -> NDArray[np.int8]:
+    if content.min() == content.max():
+        raise UserError("All images to train with are copies of one, so none can be held out: add other images.")
+    bound = min(int(float(rule) * 2**64), 2**64 - 1)
+    # At least one on either side: the smallest digest validates, the largest trains.
+    bound = min(max(bound, int(content.min()) + 1), int(content.max()))
+    return np.where(content < np.uint64(bound), VALIDATION, TRAIN).astype(np.int8)
+
+
+def _last(content: NDArray[np.uint64], rule: str) -> NDArray[np.int8]:
+    count = int(rule.removeprefix("last:"))
+    if count >= len(content):
+        raise UserError(
+            f"--validation {rule} leaves nothing to train with: there are {len(content)} images, so hold out fewer."
+        )
+    sides = np.full(len(content), TRAIN, np.int8)
+    sides[-count:] = VALIDATION
+    sides[:-count][np.isin(content[:-count], content[-count:])] = LEFT_OUT
+    return sides

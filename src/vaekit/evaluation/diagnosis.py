@@ -1,0 +1,365 @@
+"""What is wrong with a model, in plain English, by what was measured: each fault with the command that mends it.
+
+Every check is a function of `Measured` that returns a finding or None; the numbers it goes by stand at its top, and
+`tests/evaluation/test_diagnosis.py` builds a model that has the fault and models that have none.
+"""
+
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from vaekit.config.config import Config
+from vaekit.runs.metrics import still_falling
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault: `name`, what was measured, and the command line that mends it."""
+
+    name: str
+    sentence: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the checks look at."""
+
+    config: Config
+    found: Mapping[str, Any]
+    """The content of evaluation.json."""
+    history: Sequence[Mapping[str, float]]
+    """The rows of metrics.csv, from where the objective's schedules had come to their ends."""
+    fell: float
+    """What the validation loss fell by, at its best, since the first epoch: always at the final schedules."""
+    steps: int
+    """Of training, in all."""
+    training_images: int
+    run: str
+    """The run's folder, for commands."""
+    again: Callable[..., str]
+    """The command that trains it anew with the first of some changes of its settings that is possible and is one."""
+    go_on: Callable[[int], str]
+    """The command that trains it on, to so many epochs."""
+
+    @property
+    def collapsed(self) -> bool:
+        """Hardly any latent depends on the image."""
+        active = self.found["active_units"]
+        return active is not None and bool(active < max(1, COLLAPSED * self.found["latents"]))
+
+    @property
+    def gap(self) -> float:
+        """The mean squared error of held-out reconstructions as a multiple of that of training images."""
+        learned = self.found["learned"]
+        return self.found["reconstructions"]["mse"] / max(learned["mse"], 1e-9) if learned else 1.0
+
+    @property
+    def by_heart(self) -> bool:
+        """Training images come back much better than held-out ones, by what can be seen."""
+        ours, learned = self.found["reconstructions"]["explained"], self.found["learned"]
+        if not learned or ours is None or learned["explained"] is None or not self.found["own"]:
+            return False  # images from elsewhere may come back worse for what they show
+        return bool(self.gap > LEARNED_BY_HEART and learned["explained"] - ours > SEEN)
+
+    @property
+    def falling(self) -> bool:
+        """Whether the validation loss still fell at a good rate when training ended."""
+        constant = self.config.training.schedule == "constant"
+        return constant and still_falling([row["val_loss"] for row in self.history], self.fell)
+
+    @property
+    def young(self) -> bool:
+        """Training has only begun: what it has not learned yet is no fault of the model."""
+        return self.falling and self.steps < YOUNG
+
+    @property
+    def rise(self) -> float:
+        """What the training loss rose by on its way, in nats; 0 where that is little."""
+        losses = [row["train_loss"] for row in self.history]
+        lowest = list(accumulate(losses, min))
+        rise = max((loss - before for loss, before in zip(losses, lowest, strict=True)), default=0.0)
+        if len(losses) < 3 or rise <= max(NOTED, ROUGH * max(self.fell, losses[0] - lowest[-1])):
+            return 0.0
+        return rise
+
+
+COLLAPSED = 0.05
+"""Share of active latents below which the posterior has collapsed."""
+
+
+UNUSED, SPARE = 0.5, 8
+"""Share of active latents below which there are more than are of use, where there are more than a few."""
+
+
+YOUNG = 1000
+"""Steps below which a model whose loss still falls has only begun to learn."""
+
+
+ROUGH, NOTED = 0.1, 2.0
+"""What the training loss rose by on its way: of all that the validation loss fell by, and at least so many nats."""
+
+
+LEARNED_BY_HEART = 1.5
+"""Held-out error over training error."""
+
+
+SEEN = 0.02
+"""Of the pixels' variance, what training images' reconstructions have beyond those of held-out images."""
+
+
+TURNED, WORSE = 0.02, 0.5
+"""What the validation loss rose by again: of all that it fell by, and at least so many nats."""
+
+
+FEW = 2000
+"""Training images below which more of them are the remedy."""
+
+
+EXPLAINED = 0.5
+"""Share of the pixels' variance that reconstructions of training images should have."""
+
+
+NOISY = 1.5
+"""The likelihood's noise over the error that there is."""
+
+
+MISMATCH, LITTLE = 0.15, 2.0
+"""Nats lost to the prior: as a share of the KL, and at least so many."""
+
+
+GIVEN = ("val", "validation", "test")
+"""Folders of images that were held out by hand."""
+
+
+COPIES = 0.01
+"""Share of held-out images that stand among the training images."""
+
+
+def diagnose(measured: Measured) -> list[dict[str, str]]:
+    """All faults found, the gravest first."""
+    found = [check(measured) for check in CHECKS]
+    return [asdict(one) for one in found if one is not None]
+
+
+def duplicates(m: Measured) -> Finding | None:
+    memory = m.found["memorisation"]
+    if not memory or memory["duplicates"] <= COPIES:
+        return None
+    said = (
+        f"{memory['duplicates']:.0%} of the held-out images stand among the training images too, so that figures of "
+        "theirs flatter the model: take the copies out (evaluation.json names their files)"
+    )
+    if m.found["own"] and memory["duplicate_files"][0][0].split("/")[0].lower() not in GIVEN:
+        last = {"validation": f"last:{max(1, m.training_images // 9)}"}
+        film = ", or, where images follow one another like those of a film, hold out the last of them."
+        return Finding("duplicates across the split", said + film, m.again(last))
+    data = m.found["data"] if Path(m.found["data"]).exists() else "DATA"
+    anew = f"vaekit evaluate {shlex.quote(m.run)} --data {shlex.quote(data)}"
+    remedy = m.again({}) if m.found["own"] else anew
+    return Finding("duplicates across the split", f"{said}, then:", remedy)
+
+
+def rough_training(m: Measured) -> Finding | None:
+    if not m.rise:
+        return None
+    return Finding(
+        "learning rate too high",
+        f"The training loss rose by {m.rise:,.0f} nats on the way, where it should fall: the steps are too large.",
+        m.again({"learning_rate": float(f"{m.config.training.learning_rate / 5:.1g}")}),
+    )
+
+
+def collapse(m: Measured) -> Finding | None:
+    if not m.collapsed or m.young:
+        return None
+    objective = m.config.objective
+    kl = m.found.get("kl")
+    carried = "" if kl is None else f"; the KL is {kl:.2f} nats"
+    beta = getattr(objective, "beta", 1.0)
+    warmup, free = getattr(objective, "warmup", 0.0), getattr(objective, "free_bits", 0.0)
+    changes: tuple[dict[str, Any], ...] = (
+        {"objective": {"kind": "elbo", "warmup": max(warmup, min(10.0, m.config.training.epochs // 2))}},
+        {"objective": {"kind": "elbo", "free_bits": 2 * free or 0.1}},
+        {"objective": {"kind": "elbo", "warmup": 2 * warmup}},
+    )
+    if m.config.posterior.kind == "delta":
+        changes = (VAE, {"prior": {"kind": "normal"}, **VAE})
+    elif beta > 1:
+        changes = ({"objective": {"beta": 1.0}}, *changes)
+    return Finding(
+        "posterior collapse",
+        f"{m.found['active_units']} of {m.found['latents']} latents depend on the image{carried}: the decoder has "
+        f"learned to do without them{f', pressed by beta = {beta:g}' if beta > 1 else ''}.",
+        m.again(*changes),
+    )
+
+
+def noise(m: Measured) -> Finding | None:
+    likelihood = m.config.likelihood
+    if getattr(likelihood, "sigma", None) != "fixed":
+        return None
+    scale, error = float(likelihood.scale), math.sqrt(m.found["reconstructions"]["mse"])  # type: ignore[union-attr]
+    if scale <= NOISY * error:
+        return None
+    return Finding(
+        "noise level too high",
+        f"The likelihood takes the noise of a pixel to be {scale:.3g}, where reconstructions are {error:.3g} off: what "
+        "is finer than its noise it need not learn.",
+        m.again({"likelihood": {"sigma": "learned"}}),
+    )
+
+
+def epochs(m: Measured) -> Finding | None:
+    if not m.falling or m.rise or (m.collapsed and not m.young):
+        return None
+    done, asked = max(1, round(m.history[-1]["epoch"])), m.config.training.epochs
+    only = f" and {m.steps:,} steps, where {YOUNG:,} are few" if m.young else ""
+    return Finding(
+        "too few epochs",
+        f"The validation loss still fell at the end, after {done} epoch{'s' * (done > 1)}{only}.",
+        m.go_on(max(2 * asked, math.ceil(asked * YOUNG / max(1, m.steps)))),
+    )
+
+
+def little_data(m: Measured) -> Finding | None:
+    if not m.by_heart or m.training_images >= FEW:
+        return None
+    return Finding(
+        "too little data",
+        f"Reconstructions of held-out images are {m.gap:.1f} times as far off as those of training images: "
+        f"{m.training_images:,} images are few to learn from. More help most; mirrored and shifted ones are some.",
+        m.again(*_varied(m.config)),
+    )
+
+
+def overfitting(m: Measured) -> Finding | None:
+    losses = [row["val_loss"] for row in m.history]
+    turned = losses and losses[-1] - min(losses) > max(WORSE, TURNED * m.fell)
+    by_heart = m.by_heart and m.training_images >= FEW
+    if m.collapsed or (not (turned and len(losses) > 3) and not by_heart):
+        return None
+    said = (
+        f"The validation loss was best in epoch {m.history[losses.index(min(losses))]['epoch']:.0f} of "
+        f"{m.history[-1]['epoch']:.0f} and has risen by "
+        f"{losses[-1] - min(losses):,.1f} nats since"
+        if turned
+        else f"Reconstructions of held-out images are {m.gap:.1f} times as far off as those of training images"
+    )
+    return Finding(
+        "overfitting",
+        f"{said}: the model learns its training images by heart. The weights kept are those of the best epoch; varied "
+        "images and an early stop spare the rest.",
+        m.again(*_varied(m.config, patience=m.config.training.patience or 10)),
+    )
+
+
+def underfitting(m: Measured) -> Finding | None:
+    learned = m.found["learned"]
+    if not learned or learned["explained"] is None or learned["explained"] >= EXPLAINED:
+        return None
+    if m.collapsed or m.falling or m.by_heart:
+        return None  # a fault of its own, which explains this one
+    return Finding(
+        "underfitting",
+        f"Reconstructions have {max(0.0, learned['explained']):.0%} of the variance even of training images: the model "
+        f"is too small for them, with {m.found['latents']} latents, or held back.",
+        m.again(
+            *[{"objective": {"beta": 1.0}}] * (getattr(m.config.objective, "beta", 1.0) > 1),
+            _larger(m.config),
+            {"epochs": 2 * m.config.training.epochs},
+        ),
+    )
+
+
+def mismatch(m: Measured) -> Finding | None:
+    aggregate = m.found["aggregate"]
+    kl = m.found.get("kl")
+    if not aggregate or m.falling or aggregate["gain"] <= max(LITTLE, MISMATCH * (kl or 0)):
+        return None
+    information = aggregate["mutual_information_at_most"]
+    given = ", given its class" if m.config.conditional else ""
+    most = None if information is None else f"{max(0.0, information):.1f} nats of an image{given}"
+    beside = "" if most is None else f"; beside it the latents carry at most {most}"
+    return Finding(
+        "prior mismatch",
+        f"Its own prior is {aggregate['gain']:.1f} nats per image from what the encoder does{beside}. New images "
+        "are drawn from a fitted prior, so they do not suffer; what follows would take the nats off the loss too.",
+        m.again(*_nearer(m.config)),
+    )
+
+
+def unused(m: Measured) -> Finding | None:
+    active, latents = m.found["active_units"], m.found["latents"]
+    if (
+        active is None
+        or m.collapsed
+        or m.young
+        or latents <= SPARE
+        or active >= UNUSED * latents
+        or not str(m.config.latents).isdecimal()
+    ):
+        return None
+    return Finding(
+        "unused latents",
+        f"{active} of {latents} latents depend on the image: fewer would do as well, and make the latent space easier "
+        "to explore.",
+        m.again({"latents": max(2, math.ceil(1.25 * active))}),
+    )
+
+
+VAE: dict[str, Any] = {"posterior": {"kind": "gaussian"}, "objective": {"kind": "elbo"}}
+"""What makes a variational autoencoder of an autoencoder."""
+
+
+def _varied(config: Config, **beside: Any) -> tuple[dict[str, Any], ...]:
+    """Images that differ more from one epoch to the next."""
+    crop = config.data.crop
+    return {"flip": True, "crop": max(2, crop), **beside}, {"crop": min(64, 2 * crop)}, {"jitter": 0.2}
+
+
+def _nearer(config: Config) -> tuple[dict[str, Any], ...]:
+    """A prior nearer to what the encoder does, or an encoder nearer to its prior."""
+    objective: Any = config.objective
+    if objective.kind == "mmd":
+        return {"objective": {"weight": 10 * objective.weight}}, VAE
+    if config.posterior.kind == "delta":
+        return (VAE,)
+    nearer: list[dict[str, Any]] = [{"objective": {"beta": 1.0}}] * (getattr(objective, "beta", 1.0) < 1)
+    for kind in ("flow", "vamp", "mixture"):
+        nearer += [
+            {"prior": {"kind": kind}},
+            {"prior": {"kind": kind}, "objective": {"kind": "elbo", "free_bits": 0.0}},
+        ]
+    return *nearer, VAE
+
+
+def _larger(config: Config) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if str(config.latents).isdecimal():
+        changes["latents"] = max(16, 4 * int(config.latents))
+    for room in ("encoder", "decoder"):
+        network = getattr(config, room)
+        if hasattr(network, "channels"):
+            changes[room] = {"channels": 2 * network.channels}
+        elif getattr(network, "hidden", None):
+            changes[room] = {"hidden": tuple(max(400, 2 * width) for width in network.hidden)}
+    return changes
+
+
+CHECKS: tuple[Callable[[Measured], Finding | None], ...] = (
+    duplicates,
+    rough_training,
+    collapse,
+    noise,
+    epochs,
+    little_data,
+    overfitting,
+    underfitting,
+    mismatch,
+    unused,
+)

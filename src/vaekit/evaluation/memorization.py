@@ -1,0 +1,89 @@
+"""Whether new images are copies of training images: the nearest of them, as far as it is for held-out images."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+AROUND = 50
+"""Training images whose mean distance stands for how far training images are from here."""
+
+
+COPY, LIKE = 2.0, 0.2
+"""Two images are the same, but for their compression, within so many levels in root mean square, where the nearest is
+so much nearer than the fifty: plain images may all be within the former."""
+
+
+RARE = 0.01
+"""Of held-out images, the share whose nearest training image counts as suspiciously near."""
+
+
+ENOUGH = 100
+"""Held-out images below which there is no saying where that share ends."""
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Of each of N images, against all training images: distances are root mean square differences in levels of 255."""
+
+    row: Int[Tensor, " N"]
+    """The nearest training image."""
+    distance: Float[Tensor, " N"]
+    relative: Float[Tensor, " N"]
+    """Divided by the mean distance to the nearest 50: a copy is far nearer than all others, an image that is merely
+    plain is near to many (Carlini et al. 2023, arXiv:2301.13188, section 4.2)."""
+
+
+def nearest(
+    images: Float[Tensor, "N P"],
+    training: Iterable[Float[Tensor, "B P"]],
+    advance: Callable[[int], None] = lambda _: None,
+) -> Nearest:
+    """The nearest training images, by their pixels from 0 to 1; `training` in order."""
+    best = images.new_full((len(images), 0), 0.0)
+    rows = torch.zeros(len(images), 0, dtype=torch.long)
+    squares, start = images.square().sum(1, keepdim=True), 0
+    for part in training:
+        found = (squares + part.square().sum(1) - 2 * images @ part.T).clamp(min=0)
+        best, order = torch.cat([best, found], 1).topk(
+            min(AROUND, best.shape[1] + len(part)), dim=1, largest=False, sorted=True
+        )
+        numbers = torch.arange(start, start + len(part)).expand(len(images), -1)
+        rows = torch.cat([rows, numbers], 1).gather(1, order)
+        start += len(part)
+        advance(len(part))
+    distance = 255 * (best / images.shape[1]).sqrt()
+    return Nearest(rows[:, 0], distance[:, 0], distance[:, 0] / distance.mean(1).clamp(min=1e-9))
+
+
+def memorisation(new: Nearest, held_out: Nearest) -> dict[str, Any]:
+    """What evaluation.json says of it.
+
+    `copied` is the share of new images nearer to their training image, relative to its fifty nearest, than all but the
+    nearest hundredth of held-out images; 0.01 is expected of a model that copies nothing, and `copied_by_chance` is
+    what chance alone exceeds once in forty times. Both are None where held-out images are too few to tell. `duplicates`
+    is the share of held-out images that stand among the training images too.
+    """
+    from scipy.stats import betabinom
+
+    count = len(held_out.relative)
+    rank = max(1, round(RARE * (count + 1)))  # one image more is nearer than the rank-th with chance rank / (N + 1)
+    copied = (new.relative < held_out.relative.sort().values[rank - 1]).double().mean().item()
+    by_chance = betabinom.ppf(0.975, len(new.relative), rank, count + 1 - rank) / len(new.relative)
+    return {
+        "images": len(new.distance),
+        "distance": "root mean square of pixel differences, in levels of 255",
+        "nearest_to_new": new.distance.median().item(),
+        "nearest_to_held_out": held_out.distance.median().item(),
+        "copied": copied if count >= ENOUGH else None,
+        "copied_by_chance": float(by_chance) if count >= ENOUGH else None,
+        "duplicates": duplicated(held_out).double().mean().item(),
+    }
+
+
+def duplicated(found: Nearest) -> Bool[Tensor, " N"]:
+    """Which images are their nearest training image, but for two levels."""
+    return (found.distance < COPY) & (found.relative < LIKE)

@@ -1,0 +1,101 @@
+"""Images in the order of their likelihood, odd ones first: a table, and a sheet of both its ends."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from vaekit.evaluation.likelihood import log_likelihoods, require_density
+from vaekit.latents import tables
+from vaekit.models.registry import offers
+from vaekit.plots import grids
+from vaekit.runs.image_set import BATCH, batches
+from vaekit.runs.inputs import all_images, class_numbers
+from vaekit.runs.loaded import Subject
+from vaekit.runs.outputs import new_file
+from vaekit.utils.logging import progress, talking
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+SHOWN = 32
+"""Images at either end of the sheet."""
+
+
+def rank(of: Subject, data: Any, samples: int, seed: int, out: Path | None, quiet: bool) -> "pd.DataFrame":
+    """Rank the images of a data set; the table and its sheet are written to `out` and beside it: see `Trained.rank`."""
+    require_density(of.model)
+    out = new_file(of.run, out, (".csv",), data, also=".png") if out is not None else None
+    with talking(quiet):
+        found = all_images(of, data, quiet)
+        numbers = class_numbers(of, found.pack)
+        model, device = of.on_device()
+        with progress(len(found.rows), f"{samples:,} samples", quiet=quiet) as advance:
+            images = batches(found.pack, found.rows, numbers, BATCH, device)
+            nats, measure = log_likelihoods(model, images, samples, seed, advance)
+    pixels = math.prod(of.shape) if "normalised" in offers(model.likelihood) else None
+    table = ranking(found.paths, found.labels, nats, pixels, measure)
+    if out is not None:
+        tables.write_csv(out, table)
+        odd, likely = shown(len(table))
+        rows = found.rows[table.index.to_numpy()]
+        ends = (found.pack.images[part] for part in (rows[:odd], rows[::-1][:likely]))
+        grids.write(out.with_suffix(".png"), sheet(table, *ends))
+    return table.reset_index(drop=True)
+
+
+def ranking(
+    files: Sequence[str],
+    labels: Sequence[str] | None,
+    log_likelihood: Float[Tensor, " N"],
+    pixels: int | None,
+    measure: str,
+) -> "pd.DataFrame":
+    """A row an image, odd ones first: rank from 1, file, label where there are classes, log_likelihood in nats and,
+    where `pixels`, the numbers an image, is given, bits_per_dimension. `attrs["measure"]` says what p(x | z) is."""
+    import pandas as pd
+
+    nats = log_likelihood.double().numpy()
+    columns = {"file": list(files)} | ({"label": list(labels)} if labels is not None else {})
+    table = pd.DataFrame(columns | {"log_likelihood": nats.round(4)})
+    if pixels is not None:
+        table["bits_per_dimension"] = (-nats / math.log(2) / pixels).round(6)
+    table = table.iloc[np.argsort(nats, kind="stable")]  # its index still says which image a row is
+    table.insert(0, "rank", np.arange(1, len(table) + 1))
+    table.attrs["measure"] = measure
+    return table
+
+
+def sheet(
+    table: "pd.DataFrame", odd: UInt8[np.ndarray, "N H W C"], likely: UInt8[np.ndarray, "M H W C"]
+) -> Image.Image:
+    """The first images of a ranking above the last, each with its file's name and its log-likelihood in nats."""
+
+    def captions(part: "pd.DataFrame") -> list[str]:
+        rows = zip(part["file"], part["log_likelihood"], strict=True)
+        return [
+            f"{PurePosixPath(name).with_suffix('')}\n{nats:,.{0 if abs(nats) >= 1e4 else 1}f}" for name, nats in rows
+        ]
+
+    columns = min(range(6, 11), key=lambda one: -len(odd) % one)  # as wide as the headings, with the fewest gaps
+    ends = [
+        (odd, captions(table[: len(odd)]), "oddest", "least"),
+        (likely, captions(table[::-1][: len(likely)]), "most likely", "most"),
+    ]
+    sheets = []
+    for images, names, end, first in ends:
+        title = f"The {len(images)} {end} of {len(table):,} images, {first} likely first; log p(x) in nats"
+        sheets.append(grids.grid(images, columns, names, title))
+    return grids.stack(sheets)
+
+
+def shown(count: int) -> tuple[int, int]:
+    """How many of `count` images the sheet shows at the odd and at the likely end, none of them twice."""
+    odd = min(SHOWN, (count + 1) // 2)
+    return odd, min(SHOWN, count - odd)

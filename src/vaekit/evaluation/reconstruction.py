@@ -1,0 +1,56 @@
+"""How well images come back: through the mean of q(z | x) and the location of p(x | z)."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vaekit.models.terms import Labels
+from vaekit.models.vae import VAE
+
+WINDOW = 11
+"""Side of SSIM's window, in pixels."""
+
+
+@torch.no_grad()
+def reconstruction(
+    model: VAE, batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]]
+) -> dict[str, float | None]:
+    """Of images from 0 to 1, each averaged over images, with the standard error of that average:
+
+    - mse: the mean squared error of their pixels;
+    - psnr: -10 log10 of each image's own, in decibels;
+    - ssim: structural similarity, from -1 to 1 (Wang et al. 2004, doi:10.1109/TIP.2003.819861), with a Gaussian window
+      of standard deviation 1.5; None for images smaller than its 11 pixels.
+
+    And `explained`, the share of the pixels' variance over images that comes back, 1 - mse / variance.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    errors: list[Tensor] = []
+    similar: list[Tensor] = []
+    sums = squares = torch.zeros(model.shape, dtype=torch.float64)
+    for x, y in batches:
+        again = model.reconstruct(x, y)
+        errors.append((again - x).square().mean((1, 2, 3)).cpu().double())
+        if min(x.shape[2:]) >= WINDOW:
+            _, found = structural_similarity_index_measure(
+                again, x, data_range=1.0, reduction="none", return_full_image=True
+            )
+            edge = WINDOW // 2  # windows that reach over the image's edge are no part of the published mean
+            similar.append(found[..., edge:-edge, edge:-edge].mean((1, 2, 3)).cpu().double())
+        sums, squares = sums + x.cpu().double().sum(0), squares + x.cpu().double().square().sum(0)
+    mse = torch.cat(errors)
+    variance = (squares / len(mse) - (sums / len(mse)).square()).mean().item()
+    named = {"mse": mse, "psnr": -10 * mse.clamp(min=1e-12).log10(), "ssim": torch.cat(similar) if similar else None}
+    result: dict[str, float | None] = {}
+    for name, values in named.items():
+        if values is None:
+            result |= {name: None, f"{name}_standard_error": None}
+            continue
+        error = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
+        result |= {name: values.mean().item(), f"{name}_standard_error": error}
+    result["explained"] = 1 - mse.mean().item() / variance if variance > 0 else None
+    return result

@@ -1,0 +1,73 @@
+"""From a configuration to a model and an objective, refusing what does not make sense together."""
+
+import copy
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+import vaekit.models.likelihoods
+import vaekit.models.networks
+import vaekit.models.objectives.elbo
+import vaekit.models.objectives.importance
+import vaekit.models.objectives.penalties
+import vaekit.models.posteriors
+import vaekit.models.priors  # noqa: F401  importing the rooms registers their parts
+from vaekit.config.config import Config
+from vaekit.errors import UserError
+from vaekit.models.compatibility import _require_fit
+from vaekit.models.registry import _make
+from vaekit.models.terms import Objective
+from vaekit.models.vae import VAE
+from vaekit.utils.device import own_noise
+from vaekit.utils.random import key
+
+
+def build(
+    config: Config,
+    shape: tuple[int, int, int],
+    classes: int = 0,
+    images: int = 0,
+    networks: Mapping[str, nn.Module] = MappingProxyType({}),
+) -> tuple[VAE, Objective]:
+    """The model of a configuration for images of `shape` (C, H, W), and what it is trained to minimise.
+
+    Weights are drawn from the configuration's seed; torch's own random state is left as it was. `classes` is the number
+    of labels in the data; it matters only to a conditional model. `images` is the number of training images, for an
+    objective whose estimate depends on it; a model that is only used does not need it. `networks` are the user's own
+    modules, "encoder" or "decoder", where the configuration's kind is `own`.
+
+    Raises:
+        UserError: parts that do not go together, in one sentence that names both.
+    """
+    if config.conditional and classes == 0:
+        raise UserError(
+            "--conditional needs classes, but these images have none: put each class in a folder of its own."
+        )
+    for room in networks:
+        if (kind := getattr(config, room).kind) != "own":
+            raise UserError(f"This model's {room} is {kind!r}, not a module of yours: leave {room}= out.")
+    given = classes if config.conditional else 0
+    latents = config.latent_shape
+    objective = cast(Objective, _make("objective", config.objective, images=images))
+    with own_noise():
+        _require_fit(config, classes, images)
+        torch.manual_seed(key(config.training.seed, "weights"))
+        likelihood = _make("likelihood", config.likelihood, channels=shape[0])
+        context: dict[str, Any] = {"latents": latents, "classes": given}
+        encoder = _make(
+            "encoder", config.encoder, shape=shape, module=copy.deepcopy(networks.get("encoder")), **context
+        )
+        posterior = _make("posterior", config.posterior, features=encoder.features, latents=latents)
+        prior = _make("prior", config.prior, shape=shape, **context)
+        outputs = (likelihood.outputs, *shape[1:])
+        decoder = _make(
+            "decoder", config.decoder, shape=outputs, module=copy.deepcopy(networks.get("decoder")), **context
+        )
+        model = VAE(encoder, posterior, prior, decoder, likelihood, shape, latents, given)
+        model.recordable = not networks
+    # Images come with their colours last in memory, as convolutions like it; so do the weights then
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model, objective

@@ -1,0 +1,247 @@
+"""Distributions of images, events [C, H, W], each with its density, its samples, its mean and its location.
+
+The location is the image that is shown: the centre of the noise, clipped to [0, 1]. The mean of noise that is clipped
+at black and white is darker than white and lighter than black, by about half the noise level.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Size, Tensor
+from torch.autograd.function import once_differentiable
+from torch.distributions import Distribution, constraints
+
+from vaekit.models.distributions.discretized import (
+    Noise,
+    clipped_mean,
+    expected_power,
+    rounded_log_prob,
+    rounded_sample,
+)
+
+
+class Level(constraints.Constraint):
+    """One of the 256 levels 0, 1/255, ..., 1."""
+
+    is_discrete = True
+
+    def check(self, value: Tensor) -> Tensor:
+        return (value >= 0) & (value <= 1) & ((value * 255).round() - value * 255).abs().lt(1e-3)
+
+
+def per_image(values: Float[Tensor, "*S B C H W"]) -> Float[Tensor, "*S B"]:
+    return values.sum((-3, -2, -1))  # without a copy, however pixels lie in memory
+
+
+class _BernoulliLogProb(torch.autograd.Function):
+    """x log p + (1 - x) log (1 - p) with p = sigmoid(l), summed over an image: x l - softplus(l), free of cancellation.
+
+    Its derivative by l is x - p. Written out it takes half the passes over memory of one that goes through every step;
+    x is data, without a gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, value)
+        return per_image(F.softplus(logits).addcmul_(value, logits, value=-1)).neg_()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        logits, value = ctx.saved_tensors
+        p = torch.sigmoid(logits)
+        return torch.sub(value, p, out=p).mul_(grads[0][..., None, None, None]), None
+
+
+_bernoulli_log_prob = cast(Callable[[Tensor, Tensor], Tensor], _BernoulliLogProb.apply)
+
+
+class PixelBernoulli(Distribution):
+    """Independent Bernoullis, from logits. On grey values in (0, 1) log_prob is minus the binary cross-entropy, which
+    is not the logarithm of a normalised density."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.real}
+    support = constraints.independent(constraints.unit_interval, 3)
+
+    def __init__(self, logits: Float[Tensor, "*S B C H W"], validate_args: bool = False) -> None:
+        self.logits = logits
+        super().__init__(logits.shape[:-3], logits.shape[-3:], validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.sigmoid(self.logits)
+
+    @property
+    def location(self) -> Tensor:
+        """The mean: the mode of a Bernoulli would be black or white."""
+        return self.mean
+
+    def sample(self, sample_shape: Any = Size()) -> Tensor:
+        return torch.bernoulli(self.mean.expand(*sample_shape, *self.logits.shape))
+
+    def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
+        if self._validate_args:
+            self._validate_sample(value)
+        return _bernoulli_log_prob(self.logits, value)
+
+
+# --- The Bernoulli's curve as a density ------------------------------------------------------------------------------
+
+
+def _lower_tail(a: Tensor) -> Tensor:
+    """The mean at logit -a, for a >= 0: 1 / a - 1 / (e^a - 1), by its series below 1, where that cancels."""
+    far = a.clamp(min=1)
+    direct = far.reciprocal() - torch.exp(-far) / -torch.expm1(-far)
+    s = a.clamp(max=1).square()
+    series = a.clamp(max=1) * (1 / 12 - s * (1 / 720 - s * (1 / 30240 - s * (1 / 1209600 - s / 47900160))))
+    return torch.where(a > 1, direct, 0.5 - series)
+
+
+def _tilted_mean(logits: Tensor) -> Tensor:
+    """1 / (1 - e^-l) - 1 / l, the mean of the density proportional to e^(l x) on [0, 1]; 1/2 at l = 0."""
+    tail = _lower_tail(logits.abs())
+    return torch.where(logits > 0, 1 - tail, tail)
+
+
+class _LogNormaliser(torch.autograd.Function):
+    """log((1 - e^-|l|) / |l|), the integral of e^(-|l| x) over [0, 1]; its slope stays finite at l = 0."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        ctx.save_for_backward(logits)
+        a = logits.abs().clamp_(min=1e-20)
+        return torch.expm1(-a).neg_().div_(a).log_()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (logits,) = ctx.saved_tensors
+        tail = _lower_tail(logits.abs()).mul_(grads[0])
+        return torch.where(logits > 0, -tail, tail)
+
+
+_log_normaliser = cast(Callable[[Tensor], Tensor], _LogNormaliser.apply)
+
+
+class PixelContinuousBernoulli(PixelBernoulli):
+    """Independent densities proportional to lambda^x (1 - lambda)^(1 - x) on [0, 1], from the logits l of lambda.
+
+    Loaiza-Ganem & Cunningham 2019 (arXiv:1907.06845). Their normaliser 2 atanh(1 - 2 lambda) /
+    (1 - 2 lambda) is l / tanh(l / 2), so that p(x) = e^(l x) l / (e^l - 1).
+    """
+
+    @property
+    def mean(self) -> Tensor:
+        return _tilted_mean(self.logits)
+
+    def sample(self, sample_shape: Any = Size()) -> Tensor:
+        """By the inverse of the distribution function at logit -|l|, mirrored where l is above zero."""
+        u = torch.rand(*sample_shape, *self.logits.shape, dtype=self.logits.dtype, device=self.logits.device)
+        a = self.logits.abs().clamp(min=1e-20)
+        x = (torch.log1p(u * torch.expm1(-a)) / -a).clamp(0, 1)
+        return torch.where(self.logits > 0, 1 - x, x)
+
+    def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
+        if self._validate_args:
+            self._validate_sample(value)
+        # x l - log((e^l - 1) / l), with e^l taken out of the logarithm where l is above zero
+        return per_image((value - (self.logits > 0).to(value.dtype)) * self.logits - _log_normaliser(self.logits))
+
+
+# --- Noise around a location -----------------------------------------------------------------------------------------
+
+
+class PixelNoise(Distribution):
+    """Independent noise around `loc`, with the logarithm of its scale, for all pixels or for each: a density."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "log_sigma": constraints.real}
+    support = constraints.independent(constraints.real, 3)
+
+    def __init__(
+        self,
+        loc: Float[Tensor, "*S B C H W"],
+        log_sigma: Float[Tensor, "..."],
+        noise: Noise,
+        validate_args: bool = False,
+    ) -> None:
+        self.loc, self.log_sigma, self.noise = loc, log_sigma, noise
+        super().__init__(loc.shape[:-3], loc.shape[-3:], validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def location(self) -> Tensor:
+        """The centre of the noise, which is its mode, clipped to [0, 1]."""
+        return self.loc.clamp(0, 1)
+
+    def sample(self, sample_shape: Any = Size()) -> Tensor:
+        noise = torch.empty(*sample_shape, *self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)
+        return self.loc + self.log_sigma.exp() * self.noise.fill(noise)
+
+    def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
+        if self._validate_args:
+            self._validate_sample(value)
+        log_density = self.noise.log_density((value - self.loc) * (-self.log_sigma).exp())
+        return per_image(log_density - self.log_sigma)
+
+    def expected_power(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B C H W"]:
+        """|value - loc|^power."""
+        return (value - self.loc).abs().pow(self.noise.power)
+
+
+class RoundedNoise(PixelNoise):
+    """The same rounded to the nearest of 256 levels; what falls below 0 or above 1 counts as the end levels.
+
+    Salimans et al. 2017 (PixelCNN++, arXiv:1701.05517), equation 2, with any noise in place of the logistic.
+    """
+
+    support = constraints.independent(Level(), 3)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x], as if clipped and not rounded: less than 2e-4 off once sigma is above half a level."""
+        return clipped_mean(self.loc, self.log_sigma, self.noise)
+
+    def sample(self, sample_shape: Any = Size()) -> Tensor:
+        return rounded_sample(self.loc.expand(*sample_shape, *self.loc.shape), self.log_sigma, self.noise)
+
+    def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
+        if self._validate_args:
+            self._validate_sample(value)
+        return per_image(rounded_log_prob(self.loc, self.log_sigma, value, self.noise))
+
+    def expected_power(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B C H W"]:
+        """E |t - loc|^power of the noisy t that was rounded and clipped to `value`."""
+        return expected_power(self.loc, self.log_sigma, value, self.noise)
+
+
+# --- Black-and-white pixels ------------------------------------------------------------------------------------------
+
+
+def drawn_once(x: Float[Tensor, "B C H W"], seed: int) -> Float[Tensor, "B C H W"]:
+    """Black-and-white pixels with x as the probability of white, by a hash of (seed, the image's 256-level values, the
+    pixel's place): the same on every device and in every batch. 0 and 1 stay as they are."""
+    place = _hash(torch.arange(1, x[0].numel() + 1, device=x.device) * _GOLDEN + seed)
+    levels = (x.flatten(1) * 255).round().long()
+    image = _hash(_hash(levels ^ place).sum(1, keepdim=True))
+    uniform = _unsigned_shift(_hash(image ^ place), 40).to(torch.float32) * 2.0**-24
+    return (uniform.reshape(x.shape) < x).to(x.dtype)
+
+
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+
+
+def _hash(word: Tensor) -> Tensor:
+    """The finaliser of splitmix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators") on
+    64-bit words; integer products wrap around."""
+    word = (word ^ _unsigned_shift(word, 30)) * (0xBF58476D1CE4E5B9 - 2**64)
+    word = (word ^ _unsigned_shift(word, 27)) * (0x94D049BB133111EB - 2**64)
+    return word ^ _unsigned_shift(word, 31)
+
+
+def _unsigned_shift(word: Tensor, bits: int) -> Tensor:
+    return (word >> bits) & ((1 << (64 - bits)) - 1)

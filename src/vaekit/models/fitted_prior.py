@@ -1,0 +1,96 @@
+"""Densities of latents, one for each class, that are fitted after training: `latents/fit_prior.py` does that."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.distributions import AffineTransform, Distribution
+from zuko.transforms import ComposedTransform
+
+from vaekit.models import flows
+from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, MixtureOfClass
+
+
+class Gaussians(nn.Module):
+    """A mixture of K Gaussians for each of Y classes; `scale` is their standard deviations, or lower triangles."""
+
+    logits: Float[Tensor, "Y K"]
+    loc: Float[Tensor, "Y K D"]
+    scale: Float[Tensor, "Y K *D"]
+
+    def __init__(self, latents: int, classes: int, components: int, full: bool) -> None:
+        super().__init__()
+        self.register_buffer("logits", torch.zeros(classes, components))
+        self.register_buffer("loc", torch.zeros(classes, components, latents))
+        one = torch.eye(latents) if full else torch.ones(latents)
+        self.register_buffer("scale", one.repeat(classes, components, *[1] * one.ndim))
+        self.full = full
+
+    def forward(self, y: Int[Tensor, " N"]) -> MixtureOfClass:
+        each = FullGaussian(self.loc, self.scale) if self.full else DiagonalGaussian(self.loc, 2 * self.scale.log())
+        return MixtureOfClass(self.logits, each, y)
+
+
+class Splines(nn.Module):
+    """The standard normal of each class carried through coupling steps of splines, and to the encodings' units."""
+
+    loc: Float[Tensor, " D"]
+    scale: Float[Tensor, " D"]
+
+    def __init__(self, latents: int, classes: int, steps: int = 3, hidden: int = 128) -> None:
+        super().__init__()
+        self.classes = classes
+        self.steps = flows.spline(latents, classes if classes > 1 else 0, steps, (hidden,))
+        self.register_buffer("loc", torch.zeros(latents))
+        self.register_buffer("scale", torch.ones(latents))
+
+    def forward(self, y: Int[Tensor, " N"]) -> Distribution:
+        origin = torch.zeros(len(y), len(self.loc), device=y.device)
+        context = F.one_hot(y, self.classes).to(origin) if self.classes > 1 else None
+        units = AffineTransform(-self.loc / self.scale, 1 / self.scale, event_dim=1)
+        return Flow(ComposedTransform(units, self.steps(context)), DiagonalGaussian(origin, origin))
+
+
+KINDS: dict[str, Callable[..., nn.Module]] = {"gaussians": Gaussians, "splines": Splines}
+
+
+class FittedPrior(nn.Module):
+    """A density of latents for each class, and how many of the encodings were of each.
+
+    `about` describes it, for `build` and for a person.
+    """
+
+    shares: Float[Tensor, " Y"]
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        super().__init__()
+        self.about = about
+        self.density = KINDS[about["kind"]](about["latents"], about["classes"], **about["settings"])
+        self.register_buffer("shares", torch.full((about["classes"],), 1 / about["classes"]))
+
+    @property
+    def name(self) -> str:
+        """What it is, for a person."""
+        return str(self.about["name"])
+
+    def forward(self, y: Int[Tensor, " N"]) -> Distribution:
+        """p(z | y); its batch shape is that of `y`."""
+        distribution: Distribution = self.density(y)
+        return distribution
+
+    def classes(self, n: int) -> Int[Tensor, " n"]:
+        """Draws of y, as frequent as in the encodings."""
+        return torch.multinomial(self.shares, n, replacement=True)
+
+    def log_prob(self, z: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+        """log p(z) = log sum_y p(y) p(z | y)."""
+        of_each = [
+            self(torch.full((len(z),), label, device=z.device)).log_prob(z) + math.log(share)
+            for label, share in enumerate(self.shares.tolist())
+            if share > 0
+        ]
+        return torch.stack(of_each).logsumexp(0)

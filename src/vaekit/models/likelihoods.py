@@ -1,0 +1,236 @@
+"""p(x | z): from the decoder's output [S, B, outputs, H, W] to a distribution over images [C, H, W].
+
+`outputs_at` is the other way round: the output whose distribution has a given mean, where a decoder starts.
+"""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from vaekit.errors import UserError
+from vaekit.models.distributions.discretized import LAPLACE, NORMAL, Noise, bounded
+from vaekit.models.distributions.logistic_mixture import STEPS, PixelMixture
+from vaekit.models.distributions.pixels import (
+    Level,
+    PixelBernoulli,
+    PixelContinuousBernoulli,
+    PixelNoise,
+    RoundedNoise,
+    drawn_once,
+)
+from vaekit.models.registry import part
+
+SMALLEST = 1 / 255 / 8
+"""An eighth of a level: below it a discretised distribution can no longer tell its neighbours apart."""
+
+
+LARGEST = 10.0
+"""Ten times the range of a pixel: above it nothing is left but the end levels, one half each."""
+
+
+DARKEST = 1e-3
+"""No first mean is nearer to black or white: a pixel that is always black gives no slope to learn from otherwise."""
+
+
+def _bounded_log_sigma(log_sigma: Tensor) -> Tensor:
+    return bounded(log_sigma, math.log(SMALLEST), math.log(LARGEST))
+
+
+@part("likelihood", "bernoulli")
+class Bernoulli(nn.Module):
+    """Binary cross-entropy on [0, 1], from logits: the likelihood of the classic VAE.
+
+    Not normalised over grey levels, so its bound is no log-likelihood of them and has no bits/dim.
+    """
+
+    support = constraints.unit_interval
+    offers = frozenset({"any_weights"})
+    measure = "probability"
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.outputs = channels
+
+    def forward(self, output: Float[Tensor, "*S B C H W"], x: Float[Tensor, "B C H W"] | None = None) -> PixelBernoulli:
+        return PixelBernoulli(output)
+
+    def outputs_at(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+        return torch.logit(mean, DARKEST)
+
+
+@part("likelihood", "binarized")
+class Binarized(Bernoulli):
+    """A Bernoulli on black-and-white pixels, drawn with the gray value as the probability of white: a true probability.
+
+    The protocol of Salakhutdinov & Murray 2008 ("On the quantitative analysis of deep belief networks"): with draw
+    `step` anew at every training step (Burda et al. 2016, arXiv:1509.00519), with `once`, and always for validation and
+    use, by a hash of `seed` and the image, so that an image has the same black-and-white pixels wherever it is met.
+    """
+
+    def __init__(self, channels: int, draw: Literal["step", "once"] = "step", seed: int = 0) -> None:
+        super().__init__(channels)
+        self.draw, self.seed = draw, seed
+
+    @torch.no_grad()
+    def observe(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """What is observed of an image: pixels 0 and 1. An image that has no others is returned as it is."""
+        if self.training and self.draw == "step":
+            return (torch.rand_like(x) < x).to(x.dtype)  # at a quarter of the cost of torch.bernoulli
+        return drawn_once(x, self.seed)
+
+
+@part("likelihood", "continuous_bernoulli")
+class ContinuousBernoulli(Bernoulli):
+    """The Bernoulli's curve as a density on [0, 1] (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845), from logits."""
+
+    measure = "density"
+
+    def forward(
+        self, output: Float[Tensor, "*S B C H W"], x: Float[Tensor, "B C H W"] | None = None
+    ) -> PixelContinuousBernoulli:
+        return PixelContinuousBernoulli(output)
+
+    def outputs_at(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+        """By bisection; the mean is 1/60 from black or white at the ends."""
+        low, high = torch.full_like(mean, -60.0), torch.full_like(mean, 60.0)
+        for _ in range(30):
+            middle = (low + high) / 2
+            below = PixelContinuousBernoulli(middle[None]).mean[0] < mean
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
+
+
+# --- Noise around a location -----------------------------------------------------------------------------------------
+
+
+class Noisy(nn.Module):
+    """Noise around the decoder's output, over 256 levels or as a plain density; a subclass says which noise.
+
+    sigma, its scale: `fixed` at `scale`; `learned` with the weights, one for all pixels; `pixel`: its logarithm is
+    log `scale` + a further output of the decoder for every pixel and channel; or `optimal`: the value that maximises
+    the likelihood, which for a density is the root of the mean squared error, or for the Laplace the mean absolute
+    error (Rybkin et al. 2021, arXiv:2006.13202, here over a running window of training instead of one batch). Over 256
+    levels, where rounding and clipping hide a part of each error, its expectation takes its place, which is the EM step
+    for sigma (Dempster et al. 1977). It moves while the module trains on images `x` and is frozen otherwise. All
+    samples of z count alike in it, which is right for an ELBO and wrong for importance weights.
+    """
+
+    MEMORY = 0.99
+    offers: frozenset[str] = frozenset({"normalised", "any_weights"})
+    noise: ClassVar[Noise]
+    log_sigma: Tensor
+    mean_power: Tensor
+    weight: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        sigma: Literal["fixed", "learned", "pixel", "optimal"] = "learned",
+        scale: float = 0.1,
+        levels: Literal["256", "none"] = "256",
+    ) -> None:
+        super().__init__()
+        self.outputs = 2 * channels if sigma == "pixel" else channels
+        self.sigma, self.discrete = sigma, levels == "256"
+        self.support: constraints.Constraint = Level() if self.discrete else constraints.real
+        self.measure = "probability" if self.discrete else "density"
+        if not self.discrete:
+            self.offers -= {"normalised"}
+        if sigma == "optimal":
+            self.offers -= {"any_weights"}
+        start = torch.tensor(math.log(scale))
+        if sigma == "learned":
+            self.log_sigma = nn.Parameter(start)
+        else:
+            self.register_buffer("log_sigma", start)
+        if sigma == "optimal":
+            self.register_buffer("mean_power", torch.zeros(()))
+            self.register_buffer("weight", torch.zeros(()))  # of what the running mean has seen: it starts from 0
+
+    def forward(
+        self, output: Float[Tensor, "*S B outputs H W"], x: Float[Tensor, "B C H W"] | None = None
+    ) -> PixelNoise:
+        further: Tensor | None = None
+        if self.sigma == "pixel":
+            output, further = output.chunk(2, dim=-3)
+        loc = torch.sigmoid(output) if self.discrete else output
+        if self.sigma == "optimal" and self.training and x is not None:
+            self._follow(self._around(loc.detach()).expected_power(x).mean())
+        return self._around(loc, further)
+
+    def outputs_at(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+        output = torch.logit(mean, DARKEST) if self.discrete else mean
+        return torch.cat([output, torch.zeros_like(output)]) if self.sigma == "pixel" else output
+
+    def _around(self, loc: Tensor, further: Tensor | None = None) -> PixelNoise:
+        log_sigma = _bounded_log_sigma(self.log_sigma if further is None else self.log_sigma + further)
+        return (RoundedNoise if self.discrete else PixelNoise)(loc, log_sigma, self.noise)
+
+    @torch.no_grad()
+    def _follow(self, mean_power: Float[Tensor, ""]) -> None:
+        self.mean_power.lerp_(mean_power.float(), 1 - self.MEMORY)
+        self.weight.lerp_(torch.ones_like(self.weight), 1 - self.MEMORY)
+        power = self.noise.power
+        self.log_sigma.copy_((self.mean_power / self.weight).clamp(min=SMALLEST**power).log() / power)
+
+
+@part("likelihood", "gaussian")
+class Gaussian(Noisy):
+    """A normal around the decoder's output; sigma is its standard deviation."""
+
+    noise = NORMAL
+
+
+@part("likelihood", "laplace")
+class Laplace(Noisy):
+    """A Laplace distribution around the decoder's output; sigma is its mean absolute deviation."""
+
+    noise = LAPLACE
+
+
+@part("likelihood", "logistic_mixture")
+class LogisticMixture(nn.Module):
+    """A mixture of logistics over the 256 levels, every colour given those before it (Salimans et al. 2017, PixelCNN++,
+    arXiv:1701.05517, section 2.1 and 2.2).
+
+    Outputs of a pixel, K components and C channels: K logits of the weights, then C x K locations, C x K log-scales and
+    C(C-1)/2 x K couplings, which pass through tanh. Component k's locations are its outputs + (k + 1/2) / K, so that a
+    decoder whose outputs are near zero starts with components spread over [0, 1]; scales start at 0.1.
+    """
+
+    SCALE = 0.1
+    support = Level()
+    offers = frozenset({"normalised", "any_weights"})
+    measure = "probability"
+    offsets: Tensor
+
+    def __init__(self, channels: int, components: int = 5) -> None:
+        super().__init__()
+        if channels > len(STEPS):
+            raise UserError(
+                f"The likelihood 'logistic_mixture' knows up to {len(STEPS)} channels, not {channels}: "
+                "take --likelihood.kind gaussian."
+            )
+        self.channels, self.components = channels, components
+        pairs = channels * (channels - 1) // 2
+        self.sizes = [components * n for n in (1, channels, channels, pairs)]
+        self.outputs = sum(self.sizes)
+        offsets = (torch.arange(components) + 0.5) / components
+        self.register_buffer("offsets", offsets.reshape(-1, 1, 1), persistent=False)
+
+    def forward(
+        self, output: Float[Tensor, "*S B outputs H W"], x: Float[Tensor, "B C H W"] | None = None
+    ) -> PixelMixture:
+        logits, *rest = output.split(self.sizes, dim=-3)
+        loc, log_sigma, coupling = (t.unflatten(-3, (-1, self.components)) for t in rest)
+        log_sigma = _bounded_log_sigma(log_sigma + math.log(self.SCALE))
+        return PixelMixture(logits, loc + self.offsets, log_sigma, torch.tanh(coupling))
+
+    def outputs_at(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+        """Components spread around the mean as they are around 1/2 at outputs of zero."""
+        logits, _, log_sigma, coupling = (mean.new_zeros(size, *mean.shape[1:]) for size in self.sizes)
+        return torch.cat([logits, (mean - 0.5).repeat_interleave(self.components, 0), log_sigma, coupling])

@@ -1,0 +1,169 @@
+"""A user's own encoder and decoder, given from Python as modules of torch."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from vaekit.errors import UserError
+from vaekit.models.networks.dense import Shape
+from vaekit.models.registry import part
+from vaekit.models.terms import Labels
+
+BATCHES = (2, 3)
+"""Images of the trials: a module that drops the batch axis, or mixes it up with another, shows it from two on; one with
+a number of images built in by another."""
+
+
+@part("encoder", "own")
+class OwnEncoder(nn.Module):
+    """`module` maps images [B, C, H, W] to [B, ...], which is flattened; for a latent image (c, h, w) to [B, F, h, w].
+
+    In a conditional model it is called with the labels [B] as well: module(x, y).
+    """
+
+    def __init__(
+        self, shape: Shape, latents: tuple[int, ...], classes: int, name: str = "", module: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.module = _given("encoder", name, module)
+        self.classes, self.flat = classes, len(latents) == 1
+        grid = latents[1:]
+        wanted = f"[{', '.join(map(str, ('B', 'F', *grid)))}] with any F"
+        for batch in BATCHES:
+            made = _trial("encoder", self.module, "images", shape, classes, batch, wanted)
+            fits = len(made) == 4 and tuple(made[2:]) == grid if grid else len(made) > 1
+            if made[:1] != (batch,) or not fits or 0 in made:
+                raise UserError(
+                    f"The encoder {_name(self.module)} turns images {[batch, *shape]} into {[*made]}, but these "
+                    f"latents need {wanted.replace('B', str(batch))}: change what its forward returns."
+                )
+        self.features = (made[1:].numel(),) if self.flat else tuple(made[1:])
+
+    def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
+        out: Tensor = self.module(x, y) if self.classes else self.module(x)
+        return out.flatten(1) if self.flat else out
+
+
+@part("decoder", "own")
+class OwnDecoder(nn.Module):
+    """`module` maps latents [N, D], or [N, c, h, w] of a latent image, to exactly [N, outputs, H, W].
+
+    In a conditional model it is called with the labels [N] as well: module(z, y).
+    """
+
+    def __init__(
+        self, shape: Shape, latents: tuple[int, ...], classes: int, name: str = "", module: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.module = _given("decoder", name, module)
+        self.classes, self.latents = classes, latents
+        wanted = f"[B, {', '.join(map(str, shape))}]"
+        for batch in BATCHES:
+            made = _trial("decoder", self.module, "latents", latents, classes, batch, wanted)
+            if made != (batch, *shape):
+                raise UserError(
+                    f"The decoder {_name(self.module)} turns latents {[batch, *latents]} into {[*made]}, but these "
+                    f"images and their likelihood need {[batch, *shape]}: change what its forward returns."
+                )
+
+    def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
+        z = z.unflatten(1, self.latents)
+        out: Tensor = self.module(z, y) if self.classes else self.module(z)
+        return out
+
+
+def _name(module: nn.Module) -> str:
+    return type(module).__name__
+
+
+def _given(room: str, name: str, module: nn.Module | None) -> nn.Module:
+    if module is not None:
+        return module
+    if not name:
+        raise UserError(
+            f"The {room} 'own' is a module of yours, given from Python: vaekit.train(images, {room}=module)."
+        )
+    raise UserError(
+        f"This model's {room} is your own module {name!r}, which is not stored with the run: give it from Python, "
+        f"vaekit.load(run, {room}=module), or to go on training vaekit.train(.., out=run, resume=True, {room}=module)."
+    )
+
+
+def _trial(
+    room: str, module: nn.Module, what: str, shape: tuple[int, ...], classes: int, batch: int, wanted: str
+) -> torch.Size:
+    """The shape that the module makes of `batch` zeros of `shape` (and labels); all about it stays as it was."""
+    its = f"The {room} {_name(module)}"
+    place = next((t.device for t in chain(module.parameters(), module.buffers())), torch.device("cpu"))
+    given = [torch.zeros(batch, *shape, device=place)]
+    given += [torch.zeros(batch, dtype=torch.long, device=place)] if classes else []
+    call = f"forward({'x' if room == 'encoder' else 'z'}{', y' if classes else ''})"
+    if not _takes(module, given):
+        remedy = (
+            "give it an argument y for the labels, [B] whole numbers, or train without --conditional"
+            if classes
+            else "give its other arguments defaults, or train with --conditional where they are the labels"
+        )
+        kind = "conditional" if classes else "not conditional"
+        raise UserError(f"{its} does not fit this model, which is {kind} and calls {call}: {remedy}.")
+    try:
+        with _untouched(module, place):
+            made = module(*given)
+    except Exception as error:
+        said = (str(error).splitlines() or [""])[0].rstrip(".")
+        raise UserError(
+            f"{its} fails on {what} {[batch, *shape]}, of which it should make {wanted.replace('B', str(batch))}, "
+            f"called as {call}, with {type(error).__name__}: {said}."
+        ) from error
+    if not isinstance(made, Tensor):
+        raise UserError(
+            f"{its} turns {what} {[batch, *shape]} into a {type(made).__name__}, but one tensor is needed: change what "
+            "its forward returns."
+        )
+    if made.dtype != torch.float32:
+        raise UserError(
+            f"{its} turns {what} {[batch, *shape]} into {made.dtype} numbers, but torch.float32 is needed: change its "
+            "weights by .float(), or what its forward returns."
+        )
+    return made.shape
+
+
+def _takes(module: nn.Module, given: list[Tensor]) -> bool:
+    """Whether its forward can be called with these, as far as its signature tells."""
+    try:
+        inspect.signature(module.forward).bind(*given)
+    except TypeError:
+        return False
+    except ValueError:  # no signature, as with compiled code: the trial will tell
+        return True
+    return True
+
+
+@contextmanager
+def _untouched(module: nn.Module, place: torch.device) -> Iterator[None]:
+    """Run it for evaluation, then put back its mode and buffers, and torch's random state.
+
+    What a lazy module makes of its first input stays.
+    """
+    modes = [(owner, owner.training) for owner in module.modules()]
+    buffers = [
+        (owner, name, buffer, buffer.clone())
+        for owner in module.modules()
+        for name, buffer in owner.named_buffers(recurse=False)
+        if not is_lazy(buffer)
+    ]
+    with torch.no_grad(), torch.random.fork_rng([place] if place.type == "cuda" else []):
+        try:
+            module.eval()
+            yield
+        finally:
+            for owner, training in modes:
+                owner.training = training
+            for owner, name, buffer, before in buffers:
+                setattr(owner, name, buffer.copy_(before))

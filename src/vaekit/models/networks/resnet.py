@@ -1,0 +1,137 @@
+"""Residual networks: group normalisation, SiLU, attention at the lowest resolution, nearest-neighbour upsampling."""
+
+import math
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vaekit.models.networks.conv import FromLatentImage, Sides, doubling, geometry, pyramid
+from vaekit.models.networks.conv_bf16 import Conv2d
+from vaekit.models.networks.dense import Dense, Label, Shape
+from vaekit.models.registry import part
+from vaekit.models.terms import Labels
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    """8 groups, but of 2 channels at least: a group of one value, in an image of one pixel, would have no spread."""
+    return nn.GroupNorm(min(8, channels // 2), channels)
+
+
+class Block(nn.Module):
+    """GroupNorm, SiLU, convolution, twice, beside a skip connection (pre-activation, He et al. 2016)."""
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            _norm(channels),
+            nn.SiLU(),
+            Conv2d(channels, channels, 3, padding=1),
+            _norm(channels),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, h: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+        out: Tensor = h + self.branch(h)
+        return out
+
+
+class Attention(nn.Module):
+    """Self-attention of all pixels, one head, beside a skip connection."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = _norm(channels)
+        self.triple = Conv2d(channels, 3 * channels, 1)
+        self.out = Conv2d(channels, channels, 1)
+
+    def forward(self, h: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+        query, key, value = self.triple(self.norm(h)).flatten(2).transpose(1, 2).chunk(3, dim=-1)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        out: Tensor = h + self.out(mixed.transpose(1, 2).unflatten(2, h.shape[2:]))
+        return out
+
+
+class Upsample(nn.Module):
+    """To exactly `size` by nearest neighbour, then a convolution."""
+
+    def __init__(self, before: int, after: int, size: Sides) -> None:
+        super().__init__()
+        self.size = size
+        self.conv = Conv2d(before, after, 3, padding=1)
+
+    def forward(self, h: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ H W"]:
+        out: Tensor = self.conv(F.interpolate(h, size=self.size, mode="nearest"))
+        return out
+
+
+@part("encoder", "resnet")
+class ResnetEncoder(nn.Module):
+    def __init__(
+        self,
+        shape: Shape,
+        latents: tuple[int, ...],
+        classes: int,
+        channels: int = 32,
+        blocks: int = 1,
+        attention: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        sizes = pyramid(shape, latents)
+        widths = doubling(channels, len(sizes))
+        self.first = Conv2d(shape[0], channels, 3, padding=1)
+        self.label = Label(classes, channels)
+        rest: list[nn.Module] = []
+        for level, width in enumerate(widths):
+            if level:
+                rest.append(Conv2d(widths[level - 1], width, *geometry(*sizes[level - 1 : level + 1])))
+            rest += [Block(width, dropout) for _ in range(blocks)]
+        rest += [Attention(widths[-1])] if attention else []
+        rest += [_norm(widths[-1]), nn.SiLU()]
+        self.features: tuple[int, ...] = (widths[-1], *sizes[-1])
+        if len(latents) == 1:
+            rest.append(nn.Flatten())
+            self.features = (math.prod(self.features),)
+        self.rest = nn.Sequential(*rest)
+
+    def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
+        out: Tensor = self.rest(self.label(self.first(x), y))
+        return out
+
+
+@part("decoder", "resnet")
+class ResnetDecoder(nn.Module):
+    def __init__(
+        self,
+        shape: Shape,
+        latents: tuple[int, ...],
+        classes: int,
+        channels: int = 32,
+        blocks: int = 1,
+        attention: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        sizes = pyramid(shape, latents)[::-1]
+        widths = doubling(channels, len(sizes))[::-1]
+        small = (widths[0], *sizes[0])
+        layers: list[nn.Module] = []
+        if len(latents) == 1:
+            self.dense: nn.Module = Dense([latents[0], math.prod(small)], classes, "silu", closed=False)
+            layers.append(nn.Unflatten(1, small))
+        else:
+            self.dense = FromLatentImage(latents, widths[0], classes)
+        layers += [Attention(widths[0])] if attention else []
+        for level, width in enumerate(widths):
+            if level:
+                layers.append(Upsample(widths[level - 1], width, sizes[level]))
+            layers += [Block(width, dropout) for _ in range(blocks)]
+        layers += [_norm(channels), nn.SiLU(), Conv2d(channels, shape[0], 3, padding=1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
+        out: Tensor = self.layers(self.dense(z, y))
+        return out

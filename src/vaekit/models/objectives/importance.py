@@ -1,0 +1,81 @@
+"""Importance-weighted bounds: pure functions of the terms, in nats per image."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vaekit.models.objectives.elbo import densities, divergence, reconstruction
+from vaekit.models.registry import Needs, part
+from vaekit.models.terms import Terms
+
+
+def importance_bound(log_w: Float[Tensor, "S B"], bounds: int = 1) -> Float[Tensor, ""]:
+    """log(1/K sum_k w_k) with K = S / bounds samples, averaged over bounds and images."""
+    log_w = log_w.unflatten(0, (bounds, -1))
+    return log_w.logsumexp(1).mean() - math.log(log_w.shape[1])
+
+
+# --- Importance-weighted: w = p(x|z) p(z) / q(z|x) -------------------------------------------------------------------
+
+WEIGHED = {"likelihood": frozenset({"any_weights"})}
+
+
+@part("objective", "iwae")
+@dataclass(frozen=True)
+class Iwae:
+    """-log(1/S sum_s w_s) (Burda et al. 2016, arXiv:1509.00519, equation 8)."""
+
+    samples: int = 5
+    bounds = 1  # no annotation: here it is no field, in Miwae it is
+    settled: ClassVar[float] = 0.0
+    divisible: ClassVar[bool] = True
+    needs: ClassVar[Needs] = densities() | WEIGHED
+
+    def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
+        log_w = terms.log_px + sum(group.log_p - group.log_q for group in terms.groups)
+        loss = -importance_bound(log_w, self.bounds)
+        return loss, {"loss": loss, "reconstruction": reconstruction(terms), "kl": divergence(terms)}
+
+
+@part("objective", "miwae")
+@dataclass(frozen=True)
+class Miwae(Iwae):
+    """The mean of `bounds` importance-weighted bounds, each from `samples / bounds` draws (Rainforth et al. 2018,
+    arXiv:1802.04537, section 4): the encoder's gradient is less noisy than with one bound of all the draws."""
+
+    samples: int = 16
+    bounds: int = 4
+
+
+@part("objective", "dreg")
+@dataclass(frozen=True)
+class Dreg:
+    """The value and the decoder's gradient of `iwae`, with the doubly reparameterised gradient for the encoder (Tucker
+    et al. 2019, arXiv:1810.04152, equation 8), with v_s = w_s / sum w:
+
+        sum over samples of  v_s^2  d log w_s / dz_s  dz_s / dphi
+
+    The parameters phi of q are held fixed in log q, so that phi is reached through z alone. The derivative of the log
+    of a sum already bears one v_s; a hook on z puts in the other. Parameters of p(x|z) and of a learned p(z) do not
+    stand behind z and keep the plain v_s. The hook becomes part of the graph of the terms: call once for each.
+    """
+
+    samples: int = 5
+    settled: ClassVar[float] = 0.0
+    divisible: ClassVar[bool] = True
+    needs: ClassVar[Needs] = densities({"stopped_density", "single_group"}) | WEIGHED
+
+    def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
+        (group,) = terms.groups
+        log_w = terms.log_px + group.log_p - group.stopped_log_q
+        if group.z.requires_grad:  # not where only the value is asked for
+            share = log_w.detach().softmax(0).unsqueeze(-1)
+            group.z.register_hook(lambda grad: grad * share)
+        loss = -importance_bound(log_w)
+        with torch.no_grad():
+            kl = divergence(terms)
+        return loss, {"loss": loss, "reconstruction": reconstruction(terms), "kl": kl}

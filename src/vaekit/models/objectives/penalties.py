@@ -1,0 +1,238 @@
+"""Objectives that add a penalty to the reconstruction or to the evidence lower bound: pure functions of the terms, in
+nats per image. All but `l2` look at the whole batch, as a sample of the aggregate posterior q(z) = E_x[q(z|x)]."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution, Normal
+
+from vaekit.models.objectives.elbo import densities, divergence, reconstruction, total
+from vaekit.models.registry import Needs, part
+from vaekit.models.terms import Labels, Terms
+
+WHOLE_BATCH = {"model": frozenset({"batch"})}
+
+
+# --- Maximum mean discrepancy ----------------------------------------------------------------------------------------
+
+
+@part("objective", "mmd")
+@dataclass(frozen=True)
+class Mmd:
+    """Reconstruction + weight MMD^2(q(z), p(z)) + beta KL.
+
+    With a posterior without noise the Wasserstein autoencoder WAE-MMD (Tolstikhin et al. 2018, arXiv:1711.01558,
+    equation 4 and algorithm 2), else Info-VAE (Zhao et al. 2019, arXiv:1706.02262; in its letters beta = 1 - alpha and
+    weight = alpha + lambda - 1; alpha = 1 is their MMD-VAE). The weight's default is this library's.
+    """
+
+    weight: float = 100.0
+    beta: float = 0.0
+    kernel: Literal["imq", "rbf"] = "imq"
+    samples: ClassVar[int] = 1
+    settled: ClassVar[float] = 0.0
+    divisible: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> Needs:
+        posterior, prior = frozenset({"single_group"}), frozenset({"reparameterised"})
+        needs = densities(posterior, prior) if self.beta else {"posterior": posterior, "prior": prior}
+        return needs | WHOLE_BATCH
+
+    def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
+        (group,) = terms.groups
+        encoded = group.z[0]
+        drawn = group.p.rsample(() if group.p.batch_shape else encoded.shape[:1])
+        discrepancy = squared_mmd(encoded, drawn, self.kernel, terms.y)
+        missed = reconstruction(terms)
+        loss = missed + self.weight * discrepancy
+        report = {"reconstruction": missed, "mmd": discrepancy}
+        if self.beta:
+            report["kl"] = divergence(terms)
+            loss = loss + self.beta * report["kl"]
+        return loss, {"loss": loss, **report}
+
+
+def squared_mmd(
+    a: Float[Tensor, "B D"],
+    b: Float[Tensor, "B D"],
+    kernel: Literal["imq", "rbf"] = "imq",
+    y: Labels | None = None,
+) -> Float[Tensor, ""]:
+    """MMD^2 between two samples (Gretton et al. 2012, equation 4): the mean over pairs i != j of
+    k(a_i, a_j) + k(b_i, b_j) - k(a_i, b_j) - k(a_j, b_i).
+
+    With labels, which a and b share, over the pairs of one label: every q(z | y) is held against its own p(z | y). Over
+    all pairs their mixtures could be equal with the labels confused.
+
+    Without bias: no point is paired with itself, so that equal distributions give 0 on average whatever the batch, and
+    a value may fall a little below 0. A batch without a pair tells nothing of a distribution and costs nothing.
+    """
+    pairs = ~torch.eye(len(a), dtype=torch.bool, device=a.device)
+    if y is not None:
+        pairs = pairs & (y[:, None] == y)
+    across = similarity(a, b, kernel)
+    each = similarity(a, a, kernel) + similarity(b, b, kernel) - across - across.T
+    return (each * pairs).sum() / pairs.sum().clamp(min=1)
+
+
+IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+def similarity(a: Float[Tensor, "A D"], b: Float[Tensor, "B D"], kernel: Literal["imq", "rbf"]) -> Float[Tensor, "A B"]:
+    """k(a, b), 1 where they meet. Widths go with d^2 of two draws of N(0, I), which is 2 D on average.
+
+    imq: C / (C + d^2), the mean over C = 2 D times each of the authors' scales (Tolstikhin et al. 2018, in
+    their code as a sum). rbf: exp(-d^2 / D) (Zhao et al. 2019; the D^2 of their code makes it flat where D is large).
+    """
+    middle = b.mean(0)  # far from the origin the multiplied-out square would cancel
+    a, b = a - middle, b - middle
+    squares = (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp(min=0)
+    latents = a.shape[1]
+    if kernel == "rbf":
+        return (-squares / latents).exp()
+    widths = [2 * latents * scale for scale in IMQ_SCALES]
+    return torch.stack([width / (width + squares) for width in widths]).mean(0)
+
+
+# --- The KL in three parts -------------------------------------------------------------------------------------------
+
+
+@part("objective", "total_correlation")
+@dataclass(frozen=True)
+class TotalCorrelation:
+    """Reconstruction + alpha MI + beta TC + gamma dimension-wise KL (Chen et al. 2018, arXiv:1802.04942, equations 2
+    and 4), at the samples:
+
+        MI = log q(z|x) - log q(z),   TC = log q(z) - sum_d log q(z_d),   rest = sum_d (log q(z_d) - log p(z_d))
+
+    They add up to log q(z|x) - log p(z), term by term. `images` is N, the number of training images.
+    """
+
+    alpha: float = 1.0
+    beta: float = 6.0
+    gamma: float = 1.0
+    images: int = 0
+    samples: ClassVar[int] = 1
+    settled: ClassVar[float] = 0.0
+    divisible: ClassVar[bool] = False
+    # One p(z) for all images: with a prior for every class the last part would be no divergence
+    needs: ClassVar[Needs] = (
+        densities({"density_anywhere", "factorised", "single_group"}, {"factorised", "standard"}) | WHOLE_BATCH
+    )
+
+    def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.images < 1:
+            raise ValueError("The objective 'total_correlation' is to be given the number of training images.")
+        (group,) = terms.groups
+        # [S, B, B, D]: latent d of sample s of image i, under the posterior of image j
+        log_each = per_latent(group.q, group.z.unsqueeze(2))
+        own = log_each.diagonal(dim1=1, dim2=2).sum(1)
+        log_share = stratified(log_each.shape[1], self.images, group.z)
+        log_joint = (log_each.sum(-1) + log_share).logsumexp(-1)
+        log_marginals = (log_each + log_share.unsqueeze(-1)).logsumexp(2).sum(-1)
+        log_p = per_latent(group.p, group.z).sum(-1)
+        information = (own - log_joint).mean()
+        correlation = (log_joint - log_marginals).mean()
+        rest = (log_marginals - log_p).mean()
+        missed = reconstruction(terms)
+        loss = missed + self.alpha * information + self.beta * correlation + self.gamma * rest
+        return loss, {
+            "loss": loss,
+            "reconstruction": missed,
+            "kl": divergence(terms),
+            "mutual_information": information,
+            "total_correlation": correlation,
+            "dimension_wise_kl": rest,
+        }
+
+
+def per_latent(distribution: Distribution, z: Float[Tensor, "*S D"]) -> Float[Tensor, "*T D"]:
+    """log-densities of every latent by itself, under a Gaussian with independent latents."""
+    log_p: Tensor = Normal(distribution.mean, distribution.stddev, validate_args=False).log_prob(z)
+    return log_p
+
+
+def stratified(batch: int, images: int, like: Tensor) -> Float[Tensor, "B B"]:
+    """Logarithms of the shares with which the posteriors of a batch of M = `batch` images stand for q(z), a row for
+    every z: that of its own image counts 1/N, the others for the rest, (N - 1) / (N (M - 1)) each.
+
+    Unbiased for q(z), and exact for M = N. This is minibatch stratified sampling (Chen et al. 2018, appendix C.2)
+    averaged over which of the others is the last; their minibatch-weighted sampling (appendix C.1) has shares
+    1/(NM), that is the gradient of 1/M and, for M = N, logarithms of q(z) and of every q(z_d) too small by log N.
+    """
+    if batch == 1:  # knows of no others
+        return like.new_zeros(1, 1)
+    others = -math.inf if images == 1 else math.log((images - 1) / (images * (batch - 1)))
+    shares = like.new_full((batch, batch), others)
+    return shares.fill_diagonal_(-math.log(images))
+
+
+# --- Moments and lengths ---------------------------------------------------------------------------------------------
+
+
+@part("objective", "dip")
+@dataclass(frozen=True)
+class Dip:
+    """The negative ELBO + off_diagonal sum_{i != j} C_ij^2 + diagonal sum_i (C_ii - 1)^2 (Kumar et al. 2018,
+    arXiv:1711.00848, equations 6 and 7), with C over the batch: variant 1 the covariance of the posterior means,
+    variant 2 that of the latents, which has the mean posterior covariance besides.
+
+    The covariance of means is divided by B, not B - 1: it stays defined for a single image.
+    """
+
+    variant: Literal["1", "2"] = "1"
+    off_diagonal: float = 10.0
+    diagonal: float = 100.0
+    samples: ClassVar[int] = 1
+    settled: ClassVar[float] = 0.0
+    divisible: ClassVar[bool] = False
+    needs: ClassVar[Needs] = densities({"moments", "single_group"}, {"standard"}) | WHOLE_BATCH  # its covariance is I
+
+    def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
+        (group,) = terms.groups
+        centred = group.q.mean - group.q.mean.mean(0)
+        covariance = centred.T @ centred / len(centred)
+        if self.variant == "2":
+            covariance = covariance + mean_covariance(group.q)
+        variances = covariance.diagonal()
+        crossed = covariance.square().sum() - variances.square().sum()
+        spread = (variances - 1).square().sum()
+        missed, kl = reconstruction(terms), divergence(terms)
+        loss = missed + kl + self.off_diagonal * crossed + self.diagonal * spread
+        return loss, {
+            "loss": loss,
+            "reconstruction": missed,
+            "kl": kl,
+            "dip_off_diagonal": crossed,
+            "dip_diagonal": spread,
+        }
+
+
+def mean_covariance(q: Distribution) -> Float[Tensor, "D D"]:
+    """The covariance of z given an image, averaged over images; diagonal unless q has a whole matrix."""
+    within: Tensor = q.covariance_matrix if hasattr(q, "covariance_matrix") else q.variance.diag_embed()
+    return within.mean(0)
+
+
+@part("objective", "l2")
+@dataclass(frozen=True)
+class L2:
+    """Reconstruction + weight |z|^2 / 2, the regularised autoencoder of Ghosh et al. 2020 (arXiv:1903.12436) with the
+    decoder left to weight decay, which here pulls on all weights; with weight 0 a plain autoencoder."""
+
+    weight: float = 1.0
+    samples: ClassVar[int] = 1
+    settled: ClassVar[float] = 0.0
+    divisible: ClassVar[bool] = True
+    needs: ClassVar[Needs] = {"prior": frozenset({"standard"})}  # |z|^2 / 2 is its -log p(z), but for a constant
+
+    def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
+        missed = reconstruction(terms)
+        length = total([0.5 * group.z.square().sum(-1).mean() for group in terms.groups])
+        loss = missed + self.weight * length
+        return loss, {"loss": loss, "reconstruction": missed, "l2": length}

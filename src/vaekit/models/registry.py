@@ -1,0 +1,67 @@
+"""The registry that ties a part to its settings, and what parts are capable of."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from torch import nn
+
+from vaekit.config.base import Settings
+
+
+def _make(room: str, settings: Settings, **context: Any) -> Any:
+    """A part from its settings and from as much of what the rest of the model decides as it asks for."""
+    make = registered(room)[settings.model_dump()["kind"]]
+    wanted = inspect.signature(make).parameters
+    context = {name: value for name, value in context.items() if name in wanted}
+    return make(**context, **settings.model_dump(exclude={"kind"}))
+
+
+Needs = Mapping[str, frozenset[str]]
+"""What a part needs others to offer: room -> words of CAPABILITIES."""
+
+
+# --- Registry --------------------------------------------------------------------------------------------------------
+
+CAPABILITIES = {
+    "density_at_sample": "a log-density at its own samples",
+    "density_anywhere": "a log-density at any point",
+    "stopped_density": "a log-density whose parameters can be held fixed",
+    "factorised": "independent latents",
+    "moments": "a mean and a variance in closed form",
+    "reparameterised": "samples that gradients flow through",
+    "standard": "the density of the standard normal",
+    "single_group": "one latent group",
+    "any_weights": "a noise level that is right for samples of unequal weight",
+    "normalised": "probabilities that sum to 1 over the 256 levels",
+    "labels": "classes",
+    "batch": "more than one image in a step",
+}
+"""What a part may offer, and an objective or another part may need, as in "a prior with ..". Labels and a batch are
+offered by the model as a whole, "model" in `Needs`."""
+
+
+Part = TypeVar("Part", bound=Callable[..., Any])
+
+
+_PARTS: dict[tuple[str, str], Callable[..., Any]] = {}
+
+
+def part(room: str, kind: str) -> Callable[[Part], Part]:
+    """Register a part under the `kind` of its settings class; the fields of that class are its keyword arguments."""
+
+    def register(make: Part) -> Part:
+        _PARTS[room, kind] = make
+        return make
+
+    return register
+
+
+def registered(room: str) -> dict[str, Callable[..., Any]]:
+    """The parts of a room, by kind."""
+    return {kind: make for (where, kind), make in _PARTS.items() if where == room}
+
+
+def offers(part: nn.Module | Callable[..., Any]) -> frozenset[str]:
+    """What a part, or a kind of part, is capable of."""
+    return getattr(part, "offers", frozenset())

@@ -1,0 +1,31 @@
+"""Paths: how a model's parts are walked through to produce the terms of a bound."""
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaekit.models.terms import Encode, Group, Labels, Terms
+
+
+def flat(
+    encode: Encode,
+    prior: Callable[[Encode, Tensor | None], Distribution],
+    score: Callable[[Tensor], Tensor],
+    x: Float[Tensor, "B C H W"],
+    y: Labels | None,
+    samples: int,
+) -> Terms:
+    """One latent group: x -> q(z | x, y) -> z -> log p(x | z, y). `score` maps z [S, B, D] to log p(x | z) [S, B]."""
+    q = encode(x, y)
+    z, log_q = draw(q, samples)
+    return Terms(log_px=score(z), groups=(Group(z, q, prior(encode, y), log_q),), y=y)
+
+
+def draw(q: Distribution, samples: int) -> tuple[Float[Tensor, "S B *D"], Float[Tensor, "S B"] | None]:
+    """Samples of z that gradients flow through, and log q at them where the distribution gives it with the draw."""
+    if hasattr(q, "rsample_and_log_prob"):
+        z, log_q = q.rsample_and_log_prob((samples,))
+        return z, log_q
+    return q.rsample((samples,)), None

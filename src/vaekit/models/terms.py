@@ -1,0 +1,111 @@
+"""The words that parts speak: latent groups, terms of a bound, and the registry that ties a part to its settings.
+
+S is samples of z per image, B images, D latent dimensions, C, H, W channels, height and width. All log-probabilities
+and divergences are nats per image, summed over pixels or latents.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.distributions import Distribution, kl_divergence
+
+from vaekit.models.distributions.latents import kl_per_latent, stopped
+from vaekit.models.registry import Needs
+
+Labels = Int[Tensor, " B"]
+
+
+Encode = Callable[[Tensor, Tensor | None], Distribution]
+"""Images [B, C, H, W] and labels [B] -> q(z | x, y)."""
+
+
+class _Once:
+    """A property worked out when first asked for and kept: functools' own takes a lock in Python 3.11, which
+    torch.compile stops at."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self.work, self.name, self.__doc__ = work, work.__name__, work.__doc__
+
+    def __get__(self, owner: Any, _: type | None = None) -> Any:
+        if owner is None:
+            return self
+        found = owner.__dict__[self.name] = self.work(owner)
+        return found
+
+
+@dataclass(frozen=True)
+class Group:
+    """One latent variable with its posterior q(z | x) and its prior p(z); densities are computed when asked for."""
+
+    z: Float[Tensor, "S B *D"]
+    q: Distribution
+    p: Distribution
+    drawn_log_q: Float[Tensor, "S B"] | None = None
+    """log q(z | x) where the draw yielded it, so that a flow need not be inverted."""
+
+    @_Once
+    def log_q(self) -> Float[Tensor, "S B"]:
+        return self.q.log_prob(self.z) if self.drawn_log_q is None else self.drawn_log_q
+
+    @_Once
+    def stopped_log_q(self) -> Float[Tensor, "S B"]:
+        """log q(z | x) whose gradient reaches the encoder through z alone, its parameters held fixed."""
+        return stopped(self.q).log_prob(self.z)
+
+    @_Once
+    def log_p(self) -> Float[Tensor, "S B"]:
+        return self.p.log_prob(self.z)
+
+    @_Once
+    def kl_per_latent(self) -> Float[Tensor, "B D"] | None:
+        """KL(q || p) of every latent, in closed form; None where it does not factorise."""
+        return kl_per_latent(self.q, self.p)
+
+    @_Once
+    def kl(self) -> Float[Tensor, " B"] | Float[Tensor, "S B"]:
+        """KL(q || p): [B] in closed form where there is one, else log q - log p at the samples, [S, B]."""
+        if self.kl_per_latent is not None:
+            closed: Tensor = self.kl_per_latent.sum(-1)
+            return closed
+        try:
+            return kl_divergence(self.q, self.p)
+        except NotImplementedError:
+            sampled: Tensor = self.log_q - self.log_p
+            return sampled
+
+
+@dataclass(frozen=True)
+class Terms:
+    """All that an objective may look at."""
+
+    log_px: Float[Tensor, "S B"]
+    groups: tuple[Group, ...]
+    y: Labels | None = None
+    """The labels of a conditional model."""
+    aux: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A function of the terms alone: a scalar to minimise, and named values to log, all in nats per image."""
+
+    samples: int
+    """S, in training."""
+
+    @property
+    def needs(self) -> Needs:
+        """What it needs the parts to offer."""
+
+    @property
+    def settled(self) -> float:
+        """Epochs after which its schedules have reached their final values."""
+
+    @property
+    def divisible(self) -> bool:
+        """Whether its value for a batch is the mean of its values for equal parts of it."""
+
+    def __call__(self, terms: Terms, epoch: float = float("inf")) -> tuple[Tensor, dict[str, Tensor]]:
+        """`epoch` is epochs trained so far, fractions included; its default gives the final schedules."""

@@ -1,0 +1,1 @@
+"""The run folder: what is written, and what is read back."""

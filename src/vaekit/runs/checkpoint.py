@@ -1,0 +1,215 @@
+"""Model and training state, to and from a run folder: tensors in safetensors, the rest in JSON, no pickle.
+
+A checkpoint is `checkpoints/step_00001234/` with model.safetensors (raw.* and ema.* weights), optimizer.safetensors,
+state.json and manifest.json, which holds the SHA-256 of the others and is written last. The folder gets its name only
+when all of it is on the disk.
+"""
+
+import json
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vaekit.errors import UserError
+from vaekit.models.fitted_prior import FittedPrior
+from vaekit.runs.folder import Run
+from vaekit.utils.files import atomic_file, atomic_folder, sha256
+from vaekit.utils.logging import say
+
+KEPT = 3
+"""Newest checkpoints kept, beside the best."""
+
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Copies of everything that training goes on from; nothing in it changes any more."""
+
+    raw: Tensors
+    ema: Tensors
+    optimizer: Tensors
+    state: dict[str, Any]
+    """step, epoch, best_step and whatever else of the loop is not a tensor; JSON."""
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"])
+
+
+def copied(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Copies on the processor, in the memory order that files have."""
+    return {name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for name, t in tensors.items()}
+
+
+def optimizer_tensors(optimizer: Optimizer) -> Tensors:
+    """An optimizer's state as named tensors: "3.exp_avg" is that of its third parameter."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": torch.as_tensor(value) for index, one in state.items() for name, value in one.items()}
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: Tensors) -> None:
+    """Fill in what `optimizer_tensors` gave; what has the shape of a parameter gets its order in memory as well, which
+    fused kernels rely on."""
+    state: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, tensor in tensors.items():
+        index, _, field = name.partition(".")
+        like = parameters[int(index)]
+        alike = tensor.shape == like.shape
+        state.setdefault(int(index), {})[field] = (
+            torch.empty_like(like, dtype=tensor.dtype).copy_(tensor) if alike else tensor
+        )
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def finite(snapshot: Snapshot) -> bool:
+    return all(bool(t.isfinite().all()) for t in snapshot.raw.values() if t.is_floating_point())
+
+
+def write_checkpoint(run: Run, snapshot: Snapshot) -> Path:
+    """Write a checkpoint whole, then drop the ones that are neither among the newest nor the best."""
+    folder = run.checkpoints / f"step_{snapshot.step:08d}"
+    if folder.exists() and not _whole(folder):
+        shutil.rmtree(folder)  # a damaged one, passed over when the run was resumed
+    with _telling(folder), atomic_folder(folder) as temporary:
+        weights = {f"raw.{k}": t for k, t in snapshot.raw.items()} | {f"ema.{k}": t for k, t in snapshot.ema.items()}
+        save_file(weights, temporary / "model.safetensors")
+        save_file(snapshot.optimizer, temporary / "optimizer.safetensors")
+        (temporary / "state.json").write_text(json.dumps(snapshot.state, indent=2) + "\n")
+        sums = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+        (temporary / "manifest.json").write_text(json.dumps({"sha256": sums}, indent=2) + "\n")
+    _prune(run, best=snapshot.state.get("best_step"))
+    return folder
+
+
+def newest_checkpoint(run: Run) -> Snapshot | None:
+    """The newest checkpoint that is whole, or None where there is none."""
+    for folder in reversed(_folders(run)):
+        if not _whole(folder):
+            say(f"{folder} is damaged: passing over it")
+        else:
+            weights = load_file(folder / "model.safetensors")
+            return Snapshot(
+                raw={k.removeprefix("raw."): t for k, t in weights.items() if k.startswith("raw.")},
+                ema={k.removeprefix("ema."): t for k, t in weights.items() if k.startswith("ema.")},
+                optimizer=load_file(folder / "optimizer.safetensors"),
+                state=json.loads((folder / "state.json").read_text()),
+            )
+    return None
+
+
+def write_weights(path: Path, weights: Tensors) -> None:
+    """The weights to use, alone."""
+    with _telling(path), atomic_file(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+
+
+def write_prior(run: Run, prior: FittedPrior | None, about: Mapping[str, Any], weights: str) -> None:
+    """A fitted prior with its description as JSON in the file's header; without one, none is left from before.
+    `weights` is the SHA-256 of those whose latents it was fitted to."""
+    if prior is None:
+        run.latent_prior.unlink(missing_ok=True)
+        return
+    said = {**prior.about, **about, "weights": weights}
+    with _telling(run.latent_prior), atomic_file(run.latent_prior) as temporary:
+        save_file(copied(prior.state_dict()), temporary, metadata={"about": json.dumps(said, indent=2)})
+
+
+def load_prior(run: Run, weights: str) -> FittedPrior | None:
+    """The prior fitted to the latents of the weights whose SHA-256 is given; None where none was.
+
+    Raises:
+        UserError: its file is damaged.
+    """
+    if not run.latent_prior.exists():
+        return None
+    try:
+        with safe_open(run.latent_prior, "pt") as file:
+            about = json.loads(file.metadata()["about"])
+        if about["weights"] != weights:
+            return None
+        prior = FittedPrior(about)
+        prior.load_state_dict(load_file(run.latent_prior))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError):
+        anew = f"vaekit fit-prior {shlex.quote(str(run.folder))}"
+        raise UserError(f"{run.latent_prior} is damaged: make it anew with `{anew}`.") from None
+    return prior.eval().requires_grad_(False)
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Say what could not be written, why, and what to do about it; what was there before stays whole."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise OSError(
+            f"{path} cannot be written ({reason}): free some space, then --resume goes on from the last checkpoint."
+        ) from error
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill `model` from a safetensors file.
+
+    Raises:
+        UserError: no such file, or one that does not fit the model.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is not there yet: the run has no finished epoch; go on with `vaekit train --resume`.")
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}): restore it from a copy.") from None
+    if unlike := _difference(model.state_dict(), weights):
+        raise UserError(
+            f"{path} does not hold the weights of this model ({unlike}): give the run the file, the version of vaekit "
+            "and, where it has any, the modules of your own that it was trained with."
+        )
+    model.load_state_dict(weights)
+
+
+def _difference(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """The first tensor that is missing, too much or of another shape; empty where there is none."""
+    for name in [*wanted, *found]:
+        if name not in found:
+            return f"{name} is missing"
+        if name not in wanted:
+            return f"{name} is not part of it"
+        if wanted[name].shape != found[name].shape:
+            return f"{name} is {[*found[name].shape]}, not {[*wanted[name].shape]}"
+    return ""
+
+
+def _folders(run: Run) -> list[Path]:
+    return sorted(run.checkpoints.glob("step_*")) if run.checkpoints.is_dir() else []
+
+
+def _whole(folder: Path) -> bool:
+    try:
+        sums = json.loads((folder / "manifest.json").read_text())["sha256"]
+        return set(sums) >= {"model.safetensors", "optimizer.safetensors", "state.json"} and all(
+            sha256(folder / name) == digest for name, digest in sums.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _prune(run: Run, best: int | None) -> None:
+    for folder in _folders(run)[:-KEPT]:
+        if folder.name != f"step_{best or 0:08d}":
+            shutil.rmtree(folder, ignore_errors=True)
+    for left in run.checkpoints.glob(".step_*"):  # what a crash left half-made
+        shutil.rmtree(left, ignore_errors=True)

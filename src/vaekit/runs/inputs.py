@@ -1,0 +1,187 @@
+"""What a caller gives a trained model: arrays, classes by name, and data sets, made into what it was trained on."""
+
+import operator
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vaekit.data.packs.pack import BUNDLED, Pack, open_pack
+from vaekit.errors import UserError
+from vaekit.runs.image_set import Everything
+from vaekit.runs.loaded import Subject
+from vaekit.runs.metadata import read_config, read_dataset
+from vaekit.utils.files import natural, printable
+from vaekit.utils.logging import say
+
+Labels = str | int | Sequence[str | int] | NDArray[Any]
+"""The class of all images, or one for each, by name or number."""
+
+
+Images = UInt8[np.ndarray, "N H W C"]
+
+
+Latents = Float[np.ndarray, "N D"] | Float[np.ndarray, "N c h w"]
+"""One vector an image, or a latent image where the model was trained with `latents="4x7x7"` or the like."""
+
+
+def numbers_of(labels: Labels, n: int, classes: Sequence[str]) -> Int64[Tensor, " n"]:
+    """Class numbers of `n` images.
+
+    Raises:
+        UserError: a class that is not among `classes`, or another number of labels.
+    """
+    many = [labels] * n if isinstance(labels, (str, int, np.integer)) else np.asarray(labels).tolist()
+    if len(many) != n:
+        raise UserError(f"{len(many)} labels for {n} images: give one label, or one for each image.")
+    return torch.tensor([number_of(one, classes) for one in many], dtype=torch.long)
+
+
+def number_of(name: str | int, classes: Sequence[str]) -> int:
+    """The number of a class by its name, or by its number.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    if isinstance(name, str) and name in classes:
+        return classes.index(name)
+    if isinstance(name, (int, np.integer)) and 0 <= name < len(classes):
+        return int(name)
+    raise UserError(
+        f"There is no class {name!r} in this model: it knows {spoken(classes)}; name one of them (--class NAME)."
+    )
+
+
+def common_folder(one: Path, other: Path) -> str:
+    """The class that two image files are of by their folder's name.
+
+    Raises:
+        UserError: they are of two.
+    """
+    first, second = (path.expanduser().resolve().parent.name for path in (one, other))
+    if first != second:
+        raise UserError(
+            f"{one} is of class {first!r} and {other} of {second!r}: name the one class that all images are to be "
+            "drawn with (--class NAME)."
+        )
+    return first
+
+
+def spoken(classes: Sequence[str]) -> str:
+    """The first names of many, for a sentence."""
+    return ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+
+
+def counted(number: SupportsIndex, of: str = "samples", least: int = 1) -> int:
+    """A number of things.
+
+    Raises:
+        UserError: it is none, or too few.
+    """
+    try:
+        count = operator.index(number)
+    except TypeError:
+        count = least - 1
+    if not least <= count <= 10_000_000:
+        raise UserError(f"{number} {of} are not possible: ask for a whole number from {least} to 10,000,000.")
+    return count
+
+
+def own_pack(of: Subject, quiet: bool, otherwise: str = "") -> Pack:
+    """The pack that a model was trained on.
+
+    Raises:
+        UserError: the images are not there as they were; `otherwise` is what to do but to bring them back.
+    """
+    source = read_config(of.run)["source"]
+    gone = f"bring them back{otherwise and f', or {otherwise}'}."
+    if source is None and of.arrays is None and read_dataset(of.run)["source"] != BUNDLED:
+        raise UserError(f"The training images came from Python and are not kept: {gone}")
+    pack = open_pack(of.arrays if source is None else source, of.config.data, quiet)
+    if not is_own(of, pack):
+        raise UserError(f"The training images are not there as they were: {gone}")
+    return pack
+
+
+def is_own(of: Subject, pack: Pack) -> bool:
+    """Whether a pack holds the very images, labels and sides that a model was trained on."""
+    return bool(pack.identity == read_dataset(of.run)["fingerprint"])
+
+
+def held_out(of: Subject, data: Any, quiet: bool) -> tuple[Pack, str, NDArray[np.int64]]:
+    """The pack to judge a model on, the name of the side in it, and its rows: the test side, or else the validation
+    side of the model's own images, wherever these lie now, or all of others."""
+    own = data is None or _is_source(of, data)
+    pack = own_pack(of, quiet, "name other images to judge by with --data") if own else _others(of, data, quiet)
+    _require_shape(of, pack)
+    side = "test" if pack.sides["test"].stop > pack.sides["test"].start else "validation" if is_own(of, pack) else "all"
+    rows = pack.sides.get(side, slice(0, len(pack.images)))
+    return pack, side, np.arange(rows.start, rows.stop)
+
+
+def all_images(of: Subject, data: Any, quiet: bool) -> Everything:
+    """All images of a data set, of that which the model was trained on where it is None. Says what is left out."""
+    if data is None:
+        pack = own_pack(of, quiet, "name a folder of images")
+    else:
+        # Its own images were packed in training: the same pack does, where it still has images of this shape.
+        known = open_pack(data, of.config.data, quiet) if _is_source(of, data) else None
+        pack = known if known is not None and known.shape == of.shape else _others(of, data, quiet)
+    _require_shape(of, pack)
+    if pack.skipped:
+        path, reason = pack.skipped[0]
+        also = f" and {len(pack.skipped) - 1:,} more" if len(pack.skipped) > 1 else ""
+        say(f"Left out: {path} ({reason}){also}")
+    paths = [printable(path) for path in pack.paths()]
+    order = sorted(range(len(paths)), key=lambda row: natural(paths[row]))
+    labels = [printable(pack.classes[pack.labels[row]]) for row in order] if pack.classes else None
+    return Everything(pack, [paths[row] for row in order], labels, np.array(order, np.int64))
+
+
+def _is_source(of: Subject, data: Any) -> bool:
+    return isinstance(data, (str, Path)) and str(Path(data).expanduser().resolve()) == read_config(of.run)["source"]
+
+
+def _others(of: Subject, data: Any, quiet: bool) -> Pack:
+    """The pack of images that may be others than the model's own, fitted to its size."""
+    _, height, width = of.shape
+    settings = of.config.data.model_copy(update={"size": f"{width}x{height}"})
+    try:
+        return open_pack(data, settings, quiet)
+    except UserError:
+        if not settings.validation.startswith("last:"):
+            raise
+    return open_pack(data, settings.model_copy(update={"validation": "0.1"}), quiet)  # they may be too few for that
+
+
+def _require_shape(of: Subject, pack: Pack) -> None:
+    if pack.shape != of.shape:
+        raise UserError(
+            f"This model takes images with {of.shape[0]} colour channels, those of {pack.source} have "
+            f"{pack.shape[0]}: name other images."
+        )
+
+
+def class_numbers(of: Subject, pack: Pack) -> Int64[Tensor, " N"] | None:
+    """For every image of a pack the number that its class has in a conditional model, matched by name; None for other
+    models.
+
+    Raises:
+        UserError: the images have no classes, or one that the model does not know.
+    """
+    if not of.model.classes:
+        return None
+    if not pack.classes:
+        raise UserError(
+            f"The images of {pack.source} have no classes, and this model is conditional: put each of its "
+            f"classes ({spoken(of.classes)}) in a folder of its own."
+        )
+    if missing := set(pack.classes) - set(of.classes):
+        raise UserError(f"This model knows no class {min(missing)!r}: it knows {spoken(of.classes)}.")
+    numbers = torch.tensor([of.classes.index(name) for name in pack.classes])
+    return numbers[torch.from_numpy(np.asarray(pack.labels))]

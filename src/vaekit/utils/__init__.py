@@ -1,0 +1,1 @@
+"""Files, random numbers, logging, devices: nothing that knows a VAE."""

@@ -1,0 +1,295 @@
+"""Every verb through the real command line."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from command import mistake, rings, start, vaekit, wait_for
+
+TINY = ("--epochs", 2, "--encoder.channels", 8, "--decoder.channels", 8, "--latents", 4, "--batch-size", 16)
+
+
+def write_folder(folder: Path, count: int = 24, channels: int = 3, classes: tuple[str, ...] = ("dry", "rain")) -> Path:
+    for index, image in enumerate(rings(count, 24, channels)):
+        place = folder / classes[index % len(classes)] if classes else folder
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image if channels > 1 else image[..., 0]).save(place / f"photo {index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data") / "photos")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    """A conditional model of the photos."""
+    run = tmp_path_factory.mktemp("runs") / "photos"
+    vaekit("train", photos, "--out", run, "--conditional", *TINY)
+    return run
+
+
+def test_help_lists_the_verbs_that_work_and_no_others() -> None:
+    said = vaekit("--help")
+    looking = ("encode", "interpolate", "traverse", "rank")
+    for verb in ("train", "generate", "reconstruct", *looking, "presets", "doctor", "--version"):
+        assert verb in said
+    assert vaekit("--version").strip() == "0.1.0"
+
+
+def test_help_does_not_import_torch() -> None:
+    probe = "import sys; from vaekit.cli.main import _run; _run(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0
+
+
+def test_every_setting_has_help() -> None:
+    said = vaekit("train", "--help")
+    for flag in (
+        "--epochs",
+        "--size",
+        "--objective.beta",
+        "--likelihood.sigma",
+        "--encoder.channels",
+        "--seed",
+        "--fit",
+    ):
+        line = said[said.index(flag + " ") :].splitlines()[0]
+        assert len(line.split("  ", 1)[1].strip()) > 10, line
+
+
+def test_train_writes_the_run_folder_of_the_contract(run: Path) -> None:
+    record = json.loads((run / "config.json").read_text())
+    assert record["format"] == 1
+    assert record["config"]["conditional"] is True
+    assert {"seed", "device", "threads", "precision", "compile", "versions"} <= record.keys()
+    assert record["classes"] == ["dry", "rain"]
+    dataset = json.loads((run / "dataset.json").read_text())
+    assert "fingerprint" in dataset
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert ",".join(list(rows[0])[:10]) == (
+        "epoch,step,seconds,images_per_second,"
+        "train_loss,train_reconstruction,train_kl,val_loss,val_reconstruction,val_kl"
+    )
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    for row in rows:
+        total = float(row["val_reconstruction"]) + float(row["val_kl"])
+        assert float(row["val_loss"]) == pytest.approx(total, rel=1e-5)
+    for picture in ("loss.png", "samples/epoch_0001.png", "samples/epoch_0002.png", "reconstructions/epoch_0002.png"):
+        with Image.open(run / picture) as image:
+            assert min(image.size) > 100
+    assert (run / "model.safetensors").exists()
+    newest = max((run / "checkpoints").glob("step_*"))
+    assert {file.name for file in newest.iterdir()} == {
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+        "manifest.json",
+    }
+    log = (run / "log.txt").read_text()
+    assert "Preset: best, the default for such images" in log
+    assert "posterior.head" in log
+    assert "epoch 2/2" in log
+    assert ("--epochs 4 goes on" in log) == (float(rows[1]["val_loss"]) < float(rows[0]["val_loss"]))
+    assert not [file for file in run.rglob("*") if file.suffix in (".pt", ".pth", ".pkl", ".bin")]
+
+
+def test_the_presets_default_follows_the_data_and_is_said(tmp_path: Path) -> None:
+    gray = write_folder(tmp_path / "gray", channels=1, classes=())
+    said = vaekit("train", gray, "--out", tmp_path / "run", *TINY)
+    assert "classic" in said
+    assert "losses compare with those of bernoulli alone" in said
+    assert "--preset" in said
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["likelihood"]["kind"] == "bernoulli"
+
+
+def test_generate_draws_the_same_images_for_the_same_seed(run: Path, tmp_path: Path) -> None:
+    for name, seed, n in (("a", 3, 6), ("b", 3, 6), ("c", 4, 6), ("more", 3, 9)):
+        vaekit("generate", run, "-n", n, "--seed", seed, "--out", tmp_path / name)
+    files = {name: sorted((tmp_path / name).glob("0*.png")) for name in ("a", "b", "c", "more")}
+    content = {name: [file.read_bytes() for file in found] for name, found in files.items()}
+    assert len(content["a"]) == 6
+    with Image.open(tmp_path / "a" / "grid.png") as grid:
+        assert grid.width > grid.height  # 3 + 3
+    vaekit("generate", run, "-n", 8, "--out", tmp_path / "eight")
+    with Image.open(tmp_path / "eight" / "grid.png") as grid:
+        assert grid.width > 1.4 * grid.height  # 4 + 4, not 3 + 3 + 2
+    assert content["a"] == content["b"] == content["more"][:6]
+    assert content["a"] != content["c"]
+    with Image.open(files["a"][0]) as image:
+        assert (image.size, image.mode) == ((24, 24), "RGB")
+
+
+def test_generate_by_class(run: Path, tmp_path: Path) -> None:
+    vaekit("generate", run, "-n", 3, "--class", "rain", "--out", tmp_path / "rain")
+    assert [file.name for file in sorted((tmp_path / "rain").glob("0*"))] == [f"000{i}-rain.png" for i in (1, 2, 3)]
+    assert "no class 'snow' in this model: it knows dry, rain" in mistake("generate", run, "--class", "snow")
+
+
+def test_generate_defaults_to_a_new_folder_in_the_run(run: Path) -> None:
+    assert "set-1" in vaekit("generate", run, "-n", 2)
+    assert "set-2" in vaekit("generate", run, "-n", 2)
+
+
+def test_generate_leaves_a_folder_of_other_files_alone(run: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("kept")
+    assert "is there already and stays as it is" in mistake("generate", run, "-n", 2, "--out", tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("verb", ["generate", "reconstruct"])
+def test_nothing_is_written_among_the_images(verb: str, run: Path, photos: Path) -> None:
+    before = sorted(photos.rglob("*"))
+    given = [next(photos.rglob("*.png"))] if verb == "reconstruct" else []
+    assert "lies inside the images of" in mistake(verb, run, *given, "--out", photos / "new")
+    assert sorted(photos.rglob("*")) == before
+
+
+def test_temperature_zero_gives_one_image(run: Path, tmp_path: Path) -> None:
+    vaekit("generate", run, "-n", 3, "--class", "dry", "--temperature", 0, "--out", tmp_path / "cold")
+    assert len({file.read_bytes() for file in (tmp_path / "cold").glob("0*.png")}) == 1
+    assert "between 0 and 100" in mistake("generate", run, "--temperature", -1)
+    assert "between 1 and" in mistake("generate", run, "-n", 0)
+
+
+def test_reconstruct_puts_input_beside_output(run: Path, photos: Path, tmp_path: Path) -> None:
+    some = sorted((photos / "rain").iterdir())[:2]
+    said = vaekit("reconstruct", run, *some, "--out", tmp_path / "out")
+    assert "Wrote 2 images" in said
+    assert len(list((tmp_path / "out").glob("0*.png"))) == 2
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    assert "broken.png" in mistake("reconstruct", run, tmp_path / "broken.png", "--class", "dry")
+    assert "it knows dry, rain" in mistake("reconstruct", run, some[0], "--class", "fog")
+
+
+def test_presets_and_doctor_print_tables() -> None:
+    assert "sigma-vae" in vaekit("presets")
+    said = vaekit("doctor")
+    for word in ("torch", "device", "threads", "precision", "free disk", "cache"):
+        assert word in said
+    assert "Freed" in vaekit("doctor", "--clear-cache")
+
+
+def test_settings_come_from_preset_file_and_flags_in_that_order(photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("epochs = 1\nlatents = 7\n[objective]\nbeta = 2.0\nwarmup = 3\n")
+    flags = ("--preset", "beta-vae", "--config", file, "--latents", 5, "--encoder.channels", 8, "--decoder.channels", 8)
+    vaekit("train", photos, "--out", tmp_path / "run", *flags)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert (config["training"]["epochs"], config["latents"]) == (1, 5)
+    assert (config["objective"]["beta"], config["objective"]["warmup"]) == (2.0, 3.0)
+    file.write_text("[objective\n")
+    assert "is not TOML" in mistake("train", photos, "--config", file)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "nowhere"), "nowhere"),
+        (("train", "--epoch", 3), "--epochs"),
+        (("train", "--objective.betta", 3), "--objective.beta"),
+        (("train", "--objective.beta", -1), "greater than or equal to 0"),
+        (("train", "--encoder.kind", "cnn"), "conv"),
+        (("train", "--preset", "clasic"), "did you mean 'classic'"),
+        (("train", "--resume"), "--out"),
+        (("train", "--device", "cuda:9"), "--device auto"),
+        (("generate", "nowhere"), "no run in nowhere"),
+        (("generate",), "RUN"),
+        (("tran",), "train"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_exits_2_with_one_sentence(arguments: tuple[object, ...], said: str, tmp_path: Path) -> None:
+    assert said in mistake(*arguments, cwd=tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_out_defaults_to_the_first_free_run(photos: Path, tmp_path: Path) -> None:
+    vaekit("train", photos, *TINY, cwd=tmp_path)
+    vaekit("train", photos, *TINY, cwd=tmp_path)
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["photos-1", "photos-2"]
+
+
+def test_the_users_folder_is_as_it_was(tmp_path: Path) -> None:
+    photos = write_folder(tmp_path / "photos")
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_mode) for file in photos.rglob("*.png")}
+    folders = {folder: folder.stat().st_mtime_ns for folder in [photos, *photos.iterdir()]}
+    time.sleep(0.02)
+    vaekit("train", photos, "--out", tmp_path / "run", *TINY)
+    vaekit("reconstruct", tmp_path / "run", *list(photos.rglob("*.png"))[:2])
+    after = {
+        file: (file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_mode)
+        for file in photos.rglob("*")
+        if file.is_file()
+    }
+    assert after == before
+    assert folders == {folder: folder.stat().st_mtime_ns for folder in folders}
+    assert "lies inside the images" in mistake("train", photos, "--out", photos / "run")
+
+
+def test_max_minutes_stops_at_an_epoch_and_resume_goes_on(tmp_path: Path) -> None:
+    np.save(tmp_path / "rings.npy", rings())
+    said = vaekit("train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--max-minutes", 0.0001, "--epochs", 5)
+    assert "Stopped after epoch 1" in said
+    assert "Going on after epoch 1" in vaekit("train", "--out", tmp_path / "run", "--resume", "--max-minutes", 0.0001)
+
+
+def test_a_broken_screen_does_not_lose_the_run(tmp_path: Path) -> None:
+    """Ctrl-C reaches `vaekit train | tee log` as a whole: the reader is gone before the last lines are printed."""
+    np.save(tmp_path / "rings.npy", rings())
+    process = start("train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--epochs", 100_000, "--compile", "off")
+    wait_for(lambda: any((tmp_path / "run").glob("checkpoints/step_*")), process)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 75
+    assert process.stderr is not None
+    process.stderr.close()
+    last = max((tmp_path / "run" / "checkpoints").glob("step_*"))
+    state = json.loads((last / "state.json").read_text())
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == state["epoch"]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="file names there are always text")
+def test_names_that_are_no_text_stop_nothing(tmp_path: Path) -> None:
+    photos = os.fsencode(write_folder(tmp_path / "photos"))
+    Path(os.fsdecode(photos + b"/rain/bad\xff.png")).write_bytes(b"")
+    Path(os.fsdecode(photos + b"/rain")).rename(os.fsdecode(photos + b"/r\xe9in"))
+    said = vaekit("train", tmp_path / "photos", "--out", tmp_path / "run", *TINY)
+    assert "1 file skipped: 1 empty" in said
+    assert json.loads((tmp_path / "run" / "dataset.json").read_text())["skipped"][0]["reason"] == "empty"
+    assert "r\\xe9in/bad\\xff.png" in (tmp_path / "run" / "report.html").read_text()
+    vaekit("encode", tmp_path / "run", tmp_path / "photos", "--out", tmp_path / "latents.csv")
+    assert "r\\xe9in/" in (tmp_path / "latents.csv").read_text()
+    vaekit("rank", tmp_path / "run", tmp_path / "photos", "--samples", 2, "--out", tmp_path / "ranking.csv")
+
+
+def test_a_place_that_cannot_be_written_is_a_mistake(tmp_path: Path, run: Path) -> None:
+    (tmp_path / "file").write_text("")
+    np.save(tmp_path / "rings.npy", rings(20))
+    assert "name another folder with --out" in mistake("train", tmp_path / "rings.npy", "--out", tmp_path / "file/run")
+    assert "name a new folder with --out" in mistake("generate", run, "--out", tmp_path / "file")
+    assert "name another folder with --out" in mistake("generate", run, "--out", tmp_path / "file/new")
+
+
+def test_a_full_disk_is_said_and_leaves_what_was_good(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: the checkpoint does not fit."""
+    np.save(tmp_path / "rings.npy", rings(40))
+    command = [sys.executable, "-m", "vaekit", "train", tmp_path / "rings.npy", "--out", tmp_path / "run", *TINY]
+    limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-", *map(str, command)]
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "free some space, then --resume" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert "Best validation" in vaekit("train", "--out", tmp_path / "run", "--resume")

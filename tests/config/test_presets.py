@@ -1,0 +1,42 @@
+"""Every preset, from images to new images: trained, interrupted, resumed, saved, loaded."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+import vaekit
+from command import rings
+from vaekit.config.presets import PRESETS
+
+SMALL = {"latents": 4, "batch_size": 16, "quiet": True, "seed": 3, "threads": 1}
+IMAGES = (rings(48, 12), np.arange(48) % 3)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_trains_and_goes_on_bit_for_bit_where_it_was(preset: str, tmp_path: Path) -> None:
+    settings = {"preset": preset, **SMALL}
+    if "hidden" not in PRESETS[preset].settings.get("encoder", {}):
+        settings |= {"encoder": {"channels": 8}, "decoder": {"channels": 8}}
+    whole = vaekit.train(IMAGES, out=tmp_path / "whole", epochs=2, **settings)
+    assert len(vaekit.train(IMAGES, out=tmp_path / "parts", epochs=2, max_minutes=0.0, **settings).history) == 1
+    parts = vaekit.train(IMAGES, out=tmp_path / "parts", epochs=2, resume=True, **settings)
+    one, two = (load_file(model.run.weights) for model in (whole, parts))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+    history = whole.history
+    assert ",".join(history.columns[:10]) == (
+        "epoch,step,seconds,images_per_second,train_loss,train_reconstruction,train_kl,val_loss,val_reconstruction,val_kl"
+    )
+    assert all(math.isfinite(value) for value in (*history["train_loss"], *history["val_reconstruction"]))
+    assert history["val_kl"].isna().all() == (preset in ("wae", "ae", "rae", "info-vae"))
+    assert whole.run.loss_graph.stat().st_size > 10_000
+
+    whole.save(tmp_path / "copy")
+    again = vaekit.load(tmp_path / "copy")
+    np.testing.assert_array_equal(again.sample(5, seed=1), whole.sample(5, seed=1))
+    np.testing.assert_array_equal(again.sample(70, seed=1)[:5], whole.sample(5, seed=1))
+    labels = IMAGES[1][:4] if whole.model.classes else None
+    assert whole.reconstruct(IMAGES[0][:4], labels).shape == (4, 12, 12, 1)

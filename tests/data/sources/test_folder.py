@@ -1,0 +1,361 @@
+"""A folder of image files becomes a pack, and stays as it was."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from command import huge_png
+from vaekit.config.data import Data
+from vaekit.data.packs.cache import clear_cache
+from vaekit.data.packs.pack import Pack, load_images, open_pack
+from vaekit.errors import UserError
+
+Make = Callable[..., Path]
+SRC = Path(__file__).parents[3] / "src"
+
+
+def state(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Bytes, time and mode of everything below a folder."""
+    paths = [folder, *folder.rglob("*")]
+    return {
+        str(path): (path.read_bytes() if path.is_file() else b"", path.lstat().st_mtime_ns, path.lstat().st_mode)
+        for path in paths
+    }
+
+
+def side_of(pack: Pack) -> dict[str, str]:
+    return {row["path"]: row["split"] for row in pack.table()}
+
+
+def test_pixels_labels_and_table(photos: Make) -> None:
+    names = [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(20)]
+    root = photos(*names)
+    pack = open_pack(root, Data())
+    assert pack.classes == ("cat", "dog") and pack.shape == (3, 8, 10) and pack.images.shape == (40, 8, 10, 3)
+    assert sorted(pack.paths()) == sorted(names)
+    ranges = [pack.sides[side] for side in ("train", "validation", "test")]
+    assert [rows.start for rows in ranges] == [0, ranges[0].stop, 40] and ranges[2].stop == 40
+    for index, row in enumerate(pack.table()):
+        assert np.array_equal(pack.images[index], np.asarray(Image.open(root / row["path"])))
+        assert pack.classes[pack.labels[index]] == row["label"] == row["path"].split("/")[0]
+        assert (row["width"], row["height"]) == ("10", "8")
+        assert index in range(pack.sides[row["split"]].start, pack.sides[row["split"]].stop)
+    paths = pack.paths()
+    assert all(paths[rows] == sorted(paths[rows]) for rows in ranges)
+    about = pack.describe()
+    assert about["images"] == 40 and sum(about["counts"]["train"].values()) == about["splits"]["train"]
+    assert about["fingerprint"] == pack.identity and about["width"] == 10 and about["height"] == 8
+
+
+def test_sides_and_classes_by_folder(photos: Make) -> None:
+    root = photos("train/a/1.png", "train/b/2.png", "Val/a/3.png", "test/b/4.png", "test/b/deep/5.png")
+    pack = open_pack(root, Data())
+    assert pack.classes == ("a", "b")
+    assert side_of(pack) == {
+        "train/a/1.png": "train",
+        "train/b/2.png": "train",
+        "Val/a/3.png": "validation",
+        "test/b/4.png": "test",
+        "test/b/deep/5.png": "test",
+    }
+    assert pack.labels[pack.sides["test"]].tolist() == [1, 1]
+
+
+def test_flat_folder_has_no_classes_and_strays_get_a_class_of_their_own(photos: Make) -> None:
+    flat = open_pack(photos("1.png", "2.png", folder="flat"), Data())
+    assert flat.classes == () and flat.labels.tolist() == [-1, -1]
+    mixed = open_pack(photos("a/1.png", "2.png", "zoo/3.png", folder="mixed"), Data())
+    assert mixed.classes == ("a", "zoo", "(none)")
+    labels = dict(zip(mixed.paths(), mixed.labels.tolist(), strict=True))
+    assert labels == {"a/1.png": 0, "2.png": 2, "zoo/3.png": 1}
+
+
+def test_files_that_cannot_be_read_are_no_class(photos: Make) -> None:
+    root = photos("a/1.png", "b/1.png", "c/1.png")
+    for broken in ("top.jpg", "b/1.png"):
+        (root / broken).write_bytes(b"nothing")
+    pack = open_pack(root, Data())
+    assert pack.classes == ("a", "c") and sorted(pack.labels.tolist()) == [0, 1]
+    lone = photos("1.png", "2.png", "a/3.png", folder="lone")
+    (lone / "a" / "3.png").write_bytes(b"nothing")
+    pack = open_pack(lone, Data())
+    assert pack.classes == () and pack.labels.tolist() == [-1, -1]
+
+
+def test_what_cannot_be_used_is_listed_and_the_folder_stays_as_it_was(
+    photos: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = photos("1.png", "2.png", "3.png", ".hidden.png", ".git/x.png", "__MACOSX/4.png", "a b ü.png")
+    good = (root / "1.png").read_bytes()
+    (root / "cut.png").write_bytes(good[: len(good) // 2])
+    (root / "empty.jpg").touch()
+    (root / "huge.png").write_bytes(huge_png(10_001, 10_001))
+    (root / "text.gif").write_text("no image")
+    Image.new("RGB", (8, 8)).save(root / "disguised.png", "PPM")
+    (root / "phone.HEIC").write_bytes(b"x")
+    (root / "notes.txt").write_text("x")
+    os.mkfifo(root / "pipe.png")
+    monkeypatch.chdir(root)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.jpg")
+    outside = photos("secret.png", folder="outside")
+    (root / "out.png").symlink_to(outside / "secret.png")
+    (root / "device.png").symlink_to("/dev/zero")
+    (root / "linked").symlink_to(outside)
+    (root / "loop.png").symlink_to(root / "loop.png")
+    (root / "alias.png").symlink_to("2.png")
+    (root / "2.png").chmod(0o444)
+    os.utime(root / "3.png", ns=(1, 1_234_567_891_234_567_891))
+    os.utime(root, ns=(1, 987_654_321_987_654_321))
+    before = state(root)
+    pack = open_pack(root, Data())
+    assert state(root) == before
+    assert sorted(pack.paths()) == ["1.png", "2.png", "3.png", "a b ü.png", "alias.png"]
+    assert dict(pack.skipped) == {
+        "socket.jpg": "not a regular file",
+        "cut.png": "truncated",
+        "empty.jpg": "empty",
+        "huge.png": "over 100 million pixels",
+        "text.gif": "not a JPEG, PNG, WebP, BMP, TIFF or GIF image",
+        "disguised.png": "not a JPEG, PNG, WebP, BMP, TIFF or GIF image",
+        "phone.HEIC": "HEIC is not read",
+        "pipe.png": "not a regular file",
+        "out.png": "a link out of the folder",
+        "device.png": "a link out of the folder",
+        "linked": "a link to a folder",
+        "loop.png": "a link to nothing",
+    }
+    about = pack.describe()
+    assert {"path": "cut.png", "reason": "truncated"} in about["skipped"] and about["files_that_are_no_images"] == 1
+    assert f"{len(pack.skipped)} files skipped: " in pack.summary and "1 truncated" in pack.summary
+    assert not any(b"secret" in path.encode() for path in pack.paths())
+
+
+def test_fewer_than_two_images(photos: Make) -> None:
+    root = photos("1.png")
+    (root / "empty.png").touch()
+    with pytest.raises(UserError, match=r"1 usable images \(1 skipped: 1 empty\) but at least 2"):
+        open_pack(root, Data())
+    with pytest.raises(UserError, match="holds no images"):
+        open_pack(photos("x/.no.png", folder="none"), Data())
+    np.save(root.parent / "none" / "images.npy", np.zeros((2, 8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"no image files, but images\.npy: give .*none/images\.npy itself"):
+        open_pack(root.parent / "none", Data())
+    with pytest.raises(UserError, match="There is no"):
+        open_pack(root / "nowhere", Data())
+    with pytest.raises(UserError, match="Hugging Face"):
+        open_pack("hf:mnist", Data())
+    with pytest.raises(UserError, match="neither a folder"):
+        open_pack(root / "1.png", Data())
+
+
+def test_size_is_chosen_from_the_data(tmp_path: Path) -> None:
+    def sized(name: str, *sizes: tuple[int, int]) -> tuple[int, int, int]:
+        for index, size in enumerate(sizes):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", size, (index, 2, 3)).save(tmp_path / name / f"{index}.png")
+        return open_pack(tmp_path / name, Data()).shape
+
+    assert sized("same", (28, 19), (28, 19)) == (3, 19, 28)
+    assert sized("large", (300, 200), (300, 200)) == (3, 64, 64)
+    assert sized("mixed", (40, 30), (50, 32), (60, 90)) == (3, 32, 32)
+    wide = open_pack(tmp_path / "large", Data(size="48x16", fit="stretch"))
+    assert wide.shape == (3, 16, 48) and "48x16" in wide.summary
+
+
+def test_channels_are_what_the_images_have(tmp_path: Path) -> None:
+    def saved(name: str, *images: Image.Image, **settings: str) -> Pack:
+        (tmp_path / name).mkdir(exist_ok=True)
+        for index, image in enumerate(images):
+            image.save(tmp_path / name / f"{index}.png")
+        return open_pack(tmp_path / name, Data(**settings))
+
+    gray = [Image.new("L", (8, 8), 50), Image.new("LA", (8, 8), (60, 255)), Image.new("1", (8, 8), 1)]
+    pack = saved("gray", *gray)
+    assert pack.shape[0] == 1 and sorted(pack.images[:, 0, 0, 0].tolist()) == [50, 60, 255]
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    pack = saved("both", gray[0], clear, background="#0000ff")
+    assert pack.shape[0] == 3 and sorted(pack.images[:, 0, 0].tolist()) == [[0, 0, 255], [50, 50, 50]]
+    pack = saved("both", gray[0], clear, alpha="keep")
+    assert pack.shape[0] == 4 and sorted(pack.images[:, 0, 0].tolist()) == [[50, 50, 50, 255], [255, 0, 0, 0]]
+    assert saved("opaque", gray[0], Image.new("RGB", (8, 8), "red"), alpha="keep").shape[0] == 3
+
+
+def test_copies_never_end_on_two_sides(photos: Make) -> None:
+    root = photos(*[f"{i}.png" for i in range(12)])
+    for i in range(12):
+        shutil.copy(root / f"{i}.png", root / f"copy of {i}.png")
+    sides = side_of(open_pack(root, Data(validation="0.3")))
+    assert len(sides) == 24 and set(sides.values()) == {"train", "validation"}
+    assert all(sides[f"{i}.png"] == sides[f"copy of {i}.png"] for i in range(12))
+    (root / "test").mkdir()
+    shutil.copy(root / "3.png", root / "test" / "3.png")
+    pack = open_pack(root, Data(validation="0.3"))
+    assert side_of(pack)["test/3.png"] == "test" and "3.png" not in side_of(pack)
+    assert pack.skipped == [("3.png", "a copy of one in test"), ("copy of 3.png", "a copy of one in test")]
+
+
+def test_an_image_keeps_its_side_when_the_folder_grows_or_moves(photos: Make) -> None:
+    root = photos(*[f"{i}.png" for i in range(30)])
+    before = open_pack(root, Data(validation="0.3"))
+    photos(*[f"{i}.png" for i in range(30, 50)])
+    after = open_pack(root, Data(validation="0.3"))
+    assert len(side_of(after)) == 50 and side_of(before).items() <= side_of(after).items()
+    assert before.identity != after.identity
+    shutil.copytree(root, root.parent / "moved")
+    assert open_pack(root.parent / "moved", Data(validation="0.3")).identity == after.identity
+
+
+def test_a_second_run_starts_from_the_pack(photos: Make, cache: Path) -> None:
+    root = photos("1.png", "2.png", "3.png")
+    first = open_pack(root, Data())
+    files = state(first.folder)
+    again = open_pack(root, Data(flip=True))  # augmentation is no matter of the pack
+    assert again.folder == first.folder and state(first.folder) == files and again.identity == first.identity
+    assert sorted(path.name for path in first.folder.iterdir()) == [
+        "images.npy",
+        "labels.npy",
+        "pack.json",
+        "table.csv",
+    ]
+    assert open_pack(root, Data(size="4")).folder != first.folder
+    os.utime(root / "2.png", ns=(5, 5))
+    changed = open_pack(root, Data())
+    assert changed.folder != first.folder and changed.identity == first.identity
+    (changed.folder / "images.npy").write_bytes(b"damaged")
+    assert np.array_equal(open_pack(root, Data()).images, first.images)
+    assert clear_cache() > 0 and not [path for path in (cache / "vaekit" / "packs").iterdir() if path.is_dir()]
+
+
+SCRIPT = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
+SCRIPT += "from vaekit.data.packs.pack import open_pack; from vaekit.config.data import Data\n"
+SCRIPT += "print(open_pack(sys.argv[1], Data(size='64')).identity)"  # no `if __name__ == '__main__'`, as users write
+
+
+def builder(root: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", SCRIPT, str(root)]
+    env = os.environ | {"PYTHONPATH": str(SRC)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Enough work to be interrupted, on a busy machine too."""
+    root = tmp_path / "many"
+    root.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (500, 700, 3), np.uint8)
+    for index in range(60):
+        Image.fromarray(np.roll(noise, index, 1)).save(root / f"{index}.jpg", quality=95)
+        for copy in range(3):
+            os.link(root / f"{index}.jpg", root / f"{index}-{copy}.jpg")
+    return root
+
+
+def workers(at: Path) -> list[str]:
+    """Other processes with `at`, or a file below it, open."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal() and process.name != str(os.getpid()):
+            try:
+                opened = [str(link.readlink()) for link in (process / "fd").iterdir()]
+            except OSError:
+                continue
+            found += [process.name for path in opened if path.startswith(str(at))]
+    return found
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end, "nothing happened within 20 seconds"
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_build_leaves_nothing_half_made(many: Path, cache: Path, how: signal.Signals) -> None:
+    packs = cache / "vaekit" / "packs"
+    for _ in range(20):  # on a busy machine a build may end before the signal is sent
+        process = builder(many)
+        wait_until(lambda: list(packs.glob(".*/staging")))
+        process.send_signal(how)
+        process.communicate()
+        if process.returncode != 0:
+            break
+        shutil.rmtree(packs)
+    assert process.returncode != 0
+    assert not list(packs.glob("[!.]*"))
+    wait_until(lambda: not workers(many.parent))  # no worker outlives its parent
+    left = [path for path in packs.glob(".*") if path.is_dir()]
+    assert len(left) == (how == signal.SIGKILL)
+    pack = open_pack(many, Data(size="64"))
+    assert len(pack.images) == 240 and not [path for path in packs.glob(".*") if path.is_dir()]
+
+
+def test_two_processes_build_at_once(many: Path, cache: Path) -> None:
+    processes = [builder(many), builder(many)]
+    said = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert said[0][0] == said[1][0] and len(said[0][0].strip()) == 64
+    assert len([path for path in (cache / "vaekit" / "packs").iterdir() if path.is_dir()]) == 1
+
+
+def test_an_image_that_kills_its_decoder_is_one_skipped_image(photos: Make) -> None:
+    root = photos(*[f"{i}.png" for i in range(20)])
+    Image.new("RGB", (9000, 9000)).save(root / "poison.png")  # slow enough to be caught in the act
+    done = threading.Event()
+
+    def crash() -> None:
+        while not done.is_set():
+            for process in workers(root / "poison.png"):
+                with suppress(ProcessLookupError):  # gone already
+                    os.kill(int(process), signal.SIGSEGV)
+
+    thread = threading.Thread(target=crash)
+    thread.start()
+    try:
+        pack = open_pack(root, Data(size="8"))
+    finally:
+        done.set()
+        thread.join()
+    assert pack.skipped == [("poison.png", "crashes its decoder")] and len(pack.images) == 20
+
+
+def test_no_room_on_the_disk(photos: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = photos("1.png", "2.png", *[f"{i}.png" for i in range(3, 60)])
+    tiny = os.statvfs("/proc")
+    assert tiny.f_bavail == 0
+    from vaekit.data.packs.write import require_space_for
+
+    with pytest.raises(UserError, match=r"needs .* MB but only 0 MB are free"):
+        require_space_for(Path("/proc"), 59, 64 * 64 * 3)
+    assert open_pack(root, Data()).images.shape[0] == 59
+
+
+def test_load_images(photos: Make) -> None:
+    root = photos("1.png")
+    got = load_images([root / "1.png"], Data(), (3, 8, 10))
+    assert np.array_equal(got[0], np.asarray(Image.open(root / "1.png")))
+    assert load_images([str(root / "1.png")] * 2, Data(), (1, 5, 4)).shape == (2, 5, 4, 1)
+    assert load_images([root / "1.png"], Data(), (4, 8, 10))[0, 0, 0, 3] == 255
+    (root / "bad.png").touch()
+    os.mkfifo(root / "pipe.png")
+    for bad, why in (
+        ("pipe.png", "not a regular file"),
+        ("bad.png", "empty"),
+        ("none.png", "not there"),
+        (".", "a folder"),
+    ):
+        with pytest.raises(UserError, match=f"cannot be used .*{why}"):
+            load_images([root / bad], Data(), (3, 8, 10))

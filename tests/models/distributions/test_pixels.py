@@ -1,0 +1,291 @@
+"""Densities of images against closed forms, sums and sampling."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.distributions import ContinuousBernoulli as Reference
+from torch.distributions import Laplace, Normal, TransformedDistribution, Uniform
+from torch.distributions.transforms import AffineTransform, SigmoidTransform
+
+from vaekit.models.distributions.discretized import LAPLACE, LOGISTIC, NORMAL, Noise
+from vaekit.models.distributions.pixels import (
+    PixelBernoulli,
+    PixelContinuousBernoulli,
+    PixelNoise,
+    RoundedNoise,
+    drawn_once,
+)
+
+LEVELS = torch.arange(256) / 255
+
+
+def logistic(loc: torch.Tensor, scale: torch.Tensor) -> TransformedDistribution:
+    zero = torch.zeros_like(loc)
+    return TransformedDistribution(Uniform(zero, zero + 1), [SigmoidTransform().inv, AffineTransform(loc, scale)])
+
+
+NOISES = {"normal": (NORMAL, Normal), "laplace": (LAPLACE, Laplace), "logistic": (LOGISTIC, logistic)}
+each_noise = pytest.mark.parametrize(("noise", "reference"), NOISES.values(), ids=NOISES)
+each_power = pytest.mark.parametrize("noise", [NORMAL, LAPLACE], ids=["normal", "laplace"])
+
+
+def test_bernoulli_is_the_binary_cross_entropy_summed_over_pixels() -> None:
+    logits, x = 5 * torch.randn(2, 3, 1, 4, 5), torch.rand(3, 1, 4, 5)
+    reference = -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum((-3, -2, -1))
+    torch.testing.assert_close(PixelBernoulli(logits).log_prob(x), reference)
+
+
+def test_the_gradient_of_the_bernoulli_is_that_of_differences() -> None:
+    logits = (5 * torch.randn(2, 3, 2, 2, 3, dtype=torch.float64)).requires_grad_()
+    x = torch.rand(3, 2, 2, 3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda logits: PixelBernoulli(logits).log_prob(x), logits)
+
+
+def test_bernoulli_probabilities_of_all_binary_images_sum_to_one() -> None:
+    logits = torch.randn(1, 1, 1, 2, 3)
+    images = torch.tensor([[(code >> bit) & 1 for bit in range(6)] for code in range(64)]).float().reshape(64, 1, 2, 3)
+    p = PixelBernoulli(logits.expand(1, 64, 1, 2, 3))
+    assert p.log_prob(images).exp().sum().item() == pytest.approx(1, abs=1e-5)
+    assert p.sample((4000,)).mean((0, 1, 2)).sub(logits.sigmoid()[0, 0]).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("x", [-0.01, 1.01, -1.0, math.nan])
+def test_bernoulli_refuses_pixels_outside_the_unit_interval(x: float) -> None:
+    p = PixelBernoulli(torch.zeros(1, 1, 1, 1, 1), validate_args=True)
+    with pytest.raises(ValueError, match="support"):
+        p.log_prob(torch.full((1, 1, 1, 1), x))
+
+
+# --- Continuous Bernoulli --------------------------------------------------------------------------------------------
+
+
+def continuous_bernoulli(logits: torch.Tensor) -> PixelContinuousBernoulli:
+    return PixelContinuousBernoulli(logits.reshape(1, -1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("logit", [-30.0, -3.0, -1.0, 0.7, 2.0, 12.0])
+def test_continuous_bernoulli_is_torchs(logit: float) -> None:
+    x = torch.rand(50, dtype=torch.float64)
+    logits = torch.full((50,), logit, dtype=torch.float64)
+    reference, p = Reference(logits=logits), continuous_bernoulli(logits)
+    torch.testing.assert_close(p.log_prob(x.reshape(50, 1, 1, 1))[0], reference.log_prob(x), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(p.mean.flatten(), reference.mean, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("x", [0.0, 0.25, 0.5, 1.0])
+def test_continuous_bernoulli_is_smooth_through_a_half_and_out_to_1e4(x: float) -> None:
+    """Value, gradient and mean in float32 against float64, where a quotient of the same formula cancels."""
+    around = torch.logspace(-9, 4, 200)
+    logits = torch.cat([-around.flip(0), torch.zeros(1), around, torch.tensor([0.999999, 1.0, 1.000001])])
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        free = logits.to(dtype, copy=True).requires_grad_()
+        p = continuous_bernoulli(free)
+        log_p = p.log_prob(torch.full((len(free), 1, 1, 1), x, dtype=dtype))
+        log_p.sum().backward()
+        assert free.grad is not None
+        results.append([t.detach().double().flatten() for t in (log_p, free.grad, p.mean)])
+    for single, double in zip(*results, strict=True):
+        torch.testing.assert_close(single, double, rtol=2e-6, atol=5e-7)
+    log_p, slope, mean = results[1]
+    middle = len(around)
+    assert (mean[middle].item(), log_p[middle].item()) == pytest.approx((0.5, 0.0), abs=1e-12)
+    torch.testing.assert_close(slope, x - mean)
+    torch.testing.assert_close(mean[middle + 1 : -3].log1p(), (1 - mean[:middle].flip(0)).log1p())
+    near = around.double() < 1e-3
+    torch.testing.assert_close(mean[middle + 1 : -3][near] - 0.5, around.double()[near] / 12, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("logit", [-400.0, -2.0, -1e-6, 0.0, 1e-3, 5.0, 1e4])
+def test_continuous_bernoulli_draws_by_its_distribution_function(logit: float) -> None:
+    p = continuous_bernoulli(torch.tensor([logit]))
+    x = p.sample((100_000,)).flatten().double()
+    assert x.min() >= 0
+    assert x.max() <= 1
+    assert x.mean().item() == pytest.approx(p.mean.item(), abs=5 * x.std().item() / math.sqrt(len(x)) + 1e-9)
+    if 0 < abs(logit) <= 5:
+        for q in (0.1, 0.5, 0.9):
+            below = math.expm1(logit * q) / math.expm1(logit)
+            assert (x < q).double().mean().item() == pytest.approx(below, abs=0.008)
+
+
+# --- Noise around a location -----------------------------------------------------------------------------------------
+
+
+@each_noise
+@pytest.mark.parametrize("shared", [True, False], ids=["one sigma", "a sigma per pixel"])
+def test_plain_density_is_torchs(noise: Noise, reference: type[Normal], shared: bool) -> None:
+    loc, x = torch.randn(2, 3, 1, 4, 5), torch.randn(3, 1, 4, 5)
+    log_sigma = torch.tensor(-0.7) if shared else torch.randn(2, 3, 1, 4, 5)
+    exact = reference(loc, log_sigma.exp().expand_as(loc)).log_prob(x).sum((-3, -2, -1))
+    torch.testing.assert_close(PixelNoise(loc, log_sigma, noise).log_prob(x), exact, rtol=1e-5, atol=1e-4)
+
+
+@each_noise
+def test_plain_samples_follow_their_distribution(noise: Noise, reference: type[Normal]) -> None:
+    x = PixelNoise(torch.full((1, 1, 1, 1, 2), 0.4), torch.tensor(math.log(0.3)), noise).sample((100_000,)).flatten()
+    assert x.isfinite().all()
+    for point in (-0.4, 0.1, 0.4, 0.7, 1.3):
+        below = reference(torch.tensor(0.4), torch.tensor(0.3)).cdf(torch.tensor(point)).item()
+        assert (x < point).double().mean().item() == pytest.approx(below, abs=0.006)
+
+
+def rounded(loc: float, sigma: float, noise: Noise, count: int = 256) -> RoundedNoise:
+    return RoundedNoise(torch.full((1, count, 1, 1, 1), loc), torch.tensor(math.log(sigma)), noise)
+
+
+def level_probabilities(loc: float, sigma: float, noise: Noise) -> torch.Tensor:
+    return rounded(loc, sigma, noise).log_prob(LEVELS.reshape(256, 1, 1, 1))[0].exp()
+
+
+@each_noise
+@pytest.mark.parametrize("sigma", [1 / 255 / 8, 0.002, 0.01, 0.1, 1.0, 10.0])
+@pytest.mark.parametrize("loc", [0.0, 0.1234, 0.5, 0.9999, 1.0, -0.3, 1.7])
+def test_the_256_probabilities_sum_to_one(loc: float, sigma: float, noise: Noise, reference: object) -> None:
+    assert level_probabilities(loc, sigma, noise).sum().item() == pytest.approx(1, abs=2e-4)
+
+
+@each_noise
+@pytest.mark.parametrize("sigma", [0.002, 0.05, 0.3, 5.0])
+@pytest.mark.parametrize("loc", [0.0, 0.3, 0.3012, 1.0, 2.5])
+def test_rounded_probabilities_are_differences_of_the_distribution_function(
+    loc: float, sigma: float, noise: Noise, reference: type[Normal]
+) -> None:
+    edges = (torch.arange(1, 256, dtype=torch.float64) - 0.5) / 255
+    inner = reference(torch.tensor(loc).double(), torch.tensor(sigma).double()).cdf(edges)
+    exact = torch.cat([torch.zeros(1).double(), inner, torch.ones(1).double()]).diff()
+    torch.testing.assert_close(level_probabilities(loc, sigma, noise).double(), exact, atol=1e-5, rtol=1e-3)
+
+
+@each_noise
+def test_rounded_log_probabilities_stay_finite_and_falling_far_from_the_mean(noise: Noise, reference: object) -> None:
+    loc = torch.zeros(1, 256, 1, 1, 1, requires_grad=True)
+    log_sigma = torch.tensor(math.log(1 / 255 / 8), requires_grad=True)
+    log_p = RoundedNoise(loc, log_sigma, noise).log_prob(LEVELS.reshape(256, 1, 1, 1))[0]
+    assert log_p.isfinite().all()
+    assert (log_p.diff() < 0).all()
+    log_p.sum().backward()
+    assert loc.grad is not None
+    assert log_sigma.grad is not None
+    assert loc.grad.isfinite().all()
+    assert log_sigma.grad.isfinite()
+
+
+@each_noise
+@pytest.mark.parametrize("sigma", [0.004, 0.1, 0.5])
+@pytest.mark.parametrize("loc", [0.0, 0.02, 0.5, 1.0, 1.3])
+def test_rounded_mean_and_samples_are_those_of_the_probabilities(
+    loc: float, sigma: float, noise: Noise, reference: object
+) -> None:
+    probabilities = level_probabilities(loc, sigma, noise)
+    p = rounded(loc, sigma, noise, count=1)
+    assert p.mean.item() == pytest.approx((probabilities * LEVELS).sum().item(), abs=3e-4)
+    counts = torch.bincount((p.sample((100_000,)).flatten() * 255).round().long(), minlength=256)
+    assert (counts / 100_000 - probabilities).abs().max() < 0.01
+
+
+@each_noise
+@pytest.mark.parametrize("sigma", [0.004, 0.02, 0.1, 0.5])
+@pytest.mark.parametrize("level", [0, 1, 40, 128, 255])
+@pytest.mark.parametrize("shared", [True, False], ids=["one sigma", "a sigma per pixel"])
+def test_rounded_gradient_is_that_of_finite_differences(
+    level: int, sigma: float, shared: bool, noise: Noise, reference: object
+) -> None:
+    x = torch.tensor(level / 255, dtype=torch.float64).reshape(1, 1, 1, 1)
+    loc = (
+        x[None] + sigma * torch.tensor([-2.5, -0.3, 0.01, 0.2, 1.9]).double().reshape(5, 1, 1, 1, 1)
+    ).requires_grad_()
+    log_sigma = torch.tensor(math.log(sigma), dtype=torch.float64)
+    log_sigma = (log_sigma if shared else log_sigma.expand_as(loc).clone()).requires_grad_()
+    assert torch.autograd.gradcheck(lambda *p: RoundedNoise(*p, noise).log_prob(x), (loc, log_sigma), rtol=1e-4)
+
+
+@each_power
+def test_the_expected_power_is_the_mean_over_all_noise_that_gives_the_level(noise: Noise) -> None:
+    t = 0.05 + 0.1 * noise.fill(torch.empty(4_000_000))
+    x = (t.clamp(0, 1) * 255).round() / 255
+    levels = torch.tensor([0, 5, 13, 40]) / 255
+    expected = rounded(0.05, 0.1, noise, count=4).expected_power(levels.reshape(4, 1, 1, 1)).flatten()
+    for level, power in zip(levels, expected, strict=True):
+        seen = (t[x.sub(level).abs() < 1e-4] - 0.05).abs().pow(noise.power).mean()
+        assert power.item() == pytest.approx(seen.item(), rel=0.01)
+
+
+@each_power
+@pytest.mark.parametrize("sigma", [1 / 255 / 8, 0.01, 10.0])
+def test_the_expected_power_is_finite_and_no_less_than_the_nearest_edge(noise: Noise, sigma: float) -> None:
+    levels = LEVELS.reshape(256, 1, 1, 1)
+    expected = rounded(0.3, sigma, noise).expected_power(levels).flatten()
+    distance = (LEVELS - 0.3).abs()
+    nearest, farthest = (distance - 1 / 510).clamp(min=0), distance + 1 / 510
+    assert expected.isfinite().all()
+    assert (expected >= 0.97 * nearest.pow(noise.power) - 1e-3 * sigma**noise.power).all()
+    inner = slice(1, -1)
+    assert (expected[inner] <= 1.03 * farthest[inner].pow(noise.power) + 1e-3 * sigma**noise.power).all()
+
+
+def test_rounded_noise_refuses_values_between_levels() -> None:
+    p = RoundedNoise(torch.zeros(1, 1, 1, 1, 1), torch.tensor(0.0), NORMAL, validate_args=True)
+    with pytest.raises(ValueError, match="support"):
+        p.log_prob(torch.full((1, 1, 1, 1), 0.5 / 255))
+    p.log_prob(torch.full((1, 1, 1, 1), 7 / 255))
+
+
+# --- Black-and-white pixels ------------------------------------------------------------------------------------------
+
+
+def images(count: int, side: int = 28) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 1, side, side)) / 255
+
+
+def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    """In units of its standard error."""
+    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) * math.sqrt(a.numel())
+
+
+def test_pixels_drawn_once_are_white_as_often_as_they_are_bright() -> None:
+    x = images(2000)
+    bits = drawn_once(x, 0)
+    assert set(bits.unique().tolist()) == {0.0, 1.0}
+    for level in range(0, 256, 15):
+        chosen = bits[(x * 255).round() == level]
+        p = level / 255
+        assert chosen.mean().item() == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / len(chosen)))
+
+
+def test_pixels_drawn_once_are_independent_of_neighbours_images_and_seeds() -> None:
+    x = images(2000)
+    z = (drawn_once(x, 0) - x) / (x * (1 - x) + 1e-6).sqrt()
+    for other in (z.roll(1, -1), z.roll(1, -2), z.roll(1, 0), z.roll(7, -1)):
+        assert abs(correlation(z, other)) < 4.5
+    assert abs(correlation(z, (drawn_once(x, 1) - x) / (x * (1 - x) + 1e-6).sqrt())) < 4.5
+    flat = torch.full((2000, 1, 28, 28), 0.5)
+    flat[:, 0, 0, 0] = torch.arange(2000) % 256 / 255
+    flat[:, 0, 0, 1] = torch.arange(2000) // 256 / 255
+    drawn = drawn_once(flat, 0)[:, 0, 1:] - 0.5
+    assert abs(correlation(drawn, drawn.roll(1, 0))) < 4.5
+    per_place = drawn.mean(0) * 2 * math.sqrt(2000)
+    assert per_place.std().item() == pytest.approx(1, abs=0.12)
+    assert drawn.mean((1, 2)).mul(2 * math.sqrt(27 * 28)).std().item() == pytest.approx(1, abs=0.08)
+
+
+def test_pixels_drawn_once_belong_to_image_and_seed_alone() -> None:
+    x = images(6)
+    whole = drawn_once(x, 5)
+    assert torch.equal(drawn_once(x[2:4].flip(0), 5), whole[2:4].flip(0))
+    assert torch.equal(drawn_once(x.double(), 5).float(), whole)
+    assert not torch.equal(drawn_once(x, 6), whole)
+
+
+def test_pixels_drawn_once_are_the_same_for_ever() -> None:
+    """A change here changes every likelihood that was measured on such pixels."""
+    x = (torch.arange(64) * 4).reshape(1, 1, 8, 8) / 255
+    word = sum(int(bit) << i for i, bit in enumerate(drawn_once(x, 0).flatten().tolist()))
+    assert hex(word) == "0xffdf7d27304c0010"
+
+
+def test_black_and_white_pixels_stay_as_they_are() -> None:
+    x = (images(500) > 0.5).float()
+    assert torch.equal(drawn_once(x, 3), x)

@@ -1,0 +1,53 @@
+"""Our gradients of convolutions against those of torch's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vaekit.models.networks.conv_bf16 import Conv2d, ConvTranspose2d, weight_gradient
+
+GEOMETRIES = [  # size, kernel, stride, padding: sides halved or kept, odd and even, below and above 8x8 pixels
+    ((8, 8), (4, 4), (2, 2), (1, 1)),
+    ((9, 7), (4, 3), (2, 1), (1, 1)),
+    ((5, 6), (3, 3), (1, 1), (1, 1)),
+    ((20, 20), (4, 4), (2, 2), (1, 1)),
+    ((4, 4), (1, 1), (1, 1), (0, 0)),
+]
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride", "padding"), GEOMETRIES)
+def test_the_gradient_of_weights_is_that_of_torch(
+    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+) -> None:
+    large = torch.randn(3, 2, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(5, 2, *kernel, dtype=torch.float64, requires_grad=True)
+    out = F.conv2d(large, weight, stride=stride, padding=padding)
+    small = torch.randn_like(out)
+    (expected,) = torch.autograd.grad((out * small).sum(), weight)
+    torch.testing.assert_close(weight_gradient(large, small, weight.detach(), stride, padding), expected)
+
+
+@pytest.mark.parametrize("size", [(9, 8), (34, 33)])
+@pytest.mark.parametrize("make", [nn.Conv2d, nn.ConvTranspose2d])
+def test_in_bfloat16_all_gradients_stay_near_those_in_float32(make: type[nn.Module], size: tuple[int, int]) -> None:
+    ours = {nn.Conv2d: Conv2d, nn.ConvTranspose2d: ConvTranspose2d}[make]
+    extra = {"output_padding": (1, 0)} if make is nn.ConvTranspose2d else {}
+    layer, reference = ours(6, 10, (4, 3), (2, 1), 1, **extra), make(6, 10, (4, 3), (2, 1), 1, **extra)
+    reference.load_state_dict(layer.state_dict())
+    x = torch.randn(16, 6, *size)
+
+    def gradients(layer: nn.Module, precise: bool) -> list[torch.Tensor]:
+        given = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+            out = layer(given)
+        assert out.dtype == (torch.float32 if precise else torch.bfloat16)
+        (out.float() * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
+        return [given.grad, *(p.grad for p in layer.parameters())]  # type: ignore[list-item]
+
+    expected = gradients(reference, precise=True)
+    for found, exact in zip(gradients(layer, precise=False), expected, strict=True):
+        assert found.dtype == torch.float32
+        assert (found - exact).norm() < 0.01 * exact.norm()
+    layer.zero_grad()
+    torch.testing.assert_close(gradients(layer, precise=True), expected)

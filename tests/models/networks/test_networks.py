@@ -1,0 +1,314 @@
+"""Encoders and decoders: every kind at every size, their latents a vector or an image; a user's own modules."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import vaekit.models.networks  # noqa: F401  registers the parts
+from vaekit.errors import UserError
+from vaekit.models.registry import registered
+
+ROOMS = ("encoder", "decoder")
+KINDS = [kind for kind in registered("encoder") if kind != "own"]
+SHAPES = [(1, 28, 28), (3, 13, 21), (1, 5, 3), (4, 40, 7), (2, 1, 1)]
+GRIDS = {
+    (1, 28, 28): [(28, 28), (14, 14), (7, 7)],
+    (3, 13, 21): [(13, 21), (6, 10), (6, 5)],
+    (1, 5, 3): [(5, 3)],
+    (4, 40, 7): [(40, 7), (20, 7), (10, 7), (5, 7)],
+    (2, 1, 1): [(1, 1)],
+}
+"""Sizes that a latent image can have, by hand: sides of 8 pixels and more are halved, rounding down."""
+
+
+def knows_latent_images(kind: str) -> bool:
+    try:
+        registered("encoder")[kind]((1, 28, 28), (3, 7, 7), 0)
+    except UserError:
+        return False
+    return True
+
+
+VECTOR_ONLY = {kind for kind in KINDS if not knows_latent_images(kind)}
+VECTORS: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [(k, shape, (3,)) for k in KINDS for shape in SHAPES]
+IMAGES: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
+    (kind, shape, (3, *grid)) for kind in KINDS if kind not in VECTOR_ONLY for shape in SHAPES for grid in GRIDS[shape]
+]
+
+
+def make(room: str, kind: str, *context: Any, **settings: Any) -> Any:
+    return registered(room)[kind](*context, **settings)
+
+
+def labels(conditional: bool, count: int = 2) -> Tensor | None:
+    return torch.arange(count) % 3 if conditional else None
+
+
+# --- Every kind ------------------------------------------------------------------------------------------------------
+
+
+def test_every_encoder_has_its_decoder() -> None:
+    assert set(registered("encoder")) == set(registered("decoder"))
+
+
+@pytest.mark.parametrize("conditional", [False, True], ids=["plain", "conditional"])
+@pytest.mark.parametrize(("kind", "shape", "latents"), VECTORS + IMAGES, ids=str)
+def test_shapes_and_gradients(kind: str, shape: tuple[int, ...], latents: tuple[int, ...], conditional: bool) -> None:
+    """With more outputs than channels, as some likelihoods ask for."""
+    classes, y = 3 if conditional else 0, labels(conditional, 6)
+    encoder, decoder = (
+        make("encoder", kind, shape, latents, classes),
+        make("decoder", kind, (5, *shape[1:]), latents, classes),
+    )
+    features = encoder(torch.rand(6, *shape), y)
+    assert features.shape == (6, *encoder.features)
+    assert encoder.features[1:] == latents[1:]
+    output = decoder(torch.randn(6, latents[0] * torch.Size(latents[1:]).numel()), y)
+    assert output.shape == (6, 5, *shape[1:])
+    (features.square().mean() + output.square().mean()).backward()
+    for room in (encoder, decoder):
+        assert [name for name, p in room.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (3, 3)], ids=str)
+@pytest.mark.parametrize("latents", [(1,), (2,)], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_tiny_image_at_a_time_can_be_trained_on(kind: str, latents: tuple[int], size: tuple[int, int]) -> None:
+    narrow: dict[str, Any] = {"channels": 8} if kind not in VECTOR_ONLY else {}
+    x = torch.rand(1, 1, *size)
+    features = make("encoder", kind, (1, *size), latents, 0, **narrow).train()(x)
+    output = make("decoder", kind, (1, *size), latents, 0, **narrow).train()(torch.randn(1, *latents))
+    assert output.shape == x.shape
+    assert features.isfinite().all()
+    assert output.isfinite().all()
+
+
+def test_no_group_of_a_single_value_is_normalised() -> None:
+    """It would always be 0: what a block says of an image of one pixel would be the same for every image."""
+    for channels in (8, 16, 24, 32):
+        encoder = make("encoder", "resnet", (1, 1, 1), (2,), 0, channels=channels)
+        norms = [m for m in encoder.modules() if isinstance(m, nn.GroupNorm)]
+        assert all(norm.num_channels > norm.num_groups for norm in norms)
+        assert encoder(torch.rand(4, 1, 1, 1)).std(0).max() > 1e-3
+
+
+@pytest.mark.parametrize("latents", [(3,), (2, 4, 4)], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_label_is_heard(kind: str, latents: tuple[int, ...]) -> None:
+    if len(latents) > 1 and kind in VECTOR_ONLY:
+        return
+    for room, size in (("encoder", (1, 8, 8)), ("decoder", (torch.Size(latents).numel(),))):
+        network = make(room, kind, (1, 8, 8), latents, 3)
+        h = torch.rand(1, *size).expand(3, *size)
+        assert network(h, torch.arange(3)).flatten(1).std(0).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in VECTOR_ONLY])
+def test_a_latent_image_keeps_its_place(kind: str) -> None:
+    """A change in one corner of the latent image changes that corner of the picture most: no dense layer mixes it."""
+    settings = {"attention": False} if kind == "resnet" else {}
+    decoder = make("decoder", kind, (1, 32, 32), (2, 8, 8), 0, **settings).eval()
+    assert not any(isinstance(m, nn.Linear) for m in decoder.modules())
+    z = torch.randn(1, 2, 8, 8)
+    other = z.clone()
+    other[..., :2, :2] += 1
+    change = (decoder(other.flatten(1)) - decoder(z.flatten(1))).abs()
+    assert change[..., :8, :8].mean() > 10 * change[..., -8:, -8:].mean()
+
+
+# --- What does not go together ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("kind", sorted(VECTOR_ONLY))
+def test_dense_networks_refuse_a_latent_image(room: str, kind: str) -> None:
+    with pytest.raises(UserError, match=f"^The {room} '{kind}' .* image 2x7x7: take conv or resnet .*--latents 98.$"):
+        make(room, kind, (1, 28, 28), (2, 7, 7), 0)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in VECTOR_ONLY])
+def test_a_latent_image_of_another_size_is_refused(room: str, kind: str) -> None:
+    with pytest.raises(UserError, match=r"^A latent image of 8x8 .* 28x28, .*--latents 4x7x7 or 4x14x14 or 4x28x28\.$"):
+        make(room, kind, (1, 28, 28), (4, 8, 8), 0)
+
+
+# --- gated_mlp -------------------------------------------------------------------------------------------------------
+
+
+def test_gated_layers_are_the_formula() -> None:
+    """h = (W x + b) * sigmoid(V x + c), Tomczak & Welling 2018; the one-hot label is a part of the first x."""
+    encoder = make("encoder", "gated_mlp", (1, 2, 3), (2,), 3, hidden=(5, 4))
+    decoder = make("decoder", "gated_mlp", (1, 2, 3), (2,), 0, hidden=(5, 4))
+    x, y, z = torch.rand(7, 1, 2, 3), torch.arange(7) % 3, torch.randn(7, 2)
+
+    def gated(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        (W, V), (b, c) = weight.chunk(2), bias.chunk(2)
+        return (h @ W.T + b) * torch.sigmoid(h @ V.T + c)
+
+    names = ["first.bias", "first.weight", "label.bias.weight", "rest.1.bias", "rest.1.weight"]
+    weights = {name.removeprefix("layers."): value for name, value in encoder.state_dict().items()}
+    assert not weights.pop("mean").any()
+    assert sorted(weights) == names
+    first = torch.cat([weights["first.weight"], weights["label.bias.weight"].T], 1)
+    h = torch.cat([x.flatten(1), torch.eye(3)[y]], 1)
+    h = gated(gated(h, first, weights["first.bias"]), weights["rest.1.weight"], weights["rest.1.bias"])
+    torch.testing.assert_close(encoder(x, y), h)
+
+    weights = {name.removeprefix("layers."): value for name, value in decoder.state_dict().items()}
+    h = gated(z, weights["first.weight"], weights["first.bias"])
+    assert h.shape == (7, 4)
+    h = gated(h, weights["rest.1.weight"], weights["rest.1.bias"])
+    h = h @ weights["rest.3.weight"].T + weights["rest.3.bias"]
+    torch.testing.assert_close(decoder(z), h.reshape(7, 1, 2, 3))
+
+
+@pytest.mark.parametrize("kind", sorted(VECTOR_ONLY))
+def test_without_hidden_layers_the_map_is_linear(kind: str) -> None:
+    encoder = make("encoder", kind, (1, 2, 2), (3,), 0, hidden=())
+    decoder = make("decoder", kind, (1, 2, 2), (3,), 0, hidden=())
+    assert encoder.features == (4,)
+    a, b, zero = torch.randn(1, 3), torch.randn(1, 3), torch.zeros(1, 3)
+    torch.testing.assert_close(decoder(a + b) + decoder(zero), decoder(a) + decoder(b))
+
+
+# --- own -------------------------------------------------------------------------------------------------------------
+
+
+class Mine(nn.Module):
+    """Returns what `answer` makes of its input."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.answer = answer
+
+    def forward(self, h: Tensor) -> Any:
+        answer = self.answer(h)
+        return answer * self.scale if isinstance(answer, Tensor) and answer.is_floating_point() else answer
+
+
+class MineWithLabels(Mine):
+    """Adds the label to it."""
+
+    def forward(self, h: Tensor, y: Tensor) -> Any:
+        made = super().forward(h)
+        return made + y.reshape(-1, *[1] * (made.ndim - 1))
+
+
+def own(room: str, module: nn.Module | None, latents: tuple[int, ...] = (4,), classes: int = 0, name: str = "") -> Any:
+    return make(room, "own", (1, 6, 6), latents, classes, name=name, module=module)
+
+
+@pytest.mark.parametrize("conditional", [False, True], ids=["plain", "conditional"])
+@pytest.mark.parametrize("latents", [(9,), (1, 3, 3)], ids=str)
+def test_own_modules_are_called(latents: tuple[int, ...], conditional: bool) -> None:
+    module, classes, y = MineWithLabels if conditional else Mine, 3 if conditional else 0, labels(conditional, 5)
+    shift = torch.zeros(5, 1, 1, 1) if y is None else y.reshape(5, 1, 1, 1)
+    encoder = own("encoder", module(lambda x: x[:, :, ::2, ::2]), latents, classes)
+    assert encoder.features == latents
+    x, z, seen = torch.rand(5, 1, 6, 6), torch.randn(5, 9), set()
+    torch.testing.assert_close(encoder(x, y), (x[:, :, ::2, ::2] + shift).reshape(5, *latents))
+
+    def answer(z: Tensor) -> Tensor:
+        seen.add(tuple(z.shape[1:]))
+        return z.reshape(-1, 1, 3, 3).repeat(1, 1, 2, 2)
+
+    decoder = own("decoder", module(answer), latents, classes)
+    torch.testing.assert_close(decoder(z, y), z.reshape(5, 1, 3, 3).repeat(1, 1, 2, 2) + shift)
+    assert seen == {latents}
+
+
+def test_own_modules_are_part_of_the_model() -> None:
+    module = Mine(lambda x: x)
+    encoder = own("encoder", module)
+    assert list(encoder.state_dict()) == ["module.scale"]
+    encoder(torch.rand(2, 1, 6, 6)).sum().backward()
+    assert module.scale.grad is not None
+
+
+def test_the_trial_leaves_a_module_and_the_random_state_as_they_were() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.drop, self.out = nn.BatchNorm2d(1), nn.Dropout(), nn.Linear(36, 3)
+            self.register_buffer("calls", torch.zeros(()), persistent=False)
+            self.norm.eval()  # frozen by its owner
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls = self.calls + 1
+            self.norm.running_mean += 1
+            return self.out(self.drop(self.norm(x)).flatten(1) + torch.randn(36))
+
+    module = Counting()
+    before, state = {k: v.clone() for k, v in module.state_dict().items()}, torch.get_rng_state()
+    encoder = own("encoder", module)
+    assert encoder.features == (3,)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert module.calls == 0
+    assert (module.training, module.norm.training, module.drop.training) == (True, False, True)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in module.parameters())
+
+
+def test_lazy_own_modules_take_their_size_from_the_trial() -> None:
+    encoder = own("encoder", nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(7)))
+    assert encoder.features == (7,)
+    assert encoder(torch.rand(3, 1, 6, 6)).shape == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("room", "answer", "latents", "sentence"),
+    [
+        ("decoder", lambda z: z.new_zeros(2, 6, 6), (4,), r"latents \[2, 4\] into \[2, 6, 6\], .*need \[2, 1, 6, 6\]"),
+        ("decoder", lambda z: z.new_zeros(2, 36), (4,), r"latents \[2, 4\] into \[2, 36\], .*need \[2, 1, 6, 6\]"),
+        ("decoder", lambda z: z, (4, 3, 3), r"latents \[2, 4, 3, 3\] into \[2, 4, 3, 3\], .*need \[2, 1, 6, 6\]"),
+        ("encoder", lambda x: x[0], (4,), r"images \[2, 1, 6, 6\] into \[1, 6, 6\], .*need \[2, F\] with any F"),
+        ("encoder", lambda x: x.sum((1, 2, 3)), (4,), r"images \[2, 1, 6, 6\] into \[2\], .*need \[2, F\] with any F"),
+        ("encoder", lambda x: x.sum(), (4,), r"images \[2, 1, 6, 6\] into \[\], .*need \[2, F\] with any F"),
+        ("encoder", lambda x: x[:, :0], (4,), r"into \[2, 0, 6, 6\], .*need \[2, F\] with any F"),
+        ("encoder", lambda x: x, (4, 3, 3), r"images \[2, 1, 6, 6\] into \[2, 1, 6, 6\], .*need \[2, F, 3, 3\]"),
+        ("encoder", lambda x: x.flatten(1), (4, 3, 3), r"images \[2, 1, 6, 6\] into \[2, 36\], .*need \[2, F, 3, 3\]"),
+        ("encoder", lambda x: (x, x), (4,), r"images \[2, 1, 6, 6\] into a tuple, but one tensor is needed"),
+        ("encoder", lambda x: x.long(), (4,), r"images \[2, 1, 6, 6\] into torch.int64 numbers, .* torch.float32"),
+        ("encoder", lambda x: x @ x[0, 0, :1], (4,), r"fails on images \[2, 1, 6, 6\].* RuntimeError: "),
+        (
+            "decoder",
+            lambda z: {}["a"],
+            (4,),
+            r"fails on latents \[2, 4\], of which .* \[2, 1, 6, 6\], called as forward\(z\), with KeyError: 'a'",
+        ),
+        ("encoder", lambda x: x.flatten(1)[:2], (4,), r"images \[3, 1, 6, 6\] into \[2, 36\], .*need \[3, F\]"),
+        ("encoder", lambda x: x.half(), (4,), r"images \[2, 1, 6, 6\] into torch.float16 numbers"),
+    ],
+)
+def test_own_modules_that_do_not_fit_are_refused(
+    room: str, answer: Any, latents: tuple[int, ...], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=rf"^The {room} Mine .*{sentence}") as caught:
+        own(room, Mine(answer), latents)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_labels_and_own_modules_have_to_go_together(room: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"^The {room} Mine does .* conditional and calls forward\([xz], y\): give it an argument y"
+    ):
+        own(room, Mine(lambda h: h), classes=3)
+    with pytest.raises(UserError, match=rf"^The {room} MineWithLabels .* not conditional and calls forward\([xz]\): "):
+        own(room, MineWithLabels(lambda h: h))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_run_without_its_own_module_asks_for_it(room: str) -> None:
+    with pytest.raises(
+        UserError,
+        match=rf"^This model's {room} is your own module 'Mine', which is not stored with the run: give it from "
+        rf"Python, vaekit.load\(run, {room}=module\), or to go on training vaekit.train\(.*{room}=module\).$",
+    ):
+        own(room, None, name="Mine")
+    with pytest.raises(UserError, match=rf"^The {room} 'own' .* vaekit.train\(images, {room}=module\).$"):
+        own(room, None)

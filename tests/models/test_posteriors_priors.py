@@ -1,0 +1,314 @@
+"""Every registered posterior and prior: its density, its samples, its divergence. A new one is enrolled by itself."""
+
+import math
+from collections.abc import Iterator
+from itertools import product
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, MultivariateNormal
+
+from vaekit.config.base import Settings
+from vaekit.config.config import parts_of
+from vaekit.config.overrides import resolve
+from vaekit.models.builder import build
+from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, Mixture, StandardNormal, tempered
+from vaekit.models.objectives.importance import Dreg, Iwae
+from vaekit.models.registry import offers, registered
+from vaekit.models.single_level import draw
+from vaekit.models.terms import Group, Objective
+from vaekit.models.vae import VAE
+
+IMAGES, CLASSES = 3, 2
+POSTERIORS = [k for k, part in registered("posterior").items() if "density_at_sample" in offers(part)]
+PRIORS = list(registered("prior"))
+
+
+def ways(settings: type[Settings]) -> list[dict[str, Any]]:
+    """Every choice of a part's settings that are one of several words."""
+    words = {n: get_args(f.annotation) for n, f in settings.model_fields.items() if get_origin(f.annotation) is Literal}
+    return [dict(zip(words, chosen, strict=True)) for chosen in product(*words.values())]
+
+
+EVERY = [
+    (room, way)
+    for room in ("posterior", "prior")
+    for kind, settings in parts_of(room).items()
+    if kind in PRIORS or kind in POSTERIORS
+    for way in ways(settings)
+]
+
+
+@pytest.fixture(autouse=True)
+def precise() -> Iterator[None]:
+    """Splines can be steep: in 64 bits a grid tells a wrong density from a rounded one."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def model_of(latents: int, **layers: Any) -> VAE:
+    """A small model, conditional so that every prior is legal, with weights away from where they start."""
+    for room in ("posterior", "prior"):
+        part = layers.get(room, {"kind": "normal" if room == "prior" else "gaussian"})
+        part = {"kind": part} if isinstance(part, str) else part
+        small = {"hidden": 8, "steps": 3, "context": 4, "components": 6}
+        layers[room] = part | {k: v for k, v in small.items() if k in parts_of(room)[part["kind"]].model_fields}
+    config = resolve({"latents": latents, "conditional": True, "encoder": {"kind": "mlp", "hidden": 8}, **layers})
+    model, _ = build(config, (1, 2, 2), CLASSES)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval().requires_grad_(False)
+
+
+def data() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(IMAGES, 1, 2, 2, generator=generator), torch.arange(IMAGES) % CLASSES
+
+
+def posterior(kind: str, latents: int) -> Distribution:
+    return model_of(latents, posterior=kind).encode(*data())
+
+
+def prior(kind: str, latents: int, **settings: Any) -> Distribution:
+    model = model_of(latents, prior={"kind": kind, **settings})
+    return model.prior(model.encode, data()[1])
+
+
+def grid(latents: int, count: int = 501) -> tuple[Tensor, float]:
+    """Points of a fine grid in 1 or 2 dimensions [N, D], and the volume that each stands for."""
+    line = torch.linspace(-100, 100, 50_001) if latents == 1 else torch.linspace(-14, 14, count)
+    points = torch.cartesian_prod(*[line] * latents).reshape(-1, latents)
+    return points, (line[1] - line[0]).item() ** latents
+
+
+def density(p: Distribution, points: Tensor) -> Tensor:
+    """[N, B], B = 1 for a distribution without a batch."""
+    wide = p.log_prob(points[:, None].expand(-1, max(1, math.prod(p.batch_shape)), -1))
+    return wide.reshape(len(points), -1).exp()
+
+
+@pytest.mark.parametrize("latents", [1, 2])
+@pytest.mark.parametrize("kind", POSTERIORS)
+def test_posterior_densities_integrate_to_one(kind: str, latents: int) -> None:
+    points, volume = grid(latents)
+    total = density(posterior(kind, latents), points).sum(0) * volume
+    torch.testing.assert_close(total, torch.ones(IMAGES), atol=0.005, rtol=0)
+
+
+@pytest.mark.parametrize("latents", [1, 2])
+@pytest.mark.parametrize("kind", PRIORS)
+def test_prior_densities_integrate_to_one(kind: str, latents: int) -> None:
+    points, volume = grid(latents)
+    total = density(prior(kind, latents), points).sum(0) * volume
+    torch.testing.assert_close(total, torch.ones_like(total), atol=0.005, rtol=0)
+
+
+def assert_samples_match(p: Distribution, z: Tensor) -> None:
+    """Samples [N, B, D] against integrals of the density: mean, second moments, and shares of the quarters of the plane
+    around the origin."""
+    points, volume = grid(2)
+    inside = density(p, points) * volume
+    z = z.reshape(len(z), -1, 2)
+    for power in (lambda t: t, torch.square, lambda t: t.prod(-1, keepdim=True)):
+        drawn, error = power(z).mean(0), power(z).std(0) / math.sqrt(len(z))
+        expected = (inside.T @ power(points)).expand_as(drawn)
+        assert ((drawn - expected).abs() < 4.5 * error + 1e-3).all()
+    for sign in ((1, 1), (1, -1), (-1, 1)):
+        corner = (points * torch.tensor(sign) > 0.2).all(1)
+        share = (z * torch.tensor(sign) > 0.2).all(-1).double().mean(0)
+        expected = (inside * corner[:, None]).sum(0)
+        torch.testing.assert_close(share, expected.expand_as(share), atol=0.012, rtol=0)
+
+
+@pytest.mark.parametrize("kind", POSTERIORS)
+def test_posterior_samples_match_their_density(kind: str) -> None:
+    q = posterior(kind, 2)
+    assert_samples_match(q, q.rsample((40_000,)))
+
+
+@pytest.mark.parametrize("kind", PRIORS)
+def test_prior_samples_match_their_density(kind: str) -> None:
+    p = prior(kind, 2)
+    assert_samples_match(p, p.sample((40_000,)))
+
+
+@pytest.mark.parametrize("kind", POSTERIORS)
+def test_the_density_that_comes_with_a_draw_is_the_density_there(kind: str) -> None:
+    """For an inverse autoregressive flow by the slow way round, one latent after another."""
+    q = posterior(kind, 5)
+    z, log_q = draw(q, 50)
+    found = q.log_prob(z) if log_q is None else log_q
+    assert found.shape == (50, IMAGES)
+    torch.testing.assert_close(found, q.log_prob(z), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("room", "way"), EVERY, ids=str)
+def test_flow_jacobians_match_autograd_and_round_trips_are_exact(room: str, way: dict[str, Any]) -> None:
+    model = model_of(3, **{room: way})
+    x, y = data()
+    flow = model.encode(x, y) if room == "posterior" else model.prior(model.encode, y)
+    if not isinstance(flow, Flow):
+        assert way["kind"] not in ("iaf", "nsf", "flow")
+        return
+    for z in torch.randn(5, 3):
+        wide = z.expand(IMAGES, 3) if room == "posterior" else z[None]
+        there, log_det = flow.transform.inv.call_and_ladj(wide)
+        jacobian = torch.autograd.functional.jacobian(lambda w: flow.transform.inv(w).sum(0), wide)
+        expected = torch.linalg.slogdet(jacobian.transpose(0, 1)).logabsdet
+        torch.testing.assert_close(log_det, expected)
+        torch.testing.assert_close(flow.transform(there), wide, atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(flow.transform.call_and_ladj(there)[1], -log_det, atol=1e-8, rtol=1e-8)
+
+
+def test_a_coupling_is_affine_in_realnvp_and_bent_in_a_spline() -> None:
+    """Second differences of the coordinate that moves, along itself."""
+    bent = {}
+    for transform in ("realnvp", "spline"):
+        prior = registered("prior")["flow"](latents=(2,), transform=transform, steps=1, hidden=(8,))
+        with torch.no_grad():
+            for parameter in prior.parameters():
+                parameter.add_(0.5 * torch.randn_like(parameter))
+            line = torch.stack([torch.linspace(-2, 2, 41)] * 2, 1)
+            line[:, 0] = 0.3
+            across = torch.stack([line[:, 1], line[:, 0]], 1)
+            carried = [prior(lambda x, y: StandardNormal(2)).transform(z) for z in (line, across)]
+        moved = carried[0][:, 1], carried[1][:, 0]
+        bent[transform] = max(t.diff().diff().abs().max().item() for t in moved)
+    assert bent["realnvp"] < 1e-12
+    assert bent["spline"] > 1e-4
+
+
+@pytest.mark.parametrize("of", PRIORS)
+@pytest.mark.parametrize("kind", POSTERIORS)
+def test_the_kl_is_what_samples_say(kind: str, of: str) -> None:
+    """The closed form, where there is one, meets Monte Carlo; otherwise the KL is that of the samples, which is the
+    integral of q log q / p over a grid."""
+    if "density_anywhere" not in offers(registered("posterior")[kind]) and of == "vamp":
+        pytest.skip("no density for the pseudo-inputs")
+    model = model_of(2, posterior=kind, prior=of)
+    x, y = data()
+    q, p = model.encode(x, y), model.prior(model.encode, y)
+    slow = (kind, of) == ("nsf", "vamp")  # every draw under every pseudo-input's flow
+    z, log_q = draw(q, 5_000 if slow else 40_000)
+    group = Group(z, q, p, log_q)
+    sampled = group.log_q - group.log_p
+    error = sampled.std(0) / math.sqrt(len(sampled))
+    if group.kl.ndim == 1:
+        expected = group.kl
+    else:
+        points, volume = grid(2, 201 if slow else 351)
+        wide = points[:, None].expand(-1, IMAGES, -1)
+        log_ratio = q.log_prob(wide) - p.log_prob(wide)
+        expected = (q.log_prob(wide).exp() * log_ratio).nan_to_num(0.0).sum(0) * volume
+        torch.testing.assert_close(group.kl, sampled)
+    assert ((expected - sampled.mean(0)).abs() <= 4 * error + 1e-3).all()
+    assert (expected > -1e-3).all()
+    factorised = all(
+        "factorised" in offers(registered(room)[one]) for room, one in (("posterior", kind), ("prior", of))
+    )
+    assert (group.kl_per_latent is not None) == factorised
+    if group.kl_per_latent is not None:
+        torch.testing.assert_close(group.kl_per_latent.sum(-1), group.kl)
+
+
+@pytest.mark.parametrize("kind", PRIORS)
+def test_temperature_scales_the_noise_and_nothing_else(kind: str) -> None:
+    p = prior(kind, 2)
+    assert tempered(p, 1.0) is p
+    cold = tempered(p, 0.5)
+    noise, less = (getattr(one, "components", getattr(one, "base", one)) for one in (p, cold))
+    torch.testing.assert_close(less.stddev, 0.5 * noise.stddev)
+    torch.testing.assert_close(less.mean, noise.mean)
+    if isinstance(p, Flow):
+        assert cold.transform is p.transform
+    if isinstance(p, Mixture):
+        torch.testing.assert_close(cold.logits, p.logits)
+    assert_samples_match(cold, cold.sample((40_000,)))
+    points = len(noise.mean.reshape(-1, 2).unique(dim=0))
+    drawn = tempered(p, 0.0).sample((64,)).reshape(-1, 2)
+    assert len(torch.round(drawn, decimals=6).unique(dim=0)) <= points
+
+
+@pytest.mark.parametrize("of", PRIORS)
+@pytest.mark.parametrize("kind", [k for k in POSTERIORS if "stopped_density" in offers(registered("posterior")[k])])
+def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, of: str) -> None:
+    """Means over 60 blocks of 300 draws, apart by no more than 4.5 standard errors in any weight; with a VampPrior the
+    encoder stands behind p(z) as well."""
+    model = model_of(2, posterior=kind, prior=of).requires_grad_(True)
+    x, y = (t.repeat_interleave(100, 0) for t in data())
+    weights = [w for room in (model.encoder, model.posterior, model.prior) for w in room.parameters()]
+
+    def blocks(objective: Objective) -> Tensor:
+        grads = [torch.autograd.grad(objective(model.terms(x, y, 4))[0], weights) for _ in range(60)]
+        return torch.stack([torch.cat([g.flatten() for g in each]) for each in grads])
+
+    plain, doubly = (blocks(make(samples=4)) for make in (Iwae, Dreg))
+    error = ((plain.var(0) + doubly.var(0)) / 60).sqrt()
+    assert ((plain.mean(0) - doubly.mean(0)).abs() <= 4.5 * error + 1e-9).all()
+
+
+@pytest.mark.parametrize("latents", [4, 32])
+def test_a_full_covariance_knows_the_density_of_its_draws_however_narrow(latents: int) -> None:
+    """By the noise itself, and in 32 bits; against the solved one in 64."""
+    torch.set_default_dtype(torch.float32)
+    posterior = registered("posterior")["full_gaussian"](features=(3,), latents=(latents,))
+    with torch.no_grad():
+        posterior.head.weight.mul_(3)
+        q = posterior(torch.randn(50, 3))
+        torch.manual_seed(5)
+        _, log_q = draw(q, 20)
+        torch.manual_seed(5)
+        loc, tril, noise = q.loc.double(), q.scale_tril.double(), torch.randn(20, 50, latents).double()
+        z = loc + (tril @ noise.unsqueeze(-1)).squeeze(-1)
+        expected = MultivariateNormal(loc, scale_tril=tril).log_prob(z)
+        torch.testing.assert_close(log_q.double(), expected, atol=0.01, rtol=1e-4)
+    assert (q.covariance_matrix.diagonal(dim1=-2, dim2=-1).sqrt() < math.exp(7.5) * 1.01).all()
+
+
+def test_a_mixture_of_anything_takes_more_points_than_fit_at_once() -> None:
+    count, latents = 64, 16
+    tril = 0.2 * torch.randn(count, latents, latents).tril(-1) + torch.eye(latents)
+    mixture = Mixture(torch.randn(count), FullGaussian(torch.randn(count, latents), tril))
+    z = torch.randn(3, 1000, latents)
+    assert z[..., 0].numel() * count * latents > 2 * Mixture.AT_ONCE
+    expected = torch.cat([mixture.log_prob(one[None]) for one in z[1, 340:350]])
+    torch.testing.assert_close(mixture.log_prob(z)[1, 340:350], expected)
+    matrices = zip(mixture.logits.exp(), mixture.components.loc, tril, strict=True)
+    by_hand = sum(share * MultivariateNormal(m, scale_tril=t).log_prob(z[2, 7]).exp() for share, m, t in matrices)
+    torch.testing.assert_close(mixture.log_prob(z)[2, 7], by_hand.log())
+
+
+def test_narrow_components_of_a_mixture_lose_nothing_in_32_bits() -> None:
+    loc, log_variance = 3 * torch.randn(20, 8), torch.full((20, 8), 2 * math.log(1e-3))
+    z = loc[:5] + 1e-3 * torch.randn(5, 8)
+    exact = Mixture(torch.zeros(20), DiagonalGaussian(loc, log_variance)).log_prob(z)
+    by_hand = torch.stack([DiagonalGaussian(m, v).log_prob(z) for m, v in zip(loc, log_variance, strict=True)], 1)
+    torch.testing.assert_close(exact, by_hand.logsumexp(1) - math.log(20))
+    single = Mixture(torch.zeros(20).float(), DiagonalGaussian(loc.float(), log_variance.float())).log_prob(z.float())
+    moved = loc.float().double()[:5] - z.float().double()
+    expected = -0.5 * ((moved / 1e-3).square() + log_variance[:5] + math.log(2 * math.pi)).sum(1) - math.log(20)
+    torch.testing.assert_close(single.double(), expected, atol=1e-3, rtol=0)
+
+
+def test_pseudo_inputs_of_a_conditional_model_keep_the_labels_of_their_images() -> None:
+    config = resolve({"prior": {"kind": "vamp", "components": 4}, "conditional": True, "encoder": "mlp"})
+    model, _ = build(config, (1, 8, 8), 3)
+    x, y, z = torch.rand(4, 1, 8, 8), torch.tensor([2, 0, 2, 1]), torch.randn(3, 2, 32)
+    model.prior.start(x, y)
+    each = torch.stack([model.encode(x[k : k + 1], y[k : k + 1]).log_prob(z) for k in range(4)])
+    found = model.prior(model.encode, torch.zeros(2, dtype=torch.long)).log_prob(z)
+    torch.testing.assert_close(found, each.logsumexp(0) - math.log(4))
+
+
+def test_pseudo_inputs_start_from_images_and_stay_within_them() -> None:
+    model, _ = build(resolve({"prior": {"kind": "vamp", "components": 4}}), (1, 8, 8))
+    x = torch.rand(4, 1, 8, 8)
+    model.prior.start(x, None)
+    z = torch.randn(3, 2, 32)
+    each = torch.stack([model.encode(one[None]).log_prob(z) for one in x])
+    expected = torch.logsumexp(each, 0) - math.log(4)
+    torch.testing.assert_close(model.prior(model.encode).log_prob(z), expected, atol=1e-3, rtol=1e-4)

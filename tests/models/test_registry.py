@@ -1,0 +1,414 @@
+"""Every registered part, found by its registration: a new one is tested here without being named."""
+
+import inspect
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import vaekit.models.builder  # noqa: F401  registers the parts
+from vaekit.config.config import Config, parts_of
+from vaekit.config.overrides import resolve
+from vaekit.errors import UserError
+from vaekit.models.builder import build
+from vaekit.models.registry import offers, registered
+from vaekit.models.summary import summary
+from vaekit.models.terms import Objective
+from vaekit.models.vae import VAE
+from vaekit.runs.checkpoint import load_weights, write_weights
+
+ROOMS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective")
+CONTEXT = {
+    "encoder": {"shape", "latents", "classes", "module"},
+    "decoder": {"shape", "latents", "classes", "module"},
+    "posterior": {"features", "latents"},
+    "prior": {"shape", "latents", "classes"},
+    "likelihood": {"channels"},
+    "objective": {"images"},
+}
+"""Arguments that the rest of the model may decide."""
+ILLEGAL = {
+    ("posterior", "full_gaussian"): {"total_correlation"},
+    ("posterior", "iaf"): {"dreg", "total_correlation", "dip"},
+    ("posterior", "nsf"): {"dreg", "total_correlation", "dip"},
+    ("posterior", "delta"): {"elbo", "iwae", "dreg", "miwae", "total_correlation", "dip"},
+    ("prior", "mixture"): {"mmd", "total_correlation", "dip", "l2"},
+    ("prior", "vamp"): {"mmd", "total_correlation", "dip", "l2"},
+    ("prior", "flow"): {"total_correlation", "dip", "l2"},
+    ("prior", "class"): {"total_correlation", "dip", "l2"},
+}
+"""Objectives that make no sense with a part, from the mathematics: no importance weights without a density, no total
+correlation of latents that are not independent, no gradient to a prior through samples that carry none, no pull to the
+origin or to a covariance of I under a prior that is elsewhere."""
+EVERY = [(room, kind) for room in ROOMS for kind in registered(room)]
+
+
+def small(**layers: Any) -> Config:
+    return resolve({"latents": 3, **layers})
+
+
+def needs_labels(room: str, kind: str) -> bool:
+    return room != "objective" and "labels" in getattr(registered(room)[kind], "needs", {}).get("model", ())
+
+
+def at_its_best(room: str, kind: str) -> dict[str, Any]:
+    """What a part needs so that all of its parameters matter: where no density is asked for, none is learned."""
+    if room == "posterior" and "density_at_sample" not in offers(registered(room)[kind]):
+        return {"objective": "l2"}
+    if room == "objective" and "density_at_sample" not in registered(room)[kind]().needs.get("posterior", ()):
+        return {"posterior": "delta"}
+    return {}
+
+
+def ways_out(refusal: str) -> list[tuple[str, str]]:
+    """The kinds that a refusal names as what would work: (room, kind)."""
+    found = re.findall(r"--(\w+)\.kind (\w+(?: or (?!choose|leave|--)\w+)*)", refusal)
+    return [(room, kind) for room, kinds in found for kind in kinds.split(" or ")]
+
+
+class Pixels(nn.Module):
+    """A user's own encoder, or decoder of latents [N, 3]: one linear map, labels added where there are any."""
+
+    def __init__(self, inputs: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layer, self.shape = nn.Linear(inputs, math.prod(shape)), shape
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        h: torch.Tensor = self.layer(x.flatten(1) if y is None else x.flatten(1) + y[:, None])
+        return h.unflatten(1, self.shape)
+
+
+def made(config: Config, shape: tuple[int, int, int], classes: int = 0) -> tuple[VAE, Objective]:
+    """`build`, with modules of one's own where the configuration wants them."""
+    own = {"encoder": Pixels(math.prod(shape), (8,)), "decoder": Pixels(3, shape)}
+    wanted = {room: module for room, module in own.items() if getattr(config, room).kind == "own"}
+    return build(config, shape, classes, images=16, networks=wanted)
+
+
+def images(shape: tuple[int, int, int], count: int = 6) -> torch.Tensor:
+    return torch.randint(0, 256, (count, *shape)) / 255
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_settings_and_parts_name_the_same_kinds(room: str) -> None:
+    assert set(parts_of(room)) == set(registered(room))
+
+
+@pytest.mark.parametrize(("room", "kind"), EVERY)
+def test_settings_are_the_arguments_of_their_part(room: str, kind: str) -> None:
+    settings = parts_of(room)[kind]
+    arguments = inspect.signature(registered(room)[kind]).parameters
+    assert set(arguments) - CONTEXT[room] == set(settings.model_fields) - {"kind"}
+    for name, field in settings.model_fields.items():
+        if name != "kind":
+            assert field.description, f"{kind}.{name} needs help"
+            assert arguments[name].default == field.default
+
+
+@pytest.mark.parametrize("conditional", [False, True], ids=["plain", "conditional"])
+@pytest.mark.parametrize(("room", "kind"), EVERY)
+def test_every_parameter_gets_a_gradient(room: str, kind: str, conditional: bool) -> None:
+    config = small(**{room: kind}, **at_its_best(room, kind), conditional=conditional or needs_labels(room, kind))
+    model, objective = made(config, (1, 8, 8), 3)
+    x, y = images((1, 8, 8)), torch.arange(6) % 3 if config.conditional else None
+    loss, _ = objective(model.terms(x, y, objective.samples))
+    loss.backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+@pytest.mark.parametrize("objective", list(registered("objective")))
+@pytest.mark.parametrize(("room", "kind"), [pair for pair in EVERY if pair[0] != "objective"])
+def test_every_part_with_every_objective(room: str, kind: str, objective: str, tmp_path: Path) -> None:
+    """A legal pair learns a toy set, and gives the same numbers when saved and loaded; an illegal one is refused in a
+    sentence that names both sides and what would work."""
+    layers = {"encoder": "mlp", room: kind, "objective": objective, "conditional": needs_labels(room, kind)}
+    config = small(**layers)
+    if objective in ILLEGAL.get((room, kind), set()):
+        with pytest.raises(UserError) as refusal:
+            made(config, (1, 6, 6), 2)
+        text = str(refusal.value)
+        assert f"{kind!r}" in text and f"{objective!r}" in text and "\n" not in text
+        choices = ways_out(text)
+        assert {where for where, _ in choices} == {room, "objective"}
+        for where, other in choices:  # with all else as it was
+            made(small(**layers | {where: other}), (1, 6, 6), 2)
+        return
+    model, minimised = made(config, (1, 6, 6), 2)
+    x, y = (torch.rand(16, 1, 6, 6) > 0.5).float(), torch.arange(16) % 2 if config.conditional else None
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    losses = []
+    for _ in range(40):
+        loss, _ = minimised(model.terms(x, y, minimised.samples))
+        optimizer.zero_grad()
+        loss.backward()
+        assert losses or [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+        optimizer.step()
+        losses.append(loss.item())
+    first, last = sum(losses[:5]) / 5, sum(losses[-5:]) / 5
+    assert last < first - 0.05 * abs(first)
+
+    write_weights(tmp_path / "model.safetensors", model.state_dict())
+    twin, _ = made(config, (1, 6, 6), 2)
+    load_weights(twin, tmp_path / "model.safetensors")
+    found = []
+    for one in (model.eval(), twin.eval()):
+        torch.manual_seed(5)
+        with torch.no_grad():
+            found.append((minimised(one.terms(x, y, minimised.samples))[0], one.reconstruct(x, y)))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("prior", list(registered("prior")))
+@pytest.mark.parametrize("posterior", list(registered("posterior")))
+def test_every_posterior_with_every_prior(posterior: str, prior: str) -> None:
+    """Pseudo-inputs need a density anywhere, the bound one at samples. What is named as a way out is one."""
+    layers = {"encoder": "mlp", "posterior": posterior, "prior": prior, "conditional": needs_labels("prior", prior)}
+    has = offers(registered("posterior")[posterior])
+    wanted = getattr(registered("prior")[prior], "needs", {}).get("posterior", set())
+    if has >= wanted | {"density_at_sample"}:
+        model, objective = made(small(**layers), (1, 6, 6), 2)
+        y = torch.arange(6) % 2 if model.classes else None
+        assert objective(model.terms(images((1, 6, 6)), y))[0].isfinite()
+        return
+    who = prior if "density_at_sample" in has else "elbo"
+    with pytest.raises(UserError, match=f"'{who}'.*'{posterior}'") as refusal:
+        made(small(**layers), (1, 6, 6), 2)
+    choices = ways_out(str(refusal.value))
+    assert choices
+    for where, other in choices:
+        made(small(**layers | {where: other}), (1, 6, 6), 2)
+
+
+def test_ways_out_are_read_from_a_refusal() -> None:
+    text = "'a' does not have: add --x, or choose --prior.kind b or c_d, or --objective.kind e, or leave out --f.g 1."
+    assert ways_out(text) == [("prior", "b"), ("prior", "c_d"), ("objective", "e")]
+
+
+@pytest.mark.parametrize("objective", ["mmd", {"free_bits": 0.1}, "total_correlation", "iwae"])
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("prior", ["class", "mixture"])
+def test_refusals_never_lead_in_a_circle(prior: str, classes: int, objective: Any) -> None:
+    """From a prior for classes to the mixture and back: whoever follows what is said ends with a model."""
+    layers = {"encoder": "mlp", "prior": prior, "objective": objective}
+    for _ in range(2):
+        try:
+            made(small(**layers), (1, 6, 6), classes)
+            return
+        except UserError as refusal:
+            text = str(refusal)
+            assert ("add --conditional" in text) <= (classes > 0)
+            room, kind = [choice for choice in ways_out(text) if choice[0] == "prior"][-1]
+            layers[room] = kind
+    pytest.fail(f"still refused with {layers}")
+
+
+@pytest.mark.parametrize("objective", ["iwae", "dreg", "miwae"])
+@pytest.mark.parametrize("kind", ["gaussian", "laplace"])
+def test_a_noise_level_of_the_plain_mean_is_refused_to_weighted_samples(kind: str, objective: str) -> None:
+    optimal = {"kind": kind, "sigma": "optimal"}
+    made(small(likelihood=optimal), (1, 6, 6))
+    with pytest.raises(
+        UserError, match=rf"'{objective}'.*'{kind}' with .*optimal.*, or leave out --likelihood.sigma optimal\."
+    ):
+        made(small(likelihood=optimal, objective=objective), (1, 6, 6))
+
+
+def test_a_refusal_names_the_settings_at_fault_and_no_others() -> None:
+    likelihood = {"kind": "gaussian", "sigma": "optimal", "scale": 0.3}
+    with pytest.raises(UserError) as refusal:
+        made(small(likelihood=likelihood, objective="iwae"), (1, 6, 6))
+    assert "'gaussian' with --likelihood.sigma optimal does not have" in str(refusal.value)
+    assert "scale" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("objective", "posterior", "flag"),
+    [
+        ({"free_bits": 0.1, "warmup": 3}, "iaf", "free-bits 0.1"),
+        ({"kind": "mmd", "beta": 2, "weight": 3}, "delta", "beta 2.0"),
+    ],
+)
+def test_a_refusal_names_the_setting_that_asks_for_too_much(objective: Any, posterior: str, flag: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        made(small(objective=objective, posterior=posterior), (1, 6, 6))
+    assert f"with --objective.{flag} needs" in str(refusal.value)
+    assert str(refusal.value).endswith(f", or leave out --objective.{flag}.")
+    assert "warmup" not in str(refusal.value) and "weight" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("objective", ["mmd", "total_correlation", "dip"])
+def test_what_looks_at_a_batch_is_refused_a_single_image(objective: str) -> None:
+    with pytest.raises(UserError, match=rf"'{objective}' needs more than one image in a step.*: take --batch-size 2"):
+        made(small(objective=objective, batch_size=1), (1, 6, 6))
+    with pytest.raises(UserError, match=rf"'{objective}' needs more than one image in a step.*: choose --objective"):
+        build(small(objective=objective), (1, 6, 6), images=1)
+    made(small(objective=objective, batch_size=2), (1, 6, 6))
+
+
+def test_a_module_is_not_dropped_silently() -> None:
+    with pytest.raises(UserError, match=r"This model's encoder is 'mlp', not a module of yours: leave encoder= out"):
+        build(small(encoder="mlp"), (1, 6, 6), networks={"encoder": torch.nn.Flatten()})
+
+
+def test_a_covariance_that_no_memory_holds_is_refused() -> None:
+    with pytest.raises(UserError, match=r"'full_gaussian' of 4,096 latents .* --posterior.kind gaussian"):
+        made(small(posterior="full_gaussian", latents="4x32x32", encoder={"kind": "conv", "channels": 8}), (1, 32, 32))
+
+
+@pytest.mark.parametrize("conditional", [False, True], ids=["plain", "conditional"])
+@pytest.mark.parametrize("network", [k for k in registered("encoder") if k in ("conv", "resnet")])
+@pytest.mark.parametrize("posterior", list(registered("posterior")))
+def test_latent_images_go_with_every_posterior(posterior: str, network: str, conditional: bool) -> None:
+    config = small(
+        latents="3x4x4",
+        posterior=posterior,
+        encoder=network,
+        decoder=network,
+        conditional=conditional,
+        **at_its_best("posterior", posterior),
+    )
+    model, minimised = made(config, (1, 8, 8), 2)
+    x, y = images((1, 8, 8), 5), torch.zeros(5, dtype=torch.long) if conditional else None
+    for _ in range(3):
+        loss, _ = minimised(model.terms(x, y))
+    loss.backward()
+    assert model.latents == 48
+    assert model.encode(x, y).mean.shape == (5, 48)
+    assert model.reconstruct(x, y).shape == x.shape
+
+
+@pytest.mark.parametrize("kind", list(registered("likelihood")))
+def test_likelihoods_offer_what_they_claim(kind: str) -> None:
+    """One that claims to be normalised has 256 probabilities that sum to 1; one that does not, has not."""
+    likelihood = registered("likelihood")[kind](channels=1)
+    likelihood.eval()
+    output = torch.full((1, 256, likelihood.outputs, 1, 1), 0.3)
+    total = likelihood(output).log_prob((torch.arange(256) / 255).reshape(256, 1, 1, 1)).exp().sum().item()
+    assert likelihood.measure in ("probability", "density")
+    assert (abs(total - 1) < 1e-3) == ("normalised" in getattr(likelihood, "offers", ()))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_both_sides_see_the_pixels_that_were_drawn(training: bool) -> None:
+    """Encoder and likelihood get the same black-and-white image, in training a new one every time."""
+    model, _ = build(small(likelihood="binarized", encoder="mlp"), (1, 8, 8))
+    model.train(training)
+    read: list[torch.Tensor] = []
+    scored: list[Any] = []
+    model.encoder.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    model.likelihood.register_forward_hook(lambda _, __, px: scored.append(px))
+    x = images((1, 8, 8))
+    for _ in range(2):
+        terms = model.terms(x)
+        torch.testing.assert_close(terms.log_px, scored[-1].log_prob(read[-1]))
+        assert set(read[-1].unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(read[0], read[1]) != training
+
+
+def test_a_model_is_drawn_from_its_seed_alone() -> None:
+    torch.manual_seed(1)
+    one, _ = build(small(), (1, 8, 8))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    two, _ = build(small(), (1, 8, 8))
+    assert torch.equal(torch.get_rng_state(), before)
+    other, _ = build(small(seed=1), (1, 8, 8))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_images_outside_the_support_are_refused_in_one_sentence() -> None:
+    model, _ = build(small(), (1, 8, 8))
+    model.require_support(torch.rand(2, 1, 8, 8))
+    with pytest.raises(UserError, match=r"from -1 to 1 .*Bernoulli: give images as uint8"):
+        model.require_support(torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 1, 8, 8))
+    levels, _ = build(small(likelihood="gaussian"), (1, 8, 8))
+    levels.require_support(torch.arange(64).reshape(1, 1, 8, 8) / 255)
+    with pytest.raises(UserError, match=r"outside the support .*Gaussian: .* numbers each a level k / 255"):
+        levels.require_support(torch.full((1, 1, 8, 8), 0.3 / 255))
+
+
+@pytest.mark.parametrize("prior", list(registered("prior")))
+def test_the_summary_adds_up(prior: str) -> None:
+    model, _ = made(small(prior=prior, latents=1, conditional=needs_labels("prior", prior)), (1, 6, 6), 2)
+    *counts, total = [int(row.split()[-1].replace(",", "")) for row in summary(model).splitlines()[1:]]
+    assert sum(counts) == total == sum(weight.numel() for weight in model.parameters())
+
+
+def test_a_conditional_model_without_classes_is_refused() -> None:
+    with pytest.raises(UserError, match="--conditional needs classes"):
+        build(small(conditional=True), (1, 8, 8), classes=0)
+
+
+def test_labels_change_what_a_conditional_model_says() -> None:
+    model, _ = build(small(conditional=True), (1, 8, 8), 3)
+    x = images((1, 8, 8), 2)
+    first, second = torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.long)
+    assert not torch.equal(model.encode(x, first).mean, model.encode(x, second).mean)
+    z = torch.zeros(1, 2, 3)
+    assert not torch.equal(model.decode(z, first).mean, model.decode(z, second).mean)
+
+
+def test_labels_follow_their_images_through_several_samples() -> None:
+    model, _ = build(small(conditional=True), (1, 8, 8), 3)
+    model.eval()
+    z, y = torch.randn(4, 5, 3), torch.tensor([0, 1, 2, 0, 1])
+    together = model.decode(z, y).mean
+    for s in range(4):
+        for b in range(5):
+            alone = model.decode(z[s, b][None], y[b][None]).mean[0]
+            torch.testing.assert_close(together[s, b], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_mixed_precision_keeps_posterior_and_likelihood_in_float32() -> None:
+    model, objective = build(small(), (1, 16, 16))
+    model.precision = torch.bfloat16
+    x = images((1, 16, 16))
+    terms = model.terms(x)
+    assert {t.dtype for t in (terms.log_px, terms.groups[0].z, terms.groups[0].kl)} == {torch.float32}
+    mixed, _ = objective(terms)
+    model.precision = torch.float32
+    full, _ = objective(model.terms(x))
+    assert mixed.item() == pytest.approx(full.item(), rel=0.01)
+
+
+def test_a_learned_sigma_finds_back_from_below_its_floor() -> None:
+    likelihood = registered("likelihood")["gaussian"](channels=1, scale=1e-5)
+    likelihood(torch.zeros(1, 1, 1, 1, 1)).log_prob(torch.zeros(1, 1, 1, 1)).sum().backward()
+    assert likelihood.log_sigma.grad.item() > 0
+
+
+def test_the_posteriors_log_variance_is_bounded_and_untouched_near_zero() -> None:
+    posterior = registered("posterior")["gaussian"](features=(1,), latents=(1,))
+    with torch.no_grad():
+        posterior.head.weight.copy_(torch.tensor([[0.0], [1.0]]))
+        posterior.head.bias.zero_()
+        small, huge = posterior(torch.tensor([[0.1], [1e6]])).log_variance.flatten()
+    assert small.item() == pytest.approx(0.1, rel=1e-3)
+    assert huge.item() == pytest.approx(15.0)
+
+
+def test_a_posterior_that_yields_its_density_with_the_draw_is_not_asked_again() -> None:
+    from vaekit.models.distributions.latents import DiagonalGaussian, StandardNormal
+    from vaekit.models.single_level import flat
+
+    class OneWay(DiagonalGaussian):
+        def rsample_and_log_prob(self, shape: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
+            z = self.rsample(shape)
+            return z, super().log_prob(z)
+
+        def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("inverting is what must not happen")
+
+    q = OneWay(torch.ones(4, 2), torch.zeros(4, 2))
+    terms = flat(
+        lambda x, y: q, lambda encode, y: StandardNormal(2), lambda z: z.sum(-1), images((1, 2, 2), 4), None, 3
+    )
+    group = terms.groups[0]
+    assert group.log_q.shape == group.kl.shape == (3, 4)
+    torch.testing.assert_close(group.kl, group.log_q - group.log_p)

@@ -1,0 +1,193 @@
+"""The report: one page that loads nothing, says what is so, and survives names and data that are not nice."""
+
+import json
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaekit
+from command import mistake, rings
+from command import vaekit as command
+from vaekit.report import report
+from vaekit.runs.image_set import Images
+from vaekit.runs.inputs import class_numbers, held_out
+
+TINY: dict[str, Any] = {
+    "epochs": 2,
+    "encoder": {"kind": "mlp", "hidden": "32"},
+    "decoder": {"kind": "mlp", "hidden": "32"},
+    "latents": 3,
+    "quiet": True,
+    "threads": 1,
+}
+HOSTILE = "<script>alert(1) & rain"
+
+
+class Page(HTMLParser):
+    """The tags of a page, the addresses in it, and its headings."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] == ["h2"]:
+            self.headings.append(data)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    for index, image in enumerate(rings(80, 16, 3)):
+        place = folder / (HOSTILE if index % 2 else "dry")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{index}.png")
+    (folder / "dry" / "<i>broken.png").write_bytes(b"nothing")
+    vaekit.train(folder, out=folder.parent / "run", preset="sigma-vae", **TINY)
+    return folder.parent / "run"
+
+
+def read(run: Path) -> tuple[str, Page]:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_train_writes_a_page_of_its_own(run: Path) -> None:
+    text, page = read(run)
+    assert not page.open
+    assert page.addresses and all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert "url(" not in text and "@import" not in text
+    assert page.headings == [
+        "What it was trained on",
+        "Loss of every epoch",
+        "Reconstructions",
+        "New images",
+        "What single latents do",
+        "Map of the latent space",
+        "Interpolations",
+        "Odd ones, and typical ones",
+        "Diagnosis",
+        "Figures",
+        "How to make it again",
+    ]
+    assert "prefers-color-scheme: dark" in text
+    assert "&lt;i&gt;broken.png" in text and "1 files skipped" not in text
+    history = vaekit.load(run).history
+    assert f"{history['val_loss'].min():,.2f} nats per image" in text
+    assert "vaekit train" in text and "--preset sigma-vae" in text
+
+
+def test_figures_are_those_of_the_evaluation_while_it_is_of_these_weights(run: Path) -> None:
+    assert "A quick look at" in read(run)[0]
+    found = vaekit.load(run).evaluate(samples=10, quiet=True)
+    command("report", run)
+    text, _ = read(run)
+    assert "A quick look at" not in text and f"{found['nll']:.2f}" in text
+    record = json.loads((run / "evaluation.json").read_text())
+    for other in (json.dumps(record | {"weights": "others"}), json.dumps({"weights": record["weights"]}), "[]", "x"):
+        (run / "evaluation.json").write_text(other)
+        vaekit.load(run).report(quiet=True)
+        assert "A quick look at" in read(run)[0]
+
+
+def test_names_that_mean_something_to_a_graph_are_names(tmp_path: Path) -> None:
+    """Dollars begin mathematics, and an underscore hides a line from its key."""
+    folder = tmp_path / "my $1_$ pics"
+    for index, image in enumerate(rings(60, 16)[..., 0]):
+        place = folder / ["$a_$", "_hidden", "x" * 200][index % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{index}.png")
+    run = tmp_path / "r $x_$ y"
+    said = command(
+        "train", folder, "--out", run, "--epochs", 1, "--latents", 3, "--encoder.kind", "mlp", "--decoder.kind", "mlp"
+    )
+    assert (run / "loss.png").exists() and "Map of the latent space" in read(run)[1].headings and "Warning" not in said
+    assert f"vaekit generate '{run}' -n 64" in said
+
+
+def test_what_is_missing_or_damaged_is_said_or_left_out(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "metrics.csv").unlink()
+    command("report", copy)
+    assert "not there any more" in read(copy)[0]
+    (copy / "metrics.csv").write_text("epoch,step,val_loss\n1,1,much\n")
+    assert "metrics.csv is damaged" in mistake("report", copy)
+    for content in ("", "{", "{}", "[]"):
+        (copy / "dataset.json").write_text(content)
+        assert "dataset.json is missing or damaged" in mistake("evaluate", copy)
+
+
+def test_a_way_between_images_stays_in_their_class(tmp_path: Path) -> None:
+    labels = np.arange(90) % 2
+    model = vaekit.train((rings(90, 16), labels), out=tmp_path / "run", conditional=True, preset="classic", **TINY)
+    pack, _, rows = held_out(model, (rings(90, 16), labels), True)
+    chosen = report._pairs(Images(pack, rows, class_numbers(model, pack)))
+    assert chosen.labels is not None and chosen.labels.tolist() == [0, 0, 1, 1]
+    assert len(set(chosen.rows.tolist())) == 4
+
+
+def test_without_the_images_the_rest_is_there(tmp_path: Path) -> None:
+    vaekit.train(rings(60, 12), out=tmp_path / "run", preset="classic", **TINY)
+    assert "Reconstructions" in read(tmp_path / "run")[1].headings  # the array is still at hand
+    vaekit.load(tmp_path / "run").report(quiet=True)
+    text, page = read(tmp_path / "run")
+    assert (
+        "not at hand as they were" in text and "New images" in page.headings and "Reconstructions" not in page.headings
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"preset": "ae"},
+        {"preset": "conditional"},
+        {"preset": "classic", "latents": 1},
+        {"preset": "classic", "latents": "2x6x6", "encoder": "conv", "decoder": "conv"},
+        {"preset": "iaf"},
+    ],
+)
+def test_every_kind_of_model_has_one(settings: dict[str, Any], tmp_path: Path) -> None:
+    data = (rings(60, 12), np.arange(60) % 3)
+    vaekit.train(data, out=tmp_path / "run", **TINY | settings)
+    _, page = read(tmp_path / "run")
+    assert ("Odd ones, and typical ones" in page.headings) == (settings["preset"] != "ae")
+    assert {"New images", "Figures"} <= set(page.headings)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_the_fewest_images_have_one(count: int, tmp_path: Path) -> None:
+    vaekit.train(rings(count, 12), out=tmp_path / "run", preset="classic", **TINY)
+    assert "Figures" in read(tmp_path / "run")[1].headings
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no browser")
+def test_a_browser_shows_it(run: Path, tmp_path: Path) -> None:
+    shot = tmp_path / "page.png"
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,3000")
+    subprocess.run(
+        ["chromium", *options, f"--screenshot={shot}", (run / "report.html").as_uri()], check=True, capture_output=True
+    )
+    with Image.open(shot) as picture:
+        colours = np.asarray(picture.convert("L"))
+    assert colours.std() > 20
