@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import vaekit
-from vaekit.config.data import Data
+from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import open_pack
 
 COUNT, RESIZE = 1000, 128
@@ -98,8 +98,8 @@ def kid(new: Tensor | None, real: Tensor | None) -> str:
 
 def main() -> None:
     data, minutes, *names = sys.argv[1:]
-    images = open_pack(data, Data())
-    held_out = np.asarray(images.images[images.sides["validation"]])[: 2 * COUNT]
+    images = open_pack(data, DataConfig())
+    held_out = np.asarray(images.images[images.splits["validation"]])[: 2 * COUNT]
     shown, real = held_out[:COUNT], features(held_out[:COUNT])
     print(f"held-out images against others: {kid(features(held_out[COUNT:]), real)}", flush=True)
     for name in names or CANDIDATES:

@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from vaekit.bench import baselines
-from vaekit.bench.measure import Turn, machine
+from vaekit.bench.measure import RunOnce, machine
 from vaekit.bench.workloads import NETWORKS, bundled, made_up
 from vaekit.config.overrides import resolve
 from vaekit.data.packs.pack import open_pack
@@ -44,16 +44,16 @@ def peak(kind: torch.dtype, tf32: bool = False) -> float:
     return statistics.median(found[2:])
 
 
-def busy(turn: Turn) -> tuple[float, float, float]:
+def busy(run_once: RunOnce) -> tuple[float, float, float]:
     """Images a second, the share of that time in which some kernel ran, and kernels an image."""
-    turn()
+    run_once()
     speeds = []
     for _ in range(TURNS):
         begun = time.perf_counter()
-        count = turn()
+        count = run_once()
         speeds.append(count / (time.perf_counter() - begun))
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        count = turn()
+        count = run_once()
     spans = sorted(
         (event.time_range.start, event.time_range.end)
         for event in seen.events()
@@ -77,13 +77,13 @@ def network(name: str) -> dict[str, Any]:
     with FlopCounterMode(display=False) as counter:
         baselines.plain_loss(model, torch.rand(size, *pack.shape, device=GPU)).backward()
     operations = counter.get_total_flops() / size
-    turns = {"bare loop": baselines.bare(config, pack, GPU)}
-    turns |= {f"vaekit, {p}": baselines.vaekit(config, pack, GPU, precision=p) for p in ("32", "tf32", "bf16")}
+    runs_once = {"bare loop": baselines.bare(config, pack, GPU)}
+    runs_once |= {f"vaekit, {p}": baselines.vaekit(config, pack, GPU, precision=p) for p in ("32", "tf32", "bf16")}
     if baselines.has_pythae():
-        turns["Pythae"] = baselines.pythae(config, pack, GPU)
+        runs_once["Pythae"] = baselines.pythae(config, pack, GPU)
     found: dict[str, Any] = {}
-    for one, turn in turns.items():
-        speed, share, kernels = busy(turn)
+    for one, run_once in runs_once.items():
+        speed, share, kernels = busy(run_once)
         found[one] = {
             "images_per_second": speed,
             "busy": share,

@@ -20,16 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vaekit.bench.photos import photo
-from vaekit.config.data import Data
+from vaekit.config.data import DataConfig
 from vaekit.data.decoding.pool import cores
 from vaekit.data.packs.cache import clear_cache
 from vaekit.data.packs.pack import open_pack
 
 SIDE = 64
-BARE = (
-    "import sys, vaekit.data.loader; from vaekit.config.data import Data; from vaekit.data.packs.pack import open_pack"
-)
-SECOND = BARE + "\nopen_pack(sys.argv[1], Data(size='64'))"
+BARE = "import sys, vaekit.data.loader; from vaekit.config.data import DataConfig\n"
+BARE += "from vaekit.data.packs.pack import open_pack"
+SECOND = BARE + "\nopen_pack(sys.argv[1], DataConfig(size='64'))"
 
 
 def make(task: tuple[str, int]) -> None:
@@ -63,7 +62,7 @@ def main() -> None:
         for _ in range(asked.rounds):
             clear_cache()
             start = time.perf_counter()
-            pack = open_pack(photos, Data(size=str(SIDE)), quiet=True)
+            pack = open_pack(photos, DataConfig(size=str(SIDE)), quiet=True)
             ours.append(time.perf_counter() - start)
             start = time.perf_counter()
             with fork.Pool(cores()) as pool:

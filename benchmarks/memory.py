@@ -32,21 +32,21 @@ def measure(images: str) -> None:
     """In a process of its own: pack, take the steps, look at all held-out images; print the largest RssAnon in kB."""
     import torch
 
-    from vaekit.bench.baselines import as_in_training
+    from vaekit.bench.baselines import training_process
     from vaekit.config.overrides import resolve
-    from vaekit.data.loader import Batches
+    from vaekit.data.loader import ImageLoader
     from vaekit.data.packs.pack import open_pack
     from vaekit.models.builder import build
     from vaekit.training.loop import evaluate, train
-    from vaekit.training.optimizers import optimizer_for
+    from vaekit.training.optimizers import make_optimizer
     from vaekit.training.step import Progress
 
     config = resolve(SETTINGS, {"precision": "32", "compile": "off"})
     pack = open_pack(images, config.data, quiet=True)
     model, objective = build(config, pack.shape)
-    kept = copy.deepcopy(model).eval().requires_grad_(False)
-    batches = Batches(pack, config.data, 128, 0, torch.device("cpu"))
-    optimizer, progress = optimizer_for(model.parameters(), config.training), Progress()
+    ema_model = copy.deepcopy(model).eval().requires_grad_(False)
+    batches = ImageLoader(pack, config.data, 128, 0, torch.device("cpu"))
+    optimizer, progress = make_optimizer(model.parameters(), config.training), Progress()
     largest = 0
 
     def look(_: torch.Tensor) -> bool:
@@ -55,10 +55,10 @@ def measure(images: str) -> None:
             largest = max(largest, private())
         return progress.step >= STEPS
 
-    with as_in_training():
-        for _ in train(model, kept, batches, objective, optimizer, config.training, progress, look):
+    with training_process():
+        for _ in train(model, ema_model, batches, objective, optimizer, config.training, progress, look):
             pass
-        evaluate(kept, batches, "validation", objective, 0)
+        evaluate(ema_model, batches, "validation", objective, 0)
         print(max(largest, private()))
 
 

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 import vaekit
 from vaekit.bench.baselines import has_pythae
 from vaekit.bench.measure import machine
-from vaekit.config.data import Data
+from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import open_pack
 
 MARKS = (1.0, 5.0, 10.0)
@@ -128,20 +128,20 @@ def draw(models: dict[str, Any]) -> None:
 
 
 def main(mnist: Path) -> None:
-    pack = open_pack(mnist, Data(validation="last:10000"), quiet=True)
-    gray = np.asarray(pack.images[pack.sides["test"]])[..., 0]
+    pack = open_pack(mnist, DataConfig(validation="last:10000"), quiet=True)
+    gray = np.asarray(pack.images[pack.splits["test"]])[..., 0]
     white = np.random.RandomState(777).rand(len(gray), 784) < gray.reshape(-1, 784) / 255
     test = (255 * white[:IMAGES]).astype(np.uint8).reshape(-1, 28, 28)
-    train = np.asarray(pack.images[pack.sides["train"]])[..., 0]
-    turns = {preset: ours(preset, mnist, test) for preset in ("classic", "best")}
+    train = np.asarray(pack.images[pack.splits["train"]])[..., 0]
+    runs_once = {preset: ours(preset, mnist, test) for preset in ("classic", "best")}
     if has_pythae():
-        turns = {"Pythae, its default VAE": pythae(train, test), **turns}
+        runs_once = {"Pythae, its default VAE": pythae(train, test), **runs_once}
     else:
         print("Pythae is not installed")
-    models: dict[str, Any] = {name: {"nll": {}} for name in turns}
+    models: dict[str, Any] = {name: {"nll": {}} for name in runs_once}
     for mark in MARKS:
-        for name, turn in turns.items():
-            models[name]["nll"][f"{mark:g}"] = found = next(turn)
+        for name, run_once in runs_once.items():
+            models[name]["nll"][f"{mark:g}"] = found = next(run_once)
             print(name, found, flush=True)
     about = f"Test NLL in nats per image, {IMAGES:,} images of MNIST drawn once, {SAMPLES} importance samples"
     about += "; in brackets the minutes of training at the end of the epoch that was judged."

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from vaekit.training.plan import Request
+from vaekit.training.plan import TrainRequest
 from vaekit.training.session import _Session, run_training
 
 
 def seconds(epochs: int, folder: Path) -> float:
-    request = Request(layers=({"epochs": epochs},), out=folder, quiet=True)
+    request = TrainRequest(layers=({"epochs": epochs},), out=folder, quiet=True)
     begun = time.perf_counter()
     run_training(request)
     return time.perf_counter() - begun

@@ -24,7 +24,7 @@ PRESETS = ("classic", "sigma-vae", "ae")
 SHOWN, COLUMNS = 40, 8
 
 
-def beside(model: vaekit.Trained, title: str) -> Image.Image:
+def beside(model: vaekit.TrainedModel, title: str) -> Image.Image:
     """Draws of the model's own prior, and of the fitted one."""
     own, fitted = model.sample(SHOWN, seed=0, prior="model"), model.sample(SHOWN, seed=0, prior="fitted")
     sheets = [

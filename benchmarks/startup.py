@@ -18,11 +18,11 @@ STEP += "w(torch.rand(128, 784)).sum().backward(); o.step(); os._exit(0)"
 FIRST = """
 import os, sys
 import vaekit.cli.main, vaekit.training.loop as loop
-begin = loop.stepper
-def stepper(*arguments):  # of the run itself: trials of settings have their own
-    take = begin(*arguments)
-    return lambda *batch: (take(*batch), os._exit(0))
-loop.stepper = stepper
+begin = loop.make_train_step
+def make_train_step(*arguments):  # of the run itself: trials of settings have their own
+    train_step = begin(*arguments)
+    return lambda *batch: (train_step(*batch), os._exit(0))
+loop.make_train_step = make_train_step
 vaekit.cli.main.main(sys.argv[1:])
 """
 RESULTS = Path(__file__).parent / "results" / "startup.json"

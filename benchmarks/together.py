@@ -27,13 +27,13 @@ def train(name: str) -> None:
     from vaekit.data.packs.pack import open_pack
 
     config = resolve(NETWORKS[name], {"validation": "last:1"})
-    turn = baselines.vaekit(config, open_pack(bundled()[:3000], config.data, quiet=True), torch.device("cpu"))
-    turn()
+    run_once = baselines.vaekit(config, open_pack(bundled()[:3000], config.data, quiet=True), torch.device("cpu"))
+    run_once()
     speeds: list[float] = []
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or not speeds:
         begun = time.perf_counter()
-        count = turn()
+        count = run_once()
         speeds.append(count / (time.perf_counter() - begun))
     print(round(statistics.median(speeds)))
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-COLD = (sys.executable, "-m", "vaekit")
+NEW_PROCESS = (sys.executable, "-m", "vaekit")
 BEFORE = dict(os.environ)
 """The environment before any test has changed it, in which the process to fork from imports what it imports."""
 
 
 @cache
-def warm() -> tuple[str, ...]:
+def forked_command() -> tuple[str, ...]:
     """A command that is `vaekit`, without the seconds that importing takes: see warm.py."""
     script, folder = str(Path(__file__).parent / "warm.py"), tempfile.TemporaryDirectory()
     door = Path(folder.name) / "door"
@@ -36,7 +36,7 @@ def warm() -> tuple[str, ...]:
     return sys.executable, "-S", script, str(door)
 
 
-def start(*arguments: object, cwd: Path | None = None, command: Sequence[str] = COLD) -> subprocess.Popen[str]:
+def start(*arguments: object, cwd: Path | None = None, command: Sequence[str] = NEW_PROCESS) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*command, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -49,7 +49,7 @@ def start(*arguments: object, cwd: Path | None = None, command: Sequence[str] = 
 
 def vaekit(*arguments: object, status: int = 0, cwd: Path | None = None) -> str:
     """Run a verb to its end; what it printed, standard error last."""
-    process = start(*arguments, cwd=cwd, command=warm())
+    process = start(*arguments, cwd=cwd, command=forked_command())
     out, err = process.communicate(timeout=240)
     assert process.returncode == status, f"exit {process.returncode}\n{out}\n{err}"
     return out + err
@@ -57,7 +57,7 @@ def vaekit(*arguments: object, status: int = 0, cwd: Path | None = None) -> str:
 
 def mistake(*arguments: object, cwd: Path | None = None, command: Sequence[str] | None = None) -> str:
     """The last line of standard error of a call that is a user's mistake."""
-    process = start(*arguments, cwd=cwd, command=command or warm())
+    process = start(*arguments, cwd=cwd, command=command or forked_command())
     out, err = process.communicate(timeout=240)
     assert process.returncode == 2, f"exit {process.returncode}\n{out}\n{err}"
     assert "Traceback" not in err

@@ -13,7 +13,7 @@ import torch
 
 import vaekit
 from command import rings
-from vaekit.config.training import Training
+from vaekit.config.training import TrainingConfig
 from vaekit.errors import UserError
 
 TINY = {
@@ -27,17 +27,17 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def gray(tmp_path_factory: pytest.TempPathFactory) -> vaekit.Trained:
+def gray(tmp_path_factory: pytest.TempPathFactory) -> vaekit.TrainedModel:
     return vaekit.train(rings(60, 12)[..., 0], out=tmp_path_factory.mktemp("runs") / "gray", **TINY)
 
 
 @pytest.fixture(scope="module")
-def classes(tmp_path_factory: pytest.TempPathFactory) -> vaekit.Trained:
+def classes(tmp_path_factory: pytest.TempPathFactory) -> vaekit.TrainedModel:
     labelled = (rings(60, 12, 3), np.arange(60) % 3)
     return vaekit.train(labelled, out=tmp_path_factory.mktemp("runs") / "classes", conditional=True, **TINY)
 
 
-def test_shapes_and_types_are_those_of_the_contract(gray: vaekit.Trained) -> None:
+def test_shapes_and_types_are_those_of_the_contract(gray: vaekit.TrainedModel) -> None:
     images = gray.sample(16, seed=0)
     assert (images.shape, images.dtype) == ((16, 12, 12, 1), np.uint8)
     z = gray.encode(images)
@@ -47,13 +47,13 @@ def test_shapes_and_types_are_those_of_the_contract(gray: vaekit.Trained) -> Non
     assert list(gray.history["epoch"]) == [1, 2]
 
 
-def test_images_as_uint8_and_as_numbers_are_the_same(gray: vaekit.Trained) -> None:
+def test_images_as_uint8_and_as_numbers_are_the_same(gray: vaekit.TrainedModel) -> None:
     images = rings(5, 12)
     np.testing.assert_array_equal(gray.encode(images), gray.encode(images / 255))
     np.testing.assert_array_equal(gray.encode(images), gray.encode(images[..., 0]))
 
 
-def test_images_in_any_order_of_memory_are_the_same(gray: vaekit.Trained) -> None:
+def test_images_in_any_order_of_memory_are_the_same(gray: vaekit.TrainedModel) -> None:
     images = rings(5, 12)
     z = gray.encode(images)
     np.testing.assert_allclose(gray.encode(images[::-1])[::-1], z, atol=1e-5)
@@ -62,7 +62,7 @@ def test_images_in_any_order_of_memory_are_the_same(gray: vaekit.Trained) -> Non
     np.testing.assert_array_equal(gray.encode(images), z)
 
 
-def test_what_does_not_fit_is_said(gray: vaekit.Trained) -> None:
+def test_what_does_not_fit_is_said(gray: vaekit.TrainedModel) -> None:
     with pytest.raises(UserError, match=r"takes images \[N, 12, 12, 1\], not \[5, 13, 13, 1\]"):
         gray.encode(rings(5, 13))
     with pytest.raises(UserError, match=r"\[N, 4\]"):
@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_said(gray: vaekit.Trained) -> None:
         gray.encode(rings(5, 12) / 127.5 - 1)
 
 
-def test_a_seed_gives_the_same_images_whatever_the_number(gray: vaekit.Trained) -> None:
+def test_a_seed_gives_the_same_images_whatever_the_number(gray: vaekit.TrainedModel) -> None:
     np.testing.assert_array_equal(gray.sample(100, seed=5)[:7], gray.sample(7, seed=5))
     assert not np.array_equal(gray.sample(7, seed=5), gray.sample(7, seed=6))
     assert gray.sample(0).shape == (0, 12, 12, 1)
@@ -87,7 +87,7 @@ def test_python_leaves_the_random_state_alone(tmp_path: Path) -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_a_conditional_model_takes_classes_by_name_and_number(classes: vaekit.Trained) -> None:
+def test_a_conditional_model_takes_classes_by_name_and_number(classes: vaekit.TrainedModel) -> None:
     np.testing.assert_array_equal(classes.sample(4, label="1"), classes.sample(4, label=1))
     assert not np.array_equal(classes.sample(4, label="1"), classes.sample(4, label="2"))
     mixed = classes.sample(6)
@@ -101,7 +101,7 @@ def test_a_conditional_model_takes_classes_by_name_and_number(classes: vaekit.Tr
         classes.encode(rings(3, 12, 3), [0, 1])
 
 
-def test_saved_and_loaded_it_computes_the_same(gray: vaekit.Trained, tmp_path: Path) -> None:
+def test_saved_and_loaded_it_computes_the_same(gray: vaekit.TrainedModel, tmp_path: Path) -> None:
     gray.save(tmp_path / "copy")
     again = vaekit.load(tmp_path / "copy")
     np.testing.assert_array_equal(again.sample(5, seed=1), gray.sample(5, seed=1))
@@ -137,9 +137,9 @@ def test_early_stopping_counts_from_the_end_of_the_warmup(tmp_path: Path) -> Non
     """A learning rate that changes nothing never improves; without warm-up it stops after the patience."""
     still = TINY | {"epochs": 30, "learning_rate": 1e-12, "patience": 3, "ema": 0}
     plain = vaekit.train(rings(30, 12), out=tmp_path / "plain", **still)
-    warm = vaekit.train(rings(30, 12), out=tmp_path / "warm", objective={"warmup": 10}, **still)
+    forked_command = vaekit.train(rings(30, 12), out=tmp_path / "warm", objective={"warmup": 10}, **still)
     assert len(plain.history) <= 8
-    assert len(warm.history) == 13
+    assert len(forked_command.history) == 13
 
 
 def test_the_weights_to_use_are_those_of_the_best_epoch(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_the_weights_to_use_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     assert trained.history["step"][best - 1] in steps
 
 
-@pytest.mark.parametrize("optimizer", get_args(Training.model_fields["optimizer"].annotation))
+@pytest.mark.parametrize("optimizer", get_args(TrainingConfig.model_fields["optimizer"].annotation))
 def test_every_optimizer_lowers_the_loss_and_goes_on_bit_for_bit_where_it_was(optimizer: str, tmp_path: Path) -> None:
     rate = 1e-3 if optimizer == "sgd" else 1e-2
     settings = TINY | {"epochs": 6, "learning_rate": rate, "schedule": "cosine", "ramp": 3, "clip": 1e4, "ema": 0.5}
@@ -169,7 +169,7 @@ def test_every_optimizer_lowers_the_loss_and_goes_on_bit_for_bit_where_it_was(op
     assert list(parts.history["train_loss"]) == list(whole.history["train_loss"])
 
 
-def test_resume_without_a_checkpoint_never_replaces_a_trained_model(gray: vaekit.Trained, tmp_path: Path) -> None:
+def test_resume_without_a_checkpoint_never_replaces_a_trained_model(gray: vaekit.TrainedModel, tmp_path: Path) -> None:
     gray.save(tmp_path / "copy")
     before = (tmp_path / "copy" / "model.safetensors").read_bytes()
     with pytest.raises(UserError, match="no whole checkpoint"):
@@ -178,7 +178,7 @@ def test_resume_without_a_checkpoint_never_replaces_a_trained_model(gray: vaekit
     assert len(vaekit.load(tmp_path / "copy").history) == 2
 
 
-def test_what_cannot_be_asked_of_a_model_is_said(gray: vaekit.Trained) -> None:
+def test_what_cannot_be_asked_of_a_model_is_said(gray: vaekit.TrainedModel) -> None:
     with pytest.raises(UserError, match="0 or more"):
         gray.sample(-1)
     with pytest.raises(UserError, match="between 0 and 100"):
@@ -254,7 +254,7 @@ def test_a_latent_image_ends_with_the_scale_of_its_channels_over_the_training_se
 # --- What a caller may get wrong -------------------------------------------------------------------------------------
 
 
-def test_no_images_are_no_mistake(gray: vaekit.Trained) -> None:
+def test_no_images_are_no_mistake(gray: vaekit.TrainedModel) -> None:
     none = rings(3, 12)[:0]
     assert gray.encode(none).shape == (0, 4)
     assert gray.reconstruct(none).shape == none.shape
@@ -262,14 +262,14 @@ def test_no_images_are_no_mistake(gray: vaekit.Trained) -> None:
 
 
 @pytest.mark.parametrize("samples", [0, 10**8])
-def test_samples_are_a_whole_number(gray: vaekit.Trained, samples: int) -> None:
+def test_samples_are_a_whole_number(gray: vaekit.TrainedModel, samples: int) -> None:
     with pytest.raises(UserError, match="samples are not possible: ask for a whole number from 1"):
         gray.log_likelihood(rings(3, 12), samples=samples)
     with pytest.raises(UserError, match="samples are not possible: ask for a whole number from 1"):
         gray.evaluate(rings(3, 12), samples=samples)
 
 
-def test_samples_may_be_numpys(gray: vaekit.Trained) -> None:
+def test_samples_may_be_numpys(gray: vaekit.TrainedModel) -> None:
     assert gray.evaluate(rings(3, 12), samples=np.int64(2), quiet=True)["samples"] == 2
 
 

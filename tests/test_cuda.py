@@ -16,18 +16,18 @@ from safetensors.torch import load_file
 from command import rings, vaekit
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS
-from vaekit.data.loader import Batches
+from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
-from vaekit.errors import Failure, UserError
+from vaekit.errors import TrainingFailed, UserError
 from vaekit.models.builder import build
 from vaekit.training.loop import Diverged, train
-from vaekit.training.monitor import Watch
-from vaekit.training.optimizers import arithmetic, optimizer_for
-from vaekit.training.plan import Request
+from vaekit.training.monitor import StepMonitor
+from vaekit.training.optimizers import compute_dtype, make_optimizer
+from vaekit.training.plan import TrainRequest
 from vaekit.training.session import run_training
 from vaekit.training.step import Progress
-from vaekit.utils.cuda_graphs import Replay
-from vaekit.utils.device import products
+from vaekit.utils.cuda_graphs import CudaGraph
+from vaekit.utils.device import matmul_precision
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
 GPU = torch.device("cuda")
@@ -58,10 +58,10 @@ def steps(settings: dict[str, Any], preset: str, count: int, quiet_from: int | N
     torch.manual_seed(0)
     model, objective = build(config, pack.shape, len(pack.classes), 224)
     model = model.to(GPU).train()
-    model.precision = arithmetic(config.training)
-    kept = copy.deepcopy(model).eval().requires_grad_(False)
-    batches = Batches(pack, config.data, 16, 0, GPU)
-    optimizer = optimizer_for(model.parameters(), config.training)
+    model.precision = compute_dtype(config.training)
+    ema_model = copy.deepcopy(model).eval().requires_grad_(False)
+    batches = ImageLoader(pack, config.data, 16, 0, GPU)
+    optimizer = make_optimizer(model.parameters(), config.training)
     progress = Progress(epoch=200)  # where all schedules have ended
     losses: list[torch.Tensor] = []
     begun = Counting.replays
@@ -75,20 +75,20 @@ def steps(settings: dict[str, Any], preset: str, count: int, quiet_from: int | N
         return len(losses) == count
 
     try:
-        with products(tf32=config.training.precision == "tf32"):
+        with matmul_precision(tf32=config.training.precision == "tf32"):
             settings_of_run = config.training.model_copy(update={"epochs": 1000})
-            list(train(model, kept, batches, objective, optimizer, settings_of_run, progress, on_step))
+            list(train(model, ema_model, batches, objective, optimizer, settings_of_run, progress, on_step))
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    replays, expected = Counting.replays - begun, min(count, 14) - Replay.ORDINARY
-    assert replays >= expected if model.recordable and expected > 0 else replays == 0
+    replays, expected = Counting.replays - begun, min(count, 14) - CudaGraph.WARMUP_CALLS
+    assert replays >= expected if model.graph_safe and expected > 0 else replays == 0
     return model.state_dict(), torch.stack(losses).tolist()
 
 
 @contextmanager
 def unrecorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(Replay, "ORDINARY", 1000)
+        patch.setattr(CudaGraph, "WARMUP_CALLS", 1000)
         yield
 
 
@@ -109,17 +109,17 @@ def test_what_cannot_be_recorded_goes_on_and_noise_stays_right() -> None:
         noise = torch.randn_like(x)
         return noise * float(x.sum().item() > 0)
 
-    replay, x = Replay(waits), torch.ones(5, device=GPU)
+    replay, x = CudaGraph(waits), torch.ones(5, device=GPU)
     for call in range(8):
         torch.cuda.default_generators[0].manual_seed(call)
         found = replay(x)
         torch.cuda.default_generators[0].manual_seed(call)
         assert torch.equal(found, torch.randn(5, device=GPU))
-    assert not replay.recordable
+    assert not replay.graph_safe
 
 
 def test_what_is_recorded_draws_new_noise_and_takes_other_shapes() -> None:
-    replay, calls = Replay(lambda x: x + torch.randn_like(x)), []
+    replay, calls = CudaGraph(lambda x: x + torch.randn_like(x)), []
     for call in range(8):
         torch.cuda.default_generators[0].manual_seed(call)
         x = torch.full((5,), float(call), device=GPU)
@@ -138,7 +138,7 @@ def test_a_run_that_goes_on_is_the_unbroken_run_bit_for_bit(network: str, tmp_pa
     for name, epochs in (("unbroken", (4,)), ("broken", (2, 4))):
         for last in epochs:
             layers = (settings | {"epochs": last},)
-            run_training(Request(data, layers, out=tmp_path / name, resume=last != epochs[0], quiet=True))
+            run_training(TrainRequest(data, layers, out=tmp_path / name, resume=last != epochs[0], quiet=True))
     found = [load_file(tmp_path / name / "model.safetensors") for name in ("unbroken", "broken")]
     assert [name for name in found[0] if not torch.equal(found[0][name], found[1][name])] == []
     assert json.loads((tmp_path / "broken" / "config.json").read_text())["device"] == "cuda"
@@ -157,7 +157,7 @@ def test_other_arithmetic_stays_near_float32(precision: str, network: str) -> No
 def test_a_model_is_the_same_on_the_gpu_as_on_the_processor() -> None:
     model, _ = build(resolve({}), (3, 32, 32))
     x = torch.from_numpy(rings(8, 32, 3)).permute(0, 3, 1, 2) / 255
-    with torch.no_grad(), products():
+    with torch.no_grad(), matmul_precision():
         expected = model.eval().reconstruct(x)
         found = copy.deepcopy(model).to(GPU).reconstruct(x.to(GPU)).cpu()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -182,22 +182,22 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts(tmp_path: Path) -> None
     settings = {"encoder": small, "decoder": small, "latents": 4, "batch_size": 64, "epochs": 6, "precision": "32"}
     iwae = {"objective": {"kind": "iwae", "samples": 128}}
     with memory(300):
-        out = run_training(Request(images, (settings | iwae,), out=tmp_path / "run", quiet=True)).folder
+        out = run_training(TrainRequest(images, (settings | iwae,), out=tmp_path / "run", quiet=True)).folder
         assert "does not fit in the memory of cuda: it goes through in" in (out / "log.txt").read_text()
         states = sorted(out.glob("checkpoints/*/state.json"))
-        assert json.loads(states[-1].read_text())["progress"]["pieces"] > 1
+        assert json.loads(states[-1].read_text())["progress"]["micro_batches"] > 1
     large = np.random.default_rng(0).integers(0, 256, (600, 128, 128, 3), np.uint8)  # 100 MB a batch of floats
     with memory(250), pytest.raises(UserError, match="looks at all of it at once"):
         asked = settings | {"objective": "mmd", "batch_size": 512}
-        run_training(Request(large, (asked,), out=tmp_path / "other", quiet=True))
+        run_training(TrainRequest(large, (asked,), out=tmp_path / "other", quiet=True))
 
 
 def test_images_that_do_not_fit_on_the_device_are_sent_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     config = resolve({"flip": True, "crop": 1})
     pack = open_pack((rings(100, 12), np.arange(100) % 3), config.data, quiet=True)
-    resident = Batches(pack, config.data, 16, 0, GPU)
+    resident = ImageLoader(pack, config.data, 16, 0, GPU)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (1000, 1000))
-    sent = Batches(pack, config.data, 16, 0, GPU)
+    sent = ImageLoader(pack, config.data, 16, 0, GPU)
     assert resident.resident and not sent.resident
     for (x, y), (other, labels) in zip(resident.train(1), sent.train(1), strict=True):
         assert torch.equal(x, other) and y is not None and labels is not None and torch.equal(y, labels)
@@ -205,12 +205,12 @@ def test_images_that_do_not_fit_on_the_device_are_sent_batch_by_batch(monkeypatc
 
 def test_a_loss_that_is_no_number_is_seen(tmp_path: Path) -> None:
     wild = SMALL | {"optimizer": "sgd", "learning_rate": 100.0, "epochs": 100}
-    with pytest.raises(Failure, match="loss became"):
-        run_training(Request(rings(400, 12), (wild,), out=tmp_path / "run", quiet=True))
+    with pytest.raises(TrainingFailed, match="loss became"):
+        run_training(TrainRequest(rings(400, 12), (wild,), out=tmp_path / "run", quiet=True))
 
 
 def test_looking_at_the_loss_waits_for_nothing() -> None:
-    watch, losses = Watch(16, lambda *_: None, lambda: False), torch.randn(100, device=GPU)
+    watch, losses = StepMonitor(16, lambda *_: None, lambda: False), torch.randn(100, device=GPU)
     watch.PERIOD = 0  # type: ignore[misc]
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -229,7 +229,7 @@ def test_what_is_left_open_is_found(tmp_path: Path) -> None:
     asked = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": "auto", "epochs": 2}
     for network, expected in (("mlp", "tf32"), ("conv", "bf16")):
         kinds = {"encoder": network, "decoder": network}
-        out = run_training(Request(rings(4000, 12), (asked | kinds,), out=tmp_path / network, quiet=True)).folder
+        out = run_training(TrainRequest(rings(4000, 12), (asked | kinds,), out=tmp_path / network, quiet=True)).folder
         record = json.loads((out / "config.json").read_text())
         assert record["precision"] == expected and record["batch_size"] in (32, 64, 128)
         assert record["hardware"] == torch.cuda.get_device_name()

@@ -11,7 +11,7 @@ from typing import Any
 
 import vaekit
 from vaekit.cli.main import app
-from vaekit.config.config import Config, parts_of
+from vaekit.config.config import Config, settings_classes
 from vaekit.config.presets import PRESETS
 from vaekit.runs.folder import Run
 from vaekit.sklearn import VAETransformer
@@ -42,11 +42,11 @@ def public_names() -> dict[str, Any]:
         "vaekit": sorted(vaekit.__all__),
         "vaekit.train": list(inspect.signature(vaekit.train).parameters),
         "vaekit.load": list(inspect.signature(vaekit.load).parameters),
-        "model": methods(vaekit.Trained),
+        "model": methods(vaekit.TrainedModel),
         "VAETransformer": {**methods(VAETransformer), "": list(inspect.signature(VAETransformer).parameters)},
         "verbs": {verb: flags(verb) for verb in sorted(verbs)},
         "presets": sorted(PRESETS),
-        "kinds": {part: sorted(parts_of(part)) for part in Config.model_fields if parts_of(part)},
+        "kinds": {part: sorted(settings_classes(part)) for part in Config.model_fields if settings_classes(part)},
         "run": sorted(path.name for path in [*paths, run.samples(1).parent, run.reconstructions(1).parent]),
     }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from command import rings, warm
+from command import forked_command, rings
 from vaekit.config.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +34,7 @@ def photos(folder: Path) -> None:
 def run(command: list[str], script: str, folder: Path) -> str:
     programs = folder / "bin"
     programs.mkdir()
-    (programs / "vaekit").write_text(f'#!/bin/sh\nexec {shlex.join(warm())} "$@"\n')
+    (programs / "vaekit").write_text(f'#!/bin/sh\nexec {shlex.join(forked_command())} "$@"\n')
     (programs / "vaekit").chmod(0o755)
     env = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
     done = subprocess.run([*command, script], cwd=folder, env=env, capture_output=True, text=True, check=False)
@@ -65,7 +65,7 @@ from vaekit.config.likelihoods import *
 from vaekit.models.likelihoods import *
 from torch.distributions import Independent
 {blocks("python", (ROOT / "docs" / "adding-a-part.md").read_text(encoding="utf-8"))}
-settings = StudentLikelihood().model_dump(exclude={{"kind"}})
+settings = StudentLikelihoodConfig().model_dump(exclude={{"kind"}})
 p = Student(channels=1, **settings)(torch.zeros(2, 3, 1, 4, 4))
 print(p.log_prob(torch.zeros(3, 1, 4, 4)).shape, p.mean.shape)
 """

@@ -24,7 +24,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import vaekit
-from vaekit.config.data import Data
+from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import open_pack
 from vaekit.models.builder import build
 from vaekit.runs.metadata import read_config
@@ -32,7 +32,7 @@ from vaekit.runs.metadata import read_config
 HERE = Path(__file__).parent
 
 
-def drawn_once(gray: np.ndarray) -> np.ndarray:
+def deterministic_binarize(gray: np.ndarray) -> np.ndarray:
     """The test images as the protocol has them: black or white, uint8 [N, 28, 28]."""
     share = gray.reshape(len(gray), 784) / 255
     white = np.random.RandomState(777).rand(len(gray), 784) < share
@@ -68,15 +68,15 @@ def main() -> None:
     model = vaekit.train(asked.mnist, out=folder, resume=True, preset=row["preset"], **settings)
     elapsed = time.perf_counter() - begun
 
-    pack = open_pack(asked.mnist, Data(validation=settings["validation"]))
-    rows = pack.sides["test"]
-    test = drawn_once(np.asarray(pack.images[rows])[..., 0])[:images]
+    pack = open_pack(asked.mnist, DataConfig(validation=settings["validation"]))
+    rows = pack.splits["test"]
+    test = deterministic_binarize(np.asarray(pack.images[rows])[..., 0])[:images]
     assert len(test) == images, f"{len(test)} test images, not {images}"
     begun = time.perf_counter()
     found = model.evaluate(test, samples=samples)
     assert found["images"] == images, "a copy among the test images was left out"
     record, history = read_config(model.run), model.history
-    per_step = flops_of_a_step(model.config, model.shape, pack.sides["train"].stop)
+    per_step = flops_of_a_step(model.config, model.shape, pack.splits["train"].stop)
     result = {
         "row": asked.row,
         "about": row["about"],
@@ -94,7 +94,7 @@ def main() -> None:
         "best_validation_loss": float(history["val_loss"].min()),
         "best_epoch": int(history["val_loss"].argmin()) + 1,
         "epochs": len(history),
-        "train_images": pack.sides["train"].stop - pack.sides["train"].start,
+        "train_images": pack.splits["train"].stop - pack.splits["train"].start,
         "train_seconds": round(float(history["seconds"].sum()), 1),
         "whole_command_seconds": round(elapsed, 1),
         "evaluate_seconds": round(time.perf_counter() - begun, 1),

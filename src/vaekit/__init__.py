@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 from vaekit.version import VERSION
 
 if TYPE_CHECKING:
-    from vaekit.api import Trained as Trained
+    from vaekit.api import TrainedModel as TrainedModel
     from vaekit.api import load as load
     from vaekit.api import train as train
 
 __version__ = VERSION
-__all__ = ["Trained", "__version__", "load", "train"]
+__all__ = ["TrainedModel", "__version__", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """`train`, `load` and `Trained` come from `vaekit.api`, which imports torch: only when they are used."""
-    if name in ("train", "load", "Trained"):
+    """`train`, `load` and `TrainedModel` come from `vaekit.api`, which imports torch: only when they are used."""
+    if name in ("train", "load", "TrainedModel"):
         from vaekit import api
 
         return getattr(api, name)

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaekit.config.overrides import stored
-from vaekit.data.loader import Batches
+from vaekit.config.overrides import load_config
+from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import load_images
-from vaekit.data.sources.arrays import as_images
+from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.data.sources.torch_datasets import is_dataset
 from vaekit.errors import UserError
 from vaekit.evaluation.evaluate import COMPARED, FEWEST, evaluation
@@ -32,16 +32,26 @@ from vaekit.models.vae import VAE
 from vaekit.report.report import write_report
 from vaekit.runs.checkpoint import load_prior, load_weights, write_prior
 from vaekit.runs.folder import Run
-from vaekit.runs.image_set import BATCH, tensor_of
-from vaekit.runs.inputs import Images, Labels, Latents, common_folder, counted, number_of, numbers_of, own_pack, spoken
+from vaekit.runs.image_set import BATCH, to_tensor
+from vaekit.runs.inputs import (
+    Images,
+    Labels,
+    Latents,
+    check_count,
+    class_index,
+    class_indices,
+    common_folder,
+    format_names,
+    training_pack,
+)
 from vaekit.runs.metadata import read_config
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import new_folder, require_writable
-from vaekit.training.plan import Request
+from vaekit.training.plan import TrainRequest
 from vaekit.training.session import run_training
-from vaekit.utils import device as devices
+from vaekit.utils.device import best_device
 from vaekit.utils.files import atomic_folder, sha256
-from vaekit.utils.logging import say, talking
+from vaekit.utils.logging import console_logging, log
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +70,7 @@ def train(
     report: bool = True,
     quiet: bool = False,
     **settings: Any,
-) -> "Trained":
+) -> "TrainedModel":
     """Train a VAE and return it with the weights of its best epoch.
 
     Args:
@@ -83,21 +93,21 @@ def train(
         KeyboardInterrupt: after saving everything, so that `resume=True` goes on.
     """
     folder = Path(out).expanduser() if out is not None else None
-    own = {room: module for room, module in settings.items() if isinstance(module, nn.Module)}
-    for room in ("encoder", "decoder"):
-        if callable(given := settings.get(room)) and room not in own:
+    own = {slot: module for slot, module in settings.items() if isinstance(module, nn.Module)}
+    for slot in ("encoder", "decoder"):
+        if callable(given := settings.get(slot)) and slot not in own:
             raise UserError(
-                f"The {room} {getattr(given, '__name__', given)!r} is not a torch module: give an instance."
+                f"The {slot} {getattr(given, '__name__', given)!r} is not a torch module: give an instance."
             )
-    settings |= {room: {"kind": "own", "name": type(module).__name__} for room, module in own.items()}
-    request = Request(data, (settings,), preset, folder, resume, max_minutes, quiet, own)
-    trained = Trained(run_training(request), own, None if is_dataset(data) else data)
+    settings |= {slot: {"kind": "own", "name": type(module).__name__} for slot, module in own.items()}
+    request = TrainRequest(data, (settings,), preset, folder, resume, max_minutes, quiet, own)
+    trained = TrainedModel(run_training(request), own, None if is_dataset(data) else data)
     if report:
         trained.report(quiet=quiet)
     return trained
 
 
-def load(run: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> "Trained":
+def load(run: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> "TrainedModel":
     """The trained model of a run folder, on the processor.
 
     `encoder` and `decoder` are for a model that was trained with modules of your own: make them as they were made then,
@@ -107,16 +117,18 @@ def load(run: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modul
         UserError: no run there, or a damaged one.
     """
     own = {"encoder": encoder, "decoder": decoder}
-    return Trained(Run(Path(run).expanduser()), {room: module for room, module in own.items() if module is not None})
+    return TrainedModel(
+        Run(Path(run).expanduser()), {slot: module for slot, module in own.items() if module is not None}
+    )
 
 
-class Trained:
+class TrainedModel:
     """A trained model with its configuration; images are uint8 [N, H, W, C], latents float32 [N, D]."""
 
     def __init__(self, run: Run, networks: Mapping[str, nn.Module] = MappingProxyType({}), arrays: Any = None) -> None:
         record = read_config(run)
         self.run, self.arrays = run, arrays
-        self.config = stored(record)
+        self.config = load_config(record)
         self.shape: tuple[int, int, int] = tuple(record["shape"])
         """(C, H, W) of its images."""
         self.classes: tuple[str, ...] = tuple(record["classes"])
@@ -180,7 +192,9 @@ class Trained:
             raise UserError(f"A temperature of {temperature} is not possible: it should be between 0 and 100.")
         fitted = self._prior(prior)
         if label is not None and not self.model.classes and fitted is not None and len(fitted.shares) > 1:
-            z = draw_latents(self.model, n, seed, torch.full((n,), number_of(label, self.classes)), temperature, fitted)
+            z = draw_latents(
+                self.model, n, seed, torch.full((n,), class_index(label, self.classes)), temperature, fitted
+            )
             return self._decode(z, None)
         if label is not None and prior == "model" and not self.model.classes and self.classes:
             raise UserError(
@@ -192,7 +206,7 @@ class Trained:
     def sample_labels(self, n: int, label: str | int | None = None) -> list[str] | None:
         """The class names of the images that `sample` draws; None without classes."""
         if not self.model.classes:
-            return None if label is None else [self.classes[number_of(label, self.classes)]] * n
+            return None if label is None else [self.classes[class_index(label, self.classes)]] * n
         y = self._labels(label, n)
         return None if y is None else [self.classes[i] for i in y.tolist()]
 
@@ -206,13 +220,13 @@ class Trained:
             UserError: the training images are not there as they were.
         """
         model, device = self.on_device()
-        pack = own_pack(self, quiet)
-        images = Batches(pack, self.config.data, CHUNK, self.config.training.seed, device)
-        with talking(quiet):
+        pack = training_pack(self, quiet)
+        images = ImageLoader(pack, self.config.data, CHUNK, self.config.training.seed, device)
+        with console_logging(quiet):
             require_writable(self.run)
             fit = fit_prior(model, images, self.config.training.seed, quiet)
             write_prior(self.run, fit.prior, fit.record, self.weights)
-            say(fit.sentence)
+            log.info(fit.sentence)
         self.__dict__.pop("fitted_prior", None)  # read anew
         return fit.record
 
@@ -233,7 +247,7 @@ class Trained:
         x, y = self._tensor(images), None
         y = self._labels(labels, len(x), needed=True)
         parts = zip(x.split(CHUNK), _split(y, len(x)), strict=True)
-        means = [self.model.encode(self.model.observe(part), label).mean for part, label in parts]
+        means = [self.model.encode(self.model.prepare_target(part), label).mean for part, label in parts]
         z = torch.cat(means) if means else torch.zeros(0, self.model.latents)
         latents: Latents = z.unflatten(1, self.model.latent_shape).numpy()
         return latents
@@ -267,7 +281,7 @@ class Trained:
             UserError: the model has no likelihood (its posterior is a point).
         """
         require_density(self.model)
-        samples = counted(samples)
+        samples = check_count(samples)
         x = self._tensor(images)
         y = self._labels(labels, len(x), needed=True)
         parts = zip(x.split(BATCH), _split(y, len(x), BATCH), strict=True)
@@ -346,8 +360,8 @@ class Trained:
             raise UserError(f"{rows} rows of {columns} are not possible: ask for 1 to 1,000 rows of 2 to 100 columns.")
         known = self._labels(0 if label is None and self.model.classes else label, 1)
         number = None if known is None else int(known)
-        with talking(quiet):
-            return traverse.traverse(self.model, traverse.own_use(self, number, quiet), number, rows, columns)
+        with console_logging(quiet):
+            return traverse.traverse(self.model, traverse.latent_stats(self, number, quiet), number, rows, columns)
 
     def rank(
         self,
@@ -379,7 +393,7 @@ class Trained:
             UserError: a model without likelihood, images of another shape, classes that a conditional model does not
                 know, or no place to write.
         """
-        return rank(self, data, counted(samples), seed, None if out is None else Path(out), quiet)
+        return rank(self, data, check_count(samples), seed, None if out is None else Path(out), quiet)
 
     def evaluate(
         self,
@@ -407,7 +421,7 @@ class Trained:
         Raises:
             UserError: images of another shape, or classes the model does not know.
         """
-        return evaluation(self, data, counted(samples), counted(new_images, "new images", FEWEST), seed, quiet)
+        return evaluation(self, data, check_count(samples), check_count(new_images, "new images", FEWEST), seed, quiet)
 
     def report(self, *, quiet: bool = False) -> Path:
         """Write report.html: all about this model on one page that opens without a network. Returns its path.
@@ -444,7 +458,7 @@ class Trained:
 
     def on_device(self) -> tuple[VAE, torch.device]:
         """A copy of the tensor module on the device where it computes fastest, and that device."""
-        device = devices.best()
+        device = best_device()
         return copy.deepcopy(self.model).to(device), device
 
     # --- between arrays and tensors ---
@@ -459,10 +473,10 @@ class Trained:
         """One image, an array or a file, as [1, H, W, C]."""
         if isinstance(given, (str, Path)):
             return load_images([given], self.config.data, self.shape)
-        return as_images(given[None] if hasattr(given, "ndim") else np.asarray(given)[None])
+        return to_uint8_images(given[None] if hasattr(given, "ndim") else np.asarray(given)[None])
 
     def _tensor(self, images: Any) -> Tensor:
-        return tensor_of(images, self.shape)
+        return to_tensor(images, self.shape)
 
     def _labels(self, given: Labels | None, n: int, needed: bool = False) -> Tensor | None:
         """Class numbers [n], or None for an unconditional model."""
@@ -473,10 +487,10 @@ class Trained:
         if given is None:
             if needed:
                 raise UserError(
-                    f"This model is conditional: give the class of every image, one of {spoken(self.classes)}."
+                    f"This model is conditional: give the class of every image, one of {format_names(self.classes)}."
                 )
             return torch.arange(n) % self.model.classes
-        return numbers_of(given, n, self.classes)
+        return class_indices(given, n, self.classes)
 
 
 def _split(y: Tensor | None, n: int, size: int = CHUNK) -> Sequence[Tensor | None]:

@@ -12,5 +12,5 @@ class Interrupted(KeyboardInterrupt):
     """A signal stopped training; all of it is saved in the run, and `--resume` goes on."""
 
 
-class Failure(RuntimeError):
+class TrainingFailed(RuntimeError):
     """Training cannot go on; the message says what to do."""

@@ -21,8 +21,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
-from vaekit.api import Trained, load, train
-from vaekit.data.sources.arrays import as_images
+from vaekit.api import TrainedModel, load, train
+from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.errors import UserError
 
 ROUNDING = 1e-6
@@ -54,7 +54,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         verbose: show what `vaekit.train` prints.
 
     Attributes:
-        vae_: the trained model, for new images and all else (`vaekit.Trained`), on the processor.
+        vae_: the trained model, for new images and all else (`vaekit.TrainedModel`), on the processor.
         n_latents_: D.
         n_features_in_: H * W * C.
         feature_names_in_: names of the columns of X, where it was a DataFrame.
@@ -251,14 +251,14 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 )
             if low >= -ROUNDING and high <= 1 + ROUNDING:
                 X = X.clip(0, 1)
-        return as_images(X.reshape(len(X), *shape) if X.ndim == 2 else X, "X")
+        return to_uint8_images(X.reshape(len(X), *shape) if X.ndim == 2 else X, "X")
 
 
 def _temporary_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="vaekit-"))
 
 
-def _delete_with(vae: Trained, folder: Path) -> None:
+def _delete_with(vae: TrainedModel, folder: Path) -> None:
     """Delete the folder once the model is gone, or this process; its history and `save` read from there till then."""
     weakref.finalize(vae, _delete, folder, os.getpid())
 

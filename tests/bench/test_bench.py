@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from vaekit.bench.likelihood_kind import BenchResult, run_interleaved
 
 from command import mistake, rings, vaekit
 from vaekit.bench import baselines
-from vaekit.bench.measure import Found, take_turns
 from vaekit.bench.photos import photo
 from vaekit.bench.shares import PARTS, shares
 from vaekit.config.overrides import resolve
@@ -34,34 +34,34 @@ def test_the_bare_loop_minimises_what_vaekit_does(network: str) -> None:
 def test_everyone_trains_on_the_images_they_say() -> None:
     config = resolve(SMALL | {"validation": "last:8"})
     pack = open_pack(rings(72, 12), config.data, quiet=True)
-    turns = {
+    runs_once = {
         "bare": baselines.bare(config, pack, CPU),
-        "settled": baselines.bare(config, pack, CPU, fused=False, settled=True),
+        "settled": baselines.bare(config, pack, CPU, fused=False, process_settings=True),
         "loader": baselines.dataloader(config, pack, CPU),
         "vaekit": baselines.vaekit(config, pack, CPU, precision="32"),
         "vaekit, bf16": baselines.vaekit(config, pack, CPU, precision="bf16"),
     }
     if baselines.has_pythae():
-        turns["Pythae"] = baselines.pythae(config, pack, CPU)
-    for name, turn in turns.items():
-        assert [turn(), turn()] == [64, 64], name
+        runs_once["Pythae"] = baselines.pythae(config, pack, CPU)
+    for name, run_once in runs_once.items():
+        assert [run_once(), run_once()] == [64, 64], name
 
 
 def test_turns_are_taken_in_changing_order_and_the_first_does_not_count() -> None:
     seen: list[str] = []
 
-    def turn(name: str) -> int:
+    def run_once(name: str) -> int:
         seen.append(name)
         return 10
 
-    speeds = take_turns({name: lambda name=name: turn(name) for name in "abc"}, 3)  # type: ignore[misc]
+    speeds = run_interleaved({name: lambda name=name: run_once(name) for name in "abc"}, 3)  # type: ignore[misc]
     assert "".join(seen) == "abc" + "abc" + "bca" + "cab"
     assert {name: len(one) for name, one in speeds.items()} == {"a": 3, "b": 3, "c": 3}
 
 
 def test_ratios_are_taken_round_by_round() -> None:
     """A machine that is ten times slower in one round says nothing about either."""
-    found = Found("", "a", {"a": [10.0, 1.0, 12.0], "b": [20.0, 2.0, 24.0], "vaekit": [5.0, 5.0, 5.0]})
+    found = BenchResult("", "a", {"a": [10.0, 1.0, 12.0], "b": [20.0, 2.0, 24.0], "vaekit": [5.0, 5.0, 5.0]})
     assert found.ratio("b", "a") == 2
     assert found.speed("a") == 10
     assert found.best("v") == "vaekit" and found.best("") == "b"

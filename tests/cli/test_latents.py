@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import vaekit
-from command import COLD, mistake, rings
+from command import NEW_PROCESS, mistake, rings
 from command import vaekit as command
 from vaekit.errors import UserError
 from vaekit.latents import sampling, tables
@@ -32,7 +32,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> vaekit.Trained:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> vaekit.TrainedModel:
     """A model of rings, in an array that is gone."""
     out = tmp_path_factory.mktemp("runs") / "plain"
     vaekit.train(rings(200, 12, seed=1), out=out, epochs=20, likelihood="gaussian", **TINY)
@@ -40,7 +40,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> vaekit.Trained:
 
 
 @pytest.fixture(scope="module")
-def classes(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> vaekit.Trained:
+def classes(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> vaekit.TrainedModel:
     """A conditional model of the photos."""
     return vaekit.train(photos, out=tmp_path_factory.mktemp("runs") / "classes", epochs=2, conditional=True, **TINY)
 
@@ -57,7 +57,7 @@ def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
 
 
 def test_every_image_has_its_own_latents_in_every_kind_of_file(
-    plain: vaekit.Trained, photos: Path, tmp_path: Path
+    plain: vaekit.TrainedModel, photos: Path, tmp_path: Path
 ) -> None:
     before = state(photos)
     for suffix in tables.SUFFIXES:
@@ -95,7 +95,7 @@ def test_latents_of_arrays_are_in_their_order_and_those_of_a_latent_image_keep_i
     np.testing.assert_array_equal(table.iloc[:, 1:], model.latents(images[:30], quiet=True).iloc[:, 1:])
 
 
-def test_a_conditional_model_encodes_each_image_with_its_own_class(classes: vaekit.Trained, photos: Path) -> None:
+def test_a_conditional_model_encodes_each_image_with_its_own_class(classes: vaekit.TrainedModel, photos: Path) -> None:
     table = classes.latents(quiet=True)
     images, labels = read(photos, list(table["file"])), list(table["label"])
     np.testing.assert_allclose(table.iloc[:, 2:], classes.encode(images, labels), atol=1e-5)
@@ -104,13 +104,13 @@ def test_a_conditional_model_encodes_each_image_with_its_own_class(classes: vaek
         classes.latents(photos / "a", quiet=True)
 
 
-def test_without_a_name_a_new_file_in_the_run_and_images_of_its_own(classes: vaekit.Trained) -> None:
+def test_without_a_name_a_new_file_in_the_run_and_images_of_its_own(classes: vaekit.TrainedModel) -> None:
     for number in (1, 2):
         assert f"latents-{number}.csv" in command("encode", classes.run.folder)
         assert len(pd.read_csv(classes.run.folder / f"latents-{number}.csv")) == 43
 
 
-def test_what_is_left_out_is_said(plain: vaekit.Trained, tmp_path: Path) -> None:
+def test_what_is_left_out_is_said(plain: vaekit.TrainedModel, tmp_path: Path) -> None:
     for index, image in enumerate(rings(4, 12)):
         Image.fromarray(image[..., 0]).save(tmp_path / f"{index}.png")
     (tmp_path / "bad.png").write_bytes(b"")
@@ -118,7 +118,7 @@ def test_what_is_left_out_is_said(plain: vaekit.Trained, tmp_path: Path) -> None
 
 
 def test_where_a_table_cannot_go_is_said_before_anything_is_done(
-    plain: vaekit.Trained, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: vaekit.TrainedModel, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, there = plain.run.folder, tmp_path / "there.csv"
     there.write_text("mine")
@@ -135,7 +135,7 @@ def test_where_a_table_cannot_go_is_said_before_anything_is_done(
         plain.latents(quiet=True)
     (tmp_path / "pyarrow.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    said = mistake("encode", run, photos, "--out", tmp_path / "z.parquet", command=COLD)
+    said = mistake("encode", run, photos, "--out", tmp_path / "z.parquet", command=NEW_PROCESS)
     assert "pip install 'vaekit[parquet]'" in said and ".csv" in said
     assert not (photos / "z.csv").exists() and not (tmp_path / "z.parquet").exists()
 
@@ -167,7 +167,7 @@ def test_where_no_circle_is_determined_the_way_is_straight(b: list[float]) -> No
 
 
 def test_a_way_between_images_begins_and_ends_with_their_reconstructions(
-    plain: vaekit.Trained, photos: Path, tmp_path: Path
+    plain: vaekit.TrainedModel, photos: Path, tmp_path: Path
 ) -> None:
     names = ["a/0.png", "b/1.png"]
     ends = read(photos, names)
@@ -191,7 +191,7 @@ def test_a_way_between_images_begins_and_ends_with_their_reconstructions(
     )
 
 
-def test_classes_of_a_way(classes: vaekit.Trained, photos: Path, tmp_path: Path) -> None:
+def test_classes_of_a_way(classes: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
     one, same, other = (photos / name for name in ("a/0.png", "a/2.png", "b/1.png"))
     np.testing.assert_array_equal(classes.interpolate(one, same), classes.interpolate(one, same, label="a"))
     said = mistake("interpolate", classes.run.folder, one, other)
@@ -202,7 +202,7 @@ def test_classes_of_a_way(classes: vaekit.Trained, photos: Path, tmp_path: Path)
 # --- traverse --------------------------------------------------------------------------------------------------------
 
 
-def only_the_third_latent_matters(run: Path) -> vaekit.Trained:
+def only_the_third_latent_matters(run: Path) -> vaekit.TrainedModel:
     """The model with an encoder and a decoder that know one latent alone."""
     model = vaekit.load(run)
     model.model.posterior.head.weight[[0, 1, 3]] = 0
@@ -213,7 +213,7 @@ def only_the_third_latent_matters(run: Path) -> vaekit.Trained:
 
 
 def test_the_latent_that_matters_comes_first_over_the_range_that_images_use(
-    classes: vaekit.Trained, photos: Path
+    classes: vaekit.TrainedModel, photos: Path
 ) -> None:
     model = only_the_third_latent_matters(classes.run.folder)
     found = model.traverse(columns=5, label="a", quiet=True)
@@ -235,7 +235,7 @@ def test_the_latent_that_matters_comes_first_over_the_range_that_images_use(
     assert model.traverse(rows=2, columns=3, quiet=True).images.shape[:2] == (2, 3)
 
 
-def test_without_the_images_latents_vary_as_under_the_standard_normal(plain: vaekit.Trained) -> None:
+def test_without_the_images_latents_vary_as_under_the_standard_normal(plain: vaekit.TrainedModel) -> None:
     model = only_the_third_latent_matters(plain.run.folder)
     found = model.traverse(columns=3, quiet=True)
     assert found.latents[0] == 3 and np.isnan(found.activity).all()
@@ -244,7 +244,7 @@ def test_without_the_images_latents_vary_as_under_the_standard_normal(plain: vae
     assert "The training images are not there as they were" in said and "traversal-1.png" in said
 
 
-def test_the_picture_of_a_traversal(classes: vaekit.Trained, tmp_path: Path) -> None:
+def test_the_picture_of_a_traversal(classes: vaekit.TrainedModel, tmp_path: Path) -> None:
     file = tmp_path / "traversal.png"
     assert f"Wrote {file}" in command("traverse", classes.run.folder, "--class", "b", "--out", file)
     found = classes.traverse(label="b", quiet=True)
@@ -260,7 +260,7 @@ def test_the_picture_of_a_traversal(classes: vaekit.Trained, tmp_path: Path) -> 
 # --- rank ------------------------------------------------------------------------------------------------------------
 
 
-def test_odd_images_come_first(plain: vaekit.Trained, photos: Path, tmp_path: Path) -> None:
+def test_odd_images_come_first(plain: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
     before, file = state(photos), tmp_path / "order.csv"
     said = command("rank", plain.run.folder, photos, "--samples", 20, "--out", file)
     assert f"Wrote {file} and {tmp_path / 'order.png'}" in said and "43 images by log p(x)" in said
@@ -280,7 +280,7 @@ def test_odd_images_come_first(plain: vaekit.Trained, photos: Path, tmp_path: Pa
     assert state(photos) == before
 
 
-def test_what_cannot_be_ranked_is_said(plain: vaekit.Trained, photos: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_ranked_is_said(plain: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "order.png").write_text("mine")
     said = mistake("rank", plain.run.folder, photos, "--out", tmp_path / "order.csv")
     assert "order.png is there already" in said and (tmp_path / "order.png").read_text() == "mine"
@@ -294,7 +294,7 @@ def test_what_cannot_be_ranked_is_said(plain: vaekit.Trained, photos: Path, tmp_
     assert len(model.latents(quiet=True)) == 43
 
 
-def test_what_is_no_likelihood_is_not_ranked_as_one(classes: vaekit.Trained) -> None:
+def test_what_is_no_likelihood_is_not_ranked_as_one(classes: vaekit.TrainedModel) -> None:
     said = command("rank", classes.run.folder, "--samples", 2)
     assert "no bits/dim: a cross-entropy" in said and "ranking-1.csv" in said and "ranking-1.png" in said
     assert "bits_per_dimension" not in pd.read_csv(classes.run.folder / "ranking-1.csv")

@@ -6,7 +6,7 @@ import pytest
 
 from vaekit.config.config import Config
 from vaekit.config.networks import Conv, Mlp
-from vaekit.config.overrides import differences, resolve, revise, stored
+from vaekit.config.overrides import differences, load_config, override, resolve
 from vaekit.config.presets import PRESETS
 from vaekit.errors import UserError
 
@@ -60,7 +60,7 @@ def test_what_cannot_be_is_said_in_one_sentence(written: dict[str, Any], sentenc
 def test_a_stored_part_without_its_kind_is_named() -> None:
     config = Config().model_dump() | {"likelihood": {}}
     with pytest.raises(UserError, match=r"The likelihood has no kind; --likelihood\.kind takes bernoulli or binarized"):
-        stored({"config": config})
+        load_config({"config": config})
 
 
 def test_an_unknown_preset_names_the_nearest() -> None:
@@ -103,5 +103,5 @@ def test_layer_widths_as_a_person_writes_them(written: Any, widths: tuple[int, .
 
 def test_differences_are_named_as_on_the_command_line() -> None:
     old = resolve()
-    new = revise(old, {"learning_rate": 0.1, "objective": {"free_bits": 0.5}})
+    new = override(old, {"learning_rate": 0.1, "objective": {"free_bits": 0.5}})
     assert differences(old, new) == {"learning-rate": (1e-3, 0.1), "objective.free-bits": (0.0, 0.5)}

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vaekit.config.data import Data
+from vaekit.config.data import DataConfig
 from vaekit.data.augment import recolour, shift, uniform
-from vaekit.data.loader import Batches
+from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
-from vaekit.data.samplers import Balanced, permute
+from vaekit.data.samplers import BalancedSampler, permute
 from vaekit.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -22,9 +22,9 @@ LABELS = np.repeat([0, 1, 2], [40, 15, 5])
 ALL = {"flip": True, "crop": 2, "jitter": 0.4}
 
 
-def feed(size: int, seed: int = 0, images: Any = (IMAGES, LABELS), **wanted: Any) -> Batches:
-    choice = Data(validation="last:10", **wanted)
-    return Batches(open_pack(images, choice), choice, size, seed, torch.device("cpu"))
+def feed(size: int, seed: int = 0, images: Any = (IMAGES, LABELS), **wanted: Any) -> ImageLoader:
+    config = DataConfig(validation="last:10", **wanted)
+    return ImageLoader(open_pack(images, config), config, size, seed, torch.device("cpu"))
 
 
 def joined(batches: Any) -> tuple[Tensor, Tensor]:
@@ -87,21 +87,21 @@ def test_left_over_images_wait_for_another_epoch() -> None:
 
 def test_sides_come_whole_and_in_order() -> None:
     batches = feed(4, **ALL)
-    x, y = joined(batches.side("validation"))
+    x, y = joined(batches.split("validation"))
     assert (
         torch.equal(x, torch.from_numpy(IMAGES[50:]).permute(0, 3, 1, 2) / 255) and y.tolist() == LABELS[50:].tolist()
     )
-    assert [len(x) for x, _ in batches.side("validation")] == [4, 4, 2]
-    assert [len(x) for x, _ in batches.side("validation", limit=7)] == [4, 3]
-    every, few = (torch.cat([x for x, _ in batches.side("validation", limit=n)]) for n in (None, 4))
+    assert [len(x) for x, _ in batches.split("validation")] == [4, 4, 2]
+    assert [len(x) for x, _ in batches.split("validation", limit=7)] == [4, 3]
+    every, few = (torch.cat([x for x, _ in batches.split("validation", limit=n)]) for n in (None, 4))
     assert torch.equal(few, every[[0, 2, 5, 7]])  # also from the end: sides are sorted by class
-    assert [len(x) for x, _ in batches.side("validation", limit=70, size=70)] == [10]
-    assert list(batches.side("test")) == []
+    assert [len(x) for x, _ in batches.split("validation", limit=70, size=70)] == [10]
+    assert list(batches.split("test")) == []
 
 
 def test_no_classes_no_labels() -> None:
     assert next(feed(4, images=IMAGES).train(0))[1] is None
-    assert next(feed(4, images=IMAGES).side("validation"))[1] is None
+    assert next(feed(4, images=IMAGES).split("validation"))[1] is None
     with pytest.raises(UserError, match="--balance needs classes"):
         feed(4, images=IMAGES, balance=True)
 
@@ -110,7 +110,7 @@ def test_balance_draws_every_class_equally_often() -> None:
     batches = feed(6, balance=True)
     _, y = joined(batches.train(0))
     assert torch.bincount(y).tolist() == [24, 24]  # class 2 is in validation alone
-    rows = Balanced(np.repeat([5, 9], [7, 3])).rows(np.arange(28), 1)
+    rows = BalancedSampler(np.repeat([5, 9], [7, 3])).rows(np.arange(28), 1)
     assert sorted(rows[0::2].tolist()) == sorted(list(range(7)) * 2)
     rare = rows[1::2]
     assert (np.sort(rare[:12].reshape(4, 3)) == [7, 8, 9]).all()  # all three before any comes again
@@ -180,10 +180,10 @@ def test_uniform_numbers_are_uniform() -> None:
 def test_a_gpu_is_fed_the_same(fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not fits:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
-    choice = Data(validation="last:10", flip=True, crop=2)
-    pack = open_pack((IMAGES, LABELS), choice)
-    there = Batches(pack, choice, 10, 0, torch.device("cuda"))
-    here = Batches(pack, choice, 10, 0, torch.device("cpu"))
+    config = DataConfig(validation="last:10", flip=True, crop=2)
+    pack = open_pack((IMAGES, LABELS), config)
+    there = ImageLoader(pack, config, 10, 0, torch.device("cuda"))
+    here = ImageLoader(pack, config, 10, 0, torch.device("cpu"))
     assert there.resident == fits
     for (x, y), (u, v) in zip(there.train(1), here.train(1), strict=True):
         assert x.is_cuda and torch.equal(x.cpu(), u) and torch.equal(y.cpu(), v)

@@ -5,26 +5,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaekit.data.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, split
+from vaekit.data.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, assign_splits
 from vaekit.errors import UserError
 
 digests = st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=60).filter(lambda words: len(set(words)) > 1)
 
 
 def run(content: list[int], rule: str, given_sides: list[int] | None = None) -> np.ndarray:
-    return split(np.array(given_sides or [TRAIN] * len(content), np.int8), np.array(content, np.uint64), rule)
+    return assign_splits(np.array(given_sides or [TRAIN] * len(content), np.int8), np.array(content, np.uint64), rule)
 
 
 @given(digests, st.sampled_from(["0.1", "0.5", "0.999", "1e-9"]))
 def test_copies_stay_together_and_both_sides_have_images(content: list[int], rule: str) -> None:
-    sides = run(content, rule)
-    assert {TRAIN, VALIDATION} == set(sides.tolist())
-    assert all(len(set(sides[np.array(content, np.uint64) == word].tolist())) == 1 for word in content)
+    splits = run(content, rule)
+    assert {TRAIN, VALIDATION} == set(splits.tolist())
+    assert all(len(set(splits[np.array(content, np.uint64) == word].tolist())) == 1 for word in content)
 
 
 def test_a_share_is_a_share() -> None:
     content = np.random.default_rng(0).integers(0, 2**64, 20_000, np.uint64)
-    assert abs((split(np.zeros(20_000, np.int8), content, "0.1") == VALIDATION).mean() - 0.1) < 0.01
+    assert abs((assign_splits(np.zeros(20_000, np.int8), content, "0.1") == VALIDATION).mean() - 0.1) < 0.01
 
 
 @given(st.integers(0, 2**32), st.integers(40, 80), st.integers(1, 80))
@@ -49,8 +49,8 @@ def test_last() -> None:
 
 def test_a_copy_stays_where_it_judges() -> None:
     given_sides = [TRAIN, TRAIN, VALIDATION, VALIDATION, TEST, TEST]
-    sides = run([1, 2, 2, 3, 3, 4], "0.1", given_sides)
-    assert sides.tolist() == [TRAIN, LEFT_OUT, VALIDATION, LEFT_OUT, TEST, TEST]
+    splits = run([1, 2, 2, 3, 3, 4], "0.1", given_sides)
+    assert splits.tolist() == [TRAIN, LEFT_OUT, VALIDATION, LEFT_OUT, TEST, TEST]
 
 
 def test_given_validation_is_not_cut_again() -> None:

@@ -10,16 +10,16 @@ from typing import Any
 import jaxtyping
 import numpy as np
 import pytest
+from train_command import rings
 
 import vaekit
-from command import rings
 from vaekit.config.config import Config
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS
-from vaekit.evaluation.diagnosis import Measured, diagnose
+from vaekit.evaluation.diagnosis import DiagnosisInput, diagnose
 from vaekit.latents import fit_prior as latent_prior
-from vaekit.models.compatibility import fits
-from vaekit.runs.commands import command, first_possible, longer
+from vaekit.models.compatibility import is_valid
+from vaekit.runs.commands import first_valid, resume_command_for, train_command
 
 MLP: dict[str, Any] = {
     "encoder": {"kind": "mlp", "hidden": "128"},
@@ -186,9 +186,9 @@ WELL: dict[str, Any] = {
 LEARNED = [{"epoch": float(i), "train_loss": loss, "val_loss": loss} for i, loss in enumerate([150.0, *[100.0] * 9], 1)]
 
 
-def measured(config: Config, found: dict[str, Any], again: Callable[..., str]) -> Measured:
-    go_on = partial(longer, config, {"source": "photos"}, {"source": "photos"}, "runs/one")
-    return Measured(config, WELL | found, LEARNED, 50.0, 5000, 5000, "runs/one", again, go_on)
+def measured(config: Config, found: dict[str, Any], again: Callable[..., str]) -> DiagnosisInput:
+    go_on = partial(resume_command_for, config, {"source": "photos"}, {"source": "photos"}, "runs/one")
+    return DiagnosisInput(config, WELL | found, LEARNED, 50.0, 5000, 5000, "runs/one", again, go_on)
 
 
 @pytest.mark.parametrize("more", [{}, {"flip": True, "crop": 4, "patience": 20, "objective": {"beta": 4.0}}])
@@ -200,7 +200,7 @@ def test_a_remedy_is_possible_and_changes_something(preset: str, more: dict[str,
     record = {"config": config.model_dump(), "preset": preset, "source": "photos"}
 
     def again(*choices: dict[str, Any]) -> str:
-        return command(record, {"source": "photos"}, first_possible(config, choices, 5000))
+        return train_command(record, {"source": "photos"}, first_valid(config, choices, 5000))
 
     ill: dict[str, dict[str, Any]] = {
         "posterior collapse": {"active_units": 0},
@@ -222,10 +222,12 @@ def test_a_model_that_has_only_begun_is_told_to_go_on() -> None:
     """Two epochs of nine steps: what is not learned yet is no collapse, and the remedy is steps enough."""
     falling = [{"epoch": float(i), "train_loss": 150.0 - i, "val_loss": 150.0 - i} for i in (1, 2)]
     settings = resolve({"epochs": 2})
-    young = replace(measured(settings, {"active_units": 0}, lambda *_: ""), history=falling, fell=1.0, steps=18)
-    (one,) = diagnose(young)
+    undertrained = replace(
+        measured(settings, {"active_units": 0}, lambda *_: ""), history=falling, loss_drop=1.0, steps=18
+    )
+    (one,) = diagnose(undertrained)
     assert one["name"] == "too few epochs" and one["remedy"] == "vaekit train --resume --out runs/one --epochs 112"
-    assert [one["name"] for one in diagnose(replace(young, steps=5000))] == ["posterior collapse"]
+    assert [one["name"] for one in diagnose(replace(undertrained, steps=5000))] == ["posterior collapse"]
 
 
 def test_noise_of_a_long_tail_is_no_illness() -> None:
@@ -241,17 +243,17 @@ def test_noise_of_a_long_tail_is_no_illness() -> None:
 def test_what_python_alone_can_give_is_said_in_python() -> None:
     own = resolve({"encoder": {"kind": "own", "name": "Sequential"}, "objective": {"beta": 0.123456789}})
     record = {"config": own.model_dump(), "preset": "classic", "source": "my photos"}
-    assert command(record, {"source": "my photos"}) == (
+    assert train_command(record, {"source": "my photos"}) == (
         "vaekit.train('my photos', encoder=encoder, preset='classic', objective={'beta': 0.123456789})"
     )
     plain = resolve({"encoder": {"kind": "resnet", "attention": False}, "learning_rate": 0.00123456789, "flip": True})
     record = {"config": plain.model_dump(), "preset": "classic", "source": None}
-    assert longer(plain, record, {"source": "an ndarray in memory"}, "runs/a", 9) == (
+    assert resume_command_for(plain, record, {"source": "an ndarray in memory"}, "runs/a", 9) == (
         "vaekit.train(data, out='runs/a', resume=True, epochs=9)"
     )
-    bundled = command(record, {"source": "the bundled sample"})
+    bundled = train_command(record, {"source": "the bundled sample"})
     assert "--learning-rate 0.00123456789" in bundled and assert_possible(bundled) == plain
-    assert longer(plain, record, {"source": "the bundled sample"}, "my run", 9) == (
+    assert resume_command_for(plain, record, {"source": "the bundled sample"}, "my run", 9) == (
         "vaekit train --resume --out 'my run' --epochs 9"
     )
 
@@ -268,11 +270,11 @@ def assert_possible(remedy: str) -> Config:
         if word == "--preset":
             preset = value
         else:
-            *rooms, name = word.removeprefix("--").split(".")
-            here = flags.setdefault(rooms[0], {}) if rooms else flags
+            *slots, name = word.removeprefix("--").split(".")
+            here = flags.setdefault(slots[0], {}) if slots else flags
             no = name.startswith("no-")
             flag = not no if value.startswith("--") or not value else value
             here[name.removeprefix("no-").replace("-", "_")] = flag
     config = resolve(flags, preset=preset)
-    assert fits(config)
+    assert is_valid(config)
     return config

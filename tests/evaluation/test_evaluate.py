@@ -17,10 +17,10 @@ from command import rings
 from command import vaekit as command
 from vaekit.config.overrides import resolve
 from vaekit.errors import UserError
-from vaekit.evaluation.likelihood import judge, weigh
+from vaekit.evaluation.likelihood import estimate_importance, evaluate_likelihood
 from vaekit.evaluation.text import lines
 from vaekit.models.builder import build
-from vaekit.models.registry import offers, registered
+from vaekit.models.registry import components, provides
 from vaekit.models.vae import VAE
 
 PIXELS, SIGMA = 6, 0.5
@@ -58,7 +58,7 @@ def linear_gaussian(wrong: float) -> tuple[VAE, Tensor, Tensor]:
 
 def test_the_bound_rises_with_samples_to_the_exact_likelihood() -> None:
     model, x, exact = linear_gaussian(wrong=0.4)
-    found = weigh(model, x, None, 10_000)
+    found = estimate_importance(model, x, None, 10_000)
     assert list(found.bounds) == [1, 10, 100, 1000, 10_000]
     means = [bound.mean().item() for bound in found.bounds.values()]
     assert means[0] < exact.mean().item() - 0.2
@@ -70,7 +70,7 @@ def test_the_bound_rises_with_samples_to_the_exact_likelihood() -> None:
 
 def test_under_the_true_posterior_every_sample_weighs_the_same() -> None:
     model, x, exact = linear_gaussian(wrong=0.0)
-    found = weigh(model, x, None, 10)
+    found = estimate_importance(model, x, None, 10)
     for bound in found.bounds.values():
         torch.testing.assert_close(bound, exact.double(), atol=1e-3, rtol=0)
     torch.testing.assert_close(found.effective, torch.full((200,), 10.0).double(), atol=1e-2, rtol=0)
@@ -79,7 +79,7 @@ def test_under_the_true_posterior_every_sample_weighs_the_same() -> None:
 
 def test_the_judgement_adds_up() -> None:
     model, x, exact = linear_gaussian(wrong=0.0)
-    found = judge(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0)
+    found = evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0)
     assert found["images"] == 200
     assert found["nll"] == pytest.approx(-exact.mean().item(), abs=1e-3)
     assert found["nll_standard_error"] == pytest.approx(exact.std().item() / math.sqrt(200), rel=1e-3)
@@ -88,15 +88,15 @@ def test_the_judgement_adds_up() -> None:
     assert found["kl_per_latent"][2] == pytest.approx(0, abs=1e-5)
     assert sum(found["kl_per_latent"]) == pytest.approx(found["kl"], rel=0.1)
     assert found["bits_per_dimension"] is None  # a density has none
-    assert judge(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0) == found
-    assert judge(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)["elbo"] != found["elbo"]
+    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0) == found
+    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)["elbo"] != found["elbo"]
 
 
 def test_the_effective_sample_size_by_hand() -> None:
     """(sum w)^2 / sum w^2 of unequal weights, taken again with the same draws: weights 1 and 3 count as 1.6 samples."""
     model, x, _ = linear_gaussian(wrong=0.4)
     torch.manual_seed(3)
-    found = weigh(model, x, None, 7)
+    found = estimate_importance(model, x, None, 7)
     torch.manual_seed(3)
     q, p, stops = model.encode(x), model.prior(model.encode), (1, 6)  # as many draws at a time as lie between bounds
     z = torch.cat([q.rsample((count,)) for count in stops])
@@ -106,8 +106,8 @@ def test_the_effective_sample_size_by_hand() -> None:
     assert (found.effective < 6.9).any()
 
 
-@pytest.mark.parametrize("prior", list(registered("prior")))
-@pytest.mark.parametrize("posterior", list(registered("posterior")))
+@pytest.mark.parametrize("prior", list(components("prior")))
+@pytest.mark.parametrize("posterior", list(components("posterior")))
 def test_every_pair_of_posterior_and_prior_is_judged(posterior: str, prior: str) -> None:
     layers: dict[str, Any] = {"posterior": posterior, "prior": prior, "conditional": prior == "class"}
     try:
@@ -116,7 +116,7 @@ def test_every_pair_of_posterior_and_prior_is_judged(posterior: str, prior: str)
     except UserError:
         return
     y = torch.arange(5) % 2 if config.conditional else None
-    found = judge(model.eval(), [(torch.randint(0, 256, (5, 1, 4, 4)) / 255, y)], samples=12, seed=0)
+    found = evaluate_likelihood(model.eval(), [(torch.randint(0, 256, (5, 1, 4, 4)) / 255, y)], samples=12, seed=0)
     bounds = list(found["bounds"].values())
     assert all(map(math.isfinite, bounds)) and -found["nll"] == bounds[-1] >= found["elbo"] - 1e-6
     assert 1 <= found["effective_sample_size"]["mean"] <= 12
@@ -138,24 +138,24 @@ def test_what_is_no_likelihood_of_the_images_is_not_called_one(likelihood: Any, 
     config = resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": likelihood})
     model, _ = build(config, (1, 4, 4))
     x = torch.randint(0, 256, (5, 1, 4, 4)) / 255
-    found = judge(model.eval(), [(x if gray else x.round(), None)], samples=2, seed=0)
+    found = evaluate_likelihood(model.eval(), [(x if gray else x.round(), None)], samples=2, seed=0)
     assert found["measure"] == measure
     said = "\n".join(lines({"side": "test", "data": "x", **found}))
     assert ("cross-entropy of pixels between" in said) == (measure == "cross-entropy")
-    assert ("bits/dim" in said.replace("no bits/dim", "")) == ("normalised" in offers(model.likelihood))
+    assert ("bits/dim" in said.replace("no bits/dim", "")) == ("normalised" in provides(model.likelihood))
 
 
 @pytest.mark.parametrize(("wrong", "loose"), [(0.0, False), (3.0, True)])
 def test_a_bound_that_a_sample_or_two_decide_is_called_loose(wrong: float, loose: bool) -> None:
     model, x, _ = linear_gaussian(wrong)
-    found = judge(model, [(x, None)], samples=20, seed=0)
+    found = evaluate_likelihood(model, [(x, None)], samples=20, seed=0)
     assert ("so few that the true NLL" in "\n".join(lines({"side": "test", "data": "x", **found}))) == loose
 
 
 def test_pixels_drawn_to_be_judged_are_drawn_again_the_same() -> None:
     model, _ = build(resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": "binarized"}), (1, 4, 4))
     x = torch.rand(20, 1, 4, 4)
-    first, again = (judge(model.eval(), [(x, None)], samples=3, seed=0)["nll"] for _ in range(2))
+    first, again = (evaluate_likelihood(model.eval(), [(x, None)], samples=3, seed=0)["nll"] for _ in range(2))
     assert first == again
 
 
@@ -166,7 +166,7 @@ def test_a_latent_is_active_whose_mean_varies_by_more_than_a_hundredth() -> None
         model.posterior.head.weight.zero_()
         for latent, variance in enumerate((0.02, 0.005, 0.0001)):
             model.posterior.head.weight[latent, latent] = math.sqrt(variance)
-    assert judge(model, [(x, None)], samples=1, seed=0)["active_units"] == 1
+    assert evaluate_likelihood(model, [(x, None)], samples=1, seed=0)["active_units"] == 1
 
 
 def test_weights_that_are_equal_count_fully_at_any_size() -> None:
@@ -176,7 +176,7 @@ def test_weights_that_are_equal_count_fully_at_any_size() -> None:
     with torch.no_grad():
         for weight in (model.posterior.head.weight, model.posterior.head.bias, model.decoder.layers.first.weight):
             weight.zero_()
-    found = weigh(model.eval(), torch.randint(0, 256, (2, 3, 64, 64)) / 255, None, 300)
+    found = estimate_importance(model.eval(), torch.randint(0, 256, (2, 3, 64, 64)) / 255, None, 300)
     torch.testing.assert_close(found.effective, torch.full((2,), 300.0).double(), atol=0.01, rtol=0)
     torch.testing.assert_close(found.bounds[1], found.bounds[300], atol=1e-3, rtol=3e-7)  # log p(x | z) is in 32 bits
 
@@ -185,12 +185,12 @@ TINY = {"epochs": 1, "latents": 4, "encoder": "mlp", "decoder": "mlp", "batch_si
 
 
 @pytest.fixture(scope="module")
-def colour(tmp_path_factory: pytest.TempPathFactory) -> vaekit.Trained:
+def colour(tmp_path_factory: pytest.TempPathFactory) -> vaekit.TrainedModel:
     out = tmp_path_factory.mktemp("runs") / "colour"
     return vaekit.train((rings(90, 12, 3), np.arange(90) % 3), out=out, conditional=True, **TINY)
 
 
-def test_likelihoods_of_single_images_average_to_the_evaluation(colour: vaekit.Trained) -> None:
+def test_likelihoods_of_single_images_average_to_the_evaluation(colour: vaekit.TrainedModel) -> None:
     images, labels = rings(70, 12, 3), np.arange(70) % 3
     each = colour.log_likelihood(images, labels, samples=30)
     assert (each.shape, each.dtype) == ((70,), np.float32)
@@ -206,7 +206,7 @@ def test_likelihoods_of_single_images_average_to_the_evaluation(colour: vaekit.T
         colour.log_likelihood(images, labels, samples=0)
 
 
-def test_what_cannot_be_judged_is_said(colour: vaekit.Trained) -> None:
+def test_what_cannot_be_judged_is_said(colour: vaekit.TrainedModel) -> None:
     with pytest.raises(UserError, match="name other images to judge by with --data"):
         vaekit.load(colour.run.folder).evaluate()  # trained on an array, which is not there any more
     with pytest.raises(UserError, match="3 colour channels"):
@@ -243,7 +243,7 @@ def test_images_from_elsewhere_do_not_make_a_model_ill(tmp_path: Path) -> None:
     assert not {"overfitting", "too little data"} & {one["name"] for one in found["diagnosis"]}
 
 
-def test_too_few_new_images_or_held_out_ones_are_met_in_a_sentence(colour: vaekit.Trained) -> None:
+def test_too_few_new_images_or_held_out_ones_are_met_in_a_sentence(colour: vaekit.TrainedModel) -> None:
     with pytest.raises(UserError, match="3 new images are not possible: ask for a whole number from 50"):
         colour.evaluate(new_images=3)
     found = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)

@@ -12,7 +12,7 @@ from command import rings
 from vaekit.config.overrides import resolve
 from vaekit.evaluation import fidelity
 from vaekit.evaluation.fidelity import compare, difference
-from vaekit.evaluation.memorization import Nearest, memorisation, nearest
+from vaekit.evaluation.memorization import Nearest, memorization, nearest
 from vaekit.evaluation.reconstruction import reconstruction
 from vaekit.models.builder import build
 
@@ -25,7 +25,7 @@ def test_neighbourhoods_are_counted_as_by_hand() -> None:
         return sorted(float((of[index] - one).norm()) for j, one in enumerate(of) if j != index)[k - 1]
 
     def inside(point: Tensor, of: Tensor, k: int) -> list[bool]:
-        return [float((point - centre).norm()) <= radius(of, i, k) for i, centre in enumerate(of)]
+        return [float((point - posterior_mean).norm()) <= radius(of, i, k) for i, posterior_mean in enumerate(of)]
 
     found = compare(real, other)
     assert found["precision"]["value"] == pytest.approx(np.mean([any(inside(o, real, 3)) for o in other]))
@@ -132,14 +132,14 @@ def test_nearest_is_found_across_batches_and_a_copy_stands_out() -> None:
 
 def test_copies_and_duplicates_are_counted() -> None:
     training, held_out, new = torch.rand(400, 20), torch.rand(200, 20), torch.rand(100, 20)
-    honest = memorisation(nearest(new, [training]), nearest(held_out, [training]))
+    honest = memorization(nearest(new, [training]), nearest(held_out, [training]))
     assert honest["copied"] < 0.06 and honest["duplicates"] == 0
     new[:40] = training[:40]
     held_out[:20] = training[100:120] + 0.001
-    found = memorisation(nearest(new, [training]), nearest(held_out, [training]))
+    found = memorization(nearest(new, [training]), nearest(held_out, [training]))
     assert found["copied"] == pytest.approx(0.4, abs=0.06) or found["copied"] >= 0.38
     assert found["duplicates"] == pytest.approx(0.1)
-    assert memorisation(nearest(new, [training]), nearest(held_out[:99], [training]))["copied"] is None
+    assert memorization(nearest(new, [training]), nearest(held_out[:99], [training]))["copied"] is None
 
 
 @pytest.mark.parametrize("count", [100, 150, 400])
@@ -150,7 +150,7 @@ def test_as_many_copies_as_expected_are_found_where_there_are_none(count: int) -
         relative = torch.rand(size)
         return Nearest(torch.zeros(size, dtype=torch.long), torch.ones(size), relative)
 
-    found = [memorisation(drawn(count), drawn(count)) for _ in range(600)]
+    found = [memorization(drawn(count), drawn(count)) for _ in range(600)]
     expected = max(1, round(0.01 * (count + 1))) / (count + 1)
     assert np.mean([one["copied"] for one in found]) == pytest.approx(expected, rel=0.2)
     assert np.mean([one["copied"] > one["copied_by_chance"] for one in found]) < 0.045

@@ -17,7 +17,7 @@ from command import vaekit as command
 from vaekit.config.overrides import resolve
 from vaekit.errors import UserError
 from vaekit.latents import fit_prior as latent_prior
-from vaekit.latents.fit_prior import Encodings, Fit, choose
+from vaekit.latents.fit_prior import Encodings, PriorFit, choose_prior
 from vaekit.models.builder import build
 from vaekit.models.distributions.latents import tempered
 from vaekit.models.fitted_prior import FittedPrior
@@ -112,7 +112,7 @@ def test_at_temperature_0_draws_are_centres(full: bool | None) -> None:
 def test_heaps_that_the_prior_knows_nothing_of_are_found(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best density possible is the true one, whose mean log-density is minus its entropy."""
     monkeypatch.setattr(latent_prior, "STEPS", 50)
-    fit = choose(model_of(2), two_heaps(2000, classes, 1), two_heaps(1000, classes, 2), classes, seed=0)
+    fit = choose_prior(model_of(2), two_heaps(2000, classes, 1), two_heaps(1000, classes, 2), classes, seed=0)
     entropy = math.log(2 * math.pi * math.e * 0.2**2) + math.log(2)
     assert fit.prior is not None
     assert fit.candidates[fit.prior.name] == pytest.approx(-entropy, abs=0.05)
@@ -127,7 +127,7 @@ def test_heaps_that_the_prior_knows_nothing_of_are_found(classes: int, monkeypat
 
 def test_classes_of_a_conditional_model_are_judged_each_by_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latent_prior, "STEPS", 50)
-    fit = choose(model_of(2, 2), two_heaps(2000, 2, 1), two_heaps(1000, 2, 2), 2, seed=0)
+    fit = choose_prior(model_of(2, 2), two_heaps(2000, 2, 1), two_heaps(1000, 2, 2), 2, seed=0)
     assert fit.prior is not None
     assert fit.candidates[fit.prior.name] == pytest.approx(-math.log(2 * math.pi * math.e * 0.2**2), abs=0.05)
 
@@ -135,7 +135,7 @@ def test_classes_of_a_conditional_model_are_judged_each_by_its_own(monkeypatch: 
 def test_a_class_of_few_images_has_its_own_place_and_the_others_width() -> None:
     many = two_heaps(2000, 2, 1)
     few = Encodings(torch.cat([many.z, torch.tensor([[0.0, 5.0]])]), torch.cat([many.y, torch.tensor([2])]))
-    fit = choose(model_of(2), few, two_heaps(1000, 2, 2), 3, seed=0)
+    fit = choose_prior(model_of(2), few, two_heaps(1000, 2, 2), 3, seed=0)
     assert fit.prior is not None
     z = fit.prior(torch.full((4000,), 2)).sample()
     torch.testing.assert_close(z.mean(0), torch.tensor([0.0, 5.0]), atol=0.05, rtol=0)
@@ -149,7 +149,7 @@ def test_classes_of_two_images_each_have_the_width_of_all() -> None:
     places = 5 * torch.randn(100, 1, 2)
     y = torch.arange(100).repeat_interleave(2)
     drawn = [(places + torch.randn(100, 2, 2)).flatten(0, 1) for _ in range(2)]
-    fit = choose(model_of(2), Encodings(drawn[0], y), Encodings(drawn[1], y), 100, seed=0)
+    fit = choose_prior(model_of(2), Encodings(drawn[0], y), Encodings(drawn[1], y), 100, seed=0)
     assert fit.prior is not None
     density: Any = fit.prior.density
     variance = density.scale[:, 0].square().sum(-1 if not density.full else (1, 2)).mean() / 2
@@ -159,19 +159,19 @@ def test_classes_of_two_images_each_have_the_width_of_all() -> None:
 def test_where_the_latents_are_as_the_prior_says_none_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latent_prior, "STEPS", 50)
     train, held_out = (Encodings(torch.randn(n, 2), torch.zeros(n, dtype=torch.long)) for n in (3000, 3000))
-    fit = choose(model_of(2), train, held_out, 0, seed=0)
+    fit = choose_prior(model_of(2), train, held_out, 0, seed=0)
     assert fit.prior is None and "none beats the model's own" in fit.sentence
 
 
 def test_by_few_held_out_images_nothing_is_chosen() -> None:
-    fit = choose(model_of(2), two_heaps(500, 0, 1), two_heaps(latent_prior.FEWEST - 1, 0, 2), 0, seed=0)
+    fit = choose_prior(model_of(2), two_heaps(500, 0, 1), two_heaps(latent_prior.FEWEST - 1, 0, 2), 0, seed=0)
     assert fit.prior is None and "too few to choose" in fit.sentence
 
 
 def test_latents_that_never_vary_and_many_of_them_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latent_prior, "STEPS", 20)
     wide = torch.cat([two_heaps(200, 0, 1).z, torch.zeros(200, 700)], 1)
-    fit = choose(model_of(702), Encodings(wide, torch.zeros(200, dtype=torch.long)), two_heaps_wide(), 0, seed=0)
+    fit = choose_prior(model_of(702), Encodings(wide, torch.zeros(200, dtype=torch.long)), two_heaps_wide(), 0, seed=0)
     assert fit.prior is not None and math.isfinite(fit.gain)
     assert not [name for name in fit.candidates if "full" in name or "spline" in name]
     assert fit.prior(torch.zeros(5, dtype=torch.long)).sample().isfinite().all()
@@ -182,7 +182,7 @@ def test_latents_beyond_all_measure_do_not_stop_a_training(size: float, monkeypa
     monkeypatch.setattr(latent_prior, "STEPS", 10)
     train, held_out = two_heaps(300, 0, 1), two_heaps(100, 0, 2)
     train.z[0, 0] = size
-    fit = choose(model_of(2), train, held_out, 0, seed=0)
+    fit = choose_prior(model_of(2), train, held_out, 0, seed=0)
     assert fit.sentence and (fit.prior is None or fit.prior(torch.zeros(5, dtype=torch.long)).sample().isfinite().all())
 
 
@@ -191,7 +191,7 @@ def two_heaps_wide() -> Encodings:
     return Encodings(z, torch.zeros(100, dtype=torch.long))
 
 
-def same(a: Fit, b: Fit) -> bool:
+def same(a: PriorFit, b: PriorFit) -> bool:
     assert a.prior is not None and b.prior is not None
     one, other = a.prior.state_dict(), b.prior.state_dict()
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
@@ -200,7 +200,7 @@ def same(a: Fit, b: Fit) -> bool:
 def test_the_same_seed_fits_the_same_prior(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latent_prior, "STEPS", 20)
     before = torch.random.get_rng_state()
-    first, again = (choose(model_of(2), two_heaps(600, 2, 1), two_heaps(100, 2, 2), 2, seed=7) for _ in range(2))
+    first, again = (choose_prior(model_of(2), two_heaps(600, 2, 1), two_heaps(100, 2, 2), 2, seed=7) for _ in range(2))
     assert same(first, again)
     assert torch.equal(before, torch.random.get_rng_state())
 

@@ -10,21 +10,21 @@ from torch import Tensor
 from torch.distributions import constraints
 
 import vaekit.models.likelihoods  # noqa: F401  registers them
-from vaekit.config.config import parts_of
-from vaekit.models.registry import offers, registered
+from vaekit.config.config import settings_classes
+from vaekit.models.registry import components, provides
 
 LEVELS = torch.arange(256) / 255
 BINARY = [
     kind
-    for kind, likelihood in registered("likelihood").items()
-    if "normalised" not in offers(likelihood(channels=1)) and likelihood(channels=1).measure == "probability"
+    for kind, likelihood in components("likelihood").items()
+    if "normalised" not in provides(likelihood(channels=1)) and likelihood(channels=1).likelihood_kind == "probability"
 ]
 """Probabilities of pixels 0 and 1."""
 
 
 def choices(kind: str) -> list[dict[str, str]]:
     """Every combination of the settings that are one of a few words."""
-    fields = parts_of("likelihood")[kind].model_fields
+    fields = settings_classes("likelihood")[kind].model_fields
     words = {
         name: get_args(field.annotation)
         for name, field in fields.items()
@@ -33,21 +33,21 @@ def choices(kind: str) -> list[dict[str, str]]:
     return [dict(zip(words, combination, strict=True)) for combination in product(*words.values())]
 
 
-EVERY = [(kind, settings) for kind in registered("likelihood") for settings in choices(kind)]
+EVERY = [(kind, settings) for kind in components("likelihood") for settings in choices(kind)]
 every = pytest.mark.parametrize(
     ("kind", "settings"), EVERY, ids=["-".join([kind, *settings.values()]) for kind, settings in EVERY]
 )
 
 
 def make(kind: str, channels: int = 1, **settings: Any) -> Any:
-    return registered("likelihood")[kind](channels=channels, **settings).eval()
+    return components("likelihood")[kind](channels=channels, **settings).eval()
 
 
 def pixels_and_weights(kind: str, likelihood: Any) -> tuple[Tensor, Tensor]:
     """Points and weights over which a sum of p is its total: all values of a pixel, or those of a numeric integral."""
     if kind in BINARY:
         return torch.tensor([0.0, 1.0]), torch.ones(2)
-    if "normalised" in offers(likelihood):
+    if "normalised" in provides(likelihood):
         return LEVELS, torch.ones(256)
     points = torch.linspace(0, 1, 200_001, dtype=torch.float64)
     if likelihood.support is constraints.real:
@@ -165,12 +165,12 @@ def test_float32_is_as_good_as_float64(kind: str, settings: dict[str, str], size
 def test_binarized_draws_anew_in_training_alone() -> None:
     x = torch.rand(50, 1, 28, 28)
     likelihood = make("binarized")
-    first = likelihood.observe(x)
-    assert torch.equal(likelihood.observe(x), first)
-    assert torch.equal(make("binarized", draw="once").train().observe(x), first)
-    assert not torch.equal(make("binarized", seed=1).observe(x), first)
+    first = likelihood.prepare_target(x)
+    assert torch.equal(likelihood.prepare_target(x), first)
+    assert torch.equal(make("binarized", draw="once").train().prepare_target(x), first)
+    assert not torch.equal(make("binarized", seed=1).prepare_target(x), first)
     likelihood.train()
-    draws = torch.stack([likelihood.observe(x) for _ in range(200)])
+    draws = torch.stack([likelihood.prepare_target(x) for _ in range(200)])
     assert set(draws.unique().tolist()) == {0.0, 1.0}
     deviation = (draws.mean(0) - x) / (x * (1 - x) / 200 + 1e-6).sqrt()
     assert deviation.std().item() == pytest.approx(1, abs=0.02)
@@ -181,7 +181,7 @@ def test_binarized_draws_anew_in_training_alone() -> None:
 @pytest.mark.parametrize("draw", ["step", "once"])
 def test_binarized_leaves_black_and_white_as_it_is(draw: str, training: bool) -> None:
     x = (torch.rand(50, 1, 28, 28) > 0.5).float()
-    assert torch.equal(make("binarized", draw=draw).train(training).observe(x), x)
+    assert torch.equal(make("binarized", draw=draw).train(training).prepare_target(x), x)
 
 
 # --- Noise around a location -----------------------------------------------------------------------------------------
@@ -322,12 +322,12 @@ def test_the_components_start_apart() -> None:
 @every
 def test_a_decoder_can_start_at_a_mean_image(kind: str, settings: dict[str, str]) -> None:
     likelihood = make(kind, channels=3, **settings)
-    if not hasattr(likelihood, "outputs_at"):
+    if not hasattr(likelihood, "inverse_mean"):
         pytest.skip("its decoders start where they are")
     mean = 0.3 + 0.4 * torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
-    found = likelihood(likelihood.outputs_at(mean)[None, None]).mean
+    found = likelihood(likelihood.inverse_mean(mean)[None, None]).mean
     # Noise that is clipped at black and white moves a mean a little; nothing else does
-    torch.testing.assert_close(found[0, 0], mean, rtol=0, atol=0.04 if "normalised" in offers(likelihood) else 1e-4)
+    torch.testing.assert_close(found[0, 0], mean, rtol=0, atol=0.04 if "normalised" in provides(likelihood) else 1e-4)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -337,7 +337,7 @@ def test_white_and_black_are_shown_as_white_and_black(kind: str, channels: int) 
     settings = {"components": 1} if kind == "logistic_mixture" else {"scale": 0.15}
     likelihood = make(kind, channels=channels, **settings)
     level = torch.tensor([0.0, 1.0]).expand(channels, 1, 2)
-    px = likelihood(likelihood.outputs_at(level)[None, None])
+    px = likelihood(likelihood.inverse_mean(level)[None, None])
     torch.testing.assert_close(px.location[0, 0], level, rtol=0, atol=1 / 510)
     assert 14 < 255 * (px.mean[0, 0] - level).abs().min() < 21
 

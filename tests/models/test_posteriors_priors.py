@@ -10,32 +10,32 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
-from vaekit.config.base import Settings
-from vaekit.config.config import parts_of
+from vaekit.config.base import BaseConfig
+from vaekit.config.config import settings_classes
 from vaekit.config.overrides import resolve
 from vaekit.models.builder import build
 from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, Mixture, StandardNormal, tempered
 from vaekit.models.objectives.importance import Dreg, Iwae
-from vaekit.models.registry import offers, registered
+from vaekit.models.registry import components, provides
 from vaekit.models.single_level import draw
 from vaekit.models.terms import Group, Objective
 from vaekit.models.vae import VAE
 
 IMAGES, CLASSES = 3, 2
-POSTERIORS = [k for k, part in registered("posterior").items() if "density_at_sample" in offers(part)]
-PRIORS = list(registered("prior"))
+POSTERIORS = [k for k, part in components("posterior").items() if "density_at_sample" in provides(part)]
+PRIORS = list(components("prior"))
 
 
-def ways(settings: type[Settings]) -> list[dict[str, Any]]:
+def ways(settings: type[BaseConfig]) -> list[dict[str, Any]]:
     """Every choice of a part's settings that are one of several words."""
     words = {n: get_args(f.annotation) for n, f in settings.model_fields.items() if get_origin(f.annotation) is Literal}
     return [dict(zip(words, chosen, strict=True)) for chosen in product(*words.values())]
 
 
 EVERY = [
-    (room, way)
-    for room in ("posterior", "prior")
-    for kind, settings in parts_of(room).items()
+    (slot, way)
+    for slot in ("posterior", "prior")
+    for kind, settings in settings_classes(slot).items()
     if kind in PRIORS or kind in POSTERIORS
     for way in ways(settings)
 ]
@@ -51,11 +51,11 @@ def precise() -> Iterator[None]:
 
 def model_of(latents: int, **layers: Any) -> VAE:
     """A small model, conditional so that every prior is legal, with weights away from where they start."""
-    for room in ("posterior", "prior"):
-        part = layers.get(room, {"kind": "normal" if room == "prior" else "gaussian"})
+    for slot in ("posterior", "prior"):
+        part = layers.get(slot, {"kind": "normal" if slot == "prior" else "gaussian"})
         part = {"kind": part} if isinstance(part, str) else part
         small = {"hidden": 8, "steps": 3, "context": 4, "components": 6}
-        layers[room] = part | {k: v for k, v in small.items() if k in parts_of(room)[part["kind"]].model_fields}
+        layers[slot] = part | {k: v for k, v in small.items() if k in settings_classes(slot)[part["kind"]].model_fields}
     config = resolve({"latents": latents, "conditional": True, "encoder": {"kind": "mlp", "hidden": 8}, **layers})
     model, _ = build(config, (1, 2, 2), CLASSES)
     with torch.no_grad():
@@ -146,16 +146,16 @@ def test_the_density_that_comes_with_a_draw_is_the_density_there(kind: str) -> N
     torch.testing.assert_close(found, q.log_prob(z), atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("room", "way"), EVERY, ids=str)
-def test_flow_jacobians_match_autograd_and_round_trips_are_exact(room: str, way: dict[str, Any]) -> None:
-    model = model_of(3, **{room: way})
+@pytest.mark.parametrize(("slot", "way"), EVERY, ids=str)
+def test_flow_jacobians_match_autograd_and_round_trips_are_exact(slot: str, way: dict[str, Any]) -> None:
+    model = model_of(3, **{slot: way})
     x, y = data()
-    flow = model.encode(x, y) if room == "posterior" else model.prior(model.encode, y)
+    flow = model.encode(x, y) if slot == "posterior" else model.prior(model.encode, y)
     if not isinstance(flow, Flow):
         assert way["kind"] not in ("iaf", "nsf", "flow")
         return
     for z in torch.randn(5, 3):
-        wide = z.expand(IMAGES, 3) if room == "posterior" else z[None]
+        wide = z.expand(IMAGES, 3) if slot == "posterior" else z[None]
         there, log_det = flow.transform.inv.call_and_ladj(wide)
         jacobian = torch.autograd.functional.jacobian(lambda w: flow.transform.inv(w).sum(0), wide)
         expected = torch.linalg.slogdet(jacobian.transpose(0, 1)).logabsdet
@@ -168,7 +168,7 @@ def test_a_coupling_is_affine_in_realnvp_and_bent_in_a_spline() -> None:
     """Second differences of the coordinate that moves, along itself."""
     bent = {}
     for transform in ("realnvp", "spline"):
-        prior = registered("prior")["flow"](latents=(2,), transform=transform, steps=1, hidden=(8,))
+        prior = components("prior")["flow"](latents=(2,), transform=transform, steps=1, hidden=(8,))
         with torch.no_grad():
             for parameter in prior.parameters():
                 parameter.add_(0.5 * torch.randn_like(parameter))
@@ -187,7 +187,7 @@ def test_a_coupling_is_affine_in_realnvp_and_bent_in_a_spline() -> None:
 def test_the_kl_is_what_samples_say(kind: str, of: str) -> None:
     """The closed form, where there is one, meets Monte Carlo; otherwise the KL is that of the samples, which is the
     integral of q log q / p over a grid."""
-    if "density_anywhere" not in offers(registered("posterior")[kind]) and of == "vamp":
+    if "density_anywhere" not in provides(components("posterior")[kind]) and of == "vamp":
         pytest.skip("no density for the pseudo-inputs")
     model = model_of(2, posterior=kind, prior=of)
     x, y = data()
@@ -208,7 +208,7 @@ def test_the_kl_is_what_samples_say(kind: str, of: str) -> None:
     assert ((expected - sampled.mean(0)).abs() <= 4 * error + 1e-3).all()
     assert (expected > -1e-3).all()
     factorised = all(
-        "factorised" in offers(registered(room)[one]) for room, one in (("posterior", kind), ("prior", of))
+        "factorised" in provides(components(slot)[one]) for slot, one in (("posterior", kind), ("prior", of))
     )
     assert (group.kl_per_latent is not None) == factorised
     if group.kl_per_latent is not None:
@@ -234,13 +234,13 @@ def test_temperature_scales_the_noise_and_nothing_else(kind: str) -> None:
 
 
 @pytest.mark.parametrize("of", PRIORS)
-@pytest.mark.parametrize("kind", [k for k in POSTERIORS if "stopped_density" in offers(registered("posterior")[k])])
+@pytest.mark.parametrize("kind", [k for k in POSTERIORS if "stopped_density" in provides(components("posterior")[k])])
 def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, of: str) -> None:
     """Means over 60 blocks of 300 draws, apart by no more than 4.5 standard errors in any weight; with a VampPrior the
     encoder stands behind p(z) as well."""
     model = model_of(2, posterior=kind, prior=of).requires_grad_(True)
     x, y = (t.repeat_interleave(100, 0) for t in data())
-    weights = [w for room in (model.encoder, model.posterior, model.prior) for w in room.parameters()]
+    weights = [w for slot in (model.encoder, model.posterior, model.prior) for w in slot.parameters()]
 
     def blocks(objective: Objective) -> Tensor:
         grads = [torch.autograd.grad(objective(model.terms(x, y, 4))[0], weights) for _ in range(60)]
@@ -255,7 +255,7 @@ def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, of: str)
 def test_a_full_covariance_knows_the_density_of_its_draws_however_narrow(latents: int) -> None:
     """By the noise itself, and in 32 bits; against the solved one in 64."""
     torch.set_default_dtype(torch.float32)
-    posterior = registered("posterior")["full_gaussian"](features=(3,), latents=(latents,))
+    posterior = components("posterior")["full_gaussian"](features=(3,), latents=(latents,))
     with torch.no_grad():
         posterior.head.weight.mul_(3)
         q = posterior(torch.randn(50, 3))

@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 import vaekit.models.builder  # noqa: F401  registers the parts
-from vaekit.config.config import Config, parts_of
+from vaekit.config.config import Config, settings_classes
 from vaekit.config.overrides import resolve
 from vaekit.errors import UserError
 from vaekit.models.builder import build
-from vaekit.models.registry import offers, registered
+from vaekit.models.registry import components, provides
 from vaekit.models.summary import summary
 from vaekit.models.terms import Objective
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoint import load_weights, write_weights
 
-ROOMS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective")
+SLOTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective")
 CONTEXT = {
     "encoder": {"shape", "latents", "classes", "module"},
     "decoder": {"shape", "latents", "classes", "module"},
@@ -44,30 +44,30 @@ ILLEGAL = {
 """Objectives that make no sense with a part, from the mathematics: no importance weights without a density, no total
 correlation of latents that are not independent, no gradient to a prior through samples that carry none, no pull to the
 origin or to a covariance of I under a prior that is elsewhere."""
-EVERY = [(room, kind) for room in ROOMS for kind in registered(room)]
+EVERY = [(slot, kind) for slot in SLOTS for kind in components(slot)]
 
 
 def small(**layers: Any) -> Config:
     return resolve({"latents": 3, **layers})
 
 
-def needs_labels(room: str, kind: str) -> bool:
-    return room != "objective" and "labels" in getattr(registered(room)[kind], "needs", {}).get("model", ())
+def needs_labels(slot: str, kind: str) -> bool:
+    return slot != "objective" and "labels" in getattr(components(slot)[kind], "requires", {}).get("model", ())
 
 
-def at_its_best(room: str, kind: str) -> dict[str, Any]:
+def at_its_best(slot: str, kind: str) -> dict[str, Any]:
     """What a part needs so that all of its parameters matter: where no density is asked for, none is learned."""
-    if room == "posterior" and "density_at_sample" not in offers(registered(room)[kind]):
+    if slot == "posterior" and "density_at_sample" not in provides(components(slot)[kind]):
         return {"objective": "l2"}
-    if room == "objective" and "density_at_sample" not in registered(room)[kind]().needs.get("posterior", ()):
+    if slot == "objective" and "density_at_sample" not in components(slot)[kind]().requires.get("posterior", ()):
         return {"posterior": "delta"}
     return {}
 
 
-def ways_out(refusal: str) -> list[tuple[str, str]]:
+def suggestions(refusal: str) -> list[tuple[str, str]]:
     """The kinds that a refusal names as what would work: (room, kind)."""
     found = re.findall(r"--(\w+)\.kind (\w+(?: or (?!choose|leave|--)\w+)*)", refusal)
-    return [(room, kind) for room, kinds in found for kind in kinds.split(" or ")]
+    return [(slot, kind) for slot, kinds in found for kind in kinds.split(" or ")]
 
 
 class Pixels(nn.Module):
@@ -85,7 +85,7 @@ class Pixels(nn.Module):
 def made(config: Config, shape: tuple[int, int, int], classes: int = 0) -> tuple[VAE, Objective]:
     """`build`, with modules of one's own where the configuration wants them."""
     own = {"encoder": Pixels(math.prod(shape), (8,)), "decoder": Pixels(3, shape)}
-    wanted = {room: module for room, module in own.items() if getattr(config, room).kind == "own"}
+    wanted = {slot: module for slot, module in own.items() if getattr(config, slot).kind == "own"}
     return build(config, shape, classes, images=16, networks=wanted)
 
 
@@ -93,16 +93,16 @@ def images(shape: tuple[int, int, int], count: int = 6) -> torch.Tensor:
     return torch.randint(0, 256, (count, *shape)) / 255
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_settings_and_parts_name_the_same_kinds(room: str) -> None:
-    assert set(parts_of(room)) == set(registered(room))
+@pytest.mark.parametrize("slot", SLOTS)
+def test_settings_and_parts_name_the_same_kinds(slot: str) -> None:
+    assert set(settings_classes(slot)) == set(components(slot))
 
 
-@pytest.mark.parametrize(("room", "kind"), EVERY)
-def test_settings_are_the_arguments_of_their_part(room: str, kind: str) -> None:
-    settings = parts_of(room)[kind]
-    arguments = inspect.signature(registered(room)[kind]).parameters
-    assert set(arguments) - CONTEXT[room] == set(settings.model_fields) - {"kind"}
+@pytest.mark.parametrize(("slot", "kind"), EVERY)
+def test_settings_are_the_arguments_of_their_part(slot: str, kind: str) -> None:
+    settings = settings_classes(slot)[kind]
+    arguments = inspect.signature(components(slot)[kind]).parameters
+    assert set(arguments) - CONTEXT[slot] == set(settings.model_fields) - {"kind"}
     for name, field in settings.model_fields.items():
         if name != "kind":
             assert field.description, f"{kind}.{name} needs help"
@@ -110,9 +110,9 @@ def test_settings_are_the_arguments_of_their_part(room: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("conditional", [False, True], ids=["plain", "conditional"])
-@pytest.mark.parametrize(("room", "kind"), EVERY)
-def test_every_parameter_gets_a_gradient(room: str, kind: str, conditional: bool) -> None:
-    config = small(**{room: kind}, **at_its_best(room, kind), conditional=conditional or needs_labels(room, kind))
+@pytest.mark.parametrize(("slot", "kind"), EVERY)
+def test_every_parameter_gets_a_gradient(slot: str, kind: str, conditional: bool) -> None:
+    config = small(**{slot: kind}, **at_its_best(slot, kind), conditional=conditional or needs_labels(slot, kind))
     model, objective = made(config, (1, 8, 8), 3)
     x, y = images((1, 8, 8)), torch.arange(6) % 3 if config.conditional else None
     loss, _ = objective(model.terms(x, y, objective.samples))
@@ -121,20 +121,20 @@ def test_every_parameter_gets_a_gradient(room: str, kind: str, conditional: bool
     assert without == []
 
 
-@pytest.mark.parametrize("objective", list(registered("objective")))
-@pytest.mark.parametrize(("room", "kind"), [pair for pair in EVERY if pair[0] != "objective"])
-def test_every_part_with_every_objective(room: str, kind: str, objective: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", list(components("objective")))
+@pytest.mark.parametrize(("slot", "kind"), [pair for pair in EVERY if pair[0] != "objective"])
+def test_every_part_with_every_objective(slot: str, kind: str, objective: str, tmp_path: Path) -> None:
     """A legal pair learns a toy set, and gives the same numbers when saved and loaded; an illegal one is refused in a
     sentence that names both sides and what would work."""
-    layers = {"encoder": "mlp", room: kind, "objective": objective, "conditional": needs_labels(room, kind)}
+    layers = {"encoder": "mlp", slot: kind, "objective": objective, "conditional": needs_labels(slot, kind)}
     config = small(**layers)
-    if objective in ILLEGAL.get((room, kind), set()):
+    if objective in ILLEGAL.get((slot, kind), set()):
         with pytest.raises(UserError) as refusal:
             made(config, (1, 6, 6), 2)
         text = str(refusal.value)
         assert f"{kind!r}" in text and f"{objective!r}" in text and "\n" not in text
-        choices = ways_out(text)
-        assert {where for where, _ in choices} == {room, "objective"}
+        choices = suggestions(text)
+        assert {where for where, _ in choices} == {slot, "objective"}
         for where, other in choices:  # with all else as it was
             made(small(**layers | {where: other}), (1, 6, 6), 2)
         return
@@ -163,13 +163,13 @@ def test_every_part_with_every_objective(room: str, kind: str, objective: str, t
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("prior", list(registered("prior")))
-@pytest.mark.parametrize("posterior", list(registered("posterior")))
+@pytest.mark.parametrize("prior", list(components("prior")))
+@pytest.mark.parametrize("posterior", list(components("posterior")))
 def test_every_posterior_with_every_prior(posterior: str, prior: str) -> None:
     """Pseudo-inputs need a density anywhere, the bound one at samples. What is named as a way out is one."""
     layers = {"encoder": "mlp", "posterior": posterior, "prior": prior, "conditional": needs_labels("prior", prior)}
-    has = offers(registered("posterior")[posterior])
-    wanted = getattr(registered("prior")[prior], "needs", {}).get("posterior", set())
+    has = provides(components("posterior")[posterior])
+    wanted = getattr(components("prior")[prior], "requires", {}).get("posterior", set())
     if has >= wanted | {"density_at_sample"}:
         model, objective = made(small(**layers), (1, 6, 6), 2)
         y = torch.arange(6) % 2 if model.classes else None
@@ -178,7 +178,7 @@ def test_every_posterior_with_every_prior(posterior: str, prior: str) -> None:
     who = prior if "density_at_sample" in has else "elbo"
     with pytest.raises(UserError, match=f"'{who}'.*'{posterior}'") as refusal:
         made(small(**layers), (1, 6, 6), 2)
-    choices = ways_out(str(refusal.value))
+    choices = suggestions(str(refusal.value))
     assert choices
     for where, other in choices:
         made(small(**layers | {where: other}), (1, 6, 6), 2)
@@ -186,7 +186,7 @@ def test_every_posterior_with_every_prior(posterior: str, prior: str) -> None:
 
 def test_ways_out_are_read_from_a_refusal() -> None:
     text = "'a' does not have: add --x, or choose --prior.kind b or c_d, or --objective.kind e, or leave out --f.g 1."
-    assert ways_out(text) == [("prior", "b"), ("prior", "c_d"), ("objective", "e")]
+    assert suggestions(text) == [("prior", "b"), ("prior", "c_d"), ("objective", "e")]
 
 
 @pytest.mark.parametrize("objective", ["mmd", {"free_bits": 0.1}, "total_correlation", "iwae"])
@@ -202,8 +202,8 @@ def test_refusals_never_lead_in_a_circle(prior: str, classes: int, objective: An
         except UserError as refusal:
             text = str(refusal)
             assert ("add --conditional" in text) <= (classes > 0)
-            room, kind = [choice for choice in ways_out(text) if choice[0] == "prior"][-1]
-            layers[room] = kind
+            slot, kind = [choice for choice in suggestions(text) if choice[0] == "prior"][-1]
+            layers[slot] = kind
     pytest.fail(f"still refused with {layers}")
 
 
@@ -261,8 +261,8 @@ def test_a_covariance_that_no_memory_holds_is_refused() -> None:
 
 
 @pytest.mark.parametrize("conditional", [False, True], ids=["plain", "conditional"])
-@pytest.mark.parametrize("network", [k for k in registered("encoder") if k in ("conv", "resnet")])
-@pytest.mark.parametrize("posterior", list(registered("posterior")))
+@pytest.mark.parametrize("network", [k for k in components("encoder") if k in ("conv", "resnet")])
+@pytest.mark.parametrize("posterior", list(components("posterior")))
 def test_latent_images_go_with_every_posterior(posterior: str, network: str, conditional: bool) -> None:
     config = small(
         latents="3x4x4",
@@ -282,15 +282,15 @@ def test_latent_images_go_with_every_posterior(posterior: str, network: str, con
     assert model.reconstruct(x, y).shape == x.shape
 
 
-@pytest.mark.parametrize("kind", list(registered("likelihood")))
+@pytest.mark.parametrize("kind", list(components("likelihood")))
 def test_likelihoods_offer_what_they_claim(kind: str) -> None:
     """One that claims to be normalised has 256 probabilities that sum to 1; one that does not, has not."""
-    likelihood = registered("likelihood")[kind](channels=1)
+    likelihood = components("likelihood")[kind](channels=1)
     likelihood.eval()
     output = torch.full((1, 256, likelihood.outputs, 1, 1), 0.3)
     total = likelihood(output).log_prob((torch.arange(256) / 255).reshape(256, 1, 1, 1)).exp().sum().item()
-    assert likelihood.measure in ("probability", "density")
-    assert (abs(total - 1) < 1e-3) == ("normalised" in getattr(likelihood, "offers", ()))
+    assert likelihood.likelihood_kind in ("probability", "density")
+    assert (abs(total - 1) < 1e-3) == ("normalised" in getattr(likelihood, "provides", ()))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -333,7 +333,7 @@ def test_images_outside_the_support_are_refused_in_one_sentence() -> None:
         levels.require_support(torch.full((1, 1, 8, 8), 0.3 / 255))
 
 
-@pytest.mark.parametrize("prior", list(registered("prior")))
+@pytest.mark.parametrize("prior", list(components("prior")))
 def test_the_summary_adds_up(prior: str) -> None:
     model, _ = made(small(prior=prior, latents=1, conditional=needs_labels("prior", prior)), (1, 6, 6), 2)
     *counts, total = [int(row.split()[-1].replace(",", "")) for row in summary(model).splitlines()[1:]]
@@ -378,13 +378,13 @@ def test_mixed_precision_keeps_posterior_and_likelihood_in_float32() -> None:
 
 
 def test_a_learned_sigma_finds_back_from_below_its_floor() -> None:
-    likelihood = registered("likelihood")["gaussian"](channels=1, scale=1e-5)
+    likelihood = components("likelihood")["gaussian"](channels=1, scale=1e-5)
     likelihood(torch.zeros(1, 1, 1, 1, 1)).log_prob(torch.zeros(1, 1, 1, 1)).sum().backward()
     assert likelihood.log_sigma.grad.item() > 0
 
 
 def test_the_posteriors_log_variance_is_bounded_and_untouched_near_zero() -> None:
-    posterior = registered("posterior")["gaussian"](features=(1,), latents=(1,))
+    posterior = components("posterior")["gaussian"](features=(1,), latents=(1,))
     with torch.no_grad():
         posterior.head.weight.copy_(torch.tensor([[0.0], [1.0]]))
         posterior.head.bias.zero_()

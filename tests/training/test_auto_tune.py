@@ -12,25 +12,25 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from command import COLD, mistake, rings
-from vaekit.config.config import parts_of
+from command import NEW_PROCESS, mistake, rings
+from vaekit.config.config import settings_classes
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS
 from vaekit.data.decoding.pool import cores
-from vaekit.data.loader import Batches
+from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
 from vaekit.errors import UserError
 from vaekit.models.builder import build
 from vaekit.models.terms import Group, Objective, Terms
 from vaekit.models.vae import VAE
-from vaekit.training.auto_tune import settle
+from vaekit.training.auto_tune import resolve_auto
 from vaekit.training.loop import evaluate, values
-from vaekit.training.optimizers import optimizer_for
-from vaekit.training.plan import Plan, Request, plan
+from vaekit.training.optimizers import make_optimizer
+from vaekit.training.plan import Plan, TrainRequest, make_plan
 from vaekit.training.session import run_training
-from vaekit.training.step import Progress, gradients, scorer, stepper
-from vaekit.utils.cuda_graphs import Replay
-from vaekit.utils.device import products
+from vaekit.training.step import Progress, compute_gradients, make_loss_fn, make_train_step
+from vaekit.utils.cuda_graphs import CudaGraph
+from vaekit.utils.device import matmul_precision
 
 SMALL: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16}
 
@@ -47,7 +47,7 @@ class Small:
     """A score whose memory suffices for so many images only."""
 
     def __init__(self, model: VAE, objective: Objective, most: int, error: RuntimeError) -> None:
-        self.score, self.most, self.error = scorer(model, objective), most, error
+        self.score, self.most, self.error = make_loss_fn(model, objective), most, error
 
     def __call__(self, x: torch.Tensor, y: Any, epoch: float) -> Any:
         loss, report = self.score(x, y, epoch)
@@ -74,12 +74,14 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts_with_the_same_gradient(
     reading: torch.Tensor = model.decoder.layers.first.weight  # type: ignore[union-attr, assignment]
     torch.nn.init.zeros_(reading.requires_grad_(False))
     parameters, x = list(model.parameters()), images(15)
-    whole, pieces = gradients(scorer(model, objective), x, None, 0.0, parameters, 1, objective.divisible)
+    whole, micro_batches = compute_gradients(
+        make_loss_fn(model, objective), x, None, 0.0, parameters, 1, objective.supports_accumulation
+    )
     expected = weights_gradient(model)
-    assert pieces == 1
+    assert micro_batches == 1
     small = Small(model, objective, 4, error)
-    found, pieces = gradients(small, x, None, 0.0, parameters, 1, objective.divisible)
-    assert pieces == 4  # of 4, 4, 4 and 3 images
+    found, micro_batches = compute_gradients(small, x, None, 0.0, parameters, 1, objective.supports_accumulation)
+    assert micro_batches == 4  # of 4, 4, 4 and 3 images
     torch.testing.assert_close(weights_gradient(model), expected, rtol=1e-4, atol=1e-5)
     for name, value in whole.items():
         torch.testing.assert_close(found[name], value.detach(), rtol=1e-5, atol=1e-4)
@@ -89,12 +91,12 @@ def test_held_out_images_that_do_not_fit_are_looked_at_in_parts(monkeypatch: pyt
     """Training has kept its memory; what it leaves holds 5 of the 16 images of a batch."""
     model, objective = made()
     config = resolve(SMALL)
-    batches = Batches(open_pack(rings(400, 12), config.data, quiet=True), config.data, 16, 0, torch.device("cpu"))
+    batches = ImageLoader(open_pack(rings(400, 12), config.data, quiet=True), config.data, 16, 0, torch.device("cpu"))
     expected = evaluate(model, batches, "validation", objective, 0)
-    monkeypatch.setattr(VAE, "observe", lambda _, x: little(x, 5))
+    monkeypatch.setattr(VAE, "prepare_target", lambda _, x: little(x, 5))
     progress = Progress()
     found = evaluate(model, batches, "validation", objective, 0, partial(values, model, objective), progress)
-    assert (progress.pieces, progress.held_out_pieces) == (1, 4)
+    assert (progress.micro_batches, progress.eval_micro_batches) == (1, 4)
     assert found["reconstruction"] == pytest.approx(expected["reconstruction"], rel=0.05)  # by other noise
     assert found["kl"] == pytest.approx(expected["kl"], rel=1e-5)
 
@@ -106,27 +108,27 @@ def test_what_follows_the_batches_takes_them_whole(own: torch.nn.Module | None) 
     if own is not None:
         model.encoder.add_module("own", own)
     settings = resolve(SMALL).training
-    take = stepper(model, objective, torch.optim.SGD(model.parameters(), 1e-3), settings, Progress())
+    train_step = make_train_step(model, objective, torch.optim.SGD(model.parameters(), 1e-3), settings, Progress())
     with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="looks at all of it at once"):
-        patch.setattr(VAE, "observe", lambda _, x: little(x, 4))
-        take(images(), None, math.inf)
+        patch.setattr(VAE, "prepare_target", lambda _, x: little(x, 4))
+        train_step(images(), None, math.inf)
 
 
 def test_an_optimizer_whose_averages_do_not_fit_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     model, objective = made()
     settings = resolve(SMALL).training
-    take = stepper(model, objective, optimizer_for(model.parameters(), settings), settings, Progress())
+    train_step = make_train_step(model, objective, make_optimizer(model.parameters(), settings), settings, Progress())
     before = torch.zeros_like
     monkeypatch.setattr(torch, "zeros_like", lambda like, **how: before(little(like, 100), **how))
     with pytest.raises(UserError, match="--optimizer sgd"):
-        take(images(), None, math.inf)
+        train_step(images(), None, math.inf)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     model, objective = made()
     small = Small(model, objective, 4, RuntimeError("a fault of ours"))
     with pytest.raises(RuntimeError, match="a fault of ours"):
-        gradients(small, images(), None, 0.0, list(model.parameters()), 1, objective.divisible)
+        compute_gradients(small, images(), None, 0.0, list(model.parameters()), 1, objective.supports_accumulation)
 
 
 @pytest.mark.parametrize(
@@ -141,11 +143,11 @@ def test_a_batch_that_cannot_be_divided_is_refused(settings: dict[str, Any], mos
     model, objective = made(**settings)
     small = Small(model, objective, most, torch.OutOfMemoryError("out of memory"))
     with pytest.raises(UserError, match=said) as refused:
-        gradients(small, images(), None, 0.0, list(model.parameters()), 1, objective.divisible)
+        compute_gradients(small, images(), None, 0.0, list(model.parameters()), 1, objective.supports_accumulation)
     assert "--batch-size" in str(refused.value)
 
 
-@pytest.mark.parametrize("kind", [*parts_of("objective"), "free_bits", "capacity"])
+@pytest.mark.parametrize("kind", [*settings_classes("objective"), "free_bits", "capacity"])
 def test_a_divisible_objective_is_the_mean_over_equal_parts(kind: str) -> None:
     """At the same z: that of the whole batch, and that of its halves."""
     objective: Any = kind
@@ -166,29 +168,29 @@ def test_a_divisible_objective_is_the_mean_over_equal_parts(kind: str) -> None:
             log_px = model.decode(z, None, x[rows]).log_prob(x[rows])
             torch.manual_seed(0)  # of what `mmd` draws
             values.append(given(Terms(log_px, (Group(z, model.encode(x[rows]), whole.groups[0].p),)))[0].item())
-    assert math.isclose(values[0], sum(values[1:]) / 2, rel_tol=1e-6) == given.divisible, values
+    assert math.isclose(values[0], sum(values[1:]) / 2, rel_tol=1e-6) == given.supports_accumulation, values
 
 
 LITTLE = """
 import resource, sys, numpy as np
-from vaekit.training.plan import Request
+from vaekit.training.plan import TrainRequest
 from vaekit.training.session import run_training
 from pathlib import Path
 images = np.random.default_rng(0).integers(0, 256, (80, 32, 32, 3), np.uint8)
 small = {"kind": "mlp", "hidden": 16}
 settings = dict(encoder=small, decoder=small, latents=4, batch_size=64, epochs=1, threads=1, precision="32",
                 compile="off", objective={"kind": "iwae", "samples": 128})
-request = Request(images, (settings,), out=Path(sys.argv[1]))
+request = TrainRequest(images, (settings,), out=Path(sys.argv[1]))
 import vaekit.training.step as step
-before = step.gradients
-def gradients(*arguments):
+before = step.compute_gradients
+def compute_gradients(*arguments):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (230 << 20), -1))
     try:
         return before(*arguments)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
-step.gradients = gradients
+step.compute_gradients = gradients
 run_training(request)
 """
 
@@ -201,14 +203,14 @@ def test_a_processor_whose_memory_does_not_suffice_trains_in_parts(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert "does not fit in the memory of cpu: it goes through in" in done.stdout
     states = sorted(out.glob("checkpoints/*/state.json"))
-    assert json.loads(states[-1].read_text())["progress"]["pieces"] > 1
+    assert json.loads(states[-1].read_text())["progress"]["micro_batches"] > 1
 
 
 # --- What is left open -----------------------------------------------------------------------------------------------
 
 
 def settled(**settings: Any) -> Plan:
-    return settle(plan(Request(rings(400, 12), (SMALL | settings,), quiet=True)))
+    return resolve_auto(make_plan(TrainRequest(rings(400, 12), (SMALL | settings,), quiet=True)))
 
 
 def test_more_threads_than_cores_are_told_of() -> None:
@@ -219,7 +221,7 @@ def test_more_threads_than_cores_are_told_of() -> None:
 def test_a_batch_size_is_found_and_a_resumed_run_keeps_it(tmp_path: Path) -> None:
     asked = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": "auto"}
     data, out = rings(2000, 12), tmp_path / "run"
-    run_training(Request(data, (asked | {"epochs": 1},), out=out, quiet=True))
+    run_training(TrainRequest(data, (asked | {"epochs": 1},), out=out, quiet=True))
     record = json.loads((out / "config.json").read_text())
     found = record["batch_size"]
     assert found in (32, 64)  # twice 64 would leave fewer than 20 steps of 1,800 images
@@ -228,8 +230,8 @@ def test_a_batch_size_is_found_and_a_resumed_run_keeps_it(tmp_path: Path) -> Non
     assert f"Batch size: {found} images a step" in said and "Not compiled: the steps take about" in said
     record["batch_size"] = 48  # a size that is never tried: it is read, not found anew
     (out / "config.json").write_text(json.dumps(record))
-    todo = settle(plan(Request(data, (asked | {"epochs": 2},), out=out, resume=True, quiet=True)))
-    assert todo.config.training.batch_size == todo.record["batch_size"] == 48
+    plan = resolve_auto(make_plan(TrainRequest(data, (asked | {"epochs": 2},), out=out, resume=True, quiet=True)))
+    assert plan.config.training.batch_size == plan.record["batch_size"] == 48
 
 
 @pytest.mark.parametrize(
@@ -245,39 +247,41 @@ def test_a_batch_is_doubled_as_long_as_that_pays(
     seconds: dict[int, float], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune._seconds", lambda _, size, *__: seconds[size])
-    todo = plan(Request(rings(6000, 12), (SMALL | {"batch_size": "auto", "compile": "off"},), quiet=True))
-    assert settle(todo).config.training.batch_size == expected  # 256 is the most that leaves 5,400 images 20 steps
+    plan = make_plan(TrainRequest(rings(6000, 12), (SMALL | {"batch_size": "auto", "compile": "off"},), quiet=True))
+    assert (
+        resolve_auto(plan).config.training.batch_size == expected
+    )  # 256 is the most that leaves 5,400 images 20 steps
 
 
 def test_on_another_machine_all_but_the_batch_size_is_found_anew(tmp_path: Path) -> None:
     """As of a run that was begun on another processor."""
     data, out = rings(400, 12), tmp_path / "run"
     asked = SMALL | {"batch_size": "auto"}
-    run_training(Request(data, (asked | {"epochs": 1},), out=out, quiet=True))
+    run_training(TrainRequest(data, (asked | {"epochs": 1},), out=out, quiet=True))
     record = json.loads((out / "config.json").read_text())
     record |= {"hardware": "another processor", "precision": "bf16", "compile": "on", "batch_size": 48}
     (out / "config.json").write_text(json.dumps(record))
-    todo = settle(plan(Request(data, (asked | {"epochs": 2},), out=out, resume=True, quiet=True)))
-    found = todo.config.training
+    plan = resolve_auto(make_plan(TrainRequest(data, (asked | {"epochs": 2},), out=out, resume=True, quiet=True)))
+    found = plan.config.training
     assert (found.precision, found.compile, found.batch_size) == ("32", "off", 48)
-    assert any("Not the same bit for bit as without the break: hardware another" in line for line in todo.lines)
+    assert any("Not the same bit for bit as without the break: hardware another" in line for line in plan.lines)
 
 
 def test_a_run_begun_on_a_gpu_that_is_gone_goes_on(tmp_path: Path) -> None:
     data, out = rings(400, 12), tmp_path / "run"
-    run_training(Request(data, (SMALL | {"epochs": 1},), out=out, quiet=True))
+    run_training(TrainRequest(data, (SMALL | {"epochs": 1},), out=out, quiet=True))
     record = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps(record | {"device": "cuda", "precision": "tf32"}))
-    todo = settle(plan(Request(data, (SMALL | {"epochs": 2},), out=out, resume=True, quiet=True)))
-    assert (str(todo.device), todo.config.training.precision) == ("cpu", "32")
+    plan = resolve_auto(make_plan(TrainRequest(data, (SMALL | {"epochs": 2},), out=out, resume=True, quiet=True)))
+    assert (str(plan.device), plan.config.training.precision) == ("cpu", "32")
 
 
 def test_batches_that_do_not_fit_are_not_tried_further(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     """A memory for 100 images: 128 would go through in parts, which is not what is looked for, and nothing is said."""
 
-    monkeypatch.setattr(VAE, "observe", lambda _, x: little(x, 100))
-    todo = plan(Request(rings(4000, 12), (SMALL | {"batch_size": "auto"},), quiet=True))
-    assert settle(todo).config.training.batch_size in (32, 64)
+    monkeypatch.setattr(VAE, "prepare_target", lambda _, x: little(x, 100))
+    plan = make_plan(TrainRequest(rings(4000, 12), (SMALL | {"batch_size": "auto"},), quiet=True))
+    assert resolve_auto(plan).config.training.batch_size in (32, 64)
     assert "does not fit" not in caplog.text
 
 
@@ -285,7 +289,7 @@ def test_tf32_is_for_a_gpu_that_has_it() -> None:
     with pytest.raises(UserError, match="NVIDIA GPUs of 2020 or later, and this run is on cpu"):
         settled(precision="tf32", device="cpu")
     before = torch.backends.cudnn.allow_tf32
-    with products(tf32=not before):
+    with matmul_precision(tf32=not before):
         assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == (not before)
         assert torch.backends.cudnn.deterministic
     assert torch.backends.cudnn.allow_tf32 == before and not torch.backends.cudnn.deterministic
@@ -328,12 +332,14 @@ def test_a_step_asks_nothing_of_its_device(preset: str) -> None:
     """So that a GPU is never waited for, and that the step can be recorded."""
     config = resolve({"batch_size": 16}, preset=preset)
     model, objective = build(config, (1, 28, 28), classes=4, images=224)
-    take = stepper(model, objective, optimizer_for(model.parameters(), config.training), config.training, Progress())
+    train_step = make_train_step(
+        model, objective, make_optimizer(model.parameters(), config.training), config.training, Progress()
+    )
     x = torch.from_numpy(rings(16, 28)).permute(0, 3, 1, 2) / 255
     y = torch.arange(16) % 4 if model.classes else None
-    take(x, y, math.inf)
+    train_step(x, y, math.inf)
     with Listening() as heard:
-        take(x, y, math.inf)
+        train_step(x, y, math.inf)
     assert heard.asked == []
 
 
@@ -345,7 +351,7 @@ def test_what_asks_is_heard() -> None:
 
 
 def test_away_from_an_nvidia_gpu_every_call_is_made() -> None:
-    replay = Replay(lambda x: x + torch.randn_like(x))
+    replay = CudaGraph(lambda x: x + torch.randn_like(x))
     torch.manual_seed(1)
     found = [replay(torch.zeros(4)) for _ in range(8)]
     torch.manual_seed(1)
@@ -369,15 +375,15 @@ def test_a_long_run_tries_to_compile_and_keeps_what_is_faster(monkeypatch: pytes
     for eager, compiled, expected in ((1.0, 0.5, "on"), (0.5, 1.0, "off")):
         times = iter([eager, compiled])
         monkeypatch.setattr("vaekit.training.auto_tune._seconds", lambda *_, times=times: next(times))
-        todo = settled()
-        assert todo.config.training.compile == todo.record["compile"] == expected
-        assert f"{eager / compiled:.2f} times as fast" in todo.lines[-2]
+        plan = settled()
+        assert plan.config.training.compile == plan.record["compile"] == expected
+        assert f"{eager / compiled:.2f} times as fast" in plan.lines[-2]
 
 
 def test_a_run_that_will_be_stopped_soon_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune._seconds", lambda *_: 100.0)
-    todo = settle(plan(Request(rings(400, 12), (SMALL,), quiet=True)), longest=1.0)
-    assert todo.config.training.compile == "off" and "take about 60 s" in todo.lines[-2]
+    plan = resolve_auto(make_plan(TrainRequest(rings(400, 12), (SMALL,), quiet=True)), longest=1.0)
+    assert plan.config.training.compile == "off" and "take about 60 s" in plan.lines[-2]
 
 
 def test_where_compiling_fails_training_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,15 +393,15 @@ def test_where_compiling_fails_training_goes_without(monkeypatch: pytest.MonkeyP
         raise torch._dynamo.exc.InternalTorchDynamoError("no compiler")
 
     monkeypatch.setattr("torch.compile", broken)
-    todo = settled()
-    assert todo.config.training.compile == "off"
-    assert any("Not compiled: it failed here" in line for line in todo.lines)
+    plan = settled()
+    assert plan.config.training.compile == "off"
+    assert any("Not compiled: it failed here" in line for line in plan.lines)
 
 
 def test_compiling_without_a_compiler_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
     network = ("--encoder", "mlp", "--decoder", "mlp")
-    said = mistake("train", "--out", tmp_path / "run", "--epochs", 1, "--compile", "on", *network, command=COLD)
+    said = mistake("train", "--out", tmp_path / "run", "--epochs", 1, "--compile", "on", *network, command=NEW_PROCESS)
     assert said == "vaekit: --compile on failed here (InvalidCxxCompiler): use --compile auto, or off."
 
 
@@ -406,16 +412,16 @@ COMPILED = """
 import torch
 from vaekit.models.builder import build
 from vaekit.config.overrides import resolve
-from vaekit.training.step import gradients, scorer
+from vaekit.training.step import compute_gradients, make_loss_fn
 settings = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "objective": {"warmup": 2, "beta": 3.0}}
 model, objective = build(resolve(settings), (1, 12, 12))
 parameters, x = list(model.parameters()), torch.rand(16, 1, 12, 12)
-plain, compiled = scorer(model, objective), scorer(model, objective, compiled=True)
+plain, compiled = make_loss_fn(model, objective), make_loss_fn(model, objective, compiled=True)
 for epoch in (0.5, 1.5, 2.0, 2.5, 7.0):
     found = []
-    for score in (plain, compiled):
+    for loss_fn in (plain, compiled):
         torch.manual_seed(1)
-        loss = gradients(score, x, None, epoch, parameters, 1, True)[0]["loss"].detach()
+        loss = compute_gradients(loss_fn, x, None, epoch, parameters, 1, True)[0]["loss"].detach()
         found.append(torch.cat([loss[None], *(p.grad.flatten() for p in parameters)]))
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
 print("graphs:", torch._dynamo.utils.counters["stats"]["unique_graphs"])
@@ -433,7 +439,7 @@ def test_a_compiled_step_is_the_step() -> None:
 
 def test_of_a_model_with_flows_the_networks_are_compiled() -> None:
     model, objective = made(prior={"kind": "flow", "steps": 2, "hidden": 8})
-    scorer(model, objective, compiled=True)
+    make_loss_fn(model, objective, compiled=True)
     assert model.encoder._compiled_call_impl is not None and model.prior._compiled_call_impl is None
 
 

@@ -13,18 +13,18 @@ from torch import nn
 
 from command import rings
 from vaekit.config.overrides import resolve
-from vaekit.data.loader import Batches
+from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
 from vaekit.models.builder import build
 from vaekit.models.objectives.elbo import Elbo
 from vaekit.models.terms import Terms
-from vaekit.training.ema import moving_average
+from vaekit.training.ema import make_ema_update
 from vaekit.training.loop import evaluate, train
 from vaekit.training.monitor import picture_due
 from vaekit.training.optimizers import learning_rate
-from vaekit.training.plan import Request, plan
+from vaekit.training.plan import TrainRequest, make_plan
 from vaekit.training.step import Progress
-from vaekit.utils.device import denormals_flushed, memory_kept
+from vaekit.utils.device import flush_denormals, keep_freed_memory
 
 
 def test_learning_rate_rises_along_the_ramp_and_falls_along_half_a_cosine() -> None:
@@ -40,18 +40,18 @@ def test_learning_rate_rises_along_the_ramp_and_falls_along_half_a_cosine() -> N
 
 
 def test_moving_average_starts_quickly_and_ends_at_its_decay() -> None:
-    model, kept = nn.Linear(1, 1), nn.Linear(1, 1)
-    kept.requires_grad_(False)
-    follow = moving_average(kept, model, decay=0.5)
+    model, ema_model = nn.Linear(1, 1), nn.Linear(1, 1)
+    ema_model.requires_grad_(False)
+    update_ema = make_ema_update(ema_model, model, decay=0.5)
     value = 1.0
     with torch.no_grad():
-        kept.weight.fill_(value)
+        ema_model.weight.fill_(value)
         for step, weight in enumerate([2.0, 5.0, -1.0, 4.0, 4.0, 0.0, 3.0, 3.0, 3.0, 8.0, 9.0]):
             model.weight.fill_(weight)
-            follow(step)
+            update_ema(step)
             decay = min(0.5, (1 + step) / (10 + step))
             value = decay * value + (1 - decay) * weight
-            assert kept.weight.item() == pytest.approx(value, rel=1e-6)
+            assert ema_model.weight.item() == pytest.approx(value, rel=1e-6)
 
 
 def test_validation_is_the_mean_over_images_also_with_a_short_last_batch() -> None:
@@ -60,17 +60,19 @@ def test_validation_is_the_mean_over_images_also_with_a_short_last_batch() -> No
     config = resolve({"encoder": "mlp", "decoder": "mlp", "latents": 3, "objective": {"beta": 2.0, "warmup": 5}})
     model, objective = build(config, pack.shape)
     device = torch.device("cpu")
-    few = evaluate(model, Batches(pack, config.data, 10, 0, device), "validation", objective, seed=0)
-    again = evaluate(model, Batches(pack, config.data, 10, 0, device), "validation", objective, seed=0)
-    x = torch.cat([x for x, _ in Batches(pack, config.data, 10, 0, device).side("validation")])
+    few = evaluate(model, ImageLoader(pack, config.data, 10, 0, device), "validation", objective, seed=0)
+    again = evaluate(model, ImageLoader(pack, config.data, 10, 0, device), "validation", objective, seed=0)
+    x = torch.cat([x for x, _ in ImageLoader(pack, config.data, 10, 0, device).split("validation")])
     assert len(x) == 23
     q = model.encode(x)
     kl = 0.5 * (q.mean.square() + q.variance - 1 - q.variance.log()).sum(1).mean().item()
     assert few["kl"] == pytest.approx(kl, rel=1e-5)
     assert few["loss"] == pytest.approx(few["reconstruction"] + 2 * few["kl"], rel=1e-6)
     assert few == again
-    third = Progress(held_out_pieces=3)
-    parts = evaluate(model, Batches(pack, config.data, 10, 0, device), "validation", objective, seed=0, progress=third)
+    third = Progress(eval_micro_batches=3)
+    parts = evaluate(
+        model, ImageLoader(pack, config.data, 10, 0, device), "validation", objective, seed=0, progress=third
+    )
     assert parts["kl"] == pytest.approx(kl, rel=1e-5) and parts["reconstruction"] != few["reconstruction"]
 
 
@@ -88,17 +90,19 @@ def test_an_objective_is_given_as_many_samples_as_it_asks_for() -> None:
     pack = open_pack(rings(60, 12), resolve({"validation": "last:20"}).data, quiet=True)
     config = resolve({"encoder": "mlp", "decoder": "mlp", "latents": 3, "epochs": 1, "batch_size": 20})
     model, _ = build(config, pack.shape)
-    batches = Batches(pack, config.data, 20, 0, torch.device("cpu"))
+    batches = ImageLoader(pack, config.data, 20, 0, torch.device("cpu"))
     optimizer = torch.optim.SGD(model.parameters(), 1e-4)
-    kept = copy.deepcopy(model)
-    epochs = train(model, kept, batches, Counting(samples=7), optimizer, config.training, Progress(), lambda _: False)
+    ema_model = copy.deepcopy(model)
+    epochs = train(
+        model, ema_model, batches, Counting(samples=7), optimizer, config.training, Progress(), lambda _: False
+    )
     assert len(list(epochs)) == 1
     assert Counting.seen == {7}
 
 
 def test_an_objective_is_told_how_many_images_train() -> None:
     layers = {"validation": "last:20", "objective": "total_correlation"}
-    assert plan(Request(rings(60, 12), (layers,), quiet=True)).objective.images == 40  # type: ignore[attr-defined]
+    assert make_plan(TrainRequest(rings(60, 12), (layers,), quiet=True)).objective.images == 40  # type: ignore[attr-defined]
 
 
 def test_pictures_are_drawn_every_epoch_at_first_and_more_rarely_later() -> None:
@@ -117,7 +121,7 @@ def test_memory_of_freed_tensors_is_kept_while_training_and_given_back_afterward
             del tensors
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    with memory_kept():
+    with keep_freed_memory():
         pages_cleared()
         inside = pages_cleared()
     assert 10 * inside < pages_cleared()
@@ -129,9 +133,9 @@ def test_the_smallest_numbers_are_zero_on_every_thread_while_training_and_come_b
 
     before = left()
     assert before
-    with denormals_flushed():
+    with flush_denormals():
         assert left() == 0
-        with denormals_flushed():
+        with flush_denormals():
             assert left() == 0
         assert left() == 0
     assert left() == before

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import vaekit.models.builder  # noqa: F401  registers the parts
-from vaekit.config.config import ROOMS, parts_of
-from vaekit.config.overrides import parts, resolve
+from vaekit.config.config import SLOTS, settings_classes
+from vaekit.config.overrides import describe_components, resolve
 from vaekit.config.presets import PRESETS
-from vaekit.models.registry import offers, registered
+from vaekit.models.registry import components, provides
 
 PAGE = Path(__file__).parents[2] / "docs" / "parts.md"
 
@@ -22,14 +22,14 @@ part](adding-a-part.md) the way to more. This page is written by `python tools/d
 """
 
 
-def rooms() -> list[str]:
+def slots() -> list[str]:
     lines = []
-    for room in ROOMS:
-        if room == "decoder":  # shares its settings with the encoder
+    for slot in SLOTS:
+        if slot == "decoder":  # shares its settings with the encoder
             continue
-        lines += ["", f"## {'Encoder and decoder' if room == 'encoder' else room.capitalize()}", ""]
+        lines += ["", f"## {'Encoder and decoder' if slot == 'encoder' else slot.capitalize()}", ""]
         lines += ["| kind | what it is | settings and their defaults |", "|---|---|---|"]
-        for kind, model in parts_of(room).items():
+        for kind, model in settings_classes(slot).items():
             settings = [
                 f"`{name}` {','.join(map(str, field.default)) if isinstance(field.default, tuple) else field.default}"
                 for name, field in model.model_fields.items()
@@ -45,14 +45,14 @@ def pairs() -> list[str]:
     lines = ["", "## What goes together", ""]
     lines += ["Whatever is not listed is refused before training, with a sentence that says what would work.", ""]
     lines += ["| objective | posteriors | priors |", "|---|---|---|"]
-    for kind, settings in parts_of("objective").items():
-        needs = registered("objective")[kind](**settings().model_dump(exclude={"kind"})).needs
+    for kind, settings in settings_classes("objective").items():
+        requires = components("objective")[kind](**settings().model_dump(exclude={"kind"})).requires
         able = {
-            room: [name for name, part in registered(room).items() if needs.get(room, frozenset()) <= offers(part)]
-            for room in ("posterior", "prior")
+            slot: [name for name, part in components(slot).items() if requires.get(slot, frozenset()) <= provides(part)]
+            for slot in ("posterior", "prior")
         }
-        everything = {room: able[room] == list(registered(room)) for room in able}
-        cells = ["all" if everything[room] else ", ".join(f"`{name}`" for name in able[room]) for room in able]
+        everything = {slot: able[slot] == list(components(slot)) for slot in able}
+        cells = ["all" if everything[slot] else ", ".join(f"`{name}`" for name in able[slot]) for slot in able]
         lines.append(f"| `{kind}` | {cells[0]} | {cells[1]} |")
     lines += [
         "",
@@ -66,13 +66,13 @@ def pairs() -> list[str]:
 def names() -> list[str]:
     lines = ["", "## Presets", "", "| name | what it is | parts | paper | checked |", "|---|---|---|---|---|"]
     for name, preset in PRESETS.items():
-        line = parts(resolve(preset=name))
+        line = describe_components(resolve(preset=name))
         lines.append(f"| `{name}` | {preset.about} | {line} | {preset.paper} | {'; '.join(map(str, preset.checked))} |")
     return lines
 
 
 def main() -> int:
-    page = HEAD + "\n".join([*rooms(), *pairs(), *names(), ""])
+    page = HEAD + "\n".join([*slots(), *pairs(), *names(), ""])
     if "--check" in sys.argv:
         return int(PAGE.read_text(encoding="utf-8") != page)
     PAGE.write_text(page, encoding="utf-8")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vaekit.bench.measure import Found, shown
+from vaekit.bench.measure import BenchResult, shown
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -81,14 +81,14 @@ WHY = """## What was done about it
 """
 
 
-def spread(found: Found, name: str, other: str) -> str:
+def spread(found: BenchResult, name: str, other: str) -> str:
     if name == other:
         return "1"
     ratios = found.ratios(name, other)
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def table(found: Found, others: list[str]) -> list[str]:
+def table(found: BenchResult, others: list[str]) -> list[str]:
     rows = ["| | images/s | " + " | ".join(f"times {other}" for other in others) + " |"]
     rows.append("|---|---:|" + "---:|" * len(others))
     for one in found.rounds:
@@ -97,13 +97,13 @@ def table(found: Found, others: list[str]) -> list[str]:
     return [*rows, ""]
 
 
-def training(name: str, found: Found) -> list[str]:
+def training(name: str, found: BenchResult) -> list[str]:
     """A table of a workload that trains."""
     others = [one for one in (found.limit, "bare loop, process settled", "Pythae") if one in found.rounds]
     return [f"**{name}**: {found.about}.", "", *table(found, others)]
 
 
-def beside(found: Found) -> list[str]:
+def beside(found: BenchResult) -> list[str]:
     others = dict.fromkeys(one for one in (found.limit, "ImageFolder and DataLoader") if one in found.rounds)
     return [f"{found.about[0].upper()}{found.about[1:]}:", "", *table(found, list(others))]
 
@@ -118,7 +118,7 @@ def together(found: dict[str, dict[str, float]]) -> list[str]:
     return [*rows, "", f"{said}another, in both measurements of it, is not known.\n"]
 
 
-def shares(found: dict[str, Found]) -> list[str]:
+def shares(found: dict[str, BenchResult]) -> list[str]:
     names = list(next(iter(found.values())).shares)
     rows = ["| share of | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
     for name, one in found.items():
@@ -126,7 +126,7 @@ def shares(found: dict[str, Found]) -> list[str]:
     return [*rows, ""]
 
 
-def targets(found: dict[str, Found], memory: dict[str, float] | None) -> list[str]:
+def targets(found: dict[str, BenchResult], memory: dict[str, float] | None) -> list[str]:
     """What was to be reached, and what was."""
     mlp, conv, later, scaling = found["mlp"], found["conv"], found["folder-later"], found["scaling"]
     loader, weighing = "ImageFolder and DataLoader", found["evaluation"]
@@ -193,14 +193,14 @@ def gpu(seen: dict[str, Any]) -> list[str]:
         "| | images/s | times the bare loop | times Pythae | busy | peak |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for network, contestants in seen["networks"].items():
-        bare = contestants["bare loop"]["images_per_second"]
-        other = contestants.get("Pythae", {}).get("images_per_second", float("nan"))
-        for name, one in contestants.items():
+    for network, baselines in seen["networks"].items():
+        bare = baselines["bare loop"]["images_per_second"]
+        other = baselines.get("Pythae", {}).get("images_per_second", float("nan"))
+        for name, one in baselines.items():
             speed = one["images_per_second"]
-            arithmetic = PRECISE.get(name.removeprefix("vaekit, "), "float32" if network == "mlp" else "TF32")
+            compute_dtype = PRECISE.get(name.removeprefix("vaekit, "), "float32" if network == "mlp" else "TF32")
             cells = [f"{network}: {name}", f"{speed:,.0f}", f"{speed / bare:.2f}", f"{speed / other:.2f}"]
-            cells += [f"{one['busy']:.0%}", f"{one['tflops'] / peak[arithmetic]:.1%}"]
+            cells += [f"{one['busy']:.0%}", f"{one['tflops'] / peak[compute_dtype]:.1%}"]
             rows.append(f"| {' | '.join(cells)} |")
     return [*rows, "", RUN.format(seconds=run["seconds"], epoch=float(run["last"]["seconds"]))]
 
@@ -224,7 +224,7 @@ def read(name: str) -> Any:
 
 def page() -> str:
     bench, memory, minutes = read("bench"), read("memory"), read("minutes")
-    found = {name: Found(**one) for name, one in bench["workloads"].items()}
+    found = {name: BenchResult(**one) for name, one in bench["workloads"].items()}
     rounds = len(next(iter(found["mlp"].rounds.values())))
     parts = [HEAD.format(**bench["machine"], rounds=rounds), "## What was to be reached\n", *targets(found, memory)]
     parts += ["## Training\n"]

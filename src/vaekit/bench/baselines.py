@@ -21,26 +21,26 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from vaekit.bench.measure import Turn
+from vaekit.bench.measure import RunOnce
 from vaekit.config.config import Config
-from vaekit.config.overrides import revise
-from vaekit.data.loader import Batches
+from vaekit.config.overrides import override
+from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import Pack
 from vaekit.models.builder import build
 from vaekit.models.terms import Objective
 from vaekit.models.vae import VAE
 from vaekit.training.loop import train
-from vaekit.training.optimizers import arithmetic, optimizer_for
+from vaekit.training.optimizers import compute_dtype, make_optimizer
 from vaekit.training.step import Progress
-from vaekit.utils import device as devices
+from vaekit.utils.device import flush_denormals, keep_freed_memory, matmul_precision
 
 WORKERS = 2
 """Processes of a DataLoader."""
 
 
 @contextmanager
-def as_in_training() -> Iterator[None]:
-    with devices.memory_kept(), devices.denormals_flushed():
+def training_process() -> Iterator[None]:
+    with keep_freed_memory(), flush_denormals():
         yield
 
 
@@ -65,43 +65,45 @@ def step(model: VAE, optimizer: Optimizer, x: Tensor) -> None:
     optimizer.step()
 
 
-def bare(config: Config, pack: Pack, device: torch.device, fused: bool = True, settled: bool = False) -> Turn:
+def bare(
+    config: Config, pack: Pack, device: torch.device, fused: bool = True, process_settings: bool = False
+) -> RunOnce:
     """Slices of one float32 tensor that is in memory already, and nothing else: no order, no average of the weights,
     no metrics. `fused`: with vaekit's optimizer, which is torch's own Adam in one kernel, else as torch has it by
-    default; `settled`: in a process whose memory and smallest numbers are settled as in a training of vaekit."""
+    default; `schedule_end`: in a process whose memory and smallest numbers are settled as in a training of vaekit."""
     model, _ = made(config, pack, device)
-    x = torch.from_numpy(np.array(pack.images[pack.sides["train"]])).to(device).permute(0, 3, 1, 2) / 255
-    optimizer = optimizer_for(model.parameters(), config.training) if fused else Adam(model.parameters())
+    x = torch.from_numpy(np.array(pack.images[pack.splits["train"]])).to(device).permute(0, 3, 1, 2) / 255
+    optimizer = make_optimizer(model.parameters(), config.training) if fused else Adam(model.parameters())
     batches = [part for part in x.split(int(config.training.batch_size)) if len(part) == config.training.batch_size]
 
-    def turn() -> int:
-        with as_in_training() if settled else contextlib.nullcontext():
+    def run_once() -> int:
+        with training_process() if process_settings else contextlib.nullcontext():
             for part in batches:
                 step(model, optimizer, part)
             finish(device)
         return sum(map(len, batches))
 
-    return turn
+    return run_once
 
 
-def vaekit(config: Config, pack: Pack, device: torch.device, **settings: Any) -> Turn:
+def vaekit(config: Config, pack: Pack, device: torch.device, **settings: Any) -> RunOnce:
     """The loop that `vaekit train` runs."""
-    config = revise(config, {"epochs": 1_000_000, "compile": "off"}, settings)
+    config = override(config, {"epochs": 1_000_000, "compile": "off"}, settings)
     model, objective = made(config, pack, device)
-    model.precision = arithmetic(config.training)
-    kept = copy.deepcopy(model).eval().requires_grad_(False)
+    model.precision = compute_dtype(config.training)
+    ema_model = copy.deepcopy(model).eval().requires_grad_(False)
     size = int(config.training.batch_size)
-    batches = Batches(pack, config.data, size, 0, device)
-    optimizer = optimizer_for(model.parameters(), config.training)
-    epochs = train(model, kept, batches, objective, optimizer, config.training, Progress(), lambda _: False)
+    batches = ImageLoader(pack, config.data, size, 0, device)
+    optimizer = make_optimizer(model.parameters(), config.training)
+    epochs = train(model, ema_model, batches, objective, optimizer, config.training, Progress(), lambda _: False)
 
-    def turn() -> int:
-        with as_in_training(), devices.products(tf32=config.training.precision == "tf32"):
+    def run_once() -> int:
+        with training_process(), matmul_precision(tf32=config.training.precision == "tf32"):
             next(epochs)
             finish(device)
         return int(batches.steps_per_epoch * size)
 
-    return turn
+    return run_once
 
 
 class Pictures(Dataset[Tensor]):
@@ -123,31 +125,31 @@ def to_tensor(image: Image.Image) -> Tensor:
     return (pixels[..., None] if pixels.ndim == 2 else pixels).permute(2, 0, 1).contiguous().float().div(255)
 
 
-def dataloader(config: Config, pack: Pack, device: torch.device) -> Turn:
+def dataloader(config: Config, pack: Pack, device: torch.device) -> RunOnce:
     """A script around a DataLoader with two workers."""
-    return loader_turn(config, pack, device, Pictures(np.array(pack.images[pack.sides["train"]])))
+    return loader_turn(config, pack, device, Pictures(np.array(pack.images[pack.splits["train"]])))
 
 
-def loader_turn(config: Config, pack: Pack, device: torch.device, images: Dataset[Tensor]) -> Turn:
+def loader_turn(config: Config, pack: Pack, device: torch.device, images: Dataset[Tensor]) -> RunOnce:
     model, _ = made(config, pack, device)
     optimizer = Adam(model.parameters())
     size = int(config.training.batch_size)
     loader = DataLoader(images, size, shuffle=True, drop_last=True, num_workers=WORKERS)
 
-    def turn() -> int:
+    def run_once() -> int:
         for x in loader:
             step(model, optimizer, x.to(device))
         finish(device)
         return len(loader) * size
 
-    return turn
+    return run_once
 
 
 def has_pythae() -> bool:
     return importlib.util.find_spec("pythae") is not None
 
 
-def pythae(config: Config, pack: Pack, device: torch.device) -> Turn:
+def pythae(config: Config, pack: Pack, device: torch.device) -> RunOnce:
     """Pythae's VAE and BaseTrainer around the same encoder and decoder."""
     with quiet():
         from pythae import models
@@ -175,7 +177,7 @@ def pythae(config: Config, pack: Pack, device: torch.device) -> Turn:
         def forward(self, z: Tensor) -> Any:
             return ModelOutput(reconstruction=torch.sigmoid(self.inner(z)))
 
-    x = torch.from_numpy(np.array(pack.images[pack.sides["train"]])).permute(0, 3, 1, 2).contiguous() / 255
+    x = torch.from_numpy(np.array(pack.images[pack.splits["train"]])).permute(0, 3, 1, 2).contiguous() / 255
     settings = models.VAEConfig(input_dim=pack.shape, latent_dim=model.latents, reconstruction_loss="bce")
     with quiet(), tempfile.TemporaryDirectory() as folder:  # it makes one there, in which single epochs write nothing
         asked = BaseTrainerConfig(
@@ -192,13 +194,13 @@ def pythae(config: Config, pack: Pack, device: torch.device) -> Turn:
         trainer.prepare_training()
     epoch = iter(range(1, 1_000_000))
 
-    def turn() -> int:
+    def run_once() -> int:
         with quiet():
             trainer.train_step(next(epoch))
         finish(device)
         return len(x)
 
-    return turn
+    return run_once
 
 
 @contextmanager

@@ -13,12 +13,12 @@ import torch
 
 from vaekit.version import VERSION
 
-Turn = Callable[[], int]
+RunOnce = Callable[[], int]
 """Does its work once and returns how many images that were."""
 
 
 @dataclass(frozen=True)
-class Found:
+class BenchResult:
     """Images per second of everything that took turns, a number a round, and what they are compared with."""
 
     about: str
@@ -52,16 +52,16 @@ def shown(speed: float) -> str:
     return f"{speed:,.0f}" if speed >= 100 else f"{speed:.1f}"
 
 
-def take_turns(turns: Mapping[str, Turn], rounds: int) -> dict[str, list[float]]:
+def run_interleaved(runs_once: Mapping[str, RunOnce], rounds: int) -> dict[str, list[float]]:
     """A first turn each that does not count, then `rounds` rounds in changing order."""
-    for turn in turns.values():
-        turn()
-    speeds: dict[str, list[float]] = {name: [] for name in turns}
+    for run_once in runs_once.values():
+        run_once()
+    speeds: dict[str, list[float]] = {name: [] for name in runs_once}
     for number in range(rounds):
-        names = list(turns)
+        names = list(runs_once)
         for name in names[number % len(names) :] + names[: number % len(names)]:
             begun = time.perf_counter()
-            images = turns[name]()
+            images = runs_once[name]()
             speeds[name].append(images / (time.perf_counter() - begun))
     return speeds
 

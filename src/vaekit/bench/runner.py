@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vaekit.bench.measure import Found, machine, shown
+from vaekit.bench.measure import BenchResult, machine, shown
 from vaekit.bench.workloads import WORKLOADS, scratch_cache
 from vaekit.errors import UserError
-from vaekit.utils import device as devices
+from vaekit.utils.device import best_device
 
 FORMAT = 1
 
@@ -23,7 +23,7 @@ def bench(names: Sequence[str] = (), rounds: int = 9, say: Callable[[str], None]
             raise UserError(f"There is no workload {name!r}: name some of {', '.join(WORKLOADS)}, or none for all.")
     if rounds < 1:
         raise UserError(f"--rounds {rounds} is not possible: it should be 1 or more.")
-    device = devices.best()
+    device = best_device()
     found: dict[str, Any] = {}
     with scratch_cache():
         for name in names or WORKLOADS:
@@ -34,7 +34,7 @@ def bench(names: Sequence[str] = (), rounds: int = 9, say: Callable[[str], None]
     return {"format": FORMAT, "machine": machine(), "device": str(device), "workloads": found}
 
 
-def lines(name: str, found: Found) -> list[str]:
+def lines(name: str, found: BenchResult) -> list[str]:
     """A workload's figures for the screen."""
     width = max(map(len, found.rounds))
     lines = [f"{name}: {found.about}", f"  {'':<{width}}  images/s  times {found.limit}"]

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vaekit.training.plan import Request
+from vaekit.training.plan import TrainRequest
 from vaekit.training.session import run_training
 
 PARTS = {
     "data": [("loader.py", "train", "loop.py")],
-    "forward": [("step.py", "score", "step.py")],
+    "forward": [("step.py", "loss_fn", "step.py")],
     "backward": [("_tensor.py", "backward", "step.py")],
     "optimizer": [("optimizer.py", "wrapper", "step.py"), ("_compile.py", "inner", "step.py")],
-    "EMA": [("ema.py", "follow", "")],
+    "EMA": [("ema.py", "update_ema", "")],
     "logging": [("loop.py", "add", "train"), ("monitor.py", "step", ""), ("metrics.py", "append_metrics", "")],
     "checkpoint": [("session.py", "_save", ""), ("session.py", "_snapshot", "_after_epoch")],
     "pictures": [("session.py", "_draw_pictures", ""), ("session.py", "_draw_graph", "")],
@@ -38,7 +38,7 @@ def shares(settings: Mapping[str, Any], source: Any = None) -> dict[str, float]:
     """
     profile = cProfile.Profile()
     with tempfile.TemporaryDirectory() as folder:
-        request = Request(source, (settings, {"compile": "off"}), "classic", Path(folder) / "run", quiet=True)
+        request = TrainRequest(source, (settings, {"compile": "off"}), "classic", Path(folder) / "run", quiet=True)
         profile.enable()
         try:
             run_training(request)

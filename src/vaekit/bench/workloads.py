@@ -19,15 +19,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vaekit.bench import baselines
-from vaekit.bench.measure import Found, Turn, take_turns
+from vaekit.bench.measure import BenchResult, RunOnce, run_interleaved
 from vaekit.bench.photos import photo
 from vaekit.bench.shares import shares
-from vaekit.config.data import Data
+from vaekit.config.data import DataConfig
 from vaekit.config.overrides import resolve
 from vaekit.data.decoding.pool import cores
 from vaekit.data.packs.cache import clear_cache
 from vaekit.data.packs.pack import open_pack
-from vaekit.evaluation.likelihood import VALUES, weigh
+from vaekit.evaluation.likelihood import VALUES, estimate_importance
 from vaekit.latents.sampling import CHUNK, decode_images, draw_latents, to_uint8
 from vaekit.models.builder import build
 from vaekit.runs.image_set import BATCH
@@ -44,7 +44,7 @@ COMPILED = "vaekit, bfloat16, compiled"
 LIMIT = "bare loop"
 
 
-SETTLED = "bare loop, process settled"
+SAME_PROCESS_SETTINGS = "bare loop, process settled"
 
 
 USUAL = "bare loop, torch's default Adam"
@@ -91,31 +91,31 @@ def _precisions(device: torch.device) -> Mapping[str, str]:
     return PRECISIONS.get(device.type, PRECISIONS["cpu"])
 
 
-def training(name: str, rounds: int, device: torch.device) -> Found:
+def training(name: str, rounds: int, device: torch.device) -> BenchResult:
     """A network trained by everyone."""
     network = NETWORKS[name]
     config = resolve(network.settings, {"validation": "last:1"})
     images = made_up(network.side, network.count) if network.side else np.concatenate([bundled()] * 3)
     pack = open_pack(images, config.data, quiet=True)
-    turns: dict[str, Turn] = {
+    runs_once: dict[str, RunOnce] = {
         LIMIT: baselines.bare(config, pack, device),
-        SETTLED: baselines.bare(config, pack, device, settled=True),
+        SAME_PROCESS_SETTINGS: baselines.bare(config, pack, device, process_settings=True),
         USUAL: baselines.bare(config, pack, device, fused=False),
         LOADER: baselines.dataloader(config, pack, device),
     }
     precisions = _precisions(device)
-    turns |= {name: baselines.vaekit(config, pack, device, precision=p) for name, p in precisions.items()}
+    runs_once |= {name: baselines.vaekit(config, pack, device, precision=p) for name, p in precisions.items()}
     if network.compiled:
-        turns[COMPILED] = baselines.vaekit(config, pack, device, precision="bf16", compile="on")
+        runs_once[COMPILED] = baselines.vaekit(config, pack, device, precision="bf16", compile="on")
     missing = {}
     if baselines.has_pythae():
-        turns[PYTHAE] = baselines.pythae(config, pack, device)
+        runs_once[PYTHAE] = baselines.pythae(config, pack, device)
     else:
         missing[PYTHAE] = "pip install --no-deps pythae cloudpickle imageio tqdm"
-    found = take_turns(turns, rounds)
+    found = run_interleaved(runs_once, rounds)
     source = None if network.side is None else np.array(pack.images)
     spent = shares({**network.settings, "epochs": 2 if network.side else 20, "device": str(device)}, source)
-    return Found(network.about, LIMIT, found, missing, spent)
+    return BenchResult(network.about, LIMIT, found, missing, spent)
 
 
 # --- A folder of JPEGs -----------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class ImageFolder(Dataset[Tensor]):
         return baselines.to_tensor(image.crop((left, top, left + SIDE, top + SIDE)))
 
 
-def folder(rounds: int, device: torch.device, first: bool) -> Found:
+def folder(rounds: int, device: torch.device, first: bool) -> BenchResult:
     """From JPEGs of 800x600 to a trained epoch: `first`, with nothing read before, or once more."""
     config = resolve({"size": SIDE, "batch_size": 64, "validation": "last:1"})  # all train, as with the others
     with tempfile.TemporaryDirectory() as scratch:
@@ -165,19 +165,19 @@ def folder(rounds: int, device: torch.device, first: bool) -> Found:
             _forget(files)
             return theirs()
 
-        def from_nothing(turn: Turn) -> int:
+        def from_nothing(run_once: RunOnce) -> int:
             _forget(files)
             clear_cache()
             open_pack(scratch, config.data, quiet=True)
-            return turn()  # on the same images, mapped from the pack that was there before
+            return run_once()  # on the same images, mapped from the pack that was there before
 
-        turns = {IMAGE_FOLDER: theirs_from_nothing if first else theirs}
-        turns |= {name: partial(from_nothing, turn) if first else turn for name, turn in ours.items()}
+        runs_once = {IMAGE_FOLDER: theirs_from_nothing if first else theirs}
+        runs_once |= {name: partial(from_nothing, run_once) if first else run_once for name, run_once in ours.items()}
         if not first:
-            turns[LIMIT] = baselines.bare(config, pack, device)
+            runs_once[LIMIT] = baselines.bare(config, pack, device)
         when = "the first epoch, from a cold cache" if first else "later epochs"
         about = f"{PHOTOS:,} JPEGs of 800x600 to {SIDE}x{SIDE}, the default convolutions, batches of 64: {when}"
-        return Found(about, IMAGE_FOLDER if first else LIMIT, take_turns(turns, rounds))
+        return BenchResult(about, IMAGE_FOLDER if first else LIMIT, run_interleaved(runs_once, rounds))
 
 
 def _forget(files: list[Path]) -> None:
@@ -195,7 +195,7 @@ def _forget(files: list[Path]) -> None:
 # --- The use of a model ----------------------------------------------------------------------------------------------
 
 
-def generation(rounds: int, device: torch.device) -> Found:
+def generation(rounds: int, device: torch.device) -> BenchResult:
     """New images, against the decoder alone."""
     model, _ = build(resolve({}), (3, 64, 64))
     model.to(device).eval()
@@ -211,10 +211,10 @@ def generation(rounds: int, device: torch.device) -> Found:
         return len(to_uint8(decode_images(model, draw_latents(model, len(z), 0).to(device))))
 
     about = "512 new images of 64x64x3 from the default convolutions, float32"
-    return Found(about, "bare decoder", take_turns({"bare decoder": bare, "vaekit": ours}, rounds))
+    return BenchResult(about, "bare decoder", run_interleaved({"bare decoder": bare, "vaekit": ours}, rounds))
 
 
-def evaluation(rounds: int, device: torch.device) -> Found:
+def evaluation(rounds: int, device: torch.device) -> BenchResult:
     """Importance-weighted likelihood, against the decoder and log p(x | z) at the same number of z."""
     samples = 500
     model, _ = build(resolve(preset="burda-1"), (1, 28, 28))
@@ -233,32 +233,34 @@ def evaluation(rounds: int, device: torch.device) -> Found:
         return BATCH
 
     def ours() -> int:
-        weigh(model, x, None, samples)
+        estimate_importance(model, x, None, samples)
         baselines.finish(device)
         return BATCH
 
     about = f"importance-weighted likelihood, {samples} samples, 784-200-200-50, float32"
-    turns = {"bare decoder and log-likelihood": bare, "vaekit": ours}
-    return Found(about, "bare decoder and log-likelihood", take_turns(turns, rounds))
+    runs_once = {"bare decoder and log-likelihood": bare, "vaekit": ours}
+    return BenchResult(about, "bare decoder and log-likelihood", run_interleaved(runs_once, rounds))
 
 
-def scaling(rounds: int, device: torch.device) -> Found:
+def scaling(rounds: int, device: torch.device) -> BenchResult:
     """An epoch of ten times as many images."""
     settings = NETWORKS["mlp"].settings
     config = resolve(settings)
     few = bundled()
     packs = {"few images": few, "ten times as many": np.concatenate([few] * 10)}
-    turns = {
+    runs_once = {
         name: baselines.vaekit(config, open_pack(images, config.data, quiet=True), device, precision="32")
         for name, images in packs.items()
     }
-    return Found(
-        "784-400-20: images a second from 9,000 images and from 90,000", "few images", take_turns(turns, rounds)
+    return BenchResult(
+        "784-400-20: images a second from 9,000 images and from 90,000",
+        "few images",
+        run_interleaved(runs_once, rounds),
     )
 
 
 def bundled() -> NDArray[np.uint8]:
-    return np.array(open_pack(None, Data(), quiet=True).images)
+    return np.array(open_pack(None, DataConfig(), quiet=True).images)
 
 
 def made_up(side: int, count: int) -> NDArray[np.uint8]:
@@ -279,7 +281,7 @@ def scratch_cache() -> Iterator[None]:
                 os.environ["XDG_CACHE_HOME"] = before
 
 
-WORKLOADS: dict[str, Callable[[int, torch.device], Found]] = {
+WORKLOADS: dict[str, Callable[[int, torch.device], BenchResult]] = {
     **{name: partial(training, name) for name in NETWORKS},
     "folder-first": partial(folder, first=True),
     "folder-later": partial(folder, first=False),

@@ -10,7 +10,7 @@ import torch
 
 from vaekit.data.packs.cache import cache_folder, clear_cache
 from vaekit.evaluation.features import features
-from vaekit.utils.device import best, fast_bf16, fast_tf32
+from vaekit.utils.device import best_device, fast_bf16, fast_tf32
 from vaekit.version import VERSION
 
 
@@ -24,7 +24,7 @@ def report() -> str:
         **{name: _version(name) for name in ("torch", "numpy", "pillow", "pydantic", "safetensors", "seaborn")},
         "device": _device(),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
-        "precision": _precision(best()),
+        "precision": _precision(best_device()),
         "features": features(),
         "free disk": f"{_free(Path.cwd()) / 1e9:,.1f} GB here, {_free(cache) / 1e9:,.1f} GB for the cache",
         "cache": f"{cache} ({used / 1e6:,.1f} MB; `vaekit doctor --clear-cache` frees them)",

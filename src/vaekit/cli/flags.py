@@ -12,15 +12,15 @@ from cyclopts import Group, Parameter
 from pydantic import BaseModel, Field, WrapValidator, create_model
 from pydantic.fields import FieldInfo
 
-from vaekit.config.base import Settings
-from vaekit.config.config import ROOMS, Config, parts_of
-from vaekit.config.data import Data
-from vaekit.config.training import Training
+from vaekit.config.base import BaseConfig
+from vaekit.config.config import SLOTS, Config, settings_classes
+from vaekit.config.data import DataConfig
+from vaekit.config.training import TrainingConfig
 
-GROUPS: dict[str, type[Settings]] = {"training": Training, "data": Data}
+GROUPS: dict[str, type[BaseConfig]] = {"training": TrainingConfig, "data": DataConfig}
 
 
-PANELS = {name: Group(name.capitalize(), sort_key=i) for i, name in enumerate((*GROUPS, "model", *ROOMS), 1)}
+HELP_GROUPS = {name: Group(name.capitalize(), sort_key=i) for i, name in enumerate((*GROUPS, "model", *SLOTS), 1)}
 
 
 DEFAULTS = Config()
@@ -33,13 +33,13 @@ def _type_of(field: FieldInfo) -> Any:
     return str | None if field.default is None else str
 
 
-def _shown(value: Any) -> Any:
+def _display_default(value: Any) -> Any:
     """A default as a person would write it."""
     return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else value
 
 
 def _default(field: FieldInfo) -> Any:
-    return str(field.default) if _type_of(field) is str else _shown(field.default)
+    return str(field.default) if _type_of(field) is str else _display_default(field.default)
 
 
 def _help(field: FieldInfo) -> str:
@@ -52,11 +52,11 @@ def _group(name: str) -> tuple[Any, Any]:
         for key, field in GROUPS[name].model_fields.items()
     }
     made = create_model(name, **fields)
-    return Annotated[made, Parameter(name="*", group=PANELS[name])], made()
+    return Annotated[made, Parameter(name="*", group=HELP_GROUPS[name])], made()
 
 
 def _room(name: str) -> tuple[Any, Any]:
-    kinds = {kind: model for kind, model in parts_of(name).items() if kind != "own"}  # given from Python alone
+    kinds = {kind: model for kind, model in settings_classes(name).items() if kind != "own"}  # given from Python alone
     default = getattr(DEFAULTS, name).kind
     about = "; ".join(f"{kind}: {(model.__doc__ or '').rstrip('.')}" for kind, model in kinds.items())
     fields: dict[str, Any] = {"kind": (Literal[tuple(kinds)], Field(default, description=about))}
@@ -65,9 +65,13 @@ def _room(name: str) -> tuple[Any, Any]:
         texts = list(dict.fromkeys(map(_help, owners.values())))
         whose = f"({', '.join(owners)}) " if len(kinds) > 1 else ""
         help_text = whose + " / ".join(texts)
-        values = {_shown(field.default) for field in owners.values()}
+        values = {_display_default(field.default) for field in owners.values()}
         if len(values) > 1:
-            help_text += " Default: " + ", ".join(f"{_shown(f.default)} for {kind}" for kind, f in owners.items()) + "."
+            help_text += (
+                " Default: "
+                + ", ".join(f"{_display_default(f.default)} for {kind}" for kind, f in owners.items())
+                + "."
+            )
         shown = values.pop() if len(values) == 1 else None
         kind_of_value = _type_of(next(iter(owners.values())))
         fields[key] = (
@@ -75,7 +79,7 @@ def _room(name: str) -> tuple[Any, Any]:
             Field(shown, description=help_text),
         )
     made = create_model(name, **fields)
-    return Annotated[made, Parameter(group=PANELS[name])], made()
+    return Annotated[made, Parameter(group=HELP_GROUPS[name])], made()
 
 
 def _flags() -> type[BaseModel]:
@@ -83,20 +87,20 @@ def _flags() -> type[BaseModel]:
     for name, field in Config.model_fields.items():
         if name in GROUPS:
             fields[name] = _group(name)
-        elif name in ROOMS:
+        elif name in SLOTS:
             fields[name] = _room(name)
         else:
             fields[name] = (
-                Annotated[_type_of(field), Parameter(group=PANELS["model"])],
+                Annotated[_type_of(field), Parameter(group=HELP_GROUPS["model"])],
                 Field(_default(field), description=_help(field)),
             )
     return create_model("Flags", **fields)
 
 
 if TYPE_CHECKING:
-    Written = dict[str, Any]
+    CliOverrides = dict[str, Any]
 else:
-    Written = Annotated[_flags(), Parameter(name="*"), WrapValidator(lambda written, _: written)]
+    CliOverrides = Annotated[_flags(), Parameter(name="*"), WrapValidator(lambda written, _: written)]
 """The settings that were written, as a nested dictionary of strings."""
 
 

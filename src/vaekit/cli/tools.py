@@ -33,12 +33,12 @@ def bench(
 
 def presets() -> None:
     """List the named models: parts (encoder, posterior, prior, likelihood, objective), paper, and what was checked."""
-    from vaekit.config.overrides import parts, resolve
+    from vaekit.config.overrides import describe_components, resolve
 
     width = max(map(len, PRESETS))
     for name, preset in PRESETS.items():
         print(f"{name:<{width}}  {preset.about}")
-        print(f"{'':<{width}}    parts: {parts(resolve(preset=name))}")
+        print(f"{'':<{width}}    parts: {describe_components(resolve(preset=name))}")
         print(f"{'':<{width}}    paper: {preset.paper}")
         for checked in preset.checked:
             print(f"{'':<{width}}    checked: {checked}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from vaekit.cli.flags import Written
+from vaekit.cli.flags import CliOverrides
 from vaekit.errors import UserError
 
 
@@ -21,15 +21,15 @@ def train(
         bool, Parameter(negative=(), help="Go on with the run in --out; start it if it is not there.")
     ] = False,
     max_minutes: Annotated[float | None, Parameter(help="Stop at the end of an epoch after this many minutes.")] = None,
-    settings: Written | None = None,
+    settings: CliOverrides | None = None,
 ) -> None:
     """Train a VAE on DATA (default: a bundled sample of 10,000 Fashion-MNIST images)."""
     layers = [*([_toml(config)] if config else []), settings or {}]
     from vaekit.api import load
-    from vaekit.training.plan import Request
+    from vaekit.training.plan import TrainRequest
     from vaekit.training.session import run_training
 
-    run = run_training(Request(data, tuple(layers), preset, out, resume, max_minutes))
+    run = run_training(TrainRequest(data, tuple(layers), preset, out, resume, max_minutes))
     load(run.folder).report()
     print(f"Wrote {run.folder}: report.html, loss.png, samples/, reconstructions/, model.safetensors")
     print(f"New images: vaekit generate {shlex.quote(str(run.folder))} -n 64")

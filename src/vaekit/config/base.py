@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 
-class Settings(BaseModel):
+class BaseConfig(BaseModel):
     """Immutable, and strict about names: an unknown one is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)

@@ -10,41 +10,41 @@ from typing import Any, get_args
 
 from pydantic import field_validator
 
-from vaekit.config.base import Settings
-from vaekit.config.data import Data
-from vaekit.config.latents import GaussianPosterior, NormalPrior, Posterior, Prior
-from vaekit.config.likelihoods import BernoulliLikelihood, Likelihood
-from vaekit.config.networks import Conv, Network
-from vaekit.config.objectives import Elbo, Objective
-from vaekit.config.training import Training
+from vaekit.config.base import BaseConfig
+from vaekit.config.data import DataConfig
+from vaekit.config.latents import GaussianPosteriorConfig, NormalPriorConfig, PosteriorConfig, PriorConfig
+from vaekit.config.likelihoods import BernoulliLikelihoodConfig, LikelihoodConfig
+from vaekit.config.networks import ConvConfig, NetworkConfig
+from vaekit.config.objectives import ElboConfig, ObjectiveConfig
+from vaekit.config.training import TrainingConfig
 
 # --- The tree --------------------------------------------------------------------------------------------------------
 
 
-class Config(Settings):
+class Config(BaseConfig):
     """Everything that decides what a run computes."""
 
     latents: int | str = 32
     """Dimensions of the latent space; or 4x7x7, channels x height x width, for a latent image."""
     conditional: bool = False
     """Give the class of an image to encoder and decoder, so that one class can be generated."""
-    encoder: Network = Conv()
-    decoder: Network = Conv()
-    posterior: Posterior = GaussianPosterior()
-    prior: Prior = NormalPrior()
-    likelihood: Likelihood = BernoulliLikelihood()
-    objective: Objective = Elbo()
-    data: Data = Data()
-    training: Training = Training()
+    encoder: NetworkConfig = ConvConfig()
+    decoder: NetworkConfig = ConvConfig()
+    posterior: PosteriorConfig = GaussianPosteriorConfig()
+    prior: PriorConfig = NormalPriorConfig()
+    likelihood: LikelihoodConfig = BernoulliLikelihoodConfig()
+    objective: ObjectiveConfig = ElboConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
 
     @field_validator("latents", mode="before")
     @classmethod
     def _latents(cls, value: Any) -> Any:
         words = "x".join(map(str, value)).split("x") if isinstance(value, (tuple, list)) else str(value).split("x")
-        sides = [int(word) for word in words if word.isdecimal()]
-        if len(sides) != len(words) or len(sides) not in (1, 3) or not (min(sides) >= 1 and prod(sides) <= 65536):
+        splits = [int(word) for word in words if word.isdecimal()]
+        if len(splits) != len(words) or len(splits) not in (1, 3) or not (min(splits) >= 1 and prod(splits) <= 65536):
             raise ValueError("should be a number from 1 to 65536, or channels x height x width such as 4x7x7")
-        return sides[0] if len(sides) == 1 else "x".join(map(str, sides))
+        return splits[0] if len(splits) == 1 else "x".join(map(str, splits))
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -52,20 +52,22 @@ class Config(Settings):
         return tuple(int(word) for word in str(self.latents).split("x"))
 
 
-FLAT = {name: group for group, model in (("data", Data), ("training", Training)) for name in model.model_fields}
+TOP_LEVEL = {
+    name: group for group, model in (("data", DataConfig), ("training", TrainingConfig)) for name in model.model_fields
+}
 """Names of data and training settings stand at the top level wherever a person writes them (`epochs`, not
 `training.epochs`)."""
 
 
-def parts_of(name: str) -> dict[str, type[Settings]]:
+def settings_classes(name: str) -> dict[str, type[BaseConfig]]:
     """The settings classes a part of the configuration can have, by kind: parts_of("likelihood")["bernoulli"].
 
     Empty for a name that is not a part's.
     """
     annotation = Config.model_fields[name].annotation if name in Config.model_fields else None
-    members = [m for m in get_args(annotation) or (annotation,) if isinstance(m, type) and issubclass(m, Settings)]
+    members = [m for m in get_args(annotation) or (annotation,) if isinstance(m, type) and issubclass(m, BaseConfig)]
     return {m.model_fields["kind"].default: m for m in members if "kind" in m.model_fields}
 
 
-ROOMS = tuple(name for name in Config.model_fields if parts_of(name))
+SLOTS = tuple(name for name in Config.model_fields if settings_classes(name))
 """Where the parts are: encoder, decoder, posterior, prior, likelihood, objective."""

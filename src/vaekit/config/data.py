@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from vaekit.config.base import Settings
+from vaekit.config.base import BaseConfig
 
 
-class Data(Settings):
+class DataConfig(BaseConfig):
     """How images are read and fed."""
 
     size: str | None = None
@@ -71,5 +71,5 @@ class Data(Settings):
         """The size asked for, as (width, height) in pixels."""
         if self.size is None:
             return None
-        sides = [int(word) for word in self.size.split("x")]
-        return sides[0], sides[-1]
+        splits = [int(word) for word in self.size.split("x")]
+        return splits[0], splits[-1]

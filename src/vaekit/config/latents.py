@@ -4,25 +4,25 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vaekit.config.base import Settings
+from vaekit.config.base import BaseConfig
 from vaekit.config.networks import Widths
 
 # --- Posteriors ------------------------------------------------------------------------------------------------------
 
 
-class GaussianPosterior(Settings):
+class GaussianPosteriorConfig(BaseConfig):
     """A Gaussian with diagonal covariance."""
 
     kind: Literal["gaussian"] = "gaussian"
 
 
-class FullGaussianPosterior(Settings):
+class FullGaussianPosteriorConfig(BaseConfig):
     """A Gaussian with full covariance, from its Cholesky factor."""
 
     kind: Literal["full_gaussian"] = "full_gaussian"
 
 
-class _FlowPosterior(Settings):
+class _FlowPosteriorConfig(BaseConfig):
     steps: int = Field(4, ge=1, le=64)
     """Transformations, one after another."""
     hidden: Widths = (128,)
@@ -31,13 +31,13 @@ class _FlowPosterior(Settings):
     """Width of the summary of the image that every step sees."""
 
 
-class IafPosterior(_FlowPosterior):
+class IafPosteriorConfig(_FlowPosteriorConfig):
     """A Gaussian bent by inverse autoregressive steps; its density is known at its own samples only."""
 
     kind: Literal["iaf"] = "iaf"
 
 
-class NsfPosterior(_FlowPosterior):
+class NsfPosteriorConfig(_FlowPosteriorConfig):
     """A Gaussian bent by coupling steps of monotonic splines."""
 
     kind: Literal["nsf"] = "nsf"
@@ -45,7 +45,7 @@ class NsfPosterior(_FlowPosterior):
     """Pieces of every spline."""
 
 
-class DeltaPosterior(Settings):
+class DeltaPosteriorConfig(BaseConfig):
     """A single point: the encoder of an autoencoder, without noise."""
 
     kind: Literal["delta"] = "delta"
@@ -54,13 +54,13 @@ class DeltaPosterior(Settings):
 # --- Priors ----------------------------------------------------------------------------------------------------------
 
 
-class NormalPrior(Settings):
+class NormalPriorConfig(BaseConfig):
     """The standard normal."""
 
     kind: Literal["normal"] = "normal"
 
 
-class MixturePrior(Settings):
+class MixturePriorConfig(BaseConfig):
     """A learned mixture of Gaussians."""
 
     kind: Literal["mixture"] = "mixture"
@@ -68,7 +68,7 @@ class MixturePrior(Settings):
     """Gaussians in the mixture."""
 
 
-class VampPrior(Settings):
+class VampPriorConfig(BaseConfig):
     """A mixture of the posteriors of learned pseudo-inputs, started from training images."""
 
     kind: Literal["vamp"] = "vamp"
@@ -76,7 +76,7 @@ class VampPrior(Settings):
     """Pseudo-inputs, each giving a component of the mixture."""
 
 
-class FlowPrior(Settings):
+class FlowPriorConfig(BaseConfig):
     """A learned normalising flow of coupling steps."""
 
     kind: Literal["flow"] = "flow"
@@ -88,16 +88,23 @@ class FlowPrior(Settings):
     """Widths of the hidden layers in every step, in units."""
 
 
-class ClassPrior(Settings):
+class ClassPriorConfig(BaseConfig):
     """One learned Gaussian per class; needs --conditional."""
 
     kind: Literal["class"] = "class"
 
 
-Posterior = Annotated[
-    GaussianPosterior | FullGaussianPosterior | IafPosterior | NsfPosterior | DeltaPosterior,
+PosteriorConfig = Annotated[
+    GaussianPosteriorConfig
+    | FullGaussianPosteriorConfig
+    | IafPosteriorConfig
+    | NsfPosteriorConfig
+    | DeltaPosteriorConfig,
     Field(discriminator="kind"),
 ]
 
 
-Prior = Annotated[NormalPrior | MixturePrior | VampPrior | FlowPrior | ClassPrior, Field(discriminator="kind")]
+PriorConfig = Annotated[
+    NormalPriorConfig | MixturePriorConfig | VampPriorConfig | FlowPriorConfig | ClassPriorConfig,
+    Field(discriminator="kind"),
+]

@@ -4,18 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vaekit.config.base import Settings
+from vaekit.config.base import BaseConfig
 
 # --- Likelihoods -----------------------------------------------------------------------------------------------------
 
 
-class BernoulliLikelihood(Settings):
+class BernoulliLikelihoodConfig(BaseConfig):
     """Binary cross-entropy on pixels in [0, 1], from logits."""
 
     kind: Literal["bernoulli"] = "bernoulli"
 
 
-class BinarizedLikelihood(Settings):
+class BinarizedLikelihoodConfig(BaseConfig):
     """A Bernoulli on black-and-white pixels, which are drawn with the gray value as the probability of white."""
 
     kind: Literal["binarized"] = "binarized"
@@ -25,13 +25,13 @@ class BinarizedLikelihood(Settings):
     """Random seed of the pixels that are drawn once; with the image itself it decides them."""
 
 
-class ContinuousBernoulliLikelihood(Settings):
+class ContinuousBernoulliLikelihoodConfig(BaseConfig):
     """The Bernoulli's curve as a normalised density on [0, 1]."""
 
     kind: Literal["continuous_bernoulli"] = "continuous_bernoulli"
 
 
-class _Noise(Settings):
+class _LocScaleConfig(BaseConfig):
     """What the likelihoods around a location have in common."""
 
     sigma: Literal["fixed", "learned", "pixel", "optimal"] = "learned"
@@ -44,19 +44,19 @@ class _Noise(Settings):
     """256: probabilities of the 256 levels of a pixel, so that bits/dim are real. none: a plain density."""
 
 
-class GaussianLikelihood(_Noise):
+class GaussianLikelihoodConfig(_LocScaleConfig):
     """A Gaussian around the decoder's output; its scale is the standard deviation."""
 
     kind: Literal["gaussian"] = "gaussian"
 
 
-class LaplaceLikelihood(_Noise):
+class LaplaceLikelihoodConfig(_LocScaleConfig):
     """A Laplace distribution around the decoder's output; its scale is the mean absolute deviation."""
 
     kind: Literal["laplace"] = "laplace"
 
 
-class LogisticMixtureLikelihood(Settings):
+class LogisticMixtureLikelihoodConfig(BaseConfig):
     """A mixture of logistics over the 256 levels, each colour given those before it (PixelCNN++)."""
 
     kind: Literal["logistic_mixture"] = "logistic_mixture"
@@ -64,12 +64,12 @@ class LogisticMixtureLikelihood(Settings):
     """Logistics in the mixture of every pixel."""
 
 
-Likelihood = Annotated[
-    BernoulliLikelihood
-    | BinarizedLikelihood
-    | ContinuousBernoulliLikelihood
-    | GaussianLikelihood
-    | LaplaceLikelihood
-    | LogisticMixtureLikelihood,
+LikelihoodConfig = Annotated[
+    BernoulliLikelihoodConfig
+    | BinarizedLikelihoodConfig
+    | ContinuousBernoulliLikelihoodConfig
+    | GaussianLikelihoodConfig
+    | LaplaceLikelihoodConfig
+    | LogisticMixtureLikelihoodConfig,
     Field(discriminator="kind"),
 ]

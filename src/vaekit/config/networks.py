@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from vaekit.config.base import Settings
+from vaekit.config.base import BaseConfig
 
 
 def _widths(value: Any) -> Any:
@@ -22,7 +22,7 @@ Activation = Literal["relu", "tanh", "silu", "gelu"]
 # --- Networks: each settings class serves an encoder and the decoder that mirrors it ---------------------------------
 
 
-class Mlp(Settings):
+class MlpConfig(BaseConfig):
     """Fully connected layers over all pixels."""
 
     kind: Literal["mlp"] = "mlp"
@@ -32,7 +32,7 @@ class Mlp(Settings):
     """Nonlinearity after every hidden layer."""
 
 
-class GatedMlp(Settings):
+class GatedMlpConfig(BaseConfig):
     """Fully connected layers, each the product of a linear map and a sigmoid of another."""
 
     kind: Literal["gated_mlp"] = "gated_mlp"
@@ -40,7 +40,7 @@ class GatedMlp(Settings):
     """Widths of the hidden layers, from the input on, in units."""
 
 
-class Conv(Settings):
+class ConvConfig(BaseConfig):
     """Strided convolutions that halve the image until its sides are below 8 pixels; the decoder mirrors them."""
 
     kind: Literal["conv"] = "conv"
@@ -53,7 +53,7 @@ class Conv(Settings):
     """Nonlinearity after every layer."""
 
 
-class Resnet(Settings):
+class ResnetConfig(BaseConfig):
     """Residual blocks with group normalisation, attention at the lowest resolution, nearest-neighbour upsampling."""
 
     kind: Literal["resnet"] = "resnet"
@@ -67,7 +67,7 @@ class Resnet(Settings):
     """Share of activations dropped inside every block while training."""
 
 
-class Own(Settings):
+class CustomConfig(BaseConfig):
     """A module of your own, given from Python: `vaekit.train(images, encoder=module, decoder=module)`."""
 
     kind: Literal["own"] = "own"
@@ -75,4 +75,6 @@ class Own(Settings):
     """What the module is called; filled in from its class."""
 
 
-Network = Annotated[Mlp | GatedMlp | Conv | Resnet | Own, Field(discriminator="kind")]
+NetworkConfig = Annotated[
+    MlpConfig | GatedMlpConfig | ConvConfig | ResnetConfig | CustomConfig, Field(discriminator="kind")
+]

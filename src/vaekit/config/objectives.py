@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vaekit.config.base import Settings
+from vaekit.config.base import BaseConfig
 
 # --- Objectives ------------------------------------------------------------------------------------------------------
 
 
-class Elbo(Settings):
+class ElboConfig(BaseConfig):
     """Reconstruction + beta * KL, in nats per image."""
 
     kind: Literal["elbo"] = "elbo"
@@ -27,7 +27,7 @@ class Elbo(Settings):
     """Samples of z per image in every training step."""
 
     @model_validator(mode="after")
-    def _one_target(self) -> "Elbo":
+    def _one_target(self) -> "ElboConfig":
         if self.free_bits and self.capacity:
             raise ValueError("free_bits and capacity both say how much KL is wanted, so set one of them")
         if self.cycles > 1 and not self.warmup:
@@ -35,7 +35,7 @@ class Elbo(Settings):
         return self
 
 
-class Iwae(Settings):
+class IwaeConfig(BaseConfig):
     """The importance-weighted bound."""
 
     kind: Literal["iwae"] = "iwae"
@@ -43,7 +43,7 @@ class Iwae(Settings):
     """Samples of z per image in every training step."""
 
 
-class Dreg(Settings):
+class DregConfig(BaseConfig):
     """The importance-weighted bound, with doubly reparameterised gradients for the encoder."""
 
     kind: Literal["dreg"] = "dreg"
@@ -51,7 +51,7 @@ class Dreg(Settings):
     """Samples of z per image in every training step."""
 
 
-class Miwae(Settings):
+class MiwaeConfig(BaseConfig):
     """The mean of several importance-weighted bounds."""
 
     kind: Literal["miwae"] = "miwae"
@@ -61,13 +61,13 @@ class Miwae(Settings):
     """Bounds that are averaged; samples is a multiple of it."""
 
     @model_validator(mode="after")
-    def _shared_out(self) -> "Miwae":
+    def _shared_out(self) -> "MiwaeConfig":
         if self.samples % self.bounds:
             raise ValueError(f"samples should be a multiple of bounds, and {self.samples} is none of {self.bounds}")
         return self
 
 
-class Mmd(Settings):
+class MmdConfig(BaseConfig):
     """Reconstruction + weight * MMD between encodings and prior (+ beta * KL): Wasserstein and Info-VAE."""
 
     kind: Literal["mmd"] = "mmd"
@@ -79,7 +79,7 @@ class Mmd(Settings):
     """Inverse multiquadric (heavy tails) or Gaussian."""
 
 
-class TotalCorrelation(Settings):
+class TotalCorrelationConfig(BaseConfig):
     """Reconstruction + the KL's three parts, each with its weight (beta-TC-VAE)."""
 
     kind: Literal["total_correlation"] = "total_correlation"
@@ -91,7 +91,7 @@ class TotalCorrelation(Settings):
     """Weight of the KL between each latent's aggregate and its prior."""
 
 
-class Dip(Settings):
+class DipConfig(BaseConfig):
     """The ELBO + a penalty on the covariance of the latents (DIP-VAE)."""
 
     kind: Literal["dip"] = "dip"
@@ -103,7 +103,7 @@ class Dip(Settings):
     """Weight of the squared distances of the variances from 1."""
 
 
-class L2(Settings):
+class L2Config(BaseConfig):
     """Reconstruction + weight * |z|^2 / 2: regularised and plain autoencoders."""
 
     kind: Literal["l2"] = "l2"
@@ -111,4 +111,7 @@ class L2(Settings):
     """Weight of half the squared length of the latents; 0 for a plain autoencoder."""
 
 
-Objective = Annotated[Elbo | Iwae | Dreg | Miwae | Mmd | TotalCorrelation | Dip | L2, Field(discriminator="kind")]
+ObjectiveConfig = Annotated[
+    ElboConfig | IwaeConfig | DregConfig | MiwaeConfig | MmdConfig | TotalCorrelationConfig | DipConfig | L2Config,
+    Field(discriminator="kind"),
+]

@@ -6,10 +6,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from vaekit.config.config import FLAT, ROOMS, Config, parts_of
-from vaekit.config.data import Data
+from vaekit.config.config import SLOTS, TOP_LEVEL, Config, settings_classes
+from vaekit.config.data import DataConfig
 from vaekit.config.presets import PRESETS
-from vaekit.config.training import Training
+from vaekit.config.training import TrainingConfig
 from vaekit.errors import UserError
 
 
@@ -21,10 +21,10 @@ def resolve(*layers: Mapping[str, Any], preset: str = "classic") -> Config:
     """
     if preset not in PRESETS:
         raise UserError(f"There is no preset {preset!r}{_nearest(preset, PRESETS)}; `vaekit presets` lists them.")
-    return revise(Config(), PRESETS[preset].settings, *layers)
+    return override(Config(), PRESETS[preset].settings, *layers)
 
 
-def revise(config: Config, *layers: Mapping[str, Any]) -> Config:
+def override(config: Config, *layers: Mapping[str, Any]) -> Config:
     """`config` overridden by each of `layers` in turn, validated; it raises as `resolve` does."""
     tree = config.model_dump()
     for layer in layers:
@@ -32,10 +32,10 @@ def revise(config: Config, *layers: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError(sentence(error)) from None
+        raise UserError(format_error(error)) from None
 
 
-def stored(record: Mapping[str, Any]) -> Config:
+def load_config(record: Mapping[str, Any]) -> Config:
     """The configuration that a run's config.json holds.
 
     Raises:
@@ -44,7 +44,7 @@ def stored(record: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(record["config"])
     except (KeyError, ValidationError) as error:
-        said = sentence(error) if isinstance(error, ValidationError) else "It has no configuration."
+        said = format_error(error) if isinstance(error, ValidationError) else "It has no configuration."
         raise UserError(f"The run's config.json is damaged, restore it from a copy: {said}") from None
 
 
@@ -53,7 +53,7 @@ def nest(layer: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, value in layer.items():
         name = name.replace("-", "_")
-        merge(tree, {FLAT[name]: {name: value}} if name in FLAT else {name: value})
+        merge(tree, {TOP_LEVEL[name]: {name: value}} if name in TOP_LEVEL else {name: value})
     return tree
 
 
@@ -78,18 +78,18 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     return {name: (before.get(name), after.get(name)) for name in before | after if before.get(name) != after.get(name)}
 
 
-def parts(config: Config) -> str:
+def describe_components(config: Config) -> str:
     """The parts of a configuration in a line, with what their settings have beside the defaults."""
     words = []
-    for room in ROOMS:
-        part = getattr(config, room)
-        if room == "decoder" and part == config.encoder:
+    for slot in SLOTS:
+        part = getattr(config, slot)
+        if slot == "decoder" and part == config.encoder:
             continue
         changed = [
             f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
             for name, value in part.model_dump(exclude_defaults=True, exclude={"kind"}).items()
         ]
-        name = part.kind if room == "objective" else f"{part.kind} {'network' if room == 'encoder' else room}"
+        name = part.kind if slot == "objective" else f"{part.kind} {'network' if slot == 'encoder' else slot}"
         words.append(f"{name} ({', '.join(changed)})" if changed else name)
     words += [
         f"{name.replace('_', ' ')} {value}" for name, value in config.training.model_dump(exclude_defaults=True).items()
@@ -108,7 +108,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def sentence(error: ValidationError) -> str:
+def format_error(error: ValidationError) -> str:
     """The first fault that pydantic found, as one sentence: the name, the value, its bounds or the nearest name."""
     fault = error.errors()[0]
     path = [str(word) for word in fault["loc"] if not isinstance(word, int)]
@@ -118,15 +118,15 @@ def sentence(error: ValidationError) -> str:
     value = fault["input"]
     if fault["type"] == "extra_forbidden":
         of = f" of {path[0]} {kind!r}" if kind else ""
-        names = [*model.model_fields, *FLAT] if model is Config else list(model.model_fields)
-        able = [other for other, settings in parts_of(path[0]).items() if path[-1] in settings.model_fields]
+        names = [*model.model_fields, *TOP_LEVEL] if model is Config else list(model.model_fields)
+        able = [other for other, settings in settings_classes(path[0]).items() if path[-1] in settings.model_fields]
         remedy = f"; it belongs to --{path[0]}.kind {' or '.join(able)}" if able else _nearest(path[-1], names, flag)
         return f"There is no setting {flag!r}{of}{remedy}."
     if fault["type"].startswith("union_tag"):
-        room, tag = path[-1], fault["ctx"].get("tag")
-        kinds = parts_of(room)
-        said = f"There is no {room} of kind {tag!r}{_nearest(tag, kinds)}" if tag else f"The {room} has no kind"
-        return f"{said}; --{room}.kind takes {' or '.join(kinds)}."
+        slot, tag = path[-1], fault["ctx"].get("tag")
+        kinds = settings_classes(slot)
+        said = f"There is no {slot} of kind {tag!r}{_nearest(tag, kinds)}" if tag else f"The {slot} has no kind"
+        return f"{said}; --{slot}.kind takes {' or '.join(kinds)}."
     said = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
     if kind and len(path) == 2 and fault["type"] == "value_error":  # settings that do not go with each other
         return f"The {path[0]} {kind!r} with these settings is not possible: {said}."
@@ -142,14 +142,14 @@ def _locate(path: list[str]) -> tuple[type[BaseModel], str, str | None]:
 
     `path` is pydantic's: a part of several kinds is followed by its kind, as in likelihood, gaussian, scale.
     """
-    groups: dict[str, type[BaseModel]] = {"data": Data, "training": Training}
-    room, *rest = path
-    if room in groups and rest:
-        return groups[room], rest[-1].replace("_", "-"), None
-    kinds = parts_of(room)
+    groups: dict[str, type[BaseModel]] = {"data": DataConfig, "training": TrainingConfig}
+    slot, *rest = path
+    if slot in groups and rest:
+        return groups[slot], rest[-1].replace("_", "-"), None
+    kinds = settings_classes(slot)
     if not kinds or not rest:
-        return Config, room.replace("_", "-"), None
-    return kinds[rest[0]], f"{room}.{rest[-1]}".replace("_", "-"), rest[0]
+        return Config, slot.replace("_", "-"), None
+    return kinds[rest[0]], f"{slot}.{rest[-1]}".replace("_", "-"), rest[0]
 
 
 def _nearest(word: str, names: Iterable[str], flag: str | None = None) -> str:

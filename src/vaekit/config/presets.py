@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from vaekit.config.base import Settings
+from vaekit.config.base import BaseConfig
 
 
-class Checked(Settings):
+class Checked(BaseConfig):
     """What was measured against a published number, by a row of `benchmarks/paper_table/` that starts from a preset."""
 
     row: str
@@ -17,7 +17,7 @@ class Checked(Settings):
         return f"NLL {self.nll:.2f} (published: {self.published:.2f}) with paper_table/rows/{self.row}.toml"
 
 
-class Preset(Settings):
+class Preset(BaseConfig):
     about: str
     paper: str
     settings: dict[str, Any]

@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from vaekit.config.base import Settings
+from vaekit.config.base import BaseConfig
 
 
-class Training(Settings):
+class TrainingConfig(BaseConfig):
     """How the weights are found."""
 
     epochs: int = Field(50, ge=1, le=1_000_000)

@@ -4,13 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaekit.config.data import Data
+from vaekit.config.data import DataConfig
 
 NUMBERS = 6
 """Random numbers an image may use: one to mirror it, two to shift it, three for its colours."""
 
 
-def augment(x: Float[Tensor, "B C H W"], settings: Data, seed: int, first: int) -> Float[Tensor, "B C H W"]:
+def augment(x: Float[Tensor, "B C H W"], settings: DataConfig, seed: int, first: int) -> Float[Tensor, "B C H W"]:
     """Mirror, shift and recolour images as `settings` asks; pixels stay on the 256 levels.
 
     Args:

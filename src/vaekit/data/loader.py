@@ -9,12 +9,12 @@ from jaxtyping import Float, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.config.data import Data
+from vaekit.config.data import DataConfig
 from vaekit.data.augment import augment
 from vaekit.data.packs.pack import Pack
-from vaekit.data.samplers import Balanced, Shuffled
+from vaekit.data.samplers import BalancedSampler, ShuffleSampler
 from vaekit.errors import UserError
-from vaekit.utils.random import key
+from vaekit.utils.random import derive_seed
 
 Batch = tuple[Float[Tensor, "B C H W"], Int64[Tensor, " B"] | None]
 
@@ -23,7 +23,7 @@ BLOCK = 1 << 14
 """Draws whose order is worked out at once: memory does not grow with the number of images."""
 
 
-class Batches:
+class ImageLoader:
     """The images of a pack, batch by batch.
 
     `x` is float32 [B, C, H, W] in [0, 1] on the device, colours last in memory (channels_last) as convolutions like
@@ -31,17 +31,17 @@ class Batches:
     its epoch) alone: neither on the batch size nor on where an epoch is entered.
     """
 
-    def __init__(self, pack: Pack, settings: Data, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(self, pack: Pack, settings: DataConfig, batch_size: int, seed: int, device: torch.device) -> None:
         """Raises UserError where `settings.balance` meets a pack without classes."""
         self.pack, self.settings, self.seed, self.device = pack, settings, seed, device
-        train = pack.sides["train"]
+        train = pack.splits["train"]
         self.count = train.stop - train.start
         self.batch_size = min(batch_size, self.count)
         self.steps_per_epoch = self.count // self.batch_size
         """Full batches of an epoch: what is left over is drawn in another epoch."""
         if settings.balance and not pack.classes:
             raise UserError("--balance needs classes: sort the images into a folder per class, or leave it out.")
-        self._order = Balanced(pack.labels[train]) if settings.balance else Shuffled(self.count)
+        self._order = BalancedSampler(pack.labels[train]) if settings.balance else ShuffleSampler(self.count)
         self._pixels = np.asarray(pack.images).reshape(len(pack.images), -1)
         self._labels = np.asarray(pack.labels) if pack.classes else None
         self._resident = self._settle() if device.type == "cuda" else None
@@ -53,7 +53,7 @@ class Batches:
 
     def _settle(self) -> tuple[Tensor, Tensor | None] | None:
         """The training images and labels on the device, where they take up to half of its free memory."""
-        train = self.pack.sides["train"]
+        train = self.pack.splits["train"]
         torch.cuda.empty_cache()  # what a trial of settings has left behind
         pixels, free = self._pixels[train], torch.cuda.mem_get_info(self.device)[0]
         if pixels.nbytes > free // 2:
@@ -63,7 +63,11 @@ class Batches:
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on, shuffled and augmented."""
-        size, seed, tint = self.batch_size, key(self.seed, "order", epoch), key(self.seed, "augment", epoch)
+        size, seed, tint = (
+            self.batch_size,
+            derive_seed(self.seed, "order", epoch),
+            derive_seed(self.seed, "augment", epoch),
+        )
         block = max(1, BLOCK // size)
         for first in range(start, self.steps_per_epoch, block):
             last = min(first + block, self.steps_per_epoch)
@@ -71,13 +75,13 @@ class Batches:
             for step, (x, y) in enumerate(self._gather(rows), first):
                 yield augment(self._floats(x), self.settings, tint, step * size), y
 
-    def side(self, name: str, limit: int | None = None, size: int | None = None) -> Iterator[Batch]:
+    def split(self, name: str, limit: int | None = None, size: int | None = None) -> Iterator[Batch]:
         """The images of a side in order, as they are: all, or `limit` of them, evenly spread; `size` a batch."""
-        side, size = self.pack.sides[name], size or self.batch_size
-        count = side.stop - side.start
+        split, size = self.pack.splits[name], size or self.batch_size
+        count = split.stop - split.start
         kept = count if limit is None else min(limit, count)
         for start in range(0, kept, size):
-            rows = side.start + np.arange(start, min(start + size, kept)) * count // kept
+            rows = split.start + np.arange(start, min(start + size, kept)) * count // kept
             y = None if self._labels is None else self._send(self._labels.take(rows))
             yield self._floats(self._send(self._pixels.take(rows, axis=0))), y
 

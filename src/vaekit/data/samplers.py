@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
-Words = NDArray[np.uint64]
+UInt64s = NDArray[np.uint64]
 
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -15,14 +15,14 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 ROUNDS, TOP = 6, np.uint64(32)
 
 
-def mix(words: Words) -> Words:
+def mix(words: UInt64s) -> UInt64s:
     """The finaliser of splitmix64 (Steele et al. 2014, OOPSLA): 64 bits in, 64 unrelated bits out."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
 
 
-def permute(places: Rows, count: int, seed: int) -> Rows:
+def permute(places: Indices, count: int, seed: int) -> Indices:
     """A permutation of 0 to count - 1, taken at `places`: a Feistel network that walks until it lands inside.
 
     Black & Rogaway 2002, "Ciphers with arbitrary finite domains", section 5: the network permutes a power of four no
@@ -33,7 +33,7 @@ def permute(places: Rows, count: int, seed: int) -> Rows:
     start = np.uint64(seed)
     keys = mix(np.arange(1, ROUNDS + 1, dtype=np.uint64) * GOLDEN + start)
 
-    def network(words: Words) -> Words:
+    def network(words: UInt64s) -> UInt64s:
         left, right = words >> half, words & mask
         for round_key in keys:
             left, right = right, left ^ (((right ^ round_key) * GOLDEN) >> TOP & mask)
@@ -45,24 +45,24 @@ def permute(places: Rows, count: int, seed: int) -> Rows:
     return words.astype(np.int64)
 
 
-class Shuffled:
+class ShuffleSampler:
     """Every row once. `rows` gives what the draws with these numbers take in the epoch of this seed."""
 
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def rows(self, draws: Rows, seed: int) -> Rows:
+    def rows(self, draws: Indices, seed: int) -> Indices:
         return permute(draws, self.count, seed)
 
 
-class Balanced:
+class BalancedSampler:
     """The classes in turn; within a class every row once before any comes again."""
 
     def __init__(self, labels: NDArray[np.int64]) -> None:
         self.order = np.argsort(labels, kind="stable").astype(np.int64)
         _, self.starts, self.counts = np.unique(labels[self.order], return_index=True, return_counts=True)
 
-    def rows(self, draws: Rows, seed: int) -> Rows:
+    def rows(self, draws: Indices, seed: int) -> Indices:
         kinds = len(self.counts)
         which, turn = draws % kinds, draws // kinds
         rows = np.empty_like(draws)

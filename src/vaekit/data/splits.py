@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from vaekit.errors import UserError
 
-SIDES = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 
 
 TRAIN, VALIDATION, TEST = range(3)
@@ -18,7 +18,7 @@ LEFT_OUT = 3
 NOTHING = "No images to train with: all are held out or copies of held-out ones, so add other images to train."
 
 
-def split(given: NDArray[np.int8], content: NDArray[np.uint64], rule: str) -> NDArray[np.int8]:
+def assign_splits(given: NDArray[np.int8], content: NDArray[np.uint64], rule: str) -> NDArray[np.int8]:
     """The side of every image: TRAIN, VALIDATION, TEST or LEFT_OUT.
 
     Args:
@@ -33,17 +33,17 @@ def split(given: NDArray[np.int8], content: NDArray[np.uint64], rule: str) -> ND
     Raises:
         UserError: there is nothing to train or validate with.
     """
-    sides = given.copy()
-    for side in (TEST, VALIDATION):
-        sides[(sides < side) & np.isin(content, content[sides == side])] = LEFT_OUT
-    train = np.flatnonzero(sides == TRAIN)
+    splits = given.copy()
+    for split in (TEST, VALIDATION):
+        splits[(splits < split) & np.isin(content, content[splits == split])] = LEFT_OUT
+    train = np.flatnonzero(splits == TRAIN)
     if not len(train):
         raise UserError(NOTHING)
-    if not (sides == VALIDATION).any():
-        sides[train] = _last(content[train], rule) if rule.startswith("last:") else _share(content[train], rule)
-    if not (sides == TRAIN).any():
+    if not (splits == VALIDATION).any():
+        splits[train] = _last(content[train], rule) if rule.startswith("last:") else _share(content[train], rule)
+    if not (splits == TRAIN).any():
         raise UserError(NOTHING)
-    return sides
+    return splits
 
 
 def _share(content: NDArray[np.uint64], rule: str) -> NDArray[np.int8]:
@@ -61,7 +61,7 @@ def _last(content: NDArray[np.uint64], rule: str) -> NDArray[np.int8]:
         raise UserError(
             f"--validation {rule} leaves nothing to train with: there are {len(content)} images, so hold out fewer."
         )
-    sides = np.full(len(content), TRAIN, np.int8)
-    sides[-count:] = VALIDATION
-    sides[:-count][np.isin(content[:-count], content[-count:])] = LEFT_OUT
-    return sides
+    splits = np.full(len(content), TRAIN, np.int8)
+    splits[-count:] = VALIDATION
+    splits[:-count][np.isin(content[:-count], content[-count:])] = LEFT_OUT
+    return splits

@@ -1,6 +1,6 @@
 """What is wrong with a model, in plain English, by what was measured: each fault with the command that mends it.
 
-Every check is a function of `Measured` that returns a finding or None; the numbers it goes by stand at its top, and
+Every check is a function of `DiagnosisInput` that returns a finding or None; its thresholds stand below, and
 `tests/evaluation/test_diagnosis.py` builds a model that has the fault and models that have none.
 """
 
@@ -26,7 +26,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Measured:
+class DiagnosisInput:
     """What the checks look at."""
 
     config: Config
@@ -34,16 +34,16 @@ class Measured:
     """The content of evaluation.json."""
     history: Sequence[Mapping[str, float]]
     """The rows of metrics.csv, from where the objective's schedules had come to their ends."""
-    fell: float
+    loss_drop: float
     """What the validation loss fell by, at its best, since the first epoch: always at the final schedules."""
     steps: int
     """Of training, in all."""
     training_images: int
     run: str
     """The run's folder, for commands."""
-    again: Callable[..., str]
+    retrain_command: Callable[..., str]
     """The command that trains it anew with the first of some changes of its settings that is possible and is one."""
-    go_on: Callable[[int], str]
+    resume_command: Callable[[int], str]
     """The command that trains it on, to so many epochs."""
 
     @property
@@ -59,7 +59,7 @@ class Measured:
         return self.found["reconstructions"]["mse"] / max(learned["mse"], 1e-9) if learned else 1.0
 
     @property
-    def by_heart(self) -> bool:
+    def memorized(self) -> bool:
         """Training images come back much better than held-out ones, by what can be seen."""
         ours, learned = self.found["reconstructions"]["explained"], self.found["learned"]
         if not learned or ours is None or learned["explained"] is None or not self.found["own"]:
@@ -70,10 +70,10 @@ class Measured:
     def falling(self) -> bool:
         """Whether the validation loss still fell at a good rate when training ended."""
         constant = self.config.training.schedule == "constant"
-        return constant and still_falling([row["val_loss"] for row in self.history], self.fell)
+        return constant and still_falling([row["val_loss"] for row in self.history], self.loss_drop)
 
     @property
-    def young(self) -> bool:
+    def undertrained(self) -> bool:
         """Training has only begun: what it has not learned yet is no fault of the model."""
         return self.falling and self.steps < YOUNG
 
@@ -83,7 +83,7 @@ class Measured:
         losses = [row["train_loss"] for row in self.history]
         lowest = list(accumulate(losses, min))
         rise = max((loss - before for loss, before in zip(losses, lowest, strict=True)), default=0.0)
-        if len(losses) < 3 or rise <= max(NOTED, ROUGH * max(self.fell, losses[0] - lowest[-1])):
+        if len(losses) < 3 or rise <= max(NOTED, ROUGH * max(self.loss_drop, losses[0] - lowest[-1])):
             return 0.0
         return rise
 
@@ -140,13 +140,13 @@ COPIES = 0.01
 """Share of held-out images that stand among the training images."""
 
 
-def diagnose(measured: Measured) -> list[dict[str, str]]:
+def diagnose(measured: DiagnosisInput) -> list[dict[str, str]]:
     """All faults found, the gravest first."""
     found = [check(measured) for check in CHECKS]
     return [asdict(one) for one in found if one is not None]
 
 
-def duplicates(m: Measured) -> Finding | None:
+def duplicates(m: DiagnosisInput) -> Finding | None:
     memory = m.found["memorisation"]
     if not memory or memory["duplicates"] <= COPIES:
         return None
@@ -157,25 +157,25 @@ def duplicates(m: Measured) -> Finding | None:
     if m.found["own"] and memory["duplicate_files"][0][0].split("/")[0].lower() not in GIVEN:
         last = {"validation": f"last:{max(1, m.training_images // 9)}"}
         film = ", or, where images follow one another like those of a film, hold out the last of them."
-        return Finding("duplicates across the split", said + film, m.again(last))
+        return Finding("duplicates across the split", said + film, m.retrain_command(last))
     data = m.found["data"] if Path(m.found["data"]).exists() else "DATA"
     anew = f"vaekit evaluate {shlex.quote(m.run)} --data {shlex.quote(data)}"
-    remedy = m.again({}) if m.found["own"] else anew
+    remedy = m.retrain_command({}) if m.found["own"] else anew
     return Finding("duplicates across the split", f"{said}, then:", remedy)
 
 
-def rough_training(m: Measured) -> Finding | None:
+def rough_training(m: DiagnosisInput) -> Finding | None:
     if not m.rise:
         return None
     return Finding(
         "learning rate too high",
         f"The training loss rose by {m.rise:,.0f} nats on the way, where it should fall: the steps are too large.",
-        m.again({"learning_rate": float(f"{m.config.training.learning_rate / 5:.1g}")}),
+        m.retrain_command({"learning_rate": float(f"{m.config.training.learning_rate / 5:.1g}")}),
     )
 
 
-def collapse(m: Measured) -> Finding | None:
-    if not m.collapsed or m.young:
+def collapse(m: DiagnosisInput) -> Finding | None:
+    if not m.collapsed or m.undertrained:
         return None
     objective = m.config.objective
     kl = m.found.get("kl")
@@ -195,11 +195,11 @@ def collapse(m: Measured) -> Finding | None:
         "posterior collapse",
         f"{m.found['active_units']} of {m.found['latents']} latents depend on the image{carried}: the decoder has "
         f"learned to do without them{f', pressed by beta = {beta:g}' if beta > 1 else ''}.",
-        m.again(*changes),
+        m.retrain_command(*changes),
     )
 
 
-def noise(m: Measured) -> Finding | None:
+def noise(m: DiagnosisInput) -> Finding | None:
     likelihood = m.config.likelihood
     if getattr(likelihood, "sigma", None) != "fixed":
         return None
@@ -210,38 +210,38 @@ def noise(m: Measured) -> Finding | None:
         "noise level too high",
         f"The likelihood takes the noise of a pixel to be {scale:.3g}, where reconstructions are {error:.3g} off: what "
         "is finer than its noise it need not learn.",
-        m.again({"likelihood": {"sigma": "learned"}}),
+        m.retrain_command({"likelihood": {"sigma": "learned"}}),
     )
 
 
-def epochs(m: Measured) -> Finding | None:
-    if not m.falling or m.rise or (m.collapsed and not m.young):
+def epochs(m: DiagnosisInput) -> Finding | None:
+    if not m.falling or m.rise or (m.collapsed and not m.undertrained):
         return None
     done, asked = max(1, round(m.history[-1]["epoch"])), m.config.training.epochs
-    only = f" and {m.steps:,} steps, where {YOUNG:,} are few" if m.young else ""
+    only = f" and {m.steps:,} steps, where {YOUNG:,} are few" if m.undertrained else ""
     return Finding(
         "too few epochs",
         f"The validation loss still fell at the end, after {done} epoch{'s' * (done > 1)}{only}.",
-        m.go_on(max(2 * asked, math.ceil(asked * YOUNG / max(1, m.steps)))),
+        m.resume_command(max(2 * asked, math.ceil(asked * YOUNG / max(1, m.steps)))),
     )
 
 
-def little_data(m: Measured) -> Finding | None:
-    if not m.by_heart or m.training_images >= FEW:
+def little_data(m: DiagnosisInput) -> Finding | None:
+    if not m.memorized or m.training_images >= FEW:
         return None
     return Finding(
         "too little data",
         f"Reconstructions of held-out images are {m.gap:.1f} times as far off as those of training images: "
         f"{m.training_images:,} images are few to learn from. More help most; mirrored and shifted ones are some.",
-        m.again(*_varied(m.config)),
+        m.retrain_command(*_varied(m.config)),
     )
 
 
-def overfitting(m: Measured) -> Finding | None:
+def overfitting(m: DiagnosisInput) -> Finding | None:
     losses = [row["val_loss"] for row in m.history]
-    turned = losses and losses[-1] - min(losses) > max(WORSE, TURNED * m.fell)
-    by_heart = m.by_heart and m.training_images >= FEW
-    if m.collapsed or (not (turned and len(losses) > 3) and not by_heart):
+    turned = losses and losses[-1] - min(losses) > max(WORSE, TURNED * m.loss_drop)
+    memorized = m.memorized and m.training_images >= FEW
+    if m.collapsed or (not (turned and len(losses) > 3) and not memorized):
         return None
     said = (
         f"The validation loss was best in epoch {m.history[losses.index(min(losses))]['epoch']:.0f} of "
@@ -254,21 +254,21 @@ def overfitting(m: Measured) -> Finding | None:
         "overfitting",
         f"{said}: the model learns its training images by heart. The weights kept are those of the best epoch; varied "
         "images and an early stop spare the rest.",
-        m.again(*_varied(m.config, patience=m.config.training.patience or 10)),
+        m.retrain_command(*_varied(m.config, patience=m.config.training.patience or 10)),
     )
 
 
-def underfitting(m: Measured) -> Finding | None:
+def underfitting(m: DiagnosisInput) -> Finding | None:
     learned = m.found["learned"]
     if not learned or learned["explained"] is None or learned["explained"] >= EXPLAINED:
         return None
-    if m.collapsed or m.falling or m.by_heart:
+    if m.collapsed or m.falling or m.memorized:
         return None  # a fault of its own, which explains this one
     return Finding(
         "underfitting",
         f"Reconstructions have {max(0.0, learned['explained']):.0%} of the variance even of training images: the model "
         f"is too small for them, with {m.found['latents']} latents, or held back.",
-        m.again(
+        m.retrain_command(
             *[{"objective": {"beta": 1.0}}] * (getattr(m.config.objective, "beta", 1.0) > 1),
             _larger(m.config),
             {"epochs": 2 * m.config.training.epochs},
@@ -276,7 +276,7 @@ def underfitting(m: Measured) -> Finding | None:
     )
 
 
-def mismatch(m: Measured) -> Finding | None:
+def mismatch(m: DiagnosisInput) -> Finding | None:
     aggregate = m.found["aggregate"]
     kl = m.found.get("kl")
     if not aggregate or m.falling or aggregate["gain"] <= max(LITTLE, MISMATCH * (kl or 0)):
@@ -289,16 +289,16 @@ def mismatch(m: Measured) -> Finding | None:
         "prior mismatch",
         f"Its own prior is {aggregate['gain']:.1f} nats per image from what the encoder does{beside}. New images "
         "are drawn from a fitted prior, so they do not suffer; what follows would take the nats off the loss too.",
-        m.again(*_nearer(m.config)),
+        m.retrain_command(*_nearer(m.config)),
     )
 
 
-def unused(m: Measured) -> Finding | None:
+def unused(m: DiagnosisInput) -> Finding | None:
     active, latents = m.found["active_units"], m.found["latents"]
     if (
         active is None
         or m.collapsed
-        or m.young
+        or m.undertrained
         or latents <= SPARE
         or active >= UNUSED * latents
         or not str(m.config.latents).isdecimal()
@@ -308,7 +308,7 @@ def unused(m: Measured) -> Finding | None:
         "unused latents",
         f"{active} of {latents} latents depend on the image: fewer would do as well, and make the latent space easier "
         "to explore.",
-        m.again({"latents": max(2, math.ceil(1.25 * active))}),
+        m.retrain_command({"latents": max(2, math.ceil(1.25 * active))}),
     )
 
 
@@ -342,16 +342,16 @@ def _larger(config: Config) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if str(config.latents).isdecimal():
         changes["latents"] = max(16, 4 * int(config.latents))
-    for room in ("encoder", "decoder"):
-        network = getattr(config, room)
+    for slot in ("encoder", "decoder"):
+        network = getattr(config, slot)
         if hasattr(network, "channels"):
-            changes[room] = {"channels": 2 * network.channels}
+            changes[slot] = {"channels": 2 * network.channels}
         elif getattr(network, "hidden", None):
-            changes[room] = {"hidden": tuple(max(400, 2 * width) for width in network.hidden)}
+            changes[slot] = {"hidden": tuple(max(400, 2 * width) for width in network.hidden)}
     return changes
 
 
-CHECKS: tuple[Callable[[Measured], Finding | None], ...] = (
+CHECKS: tuple[Callable[[DiagnosisInput], Finding | None], ...] = (
     duplicates,
     rough_training,
     collapse,

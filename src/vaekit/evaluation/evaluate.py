@@ -16,26 +16,26 @@ from torch import Tensor
 
 from vaekit.data.packs.pack import Pack
 from vaekit.errors import UserError
-from vaekit.evaluation.diagnosis import Measured, diagnose
+from vaekit.evaluation.diagnosis import DiagnosisInput, diagnose
 from vaekit.evaluation.features import Extractor, extractor
 from vaekit.evaluation.fidelity import compare, difference
-from vaekit.evaluation.likelihood import active_units, judge
-from vaekit.evaluation.memorization import Nearest, duplicated, memorisation, nearest
+from vaekit.evaluation.likelihood import active_units, evaluate_likelihood
+from vaekit.evaluation.memorization import Nearest, duplicated, memorization, nearest
 from vaekit.evaluation.reconstruction import reconstruction
 from vaekit.latents.fit_prior import encodings
 from vaekit.latents.sampling import decode_images, draw_latents, to_uint8
 from vaekit.models.fitted_prior import FittedPrior
-from vaekit.models.registry import offers
+from vaekit.models.registry import provides
 from vaekit.models.vae import VAE
 from vaekit.plots import grids
-from vaekit.runs.commands import command, first_possible, longer
-from vaekit.runs.image_set import Images
-from vaekit.runs.inputs import class_numbers, held_out, is_own, own_pack
-from vaekit.runs.loaded import Subject
+from vaekit.runs.commands import first_valid, resume_command_for, train_command
+from vaekit.runs.image_set import ImageSet
+from vaekit.runs.inputs import class_numbers, held_out_rows, is_training_pack, training_pack
+from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import read_config, read_dataset, write_json
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import require_writable
-from vaekit.utils.logging import progress, say, talking
+from vaekit.utils.logging import console_logging, log, progress
 
 COMPARED, FEWEST = 1000, 50
 """New images that are compared with as many held-out ones: where nothing else is asked for, and at the least."""
@@ -61,13 +61,13 @@ LOOKED_AT = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class EvalContext:
     """A model, and the images to judge it by."""
 
     model: VAE
     fitted: FittedPrior | None
-    held_out: Images
-    training: Images | None
+    held_out: ImageSet
+    training: ImageSet | None
     """None where the training images are not at hand."""
     seed: int
     device: torch.device
@@ -75,24 +75,24 @@ class Case:
     """New images that are compared with as many held-out ones, at most."""
 
 
-def evaluation(of: Subject, data: Any, samples: int, compared: int, seed: int, quiet: bool) -> dict[str, Any]:
+def evaluation(of: LoadedModel, data: Any, samples: int, compared: int, seed: int, quiet: bool) -> dict[str, Any]:
     """Measure a model, diagnose it, and write evaluation.json: see `Trained.evaluate`."""
     begun = time.perf_counter()
     require_writable(of.run)
-    pack, side, rows = held_out(of, data, quiet)
+    pack, split, rows = held_out_rows(of, data, quiet)
     model, device = of.on_device()
     fitted = None if of.fitted_prior is None else copy.deepcopy(of.fitted_prior).to(device)
-    images = Images(pack, rows, class_numbers(of, pack))
-    own = is_own(of, pack)
+    images = ImageSet(pack, rows, class_numbers(of, pack))
+    own = is_training_pack(of, pack)
     training = replace(images, rows=_training_rows(pack)) if own else training_images(of, quiet)
-    case = Case(model, fitted, images, training, seed, device, compared)
-    with talking(quiet):
+    context = EvalContext(model, fitted, images, training, seed, device, compared)
+    with console_logging(quiet):
         network, said = extractor() if len(rows) >= 2 * FEWEST else (None, "")
         if said:
-            say(said[0].upper() + said[1:])
-        with progress(_work(case, network), "likelihood", quiet=quiet) as advance:
-            found, nearest_ones = evaluate(case, samples, network, advance)
-    found = {"data": pack.source, "side": side, "own": own, **found}
+            log.info(said[0].upper() + said[1:])
+        with progress(_work(context, network), "likelihood", quiet=quiet) as advance:
+            found, nearest_ones = evaluate(context, samples, network, advance)
+    found = {"data": pack.source, "side": split, "own": own, **found}
     if nearest_ones is None:
         of.run.nearest.unlink(missing_ok=True)
     else:
@@ -102,43 +102,45 @@ def evaluation(of: Subject, data: Any, samples: int, compared: int, seed: int, q
         "weights": of.weights,
         "seed": seed,
         **found,
-        "diagnosis": diagnosis(of, found, len(case.training or ())),
+        "diagnosis": diagnosis(of, found, len(context.training or ())),
         "seconds": round(time.perf_counter() - begun, 1),
     }
     write_json(of.run.evaluation, record)
     return record
 
 
-def training_images(of: Subject, quiet: bool) -> Images | None:
+def training_images(of: LoadedModel, quiet: bool) -> ImageSet | None:
     """The training side of a model's own data; None where they are not there as they were."""
     try:
-        pack = own_pack(of, quiet)
+        pack = training_pack(of, quiet)
     except UserError:
         return None
-    return Images(pack, _training_rows(pack), class_numbers(of, pack))
+    return ImageSet(pack, _training_rows(pack), class_numbers(of, pack))
 
 
 def _training_rows(pack: Pack) -> NDArray[np.int64]:
-    rows = pack.sides["train"]
+    rows = pack.splits["train"]
     return np.arange(rows.start, rows.stop)
 
 
-def diagnosis(of: Subject, found: Mapping[str, Any], training_count: int) -> list[dict[str, str]]:
+def diagnosis(of: LoadedModel, found: Mapping[str, Any], training_count: int) -> list[dict[str, str]]:
     """What is wrong with a model, by what was measured of it and by the course of its training."""
     rows = read_metrics(of.run)
-    settled = [row for row in rows if row["epoch"] > of.objective.settled]
+    settled = [row for row in rows if row["epoch"] > of.objective.schedule_end]
     losses = [row["val_loss"] for row in rows]
     dataset = read_dataset(of.run)
 
     def again(*choices: Mapping[str, Any]) -> str:
-        return command(read_config(of.run), dataset, first_possible(of.config, choices, training_count))
+        return train_command(read_config(of.run), dataset, first_valid(of.config, choices, training_count))
 
     def go_on(epochs: int) -> str:
-        return longer(of.config, read_config(of.run), dataset, str(of.run.folder), epochs)
+        return resume_command_for(of.config, read_config(of.run), dataset, str(of.run.folder), epochs)
 
-    fell = losses[0] - min(losses) if losses else 0.0
+    loss_drop = losses[0] - min(losses) if losses else 0.0
     steps = int(rows[-1]["step"]) if rows else 0
-    return diagnose(Measured(of.config, found, settled, fell, steps, training_count, str(of.run.folder), again, go_on))
+    return diagnose(
+        DiagnosisInput(of.config, found, settled, loss_drop, steps, training_count, str(of.run.folder), again, go_on)
+    )
 
 
 Advance = Callable[[int, str], None]
@@ -146,7 +148,7 @@ Advance = Callable[[int, str], None]
 
 
 def evaluate(
-    case: Case, samples: int, extractor: Extractor | None, advance: Advance
+    context: EvalContext, samples: int, extractor: Extractor | None, advance: Advance
 ) -> tuple[dict[str, Any], Image.Image | None]:
     """All that can be measured; what cannot is None, and `why` says why not. And a picture of the new images that are
     nearest to training images, where these are at hand.
@@ -157,71 +159,71 @@ def evaluate(
         extractor: of the features in which sets of images are compared; without one they are not.
         advance: of a progress bar.
     """
-    model, device = case.model, case.device
+    model, device = context.model, context.device
     why: dict[str, str] = {}
-    found: dict[str, Any] = {"images": len(case.held_out)}
-    if "density_at_sample" in offers(model.posterior):
-        found |= judge(
+    found: dict[str, Any] = {"images": len(context.held_out)}
+    if "density_at_sample" in provides(model.posterior):
+        found |= evaluate_likelihood(
             model,
-            case.held_out.batches(device),
+            context.held_out.batches(device),
             samples,
-            case.seed,
+            context.seed,
             lambda count: advance(count, f"likelihood, {samples:,} samples"),
         )
     else:
-        found |= {"samples": samples, "nll": None, **_means(case)}
+        found |= {"samples": samples, "nll": None, **_means(context)}
         why["nll"] = "the posterior is a single point without density (--posterior.kind gaussian has one)"
     advance(0, "reconstructions")
-    found["reconstructions"] = reconstruction(model, case.held_out.batches(device))
+    found["reconstructions"] = reconstruction(model, context.held_out.batches(device))
     found["learned"] = None
-    if case.training is not None:
-        seen = reconstruction(model, case.training.spread(LOOKED_AT).batches(device))
-        found["learned"] = {"images": min(LOOKED_AT, len(case.training)), **seen}
-    found["aggregate"] = _aggregate(case, found.get("kl"))
-    new = new_images(case, _count(case))
+    if context.training is not None:
+        seen = reconstruction(model, context.training.spread(LOOKED_AT).batches(device))
+        found["learned"] = {"images": min(LOOKED_AT, len(context.training)), **seen}
+    found["aggregate"] = _aggregate(context, found.get("kl"))
+    new = new_images(context, _count(context))
     found["memorisation"] = nearest_ones = None
-    if case.training is not None:
-        drawn, ours = neighbours(case, new[NEW], advance)
-        found["memorisation"] = memorisation(drawn, ours) | {"duplicate_files": _duplicates(case, ours)}
-        nearest_ones = closest(new[NEW], case.training, drawn)
+    if context.training is not None:
+        drawn, ours = neighbours(context, new[NEW], advance)
+        found["memorisation"] = memorization(drawn, ours) | {"duplicate_files": _duplicates(context, ours)}
+        nearest_ones = closest(new[NEW], context.training, drawn)
     found["fidelity"] = None
-    if len(case.held_out) < 2 * FEWEST:
+    if len(context.held_out) < 2 * FEWEST:
         why["fidelity"] = (
-            f"{len(case.held_out)} held-out images are too few to compare sets, which takes {2 * FEWEST}: "
+            f"{len(context.held_out)} held-out images are too few to compare sets, which takes {2 * FEWEST}: "
             "--data names a folder of more"
         )
     elif extractor is None:
         why["fidelity"] = "there is no network to take features from; `vaekit doctor` says what would bring one"
     else:
-        found["fidelity"] = _fidelity(case, new, extractor, advance)
+        found["fidelity"] = _fidelity(context, new, extractor, advance)
     return {**found, "why": why}, nearest_ones
 
 
-def new_images(case: Case, count: int) -> dict[str, UInt8[np.ndarray, "N H W C"]]:
+def new_images(context: EvalContext, count: int) -> dict[str, UInt8[np.ndarray, "N H W C"]]:
     """`new images` as `generate` draws them; where that is from a fitted prior, those of the model's own beside them.
 
     A conditional model draws the classes of held-out images.
     """
-    labels = case.held_out.spread(2 * count).some(slice(0, 2 * count, 2)).labels
-    y = None if labels is None else labels.to(case.device)
-    priors = {NEW: case.fitted} | ({} if case.fitted is None else {OWN: None})
+    labels = context.held_out.spread(2 * count).some(slice(0, 2 * count, 2)).labels
+    y = None if labels is None else labels.to(context.device)
+    priors = {NEW: context.fitted} | ({} if context.fitted is None else {OWN: None})
     drawn = {}
     for name, fitted in priors.items():
-        z = draw_latents(case.model, count, case.seed, y, 1.0, fitted)
-        drawn[name] = to_uint8(decode_images(case.model, z, y)).numpy()
+        z = draw_latents(context.model, count, context.seed, y, 1.0, fitted)
+        drawn[name] = to_uint8(decode_images(context.model, z, y)).numpy()
     return drawn
 
 
 def neighbours(
-    case: Case, new: UInt8[np.ndarray, "N H W C"], advance: Advance = lambda *_: None
+    context: EvalContext, new: UInt8[np.ndarray, "N H W C"], advance: Advance = lambda *_: None
 ) -> tuple[Nearest, Nearest]:
     """The nearest training images of new images, and of as many held-out ones."""
-    assert case.training is not None
+    assert context.training is not None
     count = len(new)
-    both = np.concatenate([new, case.held_out.spread(count).pixels])
+    both = np.concatenate([new, context.held_out.spread(count).pixels])
     flat = torch.from_numpy(both).flatten(1).float() / 255
 
-    training = case.training
+    training = context.training
 
     def parts() -> Iterator[Tensor]:
         for start in range(0, len(training), 1024):
@@ -235,19 +237,19 @@ def neighbours(
     return one, other
 
 
-def _duplicates(case: Case, ours: Nearest) -> list[list[str]]:
+def _duplicates(context: EvalContext, ours: Nearest) -> list[list[str]]:
     """The held-out images that stand among the training images, the file of each beside that of its double."""
-    assert case.training is not None
+    assert context.training is not None
     rows = duplicated(ours).nonzero()[:NAMED, 0].numpy()
     if not len(rows):
         return []
-    one, other = case.held_out.spread(len(ours.row)), case.training
+    one, other = context.held_out.spread(len(ours.row)), context.training
     names = one.pack.paths(), other.pack.paths()
     doubles = other.rows[ours.row.numpy()[rows]]
     return [[names[0][row], names[1][double]] for row, double in zip(one.rows[rows], doubles, strict=True)]
 
 
-def closest(new: UInt8[np.ndarray, "N H W C"], training: Images, found: Nearest) -> Image.Image:
+def closest(new: UInt8[np.ndarray, "N H W C"], training: ImageSet, found: Nearest) -> Image.Image:
     """The new images that are nearest to a training image, relative to others, each above that image."""
     rows = found.relative.argsort(stable=True)[:PAIRS].numpy()
     beside = replace(training, rows=training.rows[found.row[rows].numpy()]).pixels
@@ -257,41 +259,46 @@ def closest(new: UInt8[np.ndarray, "N H W C"], training: Images, found: Nearest)
 
 
 @torch.no_grad()
-def _means(case: Case) -> dict[str, Any]:
+def _means(context: EvalContext) -> dict[str, Any]:
     """What the latents of a model without density carry."""
-    model = case.model
-    means = [model.encode(model.observe(x), y).mean.cpu().double() for x, y in case.held_out.batches(case.device)]
+    model = context.model
+    means = [
+        model.encode(model.prepare_target(x), y).mean.cpu().double()
+        for x, y in context.held_out.batches(context.device)
+    ]
     return {"active_units": active_units(torch.cat(means)), "latents": model.latents, "kl_per_latent": None}
 
 
 @torch.no_grad()
-def _aggregate(case: Case, kl: float | None) -> dict[str, Any] | None:
+def _aggregate(context: EvalContext, kl: float | None) -> dict[str, Any] | None:
     """What the model's own prior loses on held-out encodings against the fitted one, nats per image."""
-    if case.fitted is None:
+    if context.fitted is None:
         return None
-    model, device = case.model, case.device
-    drawn = encodings(model, case.held_out.batches(device), "judged", case.seed)
+    model, device = context.model, context.device
+    drawn = encodings(model, context.held_out.batches(device), "judged", context.seed)
     z, y = drawn.z.to(device), drawn.y.to(device)
     own = model.prior(model.encode, y if model.classes else None).log_prob(z)
-    fitted = case.fitted(y).log_prob(z) if model.classes else case.fitted.log_prob(z)
+    fitted = context.fitted(y).log_prob(z) if model.classes else context.fitted.log_prob(z)
     gain = (fitted - own).cpu().double()
     mean = gain.mean().item()
     return {
-        "prior": case.fitted.name,
+        "prior": context.fitted.name,
         "gain": mean,
         "gain_standard_error": (gain.std() / math.sqrt(len(gain))).item() if len(gain) > 1 else None,
         "mutual_information_at_most": None if kl is None else kl - mean,
     }
 
 
-def _fidelity(case: Case, new: dict[str, NDArray[np.uint8]], extractor: Extractor, advance: Advance) -> dict[str, Any]:
+def _fidelity(
+    context: EvalContext, new: dict[str, NDArray[np.uint8]], extractor: Extractor, advance: Advance
+) -> dict[str, Any]:
     count = len(new[NEW])
-    both = case.held_out.spread(2 * count)
+    both = context.held_out.spread(2 * count)
     held_out, others = (both.some(slice(start, None, 2)) for start in (0, 1))
-    sets = {**new, OTHERS: others.pixels, THROUGH: _through(case, others)}
-    if case.training is not None and len(case.training) >= count:
-        sets["training images"] = case.training.spread(count).pixels
-    shuffle = torch.randperm(count, generator=torch.Generator().manual_seed(case.seed % 2**63))
+    sets = {**new, OTHERS: others.pixels, THROUGH: _through(context, others)}
+    if context.training is not None and len(context.training) >= count:
+        sets["training images"] = context.training.spread(count).pixels
+    shuffle = torch.randperm(count, generator=torch.Generator().manual_seed(context.seed % 2**63))
 
     def features(images: NDArray[np.uint8]) -> Tensor:
         return extractor(images, lambda n: advance(n, "features"))[shuffle]
@@ -311,21 +318,21 @@ def _fidelity(case: Case, new: dict[str, NDArray[np.uint8]], extractor: Extracto
 
 
 @torch.no_grad()
-def _through(case: Case, images: Images) -> UInt8[np.ndarray, "N H W C"]:
+def _through(context: EvalContext, images: ImageSet) -> UInt8[np.ndarray, "N H W C"]:
     """Each image encoded, one draw of its q(z | x) decoded."""
-    z = encodings(case.model, images.batches(case.device), "through", case.seed).z.to(case.device)
-    y = None if images.labels is None else images.labels.to(case.device)
-    return to_uint8(decode_images(case.model, z, y)).numpy()
+    z = encodings(context.model, images.batches(context.device), "through", context.seed).z.to(context.device)
+    y = None if images.labels is None else images.labels.to(context.device)
+    return to_uint8(decode_images(context.model, z, y)).numpy()
 
 
-def _count(case: Case) -> int:
+def _count(context: EvalContext) -> int:
     """New images to draw: half of the held-out ones are compared with them, half with each other."""
-    return min(case.compared, max(1, len(case.held_out) // 2))
+    return min(context.compared, max(1, len(context.held_out) // 2))
 
 
-def _work(case: Case, extractor: Extractor | None) -> int:
+def _work(context: EvalContext, extractor: Extractor | None) -> int:
     """What a progress bar counts to, in images."""
-    count = _count(case)
-    training = len(case.training) if case.training is not None else 0
-    sets = 3 + (case.fitted is not None) + (case.training is not None)
-    return len(case.held_out) + training + (sets + 1) * count * (extractor is not None)
+    count = _count(context)
+    training = len(context.training) if context.training is not None else 0
+    sets = 3 + (context.fitted is not None) + (context.training is not None)
+    return len(context.held_out) + training + (sets + 1) * count * (extractor is not None)

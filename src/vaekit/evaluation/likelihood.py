@@ -15,12 +15,12 @@ from torch import Tensor
 
 from vaekit.errors import UserError
 from vaekit.latents.sampling import seeded
-from vaekit.latents.traverse import centre
-from vaekit.models.registry import offers
+from vaekit.latents.traverse import posterior_mean
+from vaekit.models.registry import provides
 from vaekit.models.single_level import draw
 from vaekit.models.terms import Group, Labels
 from vaekit.models.vae import VAE
-from vaekit.utils.device import products
+from vaekit.utils.device import matmul_precision
 
 VALUES = {"cpu": 1 << 21, "cuda": 1 << 26, "mps": 1 << 24}
 """Pixels decoded at a time: enough to keep a device busy, few enough to stay near it."""
@@ -35,7 +35,7 @@ ACTIVE = 0.01
 
 
 @dataclass(frozen=True)
-class Weighed:
+class ImportanceEstimate:
     """What importance sampling found of B images, in nats. Weights are added up in 64 bits; each log p(x | z) is a sum
     over pixels in 32, which is a hundredth of a nat off at 64x64x3."""
 
@@ -55,16 +55,16 @@ def require_density(model: VAE) -> None:
     Raises:
         UserError: there is no likelihood to be had from this model.
     """
-    if "density_at_sample" not in offers(model.posterior):
+    if "density_at_sample" not in provides(model.posterior):
         raise UserError(
             "This model's posterior 'delta' is a single point without density, so it has no likelihood: "
             "train one with --posterior.kind gaussian."
         )
 
 
-@products()
+@matmul_precision()
 @torch.no_grad()
-def weigh(model: VAE, x: Float[Tensor, "B C H W"], y: Labels | None, samples: int) -> Weighed:
+def estimate_importance(model: VAE, x: Float[Tensor, "B C H W"], y: Labels | None, samples: int) -> ImportanceEstimate:
     """Importance weights of `samples` draws of z for every image; `x` as the likelihood observes it."""
     q, p = model.encode(x, y), model.prior(model.encode, y)
     at_once = max(1, VALUES[x.device.type] // max(1, x.numel()))
@@ -86,7 +86,7 @@ def weigh(model: VAE, x: Float[Tensor, "B C H W"], y: Labels | None, samples: in
             log_px, kl = log_px + of_x.sum(0), kl + cost.sum(0)
             done += count
         bounds[stop] = total - math.log(stop)
-    return Weighed(bounds, (2 * total - squares).exp(), log_px / samples, kl / samples)
+    return ImportanceEstimate(bounds, (2 * total - squares).exp(), log_px / samples, kl / samples)
 
 
 @torch.no_grad()
@@ -98,16 +98,16 @@ def log_likelihoods(
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Float[Tensor, " N"], str]:
     """The bound of log p(x) by `samples` samples for every image, in nats, in 64 bits; and what p(x | z) is (see
-    `judge`)."""
+    `evaluate_likelihood`)."""
     require_density(model)
     found, gray = [torch.zeros(0, dtype=torch.float64)], False
     for index, (x, y) in enumerate(batches):
         with seeded(seed, "evaluate", index):
-            x = model.observe(x)
-            found.append(weigh(model, x, y, samples).bounds[samples].cpu().double())
+            x = model.prepare_target(x)
+            found.append(estimate_importance(model, x, y, samples).bounds[samples].cpu().double())
         gray = gray or is_gray(x)
         advance(len(x))
-    return torch.cat(found), measure(model, gray)
+    return torch.cat(found), likelihood_kind(model, gray)
 
 
 def active_units(means: Float[Tensor, "N D"]) -> int | None:
@@ -120,17 +120,17 @@ def is_gray(x: Float[Tensor, "B C H W"]) -> bool:
     return bool(((x > 0) & (x < 1)).any())
 
 
-def measure(model: VAE, gray: bool) -> str:
+def likelihood_kind(model: VAE, gray: bool) -> str:
     """What p(x | z) is: "probability", "density" or, of gray pixels under a Bernoulli, "cross-entropy"."""
-    of_any = str(model.likelihood.measure)
-    if of_any == "probability" and "normalised" not in offers(model.likelihood) and gray:
+    of_any = str(model.likelihood.likelihood_kind)
+    if of_any == "probability" and "normalised" not in provides(model.likelihood) and gray:
         return "cross-entropy"  # the Bernoulli's: a probability of black and white only
     return of_any
 
 
-@products()
+@matmul_precision()
 @torch.no_grad()
-def judge(
+def evaluate_likelihood(
     model: VAE,
     batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]],
     samples: int,
@@ -141,21 +141,21 @@ def judge(
 
     Returns the content of evaluation.json: nats per image, averaged over images; `nll_standard_error` is that of the
     average over images. A bound by few samples is loose: `effective_sample_size` tells how few of them counted.
-    `measure` says what p(x | z) is: a probability of levels, a density, or, of gray pixels under a Bernoulli, a
+    `likelihood_kind` says what p(x | z) is: a probability of levels, a density, or, of gray pixels under a Bernoulli, a
     cross-entropy, which is no likelihood of them at all.
     """
     require_density(model)
-    weighed: list[Weighed] = []
+    weighed: list[ImportanceEstimate] = []
     gray = False
     means: list[Tensor] = []
     latent_kl: list[Tensor] = []
     for index, (x, y) in enumerate(batches):
         with seeded(seed, "evaluate", index):
-            x = model.observe(x)
+            x = model.prepare_target(x)
             gray = gray or is_gray(x)
-            weighed.append(weigh(model, x, y, samples))
+            weighed.append(estimate_importance(model, x, y, samples))
             q = model.encode(x, y)
-            means.append(centre(model, q).cpu().double())
+            means.append(posterior_mean(model, q).cpu().double())
         per_latent = Group(q.mean[None], q, model.prior(model.encode, y)).kl_per_latent
         latent_kl += [] if per_latent is None else [per_latent.cpu().double()]
         advance(len(x))
@@ -164,12 +164,12 @@ def judge(
         torch.cat([getattr(one, name) for one in weighed]).cpu().double() for name in ("log_px", "kl", "effective")
     )
     nll, count = -bounds[samples], len(log_px)
-    normalised = "normalised" in offers(model.likelihood)
+    normalised = "normalised" in provides(model.likelihood)
     return {
         "images": count,
         "samples": samples,
         "seed": seed,
-        "measure": measure(model, gray),
+        "measure": likelihood_kind(model, gray),
         "nll": nll.mean().item(),
         "nll_standard_error": (nll.std() / math.sqrt(count)).item() if count > 1 else None,
         "bits_per_dimension": nll.mean().item() / math.log(2) / math.prod(model.shape) if normalised else None,

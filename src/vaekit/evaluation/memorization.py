@@ -59,7 +59,7 @@ def nearest(
     return Nearest(rows[:, 0], distance[:, 0], distance[:, 0] / distance.mean(1).clamp(min=1e-9))
 
 
-def memorisation(new: Nearest, held_out: Nearest) -> dict[str, Any]:
+def memorization(new: Nearest, held_out: Nearest) -> dict[str, Any]:
     """What evaluation.json says of it.
 
     `copied` is the share of new images nearer to their training image, relative to its fifty nearest, than all but the

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.latents import tables
-from vaekit.models.registry import offers
+from vaekit.models.registry import provides
 from vaekit.plots import grids
 from vaekit.runs.image_set import BATCH, batches
 from vaekit.runs.inputs import all_images, class_numbers
-from vaekit.runs.loaded import Subject
+from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.outputs import new_file
-from vaekit.utils.logging import progress, talking
+from vaekit.utils.logging import console_logging, progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,18 +28,18 @@ SHOWN = 32
 """Images at either end of the sheet."""
 
 
-def rank(of: Subject, data: Any, samples: int, seed: int, out: Path | None, quiet: bool) -> "pd.DataFrame":
+def rank(of: LoadedModel, data: Any, samples: int, seed: int, out: Path | None, quiet: bool) -> "pd.DataFrame":
     """Rank the images of a data set; the table and its sheet are written to `out` and beside it: see `Trained.rank`."""
     require_density(of.model)
     out = new_file(of.run, out, (".csv",), data, also=".png") if out is not None else None
-    with talking(quiet):
+    with console_logging(quiet):
         found = all_images(of, data, quiet)
         numbers = class_numbers(of, found.pack)
         model, device = of.on_device()
         with progress(len(found.rows), f"{samples:,} samples", quiet=quiet) as advance:
             images = batches(found.pack, found.rows, numbers, BATCH, device)
             nats, measure = log_likelihoods(model, images, samples, seed, advance)
-    pixels = math.prod(of.shape) if "normalised" in offers(model.likelihood) else None
+    pixels = math.prod(of.shape) if "normalised" in provides(model.likelihood) else None
     table = ranking(found.paths, found.labels, nats, pixels, measure)
     if out is not None:
         tables.write_csv(out, table)

@@ -33,9 +33,9 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def sections(found: dict[str, Any]) -> dict[str, list[Row]]:
     """The content of evaluation.json: titles, and under each its rows."""
-    side = "" if found["side"] == "all" else f", {found['side']} side"
+    split = "" if found["side"] == "all" else f", {found['side']} side"
     return {
-        f"Likelihood of {found['images']:,} images of {found['data']}{side}": _likelihood(found),
+        f"Likelihood of {found['images']:,} images of {found['data']}{split}": _likelihood(found),
         "Reconstructions of the same": _reconstructions(found),
         **_fidelity(found),
         "Copies of training images": _memorisation(found),

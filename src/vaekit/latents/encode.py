@@ -14,40 +14,40 @@ from vaekit.latents.sampling import CHUNK, seeded
 from vaekit.models.vae import VAE
 from vaekit.runs.image_set import batches
 from vaekit.runs.inputs import all_images, class_numbers
-from vaekit.runs.loaded import Subject
+from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.outputs import new_file
-from vaekit.utils.logging import progress, talking
+from vaekit.utils.logging import console_logging, progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @torch.no_grad()
-def posterior_means(
+def encode_means(
     model: VAE, images: Iterable[Batch], seed: int = 0, advance: Callable[[int], None] = lambda _: None
 ) -> Float[Tensor, "N D"]:
     """The means of q(z | x). The seed is for likelihoods that observe pixels drawn from an image."""
     found = [torch.zeros(0, model.latents)]
     for index, (x, y) in enumerate(images):
         with seeded(seed, "encode", index):
-            found.append(model.encode(model.observe(x), y).mean.float().cpu())
+            found.append(model.encode(model.prepare_target(x), y).mean.float().cpu())
         advance(len(x))
     return torch.cat(found)
 
 
-def latents(of: Subject, data: Any, out: Path | None, quiet: bool) -> "pd.DataFrame":
+def latents(of: LoadedModel, data: Any, out: Path | None, quiet: bool) -> "pd.DataFrame":
     """The posterior means of every image of a data set as a table, written to `out` too: see `Trained.latents`."""
     import pandas as pd
 
     if out is not None:
         out = new_file(of.run, out, tables.SUFFIXES, data)
         tables.require_writer(out)
-    with talking(quiet):
+    with console_logging(quiet):
         found = all_images(of, data, quiet)
         numbers = class_numbers(of, found.pack)
         model, device = of.on_device()
         with progress(len(found.rows), "encoding", quiet=quiet) as advance:
-            z = posterior_means(model, batches(found.pack, found.rows, numbers, CHUNK, device), advance=advance)
+            z = encode_means(model, batches(found.pack, found.rows, numbers, CHUNK, device), advance=advance)
     words = {"file": found.paths} | ({"label": found.labels} if found.labels is not None else {})
     numbered = [f"z{latent}" for latent in range(1, z.shape[1] + 1)]
     table = pd.concat([pd.DataFrame(words), pd.DataFrame(z.numpy(), columns=numbered)], axis=1)

@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vaekit.data.loader import Batch, Batches
+from vaekit.data.loader import Batch, ImageLoader
 from vaekit.latents.sampling import CHUNK, seeded
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.single_level import draw
 from vaekit.models.vae import VAE
-from vaekit.utils.cuda_graphs import Replay
-from vaekit.utils.device import denormals_flushed
+from vaekit.utils.cuda_graphs import CudaGraph
+from vaekit.utils.device import flush_denormals
 from vaekit.utils.logging import progress
 
 ENCODINGS = 20_000
@@ -70,7 +70,7 @@ class Encodings:
 
 
 @dataclass(frozen=True)
-class Fit:
+class PriorFit:
     """What came of fitting: log-densities are means over held-out encodings, in nats per image."""
 
     prior: FittedPrior | None
@@ -110,14 +110,14 @@ class Fit:
 
 
 @torch.no_grad()
-def encodings(model: VAE, batches: Iterable[Batch], side: str, seed: int) -> Encodings:
+def encodings(model: VAE, batches: Iterable[Batch], split: str, seed: int) -> Encodings:
     """One draw of q(z | x) for every image, with noise that no other side has: else a density that fits the noise of
     one would seem to fit the other."""
     z: list[Tensor] = []
     labels: list[Tensor] = []
-    with seeded(seed, "encodings", side):
+    with seeded(seed, "encodings", split):
         for x, y in batches:
-            drawn, _ = draw(model.encode(model.observe(x), y if model.classes else None), 1)
+            drawn, _ = draw(model.encode(model.prepare_target(x), y if model.classes else None), 1)
             z.append(drawn[0].cpu())
             labels.append(torch.zeros(len(x), dtype=torch.long) if y is None else y.cpu())
     return Encodings(torch.cat(z), torch.cat(labels))
@@ -128,33 +128,33 @@ def encoded(latents: int) -> int:
     return min(ENCODINGS, max(1, NUMBERS // latents))
 
 
-def fit_prior(model: VAE, batches: Batches, seed: int, quiet: bool = False) -> Fit:
+def fit_prior(model: VAE, batches: ImageLoader, seed: int, quiet: bool = False) -> PriorFit:
     """Fit densities to encodings of the training side, choose by those of the validation side; shows progress."""
     limit, classes = encoded(model.latents), len(batches.pack.classes)
     with (
-        denormals_flushed(),
+        flush_denormals(),
         progress(2 * len(COMPONENTS) + 2, "encoding", unit="steps", quiet=quiet) as advance,
     ):
         train, held_out = (
-            encodings(model, batches.side(side, limit, size=CHUNK), side, seed) for side in ("train", "validation")
+            encodings(model, batches.split(split, limit, size=CHUNK), split, seed) for split in ("train", "validation")
         )
-        return choose(model, train, held_out, classes, seed, lambda name: advance(1, f"fitting {name}"))
+        return choose_prior(model, train, held_out, classes, seed, lambda name: advance(1, f"fitting {name}"))
 
 
-def choose(
+def choose_prior(
     model: VAE,
     train: Encodings,
     held_out: Encodings,
     classes: int,
     seed: int,
     advance: Callable[[str], None] = lambda _: None,
-) -> Fit:
+) -> PriorFit:
     """Fit densities to `train`, for each of `classes` (0: none); choose by `held_out`.
 
     A conditional model's are judged by log p(z | y), others by log p(z). `advance` is called before every candidate.
     """
     if len(held_out.z) < FEWEST or not (train.z.isfinite().all() and held_out.z.isfinite().all()):
-        return Fit(None, math.nan, {}, math.nan, math.nan, len(train.z), len(held_out.z))
+        return PriorFit(None, math.nan, {}, math.nan, math.nan, len(train.z), len(held_out.z))
     device = next(model.parameters()).device
     own = _own_log_prob(model, held_out)
     priors: dict[str, FittedPrior] = {}
@@ -169,7 +169,7 @@ def choose(
             ).double()
         return scores[name].mean().item()
 
-    units = _Units.of(train, max(1, classes))
+    units = _LatentUnits.of(train, max(1, classes))
     each = " in each class" if classes else ""
     for full in (True, False):
         best = -math.inf
@@ -198,7 +198,7 @@ def choose(
     gain = scores[best_name] - own
     error = (gain.std() / math.sqrt(len(gain))).item()
     better = gain.mean().item() > 2 * error
-    fit = Fit(
+    fit = PriorFit(
         priors[best_name] if better else None,
         own.mean().item(),
         means,
@@ -208,7 +208,7 @@ def choose(
         len(held_out.z),
     )
     if fit.prior is not None:
-        fit.prior.about |= {"name": best_name}
+        fit.prior.metadata |= {"name": best_name}
     return fit
 
 
@@ -223,7 +223,7 @@ def _own_log_prob(model: VAE, of: Encodings) -> Float[Tensor, " N"]:
 
 
 @dataclass(frozen=True)
-class _Units:
+class _LatentUnits:
     """Mean and standard deviation of every latent, and the share of every class."""
 
     loc: Float[Tensor, " D"]
@@ -231,20 +231,20 @@ class _Units:
     shares: Float[Tensor, " Y"]
 
     @classmethod
-    def of(cls, train: Encodings, classes: int) -> "_Units":
+    def of(cls, train: Encodings, classes: int) -> "_LatentUnits":
         scale = train.z.std(0, correction=0).clamp(min=1e-6)
         counts = torch.bincount(train.y, minlength=classes).float()
         return cls(train.z.mean(0), scale, counts / counts.sum())
 
 
-def _empty(kind: str, latents: int, units: _Units, **settings: Any) -> FittedPrior:
-    about = {"kind": kind, "latents": latents, "classes": len(units.shares), "settings": settings}
-    prior = FittedPrior(about)
+def _empty(kind: str, latents: int, units: _LatentUnits, **settings: Any) -> FittedPrior:
+    metadata = {"kind": kind, "latents": latents, "classes": len(units.shares), "settings": settings}
+    prior = FittedPrior(metadata)
     prior.shares.copy_(units.shares)
     return prior.eval().requires_grad_(False)
 
 
-def _gaussians(train: Encodings, units: _Units, components: int, full: bool, seed: int) -> FittedPrior:
+def _gaussians(train: Encodings, units: _LatentUnits, components: int, full: bool, seed: int) -> FittedPrior:
     """Expectation maximisation for every class (scikit-learn's). A class of few images has fewer Gaussians; one of too
     few for a covariance of its own has that of all images about the means of their classes, by as much wider as its
     mean is uncertain."""
@@ -284,7 +284,9 @@ def _gaussians(train: Encodings, units: _Units, components: int, full: bool, see
     return prior
 
 
-def _splines(train: Encodings, held_out: Encodings, units: _Units, seed: int, device: torch.device) -> FittedPrior:
+def _splines(
+    train: Encodings, held_out: Encodings, units: _LatentUnits, seed: int, device: torch.device
+) -> FittedPrior:
     """Maximum likelihood by Adam, its step falling to zero; the best of ten looks at held-out encodings."""
     count = max(10, min(STEPS, PASSES * len(train.z) // BATCH))
     looked_at = slice(None, None, max(1, len(held_out.z) // LOOKED_AT))  # of all classes, in whose order they come
@@ -309,7 +311,7 @@ def _splines(train: Encodings, held_out: Encodings, units: _Units, seed: int, de
             nn.utils.clip_grad_norm_(steps.parameters(), 10.0)
             optimizer.step()
 
-        take = Replay(step)
+        take = CudaGraph(step)
         best, kept = -math.inf, copy.deepcopy(steps.state_dict())
         for number, rows in enumerate(drawn):
             rate.fill_(RATE * 0.5 * (1 + math.cos(math.pi * number / count)))

@@ -14,8 +14,8 @@ from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.single_level import draw
 from vaekit.models.terms import Labels
 from vaekit.models.vae import VAE
-from vaekit.utils.device import own_noise
-from vaekit.utils.random import key
+from vaekit.utils.device import fork_rng
+from vaekit.utils.random import derive_seed
 
 CHUNK = 64
 """Images drawn from one seed. Always drawn whole, so that image i is the same however many are asked for."""
@@ -24,8 +24,8 @@ CHUNK = 64
 @contextmanager
 def seeded(*words: int | str) -> Iterator[None]:
     """Random numbers inside the block depend on `words` alone; those outside are as if it had not been."""
-    with own_noise():
-        torch.manual_seed(key(*words))
+    with fork_rng():
+        torch.manual_seed(derive_seed(*words))
         yield
 
 
@@ -67,7 +67,7 @@ def latent_scale(model: VAE, batches: Iterable[Batch], seed: int) -> Float[Tenso
     sums = torch.zeros(3, model.latent_shape[0], dtype=torch.float64)
     with seeded(seed, "latent scale"):
         for x, y in batches:
-            z, _ = draw(model.encode(model.observe(x), y if model.classes else None), 1)
+            z, _ = draw(model.encode(model.prepare_target(x), y if model.classes else None), 1)
             values = z.unflatten(-1, model.latent_shape).transpose(0, 2).flatten(1).cpu().double()
             sums += torch.stack([torch.ones_like(values), values, values.square()]).sum(2)
     mean, square = sums[1:] / sums[0]

@@ -14,21 +14,21 @@ from vaekit.data.loader import Batch
 from vaekit.data.packs.pack import Pack
 from vaekit.errors import UserError
 from vaekit.latents.sampling import CHUNK, decode_images, seeded, to_uint8
-from vaekit.models.registry import offers
+from vaekit.models.registry import provides
 from vaekit.models.single_level import draw
 from vaekit.models.vae import VAE
 from vaekit.runs.image_set import batches
-from vaekit.runs.inputs import class_numbers, own_pack
-from vaekit.runs.loaded import Subject
-from vaekit.utils.logging import progress, say
+from vaekit.runs.inputs import class_numbers, training_pack
+from vaekit.runs.loaded import LoadedModel
+from vaekit.utils.logging import log, progress
 
-MEAN_OF = 1000
+MEAN_SAMPLES = 1000
 """Draws whose mean stands for the mean of a posterior that has none in closed form."""
 
 
-def centre(model: VAE, q: Distribution) -> Float[Tensor, "B D"]:
+def posterior_mean(model: VAE, q: Distribution) -> Float[Tensor, "B D"]:
     """The means of q(z | x), of draws where they have no closed form."""
-    return q.mean if "moments" in offers(model.posterior) else q.sample((MEAN_OF,)).mean(0)
+    return q.mean if "moments" in provides(model.posterior) else q.sample((MEAN_SAMPLES,)).mean(0)
 
 
 ENCODED = 2000
@@ -44,7 +44,7 @@ SPREAD = 2.5
 
 
 @dataclass(frozen=True)
-class Use:
+class LatentStats:
     """How images use the latents."""
 
     mean: Float[Tensor, " D"]
@@ -55,18 +55,18 @@ class Use:
     """The standard deviation over images of the mean of q(z | x); None where it was not measured."""
 
 
-def unmeasured(latents: int) -> Use:
+def unit_stats(latents: int) -> LatentStats:
     """The use that the standard normal would make of them."""
-    return Use(torch.zeros(latents), torch.ones(latents), None)
+    return LatentStats(torch.zeros(latents), torch.ones(latents), None)
 
 
-def measured_rows(pack: Pack, label: int | None) -> NDArray[np.int64]:
+def stats_rows(pack: Pack, label: int | None) -> NDArray[np.int64]:
     """Which images of its training data to measure a model on: those of the validation side, with those of the train
     side where they are few; of one class where there are enough of it; ENCODED of them at most, evenly spread."""
-    validation = pack.sides["validation"]
+    validation = pack.splits["validation"]
     rows = np.arange(validation.start, validation.stop)
     if len(rows) < FEWEST:
-        rows = np.concatenate([rows, np.arange(pack.sides["train"].start, pack.sides["train"].stop)])
+        rows = np.concatenate([rows, np.arange(pack.splits["train"].start, pack.splits["train"].stop)])
     if label is not None and np.count_nonzero(pack.labels[rows] == label) >= FEWEST_OF_CLASS:
         rows = rows[pack.labels[rows] == label]
     kept = min(ENCODED, len(rows))
@@ -74,16 +74,16 @@ def measured_rows(pack: Pack, label: int | None) -> NDArray[np.int64]:
 
 
 @torch.no_grad()
-def measure_use(
+def measure_latent_stats(
     model: VAE, images: Iterable[Batch], seed: int = 0, advance: Callable[[int], None] = lambda _: None
-) -> Use:
+) -> LatentStats:
     """How the latents of images spread, by the moments of every q(z | x), or else by one draw of it."""
     means, squares, centres = [], [], []
     for index, (x, y) in enumerate(images):
         with seeded(seed, "use", index):
-            q = model.encode(model.observe(x), y)
-            centres.append(centre(model, q).double().cpu())
-            if "moments" in offers(model.posterior):
+            q = model.encode(model.prepare_target(x), y)
+            centres.append(posterior_mean(model, q).double().cpu())
+            if "moments" in provides(model.posterior):
                 mean, variance = q.mean.double().cpu(), q.variance.double().cpu()
             else:
                 mean = draw(q, 1)[0][0].double().cpu()
@@ -93,20 +93,20 @@ def measure_use(
         advance(len(x))
     mean, square = torch.cat(means).mean(0), torch.cat(squares).mean(0)
     std = (square - mean.square()).clamp(min=0).sqrt()
-    return Use(mean.float(), std.float(), torch.cat(centres).std(0, correction=0).float())
+    return LatentStats(mean.float(), std.float(), torch.cat(centres).std(0, correction=0).float())
 
 
-def own_use(of: Subject, label: int | None, quiet: bool) -> Use:
+def latent_stats(of: LoadedModel, label: int | None, quiet: bool) -> LatentStats:
     """How a model's own images use its latents; without them the standard normal's use, and a line that says so."""
     try:
-        pack = own_pack(of, quiet)
+        pack = training_pack(of, quiet)
     except UserError:
-        say("The training images are not there as they were: latents vary as under the standard normal instead.")
-        return unmeasured(of.model.latents)
-    rows, numbers = measured_rows(pack, label), class_numbers(of, pack)
+        log.info("The training images are not there as they were: latents vary as under the standard normal instead.")
+        return unit_stats(of.model.latents)
+    rows, numbers = stats_rows(pack, label), class_numbers(of, pack)
     model, device = of.on_device()
     with progress(len(rows), "encoding", quiet=quiet) as advance:
-        return measure_use(model, batches(pack, rows, numbers, CHUNK, device), advance=advance)
+        return measure_latent_stats(model, batches(pack, rows, numbers, CHUNK, device), advance=advance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ class Traversal:
 
 
 @torch.no_grad()
-def traverse(model: VAE, use: Use, label: int | None, rows: int, columns: int) -> Traversal:
+def traverse(model: VAE, use: LatentStats, label: int | None, rows: int, columns: int) -> Traversal:
     """Vary `rows` latents, the most active first, over `columns` steps; `label` is the class of a conditional model.
 
     Where their activity is unknown, those come first that change the picture most.
@@ -160,7 +160,7 @@ def traverse(model: VAE, use: Use, label: int | None, rows: int, columns: int) -
     )
 
 
-def _effect(model: VAE, use: Use, label: int | None) -> Float[Tensor, " D"]:
+def _effect(model: VAE, use: LatentStats, label: int | None) -> Float[Tensor, " D"]:
     """How much the picture changes from one end of every latent to the other, in squared pixels."""
     ends = torch.tensor([-SPREAD, SPREAD])
     pairs = (_decoded(model, use, label, latent, ends) for latent in range(model.latents))
@@ -168,7 +168,7 @@ def _effect(model: VAE, use: Use, label: int | None) -> Float[Tensor, " D"]:
 
 
 def _decoded(
-    model: VAE, use: Use, label: int | None, latent: int, positions: Float[Tensor, " K"]
+    model: VAE, use: LatentStats, label: int | None, latent: int, positions: Float[Tensor, " K"]
 ) -> Float[Tensor, "K C H W"]:
     z = use.mean.repeat(len(positions), 1)
     z[:, latent] += use.std[latent] * positions

@@ -17,12 +17,12 @@ import vaekit.models.posteriors
 import vaekit.models.priors  # noqa: F401  importing the rooms registers their parts
 from vaekit.config.config import Config
 from vaekit.errors import UserError
-from vaekit.models.compatibility import _require_fit
-from vaekit.models.registry import _make
+from vaekit.models.compatibility import require_compatible
+from vaekit.models.registry import make_component
 from vaekit.models.terms import Objective
 from vaekit.models.vae import VAE
-from vaekit.utils.device import own_noise
-from vaekit.utils.random import key
+from vaekit.utils.device import fork_rng
+from vaekit.utils.random import derive_seed
 
 
 def build(
@@ -46,28 +46,28 @@ def build(
         raise UserError(
             "--conditional needs classes, but these images have none: put each class in a folder of its own."
         )
-    for room in networks:
-        if (kind := getattr(config, room).kind) != "own":
-            raise UserError(f"This model's {room} is {kind!r}, not a module of yours: leave {room}= out.")
+    for slot in networks:
+        if (kind := getattr(config, slot).kind) != "own":
+            raise UserError(f"This model's {slot} is {kind!r}, not a module of yours: leave {slot}= out.")
     given = classes if config.conditional else 0
     latents = config.latent_shape
-    objective = cast(Objective, _make("objective", config.objective, images=images))
-    with own_noise():
-        _require_fit(config, classes, images)
-        torch.manual_seed(key(config.training.seed, "weights"))
-        likelihood = _make("likelihood", config.likelihood, channels=shape[0])
+    objective = cast(Objective, make_component("objective", config.objective, images=images))
+    with fork_rng():
+        require_compatible(config, classes, images)
+        torch.manual_seed(derive_seed(config.training.seed, "weights"))
+        likelihood = make_component("likelihood", config.likelihood, channels=shape[0])
         context: dict[str, Any] = {"latents": latents, "classes": given}
-        encoder = _make(
+        encoder = make_component(
             "encoder", config.encoder, shape=shape, module=copy.deepcopy(networks.get("encoder")), **context
         )
-        posterior = _make("posterior", config.posterior, features=encoder.features, latents=latents)
-        prior = _make("prior", config.prior, shape=shape, **context)
+        posterior = make_component("posterior", config.posterior, features=encoder.features, latents=latents)
+        prior = make_component("prior", config.prior, shape=shape, **context)
         outputs = (likelihood.outputs, *shape[1:])
-        decoder = _make(
+        decoder = make_component(
             "decoder", config.decoder, shape=outputs, module=copy.deepcopy(networks.get("decoder")), **context
         )
         model = VAE(encoder, posterior, prior, decoder, likelihood, shape, latents, given)
-        model.recordable = not networks
+        model.graph_safe = not networks
     # Images come with their colours last in memory, as convolutions like it; so do the weights then
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model, objective

@@ -61,21 +61,21 @@ KINDS: dict[str, Callable[..., nn.Module]] = {"gaussians": Gaussians, "splines":
 class FittedPrior(nn.Module):
     """A density of latents for each class, and how many of the encodings were of each.
 
-    `about` describes it, for `build` and for a person.
+    `metadata` describes it, for `build` and for a person.
     """
 
     shares: Float[Tensor, " Y"]
 
-    def __init__(self, about: dict[str, Any]) -> None:
+    def __init__(self, metadata: dict[str, Any]) -> None:
         super().__init__()
-        self.about = about
-        self.density = KINDS[about["kind"]](about["latents"], about["classes"], **about["settings"])
-        self.register_buffer("shares", torch.full((about["classes"],), 1 / about["classes"]))
+        self.metadata = metadata
+        self.density = KINDS[metadata["kind"]](metadata["latents"], metadata["classes"], **metadata["settings"])
+        self.register_buffer("shares", torch.full((metadata["classes"],), 1 / metadata["classes"]))
 
     @property
     def name(self) -> str:
         """What it is, for a person."""
-        return str(self.about["name"])
+        return str(self.metadata["name"])
 
     def forward(self, y: Int[Tensor, " N"]) -> Distribution:
         """p(z | y); its batch shape is that of `y`."""

@@ -1,6 +1,6 @@
 """p(x | z): from the decoder's output [S, B, outputs, H, W] to a distribution over images [C, H, W].
 
-`outputs_at` is the other way round: the output whose distribution has a given mean, where a decoder starts.
+`inverse_mean` is the other way round: the output whose distribution has a given mean, where a decoder starts.
 """
 
 import math
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from vaekit.errors import UserError
-from vaekit.models.distributions.discretized import LAPLACE, NORMAL, Noise, bounded
+from vaekit.models.distributions.discretized import LAPLACE, NORMAL, LocScaleFamily, clamp_straight_through
 from vaekit.models.distributions.logistic_mixture import STEPS, PixelMixture
 from vaekit.models.distributions.pixels import (
-    Level,
+    DiscretizedLocScale,
+    LevelSupport,
+    LocScale,
     PixelBernoulli,
     PixelContinuousBernoulli,
-    PixelNoise,
-    RoundedNoise,
-    drawn_once,
+    deterministic_binarize,
 )
-from vaekit.models.registry import part
+from vaekit.models.registry import register
 
 SMALLEST = 1 / 255 / 8
 """An eighth of a level: below it a discretised distribution can no longer tell its neighbours apart."""
@@ -32,15 +32,15 @@ LARGEST = 10.0
 """Ten times the range of a pixel: above it nothing is left but the end levels, one half each."""
 
 
-DARKEST = 1e-3
+MIN_MEAN = 1e-3
 """No first mean is nearer to black or white: a pixel that is always black gives no slope to learn from otherwise."""
 
 
-def _bounded_log_sigma(log_sigma: Tensor) -> Tensor:
-    return bounded(log_sigma, math.log(SMALLEST), math.log(LARGEST))
+def _bound_log_sigma(log_sigma: Tensor) -> Tensor:
+    return clamp_straight_through(log_sigma, math.log(SMALLEST), math.log(LARGEST))
 
 
-@part("likelihood", "bernoulli")
+@register("likelihood", "bernoulli")
 class Bernoulli(nn.Module):
     """Binary cross-entropy on [0, 1], from logits: the likelihood of the classic VAE.
 
@@ -48,8 +48,8 @@ class Bernoulli(nn.Module):
     """
 
     support = constraints.unit_interval
-    offers = frozenset({"any_weights"})
-    measure = "probability"
+    provides = frozenset({"any_weights"})
+    likelihood_kind = "probability"
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -58,11 +58,11 @@ class Bernoulli(nn.Module):
     def forward(self, output: Float[Tensor, "*S B C H W"], x: Float[Tensor, "B C H W"] | None = None) -> PixelBernoulli:
         return PixelBernoulli(output)
 
-    def outputs_at(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
-        return torch.logit(mean, DARKEST)
+    def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+        return torch.logit(mean, MIN_MEAN)
 
 
-@part("likelihood", "binarized")
+@register("likelihood", "binarized")
 class Binarized(Bernoulli):
     """A Bernoulli on black-and-white pixels, drawn with the gray value as the probability of white: a true probability.
 
@@ -76,25 +76,25 @@ class Binarized(Bernoulli):
         self.draw, self.seed = draw, seed
 
     @torch.no_grad()
-    def observe(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    def prepare_target(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """What is observed of an image: pixels 0 and 1. An image that has no others is returned as it is."""
         if self.training and self.draw == "step":
             return (torch.rand_like(x) < x).to(x.dtype)  # at a quarter of the cost of torch.bernoulli
-        return drawn_once(x, self.seed)
+        return deterministic_binarize(x, self.seed)
 
 
-@part("likelihood", "continuous_bernoulli")
+@register("likelihood", "continuous_bernoulli")
 class ContinuousBernoulli(Bernoulli):
     """The Bernoulli's curve as a density on [0, 1] (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845), from logits."""
 
-    measure = "density"
+    likelihood_kind = "density"
 
     def forward(
         self, output: Float[Tensor, "*S B C H W"], x: Float[Tensor, "B C H W"] | None = None
     ) -> PixelContinuousBernoulli:
         return PixelContinuousBernoulli(output)
 
-    def outputs_at(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+    def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
         """By bisection; the mean is 1/60 from black or white at the ends."""
         low, high = torch.full_like(mean, -60.0), torch.full_like(mean, 60.0)
         for _ in range(30):
@@ -107,7 +107,7 @@ class ContinuousBernoulli(Bernoulli):
 # --- Noise around a location -----------------------------------------------------------------------------------------
 
 
-class Noisy(nn.Module):
+class LocScaleLikelihood(nn.Module):
     """Noise around the decoder's output, over 256 levels or as a plain density; a subclass says which noise.
 
     sigma, its scale: `fixed` at `scale`; `learned` with the weights, one for all pixels; `pixel`: its logarithm is
@@ -120,8 +120,8 @@ class Noisy(nn.Module):
     """
 
     MEMORY = 0.99
-    offers: frozenset[str] = frozenset({"normalised", "any_weights"})
-    noise: ClassVar[Noise]
+    provides: frozenset[str] = frozenset({"normalised", "any_weights"})
+    noise: ClassVar[LocScaleFamily]
     log_sigma: Tensor
     mean_power: Tensor
     weight: Tensor
@@ -136,12 +136,12 @@ class Noisy(nn.Module):
         super().__init__()
         self.outputs = 2 * channels if sigma == "pixel" else channels
         self.sigma, self.discrete = sigma, levels == "256"
-        self.support: constraints.Constraint = Level() if self.discrete else constraints.real
-        self.measure = "probability" if self.discrete else "density"
+        self.support: constraints.Constraint = LevelSupport() if self.discrete else constraints.real
+        self.likelihood_kind = "probability" if self.discrete else "density"
         if not self.discrete:
-            self.offers -= {"normalised"}
+            self.provides -= {"normalised"}
         if sigma == "optimal":
-            self.offers -= {"any_weights"}
+            self.provides -= {"any_weights"}
         start = torch.tensor(math.log(scale))
         if sigma == "learned":
             self.log_sigma = nn.Parameter(start)
@@ -151,9 +151,7 @@ class Noisy(nn.Module):
             self.register_buffer("mean_power", torch.zeros(()))
             self.register_buffer("weight", torch.zeros(()))  # of what the running mean has seen: it starts from 0
 
-    def forward(
-        self, output: Float[Tensor, "*S B outputs H W"], x: Float[Tensor, "B C H W"] | None = None
-    ) -> PixelNoise:
+    def forward(self, output: Float[Tensor, "*S B outputs H W"], x: Float[Tensor, "B C H W"] | None = None) -> LocScale:
         further: Tensor | None = None
         if self.sigma == "pixel":
             output, further = output.chunk(2, dim=-3)
@@ -162,13 +160,13 @@ class Noisy(nn.Module):
             self._follow(self._around(loc.detach()).expected_power(x).mean())
         return self._around(loc, further)
 
-    def outputs_at(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
-        output = torch.logit(mean, DARKEST) if self.discrete else mean
+    def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+        output = torch.logit(mean, MIN_MEAN) if self.discrete else mean
         return torch.cat([output, torch.zeros_like(output)]) if self.sigma == "pixel" else output
 
-    def _around(self, loc: Tensor, further: Tensor | None = None) -> PixelNoise:
-        log_sigma = _bounded_log_sigma(self.log_sigma if further is None else self.log_sigma + further)
-        return (RoundedNoise if self.discrete else PixelNoise)(loc, log_sigma, self.noise)
+    def _around(self, loc: Tensor, further: Tensor | None = None) -> LocScale:
+        log_sigma = _bound_log_sigma(self.log_sigma if further is None else self.log_sigma + further)
+        return (DiscretizedLocScale if self.discrete else LocScale)(loc, log_sigma, self.noise)
 
     @torch.no_grad()
     def _follow(self, mean_power: Float[Tensor, ""]) -> None:
@@ -178,21 +176,21 @@ class Noisy(nn.Module):
         self.log_sigma.copy_((self.mean_power / self.weight).clamp(min=SMALLEST**power).log() / power)
 
 
-@part("likelihood", "gaussian")
-class Gaussian(Noisy):
+@register("likelihood", "gaussian")
+class Gaussian(LocScaleLikelihood):
     """A normal around the decoder's output; sigma is its standard deviation."""
 
     noise = NORMAL
 
 
-@part("likelihood", "laplace")
-class Laplace(Noisy):
+@register("likelihood", "laplace")
+class Laplace(LocScaleLikelihood):
     """A Laplace distribution around the decoder's output; sigma is its mean absolute deviation."""
 
     noise = LAPLACE
 
 
-@part("likelihood", "logistic_mixture")
+@register("likelihood", "logistic_mixture")
 class LogisticMixture(nn.Module):
     """A mixture of logistics over the 256 levels, every colour given those before it (Salimans et al. 2017, PixelCNN++,
     arXiv:1701.05517, section 2.1 and 2.2).
@@ -203,9 +201,9 @@ class LogisticMixture(nn.Module):
     """
 
     SCALE = 0.1
-    support = Level()
-    offers = frozenset({"normalised", "any_weights"})
-    measure = "probability"
+    support = LevelSupport()
+    provides = frozenset({"normalised", "any_weights"})
+    likelihood_kind = "probability"
     offsets: Tensor
 
     def __init__(self, channels: int, components: int = 5) -> None:
@@ -227,10 +225,10 @@ class LogisticMixture(nn.Module):
     ) -> PixelMixture:
         logits, *rest = output.split(self.sizes, dim=-3)
         loc, log_sigma, coupling = (t.unflatten(-3, (-1, self.components)) for t in rest)
-        log_sigma = _bounded_log_sigma(log_sigma + math.log(self.SCALE))
+        log_sigma = _bound_log_sigma(log_sigma + math.log(self.SCALE))
         return PixelMixture(logits, loc + self.offsets, log_sigma, torch.tanh(coupling))
 
-    def outputs_at(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+    def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
         """Components spread around the mean as they are around 1/2 at outputs of zero."""
         logits, _, log_sigma, coupling = (mean.new_zeros(size, *mean.shape[1:]) for size in self.sizes)
         return torch.cat([logits, (mean - 0.5).repeat_interleave(self.components, 0), log_sigma, coupling])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vaekit.errors import UserError
 from vaekit.models import flows
 from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, PointMass
-from vaekit.models.registry import part
+from vaekit.models.registry import register
 
 LOG_VARIANCE_BOUND = 15.0
 """Standard deviations stay between exp(-7.5) and exp(7.5): no overflow, and no vanishing noise, whatever the encoder
@@ -36,15 +36,15 @@ def _head(features: Shape, latents: Shape, numbers: int) -> nn.Module:
     return nn.Linear(features[0], numbers * latents[0])
 
 
-def _bounded(log_variance: Tensor) -> Tensor:
+def soft_bound(log_variance: Tensor) -> Tensor:
     return LOG_VARIANCE_BOUND * torch.tanh(log_variance / LOG_VARIANCE_BOUND)
 
 
-@part("posterior", "gaussian")
+@register("posterior", "gaussian")
 class GaussianPosterior(nn.Module):
     """A linear map to means and log-variances (Kingma & Welling 2014, appendix C.2)."""
 
-    offers = ANYWHERE | {"factorised", "moments", "stopped_density"}
+    provides = ANYWHERE | {"factorised", "moments", "stopped_density"}
 
     def __init__(self, features: Shape, latents: Shape) -> None:
         super().__init__()
@@ -52,14 +52,14 @@ class GaussianPosterior(nn.Module):
 
     def forward(self, features: Features) -> DiagonalGaussian:
         loc, raw = self.head(features).chunk(2, dim=1)
-        return DiagonalGaussian(loc.flatten(1), _bounded(raw.flatten(1)))
+        return DiagonalGaussian(loc.flatten(1), soft_bound(raw.flatten(1)))
 
 
-@part("posterior", "delta")
+@register("posterior", "delta")
 class DeltaPosterior(nn.Module):
     """A linear map to a point."""
 
-    offers = frozenset({"single_group"})
+    provides = frozenset({"single_group"})
 
     def __init__(self, features: Shape, latents: Shape) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class DeltaPosterior(nn.Module):
         return PointMass(self.head(features).flatten(1))
 
 
-@part("posterior", "full_gaussian")
+@register("posterior", "full_gaussian")
 class FullGaussianPosterior(nn.Module):
     """N(mu, L L^T) with a lower triangular L (Kingma & Welling 2019, arXiv:1906.02691, section 2.5.1).
 
@@ -81,7 +81,7 @@ class FullGaussianPosterior(nn.Module):
     REACH = 2.0
     WEIGHTS = 1 << 28
 
-    offers = ANYWHERE | {"moments", "stopped_density"}
+    provides = ANYWHERE | {"moments", "stopped_density"}
     below: Tensor
 
     def __init__(self, features: Shape, latents: Shape) -> None:
@@ -105,7 +105,7 @@ class FullGaussianPosterior(nn.Module):
         rows = rows.unflatten(1, square)
         rows = rows / (1 + rows.square().sum(-1, keepdim=True) / self.REACH**2).sqrt()
         rows = rows + torch.eye(self.latents, dtype=loc.dtype, device=loc.device)
-        sigma = (0.5 * _bounded(log_variance)).exp()
+        sigma = (0.5 * soft_bound(log_variance)).exp()
         return FullGaussian(loc, rows * (sigma / rows.norm(dim=-1)).unsqueeze(-1))
 
 
@@ -123,14 +123,14 @@ class FlowPosterior(nn.Module):
         return Flow(carry.inv, self.base(features))
 
 
-@part("posterior", "iaf")
+@register("posterior", "iaf")
 class IafPosterior(FlowPosterior):
     """A diagonal Gaussian carried through inverse autoregressive steps (Kingma et al. 2016, arXiv:1606.04934).
 
     Drawing z and log q at it is one pass a step; the density of any other point takes D of them, so it is not offered.
     """
 
-    offers = frozenset({"density_at_sample", "single_group"})
+    provides = frozenset({"density_at_sample", "single_group"})
 
     def __init__(
         self, features: Shape, latents: Shape, steps: int = 4, hidden: tuple[int, ...] = (128,), context: int = 64
@@ -138,12 +138,12 @@ class IafPosterior(FlowPosterior):
         super().__init__(features, latents, context, flows.autoregressive(math.prod(latents), context, steps, hidden))
 
 
-@part("posterior", "nsf")
+@register("posterior", "nsf")
 class NsfPosterior(FlowPosterior):
     """A diagonal Gaussian carried through coupling steps of monotonic rational-quadratic splines, quick both ways
     (Durkan et al. 2019, arXiv:1906.04032)."""
 
-    offers = ANYWHERE
+    provides = ANYWHERE
 
     def __init__(
         self,

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaekit.models import flows
-from vaekit.models.distributions.discretized import bounded
+from vaekit.models.distributions.discretized import clamp_straight_through
 from vaekit.models.distributions.latents import DiagonalGaussian, Flow, Mixture, StandardNormal
-from vaekit.models.registry import Needs, part
+from vaekit.models.registry import Requirements, register
 from vaekit.models.terms import Encode, Labels
 
 Shape = tuple[int, ...]
@@ -19,11 +19,11 @@ Shape = tuple[int, ...]
 DENSITY = frozenset({"density_at_sample", "density_anywhere"})
 
 
-@part("prior", "normal")
+@register("prior", "normal")
 class NormalPrior(nn.Module):
     """N(0, I), without parameters."""
 
-    offers = DENSITY | {"factorised", "reparameterised", "standard"}
+    provides = DENSITY | {"factorised", "reparameterised", "standard"}
     anchor: Tensor
 
     def __init__(self, latents: Shape) -> None:
@@ -36,11 +36,11 @@ class NormalPrior(nn.Module):
         return StandardNormal(self.latents, self.anchor.device)
 
 
-@part("prior", "mixture")
+@register("prior", "mixture")
 class MixturePrior(nn.Module):
     """Gaussians with learned means, variances and weights; their means start as draws of the standard normal."""
 
-    offers = DENSITY
+    provides = DENSITY
 
     def __init__(self, latents: Shape, components: int = 100) -> None:
         super().__init__()
@@ -52,13 +52,13 @@ class MixturePrior(nn.Module):
         return Mixture(self.logits, DiagonalGaussian(self.loc, self.log_variance))
 
 
-@part("prior", "vamp")
+@register("prior", "vamp")
 class VampPrior(nn.Module):
     """The mean of the posteriors of K pseudo-inputs, which are learned (Tomczak & Welling 2018, arXiv:1705.07120,
     equation 9). They stay in [0, 1]; in a conditional model each has a label of its own that does not change."""
 
-    offers = DENSITY
-    needs: ClassVar[Needs] = {"posterior": frozenset({"density_anywhere"})}
+    provides = DENSITY
+    requires: ClassVar[Requirements] = {"posterior": frozenset({"density_anywhere"})}
     labels: Tensor | None
 
     def __init__(self, shape: Shape, classes: int, components: int = 500) -> None:
@@ -67,27 +67,27 @@ class VampPrior(nn.Module):
         self.register_buffer("labels", torch.arange(components) % classes if classes else None)
 
     @property
-    def images_to_start(self) -> int:
+    def init_images(self) -> int:
         """Training images that `start` asks for."""
         return len(self.pseudo_inputs)
 
     @torch.no_grad()
-    def start(self, x: Float[Tensor, "K C H W"], y: Labels | None) -> None:
+    def init_from_data(self, x: Float[Tensor, "K C H W"], y: Labels | None) -> None:
         """Take images, and in a conditional model their labels, as the first pseudo-inputs."""
         self.pseudo_inputs.copy_(x)
         if self.labels is not None and y is not None:
             self.labels.copy_(y)
 
     def forward(self, encode: Encode, y: Labels | None = None) -> Mixture:
-        components = encode(bounded(self.pseudo_inputs, 0.0, 1.0), self.labels)
+        components = encode(clamp_straight_through(self.pseudo_inputs, 0.0, 1.0), self.labels)
         return Mixture(self.pseudo_inputs.new_zeros(len(self.pseudo_inputs)), components)
 
 
-@part("prior", "flow")
+@register("prior", "flow")
 class FlowPrior(nn.Module):
     """The standard normal carried through coupling steps: RealNVP or neural splines, quick both ways."""
 
-    offers = DENSITY | {"reparameterised"}
+    provides = DENSITY | {"reparameterised"}
     anchor: Tensor
 
     def __init__(
@@ -107,12 +107,12 @@ class FlowPrior(nn.Module):
         return Flow(self.steps(None), StandardNormal(self.latents, self.anchor.device))
 
 
-@part("prior", "class")
+@register("prior", "class")
 class ClassPrior(nn.Module):
     """p(z | y): a Gaussian of its own for every class."""
 
-    offers = DENSITY | {"factorised", "reparameterised"}
-    needs: ClassVar[Needs] = {"model": frozenset({"labels"})}
+    provides = DENSITY | {"factorised", "reparameterised"}
+    requires: ClassVar[Requirements] = {"model": frozenset({"labels"})}
 
     def __init__(self, latents: Shape, classes: int) -> None:
         super().__init__()

@@ -6,18 +6,18 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from vaekit.config.base import Settings
+from vaekit.config.base import BaseConfig
 
 
-def _make(room: str, settings: Settings, **context: Any) -> Any:
+def make_component(slot: str, settings: BaseConfig, **context: Any) -> Any:
     """A part from its settings and from as much of what the rest of the model decides as it asks for."""
-    make = registered(room)[settings.model_dump()["kind"]]
+    make = components(slot)[settings.model_dump()["kind"]]
     wanted = inspect.signature(make).parameters
     context = {name: value for name, value in context.items() if name in wanted}
     return make(**context, **settings.model_dump(exclude={"kind"}))
 
 
-Needs = Mapping[str, frozenset[str]]
+Requirements = Mapping[str, frozenset[str]]
 """What a part needs others to offer: room -> words of CAPABILITIES."""
 
 
@@ -38,30 +38,30 @@ CAPABILITIES = {
     "batch": "more than one image in a step",
 }
 """What a part may offer, and an objective or another part may need, as in "a prior with ..". Labels and a batch are
-offered by the model as a whole, "model" in `Needs`."""
+offered by the model as a whole, "model" in `Requirements`."""
 
 
-Part = TypeVar("Part", bound=Callable[..., Any])
+Make = TypeVar("Make", bound=Callable[..., Any])
 
 
-_PARTS: dict[tuple[str, str], Callable[..., Any]] = {}
+_COMPONENTS: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
-def part(room: str, kind: str) -> Callable[[Part], Part]:
+def register(slot: str, kind: str) -> Callable[[Make], Make]:
     """Register a part under the `kind` of its settings class; the fields of that class are its keyword arguments."""
 
-    def register(make: Part) -> Part:
-        _PARTS[room, kind] = make
+    def add(make: Make) -> Make:
+        _COMPONENTS[slot, kind] = make
         return make
 
-    return register
+    return add
 
 
-def registered(room: str) -> dict[str, Callable[..., Any]]:
+def components(slot: str) -> dict[str, Callable[..., Any]]:
     """The parts of a room, by kind."""
-    return {kind: make for (where, kind), make in _PARTS.items() if where == room}
+    return {kind: make for (where, kind), make in _COMPONENTS.items() if where == slot}
 
 
-def offers(part: nn.Module | Callable[..., Any]) -> frozenset[str]:
+def provides(part: nn.Module | Callable[..., Any]) -> frozenset[str]:
     """What a part, or a kind of part, is capable of."""
-    return getattr(part, "offers", frozenset())
+    return getattr(part, "provides", frozenset())

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.models.vae import VAE
-from vaekit.utils.device import own_noise
+from vaekit.utils.device import fork_rng
 
 
 def summary(model: VAE) -> str:
@@ -24,7 +24,7 @@ def summary(model: VAE) -> str:
     training = model.training
     try:
         model.eval()
-        with torch.no_grad(), own_noise():
+        with torch.no_grad(), fork_rng():
             label = torch.zeros(1, dtype=torch.long, device=device) if model.classes else None
             terms = model.terms(torch.zeros(1, *model.shape, device=device), label)
             terms.groups[0].log_p  # noqa: B018  a flow's layers run only when its density is asked for

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
-from vaekit.models.distributions.latents import kl_per_latent, stopped
-from vaekit.models.registry import Needs
+from vaekit.models.distributions.latents import detach_parameters, kl_per_latent
+from vaekit.models.registry import Requirements
 
 Labels = Int[Tensor, " B"]
 
@@ -22,7 +22,7 @@ Encode = Callable[[Tensor, Tensor | None], Distribution]
 """Images [B, C, H, W] and labels [B] -> q(z | x, y)."""
 
 
-class _Once:
+class _CachedProperty:
     """A property worked out when first asked for and kept: functools' own takes a lock in Python 3.11, which
     torch.compile stops at."""
 
@@ -43,28 +43,28 @@ class Group:
     z: Float[Tensor, "S B *D"]
     q: Distribution
     p: Distribution
-    drawn_log_q: Float[Tensor, "S B"] | None = None
+    log_q_of_sample: Float[Tensor, "S B"] | None = None
     """log q(z | x) where the draw yielded it, so that a flow need not be inverted."""
 
-    @_Once
+    @_CachedProperty
     def log_q(self) -> Float[Tensor, "S B"]:
-        return self.q.log_prob(self.z) if self.drawn_log_q is None else self.drawn_log_q
+        return self.q.log_prob(self.z) if self.log_q_of_sample is None else self.log_q_of_sample
 
-    @_Once
-    def stopped_log_q(self) -> Float[Tensor, "S B"]:
+    @_CachedProperty
+    def log_q_detached(self) -> Float[Tensor, "S B"]:
         """log q(z | x) whose gradient reaches the encoder through z alone, its parameters held fixed."""
-        return stopped(self.q).log_prob(self.z)
+        return detach_parameters(self.q).log_prob(self.z)
 
-    @_Once
+    @_CachedProperty
     def log_p(self) -> Float[Tensor, "S B"]:
         return self.p.log_prob(self.z)
 
-    @_Once
+    @_CachedProperty
     def kl_per_latent(self) -> Float[Tensor, "B D"] | None:
         """KL(q || p) of every latent, in closed form; None where it does not factorise."""
         return kl_per_latent(self.q, self.p)
 
-    @_Once
+    @_CachedProperty
     def kl(self) -> Float[Tensor, " B"] | Float[Tensor, "S B"]:
         """KL(q || p): [B] in closed form where there is one, else log q - log p at the samples, [S, B]."""
         if self.kl_per_latent is not None:
@@ -96,15 +96,15 @@ class Objective(Protocol):
     """S, in training."""
 
     @property
-    def needs(self) -> Needs:
+    def requires(self) -> Requirements:
         """What it needs the parts to offer."""
 
     @property
-    def settled(self) -> float:
+    def schedule_end(self) -> float:
         """Epochs after which its schedules have reached their final values."""
 
     @property
-    def divisible(self) -> bool:
+    def supports_accumulation(self) -> bool:
         """Whether its value for a batch is the mean of its values for equal parts of it."""
 
     def __call__(self, terms: Terms, epoch: float = float("inf")) -> tuple[Tensor, dict[str, Tensor]]:

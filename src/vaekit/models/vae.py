@@ -55,16 +55,16 @@ class VAE(nn.Module):
             # Per channel the mean and the standard deviation of z over the training set, measured when training has
             # ended: what a second model of the latents takes for their units. Until then 0: no standard deviation.
             self.register_buffer("latent_scale", torch.zeros(2, latents[0]))
-        self.recordable = True
+        self.graph_safe = True
         """Whether a step of it may be recorded and replayed: a user's own modules may have something in Python that
         changes from call to call, of which a replay would know nothing."""
         self.precision = torch.float32
         """Arithmetic inside encoder and decoder; posterior, KL and likelihood are always in float32."""
 
-    def observe(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    def prepare_target(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """What the likelihood sees of an image: the image, or pixels drawn from it."""
-        observe = getattr(self.likelihood, "observe", None)
-        return x if observe is None else cast(Tensor, observe(x))
+        prepare_target = getattr(self.likelihood, "prepare_target", None)
+        return x if prepare_target is None else cast(Tensor, prepare_target(x))
 
     def encode(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Distribution:
         """q(z | x, y)."""
@@ -82,7 +82,7 @@ class VAE(nn.Module):
 
     def terms(self, x: Float[Tensor, "B C H W"], y: Labels | None = None, samples: int = 1) -> Terms:
         """log p(x | z), and z with its q and p, at `samples` draws of z per image."""
-        x = self.observe(x)
+        x = self.prepare_target(x)
 
         def score(z: Tensor) -> Tensor:
             return self.decode(z, y, x).log_prob(x)
@@ -91,7 +91,7 @@ class VAE(nn.Module):
 
     def reconstruct(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B C H W"]:
         """The location of p(x | z) at the mean of q(z | x), or at the centre of a flow."""
-        return self.image(self.encode(self.observe(x), y).mean, y)
+        return self.image(self.encode(self.prepare_target(x), y).mean, y)
 
     def image(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
         """The images to show at `z`: the location of p(x | z), or its mean, clipped to [0, 1], where it has none."""

@@ -25,10 +25,10 @@ def loss_graph(metrics: "pd.DataFrame", title: str) -> bytes:
     names = [name for name in reported if metrics[f"train_{name}"].notna().any()]
     panels = {name: HEADINGS.get(name, name.replace("_", " ").capitalize()) for name in names}
     rows = -(-len(panels) // 3)
-    sides = {"train": "train", "val": "validation"}
+    splits = {"train": "train", "val": "validation"}
     parts = [
         pd.DataFrame({"epoch": metrics["epoch"], "nats": metrics[f"{side}_{name}"], "panel": name, "side": label})
-        for side, label in sides.items()
+        for side, label in splits.items()
         for name in panels
     ]
     table = pd.concat(parts, ignore_index=True)

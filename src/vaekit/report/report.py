@@ -15,26 +15,26 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vaekit.data.loader import Batches
+from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import Pack
 from vaekit.errors import UserError
-from vaekit.evaluation.evaluate import Case, diagnosis, evaluate, training_images
+from vaekit.evaluation.evaluate import EvalContext, diagnosis, evaluate, training_images
 from vaekit.evaluation.likelihood import log_likelihoods
 from vaekit.evaluation.text import sections
 from vaekit.latents import encode, traverse
 from vaekit.latents.sampling import decode_images, draw_latents, interpolate, to_uint8
-from vaekit.models.registry import offers
+from vaekit.models.registry import provides
 from vaekit.plots import curves, grids
 from vaekit.report.html import PAGE, STYLE, data, figure, note, section, table
-from vaekit.runs.commands import command
-from vaekit.runs.image_set import Images
-from vaekit.runs.inputs import class_numbers, held_out
-from vaekit.runs.loaded import Subject
+from vaekit.runs.commands import train_command
+from vaekit.runs.image_set import ImageSet
+from vaekit.runs.inputs import class_numbers, held_out_rows
+from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import read_config, read_dataset
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import require_writable
 from vaekit.utils.files import printable, write_text
-from vaekit.utils.logging import progress, talking
+from vaekit.utils.logging import console_logging, progress
 
 LOOKED_AT, SAMPLES = 500, 50
 """Held-out images, and importance samples of each, of the quick look at a run that was not evaluated."""
@@ -48,7 +48,7 @@ PAIRS, SHOWN, ENDS, WAYS, STEPS = 16, 40, 12, 3, 9
 """Reconstructions, new images, images at either end of the ranking, interpolations and the images of each."""
 
 
-def write_report(of: Subject, quiet: bool = False) -> None:
+def write_report(of: LoadedModel, quiet: bool = False) -> None:
     """Write report.html into the run; figures are those of evaluation.json, or of a quick look where there are none.
 
     Parts that need the training images say so where these are not there as they were.
@@ -56,7 +56,7 @@ def write_report(of: Subject, quiet: bool = False) -> None:
     run = of.run
     require_writable(run)
     record, dataset = read_config(run), read_dataset(run)
-    with talking(quiet):
+    with console_logging(quiet):
         seen = _see(of, quiet)
         body = [
             _head(of, record, dataset),
@@ -76,22 +76,22 @@ class _Seen:
     """The images that the page shows."""
 
     pack: Pack
-    side: str
-    held_out: Images
+    split: str
+    held_out: ImageSet
 
 
-def _see(of: Subject, quiet: bool) -> _Seen | None:
+def _see(of: LoadedModel, quiet: bool) -> _Seen | None:
     try:
-        pack, side, rows = held_out(of, None, quiet)
+        pack, split, rows = held_out_rows(of, None, quiet)
     except UserError:
         return None
-    return _Seen(pack, side, Images(pack, rows, class_numbers(of, pack)))
+    return _Seen(pack, split, ImageSet(pack, rows, class_numbers(of, pack)))
 
 
 # --- sections --------------------------------------------------------------------------------------------------------
 
 
-def _head(of: Subject, record: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
+def _head(of: LoadedModel, record: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
     history = read_metrics(of.run)
     best = min(history, key=lambda row: row["val_loss"], default=None)
     channels = {1: "gray", 3: "colour", 4: "colour with transparency"}[of.shape[0]]
@@ -109,14 +109,14 @@ def _head(of: Subject, record: Mapping[str, Any], dataset: Mapping[str, Any]) ->
     return f"<header><h1>{html.escape(of.run.folder.resolve().name)}</h1><dl class=facts>{cells}</dl></header>"
 
 
-def _training(of: Subject, dataset: Mapping[str, Any], seen: _Seen | None) -> list[str]:
-    splits = ", ".join(f"{count:,} {side}" for side, count in dataset["splits"].items() if count)
+def _training(of: LoadedModel, dataset: Mapping[str, Any], seen: _Seen | None) -> list[str]:
+    splits = ", ".join(f"{count:,} {split}" for split, count in dataset["splits"].items() if count)
     said = f"{html.escape(dataset['source'])}: {splits}."
     parts = []
     if seen is None:
         parts.append(note("The images are not at hand as they were; what shows them is left out of this page."))
     else:
-        batches = Batches(seen.pack, of.config.data, SHOWN, of.config.training.seed, torch.device("cpu"))
+        batches = ImageLoader(seen.pack, of.config.data, SHOWN, of.config.training.seed, torch.device("cpu"))
         x, y = next(batches.train(0))
         names = None if y is None or not seen.pack.classes else [seen.pack.classes[i] for i in y.tolist()]
         sheet = grids.grid(to_uint8(x).numpy(), min(10, len(x)), names)
@@ -137,21 +137,21 @@ def _counts(counts: Mapping[str, Any]) -> str:
     """How many images of each class are on each side."""
     if not all(isinstance(of_side, Mapping) for of_side in counts.values()):
         return ""
-    sides = [side for side, of_side in counts.items() if of_side]
+    splits = [split for split, of_side in counts.items() if of_side]
     classes = list(dict.fromkeys(name for of_side in counts.values() for name in of_side))
     if len(classes) < 2:
         return ""
-    head = "".join(f"<th>{html.escape(side)}</th>" for side in sides)
+    head = "".join(f"<th>{html.escape(split)}</th>" for split in splits)
     rows = "".join(
         f"<tr><th>{html.escape(name)}</th>"
-        + "".join(f"<td>{counts[side].get(name, 0):,}</td>" for side in sides)
+        + "".join(f"<td>{counts[split].get(name, 0):,}</td>" for split in splits)
         + "</tr>"
         for name in classes
     )
     return f"<details><summary>{len(classes)} classes</summary><table><tr><th></th>{head}</tr>{rows}</table></details>"
 
 
-def _loss(of: Subject) -> list[str]:
+def _loss(of: LoadedModel) -> list[str]:
     if not of.run.loss_graph.exists():
         return []
     graph = data(of.run.loss_graph.read_bytes())
@@ -160,7 +160,7 @@ def _loss(of: Subject) -> list[str]:
 
 
 @torch.no_grad()
-def _latent_space(of: Subject, seen: _Seen | None, quiet: bool) -> list[str]:
+def _latent_space(of: LoadedModel, seen: _Seen | None, quiet: bool) -> list[str]:
     model, classes, seed = of.model, of.classes, of.config.training.seed
     found = []
     if seen is not None:
@@ -168,7 +168,7 @@ def _latent_space(of: Subject, seen: _Seen | None, quiet: bool) -> list[str]:
         x = torch.from_numpy(chosen.pixels).permute(0, 3, 1, 2).contiguous() / 255
         again = to_uint8(model.reconstruct(x, chosen.labels)).numpy()
         sheet = grids.pairs(chosen.pixels, again, 8)
-        caption = f"Images of the {seen.side} side above, what comes back of them below"
+        caption = f"Images of the {seen.split} side above, what comes back of them below"
         found += section("Reconstructions", caption + ".", [figure(sheet)])
     y = torch.arange(SHOWN) * model.classes // SHOWN if model.classes else None
     names = None if y is None else [classes[i] for i in y.tolist()]
@@ -179,7 +179,7 @@ def _latent_space(of: Subject, seen: _Seen | None, quiet: bool) -> list[str]:
         sheets.append(figure(grids.grid(new, 10 if y is None else 8, names), caption))
     found += section("New images", "Decoded from draws of a prior; none is a reconstruction.", sheets)
     label = 0 if model.classes else None
-    use = traverse.own_use(of, label, quiet)
+    use = traverse.latent_stats(of, label, quiet)
     moved = traverse.traverse(model, use, label, 8, 11)
     said = "Each row varies one latent by -2.5 to 2.5 standard deviations, the most active first; the others stay."
     said += f" Class: {html.escape(classes[0])}." if model.classes else ""
@@ -192,11 +192,11 @@ def _latent_space(of: Subject, seen: _Seen | None, quiet: bool) -> list[str]:
 
 
 @torch.no_grad()
-def _map(of: Subject, seen: _Seen) -> tuple[str, str, list[str]]:
+def _map(of: LoadedModel, seen: _Seen) -> tuple[str, str, list[str]]:
     """Posterior means in their two principal directions, by class."""
     chosen = seen.held_out.spread(MAPPED)
-    z = encode.posterior_means(of.model, chosen.batches(torch.device("cpu")))
-    said, axes = f"Where {len(z):,} images of the {seen.side} side lie", ("z1", "z2")
+    z = encode.encode_means(of.model, chosen.batches(torch.device("cpu")))
+    said, axes = f"Where {len(z):,} images of the {seen.split} side lie", ("z1", "z2")
     if of.model.latents > 2:
         centred = z - z.mean(0)
         _, values, directions = torch.linalg.svd(centred, full_matrices=False)
@@ -246,7 +246,7 @@ def _scatter(
     return data(curves.drawn(figure))
 
 
-def _pairs(images: Images) -> Images:
+def _pairs(images: ImageSet) -> ImageSet:
     """Some of them, two and two; both of one class where a model is conditional and there are two of one."""
     if images.labels is None:
         return images.spread(2 * WAYS)
@@ -258,10 +258,10 @@ def _pairs(images: Images) -> Images:
 
 
 @torch.no_grad()
-def _ways(of: Subject, seen: _Seen) -> tuple[str, str, list[str]]:
+def _ways(of: LoadedModel, seen: _Seen) -> tuple[str, str, list[str]]:
     """From held-out images to others, through the latent space; of one class each in a conditional model."""
     chosen, device = _pairs(seen.held_out), torch.device("cpu")
-    z = encode.posterior_means(of.model, chosen.batches(device))
+    z = encode.encode_means(of.model, chosen.batches(device))
     rows = []
     for start in range(0, len(z) - 1, 2):
         path = interpolate(z[start], z[start + 1], STEPS, True)
@@ -276,8 +276,8 @@ def _ways(of: Subject, seen: _Seen) -> tuple[str, str, list[str]]:
 
 
 @torch.no_grad()
-def _odd_ones(of: Subject, seen: _Seen | None) -> list[str]:
-    if seen is None or "density_at_sample" not in offers(of.model.posterior):
+def _odd_ones(of: LoadedModel, seen: _Seen | None) -> list[str]:
+    if seen is None or "density_at_sample" not in provides(of.model.posterior):
         return []
     chosen = seen.held_out.spread(LOOKED_AT)
     nats, _ = log_likelihoods(of.model, chosen.batches(torch.device("cpu")), SAMPLES, of.config.training.seed)
@@ -290,13 +290,13 @@ def _odd_ones(of: Subject, seen: _Seen | None) -> list[str]:
         labels = [f"{nats[row]:,.0f}" for row in rows]
         sheets.append(figure(grids.grid(chosen.pixels[rows], count, labels), caption))
     said = (
-        f"Of {len(nats):,} images of the {seen.side} side, by log p(x) in nats ({SAMPLES} importance samples). Busy "
+        f"Of {len(nats):,} images of the {seen.split} side, by log p(x) in nats ({SAMPLES} importance samples). Busy "
         "images rank as odd and plain ones as likely, whatever they show; <code>vaekit rank</code> ranks any folder."
     )
     return section("Odd ones, and typical ones", said, sheets)
 
 
-def _figures(of: Subject, seen: _Seen | None, quiet: bool) -> list[str]:
+def _figures(of: LoadedModel, seen: _Seen | None, quiet: bool) -> list[str]:
     """The evaluation and the diagnosis."""
     found, said = _evaluated(of), "By <code>vaekit evaluate</code>; all of it is in evaluation.json."
     if found is None and seen is not None:
@@ -324,7 +324,7 @@ def _figures(of: Subject, seen: _Seen | None, quiet: bool) -> list[str]:
     return [*section("Diagnosis", mended, [told]), *section("Figures", said, parts)]
 
 
-def _evaluated(of: Subject) -> dict[str, Any] | None:
+def _evaluated(of: LoadedModel) -> dict[str, Any] | None:
     """The content of evaluation.json, where it is of these weights, and whole."""
     try:
         found = dict(json.loads(of.run.evaluation.read_text(encoding="utf-8")))
@@ -334,13 +334,13 @@ def _evaluated(of: Subject) -> dict[str, Any] | None:
         return None
 
 
-def _quick(of: Subject, seen: _Seen, quiet: bool) -> dict[str, Any]:
+def _quick(of: LoadedModel, seen: _Seen, quiet: bool) -> dict[str, Any]:
     few, training = seen.held_out.spread(LOOKED_AT), training_images(of, quiet)
-    case = Case(of.model, of.fitted_prior, few, training, of.config.training.seed, torch.device("cpu"))
+    context = EvalContext(of.model, of.fitted_prior, few, training, of.config.training.seed, torch.device("cpu"))
     with progress(len(few), "a quick look", quiet=quiet) as advance:
-        found, _ = evaluate(case, SAMPLES, None, lambda n, words: advance(n) if "likelihood" in words else None)
+        found, _ = evaluate(context, SAMPLES, None, lambda n, words: advance(n) if "likelihood" in words else None)
     found["why"]["fidelity"] = "a full evaluation compares them"
-    found |= {"data": seen.pack.source, "side": seen.side, "own": True}
+    found |= {"data": seen.pack.source, "side": seen.split, "own": True}
     return found | {"diagnosis": diagnosis(of, found, len(training or ()))}
 
 
@@ -350,7 +350,7 @@ def _again(record: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
     where = f"Seed {record['seed']}; {record['device']}, {threads}, precision {record['precision']}"
     where = f"{where}; {versions}."
     parts = [
-        f"<pre>{html.escape(command(record, dataset))}</pre>",
+        f"<pre>{html.escape(train_command(record, dataset))}</pre>",
         f"<p>Data: fingerprint <code>{html.escape(dataset['fingerprint'][:16])}</code>, in full in dataset.json.</p>",
     ]
     return "".join(section("How to make it again", html.escape(where), parts))

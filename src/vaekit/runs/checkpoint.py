@@ -24,9 +24,9 @@ from vaekit.errors import UserError
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.runs.folder import Run
 from vaekit.utils.files import atomic_file, atomic_folder, sha256
-from vaekit.utils.logging import say
+from vaekit.utils.logging import log
 
-KEPT = 3
+MAX_CHECKPOINTS = 3
 """Newest checkpoints kept, beside the best."""
 
 
@@ -84,7 +84,7 @@ def write_checkpoint(run: Run, snapshot: Snapshot) -> Path:
     folder = run.checkpoints / f"step_{snapshot.step:08d}"
     if folder.exists() and not _whole(folder):
         shutil.rmtree(folder)  # a damaged one, passed over when the run was resumed
-    with _telling(folder), atomic_folder(folder) as temporary:
+    with _explain_write_errors(folder), atomic_folder(folder) as temporary:
         weights = {f"raw.{k}": t for k, t in snapshot.raw.items()} | {f"ema.{k}": t for k, t in snapshot.ema.items()}
         save_file(weights, temporary / "model.safetensors")
         save_file(snapshot.optimizer, temporary / "optimizer.safetensors")
@@ -99,7 +99,7 @@ def newest_checkpoint(run: Run) -> Snapshot | None:
     """The newest checkpoint that is whole, or None where there is none."""
     for folder in reversed(_folders(run)):
         if not _whole(folder):
-            say(f"{folder} is damaged: passing over it")
+            log.info(f"{folder} is damaged: passing over it")
         else:
             weights = load_file(folder / "model.safetensors")
             return Snapshot(
@@ -113,18 +113,18 @@ def newest_checkpoint(run: Run) -> Snapshot | None:
 
 def write_weights(path: Path, weights: Tensors) -> None:
     """The weights to use, alone."""
-    with _telling(path), atomic_file(path) as temporary:
+    with _explain_write_errors(path), atomic_file(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
 
 
-def write_prior(run: Run, prior: FittedPrior | None, about: Mapping[str, Any], weights: str) -> None:
+def write_prior(run: Run, prior: FittedPrior | None, metadata: Mapping[str, Any], weights: str) -> None:
     """A fitted prior with its description as JSON in the file's header; without one, none is left from before.
     `weights` is the SHA-256 of those whose latents it was fitted to."""
     if prior is None:
         run.latent_prior.unlink(missing_ok=True)
         return
-    said = {**prior.about, **about, "weights": weights}
-    with _telling(run.latent_prior), atomic_file(run.latent_prior) as temporary:
+    said = {**prior.metadata, **metadata, "weights": weights}
+    with _explain_write_errors(run.latent_prior), atomic_file(run.latent_prior) as temporary:
         save_file(copied(prior.state_dict()), temporary, metadata={"about": json.dumps(said, indent=2)})
 
 
@@ -138,10 +138,10 @@ def load_prior(run: Run, weights: str) -> FittedPrior | None:
         return None
     try:
         with safe_open(run.latent_prior, "pt") as file:
-            about = json.loads(file.metadata()["about"])
-        if about["weights"] != weights:
+            metadata = json.loads(file.metadata()["about"])
+        if metadata["weights"] != weights:
             return None
-        prior = FittedPrior(about)
+        prior = FittedPrior(metadata)
         prior.load_state_dict(load_file(run.latent_prior))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError):
         anew = f"vaekit fit-prior {shlex.quote(str(run.folder))}"
@@ -150,7 +150,7 @@ def load_prior(run: Run, weights: str) -> FittedPrior | None:
 
 
 @contextmanager
-def _telling(path: Path) -> Iterator[None]:
+def _explain_write_errors(path: Path) -> Iterator[None]:
     """Say what could not be written, why, and what to do about it; what was there before stays whole."""
     try:
         yield
@@ -208,7 +208,7 @@ def _whole(folder: Path) -> bool:
 
 
 def _prune(run: Run, best: int | None) -> None:
-    for folder in _folders(run)[:-KEPT]:
+    for folder in _folders(run)[:-MAX_CHECKPOINTS]:
         if folder.name != f"step_{best or 0:08d}":
             shutil.rmtree(folder, ignore_errors=True)
     for left in run.checkpoints.glob(".step_*"):  # what a crash left half-made

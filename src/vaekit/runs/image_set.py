@@ -12,19 +12,19 @@ from torch import Tensor
 
 from vaekit.data.loader import Batch
 from vaekit.data.packs.pack import Pack
-from vaekit.data.sources.arrays import as_images
+from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.errors import UserError
 
 # --- arrays, classes and counts --------------------------------------------------------------------------------------
 
 
-def tensor_of(images: Any, shape: tuple[int, int, int]) -> Float[Tensor, "N C H W"]:
+def to_tensor(images: Any, shape: tuple[int, int, int]) -> Float[Tensor, "N C H W"]:
     """Images [N, H, W, C], uint8 or floats from 0 to 1, as a model of `shape` (C, H, W) takes them.
 
     Raises:
         UserError: images of another shape.
     """
-    array = np.require(as_images(images), requirements=("C", "W"))  # torch refuses or warns of others
+    array = np.require(to_uint8_images(images), requirements=("C", "W"))  # torch refuses or warns of others
     channels, height, width = shape
     if array.shape[1:] != (height, width, channels):
         raise UserError(
@@ -40,7 +40,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Everything:
+class NamedImages:
     """All images of a data set in the natural order of their paths: 2.png before 10.png."""
 
     pack: Pack
@@ -59,11 +59,11 @@ def batches(
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         y = None if numbers is None else numbers[torch.from_numpy(part)].to(device)
-        yield tensor_of(pack.images[part], pack.shape).to(device), y
+        yield to_tensor(pack.images[part], pack.shape).to(device), y
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class ImageSet:
     """Some rows of a pack, with the numbers of their classes for a conditional model."""
 
     pack: Pack
@@ -82,10 +82,10 @@ class Images:
     def labels(self) -> Int64[Tensor, " N"] | None:
         return None if self.numbers is None else self.numbers[torch.from_numpy(self.rows)]
 
-    def some(self, rows: slice) -> "Images":
+    def some(self, rows: slice) -> "ImageSet":
         return replace(self, rows=self.rows[rows])
 
-    def spread(self, count: int) -> "Images":
+    def spread(self, count: int) -> "ImageSet":
         """`count` of them, or all, evenly spread."""
         kept = max(1, min(count, len(self)))
         return replace(self, rows=self.rows[np.arange(kept) * len(self) // kept])

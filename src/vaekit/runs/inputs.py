@@ -13,11 +13,11 @@ from torch import Tensor
 
 from vaekit.data.packs.pack import BUNDLED, Pack, open_pack
 from vaekit.errors import UserError
-from vaekit.runs.image_set import Everything
-from vaekit.runs.loaded import Subject
+from vaekit.runs.image_set import NamedImages
+from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import read_config, read_dataset
 from vaekit.utils.files import natural, printable
-from vaekit.utils.logging import say
+from vaekit.utils.logging import log
 
 Labels = str | int | Sequence[str | int] | NDArray[Any]
 """The class of all images, or one for each, by name or number."""
@@ -30,7 +30,7 @@ Latents = Float[np.ndarray, "N D"] | Float[np.ndarray, "N c h w"]
 """One vector an image, or a latent image where the model was trained with `latents="4x7x7"` or the like."""
 
 
-def numbers_of(labels: Labels, n: int, classes: Sequence[str]) -> Int64[Tensor, " n"]:
+def class_indices(labels: Labels, n: int, classes: Sequence[str]) -> Int64[Tensor, " n"]:
     """Class numbers of `n` images.
 
     Raises:
@@ -39,10 +39,10 @@ def numbers_of(labels: Labels, n: int, classes: Sequence[str]) -> Int64[Tensor, 
     many = [labels] * n if isinstance(labels, (str, int, np.integer)) else np.asarray(labels).tolist()
     if len(many) != n:
         raise UserError(f"{len(many)} labels for {n} images: give one label, or one for each image.")
-    return torch.tensor([number_of(one, classes) for one in many], dtype=torch.long)
+    return torch.tensor([class_index(one, classes) for one in many], dtype=torch.long)
 
 
-def number_of(name: str | int, classes: Sequence[str]) -> int:
+def class_index(name: str | int, classes: Sequence[str]) -> int:
     """The number of a class by its name, or by its number.
 
     Raises:
@@ -53,7 +53,7 @@ def number_of(name: str | int, classes: Sequence[str]) -> int:
     if isinstance(name, (int, np.integer)) and 0 <= name < len(classes):
         return int(name)
     raise UserError(
-        f"There is no class {name!r} in this model: it knows {spoken(classes)}; name one of them (--class NAME)."
+        f"There is no class {name!r} in this model: it knows {format_names(classes)}; name one of them (--class NAME)."
     )
 
 
@@ -72,12 +72,12 @@ def common_folder(one: Path, other: Path) -> str:
     return first
 
 
-def spoken(classes: Sequence[str]) -> str:
+def format_names(classes: Sequence[str]) -> str:
     """The first names of many, for a sentence."""
     return ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
 
 
-def counted(number: SupportsIndex, of: str = "samples", least: int = 1) -> int:
+def check_count(number: SupportsIndex, of: str = "samples", least: int = 1) -> int:
     """A number of things.
 
     Raises:
@@ -92,7 +92,7 @@ def counted(number: SupportsIndex, of: str = "samples", least: int = 1) -> int:
     return count
 
 
-def own_pack(of: Subject, quiet: bool, otherwise: str = "") -> Pack:
+def training_pack(of: LoadedModel, quiet: bool, otherwise: str = "") -> Pack:
     """The pack that a model was trained on.
 
     Raises:
@@ -103,51 +103,59 @@ def own_pack(of: Subject, quiet: bool, otherwise: str = "") -> Pack:
     if source is None and of.arrays is None and read_dataset(of.run)["source"] != BUNDLED:
         raise UserError(f"The training images came from Python and are not kept: {gone}")
     pack = open_pack(of.arrays if source is None else source, of.config.data, quiet)
-    if not is_own(of, pack):
+    if not is_training_pack(of, pack):
         raise UserError(f"The training images are not there as they were: {gone}")
     return pack
 
 
-def is_own(of: Subject, pack: Pack) -> bool:
+def is_training_pack(of: LoadedModel, pack: Pack) -> bool:
     """Whether a pack holds the very images, labels and sides that a model was trained on."""
-    return bool(pack.identity == read_dataset(of.run)["fingerprint"])
+    return bool(pack.fingerprint == read_dataset(of.run)["fingerprint"])
 
 
-def held_out(of: Subject, data: Any, quiet: bool) -> tuple[Pack, str, NDArray[np.int64]]:
+def held_out_rows(of: LoadedModel, data: Any, quiet: bool) -> tuple[Pack, str, NDArray[np.int64]]:
     """The pack to judge a model on, the name of the side in it, and its rows: the test side, or else the validation
     side of the model's own images, wherever these lie now, or all of others."""
     own = data is None or _is_source(of, data)
-    pack = own_pack(of, quiet, "name other images to judge by with --data") if own else _others(of, data, quiet)
+    pack = (
+        training_pack(of, quiet, "name other images to judge by with --data") if own else _other_pack(of, data, quiet)
+    )
     _require_shape(of, pack)
-    side = "test" if pack.sides["test"].stop > pack.sides["test"].start else "validation" if is_own(of, pack) else "all"
-    rows = pack.sides.get(side, slice(0, len(pack.images)))
-    return pack, side, np.arange(rows.start, rows.stop)
+    split = (
+        "test"
+        if pack.splits["test"].stop > pack.splits["test"].start
+        else "validation"
+        if is_training_pack(of, pack)
+        else "all"
+    )
+    rows = pack.splits.get(split, slice(0, len(pack.images)))
+    return pack, split, np.arange(rows.start, rows.stop)
 
 
-def all_images(of: Subject, data: Any, quiet: bool) -> Everything:
+def all_images(of: LoadedModel, data: Any, quiet: bool) -> NamedImages:
     """All images of a data set, of that which the model was trained on where it is None. Says what is left out."""
     if data is None:
-        pack = own_pack(of, quiet, "name a folder of images")
+        pack = training_pack(of, quiet, "name a folder of images")
     else:
         # Its own images were packed in training: the same pack does, where it still has images of this shape.
         known = open_pack(data, of.config.data, quiet) if _is_source(of, data) else None
-        pack = known if known is not None and known.shape == of.shape else _others(of, data, quiet)
+        pack = known if known is not None and known.shape == of.shape else _other_pack(of, data, quiet)
     _require_shape(of, pack)
     if pack.skipped:
         path, reason = pack.skipped[0]
         also = f" and {len(pack.skipped) - 1:,} more" if len(pack.skipped) > 1 else ""
-        say(f"Left out: {path} ({reason}){also}")
+        log.info(f"Left out: {path} ({reason}){also}")
     paths = [printable(path) for path in pack.paths()]
     order = sorted(range(len(paths)), key=lambda row: natural(paths[row]))
     labels = [printable(pack.classes[pack.labels[row]]) for row in order] if pack.classes else None
-    return Everything(pack, [paths[row] for row in order], labels, np.array(order, np.int64))
+    return NamedImages(pack, [paths[row] for row in order], labels, np.array(order, np.int64))
 
 
-def _is_source(of: Subject, data: Any) -> bool:
+def _is_source(of: LoadedModel, data: Any) -> bool:
     return isinstance(data, (str, Path)) and str(Path(data).expanduser().resolve()) == read_config(of.run)["source"]
 
 
-def _others(of: Subject, data: Any, quiet: bool) -> Pack:
+def _other_pack(of: LoadedModel, data: Any, quiet: bool) -> Pack:
     """The pack of images that may be others than the model's own, fitted to its size."""
     _, height, width = of.shape
     settings = of.config.data.model_copy(update={"size": f"{width}x{height}"})
@@ -159,7 +167,7 @@ def _others(of: Subject, data: Any, quiet: bool) -> Pack:
     return open_pack(data, settings.model_copy(update={"validation": "0.1"}), quiet)  # they may be too few for that
 
 
-def _require_shape(of: Subject, pack: Pack) -> None:
+def _require_shape(of: LoadedModel, pack: Pack) -> None:
     if pack.shape != of.shape:
         raise UserError(
             f"This model takes images with {of.shape[0]} colour channels, those of {pack.source} have "
@@ -167,7 +175,7 @@ def _require_shape(of: Subject, pack: Pack) -> None:
         )
 
 
-def class_numbers(of: Subject, pack: Pack) -> Int64[Tensor, " N"] | None:
+def class_numbers(of: LoadedModel, pack: Pack) -> Int64[Tensor, " N"] | None:
     """For every image of a pack the number that its class has in a conditional model, matched by name; None for other
     models.
 
@@ -179,9 +187,9 @@ def class_numbers(of: Subject, pack: Pack) -> Int64[Tensor, " N"] | None:
     if not pack.classes:
         raise UserError(
             f"The images of {pack.source} have no classes, and this model is conditional: put each of its "
-            f"classes ({spoken(of.classes)}) in a folder of its own."
+            f"classes ({format_names(of.classes)}) in a folder of its own."
         )
     if missing := set(pack.classes) - set(of.classes):
-        raise UserError(f"This model knows no class {min(missing)!r}: it knows {spoken(of.classes)}.")
+        raise UserError(f"This model knows no class {min(missing)!r}: it knows {format_names(of.classes)}.")
     numbers = torch.tensor([of.classes.index(name) for name in pack.classes])
     return numbers[torch.from_numpy(np.asarray(pack.labels))]

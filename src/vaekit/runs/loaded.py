@@ -14,8 +14,8 @@ from vaekit.runs.folder import Run
 
 
 @runtime_checkable
-class Subject(Protocol):
-    """A trained model and what it came from: `api.Trained`."""
+class LoadedModel(Protocol):
+    """A trained model and what it came from: `api.TrainedModel`."""
 
     run: Run
     config: Config

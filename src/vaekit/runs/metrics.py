@@ -11,12 +11,12 @@ from vaekit.runs.folder import Run
 from vaekit.utils.files import write_text
 
 
-def still_falling(losses: Sequence[float], fell: float) -> bool:
+def still_falling(losses: Sequence[float], loss_drop: float) -> bool:
     """Whether the last fifth of some epochs brought a good part of all that the validation loss fell by."""
     if not losses or losses[-1] > min(losses):
         return False
     last = max(1, len(losses) // 5)
-    return len(losses) == 1 or losses[-1 - last] - losses[-1] > STILL_FALLING * fell
+    return len(losses) == 1 or losses[-1 - last] - losses[-1] > STILL_FALLING * loss_drop
 
 
 STILL_FALLING = 0.05

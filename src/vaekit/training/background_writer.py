@@ -8,7 +8,7 @@ from typing import Self
 Job = Callable[[], None]
 
 
-class Writer:
+class BackgroundWriter:
     """Runs jobs in a thread of its own, in the order of their slots' first arrival.
 
     A job put into a slot replaces one that still waits there, so that training never waits for a slow disk and the

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaekit.data.loader import Batches
+from vaekit.data.loader import ImageLoader
 from vaekit.latents.sampling import seeded
 from vaekit.models.terms import Labels
 from vaekit.models.vae import VAE
@@ -21,35 +21,35 @@ COPY_NOISE = 0.05
 """Standard deviation of the noise on a pseudo-input that is the copy of another, where pixels run from 0 to 1."""
 
 
-def start_from_data(models: Sequence[VAE], batches: Batches, seed: int) -> None:
+def init_from_data(models: Sequence[VAE], batches: ImageLoader, seed: int) -> None:
     """Call `start` of every part that has one, the same for all `models`, which are copies of one.
 
     An encoder gets the mean image; a decoder the outputs at which it is the mean of p(x | z), where the likelihood has
-    `outputs_at`; a prior with `images_to_start` as many images with their labels.
+    `inverse_mean`; a prior with `init_images` as many images with their labels.
     """
     first = models[0]
     given: dict[str, tuple[Any, ...]] = {}
-    if hasattr(first.encoder, "start") or hasattr(first.decoder, "start"):
+    if hasattr(first.encoder, "init_from_data") or hasattr(first.decoder, "init_from_data"):
         mean = _mean_image(batches)
         given["encoder"] = (mean,)
-        if hasattr(first.likelihood, "outputs_at"):
-            given["decoder"] = (first.likelihood.outputs_at(mean),)  # type: ignore[operator]
-    if wanted := getattr(first.prior, "images_to_start", 0):
+        if hasattr(first.likelihood, "inverse_mean"):
+            given["decoder"] = (first.likelihood.inverse_mean(mean),)  # type: ignore[operator]
+    if wanted := getattr(first.prior, "init_images", 0):
         x, y = _first_images(batches, wanted, seed)
         given["prior"] = (x, y if first.classes else None)
-    for room, what in given.items():
+    for slot, what in given.items():
         for model in models:
-            if hasattr(part := getattr(model, room), "start"):
-                part.start(*what)
+            if hasattr(part := getattr(model, slot), "init_from_data"):
+                part.init_from_data(*what)
 
 
-def _mean_image(batches: Batches) -> Float[Tensor, "C H W"]:
+def _mean_image(batches: ImageLoader) -> Float[Tensor, "C H W"]:
     """The mean of the first images of the first epoch."""
     count = max(1, min(AVERAGED // batches.batch_size, batches.steps_per_epoch))
     return torch.stack([x.mean(0) for x, _ in itertools.islice(batches.train(0), count)]).mean(0)
 
 
-def _first_images(batches: Batches, wanted: int, seed: int) -> tuple[Float[Tensor, "K C H W"], Labels | None]:
+def _first_images(batches: ImageLoader, wanted: int, seed: int) -> tuple[Float[Tensor, "K C H W"], Labels | None]:
     """The first images of the first epoch, and their labels. One that was there before, as where more are wanted than
     there are, gets a little noise: equal pseudo-inputs would stay equal for good."""
     found: list[Tensor] = []

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vaekit.config.training import Training
-from vaekit.data.loader import Batches
+from vaekit.config.training import TrainingConfig
+from vaekit.data.loader import ImageLoader
 from vaekit.models.terms import Labels, Objective
 from vaekit.models.vae import VAE
-from vaekit.training.ema import moving_average
-from vaekit.training.optimizers import learning_rate, set_rate
-from vaekit.training.step import Progress, Report, more, stepper
-from vaekit.utils.cuda_graphs import Replay
+from vaekit.training.ema import make_ema_update
+from vaekit.training.optimizers import learning_rate, set_learning_rate
+from vaekit.training.step import Progress, Report, make_train_step, split_further
+from vaekit.utils.cuda_graphs import CudaGraph
 from vaekit.utils.device import out_of_memory
-from vaekit.utils.random import key
+from vaekit.utils.random import derive_seed
 
 
 class Diverged(RuntimeError):
@@ -39,15 +39,15 @@ class Epoch:
 
 def train(
     model: VAE,
-    kept: VAE,
-    batches: Batches,
+    ema_model: VAE,
+    batches: ImageLoader,
     objective: Objective,
     optimizer: Optimizer,
-    settings: Training,
+    settings: TrainingConfig,
     progress: Progress,
     on_step: Callable[[Tensor], bool],
 ) -> Iterator[Epoch]:
-    """Train `model`, and its moving average `kept`, from `progress` on; yield after every epoch.
+    """Train `model`, and its moving average `ema_model`, from `progress` on; yield after every epoch.
 
     `on_step` is given the loss after every step; where it returns True training stops there, between two steps. All
     random numbers are keyed by the step, so that a stopped and resumed run takes the very steps of an unbroken one.
@@ -57,19 +57,19 @@ def train(
         UserError: the memory does not suffice for a batch that cannot be divided.
     """
     steps, labelled = batches.steps_per_epoch, model.classes > 0
-    take = stepper(model, objective, optimizer, settings, progress)
-    follow = moving_average(kept, model, settings.ema)
-    judge: Callable[..., Report] = partial(values, kept, objective)
-    if model.recordable:
-        judge = Replay(judge)
+    train_step = make_train_step(model, objective, optimizer, settings, progress)
+    update_ema = make_ema_update(ema_model, model, settings.ema)
+    eval_step: Callable[..., Report] = partial(values, ema_model, objective)
+    if model.graph_safe:
+        eval_step = CudaGraph(eval_step)
     while progress.epoch < settings.epochs:
         model.train()
         totals = Sums(batches.device, progress.totals)
         for x, y in batches.train(progress.epoch, start=progress.done):
-            reseed(x.device, settings.seed, "noise", progress.step)
-            set_rate(optimizer, learning_rate(settings, progress.step, settings.epochs * steps))
-            report = take(x, y if labelled else None, progress.step / steps)
-            follow(progress.step)
+            seed_generators(x.device, settings.seed, "noise", progress.step)
+            set_learning_rate(optimizer, learning_rate(settings, progress.step, settings.epochs * steps))
+            report = train_step(x, y if labelled else None, progress.step / steps)
+            update_ema(progress.step)
             totals.add(report)
             progress.done += 1
             progress.step += 1
@@ -77,11 +77,11 @@ def train(
                 progress.totals = totals.over(1)
                 return
         means, trained = totals.over(steps), time.perf_counter()
-        held_out = evaluate(kept, batches, "validation", objective, settings.seed, judge, progress)
+        held_out = evaluate(ema_model, batches, "validation", objective, settings.seed, eval_step, progress)
         result = Epoch(means, held_out, trained)
-        for side, found in (("training", result.train), ("validation", held_out)):
+        for split, found in (("training", result.train), ("validation", held_out)):
             if not all(map(math.isfinite, found.values())):
-                raise Diverged(f"the {side} loss became {found['loss']} in epoch {progress.epoch + 1}")
+                raise Diverged(f"the {split} loss became {found['loss']} in epoch {progress.epoch + 1}")
         progress.epoch, progress.done, progress.totals = progress.epoch + 1, 0, {}
         yield result
 
@@ -89,11 +89,11 @@ def train(
 @torch.no_grad()
 def evaluate(
     model: VAE,
-    batches: Batches,
-    side: str,
+    batches: ImageLoader,
+    split: str,
     objective: Objective,
     seed: int,
-    judge: Callable[..., Report] | None = None,
+    eval_step: Callable[..., Report] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """The mean of every value over all images of a side, at the objective's final schedules, with noise that is the
@@ -107,25 +107,25 @@ def evaluate(
     model.eval()
     try:
         while True:
-            pieces = max(progress.pieces, progress.held_out_pieces)
-            once = judge if judge and pieces == 1 else partial(values, model, objective)
+            micro_batches = max(progress.micro_batches, progress.eval_micro_batches)
+            once = eval_step if eval_step and micro_batches == 1 else partial(values, model, objective)
             try:
-                return _means(once, batches, side, model.classes > 0, seed, pieces)
+                return _means(once, batches, split, model.classes > 0, seed, micro_batches)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-            progress.held_out_pieces = more(pieces, batches.batch_size, True, batches.device)
+            progress.eval_micro_batches = split_further(micro_batches, batches.batch_size, True, batches.device)
     finally:
         model.train(training)
 
 
 def _means(
-    judge: Callable[..., Report], batches: Batches, side: str, labelled: bool, seed: int, pieces: int
+    eval_step: Callable[..., Report], batches: ImageLoader, split: str, labelled: bool, seed: int, micro_batches: int
 ) -> dict[str, float]:
     totals, count = Sums(batches.device), 0
-    for index, (x, y) in enumerate(batches.side(side, size=max(1, batches.batch_size // pieces))):
-        reseed(x.device, seed, side, index)
-        totals.add(judge(x) if y is None or not labelled else judge(x, y), len(x))
+    for index, (x, y) in enumerate(batches.split(split, size=max(1, batches.batch_size // micro_batches))):
+        seed_generators(x.device, seed, split, index)
+        totals.add(eval_step(x) if y is None or not labelled else eval_step(x, y), len(x))
         count += len(x)
     return totals.over(max(count, 1))
 
@@ -153,9 +153,9 @@ class Sums:
         return dict(zip(self.names, (self.totals / count).tolist(), strict=True))
 
 
-def reseed(device: torch.device, *words: int | str) -> None:
+def seed_generators(device: torch.device, *words: int | str) -> None:
     """Seed the generators that noise on `device`, and on the processor, is drawn from."""
-    seed = key(*words)
+    seed = derive_seed(*words)
     if device.type == "mps":
         torch.mps.manual_seed(seed)
     elif device.type == "cuda":

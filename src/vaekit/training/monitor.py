@@ -11,7 +11,7 @@ from torch import Tensor
 from vaekit.training.loop import Diverged
 
 
-class Watch:
+class StepMonitor:
     """Counts and times steps, moves the progress bar, and looks at the loss a few times a second: at a loss that a GPU
     has sent meanwhile, so that nothing ever waits for it. One that was looked over shows at the end of the epoch."""
 
@@ -46,7 +46,7 @@ class Watch:
         event.record(torch.cuda.current_stream(loss.device))
         return found
 
-    def lap(self, trained: float) -> dict[str, float]:
+    def epoch_stats(self, trained: float) -> dict[str, float]:
         """Seconds since the last lap, validation included, and training images per second up to `trained`."""
         self._show()
         now = time.perf_counter()
@@ -60,7 +60,7 @@ class Watch:
         self.unshown, self.shown = 0, self.last
 
 
-class Pace:
+class RateLimiter:
     """Keeps a job that is done again and again to a share of the time."""
 
     def __init__(self, share: float) -> None:

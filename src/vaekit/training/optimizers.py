@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Adamax, AdamW, Optimizer
 
-from vaekit.config.training import Training
+from vaekit.config.training import TrainingConfig
 from vaekit.training.soap import SOAP
 
 
-def arithmetic(settings: Training) -> torch.dtype:
+def compute_dtype(settings: TrainingConfig) -> torch.dtype:
     """The type that products of matrices are taken in."""
     return torch.bfloat16 if settings.precision == "bf16" else torch.float32
 
 
-def optimizer_for(parameters: Iterable[nn.Parameter], settings: Training) -> Optimizer:
+def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingConfig) -> Optimizer:
     """Adam (Kingma & Ba 2015) and its kin with their usual constants, SOAP with its own; SGD with momentum 0.9."""
     rate, decay = settings.learning_rate, settings.weight_decay
     parameters = list(parameters)
@@ -32,12 +32,12 @@ def optimizer_for(parameters: Iterable[nn.Parameter], settings: Training) -> Opt
         case "adamax":
             return Adamax(parameters, rate, weight_decay=decay)
         case "soap":
-            return SOAP(parameters, rate, decay, precision=arithmetic(settings))
+            return SOAP(parameters, rate, decay, precision=compute_dtype(settings))
         case "sgd":
             return SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=fused)
 
 
-def learning_rate(settings: Training, step: int, steps: int) -> float:
+def learning_rate(settings: TrainingConfig, step: int, steps: int) -> float:
     """The learning rate at `step` of `steps`: a linear ramp, then constant or half a cosine down to zero.
 
     However long a ramp was asked for, it takes no more than half of the steps: a short run would end on it.
@@ -50,7 +50,7 @@ def learning_rate(settings: Training, step: int, steps: int) -> float:
     return rate
 
 
-def set_rate(optimizer: Optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Set the learning rate of the next step: a number, or one that is kept on the device."""
     for group in optimizer.param_groups:
         if not isinstance(group["lr"], Tensor):

@@ -11,22 +11,22 @@ import torch
 from torch import nn
 
 from vaekit.config.config import Config
-from vaekit.config.overrides import differences, resolve, revise, stored
-from vaekit.config.training import Training
+from vaekit.config.overrides import differences, load_config, override, resolve
+from vaekit.config.training import TrainingConfig
 from vaekit.data.packs.pack import Pack, open_pack
 from vaekit.errors import UserError
 from vaekit.models.builder import build
-from vaekit.models.registry import offers
+from vaekit.models.registry import provides
 from vaekit.models.terms import Objective
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import Run
 from vaekit.runs.metadata import FORMAT, read_config, read_dataset
 from vaekit.runs.outputs import first_free
-from vaekit.utils import device as devices
+from vaekit.utils.device import best_device, hardware_name, is_available
 from vaekit.utils.files import require_outside
 from vaekit.version import VERSION
 
-LEFT_OPEN = ("precision", "batch_size", "compile")
+AUTO_SETTINGS = ("precision", "batch_size", "compile")
 """Settings that may be "auto"; what they come to stands in config.json, for a run that goes on: the batch size for
 good, since steps are counted by it, the others as long as machine and versions are the same."""
 
@@ -35,7 +35,7 @@ DEFAULT_PRESET = {"gray": "classic", "colour": "best"}
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainRequest:
     """What a person asked for."""
 
     source: Any = None
@@ -68,7 +68,7 @@ class Plan:
     """What was found and what was chosen, for the screen and log.txt."""
 
 
-def plan(request: Request) -> Plan:
+def make_plan(request: TrainRequest) -> Plan:
     """Read the data, choose what was left open, and check a run that goes on against its beginning.
 
     Raises:
@@ -86,7 +86,7 @@ def plan(request: Request) -> Plan:
     pack = open_pack(source, early.data, quiet=request.quiet)
     preset, config = _decide(request, before, pack)
     run = Run(request.out or first_free(Path("runs"), pack.name))
-    train = pack.sides["train"]
+    train = pack.splits["train"]
     model, objective = build(config, pack.shape, len(pack.classes), train.stop - train.start, request.networks)
     threads = before["threads"] if before else config.training.threads or torch.get_num_threads()
     versions = {
@@ -95,9 +95,9 @@ def plan(request: Request) -> Plan:
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-    machine = {"device": str(device), "hardware": devices.hardware(device), "versions": versions}
+    machine = {"device": str(device), "hardware": hardware_name(device), "versions": versions}
     same = before is not None and all(before.get(name) == value for name, value in machine.items())
-    found = {name: before[name] for name in LEFT_OPEN if before and (same or name == "batch_size")}
+    found = {name: before[name] for name in AUTO_SETTINGS if before and (same or name == "batch_size")}
     record = {
         "format": FORMAT,
         "preset": preset,
@@ -108,13 +108,13 @@ def plan(request: Request) -> Plan:
         "seed": config.training.seed,
         **machine,
         "threads": threads,
-        **{name: found.get(name, getattr(config.training, name)) for name in LEFT_OPEN},
+        **{name: found.get(name, getattr(config.training, name)) for name in AUTO_SETTINGS},
     }
     lines = [
         *pack.summary.splitlines(),
         _choice(request, preset, resumed=before is not None),
     ]
-    if "normalised" not in offers(model.likelihood):
+    if "normalised" not in provides(model.likelihood):
         kind = config.likelihood.kind
         lines.append(f"Likelihood {kind}: not over 256 levels, so losses compare with those of {kind} alone")
     if before:
@@ -122,13 +122,13 @@ def plan(request: Request) -> Plan:
     return Plan(run, config, pack, device, threads, record, model, objective, before is not None, lines)
 
 
-def require_free(todo: Plan) -> None:
+def require_new_run(plan: Plan) -> None:
     """Refuse, once the run folder is locked, where another process has begun a run in it meanwhile."""
-    if not todo.resumed and todo.run.exists():
-        raise UserError(_taken(todo.run))
+    if not plan.resumed and plan.run.exists():
+        raise UserError(_taken(plan.run))
 
 
-def _saved(request: Request) -> dict[str, Any] | None:
+def _saved(request: TrainRequest) -> dict[str, Any] | None:
     """config.json of the run to go on with, or None where a new one starts."""
     if request.out is None:
         if request.resume:
@@ -148,13 +148,13 @@ def _taken(run: Run) -> str:
     return f"{run.folder} already holds a run: go on with it by --resume, or name another folder with --out."
 
 
-def _provisional(request: Request, record: dict[str, Any] | None) -> Config:
+def _provisional(request: TrainRequest, record: dict[str, Any] | None) -> Config:
     """A configuration whose data and training settings are final; the default preset is chosen once data were seen.
 
     Settings that fit no preset are refused here, before any image is read.
     """
     if record:
-        return revise(stored(record), *request.layers)
+        return override(load_config(record), *request.layers)
     errors = []
     for preset in [request.preset] if request.preset else DEFAULT_PRESET.values():
         try:
@@ -164,7 +164,7 @@ def _provisional(request: Request, record: dict[str, Any] | None) -> Config:
     raise errors[0]
 
 
-def _decide(request: Request, record: dict[str, Any] | None, pack: Pack) -> tuple[str, Config]:
+def _decide(request: TrainRequest, record: dict[str, Any] | None, pack: Pack) -> tuple[str, Config]:
     """The preset's name and the whole configuration, now that the data are known."""
     if not record:
         preset = request.preset or DEFAULT_PRESET["gray" if pack.shape[0] == 1 else "colour"]
@@ -174,8 +174,8 @@ def _decide(request: Request, record: dict[str, Any] | None, pack: Pack) -> tupl
             f"The run {request.out} was begun with --preset {record['preset']}, not {request.preset}: "
             "drop --preset, or name another folder with --out."
         )
-    old = stored(record)
-    new = revise(old, *request.layers)
+    old = load_config(record)
+    new = override(old, *request.layers)
     for name, (before, after) in differences(old, new).items():
         if name != "epochs":
             raise UserError(
@@ -187,20 +187,20 @@ def _decide(request: Request, record: dict[str, Any] | None, pack: Pack) -> tupl
     return record["preset"], new
 
 
-def _choice(request: Request, preset: str, resumed: bool) -> str:
+def _choice(request: TrainRequest, preset: str, resumed: bool) -> str:
     if request.preset or resumed:
         return f"Preset: {preset}"
     return f"Preset: {preset}, the default for such images (`vaekit presets` lists others; choose with --preset NAME)"
 
 
-def _device(settings: Training, record: dict[str, Any] | None) -> torch.device:
+def _device(settings: TrainingConfig, record: dict[str, Any] | None) -> torch.device:
     """The device of the run so far where it is still there, else the one that was asked for."""
-    if record and devices.there(torch.device(record["device"])):
+    if record and is_available(torch.device(record["device"])):
         return torch.device(record["device"])
     if settings.device == "auto":
-        return devices.best()
+        return best_device()
     device = torch.device(settings.device)
-    if not devices.there(device):
+    if not is_available(device):
         raise UserError(f"--device {device} is not available on this machine: use --device auto.")
     return device
 
@@ -208,7 +208,7 @@ def _device(settings: Training, record: dict[str, Any] | None) -> torch.device:
 def _changes(run: Run, before: dict[str, Any], record: dict[str, Any], pack: Pack) -> list[str]:
     """Refuse other data; say where the machine differs, since the resumed run is then not the same bit for bit."""
     dataset = read_dataset(run)
-    if dataset["fingerprint"] != pack.identity:
+    if dataset["fingerprint"] != pack.fingerprint:
         raise UserError(
             f"The run {run.folder} was begun on other images ({dataset['source']}, as they were then): "
             "give the same data, or name another folder with --out."

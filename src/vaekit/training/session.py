@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch.optim import Optimizer
 
-from vaekit.config.training import Training
-from vaekit.data.loader import Batches
-from vaekit.errors import Failure, Interrupted, UserError
+from vaekit.config.training import TrainingConfig
+from vaekit.data.loader import ImageLoader
+from vaekit.errors import Interrupted, TrainingFailed, UserError
 from vaekit.latents.fit_prior import fit_prior
 from vaekit.latents.sampling import decode_images, draw_latents, latent_scale, to_uint8
 from vaekit.models.summary import summary
@@ -28,17 +28,17 @@ from vaekit.runs.checkpoint import Snapshot
 from vaekit.runs.folder import Run, locked
 from vaekit.runs.metadata import write_json
 from vaekit.runs.metrics import Row, append_metrics, keep_metrics, read_metrics, still_falling
-from vaekit.training.auto_tune import settle
-from vaekit.training.background_writer import Writer
-from vaekit.training.data_init import start_from_data
+from vaekit.training.auto_tune import resolve_auto
+from vaekit.training.background_writer import BackgroundWriter
+from vaekit.training.data_init import init_from_data
 from vaekit.training.loop import Diverged, Epoch, train
-from vaekit.training.monitor import Pace, Watch, picture_due
-from vaekit.training.optimizers import arithmetic, optimizer_for
-from vaekit.training.plan import Plan, Request, plan, require_free
+from vaekit.training.monitor import RateLimiter, StepMonitor, picture_due
+from vaekit.training.optimizers import compute_dtype, make_optimizer
+from vaekit.training.plan import Plan, TrainRequest, make_plan, require_new_run
 from vaekit.training.step import Progress
-from vaekit.utils import device as devices
+from vaekit.utils.device import flush_denormals, fork_rng, keep_freed_memory, matmul_precision
 from vaekit.utils.files import atomic_file, sha256
-from vaekit.utils.logging import logging_to, progress, say, talking
+from vaekit.utils.logging import console_logging, file_logging, log, progress
 
 SAMPLES, SHOWN = 64, 32
 """Pictures show this many new images and this many reconstructions."""
@@ -52,7 +52,7 @@ SHARE = 0.03
 """Of the time, at most this much goes into redrawing the graph, and as much into checkpoints."""
 
 
-def run_training(request: Request) -> Run:
+def run_training(request: TrainRequest) -> Run:
     """Train, or go on training, and return the run.
 
     Raises:
@@ -62,25 +62,25 @@ def run_training(request: Request) -> Run:
     """
     begun = time.perf_counter()
     with ExitStack() as stack:
-        stack.enter_context(talking(request.quiet))
-        todo = plan(request)
-        run = todo.run
+        stack.enter_context(console_logging(request.quiet))
+        plan = make_plan(request)
+        run = plan.run
         stack.enter_context(locked(run))
-        require_free(todo)
-        stack.enter_context(logging_to(run.log))
-        stack.enter_context(_threads(todo.threads))
-        stack.enter_context(devices.memory_kept())
-        stack.enter_context(devices.denormals_flushed())
-        todo = settle(todo, math.inf if request.max_minutes is None else request.max_minutes)
-        stack.enter_context(devices.products(tf32=todo.config.training.precision == "tf32"))
-        for line in todo.lines:
-            say(line)
-        session = _Session(todo, request)
-        say(summary(session.model))
-        if not todo.resumed:
-            write_json(run.dataset, todo.pack.describe())
-        write_json(run.config, todo.record)
-        say(f"Writing to {run.folder}")
+        require_new_run(plan)
+        stack.enter_context(file_logging(run.log))
+        stack.enter_context(_threads(plan.threads))
+        stack.enter_context(keep_freed_memory())
+        stack.enter_context(flush_denormals())
+        plan = resolve_auto(plan, math.inf if request.max_minutes is None else request.max_minutes)
+        stack.enter_context(matmul_precision(tf32=plan.config.training.precision == "tf32"))
+        for line in plan.lines:
+            log.info(line)
+        session = _Session(plan, request)
+        log.info(summary(session.model))
+        if not plan.resumed:
+            write_json(run.dataset, plan.pack.describe())
+        write_json(run.config, plan.record)
+        log.info(f"Writing to {run.folder}")
         session.train(begun)
         return run
 
@@ -88,25 +88,25 @@ def run_training(request: Request) -> Run:
 class _Session:
     """The state of one call: the networks, where training stands, what is on the disk."""
 
-    def __init__(self, todo: Plan, request: Request) -> None:
-        self.run, self.config, self.pack, self.request = todo.run, todo.config, todo.pack, request
-        self.preset: str = todo.record["preset"]
-        config, pack, device = todo.config, todo.pack, todo.device
-        self.objective = todo.objective
+    def __init__(self, plan: Plan, request: TrainRequest) -> None:
+        self.run, self.config, self.pack, self.request = plan.run, plan.config, plan.pack, request
+        self.preset: str = plan.record["preset"]
+        config, pack, device = plan.config, plan.pack, plan.device
+        self.objective = plan.objective
         settings = config.training
         assert isinstance(settings.batch_size, int)  # settled
-        self.batches = Batches(pack, config.data, settings.batch_size, settings.seed, device)
-        self.model: VAE = todo.model.to(device)
-        self.model.precision = arithmetic(settings)
-        self.model.require_support(next(self.batches.side("validation", SHOWN, size=SHOWN))[0])
-        self.kept = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizer: Optimizer = optimizer_for(self.model.parameters(), settings)
+        self.batches = ImageLoader(pack, config.data, settings.batch_size, settings.seed, device)
+        self.model: VAE = plan.model.to(device)
+        self.model.precision = compute_dtype(settings)
+        self.model.require_support(next(self.batches.split("validation", SHOWN, size=SHOWN))[0])
+        self.ema_model = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.optimizer: Optimizer = make_optimizer(self.model.parameters(), settings)
         self.progress = Progress()
         self.best: dict[str, float | None] = {"epoch": 0, "step": 0, "loss": None}
         self.best_snapshot: Snapshot | None = None
         self.best_written = 0
         self.stopping = False
-        self.paces = {"checkpoint": Pace(SHARE), "graph": Pace(SHARE)}
+        self.paces = {"checkpoint": RateLimiter(SHARE), "graph": RateLimiter(SHARE)}
         self._restore()
 
     # --- resume ---
@@ -121,18 +121,18 @@ class _Session:
                     "it can be used as it is; to train anew, name another folder with --out."
                 )
             keep_metrics(self.run, [])
-            start_from_data((self.model, self.kept), self.batches, self.config.training.seed)
+            init_from_data((self.model, self.ema_model), self.batches, self.config.training.seed)
             return
         if snapshot.state["best_step"] == snapshot.step:  # the run may have ended between these two writes
             checkpoint.write_weights(self.run.weights, snapshot.ema)
         self.model.load_state_dict(snapshot.raw)
-        self.kept.load_state_dict(snapshot.ema)
+        self.ema_model.load_state_dict(snapshot.ema)
         checkpoint.restore_optimizer(self.optimizer, snapshot.optimizer)
-        self.progress = Progress(**snapshot.state["progress"])
+        self.progress = Progress.from_state(snapshot.state["progress"])
         self.best = dict(snapshot.state["best"])
         self.best_written = self._best_step
         keep_metrics(self.run, [row for row in rows if row["epoch"] <= self.progress.epoch])
-        say(f"Going on after epoch {self.progress.epoch}, step {self.progress.step:,}")
+        log.info(f"Going on after epoch {self.progress.epoch}, step {self.progress.step:,}")
 
     def _snapshot(self) -> Snapshot:
         state = {
@@ -144,7 +144,7 @@ class _Session:
         }
         return Snapshot(
             raw=checkpoint.copied(self.model.state_dict()),
-            ema=checkpoint.copied(self.kept.state_dict()),
+            ema=checkpoint.copied(self.ema_model.state_dict()),
             optimizer=checkpoint.copied(checkpoint.optimizer_tensors(self.optimizer)),
             state=state,
         )
@@ -155,7 +155,7 @@ class _Session:
         settings, steps = self.config.training, self.batches.steps_per_epoch
         if self._finished():
             early = "stopped early by --patience" if self.progress.epoch < settings.epochs else "--epochs can be raised"
-            say(f"Nothing to do: this run is finished after {self.progress.epoch} epochs ({early}).")
+            log.info(f"Nothing to do: this run is finished after {self.progress.epoch} epochs ({early}).")
             self._measure_latents()
             with suppress(UserError):  # a damaged one is made anew
                 if checkpoint.load_prior(self.run, sha256(self.run.weights)) is not None:
@@ -169,14 +169,14 @@ class _Session:
         with (
             self._signals(),
             progress(total, label, done=done, quiet=self.request.quiet) as advance,
-            devices.own_noise(),
-            Writer() as writer,
+            fork_rng(),
+            BackgroundWriter() as writer,
         ):
-            watch = Watch(self.batches.batch_size, advance, self._asked_to_stop)
+            watch = StepMonitor(self.batches.batch_size, advance, self._asked_to_stop)
             try:
                 for epoch in train(
                     self.model,
-                    self.kept,
+                    self.ema_model,
                     self.batches,
                     self.objective,
                     self.optimizer,
@@ -189,25 +189,25 @@ class _Session:
                     if self._finished() or self.stopping or time.perf_counter() - begun > limit:
                         break
             except Diverged as error:
-                raise Failure(_remedy(error, settings, self.run)) from None
+                raise TrainingFailed(_remedy(error, settings, self.run)) from None
             self._save(writer, force=True)
             self._draw_graph(writer, force=True)
         if not self.stopping:
             self._measure_latents()
             self._fit_prior()
         if self._finished():
-            say(f"Best validation loss: {self.best['loss']:.2f} nats per image, in epoch {self.best['epoch']}")
+            log.info(f"Best validation loss: {self.best['loss']:.2f} nats per image, in epoch {self.best['epoch']}")
             rows = read_metrics(self.run)
-            settled = [row["val_loss"] for row in rows if row["epoch"] > self.objective.settled]
-            fell = rows[0]["val_loss"] - min(row["val_loss"] for row in rows)
-            if settings.schedule == "constant" and still_falling(settled, fell):
+            settled = [row["val_loss"] for row in rows if row["epoch"] > self.objective.schedule_end]
+            loss_drop = rows[0]["val_loss"] - min(row["val_loss"] for row in rows)
+            if settings.schedule == "constant" and still_falling(settled, loss_drop):
                 out = shlex.quote(str(self.run.folder))
-                say(f"It was still falling: --resume --out {out} --epochs {2 * settings.epochs} goes on")
+                log.info(f"It was still falling: --resume --out {out} --epochs {2 * settings.epochs} goes on")
         elif self.stopping:
             raise Interrupted
         else:
             out = shlex.quote(str(self.run.folder))
-            say(f"Stopped after epoch {self.progress.epoch}: the time is up; --resume --out {out} goes on")
+            log.info(f"Stopped after epoch {self.progress.epoch}: the time is up; --resume --out {out} goes on")
 
     @property
     def _best_step(self) -> int:
@@ -220,17 +220,17 @@ class _Session:
         settings = self.config.training
         if self.progress.epoch >= settings.epochs:
             return True
-        counted_from = max(self.best["epoch"] or 0, self.objective.settled)
+        counted_from = max(self.best["epoch"] or 0, self.objective.schedule_end)
         return bool(settings.patience) and self.progress.epoch - counted_from >= settings.patience
 
-    def _after_epoch(self, epoch: Epoch, watch: "Watch", writer: Writer) -> None:
-        row: Row = {"epoch": self.progress.epoch, "step": self.progress.step, **watch.lap(epoch.trained)}
+    def _after_epoch(self, epoch: Epoch, watch: "StepMonitor", writer: BackgroundWriter) -> None:
+        row: Row = {"epoch": self.progress.epoch, "step": self.progress.step, **watch.epoch_stats(epoch.trained)}
         extras = [name for name in epoch.train if name not in NAMES]
         for names in (NAMES, extras):
-            for side, found in (("train", epoch.train), ("val", epoch.validation)):
-                row |= {f"{side}_{name}": found.get(name, math.nan) for name in names}
+            for split, found in (("train", epoch.train), ("val", epoch.validation)):
+                row |= {f"{split}_{name}": found.get(name, math.nan) for name in names}
         append_metrics(self.run, row)
-        say(
+        log.info(
             f"epoch {row['epoch']:>{len(str(self.config.training.epochs))}}/{self.config.training.epochs}"
             f"  train {_sum(epoch.train)}  validation {_sum(epoch.validation)}"
             f"  {row['images_per_second']:,.0f} images/s"
@@ -246,26 +246,26 @@ class _Session:
     def _measure_latents(self) -> None:
         """Put the scale of every channel of a latent image, over the training set, into the weights to use."""
         if len(self.model.latent_shape) == 3:
-            model = copy.deepcopy(self.kept)
+            model = copy.deepcopy(self.ema_model)
             checkpoint.load_weights(model, self.run.weights)
-            model.latent_scale.copy_(latent_scale(model, self.batches.side("train"), self.config.training.seed))
+            model.latent_scale.copy_(latent_scale(model, self.batches.split("train"), self.config.training.seed))
             checkpoint.write_weights(self.run.weights, checkpoint.copied(model.state_dict()))
 
     def _fit_prior(self) -> None:
         """Fit a prior to the latents of the weights to use, and keep it where it is better than the model's own."""
-        model = copy.deepcopy(self.kept)
+        model = copy.deepcopy(self.ema_model)
         checkpoint.load_weights(model, self.run.weights)
-        say("Fitting a prior to the latents, for new images")
+        log.info("Fitting a prior to the latents, for new images")
         try:
             fit = fit_prior(model, self.batches, self.config.training.seed, self.request.quiet)
         except KeyboardInterrupt:
             raise Interrupted from None  # which a resumed run makes good
         checkpoint.write_prior(self.run, fit.prior, fit.record, sha256(self.run.weights))
-        say(fit.sentence)
+        log.info(fit.sentence)
 
     # --- files ---
 
-    def _save(self, writer: Writer, force: bool = False) -> None:
+    def _save(self, writer: BackgroundWriter, force: bool = False) -> None:
         pace = self.paces["checkpoint"]
         if not force and (not pace.ready() or writer.waiting("checkpoint")):
             return
@@ -273,7 +273,7 @@ class _Session:
         if current is None or current.step != self.progress.step or self.progress.done:
             current = self._snapshot()
         if not checkpoint.finite(current):
-            raise Failure(_remedy(Diverged("the weights are no longer finite"), self.config.training, self.run))
+            raise TrainingFailed(_remedy(Diverged("the weights are no longer finite"), self.config.training, self.run))
         best = self.best_snapshot
         unsaved = best if best is not None and best.step != self.best_written else None
 
@@ -288,7 +288,7 @@ class _Session:
 
         writer.put("checkpoint", write)
 
-    def _draw_graph(self, writer: Writer, force: bool = False) -> None:
+    def _draw_graph(self, writer: BackgroundWriter, force: bool = False) -> None:
         pace = self.paces["graph"]
         if not (force or pace.ready()):
             return
@@ -305,9 +305,9 @@ class _Session:
         writer.put("graph", write)
 
     @torch.no_grad()
-    def _draw_pictures(self, writer: Writer) -> None:
+    def _draw_pictures(self, writer: BackgroundWriter) -> None:
         """Decode the pictures of the epoch now; draw and write them in the background."""
-        model, classes, epoch = self.kept, self.pack.classes, self.progress.epoch
+        model, classes, epoch = self.ema_model, self.pack.classes, self.progress.epoch
         device = self.batches.device
         count, columns, y, labels = SAMPLES, None, None, None
         if model.classes:
@@ -317,7 +317,7 @@ class _Session:
             labels = [classes[i] for i in y.tolist()]
         z = draw_latents(model, count, self.config.training.seed, y).to(device)
         new = to_uint8(decode_images(model, z, y)).numpy()
-        x, truth = next(self.batches.side("validation", SHOWN, size=SHOWN))
+        x, truth = next(self.batches.split("validation", SHOWN, size=SHOWN))
         shown = to_uint8(x).numpy()
         again = to_uint8(model.reconstruct(x, truth if model.classes else None)).numpy()
         names = None
@@ -340,7 +340,7 @@ class _Session:
             if self.stopping:
                 os._exit(128 + number)
             self.stopping = True
-            say("Stopping after this step and saving; once more to quit at once")
+            log.info("Stopping after this step and saving; once more to quit at once")
 
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -363,7 +363,7 @@ def _sum(found: dict[str, float]) -> str:
     return f"{loss:.2f} ({', '.join(words)})"
 
 
-def _remedy(error: Diverged, settings: Training, run: Run) -> str:
+def _remedy(error: Diverged, settings: TrainingConfig, run: Run) -> str:
     smaller = f"--learning-rate {float(f'{settings.learning_rate / 3:.1g}'):g}"
     return (
         f"Training stopped because {error}; what {run.folder} holds from before is good: "

@@ -6,12 +6,12 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from vaekit.utils.logging import say
+from vaekit.utils.logging import log
 
 Result = TypeVar("Result")
 
 
-class Replay(Generic[Result]):
+class CudaGraph(Generic[Result]):
     """A function of tensors on a GPU whose work is replayed as a CUDA graph after a few ordinary calls.
 
     Small networks are done with a kernel sooner than Python has begun the next; a graph begins all of them at once.
@@ -21,11 +21,11 @@ class Replay(Generic[Result]):
     ordinary; on other devices all are.
     """
 
-    ORDINARY = 3
+    WARMUP_CALLS = 3
     """Calls before recording, in which libraries choose their ways and take their memory."""
 
     def __init__(self, function: Callable[..., Result]) -> None:
-        self.function, self.calls, self.recordable = function, 0, True
+        self.function, self.calls, self.graph_safe = function, 0, True
         self.graph: torch.cuda.CUDAGraph | None = None
         self.stream: torch.cuda.Stream
         self.shapes: list[torch.Size]
@@ -34,22 +34,22 @@ class Replay(Generic[Result]):
 
     def __call__(self, *inputs: Tensor) -> Result:
         device = inputs[0].device
-        if device.type != "cuda" or not self.recordable:
+        if device.type != "cuda" or not self.graph_safe:
             return self.function(*inputs)
         if self.calls == 0:
             self.stream, self.shapes = torch.cuda.Stream(device), [x.shape for x in inputs]
         if [x.shape for x in inputs] != self.shapes:
             return self.function(*inputs)
         self.calls += 1
-        if self.graph is None and (self.calls <= self.ORDINARY or not self._record(inputs)):
-            return self._aside(inputs)
+        if self.graph is None and (self.calls <= self.WARMUP_CALLS or not self._capture(inputs)):
+            return self._warmup_call(inputs)
         for kept, new in zip(self.inputs, inputs, strict=True):
             kept.copy_(new)
         assert self.graph is not None
         self.graph.replay()
         return self.outputs
 
-    def _aside(self, inputs: tuple[Tensor, ...]) -> Result:
+    def _warmup_call(self, inputs: tuple[Tensor, ...]) -> Result:
         """An ordinary call on the stream that will be recorded."""
         device = inputs[0].device
         usual = torch.cuda.current_stream(device)
@@ -59,7 +59,7 @@ class Replay(Generic[Result]):
         usual.wait_stream(self.stream)
         return result
 
-    def _record(self, inputs: tuple[Tensor, ...]) -> bool:
+    def _capture(self, inputs: tuple[Tensor, ...]) -> bool:
         """Record the work on copies of the inputs; nothing of it is done by that."""
         device = inputs[0].device
         generator = torch.cuda.default_generators[device.index or 0]
@@ -71,18 +71,18 @@ class Replay(Generic[Result]):
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 self.outputs = self.function(*self.inputs)
         except RuntimeError as error:
-            self.recordable = False
-            say(f"Not recorded as a CUDA graph: {str(error).splitlines()[0]}")
-        if self.recordable:
+            self.graph_safe = False
+            log.info(f"Not recorded as a CUDA graph: {str(error).splitlines()[0]}")
+        if self.graph_safe:
             self.graph = graph
         else:  # a recording that breaks off leaves its stream, its noise and its memory behind
             torch.cuda.set_stream(usual)
             generator.graphsafe_set_state(noise)
             del graph
             torch.cuda.empty_cache()
-        return self.recordable
+        return self.graph_safe
 
 
-def recording(device: torch.device) -> bool:
+def is_capturing(device: torch.device) -> bool:
     """Whether work for the device is being recorded rather than done."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()

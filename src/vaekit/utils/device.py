@@ -16,7 +16,7 @@ USUAL, MOST, ALL = 64 << 20, 32 << 20, 2**31 - 1
 """What glibc trims by at most by itself, in bytes; the largest block that it lets come from the heap; everything."""
 
 
-def there(device: torch.device) -> bool:
+def is_available(device: torch.device) -> bool:
     """Whether this machine has the device."""
     match device.type:
         case "cuda":
@@ -27,9 +27,9 @@ def there(device: torch.device) -> bool:
             return kind == "cpu"
 
 
-def best() -> torch.device:
+def best_device() -> torch.device:
     """A GPU where there is one, else the processor."""
-    return next(device for device in map(torch.device, ("cuda", "mps", "cpu")) if there(device))
+    return next(device for device in map(torch.device, ("cuda", "mps", "cpu")) if is_available(device))
 
 
 def fast_bf16(device: torch.device) -> bool:
@@ -44,7 +44,7 @@ def fast_tf32(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def hardware(device: torch.device) -> str:
+def hardware_name(device: torch.device) -> str:
     """What computes: the name of a GPU, or what a processor can do. On another, results differ in their last bits."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -54,7 +54,7 @@ def hardware(device: torch.device) -> str:
 
 
 @contextmanager
-def products(tf32: bool = False) -> Iterator[None]:
+def matmul_precision(tf32: bool = False) -> Iterator[None]:
     """On NVIDIA GPUs, take products of float32 numbers whole, or of 19 of their bits (TF32), which torch does by
     itself for convolutions; and convolutions in ways that give the same bits at every call."""
     dense, layers = torch.backends.cuda.matmul, torch.backends.cudnn
@@ -74,7 +74,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def own_noise() -> Iterator[None]:
+def fork_rng() -> Iterator[None]:
     """Random numbers outside the block are as if it had not been, on the processor and every GPU in use."""
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(gpus):
@@ -82,7 +82,7 @@ def own_noise() -> Iterator[None]:
 
 
 @contextmanager
-def memory_kept() -> Iterator[None]:
+def keep_freed_memory() -> Iterator[None]:
     """Keep the memory of freed tensors for the next ones, where the C library is glibc: by itself it hands blocks of
     many megabytes back to the system, which then clears their pages anew at every step, a tenth to a fifth of the time
     of a step with large tensors. What is left over goes back at the end."""
@@ -100,7 +100,7 @@ def memory_kept() -> Iterator[None]:
 
 
 @contextmanager
-def denormals_flushed() -> Iterator[None]:
+def flush_denormals() -> Iterator[None]:
     """Take numbers below 1.2e-38 for zero, on every thread that computes.
 
     The running means of Adam and its kin decay into them wherever a gradient has become exactly zero (a unit that no

@@ -22,7 +22,7 @@ def console() -> "Console":
     return Console(highlight=False, markup=False, soft_wrap=True)
 
 
-class ScreenHandler(logging.Handler):
+class ConsoleHandler(logging.Handler):
     """Prints log lines above a progress bar that may be showing.
 
     Where nobody reads any more (`vaekit train | head`) it falls silent: a lost screen is no reason to lose a run.
@@ -33,14 +33,10 @@ class ScreenHandler(logging.Handler):
             console().print(self.format(record))
 
 
-def say(line: str) -> None:
-    log.info(line)
-
-
 @contextmanager
-def talking(quiet: bool = False) -> Iterator[None]:
-    """Show `say` lines on the screen inside the block, unless `quiet` or already shown."""
-    handlers = [] if quiet or any(isinstance(h, ScreenHandler) for h in log.handlers) else [ScreenHandler()]
+def console_logging(quiet: bool = False) -> Iterator[None]:
+    """Show log lines on the screen inside the block, unless `quiet` or already shown."""
+    handlers = [] if quiet or any(isinstance(h, ConsoleHandler) for h in log.handlers) else [ConsoleHandler()]
     level, propagate = log.level, log.propagate
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -56,7 +52,7 @@ def talking(quiet: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
+def muted() -> Iterator[None]:
     """Nothing is said inside the block, which only tries something."""
     before, log.disabled = log.disabled, True
     try:
@@ -94,8 +90,8 @@ def progress(
 
 
 @contextmanager
-def logging_to(path: Path) -> Iterator[None]:
-    """Append `say` lines to a file, with the time of each."""
+def file_logging(path: Path) -> Iterator[None]:
+    """Append log lines to a file, with the time of each."""
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from command import huge_png
-from vaekit.data.decoding.decode import Target, UnusableError, decode, fit, pixels, probe
+from vaekit.data.decoding.decode import ResizeSpec, UnusableError, decode, probe, resize, to_bytes
 
 WHITE = (255, 255, 255)
 RNG = np.random.default_rng(0)
@@ -21,8 +21,10 @@ ALPHA = np.concatenate([COLOUR, RNG.integers(0, 256, (6, 8, 1), np.uint8)], 2)
 ALPHA[0, 0, 3], ALPHA[1, 1, 3] = 0, 255
 
 
-def target(width: int = 8, height: int = 6, fit: str = "crop", background: Any = WHITE, keep: bool = False) -> Target:
-    return Target(width, height, fit, background, keep)
+def target(
+    width: int = 8, height: int = 6, fit: str = "crop", background: Any = WHITE, keep: bool = False
+) -> ResizeSpec:
+    return ResizeSpec(width, height, fit, background, keep)
 
 
 def encoded(image: Image.Image, format: str, **options: Any) -> io.BytesIO:
@@ -31,7 +33,7 @@ def encoded(image: Image.Image, format: str, **options: Any) -> io.BytesIO:
     return io.BytesIO(file.getvalue())
 
 
-def decoded(image: Image.Image, format: str, aim: Target | None = None, **options: Any) -> np.ndarray:
+def decoded(image: Image.Image, format: str, aim: ResizeSpec | None = None, **options: Any) -> np.ndarray:
     return np.asarray(decode(encoded(image, format, **options), aim or target())[0])
 
 
@@ -206,7 +208,7 @@ def test_a_reduced_jpeg_is_as_good_as_a_whole_one(turn: int, fitting: str) -> No
     file = encoded(photo(803, 601), "JPEG", quality=90, exif=exif)
     aim = target(48, 32, fitting)
     with Image.open(file) as image:
-        whole = fit(ImageOps.exif_transpose(image).convert("RGB"), aim)
+        whole = resize(ImageOps.exif_transpose(image).convert("RGB"), aim)
         assert probe(file) == ((601, 803) if turn >= 5 else (803, 601))
     file.seek(0)
     got, size = decode(file, aim)
@@ -222,16 +224,16 @@ def test_a_phones_jpeg_of_several_pictures() -> None:
 
 def test_fits() -> None:
     image = Image.fromarray(np.repeat(np.repeat(np.array([[10, 20, 30, 40]], np.uint8), 8, 0), 4, 1))  # 16 wide, 8 high
-    crop, pad, stretch = (np.asarray(fit(image, target(8, 8, how, (7, 7, 7)))) for how in ("crop", "pad", "stretch"))
+    crop, pad, stretch = (np.asarray(resize(image, target(8, 8, how, (7, 7, 7)))) for how in ("crop", "pad", "stretch"))
     assert crop[0].tolist() == [20] * 4 + [30] * 4
     assert (pad[:2] == 7).all() and (pad[6:] == 7).all() and pad[3, [0, 7]].tolist() == [10, 40]
     assert stretch[3, [0, 7]].tolist() == [10, 40] and stretch.shape == (8, 8)
 
 
 def test_pad_with_a_colour_makes_gray_colour_and_kept_alpha_pads_with_nothing() -> None:
-    gray = fit(Image.fromarray(GRAY), target(8, 8, "pad", (255, 0, 0)))
+    gray = resize(Image.fromarray(GRAY), target(8, 8, "pad", (255, 0, 0)))
     assert np.asarray(gray)[0, 0].tolist() == [255, 0, 0] and np.array_equal(np.asarray(gray)[1:7, :, 1], GRAY)
-    kept = np.asarray(fit(Image.fromarray(ALPHA), target(8, 8, "pad", keep=True)))
+    kept = np.asarray(resize(Image.fromarray(ALPHA), target(8, 8, "pad", keep=True)))
     assert kept[0, 0].tolist() == [0, 0, 0, 0] and np.array_equal(kept[1:7], ALPHA)
 
 
@@ -242,8 +244,8 @@ def test_size_is_width_by_height_and_odd_sizes_work() -> None:
 
 
 def test_channels() -> None:
-    assert pixels(Image.fromarray(GRAY), 3) == np.repeat(GRAY[..., None], 3, 2).tobytes()
-    assert pixels(Image.fromarray(GRAY), 4)[:4] == bytes([GRAY[0, 0]] * 3 + [255])
+    assert to_bytes(Image.fromarray(GRAY), 3) == np.repeat(GRAY[..., None], 3, 2).tobytes()
+    assert to_bytes(Image.fromarray(GRAY), 4)[:4] == bytes([GRAY[0, 0]] * 3 + [255])
 
 
 # --- What cannot be used ---------------------------------------------------------------------------------------------

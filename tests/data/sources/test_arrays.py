@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from vaekit.config.data import Data
+from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import Pack, open_pack
-from vaekit.data.sources.arrays import as_images
+from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -35,20 +35,20 @@ def labels_in_order(pack: Pack) -> np.ndarray:
 
 
 def test_uint8_bool_and_floats() -> None:
-    assert np.array_equal(as_images(GRAY), GRAY[..., None]) and np.array_equal(as_images(COLOUR), COLOUR)
-    assert np.array_equal(as_images(GRAY > 9), np.where(GRAY > 9, 255, 0)[..., None])
+    assert np.array_equal(to_uint8_images(GRAY), GRAY[..., None]) and np.array_equal(to_uint8_images(COLOUR), COLOUR)
+    assert np.array_equal(to_uint8_images(GRAY > 9), np.where(GRAY > 9, 255, 0)[..., None])
     for dtype in (np.float32, np.float64):
-        assert np.array_equal(as_images((COLOUR / 255).astype(dtype)), COLOUR)
-    assert as_images(np.full((2, 3, 3), 0.5)).max() == 128
-    assert np.array_equal(as_images(list(COLOUR)), COLOUR)
+        assert np.array_equal(to_uint8_images((COLOUR / 255).astype(dtype)), COLOUR)
+    assert to_uint8_images(np.full((2, 3, 3), 0.5)).max() == 128
+    assert np.array_equal(to_uint8_images(list(COLOUR)), COLOUR)
 
 
 def test_tensors_have_channels_first() -> None:
     tensor = torch.from_numpy(COLOUR).permute(0, 3, 1, 2)
-    assert np.array_equal(as_images(tensor), COLOUR)
-    assert np.array_equal(as_images((tensor / 255).requires_grad_()), COLOUR)
-    assert np.array_equal(as_images(torch.from_numpy(GRAY)), GRAY[..., None])
-    assert as_images((tensor / 255).to(torch.bfloat16)).shape == COLOUR.shape
+    assert np.array_equal(to_uint8_images(tensor), COLOUR)
+    assert np.array_equal(to_uint8_images((tensor / 255).requires_grad_()), COLOUR)
+    assert np.array_equal(to_uint8_images(torch.from_numpy(GRAY)), GRAY[..., None])
+    assert to_uint8_images((tensor / 255).to(torch.bfloat16)).shape == COLOUR.shape
 
 
 @pytest.mark.parametrize(
@@ -66,48 +66,48 @@ def test_tensors_have_channels_first() -> None:
 )
 def test_what_is_no_image_is_refused_with_the_remedy(values: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        as_images(values)
+        to_uint8_images(values)
     with pytest.raises(UserError, match=said):
-        open_pack(values, Data())
+        open_pack(values, DataConfig())
 
 
 def test_a_pack_of_an_array() -> None:
-    pack = open_pack((COLOUR, LABELS), Data())
+    pack = open_pack((COLOUR, LABELS), DataConfig())
     assert pack.shape == (3, 7, 5) and pack.classes == ("0", "1", "2", "3") and pack.name == "array"
     assert np.array_equal(in_order(pack), COLOUR) and np.array_equal(labels_in_order(pack), LABELS)
-    assert open_pack((COLOUR, LABELS), Data()).folder == pack.folder
-    assert open_pack((COLOUR / 255, LABELS), Data()).identity == pack.identity  # the same contents
+    assert open_pack((COLOUR, LABELS), DataConfig()).folder == pack.folder
+    assert open_pack((COLOUR / 255, LABELS), DataConfig()).fingerprint == pack.fingerprint  # the same contents
     other = COLOUR.copy()
     other[3, 0, 0, 0] ^= 1
-    assert open_pack((other, LABELS), Data()).identity != pack.identity
-    assert open_pack(COLOUR, Data()).classes == ()
+    assert open_pack((other, LABELS), DataConfig()).fingerprint != pack.fingerprint
+    assert open_pack(COLOUR, DataConfig()).classes == ()
 
 
 def test_labels() -> None:
-    named = open_pack((GRAY, np.array(["b", "a"] * 20)), Data())
+    named = open_pack((GRAY, np.array(["b", "a"] * 20)), DataConfig())
     assert named.classes == ("a", "b") and labels_in_order(named).tolist() == [1, 0] * 20
-    sparse = open_pack((GRAY, torch.tensor([[7], [30]] * 20)), Data())
+    sparse = open_pack((GRAY, torch.tensor([[7], [30]] * 20)), DataConfig())
     assert sparse.classes == ("7", "30") and labels_in_order(sparse).tolist() == [0, 1] * 20
     with pytest.raises(UserError, match="40 images but labels of shape 39"):
-        open_pack((GRAY, LABELS[1:]), Data())
+        open_pack((GRAY, LABELS[1:]), DataConfig())
 
 
 def test_arrays_are_resized_only_when_asked() -> None:
-    assert open_pack(GRAY, Data(size="4x8", fit="stretch")).shape == (1, 8, 4)
-    padded = open_pack(GRAY, Data(size="9", fit="pad", background="red"))
+    assert open_pack(GRAY, DataConfig(size="4x8", fit="stretch")).shape == (1, 8, 4)
+    padded = open_pack(GRAY, DataConfig(size="9", fit="pad", background="red"))
     assert padded.shape == (3, 9, 9) and padded.images[0, 0, 0].tolist() == [255, 0, 0]
     clear = np.concatenate([COLOUR, np.zeros((40, 7, 5, 1), np.uint8)], 3)
-    assert open_pack(clear, Data(alpha="keep")).shape == (4, 7, 5)
-    composited = open_pack(clear, Data(background="blue"))
+    assert open_pack(clear, DataConfig(alpha="keep")).shape == (4, 7, 5)
+    composited = open_pack(clear, DataConfig(background="blue"))
     assert composited.shape == (3, 7, 5) and (composited.images == [0, 0, 255]).all()
 
 
 def test_last_images_validate_and_their_copies_leave_training() -> None:
     images = GRAY.copy()
     images[2] = images[39]
-    pack = open_pack((images, LABELS), Data(validation="last:10"))
-    assert np.array_equal(pack.images[pack.sides["validation"]][..., 0], images[30:])
-    assert np.array_equal(pack.images[pack.sides["train"]][..., 0], np.delete(images[:30], 2, 0))
+    pack = open_pack((images, LABELS), DataConfig(validation="last:10"))
+    assert np.array_equal(pack.images[pack.splits["validation"]][..., 0], images[30:])
+    assert np.array_equal(pack.images[pack.splits["train"]][..., 0], np.delete(images[:30], 2, 0))
     assert pack.skipped == [("train/2", "a copy of one in validation")]
 
 
@@ -121,21 +121,21 @@ def test_last_images_validate_and_their_copies_leave_training() -> None:
 def test_npz_with_sides(tmp_path: Path, names: tuple[str, ...]) -> None:
     values = (COLOUR[:30], LABELS[:30, None], COLOUR[30:], LABELS[30:, None])
     np.savez(tmp_path / "set.npz", **dict(zip(names, values, strict=True)))
-    pack = open_pack(tmp_path / "set.npz", Data())
+    pack = open_pack(tmp_path / "set.npz", DataConfig())
     assert pack.name == "set" and pack.classes == ("0", "1", "2", "3")
-    assert np.array_equal(pack.images[pack.sides["test"]], COLOUR[30:])
-    assert np.array_equal(pack.labels[pack.sides["test"]], LABELS[30:])
-    assert pack.sides["validation"].stop == 30
+    assert np.array_equal(pack.images[pack.splits["test"]], COLOUR[30:])
+    assert np.array_equal(pack.labels[pack.splits["test"]], LABELS[30:])
+    assert pack.splits["validation"].stop == 30
 
 
 @pytest.mark.parametrize("names", [("images", "labels"), ("x", "y"), ("arr_0", "arr_1"), ("anything", None)])
 def test_npz_without_sides_and_npy(tmp_path: Path, names: tuple[str, str | None]) -> None:
     images, labels = names
     np.savez(tmp_path / "set.npz", **{images: GRAY / 255} | ({labels: LABELS} if labels else {}))
-    pack = open_pack(str(tmp_path / "set.npz"), Data())
+    pack = open_pack(str(tmp_path / "set.npz"), DataConfig())
     assert np.array_equal(in_order(pack)[..., 0], GRAY) and bool(pack.classes) == bool(labels)
     np.save(tmp_path / "set.npy", GRAY)
-    assert np.array_equal(in_order(open_pack(tmp_path / "set.npy", Data()))[..., 0], GRAY)
+    assert np.array_equal(in_order(open_pack(tmp_path / "set.npy", DataConfig()))[..., 0], GRAY)
 
 
 def test_npz_that_cannot_be_read(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_npz_that_cannot_be_read(tmp_path: Path) -> None:
         ("normalised", "undo the normalisation"),
     ):
         with pytest.raises(UserError, match=said):
-            open_pack(tmp_path / f"{name}.npz", Data())
+            open_pack(tmp_path / f"{name}.npz", DataConfig())
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -164,10 +164,10 @@ def test_idx_folder(tmp_path: Path, ending: str, dot: str) -> None:
     for side, part in (("train", slice(30)), ("t10k", slice(30, 40))):
         write_idx(tmp_path / f"{side}-images{dot}idx3-ubyte{ending}", GRAY[part])
         write_idx(tmp_path / f"{side}-labels{dot}idx1-ubyte{ending}", LABELS[part])
-    pack = open_pack(tmp_path, Data())
+    pack = open_pack(tmp_path, DataConfig())
     assert pack.shape == (1, 7, 5) and pack.classes == ("0", "1", "2", "3")
-    assert np.array_equal(pack.images[pack.sides["test"]][..., 0], GRAY[30:])
-    assert pack.sides["validation"].stop == 30 and 0 < pack.sides["train"].stop < 30
+    assert np.array_equal(pack.images[pack.splits["test"]][..., 0], GRAY[30:])
+    assert pack.splits["validation"].stop == 30 and 0 < pack.splits["train"].stop < 30
 
 
 def test_damaged_idx(tmp_path: Path) -> None:
@@ -176,17 +176,17 @@ def test_damaged_idx(tmp_path: Path) -> None:
     for broken in (data[:-1], data[:9], b"\0" + data[1:4] + data[5:]):
         (tmp_path / "train-images-idx3-ubyte").write_bytes(broken)
         with pytest.raises(UserError, match="fetch it again"):
-            open_pack(tmp_path, Data())
+            open_pack(tmp_path, DataConfig())
 
 
 def test_the_bundled_sample() -> None:
-    pack = open_pack(None, Data())
+    pack = open_pack(None, DataConfig())
     assert pack.shape == (1, 28, 28) and len(pack.images) == 10_000
     assert np.bincount(pack.labels).tolist() == [1000] * 10
     assert pack.classes[0] == "T-shirt/top" and pack.classes[9] == "Ankle boot"
     mean = [pack.images[pack.labels == kind].mean() for kind in range(10)]
     assert np.argmin(mean) == 5 and np.argmax(mean) in (2, 4)  # sandals are dark, pullovers and coats fill the picture
-    sample = Path(as_images.__code__.co_filename).parents[1] / "sample"
+    sample = Path(to_uint8_images.__code__.co_filename).parents[1] / "sample"
     assert "Copyright (c) 2017 Zalando SE" in (sample / "LICENSE.txt").read_text()
     assert sum(file.stat().st_size for file in sample.iterdir()) < 5_000_000
 
@@ -215,22 +215,22 @@ def test_tensor_dataset_and_loader(scale: int) -> None:
     images = torch.from_numpy(COLOUR).permute(0, 3, 1, 2)
     data = TensorDataset(images if scale == 1 else images / scale, torch.from_numpy(LABELS))
     for source in (data, DataLoader(data, batch_size=7)):
-        pack = open_pack(source, Data())
+        pack = open_pack(source, DataConfig())
         assert np.array_equal(in_order(pack), COLOUR) and np.array_equal(labels_in_order(pack), LABELS)
-    unlabelled = open_pack(DataLoader(TensorDataset(images), batch_size=7), Data())
+    unlabelled = open_pack(DataLoader(TensorDataset(images), batch_size=7), DataConfig())
     assert np.array_equal(in_order(unlabelled), COLOUR) and unlabelled.classes == ()
-    assert np.array_equal(in_order(open_pack(Stream(), Data()))[..., 0], GRAY)
+    assert np.array_equal(in_order(open_pack(Stream(), DataConfig()))[..., 0], GRAY)
 
 
 def test_dataset_of_pillow_images() -> None:
     pictures = [Image.fromarray(image) for image in COLOUR[:6]]
-    pack = open_pack(Pictures(*((image, index % 2) for index, image in enumerate(pictures))), Data())
+    pack = open_pack(Pictures(*((image, index % 2) for index, image in enumerate(pictures))), DataConfig())
     assert np.array_equal(in_order(pack), COLOUR[:6]) and pack.classes == ("0", "1")
-    assert open_pack(Pictures(*map(Image.fromarray, GRAY)), Data()).shape == (1, 7, 5)
+    assert open_pack(Pictures(*map(Image.fromarray, GRAY)), DataConfig()).shape == (1, 7, 5)
     uneven = Pictures(*pictures, Image.new("L", (30, 20), 9))
     with pytest.raises(UserError, match=r"differ in shape .* give --size"):
-        open_pack(uneven, Data())
-    assert open_pack(uneven, Data(size="4")).shape == (3, 4, 4)
+        open_pack(uneven, DataConfig())
+    assert open_pack(uneven, DataConfig(size="4")).shape == (3, 4, 4)
 
 
 def test_dataset_that_is_none(cache: Path) -> None:
@@ -242,7 +242,7 @@ def test_dataset_that_is_none(cache: Path) -> None:
         (Pictures((1, 2, 3)), "has 3 parts"),
     ):
         with pytest.raises(UserError, match=said):
-            open_pack(source, Data())
+            open_pack(source, DataConfig())
     with pytest.raises(UserError, match="int is no source"):
-        open_pack(3, Data())
+        open_pack(3, DataConfig())
     assert not list((cache / "vaekit" / "packs").iterdir())

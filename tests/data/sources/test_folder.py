@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from command import huge_png
-from vaekit.config.data import Data
+from vaekit.config.data import DataConfig
 from vaekit.data.packs.cache import clear_cache
 from vaekit.data.packs.pack import Pack, load_images, open_pack
 from vaekit.errors import UserError
@@ -42,26 +42,26 @@ def side_of(pack: Pack) -> dict[str, str]:
 def test_pixels_labels_and_table(photos: Make) -> None:
     names = [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(20)]
     root = photos(*names)
-    pack = open_pack(root, Data())
+    pack = open_pack(root, DataConfig())
     assert pack.classes == ("cat", "dog") and pack.shape == (3, 8, 10) and pack.images.shape == (40, 8, 10, 3)
     assert sorted(pack.paths()) == sorted(names)
-    ranges = [pack.sides[side] for side in ("train", "validation", "test")]
+    ranges = [pack.splits[side] for side in ("train", "validation", "test")]
     assert [rows.start for rows in ranges] == [0, ranges[0].stop, 40] and ranges[2].stop == 40
     for index, row in enumerate(pack.table()):
         assert np.array_equal(pack.images[index], np.asarray(Image.open(root / row["path"])))
         assert pack.classes[pack.labels[index]] == row["label"] == row["path"].split("/")[0]
         assert (row["width"], row["height"]) == ("10", "8")
-        assert index in range(pack.sides[row["split"]].start, pack.sides[row["split"]].stop)
+        assert index in range(pack.splits[row["split"]].start, pack.splits[row["split"]].stop)
     paths = pack.paths()
     assert all(paths[rows] == sorted(paths[rows]) for rows in ranges)
     about = pack.describe()
     assert about["images"] == 40 and sum(about["counts"]["train"].values()) == about["splits"]["train"]
-    assert about["fingerprint"] == pack.identity and about["width"] == 10 and about["height"] == 8
+    assert about["fingerprint"] == pack.fingerprint and about["width"] == 10 and about["height"] == 8
 
 
 def test_sides_and_classes_by_folder(photos: Make) -> None:
     root = photos("train/a/1.png", "train/b/2.png", "Val/a/3.png", "test/b/4.png", "test/b/deep/5.png")
-    pack = open_pack(root, Data())
+    pack = open_pack(root, DataConfig())
     assert pack.classes == ("a", "b")
     assert side_of(pack) == {
         "train/a/1.png": "train",
@@ -70,13 +70,13 @@ def test_sides_and_classes_by_folder(photos: Make) -> None:
         "test/b/4.png": "test",
         "test/b/deep/5.png": "test",
     }
-    assert pack.labels[pack.sides["test"]].tolist() == [1, 1]
+    assert pack.labels[pack.splits["test"]].tolist() == [1, 1]
 
 
 def test_flat_folder_has_no_classes_and_strays_get_a_class_of_their_own(photos: Make) -> None:
-    flat = open_pack(photos("1.png", "2.png", folder="flat"), Data())
+    flat = open_pack(photos("1.png", "2.png", folder="flat"), DataConfig())
     assert flat.classes == () and flat.labels.tolist() == [-1, -1]
-    mixed = open_pack(photos("a/1.png", "2.png", "zoo/3.png", folder="mixed"), Data())
+    mixed = open_pack(photos("a/1.png", "2.png", "zoo/3.png", folder="mixed"), DataConfig())
     assert mixed.classes == ("a", "zoo", "(none)")
     labels = dict(zip(mixed.paths(), mixed.labels.tolist(), strict=True))
     assert labels == {"a/1.png": 0, "2.png": 2, "zoo/3.png": 1}
@@ -86,11 +86,11 @@ def test_files_that_cannot_be_read_are_no_class(photos: Make) -> None:
     root = photos("a/1.png", "b/1.png", "c/1.png")
     for broken in ("top.jpg", "b/1.png"):
         (root / broken).write_bytes(b"nothing")
-    pack = open_pack(root, Data())
+    pack = open_pack(root, DataConfig())
     assert pack.classes == ("a", "c") and sorted(pack.labels.tolist()) == [0, 1]
     lone = photos("1.png", "2.png", "a/3.png", folder="lone")
     (lone / "a" / "3.png").write_bytes(b"nothing")
-    pack = open_pack(lone, Data())
+    pack = open_pack(lone, DataConfig())
     assert pack.classes == () and pack.labels.tolist() == [-1, -1]
 
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_used_is_listed_and_the_folder_stays_as_it_was(
     os.utime(root / "3.png", ns=(1, 1_234_567_891_234_567_891))
     os.utime(root, ns=(1, 987_654_321_987_654_321))
     before = state(root)
-    pack = open_pack(root, Data())
+    pack = open_pack(root, DataConfig())
     assert state(root) == before
     assert sorted(pack.paths()) == ["1.png", "2.png", "3.png", "a b ü.png", "alias.png"]
     assert dict(pack.skipped) == {
@@ -147,18 +147,18 @@ def test_fewer_than_two_images(photos: Make) -> None:
     root = photos("1.png")
     (root / "empty.png").touch()
     with pytest.raises(UserError, match=r"1 usable images \(1 skipped: 1 empty\) but at least 2"):
-        open_pack(root, Data())
+        open_pack(root, DataConfig())
     with pytest.raises(UserError, match="holds no images"):
-        open_pack(photos("x/.no.png", folder="none"), Data())
+        open_pack(photos("x/.no.png", folder="none"), DataConfig())
     np.save(root.parent / "none" / "images.npy", np.zeros((2, 8, 8), np.uint8))
     with pytest.raises(UserError, match=r"no image files, but images\.npy: give .*none/images\.npy itself"):
-        open_pack(root.parent / "none", Data())
+        open_pack(root.parent / "none", DataConfig())
     with pytest.raises(UserError, match="There is no"):
-        open_pack(root / "nowhere", Data())
+        open_pack(root / "nowhere", DataConfig())
     with pytest.raises(UserError, match="Hugging Face"):
-        open_pack("hf:mnist", Data())
+        open_pack("hf:mnist", DataConfig())
     with pytest.raises(UserError, match="neither a folder"):
-        open_pack(root / "1.png", Data())
+        open_pack(root / "1.png", DataConfig())
 
 
 def test_size_is_chosen_from_the_data(tmp_path: Path) -> None:
@@ -166,12 +166,12 @@ def test_size_is_chosen_from_the_data(tmp_path: Path) -> None:
         for index, size in enumerate(sizes):
             (tmp_path / name).mkdir(exist_ok=True)
             Image.new("RGB", size, (index, 2, 3)).save(tmp_path / name / f"{index}.png")
-        return open_pack(tmp_path / name, Data()).shape
+        return open_pack(tmp_path / name, DataConfig()).shape
 
     assert sized("same", (28, 19), (28, 19)) == (3, 19, 28)
     assert sized("large", (300, 200), (300, 200)) == (3, 64, 64)
     assert sized("mixed", (40, 30), (50, 32), (60, 90)) == (3, 32, 32)
-    wide = open_pack(tmp_path / "large", Data(size="48x16", fit="stretch"))
+    wide = open_pack(tmp_path / "large", DataConfig(size="48x16", fit="stretch"))
     assert wide.shape == (3, 16, 48) and "48x16" in wide.summary
 
 
@@ -180,7 +180,7 @@ def test_channels_are_what_the_images_have(tmp_path: Path) -> None:
         (tmp_path / name).mkdir(exist_ok=True)
         for index, image in enumerate(images):
             image.save(tmp_path / name / f"{index}.png")
-        return open_pack(tmp_path / name, Data(**settings))
+        return open_pack(tmp_path / name, DataConfig(**settings))
 
     gray = [Image.new("L", (8, 8), 50), Image.new("LA", (8, 8), (60, 255)), Image.new("1", (8, 8), 1)]
     pack = saved("gray", *gray)
@@ -197,51 +197,51 @@ def test_copies_never_end_on_two_sides(photos: Make) -> None:
     root = photos(*[f"{i}.png" for i in range(12)])
     for i in range(12):
         shutil.copy(root / f"{i}.png", root / f"copy of {i}.png")
-    sides = side_of(open_pack(root, Data(validation="0.3")))
-    assert len(sides) == 24 and set(sides.values()) == {"train", "validation"}
-    assert all(sides[f"{i}.png"] == sides[f"copy of {i}.png"] for i in range(12))
+    splits = side_of(open_pack(root, DataConfig(validation="0.3")))
+    assert len(splits) == 24 and set(splits.values()) == {"train", "validation"}
+    assert all(splits[f"{i}.png"] == splits[f"copy of {i}.png"] for i in range(12))
     (root / "test").mkdir()
     shutil.copy(root / "3.png", root / "test" / "3.png")
-    pack = open_pack(root, Data(validation="0.3"))
+    pack = open_pack(root, DataConfig(validation="0.3"))
     assert side_of(pack)["test/3.png"] == "test" and "3.png" not in side_of(pack)
     assert pack.skipped == [("3.png", "a copy of one in test"), ("copy of 3.png", "a copy of one in test")]
 
 
 def test_an_image_keeps_its_side_when_the_folder_grows_or_moves(photos: Make) -> None:
     root = photos(*[f"{i}.png" for i in range(30)])
-    before = open_pack(root, Data(validation="0.3"))
+    before = open_pack(root, DataConfig(validation="0.3"))
     photos(*[f"{i}.png" for i in range(30, 50)])
-    after = open_pack(root, Data(validation="0.3"))
+    after = open_pack(root, DataConfig(validation="0.3"))
     assert len(side_of(after)) == 50 and side_of(before).items() <= side_of(after).items()
-    assert before.identity != after.identity
+    assert before.fingerprint != after.fingerprint
     shutil.copytree(root, root.parent / "moved")
-    assert open_pack(root.parent / "moved", Data(validation="0.3")).identity == after.identity
+    assert open_pack(root.parent / "moved", DataConfig(validation="0.3")).fingerprint == after.fingerprint
 
 
 def test_a_second_run_starts_from_the_pack(photos: Make, cache: Path) -> None:
     root = photos("1.png", "2.png", "3.png")
-    first = open_pack(root, Data())
+    first = open_pack(root, DataConfig())
     files = state(first.folder)
-    again = open_pack(root, Data(flip=True))  # augmentation is no matter of the pack
-    assert again.folder == first.folder and state(first.folder) == files and again.identity == first.identity
+    again = open_pack(root, DataConfig(flip=True))  # augmentation is no matter of the pack
+    assert again.folder == first.folder and state(first.folder) == files and again.fingerprint == first.fingerprint
     assert sorted(path.name for path in first.folder.iterdir()) == [
         "images.npy",
         "labels.npy",
         "pack.json",
         "table.csv",
     ]
-    assert open_pack(root, Data(size="4")).folder != first.folder
+    assert open_pack(root, DataConfig(size="4")).folder != first.folder
     os.utime(root / "2.png", ns=(5, 5))
-    changed = open_pack(root, Data())
-    assert changed.folder != first.folder and changed.identity == first.identity
+    changed = open_pack(root, DataConfig())
+    assert changed.folder != first.folder and changed.fingerprint == first.fingerprint
     (changed.folder / "images.npy").write_bytes(b"damaged")
-    assert np.array_equal(open_pack(root, Data()).images, first.images)
+    assert np.array_equal(open_pack(root, DataConfig()).images, first.images)
     assert clear_cache() > 0 and not [path for path in (cache / "vaekit" / "packs").iterdir() if path.is_dir()]
 
 
 SCRIPT = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
-SCRIPT += "from vaekit.data.packs.pack import open_pack; from vaekit.config.data import Data\n"
-SCRIPT += "print(open_pack(sys.argv[1], Data(size='64')).identity)"  # no `if __name__ == '__main__'`, as users write
+SCRIPT += "from vaekit.data.packs.pack import open_pack; from vaekit.config.data import DataConfig\n"
+SCRIPT += "print(open_pack(sys.argv[1], DataConfig(size='64')).fingerprint)"
 
 
 def builder(root: Path) -> "subprocess.Popen[str]":
@@ -299,7 +299,7 @@ def test_an_interrupted_build_leaves_nothing_half_made(many: Path, cache: Path, 
     wait_until(lambda: not workers(many.parent))  # no worker outlives its parent
     left = [path for path in packs.glob(".*") if path.is_dir()]
     assert len(left) == (how == signal.SIGKILL)
-    pack = open_pack(many, Data(size="64"))
+    pack = open_pack(many, DataConfig(size="64"))
     assert len(pack.images) == 240 and not [path for path in packs.glob(".*") if path.is_dir()]
 
 
@@ -325,7 +325,7 @@ def test_an_image_that_kills_its_decoder_is_one_skipped_image(photos: Make) -> N
     thread = threading.Thread(target=crash)
     thread.start()
     try:
-        pack = open_pack(root, Data(size="8"))
+        pack = open_pack(root, DataConfig(size="8"))
     finally:
         done.set()
         thread.join()
@@ -340,15 +340,15 @@ def test_no_room_on_the_disk(photos: Make, monkeypatch: pytest.MonkeyPatch) -> N
 
     with pytest.raises(UserError, match=r"needs .* MB but only 0 MB are free"):
         require_space_for(Path("/proc"), 59, 64 * 64 * 3)
-    assert open_pack(root, Data()).images.shape[0] == 59
+    assert open_pack(root, DataConfig()).images.shape[0] == 59
 
 
 def test_load_images(photos: Make) -> None:
     root = photos("1.png")
-    got = load_images([root / "1.png"], Data(), (3, 8, 10))
+    got = load_images([root / "1.png"], DataConfig(), (3, 8, 10))
     assert np.array_equal(got[0], np.asarray(Image.open(root / "1.png")))
-    assert load_images([str(root / "1.png")] * 2, Data(), (1, 5, 4)).shape == (2, 5, 4, 1)
-    assert load_images([root / "1.png"], Data(), (4, 8, 10))[0, 0, 0, 3] == 255
+    assert load_images([str(root / "1.png")] * 2, DataConfig(), (1, 5, 4)).shape == (2, 5, 4, 1)
+    assert load_images([root / "1.png"], DataConfig(), (4, 8, 10))[0, 0, 0, 3] == 255
     (root / "bad.png").touch()
     os.mkfifo(root / "pipe.png")
     for bad, why in (
@@ -358,4 +358,4 @@ def test_load_images(photos: Make) -> None:
         (".", "a folder"),
     ):
         with pytest.raises(UserError, match=f"cannot be used .*{why}"):
-            load_images([root / bad], Data(), (3, 8, 10))
+            load_images([root / bad], DataConfig(), (3, 8, 10))

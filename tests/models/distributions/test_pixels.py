@@ -9,13 +9,13 @@ from torch.distributions import ContinuousBernoulli as Reference
 from torch.distributions import Laplace, Normal, TransformedDistribution, Uniform
 from torch.distributions.transforms import AffineTransform, SigmoidTransform
 
-from vaekit.models.distributions.discretized import LAPLACE, LOGISTIC, NORMAL, Noise
+from vaekit.models.distributions.discretized import LAPLACE, LOGISTIC, NORMAL, LocScaleFamily
 from vaekit.models.distributions.pixels import (
+    DiscretizedLocScale,
+    LocScale,
     PixelBernoulli,
     PixelContinuousBernoulli,
-    PixelNoise,
-    RoundedNoise,
-    drawn_once,
+    deterministic_binarize,
 )
 
 LEVELS = torch.arange(256) / 255
@@ -116,34 +116,34 @@ def test_continuous_bernoulli_draws_by_its_distribution_function(logit: float) -
 
 @each_noise
 @pytest.mark.parametrize("shared", [True, False], ids=["one sigma", "a sigma per pixel"])
-def test_plain_density_is_torchs(noise: Noise, reference: type[Normal], shared: bool) -> None:
+def test_plain_density_is_torchs(noise: LocScaleFamily, reference: type[Normal], shared: bool) -> None:
     loc, x = torch.randn(2, 3, 1, 4, 5), torch.randn(3, 1, 4, 5)
     log_sigma = torch.tensor(-0.7) if shared else torch.randn(2, 3, 1, 4, 5)
     exact = reference(loc, log_sigma.exp().expand_as(loc)).log_prob(x).sum((-3, -2, -1))
-    torch.testing.assert_close(PixelNoise(loc, log_sigma, noise).log_prob(x), exact, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(LocScale(loc, log_sigma, noise).log_prob(x), exact, rtol=1e-5, atol=1e-4)
 
 
 @each_noise
-def test_plain_samples_follow_their_distribution(noise: Noise, reference: type[Normal]) -> None:
-    x = PixelNoise(torch.full((1, 1, 1, 1, 2), 0.4), torch.tensor(math.log(0.3)), noise).sample((100_000,)).flatten()
+def test_plain_samples_follow_their_distribution(noise: LocScaleFamily, reference: type[Normal]) -> None:
+    x = LocScale(torch.full((1, 1, 1, 1, 2), 0.4), torch.tensor(math.log(0.3)), noise).sample((100_000,)).flatten()
     assert x.isfinite().all()
     for point in (-0.4, 0.1, 0.4, 0.7, 1.3):
         below = reference(torch.tensor(0.4), torch.tensor(0.3)).cdf(torch.tensor(point)).item()
         assert (x < point).double().mean().item() == pytest.approx(below, abs=0.006)
 
 
-def rounded(loc: float, sigma: float, noise: Noise, count: int = 256) -> RoundedNoise:
-    return RoundedNoise(torch.full((1, count, 1, 1, 1), loc), torch.tensor(math.log(sigma)), noise)
+def rounded(loc: float, sigma: float, noise: LocScaleFamily, count: int = 256) -> DiscretizedLocScale:
+    return DiscretizedLocScale(torch.full((1, count, 1, 1, 1), loc), torch.tensor(math.log(sigma)), noise)
 
 
-def level_probabilities(loc: float, sigma: float, noise: Noise) -> torch.Tensor:
+def level_probabilities(loc: float, sigma: float, noise: LocScaleFamily) -> torch.Tensor:
     return rounded(loc, sigma, noise).log_prob(LEVELS.reshape(256, 1, 1, 1))[0].exp()
 
 
 @each_noise
 @pytest.mark.parametrize("sigma", [1 / 255 / 8, 0.002, 0.01, 0.1, 1.0, 10.0])
 @pytest.mark.parametrize("loc", [0.0, 0.1234, 0.5, 0.9999, 1.0, -0.3, 1.7])
-def test_the_256_probabilities_sum_to_one(loc: float, sigma: float, noise: Noise, reference: object) -> None:
+def test_the_256_probabilities_sum_to_one(loc: float, sigma: float, noise: LocScaleFamily, reference: object) -> None:
     assert level_probabilities(loc, sigma, noise).sum().item() == pytest.approx(1, abs=2e-4)
 
 
@@ -151,7 +151,7 @@ def test_the_256_probabilities_sum_to_one(loc: float, sigma: float, noise: Noise
 @pytest.mark.parametrize("sigma", [0.002, 0.05, 0.3, 5.0])
 @pytest.mark.parametrize("loc", [0.0, 0.3, 0.3012, 1.0, 2.5])
 def test_rounded_probabilities_are_differences_of_the_distribution_function(
-    loc: float, sigma: float, noise: Noise, reference: type[Normal]
+    loc: float, sigma: float, noise: LocScaleFamily, reference: type[Normal]
 ) -> None:
     edges = (torch.arange(1, 256, dtype=torch.float64) - 0.5) / 255
     inner = reference(torch.tensor(loc).double(), torch.tensor(sigma).double()).cdf(edges)
@@ -160,10 +160,12 @@ def test_rounded_probabilities_are_differences_of_the_distribution_function(
 
 
 @each_noise
-def test_rounded_log_probabilities_stay_finite_and_falling_far_from_the_mean(noise: Noise, reference: object) -> None:
+def test_rounded_log_probabilities_stay_finite_and_falling_far_from_the_mean(
+    noise: LocScaleFamily, reference: object
+) -> None:
     loc = torch.zeros(1, 256, 1, 1, 1, requires_grad=True)
     log_sigma = torch.tensor(math.log(1 / 255 / 8), requires_grad=True)
-    log_p = RoundedNoise(loc, log_sigma, noise).log_prob(LEVELS.reshape(256, 1, 1, 1))[0]
+    log_p = DiscretizedLocScale(loc, log_sigma, noise).log_prob(LEVELS.reshape(256, 1, 1, 1))[0]
     assert log_p.isfinite().all()
     assert (log_p.diff() < 0).all()
     log_p.sum().backward()
@@ -177,7 +179,7 @@ def test_rounded_log_probabilities_stay_finite_and_falling_far_from_the_mean(noi
 @pytest.mark.parametrize("sigma", [0.004, 0.1, 0.5])
 @pytest.mark.parametrize("loc", [0.0, 0.02, 0.5, 1.0, 1.3])
 def test_rounded_mean_and_samples_are_those_of_the_probabilities(
-    loc: float, sigma: float, noise: Noise, reference: object
+    loc: float, sigma: float, noise: LocScaleFamily, reference: object
 ) -> None:
     probabilities = level_probabilities(loc, sigma, noise)
     p = rounded(loc, sigma, noise, count=1)
@@ -191,7 +193,7 @@ def test_rounded_mean_and_samples_are_those_of_the_probabilities(
 @pytest.mark.parametrize("level", [0, 1, 40, 128, 255])
 @pytest.mark.parametrize("shared", [True, False], ids=["one sigma", "a sigma per pixel"])
 def test_rounded_gradient_is_that_of_finite_differences(
-    level: int, sigma: float, shared: bool, noise: Noise, reference: object
+    level: int, sigma: float, shared: bool, noise: LocScaleFamily, reference: object
 ) -> None:
     x = torch.tensor(level / 255, dtype=torch.float64).reshape(1, 1, 1, 1)
     loc = (
@@ -199,11 +201,11 @@ def test_rounded_gradient_is_that_of_finite_differences(
     ).requires_grad_()
     log_sigma = torch.tensor(math.log(sigma), dtype=torch.float64)
     log_sigma = (log_sigma if shared else log_sigma.expand_as(loc).clone()).requires_grad_()
-    assert torch.autograd.gradcheck(lambda *p: RoundedNoise(*p, noise).log_prob(x), (loc, log_sigma), rtol=1e-4)
+    assert torch.autograd.gradcheck(lambda *p: DiscretizedLocScale(*p, noise).log_prob(x), (loc, log_sigma), rtol=1e-4)
 
 
 @each_power
-def test_the_expected_power_is_the_mean_over_all_noise_that_gives_the_level(noise: Noise) -> None:
+def test_the_expected_power_is_the_mean_over_all_noise_that_gives_the_level(noise: LocScaleFamily) -> None:
     t = 0.05 + 0.1 * noise.fill(torch.empty(4_000_000))
     x = (t.clamp(0, 1) * 255).round() / 255
     levels = torch.tensor([0, 5, 13, 40]) / 255
@@ -215,7 +217,7 @@ def test_the_expected_power_is_the_mean_over_all_noise_that_gives_the_level(nois
 
 @each_power
 @pytest.mark.parametrize("sigma", [1 / 255 / 8, 0.01, 10.0])
-def test_the_expected_power_is_finite_and_no_less_than_the_nearest_edge(noise: Noise, sigma: float) -> None:
+def test_the_expected_power_is_finite_and_no_less_than_the_nearest_edge(noise: LocScaleFamily, sigma: float) -> None:
     levels = LEVELS.reshape(256, 1, 1, 1)
     expected = rounded(0.3, sigma, noise).expected_power(levels).flatten()
     distance = (LEVELS - 0.3).abs()
@@ -227,7 +229,7 @@ def test_the_expected_power_is_finite_and_no_less_than_the_nearest_edge(noise: N
 
 
 def test_rounded_noise_refuses_values_between_levels() -> None:
-    p = RoundedNoise(torch.zeros(1, 1, 1, 1, 1), torch.tensor(0.0), NORMAL, validate_args=True)
+    p = DiscretizedLocScale(torch.zeros(1, 1, 1, 1, 1), torch.tensor(0.0), NORMAL, validate_args=True)
     with pytest.raises(ValueError, match="support"):
         p.log_prob(torch.full((1, 1, 1, 1), 0.5 / 255))
     p.log_prob(torch.full((1, 1, 1, 1), 7 / 255))
@@ -247,7 +249,7 @@ def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def test_pixels_drawn_once_are_white_as_often_as_they_are_bright() -> None:
     x = images(2000)
-    bits = drawn_once(x, 0)
+    bits = deterministic_binarize(x, 0)
     assert set(bits.unique().tolist()) == {0.0, 1.0}
     for level in range(0, 256, 15):
         chosen = bits[(x * 255).round() == level]
@@ -257,14 +259,14 @@ def test_pixels_drawn_once_are_white_as_often_as_they_are_bright() -> None:
 
 def test_pixels_drawn_once_are_independent_of_neighbours_images_and_seeds() -> None:
     x = images(2000)
-    z = (drawn_once(x, 0) - x) / (x * (1 - x) + 1e-6).sqrt()
+    z = (deterministic_binarize(x, 0) - x) / (x * (1 - x) + 1e-6).sqrt()
     for other in (z.roll(1, -1), z.roll(1, -2), z.roll(1, 0), z.roll(7, -1)):
         assert abs(correlation(z, other)) < 4.5
-    assert abs(correlation(z, (drawn_once(x, 1) - x) / (x * (1 - x) + 1e-6).sqrt())) < 4.5
+    assert abs(correlation(z, (deterministic_binarize(x, 1) - x) / (x * (1 - x) + 1e-6).sqrt())) < 4.5
     flat = torch.full((2000, 1, 28, 28), 0.5)
     flat[:, 0, 0, 0] = torch.arange(2000) % 256 / 255
     flat[:, 0, 0, 1] = torch.arange(2000) // 256 / 255
-    drawn = drawn_once(flat, 0)[:, 0, 1:] - 0.5
+    drawn = deterministic_binarize(flat, 0)[:, 0, 1:] - 0.5
     assert abs(correlation(drawn, drawn.roll(1, 0))) < 4.5
     per_place = drawn.mean(0) * 2 * math.sqrt(2000)
     assert per_place.std().item() == pytest.approx(1, abs=0.12)
@@ -273,19 +275,19 @@ def test_pixels_drawn_once_are_independent_of_neighbours_images_and_seeds() -> N
 
 def test_pixels_drawn_once_belong_to_image_and_seed_alone() -> None:
     x = images(6)
-    whole = drawn_once(x, 5)
-    assert torch.equal(drawn_once(x[2:4].flip(0), 5), whole[2:4].flip(0))
-    assert torch.equal(drawn_once(x.double(), 5).float(), whole)
-    assert not torch.equal(drawn_once(x, 6), whole)
+    whole = deterministic_binarize(x, 5)
+    assert torch.equal(deterministic_binarize(x[2:4].flip(0), 5), whole[2:4].flip(0))
+    assert torch.equal(deterministic_binarize(x.double(), 5).float(), whole)
+    assert not torch.equal(deterministic_binarize(x, 6), whole)
 
 
 def test_pixels_drawn_once_are_the_same_for_ever() -> None:
     """A change here changes every likelihood that was measured on such pixels."""
     x = (torch.arange(64) * 4).reshape(1, 1, 8, 8) / 255
-    word = sum(int(bit) << i for i, bit in enumerate(drawn_once(x, 0).flatten().tolist()))
+    word = sum(int(bit) << i for i, bit in enumerate(deterministic_binarize(x, 0).flatten().tolist()))
     assert hex(word) == "0xffdf7d27304c0010"
 
 
 def test_black_and_white_pixels_stay_as_they_are() -> None:
     x = (images(500) > 0.5).float()
-    assert torch.equal(drawn_once(x, 3), x)
+    assert torch.equal(deterministic_binarize(x, 3), x)

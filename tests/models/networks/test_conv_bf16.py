@@ -37,7 +37,7 @@ def test_in_bfloat16_all_gradients_stay_near_those_in_float32(make: type[nn.Modu
     reference.load_state_dict(layer.state_dict())
     x = torch.randn(16, 6, *size)
 
-    def gradients(layer: nn.Module, precise: bool) -> list[torch.Tensor]:
+    def compute_gradients(layer: nn.Module, precise: bool) -> list[torch.Tensor]:
         given = x.clone().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
             out = layer(given)
@@ -45,9 +45,9 @@ def test_in_bfloat16_all_gradients_stay_near_those_in_float32(make: type[nn.Modu
         (out.float() * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
         return [given.grad, *(p.grad for p in layer.parameters())]  # type: ignore[list-item]
 
-    expected = gradients(reference, precise=True)
-    for found, exact in zip(gradients(layer, precise=False), expected, strict=True):
+    expected = compute_gradients(reference, precise=True)
+    for found, exact in zip(compute_gradients(layer, precise=False), expected, strict=True):
         assert found.dtype == torch.float32
         assert (found - exact).norm() < 0.01 * exact.norm()
     layer.zero_grad()
-    torch.testing.assert_close(gradients(layer, precise=True), expected)
+    torch.testing.assert_close(compute_gradients(layer, precise=True), expected)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 import vaekit.models.networks  # noqa: F401  registers the parts
 from vaekit.errors import UserError
-from vaekit.models.registry import registered
+from vaekit.models.registry import components
 
-ROOMS = ("encoder", "decoder")
-KINDS = [kind for kind in registered("encoder") if kind != "own"]
+SLOTS = ("encoder", "decoder")
+KINDS = [kind for kind in components("encoder") if kind != "own"]
 SHAPES = [(1, 28, 28), (3, 13, 21), (1, 5, 3), (4, 40, 7), (2, 1, 1)]
 GRIDS = {
     (1, 28, 28): [(28, 28), (14, 14), (7, 7)],
@@ -25,7 +25,7 @@ GRIDS = {
 
 def knows_latent_images(kind: str) -> bool:
     try:
-        registered("encoder")[kind]((1, 28, 28), (3, 7, 7), 0)
+        components("encoder")[kind]((1, 28, 28), (3, 7, 7), 0)
     except UserError:
         return False
     return True
@@ -38,8 +38,8 @@ IMAGES: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
 ]
 
 
-def make(room: str, kind: str, *context: Any, **settings: Any) -> Any:
-    return registered(room)[kind](*context, **settings)
+def make(slot: str, kind: str, *context: Any, **settings: Any) -> Any:
+    return components(slot)[kind](*context, **settings)
 
 
 def labels(conditional: bool, count: int = 2) -> Tensor | None:
@@ -50,7 +50,7 @@ def labels(conditional: bool, count: int = 2) -> Tensor | None:
 
 
 def test_every_encoder_has_its_decoder() -> None:
-    assert set(registered("encoder")) == set(registered("decoder"))
+    assert set(components("encoder")) == set(components("decoder"))
 
 
 @pytest.mark.parametrize("conditional", [False, True], ids=["plain", "conditional"])
@@ -68,8 +68,8 @@ def test_shapes_and_gradients(kind: str, shape: tuple[int, ...], latents: tuple[
     output = decoder(torch.randn(6, latents[0] * torch.Size(latents[1:]).numel()), y)
     assert output.shape == (6, 5, *shape[1:])
     (features.square().mean() + output.square().mean()).backward()
-    for room in (encoder, decoder):
-        assert [name for name, p in room.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    for slot in (encoder, decoder):
+        assert [name for name, p in slot.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (3, 3)], ids=str)
@@ -99,8 +99,8 @@ def test_no_group_of_a_single_value_is_normalised() -> None:
 def test_the_label_is_heard(kind: str, latents: tuple[int, ...]) -> None:
     if len(latents) > 1 and kind in VECTOR_ONLY:
         return
-    for room, size in (("encoder", (1, 8, 8)), ("decoder", (torch.Size(latents).numel(),))):
-        network = make(room, kind, (1, 8, 8), latents, 3)
+    for slot, size in (("encoder", (1, 8, 8)), ("decoder", (torch.Size(latents).numel(),))):
+        network = make(slot, kind, (1, 8, 8), latents, 3)
         h = torch.rand(1, *size).expand(3, *size)
         assert network(h, torch.arange(3)).flatten(1).std(0).max() > 1e-3
 
@@ -121,18 +121,18 @@ def test_a_latent_image_keeps_its_place(kind: str) -> None:
 # --- What does not go together ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("slot", SLOTS)
 @pytest.mark.parametrize("kind", sorted(VECTOR_ONLY))
-def test_dense_networks_refuse_a_latent_image(room: str, kind: str) -> None:
-    with pytest.raises(UserError, match=f"^The {room} '{kind}' .* image 2x7x7: take conv or resnet .*--latents 98.$"):
-        make(room, kind, (1, 28, 28), (2, 7, 7), 0)
+def test_dense_networks_refuse_a_latent_image(slot: str, kind: str) -> None:
+    with pytest.raises(UserError, match=f"^The {slot} '{kind}' .* image 2x7x7: take conv or resnet .*--latents 98.$"):
+        make(slot, kind, (1, 28, 28), (2, 7, 7), 0)
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("slot", SLOTS)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in VECTOR_ONLY])
-def test_a_latent_image_of_another_size_is_refused(room: str, kind: str) -> None:
+def test_a_latent_image_of_another_size_is_refused(slot: str, kind: str) -> None:
     with pytest.raises(UserError, match=r"^A latent image of 8x8 .* 28x28, .*--latents 4x7x7 or 4x14x14 or 4x28x28\.$"):
-        make(room, kind, (1, 28, 28), (4, 8, 8), 0)
+        make(slot, kind, (1, 28, 28), (4, 8, 8), 0)
 
 
 # --- gated_mlp -------------------------------------------------------------------------------------------------------
@@ -198,8 +198,8 @@ class MineWithLabels(Mine):
         return made + y.reshape(-1, *[1] * (made.ndim - 1))
 
 
-def own(room: str, module: nn.Module | None, latents: tuple[int, ...] = (4,), classes: int = 0, name: str = "") -> Any:
-    return make(room, "own", (1, 6, 6), latents, classes, name=name, module=module)
+def own(slot: str, module: nn.Module | None, latents: tuple[int, ...] = (4,), classes: int = 0, name: str = "") -> Any:
+    return make(slot, "own", (1, 6, 6), latents, classes, name=name, module=module)
 
 
 @pytest.mark.parametrize("conditional", [False, True], ids=["plain", "conditional"])
@@ -260,7 +260,7 @@ def test_lazy_own_modules_take_their_size_from_the_trial() -> None:
 
 
 @pytest.mark.parametrize(
-    ("room", "answer", "latents", "sentence"),
+    ("slot", "answer", "latents", "sentence"),
     [
         ("decoder", lambda z: z.new_zeros(2, 6, 6), (4,), r"latents \[2, 4\] into \[2, 6, 6\], .*need \[2, 1, 6, 6\]"),
         ("decoder", lambda z: z.new_zeros(2, 36), (4,), r"latents \[2, 4\] into \[2, 36\], .*need \[2, 1, 6, 6\]"),
@@ -285,30 +285,30 @@ def test_lazy_own_modules_take_their_size_from_the_trial() -> None:
     ],
 )
 def test_own_modules_that_do_not_fit_are_refused(
-    room: str, answer: Any, latents: tuple[int, ...], sentence: str
+    slot: str, answer: Any, latents: tuple[int, ...], sentence: str
 ) -> None:
-    with pytest.raises(UserError, match=rf"^The {room} Mine .*{sentence}") as caught:
-        own(room, Mine(answer), latents)
+    with pytest.raises(UserError, match=rf"^The {slot} Mine .*{sentence}") as caught:
+        own(slot, Mine(answer), latents)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_labels_and_own_modules_have_to_go_together(room: str) -> None:
+@pytest.mark.parametrize("slot", SLOTS)
+def test_labels_and_own_modules_have_to_go_together(slot: str) -> None:
     with pytest.raises(
-        UserError, match=rf"^The {room} Mine does .* conditional and calls forward\([xz], y\): give it an argument y"
+        UserError, match=rf"^The {slot} Mine does .* conditional and calls forward\([xz], y\): give it an argument y"
     ):
-        own(room, Mine(lambda h: h), classes=3)
-    with pytest.raises(UserError, match=rf"^The {room} MineWithLabels .* not conditional and calls forward\([xz]\): "):
-        own(room, MineWithLabels(lambda h: h))
+        own(slot, Mine(lambda h: h), classes=3)
+    with pytest.raises(UserError, match=rf"^The {slot} MineWithLabels .* not conditional and calls forward\([xz]\): "):
+        own(slot, MineWithLabels(lambda h: h))
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_run_without_its_own_module_asks_for_it(room: str) -> None:
+@pytest.mark.parametrize("slot", SLOTS)
+def test_a_run_without_its_own_module_asks_for_it(slot: str) -> None:
     with pytest.raises(
         UserError,
-        match=rf"^This model's {room} is your own module 'Mine', which is not stored with the run: give it from "
-        rf"Python, vaekit.load\(run, {room}=module\), or to go on training vaekit.train\(.*{room}=module\).$",
+        match=rf"^This model's {slot} is your own module 'Mine', which is not stored with the run: give it from "
+        rf"Python, vaekit.load\(run, {slot}=module\), or to go on training vaekit.train\(.*{slot}=module\).$",
     ):
-        own(room, None, name="Mine")
-    with pytest.raises(UserError, match=rf"^The {room} 'own' .* vaekit.train\(images, {room}=module\).$"):
-        own(room, None)
+        own(slot, None, name="Mine")
+    with pytest.raises(UserError, match=rf"^The {slot} 'own' .* vaekit.train\(images, {slot}=module\).$"):
+        own(slot, None)

@@ -80,14 +80,14 @@ def test_a_posterior_without_closed_form_is_charged_by_its_samples() -> None:
 def test_cycles_start_anew_at_zero_and_end_at_the_value(epoch: float, share: float) -> None:
     """Three rises of 4 epochs, each but the last followed by 4 epochs at the value."""
     objective = Elbo(beta=2.0, warmup=4.0, cycles=3)
-    assert objective.settled == 20
+    assert objective.schedule_end == 20
     assert objective(terms(), epoch)[0].item() == pytest.approx(16.5 + 2 * share * KL_MEAN)
     assert objective(terms())[0].item() == pytest.approx(16.5 + 2 * KL_MEAN)
 
 
 def test_cycles_without_warmup_change_nothing() -> None:
     objective = Elbo(beta=2.0, cycles=5)
-    assert objective.settled == 0
+    assert objective.schedule_end == 0
     assert objective(terms(), 0.0)[0].item() == pytest.approx(16.5 + 2 * KL_MEAN)
 
 

@@ -195,7 +195,7 @@ def test_dreg_is_the_sum_of_squared_weights_written_out(small: Small, full: bool
     torch.manual_seed(0)
     given = small.terms(x, 3)
     (group,) = given.groups
-    log_w = given.log_px + group.log_p - group.stopped_log_q
+    log_w = given.log_px + group.log_p - group.log_q_detached
     (to_z,) = torch.autograd.grad(log_w.sum(), group.z, retain_graph=True)
     shares = (log_w - log_w.logsumexp(0)).exp().detach()
     expected = torch.zeros_like(found)
@@ -221,7 +221,7 @@ def test_dreg_has_the_expected_encoder_gradient_of_iwae(small: Small) -> None:
 
     def single(given: Terms) -> Tensor:
         (group,) = given.groups
-        return -importance_bound(given.log_px + group.log_p - group.stopped_log_q)
+        return -importance_bound(given.log_px + group.log_p - group.log_q_detached)
 
     plain, doubly, biased = (blocks(make) for make in (lambda t: Iwae(4)(t)[0], lambda t: Dreg(4)(t)[0], single))
 

@@ -30,11 +30,11 @@ FORMATS = tuple(
 )
 
 
-LARGEST = 100_000_000
+MAX_PIXELS = 100_000_000
 """Pixels above which an image is not decoded: a small file can unpack to more memory than there is."""
 
 
-UPRIGHT = {  # the EXIF orientation of a stored image -> what makes it upright
+EXIF_TRANSPOSE = {  # the EXIF orientation of a stored image -> what makes it upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -45,7 +45,7 @@ UPRIGHT = {  # the EXIF orientation of a stored image -> what makes it upright
 }
 
 
-class Target(NamedTuple):
+class ResizeSpec(NamedTuple):
     """What an image is made into."""
 
     width: int
@@ -60,7 +60,7 @@ class UnusableError(Exception):
     """An image that is left out, with the reason in plain words."""
 
 
-def decode(file: BinaryIO, target: Target) -> tuple[Image.Image, tuple[int, int]]:
+def decode(file: BinaryIO, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int]]:
     """The image in an open file, made into `target`; and its original (width, height), upright.
 
     Raises:
@@ -74,18 +74,18 @@ def decode(file: BinaryIO, target: Target) -> tuple[Image.Image, tuple[int, int]
         raise UnusableError(_reason(error, file)) from error
 
 
-def _decode(file: BinaryIO, target: Target) -> tuple[Image.Image, tuple[int, int]]:
+def _decode(file: BinaryIO, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int]]:
     with Image.open(file, formats=FORMATS) as image:
         stored = image.size
-        if stored[0] * stored[1] > LARGEST:
+        if stored[0] * stored[1] > MAX_PIXELS:
             raise UnusableError("over 100 million pixels")
         extent = _draft(image, target)
         image.load()
-        turn = _orientation(image)  # after loading: a PNG may tell at its end, and Pillow turns a TIFF by itself
+        orientation = _orientation(image)  # after loading: a PNG may tell at its end, and Pillow turns a TIFF by itself
         if extent is None:
             stored = image.size
-        upright = stored[::-1] if turn >= 5 else stored
-        return fit(plain(image, target), target, extent, turn), upright
+        upright = stored[::-1] if orientation >= 5 else stored
+        return resize(to_rgb(image, target), target, extent, orientation), upright
 
 
 def probe(file: BinaryIO) -> tuple[int, int] | None:
@@ -98,10 +98,10 @@ def probe(file: BinaryIO) -> tuple[int, int] | None:
         return None
 
 
-def plain(image: Image.Image, target: Target) -> Image.Image:
+def to_rgb(image: Image.Image, target: ResizeSpec) -> Image.Image:
     """A loaded image of any mode as L, RGB or RGBA; transparency composited unless `target` keeps it."""
     if image.mode == "F" or image.mode.startswith("I"):
-        image = _eight_bits(image)
+        image = _to_8_bits(image)
     if image.mode in ("La", "RGBa"):  # colours already multiplied by alpha
         image = image.convert(image.mode.upper())
     gray = image.mode in ("1", "L", "LA") or (image.mode == "P" and _gray_palette(image))
@@ -115,7 +115,9 @@ def plain(image: Image.Image, target: Target) -> Image.Image:
     return ground.convert("L") if gray and _is_gray(target.background) else ground
 
 
-def fit(image: Image.Image, target: Target, extent: tuple[float, float] | None = None, turn: int = 1) -> Image.Image:
+def resize(
+    image: Image.Image, target: ResizeSpec, extent: tuple[float, float] | None = None, orientation: int = 1
+) -> Image.Image:
     """An L, RGB or RGBA image at exactly the target's width and height.
 
     Transparent pixels lend no colour to their neighbours.
@@ -129,64 +131,64 @@ def fit(image: Image.Image, target: Target, extent: tuple[float, float] | None =
         image = image.convert("RGB")
     width, height = extent or image.size
     wanted = target.width, target.height
-    lying = wanted[::-1] if turn >= 5 else wanted
+    unrotated = wanted[::-1] if orientation >= 5 else wanted
     if target.fit == "pad":
-        scale = min(lying[0] / width, lying[1] / height)
+        scale = min(unrotated[0] / width, unrotated[1] / height)
         inner = max(1, round(width * scale)), max(1, round(height * scale))
-        small = _turned(image.resize(inner, Image.Resampling.LANCZOS, (0, 0, width, height)), turn)
+        small = _rotate(image.resize(inner, Image.Resampling.LANCZOS, (0, 0, width, height)), orientation)
         colour = {"L": target.background[:1], "RGB": target.background, "RGBA": (0, 0, 0, 0)}[image.mode]
         canvas = Image.new(image.mode, wanted, colour)
         canvas.paste(small, ((wanted[0] - small.width) // 2, (wanted[1] - small.height) // 2))
         return canvas
     if target.fit == "stretch":
-        return _turned(image.resize(lying, Image.Resampling.LANCZOS, (0, 0, width, height)), turn)
-    scale = max(lying[0] / width, lying[1] / height)
+        return _rotate(image.resize(unrotated, Image.Resampling.LANCZOS, (0, 0, width, height)), orientation)
+    scale = max(unrotated[0] / width, unrotated[1] / height)
     if scale == 1:  # pixels as they are, not between pixels
-        image = _turned(image, turn)
+        image = _rotate(image, orientation)
         x, y = (image.width - wanted[0]) // 2, (image.height - wanted[1]) // 2
         return image.crop((x, y, x + wanted[0], y + wanted[1]))
-    kept = lying[0] / scale, lying[1] / scale
+    kept = unrotated[0] / scale, unrotated[1] / scale
     left, top = max(0.0, (width - kept[0]) / 2), max(0.0, (height - kept[1]) / 2)
     box = left, top, min(left + kept[0], width), min(top + kept[1], height)
-    return _turned(image.resize(lying, Image.Resampling.LANCZOS, box), turn)
+    return _rotate(image.resize(unrotated, Image.Resampling.LANCZOS, box), orientation)
 
 
-def _turned(image: Image.Image, turn: int) -> Image.Image:
-    return image.transpose(UPRIGHT[turn]) if turn in UPRIGHT else image
+def _rotate(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(EXIF_TRANSPOSE[orientation]) if orientation in EXIF_TRANSPOSE else image
 
 
-def pixels(image: Image.Image, channels: int) -> bytes:
+def to_bytes(image: Image.Image, channels: int) -> bytes:
     """The bytes [H, W, C] of an L, RGB or RGBA image with 1 (gray), 3 (colour) or 4 channels (with alpha)."""
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     return (image if image.mode == mode else image.convert(mode)).tobytes()
 
 
-def _draft(image: Image.Image, target: Target) -> tuple[float, float] | None:
+def _draft(image: Image.Image, target: ResizeSpec) -> tuple[float, float] | None:
     """Ask a JPEG to come out small: at 1/2, 1/4 or 1/8, at a fraction of the cost. Gives the extent of its picture.
 
     Twice the target leaves the last step to a good filter: the result is within half a level of decoding all of it.
     """
     if not isinstance(image, JpegImagePlugin.JpegImageFile):
         return None
-    lying = _orientation(image) >= 5
-    width, height = image.size[::-1] if lying else image.size
+    unrotated = _orientation(image) >= 5
+    width, height = image.size[::-1] if unrotated else image.size
     across, down = target.width / width, target.height / height
     if target.fit != "stretch":
         across = down = (max if target.fit == "crop" else min)(across, down)
     near = math.ceil(2 * width * across), math.ceil(2 * height * down)
-    drafted = image.draft(None, near[::-1] if lying else near)
+    drafted = image.draft(None, near[::-1] if unrotated else near)
     return None if drafted is None else (drafted[1][2], drafted[1][3])
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        turn = image.getexif().get(0x0112, 1)
+        orientation = image.getexif().get(0x0112, 1)
     except Exception:  # damaged EXIF data spoil no picture
         return 1
-    return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _to_8_bits(image: Image.Image) -> Image.Image:
     """Gray values of 9 to 16 bits, or decimals from 0 to 1, as 8 bits: L, or LA where a value is transparent."""
     import numpy as np
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import IO, Any
 
-from vaekit.data.decoding.decode import Target
+from vaekit.data.decoding.decode import ResizeSpec
 from vaekit.data.decoding.worker import Answer
 
 CHUNK = 8
@@ -30,7 +30,7 @@ Job = dict[str, Any]
 Task = tuple[int, str]
 
 
-def job(root: str, out: str = os.devnull, target: Target | None = None, channels: int = 0) -> Job:
+def job(root: str, out: str = os.devnull, target: ResizeSpec | None = None, channels: int = 0) -> Job:
     """What to do with every file below `root`: write it into `out` as `target`, or, without one, read its size."""
     return {"root": root, "out": out, "target": target, "channels": channels}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vaekit.data.decoding.decode import Target, UnusableError, decode, pixels, probe
+from vaekit.data.decoding.decode import ResizeSpec, UnusableError, decode, probe, to_bytes
 
 Answer = str | list[int]
 
@@ -37,7 +37,7 @@ def digest(sha256: bytes) -> int:
     return int.from_bytes(sha256[:8], "big")
 
 
-def read(path: str, target: Target) -> tuple[Image.Image, tuple[int, int], int]:
+def read(path: str, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int], int]:
     """The decoded image of a file, its original (width, height), and the digest of the file's bytes.
 
     Raises:
@@ -68,11 +68,11 @@ def _probe(path: str) -> Answer:
         return []
 
 
-def _decode(path: str, target: Target, row: int, channels: int, out: FileIO) -> Answer:
+def _decode(path: str, target: ResizeSpec, row: int, channels: int, out: FileIO) -> Answer:
     """Write the image as row `row` of `out`; answer [width, height, is gray, has alpha, digest], or why not."""
     try:
         image, size, content = read(path, target)
-        data = pixels(image, channels)
+        data = to_bytes(image, channels)
     except UnusableError as error:
         return str(error)
     out.seek(row * len(data))
@@ -87,7 +87,7 @@ def main() -> None:
     os.dup2(2, 1)  # what a library may print is no answer
     job = json.loads(sys.stdin.readline())
     root, target, channels = Path(job["root"]), job["target"], job["channels"]
-    aim = Target(target[0], target[1], target[2], tuple(target[3]), target[4]) if target else None
+    aim = ResizeSpec(target[0], target[1], target[2], tuple(target[3]), target[4]) if target else None
     try:
         with Path(job["out"]).open("r+b", buffering=0) as out:
             for line in sys.stdin:

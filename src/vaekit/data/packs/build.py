@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from vaekit.config.data import Data
-from vaekit.data.decoding.decode import Target, fit, pixels, plain
+from vaekit.config.data import DataConfig
+from vaekit.data.decoding.decode import ResizeSpec, resize, to_bytes, to_rgb
 from vaekit.data.decoding.pool import cores, job, work
 from vaekit.data.decoding.worker import digest
-from vaekit.data.packs.write import Rows, count_reasons, require_space_for, write
-from vaekit.data.sources.arrays import Arrays, Block, Pixels, check, levels, parts
-from vaekit.data.sources.folder import NO_CLASS, Folder
-from vaekit.data.splits import SIDES
+from vaekit.data.packs.write import DecodedSource, count_reasons, require_space_for, write
+from vaekit.data.sources.arrays import ArrayBlock, ArraySource, Pixels, as_uint8, check_pixels, slices
+from vaekit.data.sources.folder import NO_CLASS, FolderSource
+from vaekit.data.splits import SPLITS
 from vaekit.errors import UserError
 from vaekit.utils.logging import progress
 
@@ -25,7 +25,7 @@ SMALL, MEDIUM = 128, 64
 """Images of one size with sides up to SMALL pixels stay as they are; others become squares of up to MEDIUM."""
 
 
-def build(found: Folder | Arrays, settings: Data, folder: Path, quiet: bool) -> None:
+def build(found: FolderSource | ArraySource, settings: DataConfig, folder: Path, quiet: bool) -> None:
     """Read all of `found` and write its pack into the empty `folder`.
 
     Raises:
@@ -34,7 +34,7 @@ def build(found: Folder | Arrays, settings: Data, folder: Path, quiet: bool) -> 
     staging = folder / "staging"
     rows = (
         from_folder(found, settings, staging, quiet)
-        if isinstance(found, Folder)
+        if isinstance(found, FolderSource)
         else from_arrays(found, settings, quiet)
     )
     if len(rows.labels) < 2:
@@ -45,19 +45,19 @@ def build(found: Folder | Arrays, settings: Data, folder: Path, quiet: bool) -> 
     staging.unlink(missing_ok=True)
 
 
-def target_of(settings: Data, width: int, height: int) -> Target:
+def resize_spec(settings: DataConfig, width: int, height: int) -> ResizeSpec:
     red, green, blue = ImageColor.getrgb(settings.background)[:3]
-    return Target(width, height, settings.fit, (red, green, blue), settings.alpha == "keep")
+    return ResizeSpec(width, height, settings.fit, (red, green, blue), settings.alpha == "keep")
 
 
 # --- A folder --------------------------------------------------------------------------------------------------------
 
 
-def from_folder(found: Folder, settings: Data, staging: Path, quiet: bool) -> Rows:
+def from_folder(found: FolderSource, settings: DataConfig, staging: Path, quiet: bool) -> DecodedSource:
     """Decode the files of a folder into the file `staging`."""
     count, root = len(found.files), str(found.root)
-    width, height, choice = _choose(found, settings, quiet)
-    target = target_of(settings, width, height)
+    width, height, size_note = _choose(found, settings, quiet)
+    target = resize_spec(settings, width, height)
     channels = 4 if target.keep_alpha else 3  # what the images have is known when all are decoded
     require_space_for(staging.parent, count, 2 * height * width * channels)
     with staging.open("wb") as file:
@@ -78,18 +78,18 @@ def from_folder(found: Folder, settings: Data, staging: Path, quiet: bool) -> Ro
     classes, labels = _seen(found.classes, found.labels[kept])
     channels_kept = 1 if gray[kept].all() else 4 if alpha[kept].any() else 3
     stage = np.memmap(staging, np.uint8, "r", shape=(count, height, width, channels))
-    return Rows(
+    return DecodedSource(
         path=lambda index: found.files[kept[index]],
         labels=labels,
         classes=classes,
-        given=found.sides[kept],
+        given=found.splits[kept],
         content=content[kept],
         sizes=sizes[kept],
         shape=(height, width, channels_kept),
-        fetch=lambda rows: stage[kept[rows]][..., :channels_kept],
-        choice=choice,
+        read=lambda rows: stage[kept[rows]][..., :channels_kept],
+        size_note=size_note,
         skipped=sorted(skipped),
-        others=found.others,
+        other_files=found.other_files,
     )
 
 
@@ -102,7 +102,7 @@ def _seen(classes: tuple[str, ...], labels: NDArray[np.int64]) -> tuple[tuple[st
     return names, numbers.astype(np.int64)
 
 
-def _choose(found: Folder, settings: Data, quiet: bool) -> tuple[int, int, str]:
+def _choose(found: FolderSource, settings: DataConfig, quiet: bool) -> tuple[int, int, str]:
     """Width and height for the images of a folder, and a sentence about them; read from their headers if not given."""
     if settings.width_height is not None:
         width, height = settings.width_height
@@ -124,27 +124,27 @@ def _choose(found: Folder, settings: Data, quiet: bool) -> tuple[int, int, str]:
     return side, side, f"{side}x{side} from {spread} ({_fitting(settings)}; --size changes it)"
 
 
-def _fitting(settings: Data) -> str:
+def _fitting(settings: DataConfig) -> str:
     return {"crop": "centre crop", "pad": "padded", "stretch": "stretched"}[settings.fit]
 
 
 # --- Arrays ----------------------------------------------------------------------------------------------------------
 
 
-def from_arrays(found: Arrays, settings: Data, quiet: bool) -> Rows:
+def from_arrays(found: ArraySource, settings: DataConfig, quiet: bool) -> DecodedSource:
     """Read arrays; they keep their size unless another is asked for."""
     blocks = [block for block in found.read() if len(block.images)]
     if not blocks:
         raise UserError(f"{found.name} holds no images: at least 2 are needed.")
     height, width, channels = blocks[0].images.shape[1:]
     for block in blocks:
-        check(block.images, found.name)
+        check_pixels(block.images, found.name)
         if block.images.shape[1:] != (height, width, channels):
             one, two = ("x".join(map(str, each.images.shape[1:])) for each in (blocks[0], block))
             raise UserError(f"The sides of {found.name} differ in shape ({one}, {two}): make them equal.")
     labels, classes = _number(blocks, found)
     starts = np.cumsum([0, *(len(block.images) for block in blocks)])
-    target = target_of(settings, *(settings.width_height or (width, height)))
+    target = resize_spec(settings, *(settings.width_height or (width, height)))
     flattened = channels == 4 and not target.keep_alpha
     remade = (target.height, target.width) != (height, width) or flattened
     coloured_edge = target.fit == "pad" and remade and len(set(target.background)) > 1
@@ -152,49 +152,49 @@ def from_arrays(found: Arrays, settings: Data, quiet: bool) -> Rows:
     content = np.zeros(starts[-1], np.uint64)
     with progress(int(starts[-1]), f"Reading {found.name}", quiet=quiet) as advance:
         for block, start in zip(blocks, starts, strict=False):
-            for part in parts(len(block.images)):
-                images = np.ascontiguousarray(levels(block.images[part]))
+            for part in slices(len(block.images)):
+                images = np.ascontiguousarray(as_uint8(block.images[part]))
                 hashes = [digest(hashlib.sha256(image.data).digest()) for image in images]
                 content[start + part.start : start + part.stop] = hashes
                 advance(len(images))
 
-    def fetch(rows: NDArray[np.intp]) -> Pixels:
+    def read(rows: NDArray[np.intp]) -> Pixels:
         which = np.searchsorted(starts, rows, "right") - 1
-        got = [levels(blocks[b].images[rows[which == b] - starts[b]]) for b in np.unique(which)]
+        got = [as_uint8(blocks[b].images[rows[which == b] - starts[b]]) for b in np.unique(which)]
         images = np.concatenate(got)  # rows ascend within a side, so blocks come in order
         return _remake(images, target, kept) if remade else images
 
     def path(row: int) -> str:
         block = int(np.searchsorted(starts, row, "right")) - 1
-        return f"{SIDES[blocks[block].side]}/{row - starts[block]}"
+        return f"{SPLITS[blocks[block].split]}/{row - starts[block]}"
 
     total = int(starts[-1])
-    return Rows(
+    return DecodedSource(
         path=path,
         labels=labels,
         classes=classes,
-        given=np.repeat(np.array([block.side for block in blocks], np.int8), np.diff(starts)),
+        given=np.repeat(np.array([block.split for block in blocks], np.int8), np.diff(starts)),
         content=content,
         sizes=np.broadcast_to(np.array([width, height], np.int32), (total, 2)),
         shape=(target.height, target.width, kept),
-        fetch=fetch,
-        choice=f"{target.width}x{target.height}" + (f" from {width}x{height}" if remade else ", as they are"),
+        read=read,
+        size_note=f"{target.width}x{target.height}" + (f" from {width}x{height}" if remade else ", as they are"),
         skipped=[],
-        others=0,
+        other_files=0,
     )
 
 
-def _remake(images: Pixels, target: Target, channels: int) -> Pixels:
+def _remake(images: Pixels, target: ResizeSpec, channels: int) -> Pixels:
     def one(image: Pixels) -> bytes:
         opened = Image.fromarray(image[..., 0] if image.shape[2] == 1 else np.ascontiguousarray(image))
-        return pixels(fit(plain(opened, target), target), channels)
+        return to_bytes(resize(to_rgb(opened, target), target), channels)
 
     with ThreadPoolExecutor(cores()) as threads:
         data = b"".join(threads.map(one, images))
     return np.frombuffer(data, np.uint8).reshape(len(images), target.height, target.width, channels)
 
 
-def _number(blocks: Sequence[Block], found: Arrays) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _number(blocks: Sequence[ArrayBlock], found: ArraySource) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Labels as given -> numbers of classes, and the classes' names."""
     counts = [len(block.images) for block in blocks]
     given = [None if block.labels is None else _one_each(block, found.name) for block in blocks]
@@ -214,7 +214,7 @@ def _number(blocks: Sequence[Block], found: Arrays) -> tuple[NDArray[np.int64], 
     return np.concatenate(numbers), names if len(known) == len(given) else (*names, NO_CLASS)
 
 
-def _one_each(block: Block, name: str) -> NDArray[Any]:
+def _one_each(block: ArrayBlock, name: str) -> NDArray[Any]:
     labels = np.asarray(block.labels)
     labels = labels.reshape(len(labels)) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.shape != (len(block.images),):

@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.config.data import Data
-from vaekit.data.decoding.decode import UnusableError, pixels
+from vaekit.config.data import DataConfig
+from vaekit.data.decoding.decode import UnusableError, to_bytes
 from vaekit.data.decoding.worker import read
-from vaekit.data.packs.build import build, target_of
+from vaekit.data.packs.build import build, resize_spec
 from vaekit.data.packs.cache import lock, packs, sweep
 from vaekit.data.packs.write import count_reasons
 from vaekit.data.sources.arrays import Pixels
-from vaekit.data.sources.folder import find
+from vaekit.data.sources.folder import find_source
 from vaekit.data.sources.torch_datasets import dataset, is_dataset
 from vaekit.errors import UserError
 from vaekit.utils.files import atomic_folder
-from vaekit.utils.logging import say
+from vaekit.utils.logging import log
 
-FORMAT = 1
+FORMAT = 2
 """Part of every pack's key: a new format builds new packs."""
 
 
@@ -52,13 +52,13 @@ class Pack:
     labels: NDArray[np.int64]
     """[N], numbers of `classes`; -1 without classes."""
     classes: tuple[str, ...]
-    sides: dict[str, slice]
+    splits: dict[str, slice]
     """train, validation and test: the rows of each."""
-    identity: str
+    fingerprint: str
     """Hash of the contents: images, labels and sides."""
     skipped: list[tuple[str, str]]
     """(path, reason) of the images left out."""
-    about: dict[str, Any]
+    metadata: dict[str, Any]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,12 +71,12 @@ class Pack:
         """What was found and what was chosen for it, a line each."""
         channels = {1: "gray", 3: "colour", 4: "colour with transparency"}[self.shape[0]]
         classes = f" in {len(self.classes)} class{'es' if len(self.classes) > 1 else ''}" if self.classes else ""
-        sides = ", ".join(
-            f"{rows.stop - rows.start:,} {side}" for side, rows in self.sides.items() if rows.stop > rows.start
+        splits = ", ".join(
+            f"{rows.stop - rows.start:,} {split}" for split, rows in self.splits.items() if rows.stop > rows.start
         )
         lines = [
-            f"{len(self.images):,} images{classes} from {self.source}: {sides}",
-            f"Images: {channels}, {self.about['choice']}",
+            f"{len(self.images):,} images{classes} from {self.source}: {splits}",
+            f"Images: {channels}, {self.metadata['size_note']}",
         ]
         if self.skipped:
             files = "1 file" if len(self.skipped) == 1 else f"{len(self.skipped):,} files"
@@ -87,17 +87,17 @@ class Pack:
         """What dataset.json holds: fingerprint, counts per class and split, files skipped and why."""
         channels, height, width = self.shape
         return {
-            "fingerprint": self.identity,
+            "fingerprint": self.fingerprint,
             "source": self.source,
             "images": len(self.images),
             "width": width,
             "height": height,
             "channels": channels,
             "classes": list(self.classes),
-            "splits": {side: rows.stop - rows.start for side, rows in self.sides.items()},
-            "counts": self.about["counts"],
+            "splits": {split: rows.stop - rows.start for split, rows in self.splits.items()},
+            "counts": self.metadata["counts"],
             "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
-            "files_that_are_no_images": self.about["others"],
+            "files_that_are_no_images": self.metadata["other_files"],
         }
 
     def table(self) -> Iterator[dict[str, str]]:
@@ -110,7 +110,7 @@ class Pack:
         return [row["path"] for row in self.table()]
 
 
-def open_pack(source: Any, settings: Data, quiet: bool = False) -> Pack:
+def open_pack(source: Any, settings: DataConfig, quiet: bool = False) -> Pack:
     """The pack of a source; built if this source with these settings has none yet.
 
     Args:
@@ -122,11 +122,11 @@ def open_pack(source: Any, settings: Data, quiet: bool = False) -> Pack:
     """
     if is_dataset(source):
         wanted = settings.width_height
-        found: Any = dataset(source, packs(), target_of(settings, *(wanted or (1, 1))), wanted is not None, quiet)
+        found: Any = dataset(source, packs(), resize_spec(settings, *(wanted or (1, 1))), wanted is not None, quiet)
         shown = f"a {type(source).__name__}"
     else:
-        found = find(source)
-        shown = BUNDLED if source is None else _shown(source)
+        found = find_source(source)
+        shown = BUNDLED if source is None else _display_default(source)
     matters = settings.model_dump(include={"size", "fit", "background", "alpha", "validation"})
     key = hashlib.sha256(json.dumps([FORMAT, found.key, matters]).encode()).hexdigest()[:32]
     folder = packs() / key
@@ -136,12 +136,12 @@ def open_pack(source: Any, settings: Data, quiet: bool = False) -> Pack:
     with lock(folder, wait=False) as held:
         if held:
             return _build(found, settings, folder, shown, quiet)
-    say("Another process is packing these images: waiting for it.")
+    log.info("Another process is packing these images: waiting for it.")
     with lock(folder):
         return _open(folder, shown) or _build(found, settings, folder, shown, quiet)
 
 
-def _build(found: Any, settings: Data, folder: Path, shown: str, quiet: bool) -> Pack:
+def _build(found: Any, settings: DataConfig, folder: Path, shown: str, quiet: bool) -> Pack:
     sweep(folder)
     shutil.rmtree(folder, ignore_errors=True)  # what is there could not be opened
     try:
@@ -160,23 +160,23 @@ def _build(found: Any, settings: Data, folder: Path, shown: str, quiet: bool) ->
 def _open(folder: Path, shown: str) -> Pack | None:
     """The pack in a folder; None where there is none, or a damaged one."""
     try:
-        about = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
+        metadata = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
         # Mapped copy-on-write: nothing writes to it, and torch takes it without a warning about read-only memory.
         images = np.load(folder / "images.npy", mmap_mode="c")
         labels = np.load(folder / "labels.npy", mmap_mode="c")
-        sides = {side: slice(start, end) for side, (start, end) in about["sides"].items()}
-        skipped = [(path, reason) for path, reason in about["skipped"]]
-        name, classes = about["name"], tuple(about["classes"])
-        return Pack(folder, shown, name, images, labels, classes, sides, about["identity"], skipped, about)
+        splits = {split: slice(start, end) for split, (start, end) in metadata["splits"].items()}
+        skipped = [(path, reason) for path, reason in metadata["skipped"]]
+        name, classes = metadata["name"], tuple(metadata["classes"])
+        return Pack(folder, shown, name, images, labels, classes, splits, metadata["fingerprint"], skipped, metadata)
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _shown(source: Any) -> str:
+def _display_default(source: Any) -> str:
     return str(source) if isinstance(source, (str, Path)) else f"an {type(source).__name__} in memory"
 
 
-def load_images(paths: Sequence[str | Path], settings: Data, shape: tuple[int, int, int]) -> Pixels:
+def load_images(paths: Sequence[str | Path], settings: DataConfig, shape: tuple[int, int, int]) -> Pixels:
     """Image files made into what a model was trained on.
 
     Args:
@@ -191,7 +191,7 @@ def load_images(paths: Sequence[str | Path], settings: Data, shape: tuple[int, i
         UserError: a file is no usable image.
     """
     channels, height, width = shape
-    target = target_of(settings, width, height)._replace(keep_alpha=channels == 4)
+    target = resize_spec(settings, width, height)._replace(keep_alpha=channels == 4)
     images = np.empty((len(paths), height, width, channels), np.uint8)
     for row, path in enumerate(paths):
         with warnings.catch_warnings(action="ignore"):
@@ -201,5 +201,5 @@ def load_images(paths: Sequence[str | Path], settings: Data, shape: tuple[int, i
                 raise UserError(
                     f"{path} cannot be used ({error}): name a JPEG, PNG, WebP, BMP, TIFF or GIF image."
                 ) from None
-        images[row] = np.frombuffer(pixels(image, channels), np.uint8).reshape(height, width, channels)
+        images[row] = np.frombuffer(to_bytes(image, channels), np.uint8).reshape(height, width, channels)
     return images

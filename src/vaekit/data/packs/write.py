@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.config.data import Data
-from vaekit.data.sources.arrays import Pixels, parts
-from vaekit.data.splits import LEFT_OUT, SIDES, TEST, split
+from vaekit.config.data import DataConfig
+from vaekit.data.sources.arrays import Pixels, slices
+from vaekit.data.splits import LEFT_OUT, SPLITS, TEST, assign_splits
 from vaekit.utils.files import require_space
 
 
 @dataclass(frozen=True)
-class Rows:
+class DecodedSource:
     """A source read, before its images are put on sides."""
 
     path: Callable[[int], str]
@@ -33,24 +33,24 @@ class Rows:
     """[N, 2], original width and height in pixels."""
     shape: tuple[int, int, int]
     """H, W, C of the pack."""
-    fetch: Callable[[NDArray[np.intp]], Pixels]
+    read: Callable[[NDArray[np.intp]], Pixels]
     """The images [n, H, W, C] of given rows."""
-    choice: str
+    size_note: str
     """What was chosen for their size, for a person."""
     skipped: list[tuple[str, str]]
-    others: int
+    other_files: int
 
 
-def write(folder: Path, rows: Rows, name: str, settings: Data) -> None:
+def write(folder: Path, rows: DecodedSource, name: str, settings: DataConfig) -> None:
     """The files of a pack: images.npy, labels.npy, table.csv and, about them, pack.json."""
-    sides = split(rows.given, rows.content, settings.validation)
-    order = np.concatenate([np.flatnonzero(sides == side) for side in range(len(SIDES))])
-    ends = np.cumsum([np.count_nonzero(sides == side) for side in range(len(SIDES))]).tolist()
-    ranges = dict(zip(SIDES, zip([0, *ends], ends, strict=False), strict=True))
-    copies = np.flatnonzero(sides == LEFT_OUT)
-    tested = np.isin(rows.content[copies], rows.content[sides == TEST])
+    splits = assign_splits(rows.given, rows.content, settings.validation)
+    order = np.concatenate([np.flatnonzero(splits == split) for split in range(len(SPLITS))])
+    ends = np.cumsum([np.count_nonzero(splits == split) for split in range(len(SPLITS))]).tolist()
+    ranges = dict(zip(SPLITS, zip([0, *ends], ends, strict=False), strict=True))
+    copies = np.flatnonzero(splits == LEFT_OUT)
+    tested = np.isin(rows.content[copies], rows.content[splits == TEST])
     left_out = [
-        (rows.path(int(row)), f"a copy of one in {SIDES[2] if in_test else SIDES[1]}")
+        (rows.path(int(row)), f"a copy of one in {SPLITS[2] if in_test else SPLITS[1]}")
         for row, in_test in zip(copies, tested, strict=True)
     ]
     require_space_for(folder, len(order), int(np.prod(rows.shape)))
@@ -59,36 +59,36 @@ def write(folder: Path, rows: Rows, name: str, settings: Data) -> None:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(order), *rows.shape)}
         np.lib.format.write_array_header_1_0(file, header)
         for start, end in ranges.values():
-            for part in parts(end - start):
-                file.write(np.ascontiguousarray(rows.fetch(order[start:end][part])).data)
+            for part in slices(end - start):
+                file.write(np.ascontiguousarray(rows.read(order[start:end][part])).data)
     np.save(folder / "labels.npy", labels)
     with (folder / "table.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("path", "label", "split", "width", "height"))
         names = (*rows.classes, "")  # label -1 is the last
-        for side, (start, end) in ranges.items():
+        for split, (start, end) in ranges.items():
             for row, label in zip(order[start:end].tolist(), labels[start:end].tolist(), strict=True):
-                table.writerow((rows.path(row), names[label], side, *rows.sizes[row].tolist()))
+                table.writerow((rows.path(row), names[label], split, *rows.sizes[row].tolist()))
     hashing = hashlib.sha256(json.dumps([rows.shape, ranges, rows.classes]).encode())
     hashing.update(rows.content[order].tobytes())
     hashing.update(labels.tobytes())
     counts = {
-        side: dict(Counter(rows.classes[label] for label in labels[start:end].tolist()))
+        split: dict(Counter(rows.classes[label] for label in labels[start:end].tolist()))
         if rows.classes
         else end - start
-        for side, (start, end) in ranges.items()
+        for split, (start, end) in ranges.items()
     }
-    about = {
+    metadata = {
         "name": name,
-        "identity": hashing.hexdigest(),
+        "fingerprint": hashing.hexdigest(),
         "classes": rows.classes,
-        "sides": ranges,
+        "splits": ranges,
         "counts": counts,
-        "choice": rows.choice,
+        "size_note": rows.size_note,
         "skipped": [*rows.skipped, *left_out],
-        "others": rows.others,
+        "other_files": rows.other_files,
     }
-    (folder / "pack.json").write_text(json.dumps(about), encoding="utf-8")
+    (folder / "pack.json").write_text(json.dumps(metadata), encoding="utf-8")
 
 
 def count_reasons(skipped: Sequence[tuple[str, str]]) -> str:

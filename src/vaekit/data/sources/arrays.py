@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeGuard, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.data.splits import SIDES, TEST, TRAIN, VALIDATION
+from vaekit.data.splits import SPLITS, TEST, TRAIN, VALIDATION
 from vaekit.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,22 +26,22 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Block:
+class ArrayBlock:
     """Images of one side and their labels, as given."""
 
     images: NDArray[Any]
-    """[N, H, W, C], of any dtype `levels` takes."""
+    """[N, H, W, C], of any dtype `as_uint8` takes."""
     labels: NDArray[Any] | None = None
-    side: int = TRAIN
+    split: int = TRAIN
 
 
 @dataclass(frozen=True)
-class Arrays:
+class ArraySource:
     """A source of arrays; `read` brings them."""
 
     name: str
     key: tuple[str, ...]
-    read: Callable[[], list[Block]]
+    read: Callable[[], list[ArrayBlock]]
     classes: tuple[str, ...] = ()
     """Names for the labels 0, 1, 2 and so on; without them a label names itself."""
 
@@ -49,7 +49,7 @@ class Arrays:
 # --- Pixels ----------------------------------------------------------------------------------------------------------
 
 
-def as_images(value: Any, name: str = "the array") -> Pixels:
+def to_uint8_images(value: Any, name: str = "the array") -> Pixels:
     """Images in memory as uint8 [N, H, W, C].
 
     Args:
@@ -59,12 +59,12 @@ def as_images(value: Any, name: str = "the array") -> Pixels:
     Raises:
         UserError: another shape, another type, or values that are not pixels.
     """
-    images = layout(value, name)
-    check(images, name)
-    return levels(images)
+    images = to_nhwc(value, name)
+    check_pixels(images, name)
+    return as_uint8(images)
 
 
-def layout(value: Any, name: str) -> NDArray[Any]:
+def to_nhwc(value: Any, name: str) -> NDArray[Any]:
     """The same values as [N, H, W, C], without a copy of them where there can be none."""
     if is_tensor(value):
         tensor = value.detach().cpu()
@@ -84,7 +84,7 @@ def layout(value: Any, name: str) -> NDArray[Any]:
     return array
 
 
-def check(images: NDArray[Any], name: str) -> None:
+def check_pixels(images: NDArray[Any], name: str) -> None:
     """Refuse values that are no pixels.
 
     Raises:
@@ -95,7 +95,7 @@ def check(images: NDArray[Any], name: str) -> None:
     if images.dtype.kind != "f":
         raise UserError(f"{name} holds {images.dtype}: give uint8 (0 to 255), bool, or floats from 0 to 1.")
     low, high = np.inf, -np.inf
-    for part in parts(len(images)):
+    for part in slices(len(images)):
         low = min(low, float(np.min(images[part])))  # min and max are nan where a value is
         high = max(high, float(np.max(images[part])))
         if not (np.isfinite(low) and np.isfinite(high)):
@@ -106,14 +106,14 @@ def check(images: NDArray[Any], name: str) -> None:
     raise UserError(f"The values of {name} run from {low:.3g} to {high:.3g}, pixels from 0 to 1: {undo}.")
 
 
-def levels(images: NDArray[Any]) -> Pixels:
+def as_uint8(images: NDArray[Any]) -> Pixels:
     """Checked images as uint8."""
     if images.dtype == np.uint8:
         return cast(Pixels, images)
     return np.rint(images.astype(np.float32) * 255).astype(np.uint8)
 
 
-def parts(count: int, size: int = 1024) -> Iterator[slice]:
+def slices(count: int, size: int = 1024) -> Iterator[slice]:
     """0 to `count` in slices small enough to hold in memory."""
     return (slice(at, min(at + size, count)) for at in range(0, count, size))
 
@@ -126,17 +126,17 @@ def is_tensor(value: Any) -> "TypeGuard[torch.Tensor]":
 # --- Arrays in memory ------------------------------------------------------------------------------------------------
 
 
-def in_memory(value: Any) -> Arrays:
+def array_source(value: Any) -> ArraySource:
     """Images, or (images, labels)."""
     images, labels = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
-    block = Block(layout(images, "the array"), None if labels is None else _labels(labels))
-    return Arrays("array", content_key(block), lambda: [block])
+    block = ArrayBlock(to_nhwc(images, "the array"), None if labels is None else _labels(labels))
+    return ArraySource("array", content_key(block), lambda: [block])
 
 
-def content_key(block: Block) -> tuple[str, ...]:
+def content_key(block: ArrayBlock) -> tuple[str, ...]:
     """The hash of a block's own bytes."""
     hashing = hashlib.sha256()
-    for part in parts(len(block.images)):
+    for part in slices(len(block.images)):
         hashing.update(np.ascontiguousarray(block.images[part]).data)
     if block.labels is not None:
         hashing.update(repr(block.labels.tolist()).encode())
@@ -174,14 +174,14 @@ def file_key(*paths: Path) -> tuple[str, ...]:
     return tuple(f"{path}|{stat.st_size}|{stat.st_mtime_ns}" for path, stat in stats)
 
 
-def numpy_file(path: Path) -> Arrays:
+def numpy_source(path: Path) -> ArraySource:
     """A .npy file of images, or a .npz file of images and labels under the usual names."""
 
-    def read() -> list[Block]:
+    def read() -> list[ArrayBlock]:
         try:
             loaded = np.load(path, mmap_mode="r", allow_pickle=False)
             if isinstance(loaded, np.ndarray):
-                return [Block(layout(loaded, path.name))]
+                return [ArrayBlock(to_nhwc(loaded, path.name))]
             with loaded:
                 return _npz(loaded, path.name)
         except UserError:
@@ -191,21 +191,21 @@ def numpy_file(path: Path) -> Arrays:
                 f"{path} cannot be read as NumPy arrays ({error}): save it again with numpy.savez."
             ) from None
 
-    return Arrays(path.stem, file_key(path), read)
+    return ArraySource(path.stem, file_key(path), read)
 
 
-def _npz(loaded: Any, name: str) -> list[Block]:
+def _npz(loaded: Any, name: str) -> list[ArrayBlock]:
     keys = {key.lower(): key for key in loaded.files}
     blocks = []
-    for side, pairs in NPZ_NAMES.items():
+    for split, pairs in NPZ_NAMES.items():
         for images, labels in pairs:
             if images in keys:
                 found = loaded[keys[labels]] if labels in keys else None
-                blocks.append(Block(layout(loaded[keys[images]], f"{images} of {name}"), found, side))
+                blocks.append(ArrayBlock(to_nhwc(loaded[keys[images]], f"{images} of {name}"), found, split))
                 break
-    if not any(block.side == TRAIN for block in blocks) and len(keys) == 1:
-        blocks = [Block(layout(loaded[loaded.files[0]], name))]
-    if not any(block.side == TRAIN for block in blocks):
+    if not any(block.split == TRAIN for block in blocks) and len(keys) == 1:
+        blocks = [ArrayBlock(to_nhwc(loaded[loaded.files[0]], name))]
+    if not any(block.split == TRAIN for block in blocks):
         raise UserError(
             f"{name} holds {', '.join(loaded.files) or 'nothing'}: name the arrays x_train, y_train, x_test, y_test or "
             "images, labels."
@@ -216,7 +216,7 @@ def _npz(loaded: Any, name: str) -> list[Block]:
 IDX_IMAGES = re.compile(r"^(.*)images([.-])idx3(-ubyte(?:\.gz)?)$")
 
 
-def idx_folder(folder: Path) -> Arrays | None:
+def idx_source(folder: Path) -> ArraySource | None:
     """A folder of IDX files, the layout of MNIST; t10k and test files are the test side. None where there are none.
 
     A file classes.txt beside them names the classes, a line each.
@@ -226,27 +226,29 @@ def idx_folder(folder: Path) -> Arrays | None:
         match = IDX_IMAGES.match(path.name)
         if not match or not path.is_file():
             continue
-        side = TEST if "t10k" in match[1] or "test" in match[1] else TRAIN
+        split = TEST if "t10k" in match[1] or "test" in match[1] else TRAIN
         labels = path.with_name(f"{match[1]}labels{match[2]}idx1{match[3]}")
-        if side in found and path.name.removesuffix(".gz") != found[side][0].name:
-            raise UserError(f"{folder} holds several sets of {SIDES[side]} images: put each into a folder of its own.")
-        if side not in found:  # the plain file comes before its compressed copy
-            found[side] = path, labels if labels.is_file() else None
+        if split in found and path.name.removesuffix(".gz") != found[split][0].name:
+            raise UserError(
+                f"{folder} holds several sets of {SPLITS[split]} images: put each into a folder of its own."
+            )
+        if split not in found:  # the plain file comes before its compressed copy
+            found[split] = path, labels if labels.is_file() else None
     if not found:
         return None
     names = folder / "classes.txt"
     files = [path for pair in found.values() for path in pair if path is not None]
 
-    def read() -> list[Block]:
+    def read() -> list[ArrayBlock]:
         return [
-            Block(_idx(images, 3)[..., None], None if labels is None else _idx(labels, 1), side)
-            for side, (images, labels) in sorted(found.items())
+            ArrayBlock(_idx(images, 3)[..., None], None if labels is None else _idx(labels, 1), split)
+            for split, (images, labels) in sorted(found.items())
         ]
 
     if not names.is_file():
-        return Arrays(folder.resolve().name, file_key(*files), read)
+        return ArraySource(folder.resolve().name, file_key(*files), read)
     classes = tuple(names.read_text(encoding="utf-8").splitlines())
-    return Arrays(folder.resolve().name, file_key(*files, names), read, classes)
+    return ArraySource(folder.resolve().name, file_key(*files, names), read, classes)
 
 
 def _idx(path: Path, axes: int) -> Pixels:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.data.sources.arrays import Arrays, idx_folder, in_memory, is_tensor, numpy_file
+from vaekit.data.sources.arrays import ArraySource, array_source, idx_source, is_tensor, numpy_source
 from vaekit.data.splits import TEST, TRAIN, VALIDATION
 from vaekit.errors import UserError
 
@@ -27,7 +27,7 @@ NOT_READ = frozenset(
 """Endings of images that are skipped and listed; files of any other ending are no images."""
 
 
-SIDE_FOLDERS = {"train": TRAIN, "val": VALIDATION, "validation": VALIDATION, "test": TEST}
+SPLIT_FOLDERS = {"train": TRAIN, "val": VALIDATION, "validation": VALIDATION, "test": TEST}
 
 
 NO_CLASS = "(none)"
@@ -35,7 +35,7 @@ NO_CLASS = "(none)"
 
 
 @dataclass(frozen=True)
-class Folder:
+class FolderSource:
     """A folder of image files, in the order of their paths."""
 
     name: str
@@ -45,14 +45,14 @@ class Folder:
     """Paths relative to `root`, with '/'."""
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
-    sides: NDArray[np.int8]
+    splits: NDArray[np.int8]
     skipped: list[tuple[str, str]]
     """(path, reason) of the images that are not even tried."""
-    others: int
+    other_files: int
     """Files that are no images."""
 
 
-def find(source: Any) -> Folder | Arrays:
+def find_source(source: Any) -> FolderSource | ArraySource:
     """What `source` names; torch data sets are `torch_datasets.py`'s.
 
     Args:
@@ -62,9 +62,9 @@ def find(source: Any) -> Folder | Arrays:
         UserError: there is no such thing, or it holds no images.
     """
     if source is None:
-        return sample()
+        return bundled_sample()
     if isinstance(source, (np.ndarray, list, tuple)) or is_tensor(source):
-        return in_memory(source)
+        return array_source(source)
     if not isinstance(source, (str, os.PathLike)):
         raise UserError(
             f"{type(source).__name__} is no source of images: give a folder, a .npz file, an array or a Dataset."
@@ -77,23 +77,23 @@ def find(source: Any) -> Folder | Arrays:
         raise UserError(f"There is no {path}: name a folder of images, a .npz or .npy file, or a folder of IDX files.")
     try:
         if path.is_dir():
-            return idx_folder(path) or scan(path)
+            return idx_source(path) or scan_folder(path)
         if path.suffix.lower() in (".npz", ".npy") and path.is_file():
-            return numpy_file(path)
+            return numpy_source(path)
     except PermissionError:
         raise UserError(f"{path} is not readable: ask its owner for permission.") from None
     raise UserError(f"{path} is neither a folder nor a .npz or .npy file: name the folder that holds the images.")
 
 
-def sample() -> Arrays:
+def bundled_sample() -> ArraySource:
     """10,000 training images of Fashion-MNIST, 1,000 of each of its 10 classes."""
-    found = idx_folder(Path(__file__).parent.parent / "sample")
+    found = idx_source(Path(__file__).parent.parent / "sample")
     if found is None:
         raise FileNotFoundError("the bundled sample is missing from this installation of vaekit")
-    return Arrays("fashion-mnist-sample", found.key, found.read, found.classes)
+    return ArraySource("fashion-mnist-sample", found.key, found.read, found.classes)
 
 
-def scan(folder: Path) -> Folder:
+def scan_folder(folder: Path) -> FolderSource:
     """The image files below `folder`, found by their names alone; no file is opened.
 
     Hidden files and folders are passed over. Links to files inside the folder count as files; links to folders and
@@ -105,7 +105,7 @@ def scan(folder: Path) -> Folder:
     root = folder.resolve()
     files: dict[str, os.stat_result] = {}
     skipped: list[tuple[str, str]] = []
-    others = 0
+    other_files = 0
     waiting = [root]
     while waiting:
         here = waiting.pop()
@@ -127,7 +127,7 @@ def scan(folder: Path) -> Folder:
             elif (ending := Path(entry.name).suffix.lower()) in NOT_READ:
                 skipped.append((relative, f"{ending[1:].upper()} is not read"))
             elif ending not in READ:
-                others += 1
+                other_files += 1
             else:
                 found = _look(entry, root)
                 if isinstance(found, str):
@@ -145,8 +145,8 @@ def scan(folder: Path) -> Folder:
     key += [f"{path}|{reason}" for path, reason in skipped]
     places = [_place(path) for path in paths]
     classes, labels = _classes([name for _, name in places])
-    sides = np.array([side for side, _ in places], np.int8)
-    return Folder(root.name or "images", root, tuple(key), paths, labels, classes, sides, skipped, others)
+    splits = np.array([split for split, _ in places], np.int8)
+    return FolderSource(root.name or "images", root, tuple(key), paths, labels, classes, splits, skipped, other_files)
 
 
 def _look(entry: os.DirEntry[str], root: Path) -> os.stat_result | str:
@@ -165,10 +165,10 @@ def _look(entry: os.DirEntry[str], root: Path) -> os.stat_result | str:
 def _place(path: str) -> tuple[int, str | None]:
     """The side and the class that the folders above a file name: val/cat/1.png -> (VALIDATION, "cat")."""
     *folders, _ = path.split("/")
-    side = SIDE_FOLDERS.get(folders[0].lower()) if folders else None
-    if side is not None:
+    split = SPLIT_FOLDERS.get(folders[0].lower()) if folders else None
+    if split is not None:
         folders = folders[1:]
-    return TRAIN if side is None else side, folders[0] if folders else None
+    return TRAIN if split is None else split, folders[0] if folders else None
 
 
 def _classes(names: list[str | None]) -> tuple[tuple[str, ...], NDArray[np.int64]]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vaekit.data.decoding.decode import Target, fit, pixels, plain
-from vaekit.data.sources.arrays import Arrays, Block, as_images, content_key, is_tensor
+from vaekit.data.decoding.decode import ResizeSpec, resize, to_bytes, to_rgb
+from vaekit.data.sources.arrays import ArrayBlock, ArraySource, content_key, is_tensor, to_uint8_images
 from vaekit.errors import UserError
 from vaekit.utils.logging import progress
 
@@ -20,12 +20,12 @@ def is_dataset(value: Any) -> bool:
     return data is not None and isinstance(value, (data.Dataset, data.DataLoader))
 
 
-def dataset(source: Any, folder: Path, target: Target, resize: bool, quiet: bool) -> Arrays:
+def dataset(source: Any, folder: Path, target: ResizeSpec, resizing: bool, quiet: bool) -> ArraySource:
     """Every item of `source`: an image or (image, label); images are Pillow images, or tensors [C, H, W] or [H, W].
 
     Args:
         folder: a folder on a disk with room for the images, uncompressed.
-        target: what images are made into where `resize` is true; otherwise they keep their size, which must be one.
+        target: what images are made into where `resizing` is true; otherwise they keep their size, which must be one.
 
     Raises:
         UserError: an item that is no image, or images of different shapes.
@@ -41,7 +41,7 @@ def dataset(source: Any, folder: Path, target: Target, resize: bool, quiet: bool
         progress(total, f"Reading {name}", "items", quiet=quiet) as advance,
     ):
         for image, label in _items(source, name):
-            row, gray = _row(image, target, resize, name)
+            row, gray = _row(image, target, resizing, name)
             if shape is not None and row.shape != shape:
                 raise UserError(
                     f"The images of {name} differ in shape ({_text(shape)}, then {_text(row.shape)}): give --size, or "
@@ -58,8 +58,8 @@ def dataset(source: Any, folder: Path, target: Target, resize: bool, quiet: bool
     if any((label is None) != (labels[0] is None) for label in labels):
         raise UserError(f"Some items of {name} have a label and some have none: give all of them one, or none.")
     given = None if labels[0] is None else np.asarray(labels)
-    block = Block(images[..., :1] if all_gray else images, given)
-    return Arrays("dataset", content_key(block), lambda: [block])
+    block = ArrayBlock(images[..., :1] if all_gray else images, given)
+    return ArraySource("dataset", content_key(block), lambda: [block])
 
 
 def _items(source: Any, name: str) -> Iterator[tuple[Any, Any]]:
@@ -90,19 +90,19 @@ def _plain_label(label: Any) -> Any:
     return label.item() if hasattr(label, "item") else label
 
 
-def _row(image: Any, target: Target, resize: bool, name: str) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], bool]:
+def _row(image: Any, target: ResizeSpec, resizing: bool, name: str) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], bool]:
     """One item as uint8 [H, W, C], and whether it is gray."""
     if not isinstance(image, Image.Image):
         if not (is_tensor(image) or isinstance(image, np.ndarray)):
             raise UserError(f"An item of {name} is a {type(image).__name__}: give tensors or Pillow images.")
-        array = as_images(image[None], name)[0]
-        if not resize:
+        array = to_uint8_images(image[None], name)[0]
+        if not resizing:
             return np.ascontiguousarray(array), array.shape[2] == 1
         image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-    ready = plain(image, target)
-    ready = fit(ready, target) if resize else ready
+    ready = to_rgb(image, target)
+    ready = resize(ready, target) if resizing else ready
     channels = 4 if target.keep_alpha else 3
-    row = np.frombuffer(pixels(ready, channels), np.uint8).reshape(ready.height, ready.width, channels)
+    row = np.frombuffer(to_bytes(ready, channels), np.uint8).reshape(ready.height, ready.width, channels)
     return row, ready.mode == "L"
 
 

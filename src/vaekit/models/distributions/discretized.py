@@ -22,7 +22,7 @@ FAR = 1e12
 
 
 @dataclass(frozen=True)
-class Noise:
+class LocScaleFamily:
     """A symmetric distribution of location 0 and scale 1."""
 
     log_density: Callable[[Tensor], Tensor]
@@ -71,7 +71,7 @@ def _log_between_logistic(lower: Tensor, upper: Tensor) -> Tensor:
     return F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
 
 
-NORMAL = Noise(
+NORMAL = LocScaleFamily(
     log_density=lambda u: -0.5 * u.square() - HALF_LOG_TAU,
     log_between=_log_between_normal,
     integral=lambda u: u * torch.special.ndtr(u) + torch.exp(-0.5 * u.square() - HALF_LOG_TAU),
@@ -80,7 +80,7 @@ NORMAL = Noise(
 )
 
 
-LAPLACE = Noise(
+LAPLACE = LocScaleFamily(
     log_density=lambda u: -u.abs() - math.log(2),
     log_between=_log_between_laplace,
     integral=lambda u: u.clamp(min=0) + 0.5 * torch.exp(-u.abs()),
@@ -89,7 +89,7 @@ LAPLACE = Noise(
 )
 
 
-LOGISTIC = Noise(
+LOGISTIC = LocScaleFamily(
     log_density=lambda u: 2 * F.logsigmoid(u) - u,
     log_between=_log_between_logistic,
     integral=F.softplus,
@@ -100,27 +100,27 @@ LOGISTIC = Noise(
 # --- Rounded to the nearest of 256 levels; what falls below 0 or above 1 counts as the end levels ---------------------
 
 
-def rounded_sample(loc: Tensor, log_sigma: Tensor, noise: Noise) -> Tensor:
+def discretized_sample(loc: Tensor, log_sigma: Tensor, noise: LocScaleFamily) -> Tensor:
     return ((loc + log_sigma.exp() * noise.fill(torch.empty_like(loc))).clamp(0, 1) * 255).round() / 255
 
 
-def clipped_mean(loc: Tensor, log_sigma: Tensor, noise: Noise) -> Tensor:
+def clipped_mean(loc: Tensor, log_sigma: Tensor, noise: LocScaleFamily) -> Tensor:
     """E[t clipped to [0, 1]] = the integral of P(t > v) over v from 0 to 1. Rounding moves it by less than 2e-4 once
     sigma is above half a level, and by at most half a level below that."""
     sigma = log_sigma.exp()
     return (sigma * (noise.integral(loc / sigma) - noise.integral((loc - 1) / sigma))).clamp(0, 1)
 
 
-def rounded_log_prob(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: Noise) -> Tensor:
+def discretized_log_prob(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: LocScaleFamily) -> Tensor:
     """log P of every pixel; `log_sigma` and `value` broadcast to `loc`, and `value` is data, without a gradient.
 
     P(x) = F((x + h - loc) / sigma) - F((x - h - loc) / sigma) with h = 1/510, its outer edges moved to infinity
     (Salimans et al. 2017, PixelCNN++, equation 2).
     """
-    return _apply_rounded(loc, log_sigma, value, noise)
+    return _apply_discretized(loc, log_sigma, value, noise)
 
 
-def expected_power(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: Noise) -> Tensor:
+def expected_power(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: LocScaleFamily) -> Tensor:
     """E |t - loc|^power of the noisy t that was rounded and clipped to `value`: the E step for sigma.
 
     The derivative of log P by log sigma is the mean over the level of that of log f, which is |u|^power - 1 for the
@@ -131,12 +131,12 @@ def expected_power(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: Noise) 
     return (noise.power * log_sigma).exp() * (1 + lower * falling - upper * rising).clamp(min=0)
 
 
-class _RoundedLogProb(torch.autograd.Function):
+class _DiscretizedLogProb(torch.autograd.Function):
     """With its gradient in closed form: two exponentials, where a derivative of every step of the way would cost more
     than the decoder of a small model."""
 
     @staticmethod
-    def forward(ctx: Any, loc: Tensor, log_sigma: Tensor, value: Tensor, noise: Noise) -> Tensor:
+    def forward(ctx: Any, loc: Tensor, log_sigma: Tensor, value: Tensor, noise: LocScaleFamily) -> Tensor:
         lower, upper, above = _edges(loc, log_sigma, value)
         log_p = noise.log_between(lower, upper)
         ctx.save_for_backward(log_sigma, lower, upper, above, log_p)
@@ -156,7 +156,7 @@ class _RoundedLogProb(torch.autograd.Function):
         return by_loc, by_log_sigma, None, None
 
 
-_apply_rounded = cast(Callable[[Tensor, Tensor, Tensor, Noise], Tensor], _RoundedLogProb.apply)
+_apply_discretized = cast(Callable[[Tensor, Tensor, Tensor, LocScaleFamily], Tensor], _DiscretizedLogProb.apply)
 
 
 def _edges(loc: Tensor, log_sigma: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,7 +173,7 @@ def _edges(loc: Tensor, log_sigma: Tensor, value: Tensor) -> tuple[Tensor, Tenso
     return lower.masked_fill_(end & outward, -FAR), upper.masked_fill_(end & ~outward, FAR), above
 
 
-def _slopes(lower: Tensor, upper: Tensor, log_p: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+def _slopes(lower: Tensor, upper: Tensor, log_p: Tensor, noise: LocScaleFamily) -> tuple[Tensor, Tensor]:
     """f / P at both edges: the derivatives of log P by them, the lower one's without its minus sign."""
     return noise.log_density(lower).sub(log_p).exp_(), noise.log_density(upper).sub(log_p).exp_()
 
@@ -181,7 +181,7 @@ def _slopes(lower: Tensor, upper: Tensor, log_p: Tensor, noise: Noise) -> tuple[
 # --- Bounds ----------------------------------------------------------------------------------------------------------
 
 
-class _Bounded(torch.autograd.Function):
+class _ClampStraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, t: Tensor, low: float, high: float) -> Tensor:
         return t.clamp(low, high)
@@ -191,9 +191,9 @@ class _Bounded(torch.autograd.Function):
         return grads[0], None, None
 
 
-_apply_bounded = cast(Callable[[Tensor, float, float], Tensor], _Bounded.apply)
+_apply_clamp = cast(Callable[[Tensor, float, float], Tensor], _ClampStraightThrough.apply)
 
 
-def bounded(t: Tensor, low: float, high: float) -> Tensor:
+def clamp_straight_through(t: Tensor, low: float, high: float) -> Tensor:
     """t, clamped; the gradient passes, so that what lies outside finds its way back."""
-    return _apply_bounded(t, low, high)
+    return _apply_clamp(t, low, high)

@@ -253,7 +253,7 @@ def _full_from_gaussian(q: MultivariateNormal, p: DiagonalGaussian) -> Tensor:
     return cast(Tensor, _full_from_standard(scaled, StandardNormal(scale.shape[-1])))
 
 
-def stopped(q: Distribution) -> Distribution:
+def detach_parameters(q: Distribution) -> Distribution:
     """q with its parameters held fixed: no gradient reaches them."""
     match q:
         case DiagonalGaussian():

@@ -10,13 +10,13 @@ from torch.distributions import Distribution, constraints
 
 from vaekit.models.distributions.discretized import (
     LOGISTIC,
-    Noise,
-    bounded,
+    LocScaleFamily,
+    clamp_straight_through,
     clipped_mean,
-    rounded_log_prob,
-    rounded_sample,
+    discretized_log_prob,
+    discretized_sample,
 )
-from vaekit.models.distributions.pixels import Level
+from vaekit.models.distributions.pixels import LevelSupport
 
 REACH = (-3.0, 4.0)
 """Bounds of a location, far outside [0, 1]: beyond them a level's width would drown in float32. The gradient passes."""
@@ -30,7 +30,7 @@ STEPS = (1, 7, 11, 13)
 
 
 class PixelMixture(Distribution):
-    """K logistics per pixel, rounded to the 256 levels (see `RoundedNoise`), a component serving all colours at once.
+    """K logistics per pixel, rounded to the 256 levels (see `DiscretizedLocScale`); a component serves all colours.
 
     Salimans et al. 2017 (PixelCNN++, arXiv:1701.05517), equations 1 to 3: the location of colour c is
     `loc[c]` + the sum over earlier colours j < c of `coupling[c(c-1)/2 + j]` * (x_j - 1/2), with the value x_j that the
@@ -41,7 +41,7 @@ class PixelMixture(Distribution):
     arg_constraints: ClassVar[dict[str, Any]] = dict.fromkeys(
         ("logits", "loc", "log_sigma", "coupling"), constraints.real
     )
-    support = constraints.independent(Level(), 3)
+    support = constraints.independent(LevelSupport(), 3)
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class PixelMixture(Distribution):
         colours = value.split(1, -3)
         joint = self.logits
         for c, x in enumerate(colours):
-            joint = joint + rounded_log_prob(*self._colour(c, colours), x, LOGISTIC)
+            joint = joint + discretized_log_prob(*self._colour(c, colours), x, LOGISTIC)
         return (joint.logsumexp(-3) - self.logits.logsumexp(-3)).flatten(-2).sum(-1)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
@@ -81,7 +81,7 @@ class PixelMixture(Distribution):
         component = PixelMixture(weight, pick(self.loc), pick(self.log_sigma), pick(self.coupling))
         colours: list[Tensor] = []
         for c in range(self.colours):
-            colours.append(rounded_sample(*component._colour(c, colours), LOGISTIC))
+            colours.append(discretized_sample(*component._colour(c, colours), LOGISTIC))
         return torch.cat(colours, -3)
 
     @property
@@ -96,7 +96,7 @@ class PixelMixture(Distribution):
         given the centres of the earlier ones."""
         return self._clipped([0.0], lambda loc, *_: loc.clamp(0, 1))
 
-    def _clipped(self, nodes: Sequence[float], value: Callable[[Tensor, Tensor, Noise], Tensor]) -> Tensor:
+    def _clipped(self, nodes: Sequence[float], value: Callable[[Tensor, Tensor, LocScaleFamily], Tensor]) -> Tensor:
         """`value` of every colour's noise, averaged over components and over `nodes`, standardised values of the
         earlier colours."""
         weights = self.logits.softmax(-3)
@@ -114,7 +114,7 @@ class PixelMixture(Distribution):
         loc, pair = self._locs[c], c * (c - 1) // 2
         for j in range(c):
             loc = torch.addcmul(loc, self._couplings[pair + j], colours[j] - 0.5)
-        return bounded(loc, *REACH), self._log_sigmas[c]
+        return clamp_straight_through(loc, *REACH), self._log_sigmas[c]
 
 
 def _nodes(count: int) -> Tensor:

@@ -15,15 +15,15 @@ from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution, constraints
 
 from vaekit.models.distributions.discretized import (
-    Noise,
+    LocScaleFamily,
     clipped_mean,
+    discretized_log_prob,
+    discretized_sample,
     expected_power,
-    rounded_log_prob,
-    rounded_sample,
 )
 
 
-class Level(constraints.Constraint):
+class LevelSupport(constraints.Constraint):
     """One of the 256 levels 0, 1/255, ..., 1."""
 
     is_discrete = True
@@ -32,7 +32,7 @@ class Level(constraints.Constraint):
         return (value >= 0) & (value <= 1) & ((value * 255).round() - value * 255).abs().lt(1e-3)
 
 
-def per_image(values: Float[Tensor, "*S B C H W"]) -> Float[Tensor, "*S B"]:
+def sum_pixels(values: Float[Tensor, "*S B C H W"]) -> Float[Tensor, "*S B"]:
     return values.sum((-3, -2, -1))  # without a copy, however pixels lie in memory
 
 
@@ -46,7 +46,7 @@ class _BernoulliLogProb(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(logits, value)
-        return per_image(F.softplus(logits).addcmul_(value, logits, value=-1)).neg_()
+        return sum_pixels(F.softplus(logits).addcmul_(value, logits, value=-1)).neg_()
 
     @staticmethod
     @once_differentiable
@@ -147,13 +147,13 @@ class PixelContinuousBernoulli(PixelBernoulli):
         if self._validate_args:
             self._validate_sample(value)
         # x l - log((e^l - 1) / l), with e^l taken out of the logarithm where l is above zero
-        return per_image((value - (self.logits > 0).to(value.dtype)) * self.logits - _log_normaliser(self.logits))
+        return sum_pixels((value - (self.logits > 0).to(value.dtype)) * self.logits - _log_normaliser(self.logits))
 
 
 # --- Noise around a location -----------------------------------------------------------------------------------------
 
 
-class PixelNoise(Distribution):
+class LocScale(Distribution):
     """Independent noise around `loc`, with the logarithm of its scale, for all pixels or for each: a density."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "log_sigma": constraints.real}
@@ -163,7 +163,7 @@ class PixelNoise(Distribution):
         self,
         loc: Float[Tensor, "*S B C H W"],
         log_sigma: Float[Tensor, "..."],
-        noise: Noise,
+        noise: LocScaleFamily,
         validate_args: bool = False,
     ) -> None:
         self.loc, self.log_sigma, self.noise = loc, log_sigma, noise
@@ -186,20 +186,20 @@ class PixelNoise(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         log_density = self.noise.log_density((value - self.loc) * (-self.log_sigma).exp())
-        return per_image(log_density - self.log_sigma)
+        return sum_pixels(log_density - self.log_sigma)
 
     def expected_power(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B C H W"]:
         """|value - loc|^power."""
         return (value - self.loc).abs().pow(self.noise.power)
 
 
-class RoundedNoise(PixelNoise):
+class DiscretizedLocScale(LocScale):
     """The same rounded to the nearest of 256 levels; what falls below 0 or above 1 counts as the end levels.
 
     Salimans et al. 2017 (PixelCNN++, arXiv:1701.05517), equation 2, with any noise in place of the logistic.
     """
 
-    support = constraints.independent(Level(), 3)
+    support = constraints.independent(LevelSupport(), 3)
 
     @property
     def mean(self) -> Tensor:
@@ -207,12 +207,12 @@ class RoundedNoise(PixelNoise):
         return clipped_mean(self.loc, self.log_sigma, self.noise)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
-        return rounded_sample(self.loc.expand(*sample_shape, *self.loc.shape), self.log_sigma, self.noise)
+        return discretized_sample(self.loc.expand(*sample_shape, *self.loc.shape), self.log_sigma, self.noise)
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
         if self._validate_args:
             self._validate_sample(value)
-        return per_image(rounded_log_prob(self.loc, self.log_sigma, value, self.noise))
+        return sum_pixels(discretized_log_prob(self.loc, self.log_sigma, value, self.noise))
 
     def expected_power(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B C H W"]:
         """E |t - loc|^power of the noisy t that was rounded and clipped to `value`."""
@@ -222,7 +222,7 @@ class RoundedNoise(PixelNoise):
 # --- Black-and-white pixels ------------------------------------------------------------------------------------------
 
 
-def drawn_once(x: Float[Tensor, "B C H W"], seed: int) -> Float[Tensor, "B C H W"]:
+def deterministic_binarize(x: Float[Tensor, "B C H W"], seed: int) -> Float[Tensor, "B C H W"]:
     """Black-and-white pixels with x as the probability of white, by a hash of (seed, the image's 256-level values, the
     pixel's place): the same on every device and in every batch. 0 and 1 stay as they are."""
     place = _hash(torch.arange(1, x[0].numel() + 1, device=x.device) * _GOLDEN + seed)

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from vaekit.errors import UserError
 from vaekit.models.networks.conv_bf16 import Conv2d, ConvTranspose2d
-from vaekit.models.networks.dense import ACTIVATIONS, Dense, Label, Shape
-from vaekit.models.registry import part
+from vaekit.models.networks.dense import ACTIVATIONS, ClassBias, Dense, Shape
+from vaekit.models.registry import register
 from vaekit.models.terms import Labels
 
 Sides = tuple[int, int]
 
 
-def pyramid(shape: Shape, latents: tuple[int, ...] = ()) -> list[Sides]:
+def feature_sizes(shape: Shape, latents: tuple[int, ...] = ()) -> list[Sides]:
     """Sizes from the image down, each side halved (rounding down) as long as it has 8 pixels or more.
 
     For a latent image (c, h, w) they end at (h, w).
@@ -55,30 +55,30 @@ def _mirror(large: Sides, small: Sides) -> tuple[Sides, Sides, Sides, Sides]:
 
 def _steps(shape: Shape, latents: tuple[int, ...]) -> list[tuple[Sides, Sides]]:
     """The (large, small) pairs of the pyramid; a single same-size one where nothing is halved."""
-    sizes = pyramid(shape, latents)
+    sizes = feature_sizes(shape, latents)
     return list(pairwise(sizes)) or [(sizes[0], sizes[0])]
 
 
-def doubling(channels: int, count: int) -> list[int]:
+def channel_widths(channels: int, count: int) -> list[int]:
     """Channels at every level from the image down."""
     return [channels * min(2**level, 8) for level in range(count)]
 
 
-class FromLatentImage(nn.Module):
+class LatentStem(nn.Module):
     """Flat latents [N, c*h*w] of an image (c, h, w) -> [N, width, h, w]: what `Dense` does for a latent vector."""
 
     def __init__(self, latents: tuple[int, ...], width: int, classes: int) -> None:
         super().__init__()
         self.latents = latents
         self.conv = Conv2d(latents[0], width, 3, padding=1)
-        self.label = Label(classes, width)
+        self.label = ClassBias(classes, width)
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None) -> Float[Tensor, "N _ h w"]:
         out: Tensor = self.label(self.conv(z.unflatten(1, self.latents)), y)
         return out
 
 
-@part("encoder", "conv")
+@register("encoder", "conv")
 class ConvEncoder(nn.Module):
     """`hidden` are the dense layers before a latent vector; a latent image has none, and ends with a convolution."""
 
@@ -93,9 +93,9 @@ class ConvEncoder(nn.Module):
     ) -> None:
         super().__init__()
         steps = _steps(shape, latents)
-        widths = doubling(channels, len(steps))
+        widths = channel_widths(channels, len(steps))
         self.first = Conv2d(shape[0], widths[0], *geometry(*steps[0]))
-        self.label = Label(classes, widths[0])
+        self.label = ClassBias(classes, widths[0])
         rest: list[nn.Module] = [ACTIVATIONS[activation]()]
         for (before, after), step in zip(pairwise(widths), steps[1:], strict=True):
             rest += [Conv2d(before, after, *geometry(*step)), ACTIVATIONS[activation]()]
@@ -113,7 +113,7 @@ class ConvEncoder(nn.Module):
         return out
 
 
-@part("decoder", "conv")
+@register("decoder", "conv")
 class ConvDecoder(nn.Module):
     """`hidden` are the dense layers after a latent vector; a latent image has none, and begins with a convolution."""
 
@@ -128,7 +128,7 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         steps = _steps(shape, latents)[::-1]
-        widths = doubling(channels, len(steps))[::-1]
+        widths = channel_widths(channels, len(steps))[::-1]
         small = (widths[0], *steps[0][1])
         layers: list[nn.Module]
         if len(latents) == 1:
@@ -136,7 +136,7 @@ class ConvDecoder(nn.Module):
             self.dense: nn.Module = Dense(dense, classes, activation, closed=True)
             layers = [nn.Unflatten(1, small)]
         else:
-            self.dense = FromLatentImage(latents, widths[0], classes)
+            self.dense = LatentStem(latents, widths[0], classes)
             layers = [ACTIVATIONS[activation]()]
         for (before, after), step in zip(pairwise([*widths, shape[0]]), steps, strict=True):
             layers += [ConvTranspose2d(before, after, *_mirror(*step)), ACTIVATIONS[activation]()]

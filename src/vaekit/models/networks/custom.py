@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from vaekit.errors import UserError
 from vaekit.models.networks.dense import Shape
-from vaekit.models.registry import part
+from vaekit.models.registry import register
 from vaekit.models.terms import Labels
 
 BATCHES = (2, 3)
@@ -20,8 +20,8 @@ BATCHES = (2, 3)
 a number of images built in by another."""
 
 
-@part("encoder", "own")
-class OwnEncoder(nn.Module):
+@register("encoder", "own")
+class CustomEncoder(nn.Module):
     """`module` maps images [B, C, H, W] to [B, ...], which is flattened; for a latent image (c, h, w) to [B, F, h, w].
 
     In a conditional model it is called with the labels [B] as well: module(x, y).
@@ -50,8 +50,8 @@ class OwnEncoder(nn.Module):
         return out.flatten(1) if self.flat else out
 
 
-@part("decoder", "own")
-class OwnDecoder(nn.Module):
+@register("decoder", "own")
+class CustomDecoder(nn.Module):
     """`module` maps latents [N, D], or [N, c, h, w] of a latent image, to exactly [N, outputs, H, W].
 
     In a conditional model it is called with the labels [N] as well: module(z, y).
@@ -82,28 +82,28 @@ def _name(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def _given(room: str, name: str, module: nn.Module | None) -> nn.Module:
+def _given(slot: str, name: str, module: nn.Module | None) -> nn.Module:
     if module is not None:
         return module
     if not name:
         raise UserError(
-            f"The {room} 'own' is a module of yours, given from Python: vaekit.train(images, {room}=module)."
+            f"The {slot} 'own' is a module of yours, given from Python: vaekit.train(images, {slot}=module)."
         )
     raise UserError(
-        f"This model's {room} is your own module {name!r}, which is not stored with the run: give it from Python, "
-        f"vaekit.load(run, {room}=module), or to go on training vaekit.train(.., out=run, resume=True, {room}=module)."
+        f"This model's {slot} is your own module {name!r}, which is not stored with the run: give it from Python, "
+        f"vaekit.load(run, {slot}=module), or to go on training vaekit.train(.., out=run, resume=True, {slot}=module)."
     )
 
 
 def _trial(
-    room: str, module: nn.Module, what: str, shape: tuple[int, ...], classes: int, batch: int, wanted: str
+    slot: str, module: nn.Module, what: str, shape: tuple[int, ...], classes: int, batch: int, wanted: str
 ) -> torch.Size:
     """The shape that the module makes of `batch` zeros of `shape` (and labels); all about it stays as it was."""
-    its = f"The {room} {_name(module)}"
+    its = f"The {slot} {_name(module)}"
     place = next((t.device for t in chain(module.parameters(), module.buffers())), torch.device("cpu"))
     given = [torch.zeros(batch, *shape, device=place)]
     given += [torch.zeros(batch, dtype=torch.long, device=place)] if classes else []
-    call = f"forward({'x' if room == 'encoder' else 'z'}{', y' if classes else ''})"
+    call = f"forward({'x' if slot == 'encoder' else 'z'}{', y' if classes else ''})"
     if not _takes(module, given):
         remedy = (
             "give it an argument y for the labels, [B] whole numbers, or train without --conditional"

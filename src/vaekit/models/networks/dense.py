@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from vaekit.errors import UserError
-from vaekit.models.registry import part
+from vaekit.models.registry import register
 from vaekit.models.terms import Labels
 
 Shape = tuple[int, int, int]
@@ -71,7 +71,7 @@ STARTS: dict[str, Callable[[Tensor], Tensor]] = {
 """First weights of the layers before a nonlinearity, where torch's own start shrinks the signal from layer to layer."""
 
 
-class Label(nn.Module):
+class ClassBias(nn.Module):
     """Adds a class's own bias to the channels (axis 1) of `h`; the identity in a model without classes."""
 
     def __init__(self, classes: int, width: int) -> None:
@@ -98,7 +98,7 @@ class Dense(nn.Module):
         halves = 2 if activation == "gated" else 1  # what a nonlinearity reads for each of its outputs
         outs = [halves * width for width in inner] + [halves * last if closed else last]
         self.first = nn.Linear(widths[0], outs[0])
-        self.label = Label(classes, outs[0])
+        self.label = ClassBias(classes, outs[0])
         later = [nn.Linear(before, out) for before, out in zip(inner, outs[1:], strict=True)]
         layers = [module for layer in later for module in (ACTIVATIONS[activation](), layer)]
         self.rest = nn.Sequential(*layers, *([ACTIVATIONS[activation]()] if closed else []))
@@ -116,12 +116,12 @@ class Dense(nn.Module):
         return out
 
 
-def _width(kind: str, room: str, latents: tuple[int, ...]) -> int:
+def _width(kind: str, slot: str, latents: tuple[int, ...]) -> int:
     """D of a latent vector; a latent image is refused."""
     if len(latents) != 1:
         image = "x".join(map(str, latents))
         raise UserError(
-            f"The {room} {kind!r} knows a vector of latents only, not the latent image {image}: take conv or resnet "
+            f"The {slot} {kind!r} knows a vector of latents only, not the latent image {image}: take conv or resnet "
             f"as encoder and decoder, or --latents {math.prod(latents)}."
         )
     return latents[0]
@@ -130,7 +130,7 @@ def _width(kind: str, room: str, latents: tuple[int, ...]) -> int:
 # --- mlp -------------------------------------------------------------------------------------------------------------
 
 
-@part("encoder", "mlp")
+@register("encoder", "mlp")
 class MlpEncoder(nn.Module):
     kind = "mlp"
     mean: Tensor
@@ -148,11 +148,11 @@ class MlpEncoder(nn.Module):
         pixels = math.prod(shape)
         self.features = (hidden[-1] if hidden else pixels,)
         self.layers: nn.Module = (
-            Dense([pixels, *hidden], classes, activation, closed=True) if hidden else Label(classes, pixels)
+            Dense([pixels, *hidden], classes, activation, closed=True) if hidden else ClassBias(classes, pixels)
         )
         self.register_buffer("mean", torch.zeros(shape))
 
-    def start(self, mean: Float[Tensor, "C H W"]) -> None:
+    def init_from_data(self, mean: Float[Tensor, "C H W"]) -> None:
         """Read images less the mean image from now on."""
         self.mean.copy_(mean)
 
@@ -161,7 +161,7 @@ class MlpEncoder(nn.Module):
         return out
 
 
-@part("decoder", "mlp")
+@register("decoder", "mlp")
 class MlpDecoder(nn.Module):
     kind = "mlp"
 
@@ -179,7 +179,7 @@ class MlpDecoder(nn.Module):
         self.layers = Dense(widths, classes, activation, closed=False)
 
     @torch.no_grad()
-    def start(self, outputs: Float[Tensor, "C H W"]) -> None:
+    def init_from_data(self, outputs: Float[Tensor, "C H W"]) -> None:
         """Make these the outputs where the features are zero."""
         self.layers.last.bias.copy_(outputs.flatten())
 
@@ -191,7 +191,7 @@ class MlpDecoder(nn.Module):
 # --- gated_mlp: h = (W x + b) * sigmoid(V x + c) and no other nonlinearity (Tomczak & Welling 2018, section 4) --------
 
 
-@part("encoder", "gated_mlp")
+@register("encoder", "gated_mlp")
 class GatedMlpEncoder(MlpEncoder):
     kind = "gated_mlp"
 
@@ -201,7 +201,7 @@ class GatedMlpEncoder(MlpEncoder):
         super().__init__(shape, latents, classes, hidden, "gated")
 
 
-@part("decoder", "gated_mlp")
+@register("decoder", "gated_mlp")
 class GatedMlpDecoder(MlpDecoder):
     kind = "gated_mlp"
 

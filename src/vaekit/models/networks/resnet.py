@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaekit.models.networks.conv import FromLatentImage, Sides, doubling, geometry, pyramid
+from vaekit.models.networks.conv import LatentStem, Sides, channel_widths, feature_sizes, geometry
 from vaekit.models.networks.conv_bf16 import Conv2d
-from vaekit.models.networks.dense import Dense, Label, Shape
-from vaekit.models.registry import part
+from vaekit.models.networks.dense import ClassBias, Dense, Shape
+from vaekit.models.registry import register
 from vaekit.models.terms import Labels
 
 
@@ -18,7 +18,7 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(min(8, channels // 2), channels)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """GroupNorm, SiLU, convolution, twice, beside a skip connection (pre-activation, He et al. 2016)."""
 
     def __init__(self, channels: int, dropout: float) -> None:
@@ -67,7 +67,7 @@ class Upsample(nn.Module):
         return out
 
 
-@part("encoder", "resnet")
+@register("encoder", "resnet")
 class ResnetEncoder(nn.Module):
     def __init__(
         self,
@@ -80,15 +80,15 @@ class ResnetEncoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        sizes = pyramid(shape, latents)
-        widths = doubling(channels, len(sizes))
+        sizes = feature_sizes(shape, latents)
+        widths = channel_widths(channels, len(sizes))
         self.first = Conv2d(shape[0], channels, 3, padding=1)
-        self.label = Label(classes, channels)
+        self.label = ClassBias(classes, channels)
         rest: list[nn.Module] = []
         for level, width in enumerate(widths):
             if level:
                 rest.append(Conv2d(widths[level - 1], width, *geometry(*sizes[level - 1 : level + 1])))
-            rest += [Block(width, dropout) for _ in range(blocks)]
+            rest += [ResidualBlock(width, dropout) for _ in range(blocks)]
         rest += [Attention(widths[-1])] if attention else []
         rest += [_norm(widths[-1]), nn.SiLU()]
         self.features: tuple[int, ...] = (widths[-1], *sizes[-1])
@@ -102,7 +102,7 @@ class ResnetEncoder(nn.Module):
         return out
 
 
-@part("decoder", "resnet")
+@register("decoder", "resnet")
 class ResnetDecoder(nn.Module):
     def __init__(
         self,
@@ -115,20 +115,20 @@ class ResnetDecoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        sizes = pyramid(shape, latents)[::-1]
-        widths = doubling(channels, len(sizes))[::-1]
+        sizes = feature_sizes(shape, latents)[::-1]
+        widths = channel_widths(channels, len(sizes))[::-1]
         small = (widths[0], *sizes[0])
         layers: list[nn.Module] = []
         if len(latents) == 1:
             self.dense: nn.Module = Dense([latents[0], math.prod(small)], classes, "silu", closed=False)
             layers.append(nn.Unflatten(1, small))
         else:
-            self.dense = FromLatentImage(latents, widths[0], classes)
+            self.dense = LatentStem(latents, widths[0], classes)
         layers += [Attention(widths[0])] if attention else []
         for level, width in enumerate(widths):
             if level:
                 layers.append(Upsample(widths[level - 1], width, sizes[level]))
-            layers += [Block(width, dropout) for _ in range(blocks)]
+            layers += [ResidualBlock(width, dropout) for _ in range(blocks)]
         layers += [_norm(channels), nn.SiLU(), Conv2d(channels, shape[0], 3, padding=1)]
         self.layers = nn.Sequential(*layers)
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaekit.models.objectives.elbo import densities, divergence, reconstruction
-from vaekit.models.registry import Needs, part
+from vaekit.models.objectives.elbo import kl_loss, reconstruction_loss, requires_densities
+from vaekit.models.registry import Requirements, register
 from vaekit.models.terms import Terms
 
 
@@ -21,27 +21,27 @@ def importance_bound(log_w: Float[Tensor, "S B"], bounds: int = 1) -> Float[Tens
 
 # --- Importance-weighted: w = p(x|z) p(z) / q(z|x) -------------------------------------------------------------------
 
-WEIGHED = {"likelihood": frozenset({"any_weights"})}
+REQUIRES_WEIGHTS = {"likelihood": frozenset({"any_weights"})}
 
 
-@part("objective", "iwae")
+@register("objective", "iwae")
 @dataclass(frozen=True)
 class Iwae:
     """-log(1/S sum_s w_s) (Burda et al. 2016, arXiv:1509.00519, equation 8)."""
 
     samples: int = 5
     bounds = 1  # no annotation: here it is no field, in Miwae it is
-    settled: ClassVar[float] = 0.0
-    divisible: ClassVar[bool] = True
-    needs: ClassVar[Needs] = densities() | WEIGHED
+    schedule_end: ClassVar[float] = 0.0
+    supports_accumulation: ClassVar[bool] = True
+    requires: ClassVar[Requirements] = requires_densities() | REQUIRES_WEIGHTS
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         log_w = terms.log_px + sum(group.log_p - group.log_q for group in terms.groups)
         loss = -importance_bound(log_w, self.bounds)
-        return loss, {"loss": loss, "reconstruction": reconstruction(terms), "kl": divergence(terms)}
+        return loss, {"loss": loss, "reconstruction": reconstruction_loss(terms), "kl": kl_loss(terms)}
 
 
-@part("objective", "miwae")
+@register("objective", "miwae")
 @dataclass(frozen=True)
 class Miwae(Iwae):
     """The mean of `bounds` importance-weighted bounds, each from `samples / bounds` draws (Rainforth et al. 2018,
@@ -51,7 +51,7 @@ class Miwae(Iwae):
     bounds: int = 4
 
 
-@part("objective", "dreg")
+@register("objective", "dreg")
 @dataclass(frozen=True)
 class Dreg:
     """The value and the decoder's gradient of `iwae`, with the doubly reparameterised gradient for the encoder (Tucker
@@ -65,17 +65,17 @@ class Dreg:
     """
 
     samples: int = 5
-    settled: ClassVar[float] = 0.0
-    divisible: ClassVar[bool] = True
-    needs: ClassVar[Needs] = densities({"stopped_density", "single_group"}) | WEIGHED
+    schedule_end: ClassVar[float] = 0.0
+    supports_accumulation: ClassVar[bool] = True
+    requires: ClassVar[Requirements] = requires_densities({"stopped_density", "single_group"}) | REQUIRES_WEIGHTS
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups
-        log_w = terms.log_px + group.log_p - group.stopped_log_q
+        log_w = terms.log_px + group.log_p - group.log_q_detached
         if group.z.requires_grad:  # not where only the value is asked for
             share = log_w.detach().softmax(0).unsqueeze(-1)
             group.z.register_hook(lambda grad: grad * share)
         loss = -importance_bound(log_w)
         with torch.no_grad():
-            kl = divergence(terms)
-        return loss, {"loss": loss, "reconstruction": reconstruction(terms), "kl": kl}
+            kl = kl_loss(terms)
+        return loss, {"loss": loss, "reconstruction": reconstruction_loss(terms), "kl": kl}

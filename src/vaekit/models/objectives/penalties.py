@@ -10,17 +10,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
-from vaekit.models.objectives.elbo import densities, divergence, reconstruction, total
-from vaekit.models.registry import Needs, part
+from vaekit.models.objectives.elbo import kl_loss, reconstruction_loss, requires_densities, sum_terms
+from vaekit.models.registry import Requirements, register
 from vaekit.models.terms import Labels, Terms
 
-WHOLE_BATCH = {"model": frozenset({"batch"})}
+REQUIRES_BATCH = {"model": frozenset({"batch"})}
 
 
 # --- Maximum mean discrepancy ----------------------------------------------------------------------------------------
 
 
-@part("objective", "mmd")
+@register("objective", "mmd")
 @dataclass(frozen=True)
 class Mmd:
     """Reconstruction + weight MMD^2(q(z), p(z)) + beta KL.
@@ -34,25 +34,25 @@ class Mmd:
     beta: float = 0.0
     kernel: Literal["imq", "rbf"] = "imq"
     samples: ClassVar[int] = 1
-    settled: ClassVar[float] = 0.0
-    divisible: ClassVar[bool] = False
+    schedule_end: ClassVar[float] = 0.0
+    supports_accumulation: ClassVar[bool] = False
 
     @property
-    def needs(self) -> Needs:
+    def requires(self) -> Requirements:
         posterior, prior = frozenset({"single_group"}), frozenset({"reparameterised"})
-        needs = densities(posterior, prior) if self.beta else {"posterior": posterior, "prior": prior}
-        return needs | WHOLE_BATCH
+        requires = requires_densities(posterior, prior) if self.beta else {"posterior": posterior, "prior": prior}
+        return requires | REQUIRES_BATCH
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups
         encoded = group.z[0]
         drawn = group.p.rsample(() if group.p.batch_shape else encoded.shape[:1])
         discrepancy = squared_mmd(encoded, drawn, self.kernel, terms.y)
-        missed = reconstruction(terms)
-        loss = missed + self.weight * discrepancy
-        report = {"reconstruction": missed, "mmd": discrepancy}
+        reconstruction = reconstruction_loss(terms)
+        loss = reconstruction + self.weight * discrepancy
+        report = {"reconstruction": reconstruction, "mmd": discrepancy}
         if self.beta:
-            report["kl"] = divergence(terms)
+            report["kl"] = kl_loss(terms)
             loss = loss + self.beta * report["kl"]
         return loss, {"loss": loss, **report}
 
@@ -102,7 +102,7 @@ def similarity(a: Float[Tensor, "A D"], b: Float[Tensor, "B D"], kernel: Literal
 # --- The KL in three parts -------------------------------------------------------------------------------------------
 
 
-@part("objective", "total_correlation")
+@register("objective", "total_correlation")
 @dataclass(frozen=True)
 class TotalCorrelation:
     """Reconstruction + alpha MI + beta TC + gamma dimension-wise KL (Chen et al. 2018, arXiv:1802.04942, equations 2
@@ -118,11 +118,12 @@ class TotalCorrelation:
     gamma: float = 1.0
     images: int = 0
     samples: ClassVar[int] = 1
-    settled: ClassVar[float] = 0.0
-    divisible: ClassVar[bool] = False
+    schedule_end: ClassVar[float] = 0.0
+    supports_accumulation: ClassVar[bool] = False
     # One p(z) for all images: with a prior for every class the last part would be no divergence
-    needs: ClassVar[Needs] = (
-        densities({"density_anywhere", "factorised", "single_group"}, {"factorised", "standard"}) | WHOLE_BATCH
+    requires: ClassVar[Requirements] = (
+        requires_densities({"density_anywhere", "factorised", "single_group"}, {"factorised", "standard"})
+        | REQUIRES_BATCH
     )
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
@@ -139,12 +140,12 @@ class TotalCorrelation:
         information = (own - log_joint).mean()
         correlation = (log_joint - log_marginals).mean()
         rest = (log_marginals - log_p).mean()
-        missed = reconstruction(terms)
-        loss = missed + self.alpha * information + self.beta * correlation + self.gamma * rest
+        reconstruction = reconstruction_loss(terms)
+        loss = reconstruction + self.alpha * information + self.beta * correlation + self.gamma * rest
         return loss, {
             "loss": loss,
-            "reconstruction": missed,
-            "kl": divergence(terms),
+            "reconstruction": reconstruction,
+            "kl": kl_loss(terms),
             "mutual_information": information,
             "total_correlation": correlation,
             "dimension_wise_kl": rest,
@@ -175,7 +176,7 @@ def stratified(batch: int, images: int, like: Tensor) -> Float[Tensor, "B B"]:
 # --- Moments and lengths ---------------------------------------------------------------------------------------------
 
 
-@part("objective", "dip")
+@register("objective", "dip")
 @dataclass(frozen=True)
 class Dip:
     """The negative ELBO + off_diagonal sum_{i != j} C_ij^2 + diagonal sum_i (C_ii - 1)^2 (Kumar et al. 2018,
@@ -189,9 +190,11 @@ class Dip:
     off_diagonal: float = 10.0
     diagonal: float = 100.0
     samples: ClassVar[int] = 1
-    settled: ClassVar[float] = 0.0
-    divisible: ClassVar[bool] = False
-    needs: ClassVar[Needs] = densities({"moments", "single_group"}, {"standard"}) | WHOLE_BATCH  # its covariance is I
+    schedule_end: ClassVar[float] = 0.0
+    supports_accumulation: ClassVar[bool] = False
+    requires: ClassVar[Requirements] = (
+        requires_densities({"moments", "single_group"}, {"standard"}) | REQUIRES_BATCH
+    )  # its covariance is I
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups
@@ -202,11 +205,11 @@ class Dip:
         variances = covariance.diagonal()
         crossed = covariance.square().sum() - variances.square().sum()
         spread = (variances - 1).square().sum()
-        missed, kl = reconstruction(terms), divergence(terms)
-        loss = missed + kl + self.off_diagonal * crossed + self.diagonal * spread
+        reconstruction, kl = reconstruction_loss(terms), kl_loss(terms)
+        loss = reconstruction + kl + self.off_diagonal * crossed + self.diagonal * spread
         return loss, {
             "loss": loss,
-            "reconstruction": missed,
+            "reconstruction": reconstruction,
             "kl": kl,
             "dip_off_diagonal": crossed,
             "dip_diagonal": spread,
@@ -219,7 +222,7 @@ def mean_covariance(q: Distribution) -> Float[Tensor, "D D"]:
     return within.mean(0)
 
 
-@part("objective", "l2")
+@register("objective", "l2")
 @dataclass(frozen=True)
 class L2:
     """Reconstruction + weight |z|^2 / 2, the regularised autoencoder of Ghosh et al. 2020 (arXiv:1903.12436) with the
@@ -227,12 +230,14 @@ class L2:
 
     weight: float = 1.0
     samples: ClassVar[int] = 1
-    settled: ClassVar[float] = 0.0
-    divisible: ClassVar[bool] = True
-    needs: ClassVar[Needs] = {"prior": frozenset({"standard"})}  # |z|^2 / 2 is its -log p(z), but for a constant
+    schedule_end: ClassVar[float] = 0.0
+    supports_accumulation: ClassVar[bool] = True
+    requires: ClassVar[Requirements] = {
+        "prior": frozenset({"standard"})
+    }  # |z|^2 / 2 is its -log p(z), but for a constant
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
-        missed = reconstruction(terms)
-        length = total([0.5 * group.z.square().sum(-1).mean() for group in terms.groups])
-        loss = missed + self.weight * length
-        return loss, {"loss": loss, "reconstruction": missed, "l2": length}
+        reconstruction = reconstruction_loss(terms)
+        length = sum_terms([0.5 * group.z.square().sum(-1).mean() for group in terms.groups])
+        loss = reconstruction + self.weight * length
+        return loss, {"loss": loss, "reconstruction": reconstruction, "l2": length}
