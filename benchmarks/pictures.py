@@ -29,7 +29,7 @@ def nothing(*_: Any, **__: Any) -> None:
 
 
 def main(epochs: int, rounds: int) -> None:
-    training_alone = mock.patch.multiple(_Session, _fit_prior=nothing, _measure_latents=nothing)
+    training_alone = mock.patch.multiple(_Session, _fit_prior=nothing)
     bare = mock.patch.multiple(_Session, _save=nothing, _draw_graph=nothing, _draw_pictures=nothing)
     pairs = []
     with tempfile.TemporaryDirectory() as temporary, training_alone:

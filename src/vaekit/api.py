@@ -1,11 +1,9 @@
 """vaekit from Python: train, load, and a trained model with NumPy arrays in and out."""
 
-import copy
 import shutil
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import numpy as np
@@ -13,24 +11,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaekit.config.overrides import load_config
+from vaekit.config.config import Config
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import load_images
 from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.data.sources.torch_datasets import is_dataset
-from vaekit.errors import UserError
+from vaekit.errors import UserError, setting
 from vaekit.evaluation.evaluate import COMPARED, FEWEST, evaluation
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.evaluation.ranking import rank
 from vaekit.latents import encode, traverse
 from vaekit.latents.fit_prior import fit_prior
-from vaekit.latents.sampling import CHUNK, decode_images, draw_latents, interpolate, to_uint8
+from vaekit.latents.sampling import CHUNK, decode_images, generate_images, interpolate, to_uint8
 from vaekit.latents.traverse import Traversal
-from vaekit.models.builder import build
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.vae import VAE
 from vaekit.report.report import write_report
-from vaekit.runs.checkpoint import load_prior, load_weights, write_prior
+from vaekit.runs.checkpoint import write_prior
 from vaekit.runs.folder import Run
 from vaekit.runs.image_set import BATCH, to_tensor
 from vaekit.runs.inputs import (
@@ -44,13 +41,12 @@ from vaekit.runs.inputs import (
     format_names,
     training_pack,
 )
-from vaekit.runs.metadata import read_config
+from vaekit.runs.loaded import LoadedModel, load_model
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import new_folder, require_writable
 from vaekit.training.plan import TrainRequest
 from vaekit.training.session import run_training
-from vaekit.utils.device import best_device
-from vaekit.utils.files import atomic_folder, sha256
+from vaekit.utils.files import atomic_folder
 from vaekit.utils.logging import console_logging, log
 
 if TYPE_CHECKING:
@@ -101,14 +97,24 @@ def train(
             )
     settings |= {slot: {"kind": "own", "name": type(module).__name__} for slot, module in own.items()}
     request = TrainRequest(data, (settings,), preset, folder, resume, max_minutes, quiet, own)
-    trained = TrainedModel(run_training(request), own, None if is_dataset(data) else data)
+    run = run_training(request)
+    device = settings.get("device", "auto")
+    trained = TrainedModel(load_model(run, own, device, None if is_dataset(data) else data))
     if report:
         trained.report(quiet=quiet)
     return trained
 
 
-def load(run: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> "TrainedModel":
-    """The trained model of a run folder, on the processor.
+def load(
+    run: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+) -> "TrainedModel":
+    """The trained model of a run folder.
+
+    `device` is "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1" or "mps": where everything is computed.
 
     `encoder` and `decoder` are for a model that was trained with modules of your own: make them as they were made then,
     and their weights are filled in.
@@ -117,37 +123,54 @@ def load(run: str | Path, *, encoder: nn.Module | None = None, decoder: nn.Modul
         UserError: no run there, or a damaged one.
     """
     own = {"encoder": encoder, "decoder": decoder}
-    return TrainedModel(
-        Run(Path(run).expanduser()), {slot: module for slot, module in own.items() if module is not None}
-    )
+    networks = {slot: module for slot, module in own.items() if module is not None}
+    return TrainedModel(load_model(Run(Path(run).expanduser()), networks, device))
 
 
 class TrainedModel:
-    """A trained model with its configuration; images are uint8 [N, H, W, C], latents float32 [N, D]."""
+    """A trained model; images are uint8 [N, H, W, C], latents float32 [N, D]."""
 
-    def __init__(self, run: Run, networks: Mapping[str, nn.Module] = MappingProxyType({}), arrays: Any = None) -> None:
-        record = read_config(run)
-        self.run, self.arrays = run, arrays
-        self.config = load_config(record)
-        self.shape: tuple[int, int, int] = tuple(record["shape"])
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+
+    @property
+    def run(self) -> Run:
+        """Its run folder."""
+        return self.loaded.run
+
+    @property
+    def config(self) -> Config:
+        """Everything that decided what training computed."""
+        return self.loaded.config
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of its images."""
-        self.classes: tuple[str, ...] = tuple(record["classes"])
-        """Names of the classes in its training data."""
-        model, self.objective = build(self.config, self.shape, len(self.classes), networks=networks)
-        load_weights(model, run.weights)
-        self.weights = sha256(run.weights)
-        """Hash of the file of its weights, which a run that goes on replaces."""
-        self.model: VAE = model.eval().requires_grad_(False)
-        """The tensor module: images [B, C, H, W] in [0, 1]."""
+        return self.loaded.shape
 
-    @cached_property
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in its training data."""
+        return self.loaded.classes
+
+    @property
+    def model(self) -> VAE:
+        """The tensor module: images [B, C, H, W] in [0, 1]."""
+        return self.loaded.vae
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.loaded.device
+
+    @property
     def fitted_prior(self) -> FittedPrior | None:
-        """The density fitted to its latents after training, where one is better than the model's own prior.
+        """The density fitted to its latents after training, where it beats the model's own prior.
 
         Raises:
             UserError: its file is damaged.
         """
-        return load_prior(self.run, self.weights)
+        return self.loaded.fitted_prior
 
     @property
     def history(self) -> "pd.DataFrame":
@@ -155,6 +178,10 @@ class TrainedModel:
         import pandas as pd
 
         return pd.DataFrame(read_metrics(self.run)).astype({"epoch": int, "step": int})
+
+    def to(self, device: str | torch.device) -> "TrainedModel":
+        """The same model on another device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1" or "mps"."""
+        return TrainedModel(self.loaded.to(device))
 
     def __repr__(self) -> str:
         channels, height, width = self.shape
@@ -190,25 +217,39 @@ class TrainedModel:
             raise UserError(f"{n} images are not possible: ask for 0 or more.")
         if not 0 <= temperature <= 100:
             raise UserError(f"A temperature of {temperature} is not possible: it should be between 0 and 100.")
-        fitted = self._prior(prior)
-        if label is not None and not self.model.classes and fitted is not None and len(fitted.shares) > 1:
-            z = draw_latents(
-                self.model, n, seed, torch.full((n,), class_index(label, self.classes)), temperature, fitted
-            )
-            return self._decode(z, None)
-        if label is not None and prior == "model" and not self.model.classes and self.classes:
+        source = self._prior(prior)
+        y, prior_y = self._sample_labels(n, label, source)
+        chunks = generate_images(self.model, source, n, seed, y, prior_y, temperature)
+        channels, height, width = self.shape
+        images: Images = np.concatenate(
+            [np.zeros((0, height, width, channels), np.uint8), *(c.numpy() for c in chunks)]
+        )
+        return images
+
+    def _sample_labels(
+        self, n: int, label: str | int | None, source: VAE | FittedPrior
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The labels [n] that `sample` gives the decoder, and those that it gives the prior."""
+        if self.model.classes:
+            y = torch.arange(n) % self.model.classes if label is None else class_indices(label, n, self.classes)
+            return y.to(self.device), None
+        if label is None:
+            return None, None
+        if isinstance(source, FittedPrior) and len(source.shares) > 1:
+            return None, torch.full((n,), class_index(label, self.classes), device=self.device)
+        if self.classes and self.fitted_prior is not None:
             raise UserError(
-                "This model was trained without labels, and its own prior knows no classes: leave out --prior model."
+                "This model was trained without labels, and its own prior has no classes.",
+                f"Leave out {setting('prior', 'model')}.",
             )
-        y = self._labels(label, n)
-        return self._decode(draw_latents(self.model, n, seed, y, temperature, fitted), y)
+        self._labels(label, n)  # which this model has none of
+        return None, None
 
     def sample_labels(self, n: int, label: str | int | None = None) -> list[str] | None:
         """The class names of the images that `sample` draws; None without classes."""
-        if not self.model.classes:
-            return None if label is None else [self.classes[class_index(label, self.classes)]] * n
-        y = self._labels(label, n)
-        return None if y is None else [self.classes[i] for i in y.tolist()]
+        if label is not None:
+            return [self.classes[class_index(label, self.classes)]] * n
+        return [self.classes[i % self.model.classes] for i in range(n)] if self.model.classes else None
 
     def fit_prior(self, *, quiet: bool = False) -> dict[str, Any]:
         """Fit a prior to the latents of the training images anew, as `train` does at its end, and use it from now on
@@ -219,35 +260,34 @@ class TrainedModel:
         Raises:
             UserError: the training images are not there as they were.
         """
-        model, device = self.on_device()
-        pack = training_pack(self, quiet)
-        images = ImageLoader(pack, self.config.data, CHUNK, self.config.training.seed, device)
+        pack = training_pack(self.loaded, quiet)
+        images = ImageLoader(pack, self.config.data, CHUNK, self.config.training.seed, self.device)
         with console_logging(quiet):
             require_writable(self.run)
-            fit = fit_prior(model, images, self.config.training.seed, quiet)
-            write_prior(self.run, fit.prior, fit.record, self.weights)
+            fit = fit_prior(self.model, images, self.config.training.seed, quiet)
+            write_prior(self.run, fit.prior, fit.record, self.loaded.weights_hash)
             log.info(fit.sentence)
-        self.__dict__.pop("fitted_prior", None)  # read anew
+        self.loaded = replace(self.loaded)  # which reads it anew
         return fit.record
 
-    def _prior(self, named: Prior | None) -> FittedPrior | None:
+    def _prior(self, named: Prior | None) -> VAE | FittedPrior:
+        """What `sample` draws latents from."""
         if named not in (None, "fitted", "model"):
-            raise UserError(f"There is no prior {named!r}: it is 'fitted' or 'model'.")
-        if named == "model":
-            return None
-        if named == "fitted" and self.fitted_prior is None:
+            raise UserError(f"There is no prior {named!r}.", "It is 'fitted' or 'model'.", "prior")
+        if named == "model" or (named is None and self.fitted_prior is None):
+            return self.model
+        if self.fitted_prior is None:
             raise UserError(
-                "This run has no prior fitted to its latents: `vaekit fit-prior RUN` fits one where it is better than "
-                "the model's own."
+                "This run has no fitted prior.",
+                "`vaekit fit-prior RUN` fits one and keeps it if it beats the model's own.",
             )
         return self.fitted_prior
 
     def encode(self, images: Any, labels: Labels | None = None) -> Latents:
         """The means of q(z | x) of images [N, H, W, C] (uint8, or floats from 0 to 1)."""
-        x, y = self._tensor(images), None
-        y = self._labels(labels, len(x), needed=True)
+        x, y = self._tensor(images), self._labels(labels, len(images))
         parts = zip(x.split(CHUNK), _split(y, len(x)), strict=True)
-        means = [self.model.encode(self.model.prepare_target(part), label).mean for part, label in parts]
+        means = [self.model.posterior_of(part.to(self.device), label).mean.cpu() for part, label in parts]
         z = torch.cat(means) if means else torch.zeros(0, self.model.latents)
         latents: Latents = z.unflatten(1, self.model.latent_shape).numpy()
         return latents
@@ -283,8 +323,8 @@ class TrainedModel:
         require_density(self.model)
         samples = check_count(samples)
         x = self._tensor(images)
-        y = self._labels(labels, len(x), needed=True)
-        parts = zip(x.split(BATCH), _split(y, len(x), BATCH), strict=True)
+        y = self._labels(labels, len(x))
+        parts = zip(x.to(self.device).split(BATCH), _split(y, len(x), BATCH), strict=True)
         return log_likelihoods(self.model, parts if len(x) else (), samples, seed)[0].float().numpy()
 
     def latents(self, data: Any = None, *, out: str | Path | None = None, quiet: bool = False) -> "pd.DataFrame":
@@ -301,7 +341,7 @@ class TrainedModel:
         Raises:
             UserError: images of another shape, classes that a conditional model does not know, or no place to write.
         """
-        return encode.latents(self, data, None if out is None else Path(out), quiet)
+        return encode.latents(self.loaded, data, None if out is None else Path(out), quiet)
 
     def interpolate(
         self,
@@ -361,7 +401,9 @@ class TrainedModel:
         known = self._labels(0 if label is None and self.model.classes else label, 1)
         number = None if known is None else int(known)
         with console_logging(quiet):
-            return traverse.traverse(self.model, traverse.latent_stats(self, number, quiet), number, rows, columns)
+            return traverse.traverse(
+                self.model, traverse.latent_stats(self.loaded, number, quiet), number, rows, columns
+            )
 
     def rank(
         self,
@@ -393,7 +435,7 @@ class TrainedModel:
             UserError: a model without likelihood, images of another shape, classes that a conditional model does not
                 know, or no place to write.
         """
-        return rank(self, data, check_count(samples), seed, None if out is None else Path(out), quiet)
+        return rank(self.loaded, data, check_count(samples), seed, None if out is None else Path(out), quiet)
 
     def evaluate(
         self,
@@ -421,14 +463,16 @@ class TrainedModel:
         Raises:
             UserError: images of another shape, or classes the model does not know.
         """
-        return evaluation(self, data, check_count(samples), check_count(new_images, "new images", FEWEST), seed, quiet)
+        return evaluation(
+            self.loaded, data, check_count(samples), check_count(new_images, "new images", FEWEST), seed, quiet
+        )
 
     def report(self, *, quiet: bool = False) -> Path:
         """Write report.html: all about this model on one page that opens without a network. Returns its path.
 
         Its figures are those of `evaluate`; of a model that was not evaluated, those of a quick look.
         """
-        write_report(self, quiet)
+        write_report(self.loaded, quiet)
         return self.run.report
 
     def save(self, folder: str | Path) -> None:
@@ -456,11 +500,6 @@ class TrainedModel:
                 if source.exists():
                     shutil.copyfile(source, destination)
 
-    def on_device(self) -> tuple[VAE, torch.device]:
-        """A copy of the tensor module on the device where it computes fastest, and that device."""
-        device = best_device()
-        return copy.deepcopy(self.model).to(device), device
-
     # --- between arrays and tensors ---
 
     def _decode(self, z: Tensor, y: Tensor | None) -> Images:
@@ -478,19 +517,21 @@ class TrainedModel:
     def _tensor(self, images: Any) -> Tensor:
         return to_tensor(images, self.shape)
 
-    def _labels(self, given: Labels | None, n: int, needed: bool = False) -> Tensor | None:
-        """Class numbers [n], or None for an unconditional model."""
+    def _labels(self, given: Labels | None, n: int) -> Tensor | None:
+        """Class indices [n] on the device, or None for an unconditional model."""
         if not self.model.classes:
             if given is not None:
-                raise UserError("This model knows no classes: train one with --conditional to choose a class.")
+                raise UserError(
+                    "This model has no classes.", f"Train one with {setting('conditional', True)} to choose a class."
+                )
             return None
         if given is None:
-            if needed:
-                raise UserError(
-                    f"This model is conditional: give the class of every image, one of {format_names(self.classes)}."
-                )
-            return torch.arange(n) % self.model.classes
-        return class_indices(given, n, self.classes)
+            raise UserError(
+                "This model is conditional, so it needs the class of every image.",
+                f"Give one of {format_names(self.classes)}.",
+                "labels",
+            )
+        return class_indices(given, n, self.classes).to(self.device)
 
 
 def _split(y: Tensor | None, n: int, size: int = CHUNK) -> Sequence[Tensor | None]:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from vaekit.bench.likelihood_kind import BenchResult, run_interleaved
 
 from command import mistake, rings, vaekit
 from vaekit.bench import baselines
+from vaekit.bench.measure import BenchResult, run_interleaved
 from vaekit.bench.photos import photo
 from vaekit.bench.shares import PARTS, shares
 from vaekit.config.overrides import resolve

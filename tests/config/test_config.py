@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from vaekit.config.config import Config
-from vaekit.config.networks import Conv, Mlp
+from vaekit.config.networks import ConvConfig, MlpConfig
 from vaekit.config.overrides import differences, load_config, override, resolve
 from vaekit.config.presets import PRESETS
 from vaekit.errors import UserError
@@ -83,7 +83,7 @@ def test_later_layers_win_and_flat_names_find_their_group() -> None:
 def test_a_part_of_another_kind_drops_the_settings_of_the_old_one() -> None:
     config = resolve({"encoder": {"channels": 8}}, {"encoder": "mlp"})
     assert config.encoder.kind == "mlp"
-    assert resolve({"encoder": {"channels": 8}}, {"encoder": {"activation": "tanh"}}).encoder == Conv(
+    assert resolve({"encoder": {"channels": 8}}, {"encoder": {"activation": "tanh"}}).encoder == ConvConfig(
         channels=8, activation="tanh"
     )
 
@@ -98,7 +98,7 @@ def test_size_is_width_by_height() -> None:
 @pytest.mark.parametrize(("written", "widths"), [("400,200", (400, 200)), ("none", ()), ([5, "6"], (5, 6)), (7, (7,))])
 def test_layer_widths_as_a_person_writes_them(written: Any, widths: tuple[int, ...]) -> None:
     encoder = resolve({"encoder": {"kind": "mlp", "hidden": written}}).encoder
-    assert encoder == Mlp(hidden=widths)
+    assert encoder == MlpConfig(hidden=widths)
 
 
 def test_differences_are_named_as_on_the_command_line() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import jaxtyping
 import numpy as np
 import pytest
-from train_command import rings
 
 import vaekit
+from command import rings
 from vaekit.config.config import Config
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS

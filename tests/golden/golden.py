@@ -119,7 +119,8 @@ def numbers(place: Path) -> dict[str, Any]:
     last = max((place / "run" / "checkpoints").iterdir())
     for file in (*(place / "run").glob("*.safetensors"), *last.glob("*.safetensors")):
         tensors = load_file(file)
-        found |= {f"{file.relative_to(place)} {name}": tensor for name, tensor in tensors.items()}
+        known = {name: tensor for name, tensor in tensors.items() if name.split(".")[-1] != "latent_scale"}
+        found |= {f"{file.relative_to(place)} {name}": tensor for name, tensor in known.items()}
     return found | {"results": json.loads((place / "results.json").read_text())}
 
 

@@ -78,7 +78,7 @@ def plane() -> tuple[Tensor, float]:
 def test_densities_integrate_to_one_and_samples_match_them(full: bool | None, classes: int) -> None:
     prior = fitted(full, classes)
     points, volume = plane()
-    whole = prior.log_prob(points).exp()
+    whole = prior.log_prior(points).exp()
     assert whole.sum() * volume == pytest.approx(1, abs=3e-3)
     by_class = torch.stack([prior(torch.full((len(points),), y)).log_prob(points).exp() for y in range(classes)])
     torch.testing.assert_close(by_class.sum(1) * volume, torch.ones(classes), atol=3e-3, rtol=0)
@@ -259,7 +259,7 @@ def test_it_draws_a_class_from_a_model_trained_without_labels(run: Path, tmp_pat
     command("generate", run, "-n", 3, "--class", "1", "--out", tmp_path / "one")
     assert len(list((tmp_path / "one").glob("*-1.png"))) == 3
     assert "no class '7'" in mistake("generate", run, "--class", "7")
-    assert "knows no classes" in mistake("generate", run, "--class", "1", "--prior", "model")
+    assert "has no classes" in mistake("generate", run, "--class", "1", "--prior", "model")
 
 
 def test_fitted_anew_it_is_the_same(run: Path) -> None:
@@ -278,7 +278,7 @@ def test_saved_with_the_model_and_not_used_for_other_weights(run: Path, tmp_path
     other = vaekit.train(rings(60, 8), preset="ae", out=tmp_path / "other", **TINY)
     (tmp_path / "copy" / "model.safetensors").write_bytes((other.run.weights).read_bytes())
     assert vaekit.load(tmp_path / "copy").fitted_prior is None
-    with pytest.raises(UserError, match="has no prior fitted to its latents"):
+    with pytest.raises(UserError, match="has no fitted prior"):
         vaekit.load(tmp_path / "copy").sample(1, prior="fitted")
 
 

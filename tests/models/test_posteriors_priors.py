@@ -17,7 +17,7 @@ from vaekit.models.builder import build
 from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, Mixture, StandardNormal, tempered
 from vaekit.models.objectives.importance import Dreg, Iwae
 from vaekit.models.registry import components, provides
-from vaekit.models.single_level import draw
+from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.models.terms import Group, Objective
 from vaekit.models.vae import VAE
 
@@ -140,7 +140,7 @@ def test_prior_samples_match_their_density(kind: str) -> None:
 def test_the_density_that_comes_with_a_draw_is_the_density_there(kind: str) -> None:
     """For an inverse autoregressive flow by the slow way round, one latent after another."""
     q = posterior(kind, 5)
-    z, log_q = draw(q, 50)
+    z, log_q = rsample_with_log_prob(q, 50)
     found = q.log_prob(z) if log_q is None else log_q
     assert found.shape == (50, IMAGES)
     torch.testing.assert_close(found, q.log_prob(z), atol=1e-3, rtol=1e-3)
@@ -193,7 +193,7 @@ def test_the_kl_is_what_samples_say(kind: str, of: str) -> None:
     x, y = data()
     q, p = model.encode(x, y), model.prior(model.encode, y)
     slow = (kind, of) == ("nsf", "vamp")  # every draw under every pseudo-input's flow
-    z, log_q = draw(q, 5_000 if slow else 40_000)
+    z, log_q = rsample_with_log_prob(q, 5_000 if slow else 40_000)
     group = Group(z, q, p, log_q)
     sampled = group.log_q - group.log_p
     error = sampled.std(0) / math.sqrt(len(sampled))
@@ -260,7 +260,7 @@ def test_a_full_covariance_knows_the_density_of_its_draws_however_narrow(latents
         posterior.head.weight.mul_(3)
         q = posterior(torch.randn(50, 3))
         torch.manual_seed(5)
-        _, log_q = draw(q, 20)
+        _, log_q = rsample_with_log_prob(q, 20)
         torch.manual_seed(5)
         loc, tril, noise = q.loc.double(), q.scale_tril.double(), torch.randn(20, 50, latents).double()
         z = loc + (tril @ noise.unsqueeze(-1)).squeeze(-1)
@@ -298,7 +298,7 @@ def test_pseudo_inputs_of_a_conditional_model_keep_the_labels_of_their_images() 
     config = resolve({"prior": {"kind": "vamp", "components": 4}, "conditional": True, "encoder": "mlp"})
     model, _ = build(config, (1, 8, 8), 3)
     x, y, z = torch.rand(4, 1, 8, 8), torch.tensor([2, 0, 2, 1]), torch.randn(3, 2, 32)
-    model.prior.start(x, y)
+    model.prior.init_from_data(x, y)
     each = torch.stack([model.encode(x[k : k + 1], y[k : k + 1]).log_prob(z) for k in range(4)])
     found = model.prior(model.encode, torch.zeros(2, dtype=torch.long)).log_prob(z)
     torch.testing.assert_close(found, each.logsumexp(0) - math.log(4))
@@ -307,7 +307,7 @@ def test_pseudo_inputs_of_a_conditional_model_keep_the_labels_of_their_images() 
 def test_pseudo_inputs_start_from_images_and_stay_within_them() -> None:
     model, _ = build(resolve({"prior": {"kind": "vamp", "components": 4}}), (1, 8, 8))
     x = torch.rand(4, 1, 8, 8)
-    model.prior.start(x, None)
+    model.prior.init_from_data(x, None)
     z = torch.randn(3, 2, 32)
     each = torch.stack([model.encode(one[None]).log_prob(z) for one in x])
     expected = torch.logsumexp(each, 0) - math.log(4)

@@ -15,7 +15,7 @@ import vaekit
 from command import mistake, rings
 from command import vaekit as command
 from vaekit.report import report
-from vaekit.runs.image_set import Images
+from vaekit.runs.image_set import ImageSet
 from vaekit.runs.inputs import class_numbers, held_out_rows
 
 TINY: dict[str, Any] = {
@@ -141,8 +141,8 @@ def test_what_is_missing_or_damaged_is_said_or_left_out(run: Path, tmp_path: Pat
 def test_a_way_between_images_stays_in_their_class(tmp_path: Path) -> None:
     labels = np.arange(90) % 2
     model = vaekit.train((rings(90, 16), labels), out=tmp_path / "run", conditional=True, preset="classic", **TINY)
-    pack, _, rows = held_out_rows(model, (rings(90, 16), labels), True)
-    chosen = report._pairs(Images(pack, rows, class_numbers(model, pack)))
+    pack, _, rows = held_out_rows(model.loaded, (rings(90, 16), labels), True)
+    chosen = report._pairs(ImageSet(pack, rows, class_numbers(model.loaded, pack)))
     assert chosen.labels is not None and chosen.labels.tolist() == [0, 0, 1, 1]
     assert len(set(chosen.rows.tolist())) == 4
 

@@ -25,7 +25,7 @@ PARTS = {
 """What is counted to a part: functions by file and name, all of their calls or those by one caller."""
 
 
-AFTERWARDS = [("session.py", "_fit_prior", ""), ("session.py", "_measure_latents", "")]
+AFTERWARDS = [("session.py", "_fit_prior", "")]
 """What is no part of the training."""
 
 

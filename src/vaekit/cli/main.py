@@ -13,7 +13,7 @@ from vaekit.cli.generate import fit_prior, generate, reconstruct
 from vaekit.cli.latents import encode, interpolate, traverse
 from vaekit.cli.tools import bench, doctor, presets
 from vaekit.cli.train import train
-from vaekit.errors import UserError
+from vaekit.errors import Interrupted, TrainingFailed, UserError, flag_spelling, spell_settings
 from vaekit.version import VERSION
 
 RESUMABLE = 75
@@ -53,6 +53,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: list[str] | None) -> int:
+    spell_settings(flag_spelling)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
@@ -60,21 +61,19 @@ def _run(arguments: list[str] | None) -> int:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
         return 0
-    except CycloptsError as error:
-        return _fail(2, str(error))
-    except UserError as error:
+    except (CycloptsError, UserError) as error:
         return _fail(2, str(error))
     except (BrokenPipeError, SystemExit):  # the reader of our output has gone: `vaekit presets | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt as interrupt:
-        resumable = type(interrupt).__name__ == "Interrupted"
-        return _fail(RESUMABLE, "Interrupted; --resume goes on.") if resumable else _fail(130, "Interrupted.")
-    except OSError as error:
+    except Interrupted:
+        return _fail(RESUMABLE, "Interrupted; --resume goes on.")
+    except KeyboardInterrupt:
+        return _fail(130, "Interrupted.")
+    except (OSError, TrainingFailed) as error:
         return _fail(1, str(error))
-    except Exception as error:
-        if type(error).__name__ != "Failure":  # a fault of ours: show where
-            traceback.print_exc()
+    except Exception as error:  # a fault of ours: show where
+        traceback.print_exc()
         return _fail(1, str(error) or type(error).__name__)
 
 

@@ -1,6 +1,5 @@
 """Everything that is measured of a trained model, in one dictionary: the content of evaluation.json."""
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -64,28 +63,24 @@ LOOKED_AT = 1000
 class EvalContext:
     """A model, and the images to judge it by."""
 
-    model: VAE
-    fitted: FittedPrior | None
+    model: LoadedModel
     held_out: ImageSet
     training: ImageSet | None
     """None where the training images are not at hand."""
     seed: int
-    device: torch.device
     compared: int = COMPARED
     """New images that are compared with as many held-out ones, at most."""
 
 
-def evaluation(of: LoadedModel, data: Any, samples: int, compared: int, seed: int, quiet: bool) -> dict[str, Any]:
+def evaluation(model: LoadedModel, data: Any, samples: int, compared: int, seed: int, quiet: bool) -> dict[str, Any]:
     """Measure a model, diagnose it, and write evaluation.json: see `Trained.evaluate`."""
     begun = time.perf_counter()
-    require_writable(of.run)
-    pack, split, rows = held_out_rows(of, data, quiet)
-    model, device = of.on_device()
-    fitted = None if of.fitted_prior is None else copy.deepcopy(of.fitted_prior).to(device)
-    images = ImageSet(pack, rows, class_numbers(of, pack))
-    own = is_training_pack(of, pack)
-    training = replace(images, rows=_training_rows(pack)) if own else training_images(of, quiet)
-    context = EvalContext(model, fitted, images, training, seed, device, compared)
+    require_writable(model.run)
+    pack, split, rows = held_out_rows(model, data, quiet)
+    images = ImageSet(pack, rows, class_numbers(model, pack))
+    own = is_training_pack(model, pack)
+    training = replace(images, rows=_training_rows(pack)) if own else training_images(model, quiet)
+    context = EvalContext(model, images, training, seed, compared)
     with console_logging(quiet):
         network, said = extractor() if len(rows) >= 2 * FEWEST else (None, "")
         if said:
@@ -94,28 +89,28 @@ def evaluation(of: LoadedModel, data: Any, samples: int, compared: int, seed: in
             found, nearest_ones = evaluate(context, samples, network, advance)
     found = {"data": pack.source, "side": split, "own": own, **found}
     if nearest_ones is None:
-        of.run.nearest.unlink(missing_ok=True)
+        model.run.nearest.unlink(missing_ok=True)
     else:
-        grids.write(of.run.nearest, nearest_ones)
+        grids.write(model.run.nearest, nearest_ones)
     record = {
         "format": 1,
-        "weights": of.weights,
+        "weights": model.weights_hash,
         "seed": seed,
         **found,
-        "diagnosis": diagnosis(of, found, len(context.training or ())),
+        "diagnosis": diagnosis(model, found, len(context.training or ())),
         "seconds": round(time.perf_counter() - begun, 1),
     }
-    write_json(of.run.evaluation, record)
+    write_json(model.run.evaluation, record)
     return record
 
 
-def training_images(of: LoadedModel, quiet: bool) -> ImageSet | None:
+def training_images(model: LoadedModel, quiet: bool) -> ImageSet | None:
     """The training side of a model's own data; None where they are not there as they were."""
     try:
-        pack = training_pack(of, quiet)
+        pack = training_pack(model, quiet)
     except UserError:
         return None
-    return ImageSet(pack, _training_rows(pack), class_numbers(of, pack))
+    return ImageSet(pack, _training_rows(pack), class_numbers(model, pack))
 
 
 def _training_rows(pack: Pack) -> NDArray[np.int64]:
@@ -123,23 +118,25 @@ def _training_rows(pack: Pack) -> NDArray[np.int64]:
     return np.arange(rows.start, rows.stop)
 
 
-def diagnosis(of: LoadedModel, found: Mapping[str, Any], training_count: int) -> list[dict[str, str]]:
+def diagnosis(model: LoadedModel, found: Mapping[str, Any], training_count: int) -> list[dict[str, str]]:
     """What is wrong with a model, by what was measured of it and by the course of its training."""
-    rows = read_metrics(of.run)
-    settled = [row for row in rows if row["epoch"] > of.objective.schedule_end]
+    rows = read_metrics(model.run)
+    settled = [row for row in rows if row["epoch"] > model.objective.schedule_end]
     losses = [row["val_loss"] for row in rows]
-    dataset = read_dataset(of.run)
+    dataset = read_dataset(model.run)
 
     def again(*choices: Mapping[str, Any]) -> str:
-        return train_command(read_config(of.run), dataset, first_valid(of.config, choices, training_count))
+        return train_command(read_config(model.run), dataset, first_valid(model.config, choices, training_count))
 
     def go_on(epochs: int) -> str:
-        return resume_command_for(of.config, read_config(of.run), dataset, str(of.run.folder), epochs)
+        return resume_command_for(model.config, read_config(model.run), dataset, str(model.run.folder), epochs)
 
     loss_drop = losses[0] - min(losses) if losses else 0.0
     steps = int(rows[-1]["step"]) if rows else 0
     return diagnose(
-        DiagnosisInput(of.config, found, settled, loss_drop, steps, training_count, str(of.run.folder), again, go_on)
+        DiagnosisInput(
+            model.config, found, settled, loss_drop, steps, training_count, str(model.run.folder), again, go_on
+        )
     )
 
 
@@ -159,12 +156,12 @@ def evaluate(
         extractor: of the features in which sets of images are compared; without one they are not.
         advance: of a progress bar.
     """
-    model, device = context.model, context.device
+    vae, device = context.model.vae, context.model.device
     why: dict[str, str] = {}
     found: dict[str, Any] = {"images": len(context.held_out)}
-    if "density_at_sample" in provides(model.posterior):
+    if "density_at_sample" in provides(vae.posterior):
         found |= evaluate_likelihood(
-            model,
+            vae,
             context.held_out.batches(device),
             samples,
             context.seed,
@@ -174,10 +171,10 @@ def evaluate(
         found |= {"samples": samples, "nll": None, **_means(context)}
         why["nll"] = "the posterior is a single point without density (--posterior.kind gaussian has one)"
     advance(0, "reconstructions")
-    found["reconstructions"] = reconstruction(model, context.held_out.batches(device))
+    found["reconstructions"] = reconstruction(vae, context.held_out.batches(device))
     found["learned"] = None
     if context.training is not None:
-        seen = reconstruction(model, context.training.spread(LOOKED_AT).batches(device))
+        seen = reconstruction(vae, context.training.spread(LOOKED_AT).batches(device))
         found["learned"] = {"images": min(LOOKED_AT, len(context.training)), **seen}
     found["aggregate"] = _aggregate(context, found.get("kl"))
     new = new_images(context, _count(context))
@@ -205,12 +202,13 @@ def new_images(context: EvalContext, count: int) -> dict[str, UInt8[np.ndarray, 
     A conditional model draws the classes of held-out images.
     """
     labels = context.held_out.spread(2 * count).some(slice(0, 2 * count, 2)).labels
-    y = None if labels is None else labels.to(context.device)
-    priors = {NEW: context.fitted} | ({} if context.fitted is None else {OWN: None})
+    vae, fitted = context.model.vae, context.model.fitted_prior
+    y = None if labels is None else labels.to(context.model.device)
+    priors: dict[str, VAE | FittedPrior] = {NEW: vae} if fitted is None else {NEW: fitted, OWN: vae}
     drawn = {}
-    for name, fitted in priors.items():
-        z = draw_latents(context.model, count, context.seed, y, 1.0, fitted)
-        drawn[name] = to_uint8(decode_images(context.model, z, y)).numpy()
+    for name, prior in priors.items():
+        z = draw_latents(prior, count, context.seed, y)
+        drawn[name] = to_uint8(decode_images(vae, z, y)).numpy()
     return drawn
 
 
@@ -261,28 +259,24 @@ def closest(new: UInt8[np.ndarray, "N H W C"], training: ImageSet, found: Neares
 @torch.no_grad()
 def _means(context: EvalContext) -> dict[str, Any]:
     """What the latents of a model without density carry."""
-    model = context.model
-    means = [
-        model.encode(model.prepare_target(x), y).mean.cpu().double()
-        for x, y in context.held_out.batches(context.device)
-    ]
-    return {"active_units": active_units(torch.cat(means)), "latents": model.latents, "kl_per_latent": None}
+    vae, images = context.model.vae, context.held_out.batches(context.model.device)
+    means = torch.cat([vae.posterior_of(x, y).mean.cpu().double() for x, y in images])
+    return {"active_units": active_units(means), "latents": vae.latents, "kl_per_latent": None}
 
 
 @torch.no_grad()
 def _aggregate(context: EvalContext, kl: float | None) -> dict[str, Any] | None:
     """What the model's own prior loses on held-out encodings against the fitted one, nats per image."""
-    if context.fitted is None:
+    vae, fitted, device = context.model.vae, context.model.fitted_prior, context.model.device
+    if fitted is None:
         return None
-    model, device = context.model, context.device
-    drawn = encodings(model, context.held_out.batches(device), "judged", context.seed)
+    drawn = encodings(vae, context.held_out.batches(device), "judged", context.seed)
     z, y = drawn.z.to(device), drawn.y.to(device)
-    own = model.prior(model.encode, y if model.classes else None).log_prob(z)
-    fitted = context.fitted(y).log_prob(z) if model.classes else context.fitted.log_prob(z)
-    gain = (fitted - own).cpu().double()
+    labels = y if vae.classes else None
+    gain = (fitted.log_prior(z, labels) - vae.log_prior(z, labels)).cpu().double()
     mean = gain.mean().item()
     return {
-        "prior": context.fitted.name,
+        "prior": fitted.name,
         "gain": mean,
         "gain_standard_error": (gain.std() / math.sqrt(len(gain))).item() if len(gain) > 1 else None,
         "mutual_information_at_most": None if kl is None else kl - mean,
@@ -320,9 +314,10 @@ def _fidelity(
 @torch.no_grad()
 def _through(context: EvalContext, images: ImageSet) -> UInt8[np.ndarray, "N H W C"]:
     """Each image encoded, one draw of its q(z | x) decoded."""
-    z = encodings(context.model, images.batches(context.device), "through", context.seed).z.to(context.device)
-    y = None if images.labels is None else images.labels.to(context.device)
-    return to_uint8(decode_images(context.model, z, y)).numpy()
+    device = context.model.device
+    z = encodings(context.model.vae, images.batches(device), "through", context.seed).z.to(device)
+    y = None if images.labels is None else images.labels.to(device)
+    return to_uint8(decode_images(context.model.vae, z, y)).numpy()
 
 
 def _count(context: EvalContext) -> int:
@@ -334,5 +329,5 @@ def _work(context: EvalContext, extractor: Extractor | None) -> int:
     """What a progress bar counts to, in images."""
     count = _count(context)
     training = len(context.training) if context.training is not None else 0
-    sets = 3 + (context.fitted is not None) + (context.training is not None)
+    sets = 3 + (context.model.fitted_prior is not None) + (context.training is not None)
     return len(context.held_out) + training + (sets + 1) * count * (extractor is not None)

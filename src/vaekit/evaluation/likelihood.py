@@ -17,8 +17,7 @@ from vaekit.errors import UserError
 from vaekit.latents.sampling import seeded
 from vaekit.latents.traverse import posterior_mean
 from vaekit.models.registry import provides
-from vaekit.models.single_level import draw
-from vaekit.models.terms import Group, Labels
+from vaekit.models.terms import Labels
 from vaekit.models.vae import VAE
 from vaekit.utils.device import matmul_precision
 
@@ -66,7 +65,7 @@ def require_density(model: VAE) -> None:
 @torch.no_grad()
 def estimate_importance(model: VAE, x: Float[Tensor, "B C H W"], y: Labels | None, samples: int) -> ImportanceEstimate:
     """Importance weights of `samples` draws of z for every image; `x` as the likelihood observes it."""
-    q, p = model.encode(x, y), model.prior(model.encode, y)
+    draw = model.draw_posterior(x, y)
     at_once = max(1, VALUES[x.device.type] // max(1, x.numel()))
     stops = sorted({10**power for power in range(len(str(samples))) if 10**power < samples} | {samples})
     bounds: dict[int, Tensor] = {}
@@ -77,9 +76,8 @@ def estimate_importance(model: VAE, x: Float[Tensor, "B C H W"], y: Labels | Non
     for stop in stops:
         while done < stop:
             count = min(at_once, stop - done)
-            z, log_q = draw(q, count)
-            group = Group(z, q, p, log_q)
-            of_x, cost = model.decode(z, y).log_prob(x).to(precise), (group.log_q - group.log_p).to(precise)
+            z, log_ratio = draw(count)
+            of_x, cost = model.decode(z, y).log_prob(x).to(precise), log_ratio.to(precise)
             log_w = of_x - cost
             total = torch.logaddexp(total, log_w.logsumexp(0))
             squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
@@ -154,9 +152,9 @@ def evaluate_likelihood(
             x = model.prepare_target(x)
             gray = gray or is_gray(x)
             weighed.append(estimate_importance(model, x, y, samples))
-            q = model.encode(x, y)
+            q = model.posterior_of(x, y)
             means.append(posterior_mean(model, q).cpu().double())
-        per_latent = Group(q.mean[None], q, model.prior(model.encode, y)).kl_per_latent
+        per_latent = model.kl_per_latent(x, y)
         latent_kl += [] if per_latent is None else [per_latent.cpu().double()]
         advance(len(x))
     bounds = {k: torch.cat([one.bounds[k] for one in weighed]).cpu().double() for k in weighed[0].bounds}

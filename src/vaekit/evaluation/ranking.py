@@ -28,18 +28,17 @@ SHOWN = 32
 """Images at either end of the sheet."""
 
 
-def rank(of: LoadedModel, data: Any, samples: int, seed: int, out: Path | None, quiet: bool) -> "pd.DataFrame":
+def rank(model: LoadedModel, data: Any, samples: int, seed: int, out: Path | None, quiet: bool) -> "pd.DataFrame":
     """Rank the images of a data set; the table and its sheet are written to `out` and beside it: see `Trained.rank`."""
-    require_density(of.model)
-    out = new_file(of.run, out, (".csv",), data, also=".png") if out is not None else None
+    require_density(model.vae)
+    out = new_file(model.run, out, (".csv",), data, also=".png") if out is not None else None
     with console_logging(quiet):
-        found = all_images(of, data, quiet)
-        numbers = class_numbers(of, found.pack)
-        model, device = of.on_device()
+        found = all_images(model, data, quiet)
+        numbers = class_numbers(model, found.pack)
         with progress(len(found.rows), f"{samples:,} samples", quiet=quiet) as advance:
-            images = batches(found.pack, found.rows, numbers, BATCH, device)
-            nats, measure = log_likelihoods(model, images, samples, seed, advance)
-    pixels = math.prod(of.shape) if "normalised" in provides(model.likelihood) else None
+            images = batches(found.pack, found.rows, numbers, BATCH, model.device)
+            nats, measure = log_likelihoods(model.vae, images, samples, seed, advance)
+    pixels = math.prod(model.shape) if "normalised" in provides(model.vae.likelihood) else None
     table = ranking(found.paths, found.labels, nats, pixels, measure)
     if out is not None:
         tables.write_csv(out, table)

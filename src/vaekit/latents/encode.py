@@ -30,27 +30,27 @@ def encode_means(
     found = [torch.zeros(0, model.latents)]
     for index, (x, y) in enumerate(images):
         with seeded(seed, "encode", index):
-            found.append(model.encode(model.prepare_target(x), y).mean.float().cpu())
+            found.append(model.posterior_of(x, y).mean.float().cpu())
         advance(len(x))
     return torch.cat(found)
 
 
-def latents(of: LoadedModel, data: Any, out: Path | None, quiet: bool) -> "pd.DataFrame":
+def latents(model: LoadedModel, data: Any, out: Path | None, quiet: bool) -> "pd.DataFrame":
     """The posterior means of every image of a data set as a table, written to `out` too: see `Trained.latents`."""
     import pandas as pd
 
     if out is not None:
-        out = new_file(of.run, out, tables.SUFFIXES, data)
+        out = new_file(model.run, out, tables.SUFFIXES, data)
         tables.require_writer(out)
     with console_logging(quiet):
-        found = all_images(of, data, quiet)
-        numbers = class_numbers(of, found.pack)
-        model, device = of.on_device()
+        found = all_images(model, data, quiet)
+        numbers = class_numbers(model, found.pack)
         with progress(len(found.rows), "encoding", quiet=quiet) as advance:
-            z = encode_means(model, batches(found.pack, found.rows, numbers, CHUNK, device), advance=advance)
+            images = batches(found.pack, found.rows, numbers, CHUNK, model.device)
+            z = encode_means(model.vae, images, advance=advance)
     words = {"file": found.paths} | ({"label": found.labels} if found.labels is not None else {})
     numbered = [f"z{latent}" for latent in range(1, z.shape[1] + 1)]
     table = pd.concat([pd.DataFrame(words), pd.DataFrame(z.numpy(), columns=numbered)], axis=1)
     if out is not None:
-        tables.write_latents(out, table, of.model.latent_shape)
+        tables.write_latents(out, table, model.vae.latent_shape)
     return table

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vaekit.data.loader import Batch, ImageLoader
 from vaekit.latents.sampling import CHUNK, seeded
 from vaekit.models.fitted_prior import FittedPrior
-from vaekit.models.single_level import draw
+from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.models.vae import VAE
 from vaekit.utils.cuda_graphs import CudaGraph
 from vaekit.utils.device import flush_denormals
@@ -117,7 +117,7 @@ def encodings(model: VAE, batches: Iterable[Batch], split: str, seed: int) -> En
     labels: list[Tensor] = []
     with seeded(seed, "encodings", split):
         for x, y in batches:
-            drawn, _ = draw(model.encode(model.prepare_target(x), y if model.classes else None), 1)
+            drawn, _ = rsample_with_log_prob(model.posterior_of(x, y), 1)
             z.append(drawn[0].cpu())
             labels.append(torch.zeros(len(x), dtype=torch.long) if y is None else y.cpu())
     return Encodings(torch.cat(z), torch.cat(labels))
@@ -164,9 +164,7 @@ def choose_prior(
         priors[name] = prior
         with torch.no_grad():
             parts = zip(held_out.z.split(1024), held_out.y.split(1024), strict=True)
-            scores[name] = torch.cat(
-                [prior(y).log_prob(z) if model.classes else prior.log_prob(z) for z, y in parts]
-            ).double()
+            scores[name] = torch.cat([prior.log_prior(z, y if model.classes else None) for z, y in parts]).double()
         return scores[name].mean().item()
 
     units = _LatentUnits.of(train, max(1, classes))
@@ -218,7 +216,7 @@ def _own_log_prob(model: VAE, of: Encodings) -> Float[Tensor, " N"]:
     found = []
     for z, y in zip(of.z.split(1024), of.y.split(1024), strict=True):
         labels = y.to(device) if model.classes else None
-        found.append(model.prior(model.encode, labels).log_prob(z.to(device)).cpu())
+        found.append(model.log_prior(z.to(device), labels).cpu())
     return torch.cat(found).double()
 
 

@@ -1,17 +1,14 @@
 """Images out of a latent space."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vaekit.data.loader import Batch
-from vaekit.models.distributions.latents import tempered
 from vaekit.models.fitted_prior import FittedPrior
-from vaekit.models.single_level import draw
 from vaekit.models.terms import Labels
 from vaekit.models.vae import VAE
 from vaekit.utils.device import fork_rng
@@ -31,47 +28,64 @@ def seeded(*words: int | str) -> Iterator[None]:
 
 @torch.no_grad()
 def draw_latents(
-    model: VAE,
-    n: int,
-    seed: int,
-    y: Labels | None = None,
-    temperature: float = 1.0,
-    fitted: FittedPrior | None = None,
+    prior: VAE | FittedPrior, n: int, seed: int, y: Labels | None = None, temperature: float = 1.0
 ) -> Float[Tensor, "n D"]:
-    """`n` draws of p(z | y): from the fitted prior where one is given, else from the model's own, its noise scaled by
-    `temperature` (below 1: more typical, less varied). Without `y` a fitted prior draws classes too."""
-    chunks = []
+    """`n` draws of p(z | y), from a model's own prior or from one fitted to its latents, on the device of that prior.
+
+    Args:
+        prior: what to draw from.
+        n: number of draws. The same seed gives the same draws, and more of them as `n` grows.
+        seed: random seed.
+        y: labels [n]; without them a fitted prior draws classes too.
+        temperature: scale of the prior's noise; below 1: more typical, less varied.
+    """
+    chunks = list(_draw_chunks(prior, n, seed, y, temperature))
+    return torch.cat(chunks)[:n] if chunks else torch.zeros(0, prior.latents)
+
+
+def _draw_chunks(
+    prior: VAE | FittedPrior, n: int, seed: int, y: Labels | None, temperature: float
+) -> Iterator[Float[Tensor, "CHUNK D"]]:
     for first in range(0, n, CHUNK):
         labels = None if y is None else F.pad(y[first : first + CHUNK], (0, max(0, first + CHUNK - n)))
         with seeded(seed, "generate", first):
-            if fitted is None:
-                p = model.prior(model.encode, labels)
-            else:
-                p = fitted(fitted.classes(CHUNK) if labels is None else labels)
-            p = tempered(p, temperature)
-            chunks.append(p.sample(() if p.batch_shape else (CHUNK,)))
-    return torch.cat(chunks)[:n] if chunks else torch.zeros(0, model.latents)
+            yield prior.sample_prior(CHUNK, labels, temperature)
+
+
+@torch.no_grad()
+def generate_images(
+    model: VAE,
+    prior: VAE | FittedPrior,
+    n: int,
+    seed: int,
+    y: Labels | None = None,
+    prior_y: Labels | None = None,
+    temperature: float = 1.0,
+) -> Iterator[UInt8[Tensor, "m H W C"]]:
+    """`n` new images, a chunk at a time: memory does not grow with `n`.
+
+    Args:
+        model: what decodes them.
+        prior: what latents are drawn from, as for `draw_latents`.
+        n: number of images.
+        seed: random seed.
+        y: labels [n] for the decoder of a conditional model.
+        prior_y: labels [n] for the prior; by default those of the decoder.
+        temperature: scale of the prior's noise.
+    """
+    drawn = _draw_chunks(prior, n, seed, y if prior_y is None else prior_y, temperature)
+    for first, z in zip(range(0, n, CHUNK), drawn, strict=True):
+        labels = None if y is None else y[first : first + CHUNK]
+        yield to_uint8(model.image(z[: n - first], labels))
 
 
 @torch.no_grad()
 def decode_images(model: VAE, z: Float[Tensor, "n D"], y: Labels | None = None) -> Float[Tensor, "n C H W"]:
-    """The images to show at every z, a chunk at a time."""
-    labels = [None] * len(z) if y is None else list(y.split(CHUNK))
-    return torch.cat([model.image(part, label) for part, label in zip(z.split(CHUNK), labels, strict=False)])
-
-
-@torch.no_grad()
-def latent_scale(model: VAE, batches: Iterable[Batch], seed: int) -> Float[Tensor, "2 c"]:
-    """Mean and standard deviation of every channel of a latent image (c, h, w), over images and over one draw of
-    q(z | x) for each."""
-    sums = torch.zeros(3, model.latent_shape[0], dtype=torch.float64)
-    with seeded(seed, "latent scale"):
-        for x, y in batches:
-            z, _ = draw(model.encode(model.prepare_target(x), y if model.classes else None), 1)
-            values = z.unflatten(-1, model.latent_shape).transpose(0, 2).flatten(1).cpu().double()
-            sums += torch.stack([torch.ones_like(values), values, values.square()]).sum(2)
-    mean, square = sums[1:] / sums[0]
-    return torch.stack([mean, (square - mean.square()).clamp(min=0).sqrt()]).float()
+    """The images to show at every z, a chunk at a time, on the device of the model."""
+    device = next(model.parameters()).device
+    labels = [None] * len(z) if y is None else list(y.to(device).split(CHUNK))
+    parts = zip(z.to(device).split(CHUNK), labels, strict=False)
+    return torch.cat([model.image(part, label) for part, label in parts])
 
 
 def interpolate(

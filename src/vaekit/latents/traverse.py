@@ -15,7 +15,7 @@ from vaekit.data.packs.pack import Pack
 from vaekit.errors import UserError
 from vaekit.latents.sampling import CHUNK, decode_images, seeded, to_uint8
 from vaekit.models.registry import provides
-from vaekit.models.single_level import draw
+from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.models.vae import VAE
 from vaekit.runs.image_set import batches
 from vaekit.runs.inputs import class_numbers, training_pack
@@ -81,12 +81,12 @@ def measure_latent_stats(
     means, squares, centres = [], [], []
     for index, (x, y) in enumerate(images):
         with seeded(seed, "use", index):
-            q = model.encode(model.prepare_target(x), y)
+            q = model.posterior_of(x, y)
             centres.append(posterior_mean(model, q).double().cpu())
             if "moments" in provides(model.posterior):
                 mean, variance = q.mean.double().cpu(), q.variance.double().cpu()
             else:
-                mean = draw(q, 1)[0][0].double().cpu()
+                mean = rsample_with_log_prob(q, 1)[0][0].double().cpu()
                 variance = torch.zeros_like(mean)
         means.append(mean)
         squares.append(variance + mean.square())
@@ -96,17 +96,17 @@ def measure_latent_stats(
     return LatentStats(mean.float(), std.float(), torch.cat(centres).std(0, correction=0).float())
 
 
-def latent_stats(of: LoadedModel, label: int | None, quiet: bool) -> LatentStats:
+def latent_stats(model: LoadedModel, label: int | None, quiet: bool) -> LatentStats:
     """How a model's own images use its latents; without them the standard normal's use, and a line that says so."""
     try:
-        pack = training_pack(of, quiet)
+        pack = training_pack(model, quiet)
     except UserError:
         log.info("The training images are not there as they were: latents vary as under the standard normal instead.")
-        return unit_stats(of.model.latents)
-    rows, numbers = stats_rows(pack, label), class_numbers(of, pack)
-    model, device = of.on_device()
+        return unit_stats(model.vae.latents)
+    rows, numbers = stats_rows(pack, label), class_numbers(model, pack)
     with progress(len(rows), "encoding", quiet=quiet) as advance:
-        return measure_latent_stats(model, batches(pack, rows, numbers, CHUNK, device), advance=advance)
+        images = batches(pack, rows, numbers, CHUNK, model.device)
+        return measure_latent_stats(model.vae, images, advance=advance)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from torch.distributions import AffineTransform, Distribution
 from zuko.transforms import ComposedTransform
 
 from vaekit.models import flows
-from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, MixtureOfClass
+from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, MixtureOfClass, tempered
 
 
 class Gaussians(nn.Module):
@@ -82,12 +82,24 @@ class FittedPrior(nn.Module):
         distribution: Distribution = self.density(y)
         return distribution
 
-    def classes(self, n: int) -> Int[Tensor, " n"]:
-        """Draws of y, as frequent as in the encodings."""
-        return torch.multinomial(self.shares, n, replacement=True)
+    @property
+    def latents(self) -> int:
+        """D."""
+        return int(self.metadata["latents"])
 
-    def log_prob(self, z: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
-        """log p(z) = log sum_y p(y) p(z | y)."""
+    def sample_prior(
+        self, n: int, y: Int[Tensor, " n"] | None = None, temperature: float = 1.0
+    ) -> Float[Tensor, "n D"]:
+        """`n` draws of p(z | y), its noise scaled by `temperature`; without `y` of classes as frequent as in the
+        encodings."""
+        labels = torch.multinomial(self.shares, n, replacement=True) if y is None else y
+        return tempered(self(labels), temperature).sample()
+
+    def log_prior(self, z: Float[Tensor, "N D"], y: Int[Tensor, " N"] | None = None) -> Float[Tensor, " N"]:
+        """log p(z | y), or without `y` log p(z) = log sum_y p(y) p(z | y)."""
+        if y is not None:
+            log_p: Tensor = self(y).log_prob(z)
+            return log_p
         of_each = [
             self(torch.full((len(z),), label, device=z.device)).log_prob(z) + math.log(share)
             for label, share in enumerate(self.shares.tolist())

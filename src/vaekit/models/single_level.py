@@ -1,4 +1,4 @@
-"""Paths: how a model's parts are walked through to produce the terms of a bound."""
+"""A model with one group of latents: images to the terms of a bound."""
 
 from collections.abc import Callable
 
@@ -9,21 +9,22 @@ from torch.distributions import Distribution
 from vaekit.models.terms import Encode, Group, Labels, Terms
 
 
-def flat(
+def single_level_terms(
     encode: Encode,
     prior: Callable[[Encode, Tensor | None], Distribution],
-    score: Callable[[Tensor], Tensor],
+    log_likelihood: Callable[[Tensor], Tensor],
     x: Float[Tensor, "B C H W"],
     y: Labels | None,
     samples: int,
 ) -> Terms:
-    """One latent group: x -> q(z | x, y) -> z -> log p(x | z, y). `score` maps z [S, B, D] to log p(x | z) [S, B]."""
+    """One latent group: x -> q(z | x, y) -> z -> log p(x | z, y). `log_likelihood` maps z [S, B, D] to log p(x | z)
+    [S, B]."""
     q = encode(x, y)
-    z, log_q = draw(q, samples)
-    return Terms(log_px=score(z), groups=(Group(z, q, prior(encode, y), log_q),), y=y)
+    z, log_q = rsample_with_log_prob(q, samples)
+    return Terms(log_px=log_likelihood(z), groups=(Group(z, q, prior(encode, y), log_q),), y=y)
 
 
-def draw(q: Distribution, samples: int) -> tuple[Float[Tensor, "S B *D"], Float[Tensor, "S B"] | None]:
+def rsample_with_log_prob(q: Distribution, samples: int) -> tuple[Float[Tensor, "S B *D"], Float[Tensor, "S B"] | None]:
     """Samples of z that gradients flow through, and log q at them where the distribution gives it with the draw."""
     if hasattr(q, "rsample_and_log_prob"):
         z, log_q = q.rsample_and_log_prob((samples,))

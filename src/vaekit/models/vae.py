@@ -1,6 +1,8 @@
 """VAE: encoder, posterior, prior, decoder and likelihood as one module on tensors. It knows parts, not files."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -9,8 +11,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from vaekit.errors import UserError
-from vaekit.models.single_level import flat
-from vaekit.models.terms import Labels, Terms
+from vaekit.models.distributions.latents import tempered
+from vaekit.models.single_level import rsample_with_log_prob, single_level_terms
+from vaekit.models.terms import Group, Labels, Terms
 
 
 @runtime_checkable
@@ -25,6 +28,24 @@ class ImageDistribution(Protocol):
     def log_prob(self, value: Tensor) -> Tensor: ...
 
 
+DrawPosterior = Callable[[int], tuple[Float[Tensor, "n B D"], Float[Tensor, "n B"]]]
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """What latents look like."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    """Of every group the shape for one image: (D,), or (C, h, w) of a spatial latent."""
+    continuous: bool = True
+    """Real numbers; False: codes, whole numbers."""
+
+    @property
+    def size(self) -> int:
+        """Latents in all groups."""
+        return sum(map(math.prod, self.shapes))
+
+
 class VAE(nn.Module):
     """A variational autoencoder put together from its parts (`builder.py` does that from a configuration).
 
@@ -32,8 +53,6 @@ class VAE(nn.Module):
     the number of them, and every z is flat, [.., latents]. `classes` is the number of labels it is conditioned on, 0
     for none.
     """
-
-    latent_scale: Float[Tensor, "2 C"]
 
     def __init__(
         self,
@@ -51,24 +70,50 @@ class VAE(nn.Module):
         self.decoder, self.likelihood = decoder, likelihood
         self.shape, self.latent_shape, self.classes = shape, latents, classes
         self.latents = math.prod(latents)
-        if len(latents) == 3:
-            # Per channel the mean and the standard deviation of z over the training set, measured when training has
-            # ended: what a second model of the latents takes for their units. Until then 0: no standard deviation.
-            self.register_buffer("latent_scale", torch.zeros(2, latents[0]))
         self.graph_safe = True
         """Whether a step of it may be recorded and replayed: a user's own modules may have something in Python that
         changes from call to call, of which a replay would know nothing."""
         self.precision = torch.float32
         """Arithmetic inside encoder and decoder; posterior, KL and likelihood are always in float32."""
 
-    def prepare_target(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """What the likelihood sees of an image: the image, or pixels drawn from it."""
-        prepare_target = getattr(self.likelihood, "prepare_target", None)
-        return x if prepare_target is None else cast(Tensor, prepare_target(x))
+    # --- The latent interface: all that code outside `models/` knows of latents ---
 
-    def encode(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Distribution:
-        """q(z | x, y)."""
-        return cast(Distribution, self.posterior(self._network(self.encoder, x, y)))
+    @property
+    def latent_spec(self) -> LatentSpec:
+        """The groups of latents, and their shapes."""
+        return LatentSpec((self.latent_shape,))
+
+    def posterior_of(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Distribution:
+        """q(z | x, y) of images; `y` counts in a conditional model only."""
+        return self.encode(self.prepare_target(x), self._known(y))
+
+    def draw_posterior(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> DrawPosterior:
+        """A function that draws n samples of q(z | x, y) for every image: z [n, B, D], and log q(z | x) - log p(z) of
+        each, [n, B]. `x` is what `prepare_target` gave. What depends on x alone is computed once."""
+        q, p = self.encode(x, self._known(y)), self.prior(self.encode, self._known(y))
+
+        def draw(samples: int) -> tuple[Tensor, Tensor]:
+            z, log_q = rsample_with_log_prob(q, samples)
+            group = Group(z, q, p, log_q)
+            return z, group.log_q - group.log_p
+
+        return draw
+
+    def kl_per_latent(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B D"] | None:
+        """KL(q || p) of every latent in closed form; None where it is not known to be a sum over latents."""
+        q = self.encode(x, self._known(y))
+        kl: Tensor | None = Group(q.mean[None], q, self.prior(self.encode, self._known(y))).kl_per_latent
+        return kl
+
+    def sample_prior(self, n: int, y: Labels | None = None, temperature: float = 1.0) -> Float[Tensor, "n D"]:
+        """`n` draws of p(z | y), the noise of the prior scaled by `temperature`."""
+        p = tempered(self.prior(self.encode, self._known(y)), temperature)
+        return p.sample(() if p.batch_shape else (n,))
+
+    def log_prior(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, " N"]:
+        """log p(z | y)."""
+        log_p: Tensor = self.prior(self.encode, self._known(y)).log_prob(z)
+        return log_p
 
     def decode(
         self, z: Float[Tensor, "*S B D"], y: Labels | None = None, x: Float[Tensor, "B C H W"] | None = None
@@ -80,23 +125,38 @@ class VAE(nn.Module):
         output = self._network(self.decoder, z.reshape(-1, z.shape[-1]), y)
         return cast(ImageDistribution, self.likelihood(output.unflatten(0, lead), x))
 
+    def image(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
+        """The images to show at `z`: the location of p(x | z), or its mean, clipped to [0, 1], where it has none."""
+        px = self.decode(z, self._known(y))
+        return cast(Tensor, px.location) if hasattr(px, "location") else px.mean.clamp(0, 1)
+
+    def reconstruct(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B C H W"]:
+        """The location of p(x | z) at the mean of q(z | x), or at the centre of a flow."""
+        return self.image(self.posterior_of(x, y).mean, y)
+
+    def _known(self, y: Labels | None) -> Labels | None:
+        """Labels, where the model is conditioned on them."""
+        return y if self.classes else None
+
+    # --- Training ---
+
+    def prepare_target(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """What the likelihood sees of an image: the image, or pixels drawn from it."""
+        prepare = getattr(self.likelihood, "prepare_target", None)
+        return x if prepare is None else cast(Tensor, prepare(x))
+
+    def encode(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Distribution:
+        """q(z | x, y) of images that are prepared already, and of a prior's pseudo-inputs."""
+        return cast(Distribution, self.posterior(self._network(self.encoder, x, y)))
+
     def terms(self, x: Float[Tensor, "B C H W"], y: Labels | None = None, samples: int = 1) -> Terms:
         """log p(x | z), and z with its q and p, at `samples` draws of z per image."""
         x = self.prepare_target(x)
 
-        def score(z: Tensor) -> Tensor:
+        def log_likelihood(z: Tensor) -> Tensor:
             return self.decode(z, y, x).log_prob(x)
 
-        return flat(self.encode, self.prior, score, x, y, samples)
-
-    def reconstruct(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B C H W"]:
-        """The location of p(x | z) at the mean of q(z | x), or at the centre of a flow."""
-        return self.image(self.encode(self.prepare_target(x), y).mean, y)
-
-    def image(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
-        """The images to show at `z`: the location of p(x | z), or its mean, clipped to [0, 1], where it has none."""
-        px = self.decode(z, y)
-        return cast(Tensor, px.location) if hasattr(px, "location") else px.mean.clamp(0, 1)
+        return single_level_terms(self.encode, self.prior, log_likelihood, x, y, samples)
 
     def require_support(self, x: Float[Tensor, "B C H W"]) -> None:
         """Refuse images that the likelihood gives no probability (for the Bernoulli: anything outside [0, 1])."""

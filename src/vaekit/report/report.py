@@ -23,7 +23,9 @@ from vaekit.evaluation.likelihood import log_likelihoods
 from vaekit.evaluation.text import sections
 from vaekit.latents import encode, traverse
 from vaekit.latents.sampling import decode_images, draw_latents, interpolate, to_uint8
+from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.registry import provides
+from vaekit.models.vae import VAE
 from vaekit.plots import curves, grids
 from vaekit.report.html import PAGE, STYLE, data, figure, note, section, table
 from vaekit.runs.commands import train_command
@@ -48,23 +50,23 @@ PAIRS, SHOWN, ENDS, WAYS, STEPS = 16, 40, 12, 3, 9
 """Reconstructions, new images, images at either end of the ranking, interpolations and the images of each."""
 
 
-def write_report(of: LoadedModel, quiet: bool = False) -> None:
+def write_report(model: LoadedModel, quiet: bool = False) -> None:
     """Write report.html into the run; figures are those of evaluation.json, or of a quick look where there are none.
 
     Parts that need the training images say so where these are not there as they were.
     """
-    run = of.run
+    run = model.run
     require_writable(run)
     record, dataset = read_config(run), read_dataset(run)
     with console_logging(quiet):
-        seen = _see(of, quiet)
+        seen = _see(model, quiet)
         body = [
-            _head(of, record, dataset),
-            *_training(of, dataset, seen),
-            *_loss(of),
-            *_latent_space(of, seen, quiet),
-            *_odd_ones(of, seen),
-            *_figures(of, seen, quiet),
+            _head(model, record, dataset),
+            *_training(model, dataset, seen),
+            *_loss(model),
+            *_latent_space(model, seen, quiet),
+            *_odd_ones(model, seen),
+            *_figures(model, seen, quiet),
             _again(record, dataset),
         ]
     page = PAGE.format(title=html.escape(run.folder.resolve().name), style=STYLE, body="\n".join(body))
@@ -80,43 +82,43 @@ class _Seen:
     held_out: ImageSet
 
 
-def _see(of: LoadedModel, quiet: bool) -> _Seen | None:
+def _see(model: LoadedModel, quiet: bool) -> _Seen | None:
     try:
-        pack, split, rows = held_out_rows(of, None, quiet)
+        pack, split, rows = held_out_rows(model, None, quiet)
     except UserError:
         return None
-    return _Seen(pack, split, ImageSet(pack, rows, class_numbers(of, pack)))
+    return _Seen(pack, split, ImageSet(pack, rows, class_numbers(model, pack)))
 
 
 # --- sections --------------------------------------------------------------------------------------------------------
 
 
-def _head(of: LoadedModel, record: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
-    history = read_metrics(of.run)
+def _head(model: LoadedModel, record: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
+    history = read_metrics(model.run)
     best = min(history, key=lambda row: row["val_loss"], default=None)
-    channels = {1: "gray", 3: "colour", 4: "colour with transparency"}[of.shape[0]]
+    channels = {1: "gray", 3: "colour", 4: "colour with transparency"}[model.shape[0]]
     facts = {
         "images": f"{dataset['images']:,} of {dataset['width']}x{dataset['height']} pixels, {channels}",
         "preset": record["preset"],
-        "latents": str(of.config.latents),
+        "latents": str(model.config.latents),
         "epochs": f"{len(history):,}",
         "best validation loss": "not there any more"
         if best is None
         else f"{best['val_loss']:,.2f} nats per image, epoch {best['epoch']:.0f}",
-        "prior of new images": "the model's own" if of.fitted_prior is None else of.fitted_prior.name,
+        "prior of new images": "the model's own" if model.fitted_prior is None else model.fitted_prior.name,
     }
     cells = "".join(f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.items())
-    return f"<header><h1>{html.escape(of.run.folder.resolve().name)}</h1><dl class=facts>{cells}</dl></header>"
+    return f"<header><h1>{html.escape(model.run.folder.resolve().name)}</h1><dl class=facts>{cells}</dl></header>"
 
 
-def _training(of: LoadedModel, dataset: Mapping[str, Any], seen: _Seen | None) -> list[str]:
+def _training(model: LoadedModel, dataset: Mapping[str, Any], seen: _Seen | None) -> list[str]:
     splits = ", ".join(f"{count:,} {split}" for split, count in dataset["splits"].items() if count)
     said = f"{html.escape(dataset['source'])}: {splits}."
     parts = []
     if seen is None:
         parts.append(note("The images are not at hand as they were; what shows them is left out of this page."))
     else:
-        batches = ImageLoader(seen.pack, of.config.data, SHOWN, of.config.training.seed, torch.device("cpu"))
+        batches = ImageLoader(seen.pack, model.config.data, SHOWN, model.config.training.seed, torch.device("cpu"))
         x, y = next(batches.train(0))
         names = None if y is None or not seen.pack.classes else [seen.pack.classes[i] for i in y.tolist()]
         sheet = grids.grid(to_uint8(x).numpy(), min(10, len(x)), names)
@@ -151,53 +153,55 @@ def _counts(counts: Mapping[str, Any]) -> str:
     return f"<details><summary>{len(classes)} classes</summary><table><tr><th></th>{head}</tr>{rows}</table></details>"
 
 
-def _loss(of: LoadedModel) -> list[str]:
-    if not of.run.loss_graph.exists():
+def _loss(model: LoadedModel) -> list[str]:
+    if not model.run.loss_graph.exists():
         return []
-    graph = data(of.run.loss_graph.read_bytes())
+    graph = data(model.run.loss_graph.read_bytes())
     said = "Nats per image, summed over pixels and latents; validation images are those that no step has seen."
     return section("Loss of every epoch", said, [f'<figure><img src="{graph}" alt="Loss of every epoch"></figure>'])
 
 
 @torch.no_grad()
-def _latent_space(of: LoadedModel, seen: _Seen | None, quiet: bool) -> list[str]:
-    model, classes, seed = of.model, of.classes, of.config.training.seed
+def _latent_space(model: LoadedModel, seen: _Seen | None, quiet: bool) -> list[str]:
+    vae, classes, seed = model.vae, model.classes, model.config.training.seed
     found = []
     if seen is not None:
         chosen = seen.held_out.spread(PAIRS)
-        x = torch.from_numpy(chosen.pixels).permute(0, 3, 1, 2).contiguous() / 255
-        again = to_uint8(model.reconstruct(x, chosen.labels)).numpy()
+        x, y = next(chosen.batches(model.device))
+        again = to_uint8(vae.reconstruct(x, y)).numpy()
         sheet = grids.pairs(chosen.pixels, again, 8)
         caption = f"Images of the {seen.split} side above, what comes back of them below"
         found += section("Reconstructions", caption + ".", [figure(sheet)])
-    y = torch.arange(SHOWN) * model.classes // SHOWN if model.classes else None
+    y = torch.arange(SHOWN, device=model.device) * vae.classes // SHOWN if vae.classes else None
     names = None if y is None else [classes[i] for i in y.tolist()]
-    priors = {} if of.fitted_prior is None else {f"From the fitted prior: {of.fitted_prior.name}": of.fitted_prior}
+    priors: dict[str, VAE | FittedPrior] = {"From the model's own prior": vae}
+    if model.fitted_prior is not None:
+        priors = {f"From the fitted prior: {model.fitted_prior.name}": model.fitted_prior, **priors}
     sheets = []
-    for caption, fitted in [*priors.items(), ("From the model's own prior", None)]:
-        new = to_uint8(decode_images(model, draw_latents(model, SHOWN, seed, y, 1.0, fitted), y)).numpy()
+    for caption, prior in priors.items():
+        new = to_uint8(decode_images(vae, draw_latents(prior, SHOWN, seed, y), y)).numpy()
         sheets.append(figure(grids.grid(new, 10 if y is None else 8, names), caption))
     found += section("New images", "Decoded from draws of a prior; none is a reconstruction.", sheets)
-    label = 0 if model.classes else None
-    use = traverse.latent_stats(of, label, quiet)
-    moved = traverse.traverse(model, use, label, 8, 11)
+    label = 0 if vae.classes else None
+    use = traverse.latent_stats(model, label, quiet)
+    moved = traverse.traverse(vae, use, label, 8, 11)
     said = "Each row varies one latent by -2.5 to 2.5 standard deviations, the most active first; the others stay."
-    said += f" Class: {html.escape(classes[0])}." if model.classes else ""
+    said += f" Class: {html.escape(classes[0])}." if vae.classes else ""
     sheet = grids.table(moved.images, moved.rows, moved.columns)
     found += section("What single latents do", said, [figure(sheet)])
     if seen is not None:
-        found += section(*_map(of, seen))
-        found += section(*_ways(of, seen)) if len(_pairs(seen.held_out)) > 1 else []
+        found += section(*_map(model, seen))
+        found += section(*_ways(model, seen)) if len(_pairs(seen.held_out)) > 1 else []
     return found
 
 
 @torch.no_grad()
-def _map(of: LoadedModel, seen: _Seen) -> tuple[str, str, list[str]]:
+def _map(model: LoadedModel, seen: _Seen) -> tuple[str, str, list[str]]:
     """Posterior means in their two principal directions, by class."""
     chosen = seen.held_out.spread(MAPPED)
-    z = encode.encode_means(of.model, chosen.batches(torch.device("cpu")))
+    z = encode.encode_means(model.vae, chosen.batches(model.device))
     said, axes = f"Where {len(z):,} images of the {seen.split} side lie", ("z1", "z2")
-    if of.model.latents > 2:
+    if model.vae.latents > 2:
         centred = z - z.mean(0)
         _, values, directions = torch.linalg.svd(centred, full_matrices=False)
         z = centred @ directions[:2].T
@@ -258,15 +262,15 @@ def _pairs(images: ImageSet) -> ImageSet:
 
 
 @torch.no_grad()
-def _ways(of: LoadedModel, seen: _Seen) -> tuple[str, str, list[str]]:
+def _ways(model: LoadedModel, seen: _Seen) -> tuple[str, str, list[str]]:
     """From held-out images to others, through the latent space; of one class each in a conditional model."""
-    chosen, device = _pairs(seen.held_out), torch.device("cpu")
-    z = encode.encode_means(of.model, chosen.batches(device))
+    chosen = _pairs(seen.held_out)
+    z = encode.encode_means(model.vae, chosen.batches(model.device))
     rows = []
     for start in range(0, len(z) - 1, 2):
         path = interpolate(z[start], z[start + 1], STEPS, True)
         y = None if chosen.labels is None else chosen.labels[start].expand(STEPS)
-        between = to_uint8(decode_images(of.model, path, y)).numpy()
+        between = to_uint8(decode_images(model.vae, path, y)).numpy()
         ends = chosen.pixels[[start, start + 1]]
         rows.append(np.concatenate([ends[:1], between, ends[1:]]))
     columns = ["original", *(f"{step / (STEPS - 1):.0%}" for step in range(STEPS)), "original"]
@@ -276,11 +280,11 @@ def _ways(of: LoadedModel, seen: _Seen) -> tuple[str, str, list[str]]:
 
 
 @torch.no_grad()
-def _odd_ones(of: LoadedModel, seen: _Seen | None) -> list[str]:
-    if seen is None or "density_at_sample" not in provides(of.model.posterior):
+def _odd_ones(model: LoadedModel, seen: _Seen | None) -> list[str]:
+    if seen is None or "density_at_sample" not in provides(model.vae.posterior):
         return []
     chosen = seen.held_out.spread(LOOKED_AT)
-    nats, _ = log_likelihoods(of.model, chosen.batches(torch.device("cpu")), SAMPLES, of.config.training.seed)
+    nats, _ = log_likelihoods(model.vae, chosen.batches(model.device), SAMPLES, model.config.training.seed)
     order = nats.argsort().numpy()
     count = min(ENDS, len(order) // 2)
     if not count:
@@ -296,12 +300,12 @@ def _odd_ones(of: LoadedModel, seen: _Seen | None) -> list[str]:
     return section("Odd ones, and typical ones", said, sheets)
 
 
-def _figures(of: LoadedModel, seen: _Seen | None, quiet: bool) -> list[str]:
+def _figures(model: LoadedModel, seen: _Seen | None, quiet: bool) -> list[str]:
     """The evaluation and the diagnosis."""
-    found, said = _evaluated(of), "By <code>vaekit evaluate</code>; all of it is in evaluation.json."
+    found, said = _evaluated(model), "By <code>vaekit evaluate</code>; all of it is in evaluation.json."
     if found is None and seen is not None:
-        found = _quick(of, seen, quiet)
-        full = html.escape(f"vaekit evaluate {shlex.quote(str(of.run.folder))}")
+        found = _quick(model, seen, quiet)
+        full = html.escape(f"vaekit evaluate {shlex.quote(str(model.run.folder))}")
         said = (
             f"A quick look at {found['images']:,} images with {SAMPLES} importance samples. <code>{full}</code> "
             "takes its time, and compares new images."
@@ -310,9 +314,9 @@ def _figures(of: LoadedModel, seen: _Seen | None, quiet: bool) -> list[str]:
         return []
     tables = {title: rows for title, rows in sections(found).items() if rows and title != "Diagnosis"}
     parts = [f"<h3>{html.escape(title)}</h3>{table(rows)}" for title, rows in tables.items()]
-    if of.run.nearest.exists() and found["memorisation"] and _evaluated(of) is not None:
+    if model.run.nearest.exists() and found["memorisation"] and _evaluated(model) is not None:
         alt = "New images above their nearest training images"
-        parts.append(f'<figure><img src="{data(of.run.nearest.read_bytes())}" alt="{alt}"></figure>')
+        parts.append(f'<figure><img src="{data(model.run.nearest.read_bytes())}" alt="{alt}"></figure>')
     faults = [
         f"<li><strong>{html.escape(one['name'])}</strong> {html.escape(one['sentence'])}"
         f"<pre>{html.escape(one['remedy'])}</pre></li>"
@@ -324,24 +328,24 @@ def _figures(of: LoadedModel, seen: _Seen | None, quiet: bool) -> list[str]:
     return [*section("Diagnosis", mended, [told]), *section("Figures", said, parts)]
 
 
-def _evaluated(of: LoadedModel) -> dict[str, Any] | None:
+def _evaluated(model: LoadedModel) -> dict[str, Any] | None:
     """The content of evaluation.json, where it is of these weights, and whole."""
     try:
-        found = dict(json.loads(of.run.evaluation.read_text(encoding="utf-8")))
+        found = dict(json.loads(model.run.evaluation.read_text(encoding="utf-8")))
         sections(found)
-        return found if found["weights"] == of.weights and "diagnosis" in found else None
+        return found if found["weights"] == model.weights_hash and "diagnosis" in found else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _quick(of: LoadedModel, seen: _Seen, quiet: bool) -> dict[str, Any]:
-    few, training = seen.held_out.spread(LOOKED_AT), training_images(of, quiet)
-    context = EvalContext(of.model, of.fitted_prior, few, training, of.config.training.seed, torch.device("cpu"))
+def _quick(model: LoadedModel, seen: _Seen, quiet: bool) -> dict[str, Any]:
+    few, training = seen.held_out.spread(LOOKED_AT), training_images(model, quiet)
+    context = EvalContext(model, few, training, model.config.training.seed)
     with progress(len(few), "a quick look", quiet=quiet) as advance:
         found, _ = evaluate(context, SAMPLES, None, lambda n, words: advance(n) if "likelihood" in words else None)
     found["why"]["fidelity"] = "a full evaluation compares them"
     found |= {"data": seen.pack.source, "side": seen.split, "own": True}
-    return found | {"diagnosis": diagnosis(of, found, len(training or ()))}
+    return found | {"diagnosis": diagnosis(model, found, len(training or ()))}
 
 
 def _again(record: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:

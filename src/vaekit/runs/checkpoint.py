@@ -30,6 +30,9 @@ MAX_CHECKPOINTS = 3
 """Newest checkpoints kept, beside the best."""
 
 
+OBSOLETE = frozenset({"latent_scale"})
+"""Tensors in weights of vaekit 0.1.0 that models no longer have."""
+
 Tensors = dict[str, Tensor]
 
 
@@ -103,12 +106,17 @@ def newest_checkpoint(run: Run) -> Snapshot | None:
         else:
             weights = load_file(folder / "model.safetensors")
             return Snapshot(
-                raw={k.removeprefix("raw."): t for k, t in weights.items() if k.startswith("raw.")},
-                ema={k.removeprefix("ema."): t for k, t in weights.items() if k.startswith("ema.")},
+                raw=_with_prefix(weights, "raw."),
+                ema=_with_prefix(weights, "ema."),
                 optimizer=load_file(folder / "optimizer.safetensors"),
                 state=json.loads((folder / "state.json").read_text()),
             )
     return None
+
+
+def _with_prefix(tensors: Tensors, prefix: str) -> Tensors:
+    found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {name: tensor for name, tensor in found.items() if name not in OBSOLETE}
 
 
 def write_weights(path: Path, weights: Tensors) -> None:
@@ -170,7 +178,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path} is not there yet: the run has no finished epoch; go on with `vaekit train --resume`.")
     try:
-        weights = load_file(path)
+        weights = _with_prefix(load_file(path), "")
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}): restore it from a copy.") from None
     if unlike := _difference(model.state_dict(), weights):

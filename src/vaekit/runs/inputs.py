@@ -77,7 +77,7 @@ def format_names(classes: Sequence[str]) -> str:
     return ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
 
 
-def check_count(number: SupportsIndex, of: str = "samples", least: int = 1) -> int:
+def check_count(number: SupportsIndex, what: str = "samples", least: int = 1) -> int:
     """A number of things.
 
     Raises:
@@ -88,59 +88,61 @@ def check_count(number: SupportsIndex, of: str = "samples", least: int = 1) -> i
     except TypeError:
         count = least - 1
     if not least <= count <= 10_000_000:
-        raise UserError(f"{number} {of} are not possible: ask for a whole number from {least} to 10,000,000.")
+        raise UserError(f"{number} {what} are not possible: ask for a whole number from {least} to 10,000,000.")
     return count
 
 
-def training_pack(of: LoadedModel, quiet: bool, otherwise: str = "") -> Pack:
+def training_pack(model: LoadedModel, quiet: bool, otherwise: str = "") -> Pack:
     """The pack that a model was trained on.
 
     Raises:
         UserError: the images are not there as they were; `otherwise` is what to do but to bring them back.
     """
-    source = read_config(of.run)["source"]
+    source = read_config(model.run)["source"]
     gone = f"bring them back{otherwise and f', or {otherwise}'}."
-    if source is None and of.arrays is None and read_dataset(of.run)["source"] != BUNDLED:
+    if source is None and model.arrays is None and read_dataset(model.run)["source"] != BUNDLED:
         raise UserError(f"The training images came from Python and are not kept: {gone}")
-    pack = open_pack(of.arrays if source is None else source, of.config.data, quiet)
-    if not is_training_pack(of, pack):
+    pack = open_pack(model.arrays if source is None else source, model.config.data, quiet)
+    if not is_training_pack(model, pack):
         raise UserError(f"The training images are not there as they were: {gone}")
     return pack
 
 
-def is_training_pack(of: LoadedModel, pack: Pack) -> bool:
+def is_training_pack(model: LoadedModel, pack: Pack) -> bool:
     """Whether a pack holds the very images, labels and sides that a model was trained on."""
-    return bool(pack.fingerprint == read_dataset(of.run)["fingerprint"])
+    return bool(pack.fingerprint == read_dataset(model.run)["fingerprint"])
 
 
-def held_out_rows(of: LoadedModel, data: Any, quiet: bool) -> tuple[Pack, str, NDArray[np.int64]]:
+def held_out_rows(model: LoadedModel, data: Any, quiet: bool) -> tuple[Pack, str, NDArray[np.int64]]:
     """The pack to judge a model on, the name of the side in it, and its rows: the test side, or else the validation
     side of the model's own images, wherever these lie now, or all of others."""
-    own = data is None or _is_source(of, data)
+    own = data is None or _is_source(model, data)
     pack = (
-        training_pack(of, quiet, "name other images to judge by with --data") if own else _other_pack(of, data, quiet)
+        training_pack(model, quiet, "name other images to judge by with --data")
+        if own
+        else _other_pack(model, data, quiet)
     )
-    _require_shape(of, pack)
+    _require_shape(model, pack)
     split = (
         "test"
         if pack.splits["test"].stop > pack.splits["test"].start
         else "validation"
-        if is_training_pack(of, pack)
+        if is_training_pack(model, pack)
         else "all"
     )
     rows = pack.splits.get(split, slice(0, len(pack.images)))
     return pack, split, np.arange(rows.start, rows.stop)
 
 
-def all_images(of: LoadedModel, data: Any, quiet: bool) -> NamedImages:
+def all_images(model: LoadedModel, data: Any, quiet: bool) -> NamedImages:
     """All images of a data set, of that which the model was trained on where it is None. Says what is left out."""
     if data is None:
-        pack = training_pack(of, quiet, "name a folder of images")
+        pack = training_pack(model, quiet, "name a folder of images")
     else:
         # Its own images were packed in training: the same pack does, where it still has images of this shape.
-        known = open_pack(data, of.config.data, quiet) if _is_source(of, data) else None
-        pack = known if known is not None and known.shape == of.shape else _other_pack(of, data, quiet)
-    _require_shape(of, pack)
+        known = open_pack(data, model.config.data, quiet) if _is_source(model, data) else None
+        pack = known if known is not None and known.shape == model.shape else _other_pack(model, data, quiet)
+    _require_shape(model, pack)
     if pack.skipped:
         path, reason = pack.skipped[0]
         also = f" and {len(pack.skipped) - 1:,} more" if len(pack.skipped) > 1 else ""
@@ -151,14 +153,14 @@ def all_images(of: LoadedModel, data: Any, quiet: bool) -> NamedImages:
     return NamedImages(pack, [paths[row] for row in order], labels, np.array(order, np.int64))
 
 
-def _is_source(of: LoadedModel, data: Any) -> bool:
-    return isinstance(data, (str, Path)) and str(Path(data).expanduser().resolve()) == read_config(of.run)["source"]
+def _is_source(model: LoadedModel, data: Any) -> bool:
+    return isinstance(data, (str, Path)) and str(Path(data).expanduser().resolve()) == read_config(model.run)["source"]
 
 
-def _other_pack(of: LoadedModel, data: Any, quiet: bool) -> Pack:
+def _other_pack(model: LoadedModel, data: Any, quiet: bool) -> Pack:
     """The pack of images that may be others than the model's own, fitted to its size."""
-    _, height, width = of.shape
-    settings = of.config.data.model_copy(update={"size": f"{width}x{height}"})
+    _, height, width = model.shape
+    settings = model.config.data.model_copy(update={"size": f"{width}x{height}"})
     try:
         return open_pack(data, settings, quiet)
     except UserError:
@@ -167,29 +169,29 @@ def _other_pack(of: LoadedModel, data: Any, quiet: bool) -> Pack:
     return open_pack(data, settings.model_copy(update={"validation": "0.1"}), quiet)  # they may be too few for that
 
 
-def _require_shape(of: LoadedModel, pack: Pack) -> None:
-    if pack.shape != of.shape:
+def _require_shape(model: LoadedModel, pack: Pack) -> None:
+    if pack.shape != model.shape:
         raise UserError(
-            f"This model takes images with {of.shape[0]} colour channels, those of {pack.source} have "
+            f"This model takes images with {model.shape[0]} colour channels, those of {pack.source} have "
             f"{pack.shape[0]}: name other images."
         )
 
 
-def class_numbers(of: LoadedModel, pack: Pack) -> Int64[Tensor, " N"] | None:
+def class_numbers(model: LoadedModel, pack: Pack) -> Int64[Tensor, " N"] | None:
     """For every image of a pack the number that its class has in a conditional model, matched by name; None for other
     models.
 
     Raises:
         UserError: the images have no classes, or one that the model does not know.
     """
-    if not of.model.classes:
+    if not model.vae.classes:
         return None
     if not pack.classes:
         raise UserError(
             f"The images of {pack.source} have no classes, and this model is conditional: put each of its "
-            f"classes ({format_names(of.classes)}) in a folder of its own."
+            f"classes ({format_names(model.classes)}) in a folder of its own."
         )
-    if missing := set(pack.classes) - set(of.classes):
-        raise UserError(f"This model knows no class {min(missing)!r}: it knows {format_names(of.classes)}.")
-    numbers = torch.tensor([of.classes.index(name) for name in pack.classes])
+    if missing := set(pack.classes) - set(model.classes):
+        raise UserError(f"This model knows no class {min(missing)!r}: it knows {format_names(model.classes)}.")
+    numbers = torch.tensor([model.classes.index(name) for name in pack.classes])
     return numbers[torch.from_numpy(np.asarray(pack.labels))]

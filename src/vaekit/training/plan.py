@@ -22,7 +22,7 @@ from vaekit.models.vae import VAE
 from vaekit.runs.folder import Run
 from vaekit.runs.metadata import FORMAT, read_config, read_dataset
 from vaekit.runs.outputs import first_free
-from vaekit.utils.device import best_device, hardware_name, is_available
+from vaekit.utils.device import hardware_name, is_available, resolve_device
 from vaekit.utils.files import require_outside
 from vaekit.version import VERSION
 
@@ -197,12 +197,7 @@ def _device(settings: TrainingConfig, record: dict[str, Any] | None) -> torch.de
     """The device of the run so far where it is still there, else the one that was asked for."""
     if record and is_available(torch.device(record["device"])):
         return torch.device(record["device"])
-    if settings.device == "auto":
-        return best_device()
-    device = torch.device(settings.device)
-    if not is_available(device):
-        raise UserError(f"--device {device} is not available on this machine: use --device auto.")
-    return device
+    return resolve_device(settings.device)
 
 
 def _changes(run: Run, before: dict[str, Any], record: dict[str, Any], pack: Pack) -> list[str]:

@@ -19,7 +19,7 @@ from vaekit.config.training import TrainingConfig
 from vaekit.data.loader import ImageLoader
 from vaekit.errors import Interrupted, TrainingFailed, UserError
 from vaekit.latents.fit_prior import fit_prior
-from vaekit.latents.sampling import decode_images, draw_latents, latent_scale, to_uint8
+from vaekit.latents.sampling import decode_images, draw_latents, to_uint8
 from vaekit.models.summary import summary
 from vaekit.models.vae import VAE
 from vaekit.plots import curves, grids
@@ -156,7 +156,6 @@ class _Session:
         if self._finished():
             early = "stopped early by --patience" if self.progress.epoch < settings.epochs else "--epochs can be raised"
             log.info(f"Nothing to do: this run is finished after {self.progress.epoch} epochs ({early}).")
-            self._measure_latents()
             with suppress(UserError):  # a damaged one is made anew
                 if checkpoint.load_prior(self.run, sha256(self.run.weights)) is not None:
                     return
@@ -193,7 +192,6 @@ class _Session:
             self._save(writer, force=True)
             self._draw_graph(writer, force=True)
         if not self.stopping:
-            self._measure_latents()
             self._fit_prior()
         if self._finished():
             log.info(f"Best validation loss: {self.best['loss']:.2f} nats per image, in epoch {self.best['epoch']}")
@@ -242,14 +240,6 @@ class _Session:
             self._draw_pictures(writer)
         self._draw_graph(writer)
         self._save(writer)
-
-    def _measure_latents(self) -> None:
-        """Put the scale of every channel of a latent image, over the training set, into the weights to use."""
-        if len(self.model.latent_shape) == 3:
-            model = copy.deepcopy(self.ema_model)
-            checkpoint.load_weights(model, self.run.weights)
-            model.latent_scale.copy_(latent_scale(model, self.batches.split("train"), self.config.training.seed))
-            checkpoint.write_weights(self.run.weights, checkpoint.copied(model.state_dict()))
 
     def _fit_prior(self) -> None:
         """Fit a prior to the latents of the weights to use, and keep it where it is better than the model's own."""

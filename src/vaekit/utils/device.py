@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from vaekit.errors import UserError, setting
+
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """The names of malloc's parameters for mallopt(3), from glibc's malloc.h."""
 
@@ -30,6 +32,23 @@ def is_available(device: torch.device) -> bool:
 def best_device() -> torch.device:
     """A GPU where there is one, else the processor."""
     return next(device for device in map(torch.device, ("cuda", "mps", "cpu")) if is_available(device))
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device of a name: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1" or "mps".
+
+    Raises:
+        UserError: this machine has no such device.
+    """
+    if device == "auto":
+        return best_device()
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"{device!r} is not a device.", "Use auto, cpu, cuda, cuda:1 or mps.", "device") from None
+    if not is_available(found):
+        raise UserError(f"{found} is not available on this machine.", f"Use {setting('device', 'auto')}.", "device")
+    return found
 
 
 def fast_bf16(device: torch.device) -> bool:

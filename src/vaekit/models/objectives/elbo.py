@@ -60,10 +60,10 @@ def warmup_end(warmup: float, cycles: int) -> float:
 class Elbo:
     """-E_q[log p(x|z)] + beta KL(q || p) (Kingma & Welling 2014, equation 7; beta: Higgins et al. 2017, equation 4).
 
-    `warmup` epochs raise beta linearly from 0, `cycles` times (see `warmup_share`). `free_bits` lambda replaces the KL by
-    the sum over latents of max(lambda, KL of that latent averaged over the batch) (Kingma et al. 2016, equation 15, a
-    latent a group). `capacity` C replaces it by |KL - C| of the batch's mean KL, and then C is what rises (Burgess et
-    al. 2018, arXiv:1804.03599, equation 8).
+    `warmup` epochs raise beta linearly from 0, `cycles` times (see `warmup_share`). `free_bits` lambda
+    replaces the KL by the sum over latents of max(lambda, KL of that latent averaged over the batch)
+    (Kingma et al. 2016, equation 15, a latent a group). `capacity` C replaces it by |KL - C| of the batch's
+    mean KL, and then C is what rises (Burgess et al. 2018, arXiv:1804.03599, equation 8).
     """
 
     beta: float = 1.0
