@@ -209,7 +209,7 @@ def test_the_run_lives_as_long_as_the_model(images: np.ndarray) -> None:
 def test_a_run_folder_of_ones_own_is_kept(images: np.ndarray, tmp_path: Path) -> None:
     model = tiny(out=tmp_path / "run").fit(images)
     z = model.transform(images)
-    with pytest.raises(UserError, match="already holds a run"):
+    with pytest.raises(UserError, match="already contains a run"):
         model.fit(images)
     del model
     gc.collect()
@@ -218,7 +218,7 @@ def test_a_run_folder_of_ones_own_is_kept(images: np.ndarray, tmp_path: Path) ->
     np.testing.assert_array_equal(vaekit.load(tmp_path / "run").encode(images), z)
 
 
-def test_a_model_whose_folder_is_gone_still_computes_but_is_not_copied(images: np.ndarray, tmp_path: Path) -> None:
+def test_a_model_without_its_folder_still_computes(images: np.ndarray, tmp_path: Path) -> None:
     model = tiny(out=tmp_path / "run").fit(images)
     (tmp_path / "run").rename(tmp_path / "elsewhere")
     assert model.transform(images).shape == (60, 4)
