@@ -6,40 +6,40 @@ from torch import Tensor
 
 from vaekit.config.data import DataConfig
 
-NUMBERS = 6
+NUMBERS_PER_IMAGE = 6
 """Random numbers an image may use: one to mirror it, two to shift it, three for its colours."""
 
 
-def augment(x: Float[Tensor, "B C H W"], settings: DataConfig, seed: int, first: int) -> Float[Tensor, "B C H W"]:
+def augment(x: Float[Tensor, "B C H W"], settings: DataConfig, seed: int, first_draw: int) -> Float[Tensor, "B C H W"]:
     """Mirror, shift and recolour images as `settings` asks; pixels stay on the 256 levels.
 
     Args:
         seed: the epoch's.
-        first: number of the first image's draw in its epoch; the others follow it.
+        first_draw: number of the first image's draw in its epoch; the others follow it.
     """
     if not (settings.flip or settings.crop or settings.jitter):
         return x
-    numbers = uniform(len(x), seed, first, x.device)
+    numbers = uniform(len(x), seed, first_draw, x.device)
     if settings.flip:
         x = torch.where(numbers[:, 0, None, None, None] < 0.5, x.flip(-1), x)
     if settings.crop:
-        reach = 2 * settings.crop + 1
-        by = (numbers[:, 1:3] * reach).long().clamp_(max=reach - 1) - settings.crop
-        x = shift(x, by[:, 0], by[:, 1])
+        choices = 2 * settings.crop + 1
+        offsets = (numbers[:, 1:3] * choices).long().clamp_(max=choices - 1) - settings.crop
+        x = shift(x, offsets[:, 0], offsets[:, 1])
     if settings.jitter:
-        x = recolour(x, 1 + settings.jitter * (2 * numbers[:, 3:] - 1))
+        x = color_jitter(x, 1 + settings.jitter * (2 * numbers[:, 3:] - 1))
         x = torch.div(torch.round(x * 255), 255)
     return x
 
 
-def uniform(count: int, seed: int, first: int, device: torch.device) -> Float[Tensor, "B 6"]:
+def uniform(count: int, seed: int, first_draw: int, device: torch.device) -> Float[Tensor, "B 6"]:
     """Numbers in [0, 1), a function of seed, draw and column: splitmix64 of a counter (Steele et al. 2014, OOPSLA)."""
-    counter = torch.arange(first * NUMBERS, (first + count) * NUMBERS, device=device)
+    counter = torch.arange(first_draw * NUMBERS_PER_IMAGE, (first_draw + count) * NUMBERS_PER_IMAGE, device=device)
     words = (counter + 1) * -0x61C8864680B583EB + seed  # int64 wraps around, as the algorithm wants
     words = (words ^ _right(words, 30)) * -0x40A7B892E31B1A47
     words = (words ^ _right(words, 27)) * -0x6B2FB644ECCEEE15
     words = words ^ _right(words, 31)
-    return (_right(words, 40).float() / (1 << 24)).view(count, NUMBERS)
+    return (_right(words, 40).float() / (1 << 24)).view(count, NUMBERS_PER_IMAGE)
 
 
 def _right(words: Tensor, bits: int) -> Tensor:
@@ -49,19 +49,19 @@ def _right(words: Tensor, bits: int) -> Tensor:
 
 def shift(x: Float[Tensor, "B C H W"], down: Tensor, right: Tensor) -> Float[Tensor, "B C H W"]:
     """Move each image by whole pixels; what comes in is its reflection in the edge."""
-    rows = _reflected(torch.arange(x.shape[2], device=x.device) - down[:, None], x.shape[2])
-    columns = _reflected(torch.arange(x.shape[3], device=x.device) - right[:, None], x.shape[3])
+    rows = _reflect(torch.arange(x.shape[2], device=x.device) - down[:, None], x.shape[2])
+    columns = _reflect(torch.arange(x.shape[3], device=x.device) - right[:, None], x.shape[3])
     batch = torch.arange(len(x), device=x.device)[:, None, None]
     return x.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _reflected(places: Tensor, size: int) -> Tensor:
+def _reflect(positions: Tensor, size: int) -> Tensor:
     period = max(1, 2 * (size - 1))
-    places = places.remainder(period)
-    return torch.minimum(places, period - places) if size > 1 else places
+    positions = positions.remainder(period)
+    return torch.minimum(positions, period - positions) if size > 1 else positions
 
 
-def recolour(x: Float[Tensor, "B C H W"], factors: Float[Tensor, "B 3"]) -> Float[Tensor, "B C H W"]:
+def color_jitter(x: Float[Tensor, "B C H W"], factors: Float[Tensor, "B 3"]) -> Float[Tensor, "B C H W"]:
     """Brightness times a factor, then contrast about the image's mean, then saturation about each pixel's gray.
 
     Transparency, a fourth channel, stays as it is.

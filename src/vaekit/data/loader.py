@@ -19,7 +19,7 @@ from vaekit.utils.random import derive_seed
 Batch = tuple[Float[Tensor, "B C H W"], Int64[Tensor, " B"] | None]
 
 
-BLOCK = 1 << 14
+DRAWS_PER_BLOCK = 1 << 14
 """Draws whose order is worked out at once: memory does not grow with the number of images."""
 
 
@@ -44,14 +44,14 @@ class ImageLoader:
         self._order = BalancedSampler(pack.labels[train]) if settings.balance else ShuffleSampler(self.count)
         self._pixels = np.asarray(pack.images).reshape(len(pack.images), -1)
         self._labels = np.asarray(pack.labels) if pack.classes else None
-        self._resident = self._settle() if device.type == "cuda" else None
+        self._device_cache = self._cache_on_device() if device.type == "cuda" else None
 
     @property
     def resident(self) -> bool:
         """Whether the training images stay on the device."""
-        return self._resident is not None
+        return self._device_cache is not None
 
-    def _settle(self) -> tuple[Tensor, Tensor | None] | None:
+    def _cache_on_device(self) -> tuple[Tensor, Tensor | None] | None:
         """The training images and labels on the device, where they take up to half of its free memory."""
         train = self.pack.splits["train"]
         torch.cuda.empty_cache()  # what a trial of settings has left behind
@@ -63,41 +63,39 @@ class ImageLoader:
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on, shuffled and augmented."""
-        size, seed, tint = (
-            self.batch_size,
-            derive_seed(self.seed, "order", epoch),
-            derive_seed(self.seed, "augment", epoch),
-        )
-        block = max(1, BLOCK // size)
+        size = self.batch_size
+        order_seed = derive_seed(self.seed, "order", epoch)
+        augment_seed = derive_seed(self.seed, "augment", epoch)
+        block = max(1, DRAWS_PER_BLOCK // size)
         for first in range(start, self.steps_per_epoch, block):
             last = min(first + block, self.steps_per_epoch)
-            rows = self._order.rows(np.arange(first * size, last * size), seed).reshape(-1, size)
+            rows = self._order.rows(np.arange(first * size, last * size), order_seed).reshape(-1, size)
             for step, (x, y) in enumerate(self._gather(rows), first):
-                yield augment(self._floats(x), self.settings, tint, step * size), y
+                yield augment(self._to_float(x), self.settings, augment_seed, step * size), y
 
     def split(self, name: str, limit: int | None = None, size: int | None = None) -> Iterator[Batch]:
-        """The images of a side in order, as they are: all, or `limit` of them, evenly spread; `size` a batch."""
+        """The images of a split in order, as they are: all, or `limit` of them, evenly spread; `size` a batch."""
         split, size = self.pack.splits[name], size or self.batch_size
         count = split.stop - split.start
-        kept = count if limit is None else min(limit, count)
-        for start in range(0, kept, size):
-            rows = split.start + np.arange(start, min(start + size, kept)) * count // kept
-            y = None if self._labels is None else self._send(self._labels.take(rows))
-            yield self._floats(self._send(self._pixels.take(rows, axis=0))), y
+        used = count if limit is None else min(limit, count)
+        for start in range(0, used, size):
+            rows = split.start + np.arange(start, min(start + size, used)) * count // used
+            y = None if self._labels is None else self._to_device(self._labels.take(rows))
+            yield self._to_float(self._to_device(self._pixels.take(rows, axis=0))), y
 
     def _gather(self, rows: NDArray[np.int64]) -> Iterator[tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]]:
         """Pixels and labels on the device, for each line of `rows` [steps, B]."""
-        if self._resident is not None:
-            pixels, labels = self._resident
-            for chosen in self._send(rows).unbind(0):
-                yield pixels.index_select(0, chosen), None if labels is None else labels.index_select(0, chosen)
+        if self._device_cache is not None:
+            pixels, labels = self._device_cache
+            for indices in self._to_device(rows).unbind(0):
+                yield pixels.index_select(0, indices), None if labels is None else labels.index_select(0, indices)
             return
         # Gathered by NumPy: as fast as torch on one thread, and it does not wake the threads that compute.
-        for chosen in rows:  # the training images are the first of a pack
-            y = None if self._labels is None else self._send(self._labels.take(chosen))
-            yield self._send(self._pixels.take(chosen, axis=0)), y
+        for indices in rows:  # the training images are the first of a pack
+            y = None if self._labels is None else self._to_device(self._labels.take(indices))
+            yield self._to_device(self._pixels.take(indices, axis=0)), y
 
-    def _send(self, array: NDArray[Any]) -> Tensor:
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
         """To the device, without waiting for it."""
         tensor = torch.from_numpy(array)
         if self.device.type == "cpu":
@@ -108,6 +106,6 @@ class ImageLoader:
             else tensor.to(self.device)
         )
 
-    def _floats(self, pixels: UInt8[Tensor, "B HWC"]) -> Float[Tensor, "B C H W"]:
+    def _to_float(self, pixels: UInt8[Tensor, "B HWC"]) -> Float[Tensor, "B C H W"]:
         channels, height, width = self.pack.shape
         return torch.div(pixels.view(len(pixels), height, width, channels).permute(0, 3, 1, 2), 255)

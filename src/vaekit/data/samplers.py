@@ -9,10 +9,14 @@ Indices = NDArray[np.int64]
 UInt64s = NDArray[np.uint64]
 
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
-ROUNDS, TOP = 6, np.uint64(32)
+FEISTEL_ROUNDS = 6
+
+
+HALF_WORD = np.uint64(32)
+"""Bits of half a word: the upper half of a product is the better mixed one."""
 
 
 def mix(words: UInt64s) -> UInt64s:
@@ -22,24 +26,24 @@ def mix(words: UInt64s) -> UInt64s:
     return words ^ (words >> np.uint64(31))
 
 
-def permute(places: Indices, count: int, seed: int) -> Indices:
-    """A permutation of 0 to count - 1, taken at `places`: a Feistel network that walks until it lands inside.
+def permute(positions: Indices, count: int, seed: int) -> Indices:
+    """A permutation of 0 to count - 1, taken at `positions`: a Feistel network that walks until it lands inside.
 
     Black & Rogaway 2002, "Ciphers with arbitrary finite domains", section 5: the network permutes a power of four no
     smaller than `count`; following its cycles until a value falls below `count` permutes those below `count`.
     """
     half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half) - np.uint64(1)
-    start = np.uint64(seed)
-    keys = mix(np.arange(1, ROUNDS + 1, dtype=np.uint64) * GOLDEN + start)
+    offset = np.uint64(seed)
+    keys = mix(np.arange(1, FEISTEL_ROUNDS + 1, dtype=np.uint64) * GOLDEN_GAMMA + offset)
 
     def network(words: UInt64s) -> UInt64s:
         left, right = words >> half, words & mask
         for round_key in keys:
-            left, right = right, left ^ (((right ^ round_key) * GOLDEN) >> TOP & mask)
+            left, right = right, left ^ (((right ^ round_key) * GOLDEN_GAMMA) >> HALF_WORD & mask)
         return (left << half) | right
 
-    words = network(places.astype(np.uint64))
+    words = network(positions.astype(np.uint64))
     while (outside := np.flatnonzero(words >= np.uint64(count))).size:
         words[outside] = network(words[outside])
     return words.astype(np.int64)
@@ -63,14 +67,12 @@ class BalancedSampler:
         _, self.starts, self.counts = np.unique(labels[self.order], return_index=True, return_counts=True)
 
     def rows(self, draws: Indices, seed: int) -> Indices:
-        kinds = len(self.counts)
-        which, turn = draws % kinds, draws // kinds
+        class_count = len(self.counts)
+        labels, turns = draws % class_count, draws // class_count  # the n-th turn of each class
         rows = np.empty_like(draws)
-        for kind, (start, count) in enumerate(zip(self.starts.tolist(), self.counts.tolist(), strict=True)):
-            for again in np.unique(turn[which == kind] // count).tolist():
-                chosen = (which == kind) & (turn // count == again)
-                places = permute(
-                    turn[chosen] % count, count, int(mix(np.array([seed ^ (kind << 32) ^ again], np.uint64))[0])
-                )
-                rows[chosen] = self.order[start + places]
+        for label, (start, count) in enumerate(zip(self.starts.tolist(), self.counts.tolist(), strict=True)):
+            for cycle in np.unique(turns[labels == label] // count).tolist():
+                members = (labels == label) & (turns // count == cycle)
+                cycle_seed = int(mix(np.array([seed ^ (label << 32) ^ cycle], np.uint64))[0])
+                rows[members] = self.order[start + permute(turns[members] % count, count, cycle_seed)]
         return rows

@@ -119,7 +119,7 @@ def test_gray_with_alpha() -> None:
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_hidden_colours_do_not_bleed(keep: bool) -> None:
+def test_transparent_colours_do_not_bleed(keep: bool) -> None:
     hidden = np.zeros((16, 16, 4), np.uint8)
     hidden[..., 0] = 255  # red everywhere, but what can be seen is blue
     hidden[:, 8:] = (0, 0, 255, 255)
@@ -152,7 +152,7 @@ def test_sixteen_bit_tiff_and_white_is_zero() -> None:
     assert np.array_equal(plain.astype(int), 255 - inverted.astype(int)) and plain[0, 0] == 0
 
 
-def test_decimals_from_0_to_1_and_no_others() -> None:
+def test_float_tiffs_from_0_to_1_only() -> None:
     values = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
     assert np.array_equal(decoded(Image.fromarray(values), "TIFF"), np.rint(values * 255))
     for wrong in (values * 2, values - 0.5, np.where(values > 0.5, np.nan, values).astype(np.float32)):
@@ -202,7 +202,7 @@ def photo(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize("fitting", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_a_reduced_jpeg_is_as_good_as_a_whole_one(turn: int, fitting: str) -> None:
+def test_a_drafted_jpeg_matches_a_full_decode(turn: int, fitting: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = turn
     file = encoded(photo(803, 601), "JPEG", quality=90, exif=exif)
@@ -216,13 +216,13 @@ def test_a_reduced_jpeg_is_as_good_as_a_whole_one(turn: int, fitting: str) -> No
     assert np.abs(np.asarray(got).astype(int) - np.asarray(whole)).mean() < 0.5
 
 
-def test_a_phones_jpeg_of_several_pictures() -> None:
+def test_multi_picture_jpeg() -> None:
     file = encoded(photo(400, 300), "MPO", save_all=True, append_images=[Image.new("RGB", (400, 300))])
     got, size = decode(file, target(40, 30))
     assert size == (400, 300) and np.asarray(got)[15, 39, 0] > 240
 
 
-def test_fits() -> None:
+def test_crop_pad_and_stretch() -> None:
     image = Image.fromarray(np.repeat(np.repeat(np.array([[10, 20, 30, 40]], np.uint8), 8, 0), 4, 1))  # 16 wide, 8 high
     crop, pad, stretch = (np.asarray(resize(image, target(8, 8, how, (7, 7, 7)))) for how in ("crop", "pad", "stretch"))
     assert crop[0].tolist() == [20] * 4 + [30] * 4
@@ -230,14 +230,14 @@ def test_fits() -> None:
     assert stretch[3, [0, 7]].tolist() == [10, 40] and stretch.shape == (8, 8)
 
 
-def test_pad_with_a_colour_makes_gray_colour_and_kept_alpha_pads_with_nothing() -> None:
+def test_padding_of_gray_and_transparent_images() -> None:
     gray = resize(Image.fromarray(GRAY), target(8, 8, "pad", (255, 0, 0)))
     assert np.asarray(gray)[0, 0].tolist() == [255, 0, 0] and np.array_equal(np.asarray(gray)[1:7, :, 1], GRAY)
     kept = np.asarray(resize(Image.fromarray(ALPHA), target(8, 8, "pad", keep=True)))
     assert kept[0, 0].tolist() == [0, 0, 0, 0] and np.array_equal(kept[1:7], ALPHA)
 
 
-def test_size_is_width_by_height_and_odd_sizes_work() -> None:
+def test_sizes_are_width_by_height() -> None:
     assert decoded(photo(100, 100), "PNG", target(13, 7)).shape == (7, 13, 3)
     assert decoded(photo(1, 300), "PNG", target(5, 9, "pad")).shape == (9, 5, 3)
     assert np.array_equal(decoded(Image.fromarray(COLOUR), "PNG", target(6, 6)), COLOUR[:, 1:7])
@@ -252,7 +252,7 @@ def test_channels() -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
-def test_a_truncated_file_says_so(format: str) -> None:
+def test_truncated_files_are_reported(format: str) -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (99, 99, 3), np.uint8))
     data = encoded(noise, format).getvalue()
     with pytest.raises(UnusableError, match=r"^truncated$"):
@@ -260,7 +260,7 @@ def test_a_truncated_file_says_so(format: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
-def test_damage_anywhere_is_a_reason_and_nothing_worse(format: str) -> None:
+def test_damaged_files_raise_unusable_error_only(format: str) -> None:
     data = encoded(Image.fromarray(COLOUR), format).getvalue()
     reasons = 0
     rng = np.random.default_rng(2)
@@ -291,7 +291,7 @@ def test_other_formats_are_refused_by_content(format: str) -> None:
 def test_a_worker_needs_neither_torch_nor_numpy() -> None:
     code = "import sys, vaekit.data.decoding.worker; print({'torch', 'numpy', 'pydantic'} & set(sys.modules) or '')"
     root = Path(__file__).parents[3] / "src"
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(root)}
     )
-    assert said.stdout.strip() == ""
+    assert process.stdout.strip() == ""

@@ -52,7 +52,7 @@ def test_tensors_have_channels_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         (COLOUR / 127.5 - 1, r"run from -1 to 1, pixels from 0 to 1: undo the normalisation, \(x \+ 1\) / 2"),
         (COLOUR.astype(np.float32), r"run from 0 to 255, .* divide by 255"),
@@ -64,10 +64,10 @@ def test_tensors_have_channels_first() -> None:
         ([COLOUR[0], COLOUR[0, 1:]], "differ in shape"),
     ],
 )
-def test_what_is_no_image_is_refused_with_the_remedy(values: Any, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_invalid_arrays_are_refused_with_a_fix(values: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         to_uint8_images(values)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_pack(values, DataConfig())
 
 
@@ -102,7 +102,7 @@ def test_arrays_are_resized_only_when_asked() -> None:
     assert composited.shape == (3, 7, 5) and (composited.images == [0, 0, 255]).all()
 
 
-def test_last_images_validate_and_their_copies_leave_training() -> None:
+def test_copies_of_validation_images_leave_training() -> None:
     images = GRAY.copy()
     images[2] = images[39]
     pack = open_pack((images, LABELS), DataConfig(validation="last:10"))
@@ -118,7 +118,7 @@ def test_last_images_validate_and_their_copies_leave_training() -> None:
     "names",
     [("x_train", "y_train", "x_test", "y_test"), ("train_images", "train_labels", "test_images", "test_labels")],
 )
-def test_npz_with_sides(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_npz_with_splits(tmp_path: Path, names: tuple[str, ...]) -> None:
     values = (COLOUR[:30], LABELS[:30, None], COLOUR[30:], LABELS[30:, None])
     np.savez(tmp_path / "set.npz", **dict(zip(names, values, strict=True)))
     pack = open_pack(tmp_path / "set.npz", DataConfig())
@@ -129,7 +129,7 @@ def test_npz_with_sides(tmp_path: Path, names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("names", [("images", "labels"), ("x", "y"), ("arr_0", "arr_1"), ("anything", None)])
-def test_npz_without_sides_and_npy(tmp_path: Path, names: tuple[str, str | None]) -> None:
+def test_npz_without_splits_and_npy(tmp_path: Path, names: tuple[str, str | None]) -> None:
     images, labels = names
     np.savez(tmp_path / "set.npz", **{images: GRAY / 255} | ({labels: LABELS} if labels else {}))
     pack = open_pack(str(tmp_path / "set.npz"), DataConfig())
@@ -143,13 +143,13 @@ def test_npz_that_cannot_be_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", x=np.array([GRAY, None], object))
     (tmp_path / "broken.npz").write_bytes(b"PK nonsense")
     np.savez(tmp_path / "normalised.npz", x_train=GRAY / 127.5 - 1)
-    for name, said in (
+    for name, message in (
         ("names", "holds a, b: name the arrays"),
         ("objects", "cannot be read as NumPy arrays"),
         ("broken", "cannot be read as NumPy arrays"),
         ("normalised", "undo the normalisation"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             open_pack(tmp_path / f"{name}.npz", DataConfig())
 
 
@@ -233,15 +233,15 @@ def test_dataset_of_pillow_images() -> None:
     assert open_pack(uneven, DataConfig(size="4")).shape == (3, 4, 4)
 
 
-def test_dataset_that_is_none(cache: Path) -> None:
+def test_invalid_datasets_are_refused(cache: Path) -> None:
     normalised = Pictures(*(torch.from_numpy(COLOUR).permute(0, 3, 1, 2) / 127.5 - 1))
-    for source, said in (
+    for source, message in (
         (normalised, "undo the normalisation"),
         (Pictures(), "is empty"),
         (Pictures({"image": 1}), "is a dict"),
         (Pictures((1, 2, 3)), "has 3 parts"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             open_pack(source, DataConfig())
     with pytest.raises(UserError, match="int is no source"):
         open_pack(3, DataConfig())

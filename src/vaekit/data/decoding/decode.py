@@ -92,8 +92,8 @@ def probe(file: BinaryIO) -> tuple[int, int] | None:
     """The upright (width, height) of the image in an open file, from its header alone; None where there is none."""
     try:
         with Image.open(file, formats=FORMATS) as image:
-            turned = isinstance(image, JpegImagePlugin.JpegImageFile) and _orientation(image) >= 5
-            return image.size[::-1] if turned else image.size
+            rotated = isinstance(image, JpegImagePlugin.JpegImageFile) and _orientation(image) >= 5
+            return image.size[::-1] if rotated else image.size
     except Exception:  # decoding it will tell why
         return None
 
@@ -125,7 +125,7 @@ def resize(
     Args:
         extent: the part of `image`, from its top left, that holds picture, in pixels: a reduced JPEG may end in a part
             of a pixel.
-        turn: the EXIF orientation of `image`. It is resized as it lies; the small result is turned.
+        orientation: the EXIF orientation of `image`. It is resized as it lies; the small result is turned.
     """
     if target.fit == "pad" and image.mode == "L" and not _is_gray(target.background):
         image = image.convert("RGB")
@@ -147,9 +147,9 @@ def resize(
         image = _rotate(image, orientation)
         x, y = (image.width - wanted[0]) // 2, (image.height - wanted[1]) // 2
         return image.crop((x, y, x + wanted[0], y + wanted[1]))
-    kept = unrotated[0] / scale, unrotated[1] / scale
-    left, top = max(0.0, (width - kept[0]) / 2), max(0.0, (height - kept[1]) / 2)
-    box = left, top, min(left + kept[0], width), min(top + kept[1], height)
+    covered = unrotated[0] / scale, unrotated[1] / scale
+    left, top = max(0.0, (width - covered[0]) / 2), max(0.0, (height - covered[1]) / 2)
+    box = left, top, min(left + covered[0], width), min(top + covered[1], height)
     return _rotate(image.resize(unrotated, Image.Resampling.LANCZOS, box), orientation)
 
 
@@ -170,13 +170,13 @@ def _draft(image: Image.Image, target: ResizeSpec) -> tuple[float, float] | None
     """
     if not isinstance(image, JpegImagePlugin.JpegImageFile):
         return None
-    unrotated = _orientation(image) >= 5
-    width, height = image.size[::-1] if unrotated else image.size
+    rotated = _orientation(image) >= 5
+    width, height = image.size[::-1] if rotated else image.size
     across, down = target.width / width, target.height / height
     if target.fit != "stretch":
         across = down = (max if target.fit == "crop" else min)(across, down)
-    near = math.ceil(2 * width * across), math.ceil(2 * height * down)
-    drafted = image.draft(None, near[::-1] if unrotated else near)
+    minimum = math.ceil(2 * width * across), math.ceil(2 * height * down)
+    drafted = image.draft(None, minimum[::-1] if rotated else minimum)
     return None if drafted is None else (drafted[1][2], drafted[1][3])
 
 
@@ -206,9 +206,9 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
         raise UnusableError(f"whole numbers outside {bits} bits")
     scaled = ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
     gray = Image.fromarray(255 - scaled if inverted else scaled)
-    hidden = image.info.get("transparency")
-    if isinstance(hidden, int):
-        gray.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
+    transparent_value = image.info.get("transparency")
+    if isinstance(transparent_value, int):
+        gray.putalpha(Image.fromarray(np.where(values == transparent_value, 0, 255).astype(np.uint8)))
     return gray
 
 
@@ -225,12 +225,12 @@ def _is_gray(colour: tuple[int, int, int]) -> bool:
 
 def _reason(error: Exception, file: BinaryIO) -> str:
     """Why Pillow gave up, in plain words."""
-    said = str(error).lower()
+    text = str(error).lower()
     if isinstance(error, Image.DecompressionBombError):
         return "over 100 million pixels"
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
-    if "truncated" in said or isinstance(error, EOFError) or _ends_early(file):
+    if "truncated" in text or isinstance(error, EOFError) or _ends_early(file):
         return "truncated"
     if isinstance(error, UnidentifiedImageError):
         return "not a JPEG, PNG, WebP, BMP, TIFF or GIF image"

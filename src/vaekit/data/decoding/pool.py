@@ -20,7 +20,7 @@ from typing import IO, Any
 from vaekit.data.decoding.decode import ResizeSpec
 from vaekit.data.decoding.worker import Answer
 
-CHUNK = 8
+IMAGES_PER_MESSAGE = 8
 """Images per message: few enough to share the work evenly, enough to make talking cheap."""
 
 
@@ -30,7 +30,7 @@ Job = dict[str, Any]
 Task = tuple[int, str]
 
 
-def job(root: str, out: str = os.devnull, target: ResizeSpec | None = None, channels: int = 0) -> Job:
+def make_job(root: str, out: str = os.devnull, target: ResizeSpec | None = None, channels: int = 0) -> Job:
     """What to do with every file below `root`: write it into `out` as `target`, or, without one, read its size."""
     return {"root": root, "out": out, "target": target, "channels": channels}
 
@@ -40,7 +40,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def work(job: Job, paths: Sequence[str]) -> Iterator[tuple[int, Answer]]:
+def run_workers(job: Job, paths: Sequence[str]) -> Iterator[tuple[int, Answer]]:
     """The answer of a worker for each of `paths`, as (index, answer), in the order they come.
 
     A text is the reason why that file cannot be used. The processes end with the iterator, however it ends.
@@ -48,12 +48,13 @@ def work(job: Job, paths: Sequence[str]) -> Iterator[tuple[int, Answer]]:
     Raises:
         OSError: the workers cannot start or cannot write.
     """
-    chunks = deque(list(enumerate(paths))[at : at + CHUNK] for at in range(0, len(paths), CHUNK))
+    tasks, size = list(enumerate(paths)), IMAGES_PER_MESSAGE
+    chunks = deque(tasks[at : at + size] for at in range(0, len(tasks), size))
     answers: SimpleQueue[tuple[int, Answer] | BaseException] = SimpleQueue()
     running: list[subprocess.Popen[str]] = []
     stopping = threading.Event()
     threads = [
-        threading.Thread(target=_feed, args=(job, chunks, answers, running, stopping), daemon=True)
+        threading.Thread(target=_run_worker, args=(job, chunks, answers, running, stopping), daemon=True)
         for _ in range(min(cores(), len(chunks)))
     ]
     try:
@@ -72,7 +73,7 @@ def work(job: Job, paths: Sequence[str]) -> Iterator[tuple[int, Answer]]:
             thread.join()
 
 
-def _feed(
+def _run_worker(
     job: Job,
     chunks: deque[list[Task]],
     answers: SimpleQueue[tuple[int, Answer] | BaseException],
@@ -83,16 +84,16 @@ def _feed(
     process: subprocess.Popen[str] | None = None
     with tempfile.TemporaryFile() as errors:
         try:
-            while not stopping.is_set() and (chunk := _next(chunks)):
+            while not stopping.is_set() and (chunk := _next_chunk(chunks)):
                 if process is None:
                     process = _start(job, errors)
                     running.append(process)
-                done = _ask(process, chunk)
-                if done is not None:
-                    for (index, _), answer in zip(chunk, done, strict=True):
+                results = _request(process, chunk)
+                if results is not None:
+                    for (index, _), answer in zip(chunk, results, strict=True):
                         answers.put((index, answer))
                     continue
-                if _end(process) >= 0 and not stopping.is_set():  # it said why; a crash is a signal
+                if _wait(process) >= 0 and not stopping.is_set():  # it said why; a crash is a signal
                     raise OSError(f"decoding stopped: {_last_line(errors)}")
                 process = None
                 if len(chunk) > 1:
@@ -104,10 +105,10 @@ def _feed(
         finally:
             if process is not None:
                 process.kill()
-                _end(process)
+                _wait(process)
 
 
-def _next(chunks: deque[list[Task]]) -> list[Task] | None:
+def _next_chunk(chunks: deque[list[Task]]) -> list[Task] | None:
     try:
         return chunks.popleft()
     except IndexError:
@@ -129,7 +130,7 @@ def _start(job: Job, errors: IO[bytes]) -> subprocess.Popen[str]:
     return process
 
 
-def _ask(process: subprocess.Popen[str], tasks: list[Task]) -> list[Answer] | None:
+def _request(process: subprocess.Popen[str], tasks: list[Task]) -> list[Answer] | None:
     """The answers to `tasks`, or None where the process died over them."""
     _send(process, tasks)
     line = process.stdout.readline() if process.stdout else ""
@@ -144,7 +145,7 @@ def _send(process: subprocess.Popen[str], message: Any) -> None:
             process.stdin.flush()
 
 
-def _end(process: subprocess.Popen[str]) -> int:
+def _wait(process: subprocess.Popen[str]) -> int:
     """Wait for a process that is ending; its exit status, negative for a signal."""
     with suppress(BrokenPipeError):
         process.communicate()

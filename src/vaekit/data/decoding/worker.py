@@ -32,12 +32,12 @@ def open_regular(path: str) -> BufferedReader:
     return os.fdopen(handle, "rb")
 
 
-def digest(sha256: bytes) -> int:
-    """The 64 bits of a content's hash by which copies are found and sides are chosen."""
+def short_digest(sha256: bytes) -> int:
+    """The 64 bits of a content's hash by which copies are found and splits are chosen."""
     return int.from_bytes(sha256[:8], "big")
 
 
-def read(path: str, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int], int]:
+def read_image(path: str, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int], int]:
     """The decoded image of a file, its original (width, height), and the digest of the file's bytes.
 
     Raises:
@@ -47,7 +47,7 @@ def read(path: str, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int], i
         with open_regular(path) as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise UnusableError("empty")
-            content = digest(hashlib.file_digest(file, "sha256").digest())
+            content = short_digest(hashlib.file_digest(file, "sha256").digest())
             file.seek(0)
             image, size = decode(file, target)
     except FileNotFoundError:
@@ -71,7 +71,7 @@ def _probe(path: str) -> Answer:
 def _decode(path: str, target: ResizeSpec, row: int, channels: int, out: FileIO) -> Answer:
     """Write the image as row `row` of `out`; answer [width, height, is gray, has alpha, digest], or why not."""
     try:
-        image, size, content = read(path, target)
+        image, size, content = read_image(path, target)
         data = to_bytes(image, channels)
     except UnusableError as error:
         return str(error)
@@ -87,13 +87,13 @@ def main() -> None:
     os.dup2(2, 1)  # what a library may print is no answer
     job = json.loads(sys.stdin.readline())
     root, target, channels = Path(job["root"]), job["target"], job["channels"]
-    aim = ResizeSpec(target[0], target[1], target[2], tuple(target[3]), target[4]) if target else None
+    spec = ResizeSpec(target[0], target[1], target[2], tuple(target[3]), target[4]) if target else None
     try:
         with Path(job["out"]).open("r+b", buffering=0) as out:
             for line in sys.stdin:
                 tasks = [(row, str(root / path)) for row, path in json.loads(line)]
-                done = [_decode(path, aim, row, channels, out) if aim else _probe(path) for row, path in tasks]
-                print(json.dumps(done), file=answers, flush=True)
+                results = [_decode(path, spec, row, channels, out) if spec else _probe(path) for row, path in tasks]
+                print(json.dumps(results), file=answers, flush=True)
     except BrokenPipeError:  # the parent is gone
         os._exit(0)
 

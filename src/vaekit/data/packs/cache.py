@@ -20,7 +20,7 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("vaekit", appauthor=False))
 
 
-def packs() -> Path:
+def packs_folder() -> Path:
     """The folder of the packs, made where it is missing."""
     folder = cache_folder() / "packs"
     try:
@@ -33,7 +33,7 @@ def packs() -> Path:
 
 
 @contextmanager
-def lock(pack: Path, wait: bool = True) -> Iterator[bool]:
+def lock_pack(pack: Path, wait: bool = True) -> Iterator[bool]:
     """Hold the right to build `pack`; yields whether it is held, which without `wait` it may not be.
 
     The system lets go of it when this process ends, however it ends.
@@ -50,18 +50,18 @@ def lock(pack: Path, wait: bool = True) -> Iterator[bool]:
         yield True
 
 
-def sweep(mine: Path) -> None:
-    """Delete what interrupted builds have left; `mine` is the pack whose lock is held."""
-    for rest in mine.parent.glob(".*"):
-        if not rest.is_dir():
+def remove_leftovers(pack: Path) -> None:
+    """Delete what interrupted builds have left; `pack` is the pack whose lock is held."""
+    for leftover in pack.parent.glob(".*"):
+        if not leftover.is_dir():
             continue
-        name = rest.name.split(".")[1]
-        if name == mine.name:
-            shutil.rmtree(rest, ignore_errors=True)
+        name = leftover.name.split(".")[1]
+        if name == pack.name:
+            shutil.rmtree(leftover, ignore_errors=True)
         else:
-            with lock(mine.parent / name, wait=False) as held:
+            with lock_pack(pack.parent / name, wait=False) as held:
                 if held:
-                    shutil.rmtree(rest, ignore_errors=True)
+                    shutil.rmtree(leftover, ignore_errors=True)
 
 
 def clear_cache() -> int:
@@ -72,7 +72,7 @@ def clear_cache() -> int:
         if not pack.is_dir():
             continue
         name = pack.name.split(".")[1] if pack.name.startswith(".") else pack.name
-        with lock(folder / name, wait=False) as held:
+        with lock_pack(folder / name, wait=False) as held:
             if held:
                 freed += sum(file.stat().st_size for file in pack.iterdir())
                 shutil.rmtree(pack, ignore_errors=True)

@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 
 from vaekit.config.data import DataConfig
 from vaekit.data.decoding.decode import UnusableError, to_bytes
-from vaekit.data.decoding.worker import read
-from vaekit.data.packs.build import build, resize_spec
-from vaekit.data.packs.cache import lock, packs, sweep
+from vaekit.data.decoding.worker import read_image
+from vaekit.data.packs.build import build_pack, resize_spec
+from vaekit.data.packs.cache import lock_pack, packs_folder, remove_leftovers
 from vaekit.data.packs.write import count_reasons
 from vaekit.data.sources.arrays import Pixels
 from vaekit.data.sources.folder import find_source
-from vaekit.data.sources.torch_datasets import dataset, is_dataset
+from vaekit.data.sources.torch_datasets import dataset_source, is_dataset
 from vaekit.errors import UserError
 from vaekit.utils.files import atomic_folder
 from vaekit.utils.logging import log
 
-FORMAT = 2
+PACK_FORMAT = 2
 """Part of every pack's key: a new format builds new packs."""
 
 
@@ -34,13 +34,13 @@ BUNDLED = "the bundled sample"
 """The source of a pack that was made of nothing."""
 
 
-PASSING = ("not readable", "folder not readable", "not there", "not enough memory", "crashes its decoder")
+TRANSIENT_REASONS = ("not readable", "folder not readable", "not there", "not enough memory", "crashes its decoder")
 """Beginnings of reasons that lie in the moment, not in the file: such images are tried again every time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """Images and labels, ordered by side: a side is a range of rows."""
+    """Images and labels, ordered by split: a split is a range of rows."""
 
     folder: Path
     source: str
@@ -55,7 +55,7 @@ class Pack:
     splits: dict[str, slice]
     """train, validation and test: the rows of each."""
     fingerprint: str
-    """Hash of the contents: images, labels and sides."""
+    """Hash of the contents: images, labels and splits."""
     skipped: list[tuple[str, str]]
     """(path, reason) of the images left out."""
     metadata: dict[str, Any]
@@ -106,7 +106,7 @@ class Pack:
             yield from csv.DictReader(file)
 
     def paths(self) -> list[str]:
-        """Where every image came from: its path in the folder, or side/number in an array."""
+        """Where every image came from: its path in the folder, or split/number in an array."""
         return [row["path"] for row in self.table()]
 
 
@@ -121,43 +121,44 @@ def open_pack(source: Any, settings: DataConfig, quiet: bool = False) -> Pack:
         UserError: no such source, not two usable images in it, or no room for the pack.
     """
     if is_dataset(source):
-        wanted = settings.width_height
-        found: Any = dataset(source, packs(), resize_spec(settings, *(wanted or (1, 1))), wanted is not None, quiet)
-        shown = f"a {type(source).__name__}"
+        size = settings.width_height
+        spec = resize_spec(settings, *(size or (1, 1)))
+        resolved: Any = dataset_source(source, packs_folder(), spec, size is not None, quiet)
+        source_text = f"a {type(source).__name__}"
     else:
-        found = find_source(source)
-        shown = BUNDLED if source is None else _display_default(source)
-    matters = settings.model_dump(include={"size", "fit", "background", "alpha", "validation"})
-    key = hashlib.sha256(json.dumps([FORMAT, found.key, matters]).encode()).hexdigest()[:32]
-    folder = packs() / key
-    pack = _open(folder, shown)
-    if pack is not None and not any(reason.startswith(PASSING) for _, reason in pack.skipped):
+        resolved = find_source(source)
+        source_text = BUNDLED if source is None else _source_text(source)
+    pack_settings = settings.model_dump(include={"size", "fit", "background", "alpha", "validation"})
+    key = hashlib.sha256(json.dumps([PACK_FORMAT, resolved.key, pack_settings]).encode()).hexdigest()[:32]
+    folder = packs_folder() / key
+    pack = _open(folder, source_text)
+    if pack is not None and not any(reason.startswith(TRANSIENT_REASONS) for _, reason in pack.skipped):
         return pack
-    with lock(folder, wait=False) as held:
+    with lock_pack(folder, wait=False) as held:
         if held:
-            return _build(found, settings, folder, shown, quiet)
+            return _build(resolved, settings, folder, source_text, quiet)
     log.info("Another process is packing these images: waiting for it.")
-    with lock(folder):
-        return _open(folder, shown) or _build(found, settings, folder, shown, quiet)
+    with lock_pack(folder):
+        return _open(folder, source_text) or _build(resolved, settings, folder, source_text, quiet)
 
 
-def _build(found: Any, settings: DataConfig, folder: Path, shown: str, quiet: bool) -> Pack:
-    sweep(folder)
+def _build(source: Any, settings: DataConfig, folder: Path, source_text: str, quiet: bool) -> Pack:
+    remove_leftovers(folder)
     shutil.rmtree(folder, ignore_errors=True)  # what is there could not be opened
     try:
         with atomic_folder(folder) as temporary:
-            build(found, settings, temporary, quiet)
+            build_pack(source, settings, temporary, quiet)
     except OSError as error:
         raise UserError(
             f"The pack cannot be written to {folder.parent} ({error}): free some space, or set XDG_CACHE_HOME."
         ) from error
-    pack = _open(folder, shown)
+    pack = _open(folder, source_text)
     if pack is None:
         raise OSError(f"the pack {folder} cannot be opened just after it was built")
     return pack
 
 
-def _open(folder: Path, shown: str) -> Pack | None:
+def _open(folder: Path, source_text: str) -> Pack | None:
     """The pack in a folder; None where there is none, or a damaged one."""
     try:
         metadata = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
@@ -167,12 +168,13 @@ def _open(folder: Path, shown: str) -> Pack | None:
         splits = {split: slice(start, end) for split, (start, end) in metadata["splits"].items()}
         skipped = [(path, reason) for path, reason in metadata["skipped"]]
         name, classes = metadata["name"], tuple(metadata["classes"])
-        return Pack(folder, shown, name, images, labels, classes, splits, metadata["fingerprint"], skipped, metadata)
+        fingerprint = metadata["fingerprint"]
+        return Pack(folder, source_text, name, images, labels, classes, splits, fingerprint, skipped, metadata)
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _display_default(source: Any) -> str:
+def _source_text(source: Any) -> str:
     return str(source) if isinstance(source, (str, Path)) else f"an {type(source).__name__} in memory"
 
 
@@ -191,12 +193,12 @@ def load_images(paths: Sequence[str | Path], settings: DataConfig, shape: tuple[
         UserError: a file is no usable image.
     """
     channels, height, width = shape
-    target = resize_spec(settings, width, height)._replace(keep_alpha=channels == 4)
+    spec = resize_spec(settings, width, height)._replace(keep_alpha=channels == 4)
     images = np.empty((len(paths), height, width, channels), np.uint8)
     for row, path in enumerate(paths):
         with warnings.catch_warnings(action="ignore"):
             try:
-                image, _, _ = read(str(Path(path).expanduser()), target)
+                image, _, _ = read_image(str(Path(path).expanduser()), spec)
             except UnusableError as error:
                 raise UserError(
                     f"{path} cannot be used ({error}): name a JPEG, PNG, WebP, BMP, TIFF or GIF image."

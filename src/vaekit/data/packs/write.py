@@ -19,14 +19,14 @@ from vaekit.utils.files import require_space
 
 @dataclass(frozen=True)
 class DecodedSource:
-    """A source read, before its images are put on sides."""
+    """A source read, before its images are put on splits."""
 
     path: Callable[[int], str]
     labels: NDArray[np.int64]
     """[N], -1 without classes."""
     classes: tuple[str, ...]
-    given: NDArray[np.int8]
-    """[N], the side each image comes on."""
+    splits: NDArray[np.int8]
+    """[N], the split each image comes on."""
     content: NDArray[np.uint64]
     """[N], digests of the images' content."""
     sizes: NDArray[np.int32]
@@ -34,59 +34,59 @@ class DecodedSource:
     shape: tuple[int, int, int]
     """H, W, C of the pack."""
     read: Callable[[NDArray[np.intp]], Pixels]
-    """The images [n, H, W, C] of given rows."""
+    """The images [n, H, W, C] of the given rows."""
     size_note: str
     """What was chosen for their size, for a person."""
     skipped: list[tuple[str, str]]
     other_files: int
 
 
-def write(folder: Path, rows: DecodedSource, name: str, settings: DataConfig) -> None:
+def write_pack(folder: Path, source: DecodedSource, name: str, settings: DataConfig) -> None:
     """The files of a pack: images.npy, labels.npy, table.csv and, about them, pack.json."""
-    splits = assign_splits(rows.given, rows.content, settings.validation)
+    splits = assign_splits(source.splits, source.content, settings.validation)
     order = np.concatenate([np.flatnonzero(splits == split) for split in range(len(SPLITS))])
     ends = np.cumsum([np.count_nonzero(splits == split) for split in range(len(SPLITS))]).tolist()
     ranges = dict(zip(SPLITS, zip([0, *ends], ends, strict=False), strict=True))
     copies = np.flatnonzero(splits == LEFT_OUT)
-    tested = np.isin(rows.content[copies], rows.content[splits == TEST])
+    in_test_split = np.isin(source.content[copies], source.content[splits == TEST])
     left_out = [
-        (rows.path(int(row)), f"a copy of one in {SPLITS[2] if in_test else SPLITS[1]}")
-        for row, in_test in zip(copies, tested, strict=True)
+        (source.path(int(row)), f"a copy of one in {SPLITS[2] if in_test else SPLITS[1]}")
+        for row, in_test in zip(copies, in_test_split, strict=True)
     ]
-    require_space_for(folder, len(order), int(np.prod(rows.shape)))
-    labels = rows.labels[order]
+    require_pack_space(folder, len(order), int(np.prod(source.shape)))
+    labels = source.labels[order]
     with (folder / "images.npy").open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(order), *rows.shape)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(order), *source.shape)}
         np.lib.format.write_array_header_1_0(file, header)
         for start, end in ranges.values():
             for part in slices(end - start):
-                file.write(np.ascontiguousarray(rows.read(order[start:end][part])).data)
+                file.write(np.ascontiguousarray(source.read(order[start:end][part])).data)
     np.save(folder / "labels.npy", labels)
     with (folder / "table.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("path", "label", "split", "width", "height"))
-        names = (*rows.classes, "")  # label -1 is the last
+        names = (*source.classes, "")  # label -1 is the last
         for split, (start, end) in ranges.items():
             for row, label in zip(order[start:end].tolist(), labels[start:end].tolist(), strict=True):
-                table.writerow((rows.path(row), names[label], split, *rows.sizes[row].tolist()))
-    hashing = hashlib.sha256(json.dumps([rows.shape, ranges, rows.classes]).encode())
-    hashing.update(rows.content[order].tobytes())
+                table.writerow((source.path(row), names[label], split, *source.sizes[row].tolist()))
+    hashing = hashlib.sha256(json.dumps([source.shape, ranges, source.classes]).encode())
+    hashing.update(source.content[order].tobytes())
     hashing.update(labels.tobytes())
     counts = {
-        split: dict(Counter(rows.classes[label] for label in labels[start:end].tolist()))
-        if rows.classes
+        split: dict(Counter(source.classes[label] for label in labels[start:end].tolist()))
+        if source.classes
         else end - start
         for split, (start, end) in ranges.items()
     }
     metadata = {
         "name": name,
         "fingerprint": hashing.hexdigest(),
-        "classes": rows.classes,
+        "classes": source.classes,
         "splits": ranges,
         "counts": counts,
-        "size_note": rows.size_note,
-        "skipped": [*rows.skipped, *left_out],
-        "other_files": rows.other_files,
+        "size_note": source.size_note,
+        "skipped": [*source.skipped, *left_out],
+        "other_files": source.other_files,
     }
     (folder / "pack.json").write_text(json.dumps(metadata), encoding="utf-8")
 
@@ -97,5 +97,5 @@ def count_reasons(skipped: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
 
 
-def require_space_for(folder: Path, count: int, each: int) -> None:
-    require_space(folder, count * (each + 200), f"Packing {count:,} images")
+def require_pack_space(folder: Path, count: int, bytes_per_image: int) -> None:
+    require_space(folder, count * (bytes_per_image + 200), f"Packing {count:,} images")

@@ -27,7 +27,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ArrayBlock:
-    """Images of one side and their labels, as given."""
+    """Images of one split and their labels, as given."""
 
     images: NDArray[Any]
     """[N, H, W, C], of any dtype `as_uint8` takes."""
@@ -129,7 +129,7 @@ def is_tensor(value: Any) -> "TypeGuard[torch.Tensor]":
 def array_source(value: Any) -> ArraySource:
     """Images, or (images, labels)."""
     images, labels = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
-    block = ArrayBlock(to_nhwc(images, "the array"), None if labels is None else _labels(labels))
+    block = ArrayBlock(to_nhwc(images, "the array"), None if labels is None else _to_numpy(labels))
     return ArraySource("array", content_key(block), lambda: [block])
 
 
@@ -143,7 +143,7 @@ def content_key(block: ArrayBlock) -> tuple[str, ...]:
     return ("array", str(block.images.shape), str(block.images.dtype), hashing.hexdigest())
 
 
-def _labels(value: Any) -> NDArray[Any]:
+def _to_numpy(value: Any) -> NDArray[Any]:
     return value.detach().cpu().numpy() if is_tensor(value) else np.asarray(value)
 
 
@@ -183,7 +183,7 @@ def numpy_source(path: Path) -> ArraySource:
             if isinstance(loaded, np.ndarray):
                 return [ArrayBlock(to_nhwc(loaded, path.name))]
             with loaded:
-                return _npz(loaded, path.name)
+                return _npz_blocks(loaded, path.name)
         except UserError:
             raise
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
@@ -194,14 +194,14 @@ def numpy_source(path: Path) -> ArraySource:
     return ArraySource(path.stem, file_key(path), read)
 
 
-def _npz(loaded: Any, name: str) -> list[ArrayBlock]:
+def _npz_blocks(loaded: Any, name: str) -> list[ArrayBlock]:
     keys = {key.lower(): key for key in loaded.files}
     blocks = []
     for split, pairs in NPZ_NAMES.items():
         for images, labels in pairs:
             if images in keys:
-                found = loaded[keys[labels]] if labels in keys else None
-                blocks.append(ArrayBlock(to_nhwc(loaded[keys[images]], f"{images} of {name}"), found, split))
+                pixels = to_nhwc(loaded[keys[images]], f"{images} of {name}")
+                blocks.append(ArrayBlock(pixels, loaded[keys[labels]] if labels in keys else None, split))
                 break
     if not any(block.split == TRAIN for block in blocks) and len(keys) == 1:
         blocks = [ArrayBlock(to_nhwc(loaded[loaded.files[0]], name))]
@@ -217,32 +217,32 @@ IDX_IMAGES = re.compile(r"^(.*)images([.-])idx3(-ubyte(?:\.gz)?)$")
 
 
 def idx_source(folder: Path) -> ArraySource | None:
-    """A folder of IDX files, the layout of MNIST; t10k and test files are the test side. None where there are none.
+    """A folder of IDX files, the layout of MNIST; t10k and test files are the test split. None where there are none.
 
     A file classes.txt beside them names the classes, a line each.
     """
-    found: dict[int, tuple[Path, Path | None]] = {}
+    files_of_split: dict[int, tuple[Path, Path | None]] = {}
     for path in sorted(folder.iterdir()):
         match = IDX_IMAGES.match(path.name)
         if not match or not path.is_file():
             continue
         split = TEST if "t10k" in match[1] or "test" in match[1] else TRAIN
         labels = path.with_name(f"{match[1]}labels{match[2]}idx1{match[3]}")
-        if split in found and path.name.removesuffix(".gz") != found[split][0].name:
+        if split in files_of_split and path.name.removesuffix(".gz") != files_of_split[split][0].name:
             raise UserError(
                 f"{folder} holds several sets of {SPLITS[split]} images: put each into a folder of its own."
             )
-        if split not in found:  # the plain file comes before its compressed copy
-            found[split] = path, labels if labels.is_file() else None
-    if not found:
+        if split not in files_of_split:  # the plain file comes before its compressed copy
+            files_of_split[split] = path, labels if labels.is_file() else None
+    if not files_of_split:
         return None
     names = folder / "classes.txt"
-    files = [path for pair in found.values() for path in pair if path is not None]
+    files = [path for pair in files_of_split.values() for path in pair if path is not None]
 
     def read() -> list[ArrayBlock]:
         return [
-            ArrayBlock(_idx(images, 3)[..., None], None if labels is None else _idx(labels, 1), split)
-            for split, (images, labels) in sorted(found.items())
+            ArrayBlock(_read_idx(images, 3)[..., None], None if labels is None else _read_idx(labels, 1), split)
+            for split, (images, labels) in sorted(files_of_split.items())
         ]
 
     if not names.is_file():
@@ -251,7 +251,7 @@ def idx_source(folder: Path) -> ArraySource | None:
     return ArraySource(folder.resolve().name, file_key(*files, names), read, classes)
 
 
-def _idx(path: Path, axes: int) -> Pixels:
+def _read_idx(path: Path, axes: int) -> Pixels:
     """An IDX file of bytes: two zeros, the type (8), the number of axes, their sizes, the values."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

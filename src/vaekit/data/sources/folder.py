@@ -13,10 +13,12 @@ from vaekit.data.sources.arrays import ArraySource, array_source, idx_source, is
 from vaekit.data.splits import TEST, TRAIN, VALIDATION
 from vaekit.errors import UserError
 
-READ = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"))
+READABLE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
+)
 
 
-NOT_READ = frozenset(
+UNSUPPORTED_SUFFIXES = frozenset(
     f".{name}"
     for name in (
         *("heic", "heif", "hif", "avif", "svg", "psd", "xcf", "jp2", "j2k", "jxl", "ppm", "pgm", "pbm", "pnm", "tga"),
@@ -87,10 +89,10 @@ def find_source(source: Any) -> FolderSource | ArraySource:
 
 def bundled_sample() -> ArraySource:
     """10,000 training images of Fashion-MNIST, 1,000 of each of its 10 classes."""
-    found = idx_source(Path(__file__).parent.parent / "sample")
-    if found is None:
+    sample = idx_source(Path(__file__).parent.parent / "sample")
+    if sample is None:
         raise FileNotFoundError("the bundled sample is missing from this installation of vaekit")
-    return ArraySource("fashion-mnist-sample", found.key, found.read, found.classes)
+    return ArraySource("fashion-mnist-sample", sample.key, sample.read, sample.classes)
 
 
 def scan_folder(folder: Path) -> FolderSource:
@@ -106,64 +108,64 @@ def scan_folder(folder: Path) -> FolderSource:
     files: dict[str, os.stat_result] = {}
     skipped: list[tuple[str, str]] = []
     other_files = 0
-    waiting = [root]
-    while waiting:
-        here = waiting.pop()
+    pending = [root]
+    while pending:
+        current = pending.pop()
         try:
-            entries = list(os.scandir(here))
+            entries = list(os.scandir(current))
         except OSError as error:
-            if here == root:
+            if current == root:
                 raise
-            skipped.append((here.relative_to(root).as_posix(), f"folder not readable ({error.strerror})"))
+            skipped.append((current.relative_to(root).as_posix(), f"folder not readable ({error.strerror})"))
             continue
         for entry in entries:
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
             relative = Path(entry.path).relative_to(root).as_posix()
             if entry.is_dir(follow_symlinks=False):
-                waiting.append(Path(entry.path))
+                pending.append(Path(entry.path))
             elif entry.is_symlink() and Path(entry.path).is_dir():
                 skipped.append((relative, "a link to a folder"))
-            elif (ending := Path(entry.name).suffix.lower()) in NOT_READ:
-                skipped.append((relative, f"{ending[1:].upper()} is not read"))
-            elif ending not in READ:
+            elif (suffix := Path(entry.name).suffix.lower()) in UNSUPPORTED_SUFFIXES:
+                skipped.append((relative, f"{suffix[1:].upper()} is not read"))
+            elif suffix not in READABLE_SUFFIXES:
                 other_files += 1
             else:
-                found = _look(entry, root)
-                if isinstance(found, str):
-                    skipped.append((relative, found))
+                checked = _check_file(entry, root)
+                if isinstance(checked, str):
+                    skipped.append((relative, checked))
                 else:
-                    files[relative] = found
+                    files[relative] = checked
     if not files:
         for array in sorted(path for path in root.iterdir() if path.suffix.lower() in (".npz", ".npy")):
             raise UserError(f"{folder} holds no image files, but {array.name}: give {folder / array.name} itself.")
-        also = f" ({len(skipped)} skipped: {skipped[0][0]} {skipped[0][1]})" if skipped else ""
-        raise UserError(f"{folder} holds no images{also}: put JPEG, PNG, WebP, BMP, TIFF or GIF files there.")
+        skip_note = f" ({len(skipped)} skipped: {skipped[0][0]} {skipped[0][1]})" if skipped else ""
+        raise UserError(f"{folder} holds no images{skip_note}: put JPEG, PNG, WebP, BMP, TIFF or GIF files there.")
     paths = sorted(files)
     skipped.sort()
     key = [str(root), *(f"{path}|{files[path].st_size}|{files[path].st_mtime_ns}" for path in paths)]
     key += [f"{path}|{reason}" for path, reason in skipped]
-    places = [_place(path) for path in paths]
+    places = [_split_and_class(path) for path in paths]
     classes, labels = _classes([name for _, name in places])
     splits = np.array([split for split, _ in places], np.int8)
     return FolderSource(root.name or "images", root, tuple(key), paths, labels, classes, splits, skipped, other_files)
 
 
-def _look(entry: os.DirEntry[str], root: Path) -> os.stat_result | str:
+def _check_file(entry: os.DirEntry[str], root: Path) -> os.stat_result | str:
     """The size and time of a file, or the reason why it is not opened."""
     try:
         if entry.is_symlink():
             target = Path(entry.path).resolve(strict=True)
             if not target.is_relative_to(root):
                 return "a link out of the folder"
-        found = entry.stat()
+        file = entry.stat()
     except (OSError, RuntimeError):  # RuntimeError: a link to itself
         return "a link to nothing" if entry.is_symlink() else "not readable"
-    return found if stat.S_ISREG(found.st_mode) else "not a regular file"
+    return file if stat.S_ISREG(file.st_mode) else "not a regular file"
 
 
-def _place(path: str) -> tuple[int, str | None]:
-    """The side and the class that the folders above a file name: val/cat/1.png -> (VALIDATION, "cat")."""
+def _split_and_class(path: str) -> tuple[int, str | None]:
+    """The split and the class that the folders above a file name: val/cat/1.png -> (VALIDATION, "cat")."""
     *folders, _ = path.split("/")
     split = SPLIT_FOLDERS.get(folders[0].lower()) if folders else None
     if split is not None:
@@ -173,9 +175,9 @@ def _place(path: str) -> tuple[int, str | None]:
 
 def _classes(names: list[str | None]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """The classes, in the order of their names, and the class of every image; -1 where there are no classes."""
-    known = sorted({name for name in names if name is not None})
-    if known and None in names:
-        known.append(NO_CLASS)
-    numbers: dict[str | None, int] = {name: index for index, name in enumerate(known)}
-    numbers[None] = len(known) - 1  # the class of the rest, or -1
-    return tuple(known), np.array([numbers[name] for name in names], np.int64)
+    classes = sorted({name for name in names if name is not None})
+    if classes and None in names:
+        classes.append(NO_CLASS)
+    numbers: dict[str | None, int] = {name: index for index, name in enumerate(classes)}
+    numbers[None] = len(classes) - 1  # the class of the rest, or -1
+    return tuple(classes), np.array([numbers[name] for name in names], np.int64)

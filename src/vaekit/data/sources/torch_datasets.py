@@ -20,7 +20,7 @@ def is_dataset(value: Any) -> bool:
     return data is not None and isinstance(value, (data.Dataset, data.DataLoader))
 
 
-def dataset(source: Any, folder: Path, target: ResizeSpec, resizing: bool, quiet: bool) -> ArraySource:
+def dataset_source(source: Any, folder: Path, target: ResizeSpec, resizing: bool, quiet: bool) -> ArraySource:
     """Every item of `source`: an image or (image, label); images are Pillow images, or tensors [C, H, W] or [H, W].
 
     Args:
@@ -44,7 +44,8 @@ def dataset(source: Any, folder: Path, target: ResizeSpec, resizing: bool, quiet
             row, gray = _row(image, target, resizing, name)
             if shape is not None and row.shape != shape:
                 raise UserError(
-                    f"The images of {name} differ in shape ({_text(shape)}, then {_text(row.shape)}): give --size, or "
+                    f"The images of {name} differ in shape ({_shape_text(shape)}, then {_shape_text(row.shape)}): "
+                    "give --size, or "
                     "make them equal in its transform."
                 )
             shape, all_gray = row.shape, all_gray and gray
@@ -57,8 +58,8 @@ def dataset(source: Any, folder: Path, target: ResizeSpec, resizing: bool, quiet
         images = np.memmap(spool, np.uint8, "r", shape=(len(labels), *shape))
     if any((label is None) != (labels[0] is None) for label in labels):
         raise UserError(f"Some items of {name} have a label and some have none: give all of them one, or none.")
-    given = None if labels[0] is None else np.asarray(labels)
-    block = ArrayBlock(images[..., :1] if all_gray else images, given)
+    label_array = None if labels[0] is None else np.asarray(labels)
+    block = ArrayBlock(images[..., :1] if all_gray else images, label_array)
     return ArraySource("dataset", content_key(block), lambda: [block])
 
 
@@ -106,5 +107,5 @@ def _row(image: Any, target: ResizeSpec, resizing: bool, name: str) -> tuple[np.
     return row, ready.mode == "L"
 
 
-def _text(shape: tuple[int, ...]) -> str:
+def _shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
