@@ -13,7 +13,7 @@ from vaekit.config.data import DataConfig
 from vaekit.data.augment import color_jitter, shift, uniform
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
-from vaekit.data.samplers import BalancedSampler, permute
+from vaekit.data.samplers import BalancedSampler, ShuffleSampler, permute
 from vaekit.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -110,7 +110,7 @@ def test_balance_draws_classes_equally_often() -> None:
     loader = make_loader(6, balance=True)
     _, y = concat(loader.train(0))
     assert torch.bincount(y).tolist() == [24, 24]  # class 2 is in validation alone
-    rows = BalancedSampler(np.repeat([5, 9], [7, 3])).rows(np.arange(28), 1)
+    rows = BalancedSampler(np.repeat([5, 9], [7, 3]), 2).rows(np.arange(28), 1)
     assert sorted(rows[0::2].tolist()) == sorted(list(range(7)) * 2)
     rare = rows[1::2]
     assert (np.sort(rare[:12].reshape(4, 3)) == [7, 8, 9]).all()  # all three before any comes next_epoch
@@ -175,6 +175,89 @@ def test_uniform_is_uniform_and_uncorrelated() -> None:
     assert not torch.equal(numbers, uniform(20_000, 8, 0, torch.device("cpu")))
 
 
+class ArraysInMemory:
+    """The smallest image source."""
+
+    shape, classes = (3, 6, 5), ("a", "b", "c")
+
+    def count(self, split: str) -> int:
+        return {"train": 50, "validation": 10, "test": 0}[split]
+
+    def split_labels(self, split: str) -> np.ndarray:
+        return LABELS[self._rows(split)]
+
+    def read(self, split: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return IMAGES[self._rows(split)][rows], self.split_labels(split)[rows]
+
+    def _rows(self, split: str) -> slice:
+        return {"train": slice(50), "validation": slice(50, 60), "test": slice(0)}[split]
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_loader_reads_from_any_image_source(balance: bool) -> None:
+    config = DataConfig(validation="last:10", balance=balance, **ALL)
+    loader, of_pack = (
+        ImageLoader(source, config, 10, 0, torch.device("cpu"))
+        for source in (ArraysInMemory(), open_pack((IMAGES, LABELS), config))
+    )
+    for batches, expected in (
+        (loader.train(1), of_pack.train(1)),
+        (loader.split("validation"), of_pack.split("validation")),
+    ):
+        (x, y), (u, v) = concat(batches), concat(expected)
+        assert torch.equal(x, u) and torch.equal(y, v)
+
+
+@given(
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.integers(0, 2**63 - 1),
+    st.integers(1, 200),
+    st.integers(0, 9),
+    st.booleans(),
+)
+@settings(max_examples=60)
+def test_ranks_share_the_batches_of_one_process(
+    world_size: int, share: int, seed: int, count: int, start: int, balance: bool
+) -> None:
+    def batches(rank: int, processes: int) -> np.ndarray:
+        batch = share * world_size
+        sampler = (
+            BalancedSampler(np.arange(count) ** 2 % 3, batch, rank, processes)
+            if balance
+            else ShuffleSampler(count, batch, rank, processes)
+        )
+        return sampler.batches(range(min(start, count // batch), count // batch), seed)
+
+    together = np.concatenate([batches(rank, world_size) for rank in range(world_size)], axis=1)
+    assert np.array_equal(together, batches(0, 1))
+
+
+@pytest.mark.parametrize("options", [ALL, {"balance": True, **ALL}])
+def test_loaders_of_all_ranks_make_one_batch(options: dict[str, Any]) -> None:
+    config = DataConfig(validation="last:10", **options)
+    pack = open_pack((IMAGES, LABELS), config)
+    one, *ranks = (
+        ImageLoader(pack, config, 12, 3, torch.device("cpu"), *of) for of in ((0, 1), (0, 3), (1, 3), (2, 3))
+    )
+    assert {loader.steps_per_epoch for loader in ranks} == {one.steps_per_epoch}
+    for (x, y), *parts in zip(one.train(2, start=1), *(loader.train(2, start=1) for loader in ranks), strict=True):
+        assert [len(part) for part, _ in parts] == [4, 4, 4]
+        whole = concat(parts)
+        assert torch.equal(whole[0], x) and torch.equal(whole[1], y)
+    assert all(
+        torch.equal(concat(loader.split("validation"))[0], concat(one.split("validation"))[0]) for loader in ranks
+    )
+
+
+def test_a_batch_must_divide_among_the_ranks() -> None:
+    config = DataConfig(validation="last:10")
+    pack, device = open_pack((IMAGES, LABELS), config), torch.device("cpu")
+    with pytest.raises(UserError, match="batch_size: must be a multiple of the 4 processes"):
+        ImageLoader(pack, config, 10, 0, device, rank=1, world_size=4)
+    assert ImageLoader(pack, config, 1000, 0, device, rank=1, world_size=4).batch_size == 48
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("fits", [True, False])
 def test_batches_on_a_gpu_are_the_same(fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +265,9 @@ def test_batches_on_a_gpu_are_the_same(fits: bool, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
     config = DataConfig(validation="last:10", flip=True, crop=2)
     pack = open_pack((IMAGES, LABELS), config)
+    before = torch.cuda.memory_allocated()
     on_gpu = ImageLoader(pack, config, 10, 0, torch.device("cuda"))
+    assert (torch.cuda.memory_allocated() > before) == fits
     on_cpu = ImageLoader(pack, config, 10, 0, torch.device("cpu"))
-    assert on_gpu.resident == fits
     for (x, y), (u, v) in zip(on_gpu.train(1), on_cpu.train(1), strict=True):
         assert x.is_cuda and torch.equal(x.cpu(), u) and torch.equal(y.cpu(), v)

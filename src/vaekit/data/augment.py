@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.config.data import DataConfig
+from vaekit.utils.random import GOLDEN_GAMMA, splitmix64, unit_interval
 
 NUMBERS_PER_IMAGE = 6
 """Random numbers an image may use: one to mirror it, two to shift it, three for its colours."""
@@ -35,16 +36,8 @@ def augment(x: Float[Tensor, "B C H W"], settings: DataConfig, seed: int, first_
 def uniform(count: int, seed: int, first_draw: int, device: torch.device) -> Float[Tensor, "B 6"]:
     """Numbers in [0, 1), a function of seed, draw and column: splitmix64 of a counter (Steele et al. 2014, OOPSLA)."""
     counter = torch.arange(first_draw * NUMBERS_PER_IMAGE, (first_draw + count) * NUMBERS_PER_IMAGE, device=device)
-    words = (counter + 1) * -0x61C8864680B583EB + seed  # int64 wraps around, as the algorithm wants
-    words = (words ^ _right(words, 30)) * -0x40A7B892E31B1A47
-    words = (words ^ _right(words, 27)) * -0x6B2FB644ECCEEE15
-    words = words ^ _right(words, 31)
-    return (_right(words, 40).float() / (1 << 24)).view(count, NUMBERS_PER_IMAGE)
-
-
-def _right(words: Tensor, bits: int) -> Tensor:
-    """Shift right, filling with zeros."""
-    return (words >> bits) & ((1 << (64 - bits)) - 1)
+    words = splitmix64((counter + 1) * GOLDEN_GAMMA + seed)  # int64 wraps around, as the algorithm wants
+    return unit_interval(words).view(count, NUMBERS_PER_IMAGE)
 
 
 def shift(x: Float[Tensor, "B C H W"], down: Tensor, right: Tensor) -> Float[Tensor, "B C H W"]:

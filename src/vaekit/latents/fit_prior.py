@@ -130,7 +130,7 @@ def encoded(latents: int) -> int:
 
 def fit_prior(model: VAE, batches: ImageLoader, seed: int, quiet: bool = False) -> PriorFit:
     """Fit densities to encodings of the training side, choose by those of the validation side; shows progress."""
-    limit, classes = encoded(model.latents), len(batches.pack.classes)
+    limit, classes = encoded(model.latents), len(batches.source.classes)
     with (
         flush_denormals(),
         progress(2 * len(COMPONENTS) + 2, "encoding", unit="steps", quiet=quiet) as advance,

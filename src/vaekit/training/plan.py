@@ -78,7 +78,7 @@ def make_plan(request: TrainRequest) -> Plan:
         raise UserError(f"--max-minutes {request.max_minutes} is not possible: it should be 0 or more.")
     before = _saved(request)
     source = before["source"] if before and request.source is None else request.source
-    if isinstance(source, (str, Path)) and not str(source).startswith("hf:"):
+    if isinstance(source, (str, Path)):
         source = Path(source).expanduser()
     early = _provisional(request, before)
     device = _device(early.training, before)

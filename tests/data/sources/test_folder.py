@@ -153,8 +153,6 @@ def test_fewer_than_two_images(photos: Make) -> None:
         open_pack(root.parent / "none", DataConfig())
     with pytest.raises(UserError, match="There is no"):
         open_pack(root / "nowhere", DataConfig())
-    with pytest.raises(UserError, match="Hugging Face"):
-        open_pack("hf:mnist", DataConfig())
     with pytest.raises(UserError, match="neither a folder"):
         open_pack(root / "1.png", DataConfig())
 

@@ -71,10 +71,7 @@ def find_source(source: Any) -> FolderSource | ArraySource:
         raise UserError(
             f"{type(source).__name__} is no source of images: give a folder, a .npz file, an array or a Dataset."
         )
-    text = os.fspath(source)
-    if str(text).startswith("hf:"):
-        raise UserError(f"{text}: data sets of the Hugging Face hub are not read yet, so download it to a folder.")
-    path = Path(text).expanduser()
+    path = Path(source).expanduser()
     if not path.exists():
         raise UserError(f"There is no {path}: name a folder of images, a .npz or .npy file, or a folder of IDX files.")
     try:
