@@ -89,7 +89,8 @@ def test_split_is_whole_and_in_order() -> None:
     loader = make_loader(4, **ALL)
     x, y = concat(loader.split("validation"))
     assert (
-        torch.equal(x, torch.from_numpy(IMAGES[50:]).permute(0, 3, 1, 2) / 255) and y.tolist() == LABELS[50:].tolist()
+        torch.equal(x, torch.from_numpy(IMAGES[50:]).permute(0, 3, 1, 2) / 255)
+        and y.tolist() == LABELS[50:].tolist()
     )
     assert [len(x) for x, _ in loader.split("validation")] == [4, 4, 2]
     assert [len(x) for x, _ in loader.split("validation", limit=7)] == [4, 3]
@@ -102,7 +103,7 @@ def test_split_is_whole_and_in_order() -> None:
 def test_without_classes_there_are_no_labels() -> None:
     assert next(make_loader(4, images=IMAGES).train(0))[1] is None
     assert next(make_loader(4, images=IMAGES).split("validation"))[1] is None
-    with pytest.raises(UserError, match="--balance needs classes"):
+    with pytest.raises(UserError, match="balance: needs classes"):
         make_loader(4, images=IMAGES, balance=True)
 
 
@@ -241,12 +242,15 @@ def test_loaders_of_all_ranks_make_one_batch(options: dict[str, Any]) -> None:
         ImageLoader(pack, config, 12, 3, torch.device("cpu"), *of) for of in ((0, 1), (0, 3), (1, 3), (2, 3))
     )
     assert {loader.steps_per_epoch for loader in ranks} == {one.steps_per_epoch}
-    for (x, y), *parts in zip(one.train(2, start=1), *(loader.train(2, start=1) for loader in ranks), strict=True):
+    for (x, y), *parts in zip(
+        one.train(2, start=1), *(loader.train(2, start=1) for loader in ranks), strict=True
+    ):
         assert [len(part) for part, _ in parts] == [4, 4, 4]
         whole = concat(parts)
         assert torch.equal(whole[0], x) and torch.equal(whole[1], y)
     assert all(
-        torch.equal(concat(loader.split("validation"))[0], concat(one.split("validation"))[0]) for loader in ranks
+        torch.equal(concat(loader.split("validation"))[0], concat(one.split("validation"))[0])
+        for loader in ranks
     )
 
 

@@ -1,4 +1,4 @@
-"""Sides are functions of content and order."""
+"""Splits are functions of content and order."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,15 @@ from hypothesis import strategies as st
 from vaekit.data.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, assign_splits
 from vaekit.errors import UserError
 
-digests = st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=60).filter(lambda words: len(set(words)) > 1)
+digests = st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=60).filter(
+    lambda words: len(set(words)) > 1
+)
 
 
 def splits_of(content: list[int], rule: str, source_splits: list[int] | None = None) -> np.ndarray:
-    return assign_splits(np.array(source_splits or [TRAIN] * len(content), np.int8), np.array(content, np.uint64), rule)
+    return assign_splits(
+        np.array(source_splits or [TRAIN] * len(content), np.int8), np.array(content, np.uint64), rule
+    )
 
 
 @given(digests, st.sampled_from(["0.1", "0.5", "0.999", "1e-9"]))
@@ -43,7 +47,9 @@ def test_validation_is_never_empty() -> None:
 def test_last_images_validate() -> None:
     assert splits_of([7, 1, 2, 3, 4], "last:2").tolist() == [TRAIN, TRAIN, TRAIN, VALIDATION, VALIDATION]
     assert splits_of([3, 1, 2, 3, 4], "last:2").tolist() == [LEFT_OUT, TRAIN, TRAIN, VALIDATION, VALIDATION]
-    with pytest.raises(UserError, match="last:5 leaves nothing"):
+    with pytest.raises(
+        UserError, match="validation: last:5 leaves nothing to train on, there are only 5 images"
+    ):
         splits_of([7, 1, 2, 3, 4], "last:5")
 
 
@@ -54,19 +60,21 @@ def test_copies_stay_in_the_most_protected_split() -> None:
 
 
 def test_an_existing_validation_split_is_used() -> None:
-    assert splits_of(list(range(20)), "0.5", [TRAIN] * 19 + [VALIDATION]).tolist() == [TRAIN] * 19 + [VALIDATION]
+    assert splits_of(list(range(20)), "0.5", [TRAIN] * 19 + [VALIDATION]).tolist() == [TRAIN] * 19 + [
+        VALIDATION
+    ]
 
 
 @pytest.mark.parametrize("content", [[5, 5, 5], [9, 9]])
 def test_identical_images_cannot_be_split(content: list[int]) -> None:
-    with pytest.raises(UserError, match="copies of one"):
+    with pytest.raises(UserError, match="images are identical"):
         splits_of(content, "0.1")
 
 
 def test_an_empty_training_split_is_refused() -> None:
     with pytest.raises(UserError, match="all are held out"):
         splits_of([1, 2], "0.1", [TEST, TEST])
-    with pytest.raises(UserError, match="copies of held-out"):
+    with pytest.raises(UserError, match="duplicates of held-out"):
         splits_of([1, 1], "0.1", [TRAIN, VALIDATION])
-    with pytest.raises(UserError, match="copies of held-out"):
+    with pytest.raises(UserError, match="duplicates of held-out"):
         splits_of([1, 1], "last:1")

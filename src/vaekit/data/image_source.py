@@ -1,4 +1,4 @@
-"""What an `ImageLoader` needs of images, wherever they are stored."""
+"""The interface between stored images and `ImageLoader`."""
 
 from typing import Protocol, runtime_checkable
 
@@ -10,9 +10,9 @@ from vaekit.data.sources.arrays import Pixels
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Decoded images of one shape, read by their split and their row in it.
+    """Decoded images of one shape, read by split and row.
 
-    `Pack` holds them in a file that is mapped into memory; anything with these five members can stand in its place.
+    `Pack`, images in a memory-mapped file, is one; any class with these five members works in its place.
     """
 
     @property
@@ -27,7 +27,7 @@ class ImageSource(Protocol):
         """Number of images in "train", "validation" or "test"."""
 
     def split_labels(self, split: str) -> NDArray[np.int64]:
-        """The class numbers [count] of a split; -1 without classes."""
+        """Class numbers int64 [count] of all images of a split; -1 without classes."""
 
     def read(self, split: str, rows: NDArray[np.int64]) -> tuple[Pixels, NDArray[np.int64]]:
-        """The images uint8 [n, H, W, C] of some rows of a split, 0 to count - 1, and their class numbers [n]."""
+        """Images uint8 [n, H, W, C] and class numbers int64 [n] of some rows (0 to count - 1) of a split."""

@@ -1,4 +1,4 @@
-"""Batches: a seeded order, augmentation, and the way to the device."""
+"""Batches on the device, in a seeded order and with augmentation."""
 
 import math
 from collections.abc import Iterator
@@ -22,27 +22,29 @@ Batch = tuple[Float[Tensor, "B C H W"], Int64[Tensor, " B"] | None]
 
 
 DRAWS_PER_BLOCK = 1 << 14
-"""Draws whose order is worked out at once: memory does not grow with the number of images."""
+"""Draws whose rows are computed at once, so that memory does not grow with the number of images."""
 
 
 class ImageLoader:
-    """The images of a source, batch by batch.
+    """Iterate over the images of a source in batches (x, y).
 
-    `x` is float32 [B, C, H, W] in [0, 1] on the device, colours last in memory (channels_last) as convolutions like
-    it; `y` is int64 [B], or None without classes. Order and augmentation depend on (seed, epoch, number of the draw in
-    its epoch) alone: neither on the batch size, nor on the number of processes, nor on where an epoch is entered.
+    `x` is float32 [B, C, H, W] in [0, 1] on the device, in channels_last memory format, which convolutions
+    prefer; `y` is int64 [B], or None without classes. Order and augmentation are functions of seed, epoch and
+    number of the draw in its epoch. They do not depend on the batch size, on the number of processes or on
+    where an epoch starts.
 
     Args:
         source: the images, such as a `Pack`.
-        settings: augmentation and balance.
-        batch_size: images of a training step, over all processes; less where there are fewer training images.
-        seed: of the order and the augmentation.
-        device: where batches are put.
+        settings: augmentation, and whether classes are balanced.
+        batch_size: images per training step, over all processes; at most the number of training images.
+        seed: seed of order and augmentation.
+        device: device of the batches.
         rank: number of this process, which gets an equal, contiguous part of every training batch.
         world_size: number of processes.
 
     Raises:
-        UserError: `settings.balance` meets a source without classes, or the batch cannot be divided equally.
+        UserError: `settings.balance` is on but there are no classes, or the batch does not divide by
+            `world_size`.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class ImageLoader:
             batch_size = self.count - self.count % world_size
         self.batch_size = batch_size
         if settings.balance and not source.classes:
-            raise UserError("--balance needs classes: sort the images into a folder per class, or leave it out.")
+            raise UserError("needs classes.", "Sort the images into one folder per class.", option="balance")
         processes = rank, world_size
         self._sampler = (
             BalancedSampler(source.split_labels("train"), batch_size, *processes)
@@ -69,12 +71,12 @@ class ImageLoader:
             else ShuffleSampler(self.count, batch_size, *processes)
         )
         self.steps_per_epoch = self.count // batch_size
-        """Full batches of an epoch: what is left over is drawn in another epoch."""
+        """Full batches per epoch; the remaining images are drawn in other epochs."""
         self._device_cache = self._cache_on_device() if device.type == "cuda" else None
 
     def _cache_on_device(self) -> tuple[Tensor, Tensor] | None:
-        """The training images and labels on the device, where they take up to half of its free memory."""
-        torch.cuda.empty_cache()  # what a trial of settings has left behind
+        """The training images and labels on the device, if they fit into half of its free memory."""
+        torch.cuda.empty_cache()  # left behind by trials of other settings
         shape = (self.count, math.prod(self.source.shape))
         if math.prod(shape) > torch.cuda.mem_get_info(self.device)[0] // 2:
             return None
@@ -85,7 +87,12 @@ class ImageLoader:
         return pixels, torch.from_numpy(np.array(self.source.split_labels("train"))).to(self.device)
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """This process's batches of an epoch from number `start` on, shuffled and augmented."""
+        """Iterate over this process's part of the batches of an epoch, shuffled and augmented.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            start: first batch, where an interrupted epoch is resumed.
+        """
         order_seed = derive_seed(self.seed, "order", epoch)
         augment_seed = derive_seed(self.seed, "augment", epoch)
         block = max(1, DRAWS_PER_BLOCK // self.batch_size)
@@ -97,12 +104,12 @@ class ImageLoader:
                 yield augment(self._to_float(x), self.settings, augment_seed, first_draw), y
 
     def split(self, name: str, limit: int | None = None, size: int | None = None) -> Iterator[Batch]:
-        """The images of a split in order and without augmentation, the same in every process.
+        """Iterate over a split in order, without augmentation; every process gets all of it.
 
         Args:
             name: "train", "validation" or "test".
-            limit: take this many, evenly spread; default: all.
-            size: images of a batch; default: as in training.
+            limit: use only this many images, evenly spread over the split.
+            size: images per batch; default: `batch_size`.
         """
         count, size = self.source.count(name), size or self.batch_size
         used = count if limit is None else min(limit, count)
@@ -114,7 +121,7 @@ class ImageLoader:
     def _gather(
         self, batches: NDArray[np.int64]
     ) -> Iterator[tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]]:
-        """Pixels and labels on the device, for each line of `batches` [steps, B]."""
+        """Pixels and labels on the device for each row of `batches` [steps, B]."""
         if self._device_cache is None:
             yield from (self._read("train", rows) for rows in batches)
             return
@@ -123,14 +130,16 @@ class ImageLoader:
             y = labels.index_select(0, indices) if self.source.classes else None
             yield pixels.index_select(0, indices), y
 
-    def _read(self, split: str, rows: NDArray[np.int64]) -> tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]:
+    def _read(
+        self, split: str, rows: NDArray[np.int64]
+    ) -> tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]:
         """Pixels and labels of some rows of a split, on the device."""
         images, labels = self.source.read(split, rows)
         y = self._to_device(labels) if self.source.classes else None
         return self._to_device(images.reshape(len(rows), -1)), y
 
     def _to_device(self, array: NDArray[Any]) -> Tensor:
-        """A tensor on the device, sent without waiting for it."""
+        """Copy an array to the device, without waiting on CUDA."""
         tensor = torch.from_numpy(array)
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)

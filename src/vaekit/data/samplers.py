@@ -1,4 +1,4 @@
-"""The order of an epoch as a function: which row a draw takes, without a list of all rows in memory."""
+"""The order of an epoch as a function from draw to row, so that no list of all rows is held in memory."""
 
 from abc import ABC, abstractmethod
 
@@ -15,22 +15,23 @@ FEISTEL_ROUNDS = 6
 FEISTEL_FACTOR = np.uint64(GOLDEN_GAMMA % 2**64)
 
 HALF_WORD = np.uint64(32)
-"""Bits of half a word: the upper half of a product is the better mixed one."""
+"""Bits in half a word; the upper half of a product is better mixed than the lower."""
 
 
 def permute(positions: Indices, count: int, seed: int) -> Indices:
-    """A permutation of 0 to count - 1, taken at `positions`: a Feistel network that walks until it lands inside.
+    """Evaluate a pseudorandom permutation of 0 to count - 1: a Feistel network with cycle walking.
 
-    Black & Rogaway 2002, "Ciphers with arbitrary finite domains", section 5: the network permutes a power of four no
-    smaller than `count`; following its cycles until a value falls below `count` permutes those below `count`.
+    Black & Rogaway 2002, "Ciphers with arbitrary finite domains", section 5. The network permutes a power of
+    four that is at least `count`; following its cycles until a value falls below `count` permutes the values
+    below `count`.
 
     Args:
-        positions: [n], from 0 to count - 1.
-        count: number of elements that are permuted.
-        seed: a signed 64-bit number.
+        positions: int64 [n], from 0 to count - 1.
+        count: number of permuted elements.
+        seed: signed 64-bit seed.
 
     Returns:
-        [n], what the permutation puts at `positions`.
+        int64 [n], the elements at `positions`.
     """
     half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half) - np.uint64(1)
@@ -50,18 +51,18 @@ def permute(positions: Indices, count: int, seed: int) -> Indices:
 
 
 class BatchSampler(ABC):
-    """The rows of each batch of an epoch, or one process's share of them.
+    """Base class: the rows of every batch, or the part of them that one of several processes takes.
 
-    Each of `world_size` processes takes an equal, contiguous part of every batch: put together in the order of their
-    ranks, the parts are the batch of a single process.
+    Each process takes an equal, contiguous part of every batch. Concatenated by rank, the parts are exactly
+    the batch of a single process.
 
     Args:
-        batch_size: images of a step, over all processes.
+        batch_size: images per step, over all processes.
         rank: number of this process.
         world_size: number of processes.
 
     Raises:
-        UserError: the batch cannot be divided equally.
+        UserError: `batch_size` is not a multiple of `world_size`.
     """
 
     def __init__(self, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
@@ -71,21 +72,21 @@ class BatchSampler(ABC):
             )
         self.batch_size, self.share = batch_size, batch_size // world_size
         self.offset = rank * self.share
-        """Number of this process's first draw within a batch."""
+        """Position of this process's part within a batch."""
 
     @abstractmethod
     def rows(self, draws: Indices, seed: int) -> Indices:
-        """The rows [n] that the draws [n] with these numbers take in the epoch of this seed."""
+        """The rows int64 [n] that draws int64 [n] take in the epoch with this seed."""
 
     def batches(self, steps: range, seed: int) -> Indices:
-        """This process's rows [n, batch_size // world_size] of consecutive steps in the epoch of this seed."""
+        """This process's rows int64 [n, batch_size // world_size] in n steps of the epoch with this seed."""
         first = np.arange(steps.start, steps.stop)[:, None] * self.batch_size + self.offset
         draws = first + np.arange(self.share)
         return self.rows(draws.ravel(), seed).reshape(draws.shape)
 
 
 class ShuffleSampler(BatchSampler):
-    """Every one of `count` rows once."""
+    """Draw each of `count` rows once."""
 
     def __init__(self, count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         super().__init__(batch_size, rank, world_size)
@@ -96,13 +97,15 @@ class ShuffleSampler(BatchSampler):
 
 
 class BalancedSampler(BatchSampler):
-    """The classes in turn; within a class every row once before any comes again.
+    """Draw from the classes in turn; within a class, each row once before any is repeated.
 
     Args:
-        labels: [N], the class of every row.
+        labels: int64 [N], the class of every row.
     """
 
-    def __init__(self, labels: NDArray[np.int64], batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, labels: NDArray[np.int64], batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
         super().__init__(batch_size, rank, world_size)
         self.order = np.argsort(labels, kind="stable").astype(np.int64)
         _, self.starts, self.counts = np.unique(labels[self.order], return_index=True, return_counts=True)

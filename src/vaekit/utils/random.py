@@ -1,7 +1,7 @@
 """Every random number of a run is keyed by what it is for, never by what was drawn before it.
 
-`derive_seed(seed, "order", epoch)` is a number to seed a generator with; a run that resumes at some epoch or step draws
-there what an uninterrupted run draws, because nothing of a generator's past is needed.
+`derive_seed(seed, "order", epoch)` seeds a generator. A run that resumes at some epoch or step draws there
+what an uninterrupted run draws, because the state of a generator is never carried over.
 """
 
 import hashlib

@@ -30,7 +30,11 @@ def state(folder: Path) -> dict[str, tuple[bytes, int, int]]:
     """Bytes, time and mode of everything below a folder."""
     paths = [folder, *folder.rglob("*")]
     return {
-        str(path): (path.read_bytes() if path.is_file() else b"", path.lstat().st_mtime_ns, path.lstat().st_mode)
+        str(path): (
+            path.read_bytes() if path.is_file() else b"",
+            path.lstat().st_mtime_ns,
+            path.lstat().st_mode,
+        )
         for path in paths
     }
 
@@ -94,7 +98,9 @@ def test_folders_of_damaged_files_are_not_classes(photos: Make) -> None:
     assert pack.classes == () and pack.labels.tolist() == [-1, -1]
 
 
-def test_unusable_files_are_listed_and_folder_is_unchanged(photos: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_files_are_listed_and_folder_is_unchanged(
+    photos: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = photos("1.png", "2.png", "3.png", ".hidden.png", ".git/x.png", "__MACOSX/4.png", "a b ü.png")
     good = (root / "1.png").read_bytes()
     (root / "cut.png").write_bytes(good[: len(good) // 2])
@@ -126,33 +132,41 @@ def test_unusable_files_are_listed_and_folder_is_unchanged(photos: Make, monkeyp
         "cut.png": "truncated",
         "empty.jpg": "empty",
         "huge.png": "over 100 million pixels",
-        "text.gif": "not a JPEG, PNG, WebP, BMP, TIFF or GIF image",
-        "disguised.png": "not a JPEG, PNG, WebP, BMP, TIFF or GIF image",
-        "phone.HEIC": "HEIC is not read",
+        "text.gif": "not in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF)",
+        "disguised.png": "not in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF)",
+        "phone.HEIC": "HEIC is not supported",
         "pipe.png": "not a regular file",
-        "out.png": "a link out of the folder",
-        "device.png": "a link out of the folder",
-        "linked": "a link to a folder",
-        "loop.png": "a link to nothing",
+        "out.png": "linked outside the folder",
+        "device.png": "linked outside the folder",
+        "linked": "linked to a folder",
+        "loop.png": "linked to a missing file",
     }
     record = pack.describe()
-    assert {"path": "cut.png", "reason": "truncated"} in record["skipped"] and record["files_that_are_no_images"] == 1
+    assert {"path": "cut.png", "reason": "truncated"} in record["skipped"] and record[
+        "files_that_are_no_images"
+    ] == 1
     assert f"{len(pack.skipped)} files skipped: " in pack.summary and "1 truncated" in pack.summary
+    assert pack.summary.endswith("1 HEIC (unsupported; convert to JPEG). Details in dataset.json.")
     assert not any(b"secret" in path.encode() for path in pack.paths())
 
 
 def test_fewer_than_two_images(photos: Make) -> None:
     root = photos("1.png")
     (root / "empty.png").touch()
-    with pytest.raises(UserError, match=r"1 usable images \(1 skipped: 1 empty\) but at least 2"):
+    with pytest.raises(
+        UserError, match=r"'photos' contains 1 usable image \(1 skipped: 1 empty\); at least 2"
+    ):
         open_pack(root, DataConfig())
-    with pytest.raises(UserError, match="holds no images"):
+    with pytest.raises(UserError, match="contains no images"):
         open_pack(photos("x/.no.png", folder="none"), DataConfig())
     np.save(root.parent / "none" / "images.npy", np.zeros((2, 8, 8), np.uint8))
-    with pytest.raises(UserError, match=r"no image files, but images\.npy: give .*none/images\.npy itself"):
+    with pytest.raises(UserError, match=r"no image files, but images\.npy\. Give '.*none/images\.npy'"):
         open_pack(root.parent / "none", DataConfig())
-    with pytest.raises(UserError, match="There is no"):
+    with pytest.raises(UserError, match="does not exist"):
         open_pack(root / "nowhere", DataConfig())
+    (root / "photos.zip").touch()
+    with pytest.raises(UserError, match=r"photos.zip' is an archive. Unpack it"):
+        open_pack(root / "photos.zip", DataConfig())
     with pytest.raises(UserError, match="neither a folder"):
         open_pack(root / "1.png", DataConfig())
 
@@ -167,6 +181,11 @@ def test_size_is_chosen_from_the_data(tmp_path: Path) -> None:
     assert sized("same", (28, 19), (28, 19)) == (3, 19, 28)
     assert sized("large", (300, 200), (300, 200)) == (3, 64, 64)
     assert sized("mixed", (40, 30), (50, 32), (60, 90)) == (3, 32, 32)
+    assert (
+        "64x64 and centre-cropped (originals up to 300x200)"
+        in open_pack(tmp_path / "large", DataConfig()).summary
+    )
+    assert "28x19 (not resized)" in open_pack(tmp_path / "same", DataConfig()).summary
     wide = open_pack(tmp_path / "large", DataConfig(size="48x16", fit="stretch"))
     assert wide.shape == (3, 16, 48) and "48x16" in wide.summary
 
@@ -200,7 +219,7 @@ def test_copies_are_never_in_two_splits(photos: Make) -> None:
     shutil.copy(root / "3.png", root / "test" / "3.png")
     pack = open_pack(root, DataConfig(validation="0.3"))
     assert split_by_path(pack)["test/3.png"] == "test" and "3.png" not in split_by_path(pack)
-    assert pack.skipped == [("3.png", "a copy of one in test"), ("copy of 3.png", "a copy of one in test")]
+    assert pack.skipped == [("3.png", "duplicated in test"), ("copy of 3.png", "duplicated in test")]
 
 
 def test_splits_are_stable_when_a_folder_changes(photos: Make) -> None:
@@ -219,7 +238,11 @@ def test_packs_are_reused(photos: Make, cache: Path) -> None:
     first = open_pack(root, DataConfig())
     files = state(first.folder)
     again = open_pack(root, DataConfig(flip=True))  # augmentation is no matter of the pack
-    assert again.folder == first.folder and state(first.folder) == files and again.fingerprint == first.fingerprint
+    assert (
+        again.folder == first.folder
+        and state(first.folder) == files
+        and again.fingerprint == first.fingerprint
+    )
     assert sorted(path.name for path in first.folder.iterdir()) == [
         "images.npy",
         "labels.npy",
@@ -232,10 +255,14 @@ def test_packs_are_reused(photos: Make, cache: Path) -> None:
     assert changed.folder != first.folder and changed.fingerprint == first.fingerprint
     (changed.folder / "images.npy").write_bytes(b"damaged")
     assert np.array_equal(open_pack(root, DataConfig()).images, first.images)
-    assert clear_cache() > 0 and not [path for path in (cache / "vaekit" / "packs").iterdir() if path.is_dir()]
+    assert clear_cache() > 0 and not [
+        path for path in (cache / "vaekit" / "packs").iterdir() if path.is_dir()
+    ]
 
 
-SCRIPT = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
+SCRIPT = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
+)
 SCRIPT += "from vaekit.data.packs.pack import open_pack; from vaekit.config.data import DataConfig\n"
 SCRIPT += "print(open_pack(sys.argv[1], DataConfig(size='64')).fingerprint)"
 
@@ -325,7 +352,7 @@ def test_an_image_that_crashes_its_decoder_is_skipped(photos: Make) -> None:
     finally:
         done.set()
         thread.join()
-    assert pack.skipped == [("poison.png", "crashes its decoder")] and len(pack.images) == 20
+    assert pack.skipped == [("poison.png", "crashed the decoder")] and len(pack.images) == 20
 
 
 def test_a_full_disk_is_reported(photos: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,8 +377,8 @@ def test_load_images(photos: Make) -> None:
     for bad, why in (
         ("pipe.png", "not a regular file"),
         ("bad.png", "empty"),
-        ("none.png", "not there"),
-        (".", "a folder"),
+        ("none.png", "not found"),
+        (".", "is a folder"),
     ):
         with pytest.raises(UserError, match=f"cannot be used .*{why}"):
             load_images([root / bad], DataConfig(), (3, 8, 10))

@@ -1,4 +1,4 @@
-"""From a source to a pack: choose a size, decode, assign splits, write."""
+"""Building a pack from a source: choose a size, decode, assign splits, write."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ from vaekit.data.packs.write import DecodedSource, count_reasons, require_pack_s
 from vaekit.data.sources.arrays import ArrayBlock, ArraySource, Pixels, as_uint8, check_pixels, slices
 from vaekit.data.sources.folder import NO_CLASS, FolderSource
 from vaekit.data.splits import SPLITS
-from vaekit.errors import UserError
+from vaekit.errors import UserError, setting
 from vaekit.utils.logging import progress
 
 MAX_UNRESIZED_SIDE = 128
-"""Images that are all of one size stay as they are up to this many pixels a side."""
+"""Images that all have the same size are not resized up to this many pixels per side."""
 
 DEFAULT_SIDE = 64
-"""Other images become squares of at most this many pixels a side."""
+"""Other images are resized to squares of at most this many pixels per side."""
 
 
 def build_pack(source: FolderSource | ArraySource, settings: DataConfig, folder: Path, quiet: bool) -> None:
-    """Read all of `source` and write its pack into the empty `folder`.
+    """Read all images of `source` and write their pack into the empty `folder`.
 
     Raises:
-        UserError: fewer than 2 images are usable, the disk is too full, or a split would be empty.
+        UserError: fewer than 2 images are usable, the disk has no space, or a split would be empty.
     """
     staging = folder / "staging"
     decoded = (
@@ -41,34 +41,39 @@ def build_pack(source: FolderSource | ArraySource, settings: DataConfig, folder:
         else decode_arrays(source, settings, quiet)
     )
     if len(decoded.labels) < 2:
-        skip_note = f" ({len(decoded.skipped):,} skipped: {count_reasons(decoded.skipped)})" if decoded.skipped else ""
-        few = f"{source.name}: {len(decoded.labels)} usable images{skip_note}"
-        raise UserError(f"{few} but at least 2 are needed, so add some.")
+        skip_note = (
+            f" ({len(decoded.skipped):,} skipped: {count_reasons(decoded.skipped)})"
+            if decoded.skipped
+            else ""
+        )
+        images = "1 usable image" if len(decoded.labels) else "no usable images"
+        raise UserError(f"'{source.name}' contains {images}{skip_note}; at least 2 are needed.")
     write_pack(folder, decoded, source.name, settings)
     staging.unlink(missing_ok=True)
 
 
 def resize_spec(settings: DataConfig, width: int, height: int) -> ResizeSpec:
+    """The settings of `decode` for a width and height."""
     red, green, blue = ImageColor.getrgb(settings.background)[:3]
     return ResizeSpec(width, height, settings.fit, (red, green, blue), settings.alpha == "keep")
 
 
-# --- A folder --------------------------------------------------------------------------------------------------------
+# --- A folder -----------------------------------------------------------------------------------------------
 
 
 def decode_folder(source: FolderSource, settings: DataConfig, staging: Path, quiet: bool) -> DecodedSource:
-    """Decode the files of a folder into the file `staging`."""
+    """Decode the files of a folder into the file `staging`, in parallel processes."""
     count, root = len(source.files), str(source.root)
     width, height, size_note = _choose_size(source, settings, quiet)
     target = resize_spec(settings, width, height)
-    channels = 4 if target.keep_alpha else 3  # what the images have is known when all are decoded
+    channels = 4 if target.keep_alpha else 3  # how many are needed is known once all images are decoded
     require_pack_space(staging.parent, count, 2 * height * width * channels)
     with staging.open("wb") as file:
         file.truncate(count * height * width * channels)
     sizes, content = np.zeros((count, 2), np.int32), np.zeros(count, np.uint64)
     gray, alpha, usable = (np.zeros(count, np.bool_) for _ in range(3))
     skipped = list(source.skipped)
-    with progress(count, f"Packing {source.name}", quiet=quiet) as advance:
+    with progress(count, "Reading images", quiet=quiet) as advance:
         for index, answer in run_workers(make_job(root, str(staging), target, channels), source.files):
             if isinstance(answer, str):
                 skipped.append((source.files[index], answer))
@@ -96,8 +101,10 @@ def decode_folder(source: FolderSource, settings: DataConfig, staging: Path, qui
     )
 
 
-def _used_classes(classes: tuple[str, ...], labels: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The classes that have an image, and the labels as their numbers; a folder of broken files is no class."""
+def _used_classes(
+    classes: tuple[str, ...], labels: NDArray[np.int64]
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Drop classes without a usable image, and renumber the labels."""
     present, numbers = np.unique(labels, return_inverse=True)
     names = tuple(classes[label] for label in present) if classes else ()
     if not names or names == (NO_CLASS,):
@@ -106,12 +113,12 @@ def _used_classes(classes: tuple[str, ...], labels: NDArray[np.int64]) -> tuple[
 
 
 def _choose_size(source: FolderSource, settings: DataConfig, quiet: bool) -> tuple[int, int, str]:
-    """Width and height for the images of a folder, and a sentence about them; read from their headers if not given."""
+    """Choose width and height for the images of a folder, from their headers unless set; and a size note."""
     if settings.width_height is not None:
         width, height = settings.width_height
-        return width, height, f"{width}x{height} ({_fitting(settings)})"
+        return width, height, f"resized to {width}x{height} and {_fit_phrase(settings)}"
     answers: list[list[int]] = []
-    with progress(len(source.files), f"Measuring {source.name}", quiet=quiet) as advance:
+    with progress(len(source.files), f"Scanning {len(source.files):,} images", quiet=quiet) as advance:
         for _, answer in run_workers(make_job(str(source.root)), source.files):
             if answer and not isinstance(answer, str):
                 answers.append(answer)
@@ -120,35 +127,35 @@ def _choose_size(source: FolderSource, settings: DataConfig, quiet: bool) -> tup
         return DEFAULT_SIDE, DEFAULT_SIDE, ""
     sizes = np.array(answers)
     (min_width, min_height), (max_width, max_height) = sizes.min(0).tolist(), sizes.max(0).tolist()
-    if (min_width, min_height) == (max_width, max_height) and max(max_width, max_height) <= MAX_UNRESIZED_SIDE:
-        return max_width, max_height, f"{max_width}x{max_height}, as they are"
+    if (min_width, min_height) == (max_width, max_height) and max(
+        max_width, max_height
+    ) <= MAX_UNRESIZED_SIDE:
+        return max_width, max_height, f"{max_width}x{max_height} (not resized)"
     side = max(1, min(DEFAULT_SIDE, int(np.median(sizes.min(1)))))
-    spread = (
-        f"{max_width}x{max_height}"
-        if (min_width, min_height) == (max_width, max_height)
-        else f"{min_width} to {max_width} wide, {min_height} to {max_height} high"
+    size_note = (
+        f"resized to {side}x{side} and {_fit_phrase(settings)} (originals up to {max_width}x{max_height}). "
     )
-    return side, side, f"{side}x{side} from {spread} ({_fitting(settings)}; --size changes it)"
+    return side, side, size_note + f"Change with {setting('size')} and {setting('fit')}."
 
 
-def _fitting(settings: DataConfig) -> str:
-    return {"crop": "centre crop", "pad": "padded", "stretch": "stretched"}[settings.fit]
+def _fit_phrase(settings: DataConfig) -> str:
+    return {"crop": "centre-cropped", "pad": "padded", "stretch": "stretched"}[settings.fit]
 
 
-# --- Arrays ----------------------------------------------------------------------------------------------------------
+# --- Arrays -------------------------------------------------------------------------------------------------
 
 
 def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> DecodedSource:
-    """Read arrays; they keep their size unless another is asked for."""
+    """Read arrays; images are resized only if a size is set."""
     blocks = [block for block in source.read() if len(block.images)]
     if not blocks:
-        raise UserError(f"{source.name} holds no images: at least 2 are needed.")
+        raise UserError(f"'{source.name}' contains no images; at least 2 are needed.")
     height, width, channels = blocks[0].images.shape[1:]
     for block in blocks:
-        check_pixels(block.images, source.name)
+        check_pixels(block.images, f"'{source.name}'")
         if block.images.shape[1:] != (height, width, channels):
             one, two = ("x".join(map(str, each.images.shape[1:])) for each in (blocks[0], block))
-            raise UserError(f"The splits of {source.name} differ in shape ({one}, {two}): make them equal.")
+            raise UserError(f"The splits of '{source.name}' differ in image shape: {one} and {two}.")
     labels, classes = _number_labels(blocks, source)
     starts = np.cumsum([0, *(len(block.images) for block in blocks)])
     target = resize_spec(settings, *(settings.width_height or (width, height)))
@@ -157,7 +164,7 @@ def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> Dec
     colored_padding = target.fit == "pad" and resized and len(set(target.background)) > 1
     out_channels = 3 if flattened or (channels == 1 and colored_padding) else channels
     content = np.zeros(starts[-1], np.uint64)
-    with progress(int(starts[-1]), f"Reading {source.name}", quiet=quiet) as advance:
+    with progress(int(starts[-1]), "Reading images", quiet=quiet) as advance:
         for block, start in zip(blocks, starts, strict=False):
             for part in slices(len(block.images)):
                 images = np.ascontiguousarray(as_uint8(block.images[part]))
@@ -167,8 +174,10 @@ def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> Dec
 
     def read(rows: NDArray[np.intp]) -> Pixels:
         block_of_row = np.searchsorted(starts, rows, "right") - 1
-        parts = [as_uint8(blocks[b].images[rows[block_of_row == b] - starts[b]]) for b in np.unique(block_of_row)]
-        images = np.concatenate(parts)  # rows ascend within a split, so blocks come in order
+        parts = [
+            as_uint8(blocks[b].images[rows[block_of_row == b] - starts[b]]) for b in np.unique(block_of_row)
+        ]
+        images = np.concatenate(parts)  # rows ascend within a split, so the blocks are in order
         return _resize_images(images, target, out_channels) if resized else images
 
     def path(row: int) -> str:
@@ -176,6 +185,9 @@ def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> Dec
         return f"{SPLITS[blocks[block].split]}/{row - starts[block]}"
 
     total = int(starts[-1])
+    size_note = f"{width}x{height} (not resized)"
+    if resized:
+        size_note = f"resized from {width}x{height} to {target.width}x{target.height}"
     return DecodedSource(
         path=path,
         labels=labels,
@@ -185,7 +197,7 @@ def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> Dec
         sizes=np.broadcast_to(np.array([width, height], np.int32), (total, 2)),
         shape=(target.height, target.width, out_channels),
         read=read,
-        size_note=f"{target.width}x{target.height}" + (f" from {width}x{height}" if resized else ", as they are"),
+        size_note=size_note,
         skipped=[],
         other_files=0,
     )
@@ -201,15 +213,24 @@ def _resize_images(images: Pixels, target: ResizeSpec, channels: int) -> Pixels:
     return np.frombuffer(data, np.uint8).reshape(len(images), target.height, target.width, channels)
 
 
-def _number_labels(blocks: Sequence[ArrayBlock], source: ArraySource) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Labels as given -> numbers of classes, and the classes' names."""
+def _number_labels(
+    blocks: Sequence[ArrayBlock], source: ArraySource
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Convert the labels of all blocks to class numbers; also return the names of the classes."""
     counts = [len(block.images) for block in blocks]
-    labels_of_blocks = [None if block.labels is None else _checked_labels(block, source.name) for block in blocks]
+    labels_of_blocks = [
+        None if block.labels is None else _checked_labels(block, source.name) for block in blocks
+    ]
     known = [labels for labels in labels_of_blocks if labels is not None]
     if not known:
         return np.full(sum(counts), -1, np.int64), ()
     values = np.unique(np.concatenate(known))
-    if source.classes and values.dtype.kind in "iu" and values.min() >= 0 and values.max() < len(source.classes):
+    if (
+        source.classes
+        and values.dtype.kind in "iu"
+        and values.min() >= 0
+        and values.max() < len(source.classes)
+    ):
         values, names = np.arange(len(source.classes)), source.classes
     else:
         names = tuple(str(value) for value in values.tolist())
@@ -226,9 +247,12 @@ def _checked_labels(block: ArrayBlock, name: str) -> NDArray[Any]:
     labels = labels.reshape(len(labels)) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.shape != (len(block.images),):
         shape = " x ".join(map(str, labels.shape))
-        raise UserError(f"{name} has {len(block.images)} images but labels of shape {shape}: give one label an image.")
+        raise UserError(
+            f"'{name}' has {len(block.images)} images but labels of shape {shape}.",
+            "Give one label per image.",
+        )
     if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "iubUS":
-        raise UserError(f"The labels of {name} are {labels.dtype}: give whole numbers or names.")
+        raise UserError(f"The labels of '{name}' have dtype {labels.dtype}.", "Use integers or strings.")
     return labels

@@ -1,4 +1,4 @@
-"""The files of a pack."""
+"""Writing of the files of a pack."""
 
 import csv
 import hashlib
@@ -13,36 +13,37 @@ from numpy.typing import NDArray
 
 from vaekit.config.data import DataConfig
 from vaekit.data.sources.arrays import Pixels, slices
+from vaekit.data.sources.folder import UNSUPPORTED
 from vaekit.data.splits import LEFT_OUT, SPLITS, TEST, assign_splits
 from vaekit.utils.files import require_space
 
 
 @dataclass(frozen=True)
 class DecodedSource:
-    """A source read, before its images are put on splits."""
+    """The images of a source after decoding, before they are assigned to splits."""
 
     path: Callable[[int], str]
     labels: NDArray[np.int64]
     """[N], -1 without classes."""
     classes: tuple[str, ...]
     splits: NDArray[np.int8]
-    """[N], the split each image comes on."""
+    """[N], the split of each image in its source."""
     content: NDArray[np.uint64]
-    """[N], digests of the images' content."""
+    """[N], digests of the images' contents."""
     sizes: NDArray[np.int32]
-    """[N, 2], original width and height in pixels."""
+    """[N, 2], original widths and heights in pixels."""
     shape: tuple[int, int, int]
     """H, W, C of the pack."""
     read: Callable[[NDArray[np.intp]], Pixels]
     """The images [n, H, W, C] of the given rows."""
     size_note: str
-    """What was chosen for their size, for a person."""
+    """A phrase that describes the size of the images and how they were resized."""
     skipped: list[tuple[str, str]]
     other_files: int
 
 
 def write_pack(folder: Path, source: DecodedSource, name: str, settings: DataConfig) -> None:
-    """The files of a pack: images.npy, labels.npy, table.csv and, about them, pack.json."""
+    """Write the files of a pack: images.npy, labels.npy, table.csv and, with its metadata, pack.json."""
     splits = assign_splits(source.splits, source.content, settings.validation)
     order = np.concatenate([np.flatnonzero(splits == split) for split in range(len(SPLITS))])
     ends = np.cumsum([np.count_nonzero(splits == split) for split in range(len(SPLITS))]).tolist()
@@ -50,7 +51,7 @@ def write_pack(folder: Path, source: DecodedSource, name: str, settings: DataCon
     copies = np.flatnonzero(splits == LEFT_OUT)
     in_test_split = np.isin(source.content[copies], source.content[splits == TEST])
     left_out = [
-        (source.path(int(row)), f"a copy of one in {SPLITS[2] if in_test else SPLITS[1]}")
+        (source.path(int(row)), f"duplicated in {'test' if in_test else 'validation'}")
         for row, in_test in zip(copies, in_test_split, strict=True)
     ]
     require_pack_space(folder, len(order), int(np.prod(source.shape)))
@@ -92,10 +93,15 @@ def write_pack(folder: Path, source: DecodedSource, name: str, settings: DataCon
 
 
 def count_reasons(skipped: Sequence[tuple[str, str]]) -> str:
-    """`2 truncated, 1 over 100 million pixels`; what stands in brackets is for the list alone."""
-    reasons = Counter(reason.split(" (")[0] for _, reason in skipped)
-    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+    """A phrase such as "2 truncated, 1 HEIC, 1 AVIF (unsupported; convert to JPEG)"."""
+    reasons = Counter(reason.split(" (")[0] for _, reason in skipped).most_common()
+    formats = [
+        f"{count:,} {reason.removesuffix(UNSUPPORTED)}" for reason, count in reasons if UNSUPPORTED in reason
+    ]
+    others = [f"{count:,} {reason}" for reason, count in reasons if UNSUPPORTED not in reason]
+    return ", ".join([*others, *formats]) + (" (unsupported; convert to JPEG)" if formats else "")
 
 
 def require_pack_space(folder: Path, count: int, bytes_per_image: int) -> None:
-    require_space(folder, count * (bytes_per_image + 200), f"Packing {count:,} images")
+    """Raise UserError if the disk of `folder` has no space for a pack."""
+    require_space(folder, count * (bytes_per_image + 200), f"Caching {count:,} images")
