@@ -20,7 +20,6 @@ from vaekit.utils.random import derive_seed
 
 Batch = tuple[Float[Tensor, "B C H W"], Int64[Tensor, " B"] | None]
 
-
 DRAWS_PER_BLOCK = 1 << 14
 """Draws whose rows are computed at once, so that memory does not grow with the number of images."""
 

@@ -7,11 +7,9 @@ from vaekit.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 
-
 TRAIN = 0
 VALIDATION = 1
 TEST = 2
-
 
 LEFT_OUT = 3
 """Marks a duplicate of an image in a more protected split; it is in no split."""

@@ -98,10 +98,8 @@ def test_folders_of_damaged_files_are_not_classes(photos: Make) -> None:
     assert pack.classes == () and pack.labels.tolist() == [-1, -1]
 
 
-def test_unusable_files_are_listed_and_folder_is_unchanged(
-    photos: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = photos("1.png", "2.png", "3.png", ".hidden.png", ".git/x.png", "__MACOSX/4.png", "a b ü.png")
+def add_unusable_files(root: Path, outside: Path) -> None:
+    """Add files of every kind that is skipped; the current folder must be `root`."""
     good = (root / "1.png").read_bytes()
     (root / "cut.png").write_bytes(good[: len(good) // 2])
     (root / "empty.jpg").touch()
@@ -111,10 +109,8 @@ def test_unusable_files_are_listed_and_folder_is_unchanged(
     (root / "phone.HEIC").write_bytes(b"x")
     (root / "notes.txt").write_text("x")
     os.mkfifo(root / "pipe.png")
-    monkeypatch.chdir(root)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind("socket.jpg")
-    outside = photos("secret.png", folder="outside")
+        server.bind("socket.jpg")  # the path of a socket must be short
     (root / "out.png").symlink_to(outside / "secret.png")
     (root / "device.png").symlink_to("/dev/zero")
     (root / "linked").symlink_to(outside)
@@ -123,6 +119,14 @@ def test_unusable_files_are_listed_and_folder_is_unchanged(
     (root / "2.png").chmod(0o444)
     os.utime(root / "3.png", ns=(1, 1_234_567_891_234_567_891))
     os.utime(root, ns=(1, 987_654_321_987_654_321))
+
+
+def test_unusable_files_are_listed_and_folder_is_unchanged(
+    photos: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = photos("1.png", "2.png", "3.png", ".hidden.png", ".git/x.png", "__MACOSX/4.png", "a b ü.png")
+    monkeypatch.chdir(root)
+    add_unusable_files(root, photos("secret.png", folder="outside"))
     before = state(root)
     pack = open_pack(root, DataConfig())
     assert state(root) == before

@@ -31,10 +31,8 @@ FORMATS = tuple(
     )
 )
 
-
 MAX_PIXELS = 100_000_000
 """Larger images are not decoded: a small file can expand to more than all memory."""
-
 
 EXIF_TRANSPOSE = {  # EXIF orientation -> the operation that makes the stored image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -23,9 +23,7 @@ from vaekit.data.decoding.worker import Answer
 IMAGES_PER_MESSAGE = 8
 """Images per message to a worker: few enough to balance the load, enough to keep the overhead low."""
 
-
 Job = dict[str, Any]
-
 
 Task = tuple[int, str]
 

@@ -41,11 +41,8 @@ def build_pack(source: FolderSource | ArraySource, settings: DataConfig, folder:
         else decode_arrays(source, settings, quiet)
     )
     if len(decoded.labels) < 2:
-        skip_note = (
-            f" ({len(decoded.skipped):,} skipped: {count_reasons(decoded.skipped)})"
-            if decoded.skipped
-            else ""
-        )
+        skipped = decoded.skipped
+        skip_note = f" ({len(skipped):,} skipped: {count_reasons(skipped)})" if skipped else ""
         images = "1 usable image" if len(decoded.labels) else "no usable images"
         raise UserError(f"'{source.name}' contains {images}{skip_note}; at least 2 are needed.")
     write_pack(folder, decoded, source.name, settings)
@@ -126,15 +123,11 @@ def _choose_size(source: FolderSource, settings: DataConfig, quiet: bool) -> tup
     if not answers:
         return DEFAULT_SIDE, DEFAULT_SIDE, ""
     sizes = np.array(answers)
-    (min_width, min_height), (max_width, max_height) = sizes.min(0).tolist(), sizes.max(0).tolist()
-    if (min_width, min_height) == (max_width, max_height) and max(
-        max_width, max_height
-    ) <= MAX_UNRESIZED_SIDE:
-        return max_width, max_height, f"{max_width}x{max_height} (not resized)"
+    width, height = sizes.max(0).tolist()
+    if (sizes == sizes[0]).all() and max(width, height) <= MAX_UNRESIZED_SIDE:
+        return width, height, f"{width}x{height} (not resized)"
     side = max(1, min(DEFAULT_SIDE, int(np.median(sizes.min(1)))))
-    size_note = (
-        f"resized to {side}x{side} and {_fit_phrase(settings)} (originals up to {max_width}x{max_height}). "
-    )
+    size_note = f"resized to {side}x{side} and {_fit_phrase(settings)} (originals up to {width}x{height}). "
     return side, side, size_note + f"Change with {setting('size')} and {setting('fit')}."
 
 
@@ -147,15 +140,8 @@ def _fit_phrase(settings: DataConfig) -> str:
 
 def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> DecodedSource:
     """Read arrays; images are resized only if a size is set."""
-    blocks = [block for block in source.read() if len(block.images)]
-    if not blocks:
-        raise UserError(f"'{source.name}' contains no images; at least 2 are needed.")
+    blocks = _checked_blocks(source)
     height, width, channels = blocks[0].images.shape[1:]
-    for block in blocks:
-        check_pixels(block.images, f"'{source.name}'")
-        if block.images.shape[1:] != (height, width, channels):
-            one, two = ("x".join(map(str, each.images.shape[1:])) for each in (blocks[0], block))
-            raise UserError(f"The splits of '{source.name}' differ in image shape: {one} and {two}.")
     labels, classes = _number_labels(blocks, source)
     starts = np.cumsum([0, *(len(block.images) for block in blocks)])
     target = resize_spec(settings, *(settings.width_height or (width, height)))
@@ -163,14 +149,6 @@ def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> Dec
     resized = (target.height, target.width) != (height, width) or flattened
     colored_padding = target.fit == "pad" and resized and len(set(target.background)) > 1
     out_channels = 3 if flattened or (channels == 1 and colored_padding) else channels
-    content = np.zeros(starts[-1], np.uint64)
-    with progress(int(starts[-1]), "Reading images", quiet=quiet) as advance:
-        for block, start in zip(blocks, starts, strict=False):
-            for part in slices(len(block.images)):
-                images = np.ascontiguousarray(as_uint8(block.images[part]))
-                hashes = [short_digest(hashlib.sha256(image.data).digest()) for image in images]
-                content[start + part.start : start + part.stop] = hashes
-                advance(len(images))
 
     def read(rows: NDArray[np.intp]) -> Pixels:
         block_of_row = np.searchsorted(starts, rows, "right") - 1
@@ -184,7 +162,6 @@ def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> Dec
         block = int(np.searchsorted(starts, row, "right")) - 1
         return f"{SPLITS[blocks[block].split]}/{row - starts[block]}"
 
-    total = int(starts[-1])
     size_note = f"{width}x{height} (not resized)"
     if resized:
         size_note = f"resized from {width}x{height} to {target.width}x{target.height}"
@@ -193,14 +170,40 @@ def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> Dec
         labels=labels,
         classes=classes,
         splits=np.repeat(np.array([block.split for block in blocks], np.int8), np.diff(starts)),
-        content=content,
-        sizes=np.broadcast_to(np.array([width, height], np.int32), (total, 2)),
+        content=_digest_images(blocks, quiet),
+        sizes=np.broadcast_to(np.array([width, height], np.int32), (len(labels), 2)),
         shape=(target.height, target.width, out_channels),
         read=read,
         size_note=size_note,
         skipped=[],
         other_files=0,
     )
+
+
+def _checked_blocks(source: ArraySource) -> list[ArrayBlock]:
+    """The blocks of a source that are not empty, with images of one shape."""
+    blocks = [block for block in source.read() if len(block.images)]
+    if not blocks:
+        raise UserError(f"'{source.name}' contains no images; at least 2 are needed.")
+    for block in blocks:
+        check_pixels(block.images, f"'{source.name}'")
+        if block.images.shape[1:] != blocks[0].images.shape[1:]:
+            one, two = ("x".join(map(str, each.images.shape[1:])) for each in (blocks[0], block))
+            raise UserError(f"The splits of '{source.name}' differ in image shape: {one} and {two}.")
+    return blocks
+
+
+def _digest_images(blocks: Sequence[ArrayBlock], quiet: bool) -> NDArray[np.uint64]:
+    """The digests [N] of the images of all blocks."""
+    digests: list[NDArray[np.uint64]] = []
+    with progress(sum(len(block.images) for block in blocks), "Reading images", quiet=quiet) as advance:
+        for block in blocks:
+            for part in slices(len(block.images)):
+                images = np.ascontiguousarray(as_uint8(block.images[part]))
+                part_digests = [short_digest(hashlib.sha256(image.data).digest()) for image in images]
+                digests.append(np.array(part_digests, np.uint64))
+                advance(len(images))
+    return np.concatenate(digests)
 
 
 def _resize_images(images: Pixels, target: ResizeSpec, channels: int) -> Pixels:
@@ -225,13 +228,9 @@ def _number_labels(
     if not known:
         return np.full(sum(counts), -1, np.int64), ()
     values = np.unique(np.concatenate(known))
-    if (
-        source.classes
-        and values.dtype.kind in "iu"
-        and values.min() >= 0
-        and values.max() < len(source.classes)
-    ):
-        values, names = np.arange(len(source.classes)), source.classes
+    class_numbers = np.arange(len(source.classes))
+    if values.dtype.kind in "iu" and np.isin(values, class_numbers).all():
+        values, names = class_numbers, source.classes
     else:
         names = tuple(str(value) for value in values.tolist())
     rest = len(names)

@@ -19,8 +19,8 @@ from vaekit.data.decoding.worker import read_image
 from vaekit.data.packs.build import build_pack, resize_spec
 from vaekit.data.packs.cache import lock_pack, packs_folder, remove_leftovers
 from vaekit.data.packs.write import count_reasons
-from vaekit.data.sources.arrays import Pixels
-from vaekit.data.sources.folder import NO_CLASS, find_source
+from vaekit.data.sources.arrays import ArraySource, Pixels
+from vaekit.data.sources.folder import NO_CLASS, FolderSource, find_source
 from vaekit.data.sources.torch_datasets import dataset_source, is_dataset
 from vaekit.data.splits import SPLITS
 from vaekit.errors import UserError
@@ -30,10 +30,8 @@ from vaekit.utils.logging import log
 PACK_FORMAT = 3
 """Part of the key of every pack, so that packs of an older format are built anew."""
 
-
 BUNDLED = "the bundled sample"
 """Description of the source when no data are given."""
-
 
 TRANSIENT_REASONS = (
     "not readable",
@@ -149,7 +147,9 @@ def open_pack(source: Any, settings: DataConfig, quiet: bool = False) -> Pack:
     if is_dataset(source):
         size = settings.width_height
         spec = resize_spec(settings, *(size or (1, 1)))
-        resolved: Any = dataset_source(source, packs_folder(), spec, size is not None, quiet)
+        resolved: FolderSource | ArraySource = dataset_source(
+            source, packs_folder(), spec, size is not None, quiet
+        )
         source_text = f"a {type(source).__name__}"
     else:
         resolved = find_source(source)
@@ -168,7 +168,9 @@ def open_pack(source: Any, settings: DataConfig, quiet: bool = False) -> Pack:
         return _open(folder, source_text) or _build(resolved, settings, folder, source_text, quiet)
 
 
-def _build(source: Any, settings: DataConfig, folder: Path, source_text: str, quiet: bool) -> Pack:
+def _build(
+    source: FolderSource | ArraySource, settings: DataConfig, folder: Path, source_text: str, quiet: bool
+) -> Pack:
     remove_leftovers(folder)
     shutil.rmtree(folder, ignore_errors=True)  # a damaged pack, which could not be opened
     try:

@@ -48,36 +48,20 @@ def write_pack(folder: Path, source: DecodedSource, name: str, settings: DataCon
     order = np.concatenate([np.flatnonzero(splits == split) for split in range(len(SPLITS))])
     ends = np.cumsum([np.count_nonzero(splits == split) for split in range(len(SPLITS))]).tolist()
     ranges = dict(zip(SPLITS, zip([0, *ends], ends, strict=False), strict=True))
-    copies = np.flatnonzero(splits == LEFT_OUT)
-    in_test_split = np.isin(source.content[copies], source.content[splits == TEST])
-    left_out = [
-        (source.path(int(row)), f"duplicated in {'test' if in_test else 'validation'}")
-        for row, in_test in zip(copies, in_test_split, strict=True)
-    ]
-    require_pack_space(folder, len(order), int(np.prod(source.shape)))
     labels = source.labels[order]
-    with (folder / "images.npy").open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(order), *source.shape)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for start, end in ranges.values():
-            for part in slices(end - start):
-                file.write(np.ascontiguousarray(source.read(order[start:end][part])).data)
+    require_pack_space(folder, len(order), int(np.prod(source.shape)))
+    rows_of_splits = {split: order[start:end] for split, (start, end) in ranges.items()}
+    _write_images(folder / "images.npy", source, list(rows_of_splits.values()))
     np.save(folder / "labels.npy", labels)
-    with (folder / "table.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(("path", "label", "split", "width", "height"))
-        names = (*source.classes, "")  # label -1 is the last
-        for split, (start, end) in ranges.items():
-            for row, label in zip(order[start:end].tolist(), labels[start:end].tolist(), strict=True):
-                table.writerow((source.path(row), names[label], split, *source.sizes[row].tolist()))
+    _write_table(folder / "table.csv", source, rows_of_splits)
     hashing = hashlib.sha256(json.dumps([source.shape, ranges, source.classes]).encode())
     hashing.update(source.content[order].tobytes())
     hashing.update(labels.tobytes())
     counts = {
-        split: dict(Counter(source.classes[label] for label in labels[start:end].tolist()))
+        split: dict(Counter(source.classes[label] for label in source.labels[rows].tolist()))
         if source.classes
-        else end - start
-        for split, (start, end) in ranges.items()
+        else len(rows)
+        for split, rows in rows_of_splits.items()
     }
     metadata = {
         "name": name,
@@ -86,10 +70,42 @@ def write_pack(folder: Path, source: DecodedSource, name: str, settings: DataCon
         "splits": ranges,
         "counts": counts,
         "size_note": source.size_note,
-        "skipped": [*source.skipped, *left_out],
+        "skipped": [*source.skipped, *_duplicates(source, splits)],
         "other_files": source.other_files,
     }
     (folder / "pack.json").write_text(json.dumps(metadata), encoding="utf-8")
+
+
+def _duplicates(source: DecodedSource, splits: NDArray[np.int8]) -> list[tuple[str, str]]:
+    """(path, reason) of the images that are left out as duplicates."""
+    rows = np.flatnonzero(splits == LEFT_OUT)
+    in_test_split = np.isin(source.content[rows], source.content[splits == TEST])
+    return [
+        (source.path(int(row)), f"duplicated in {'test' if in_test else 'validation'}")
+        for row, in_test in zip(rows, in_test_split, strict=True)
+    ]
+
+
+def _write_images(path: Path, source: DecodedSource, rows_of_splits: Sequence[NDArray[np.intp]]) -> None:
+    with path.open("wb") as file:
+        shape = (sum(map(len, rows_of_splits)), *source.shape)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for rows in rows_of_splits:
+            for part in slices(len(rows)):
+                file.write(np.ascontiguousarray(source.read(rows[part])).data)
+
+
+def _write_table(path: Path, source: DecodedSource, rows_of_splits: dict[str, NDArray[np.intp]]) -> None:
+    names = (*source.classes, "")  # label -1 is the last
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("path", "label", "split", "width", "height"))
+        for split, rows in rows_of_splits.items():
+            for row in rows.tolist():
+                table.writerow(
+                    (source.path(row), names[source.labels[row]], split, *source.sizes[row].tolist())
+                )
 
 
 def count_reasons(skipped: Sequence[tuple[str, str]]) -> str:

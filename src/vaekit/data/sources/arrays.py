@@ -21,7 +21,6 @@ from vaekit.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-
 Pixels = NDArray[np.uint8]
 
 

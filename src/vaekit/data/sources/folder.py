@@ -17,7 +17,6 @@ READABLE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
 )
 
-
 UNSUPPORTED_FORMATS = (
     "heic heif hif avif svg psd xcf jp2 j2k jxl ppm pgm pbm pnm tga ico icns exr hdr dds eps pcx "
     "raw dng cr2 cr3 nef arw orf rw2 raf dcm fits"
@@ -30,9 +29,7 @@ UNSUPPORTED = " is not supported"
 
 ARCHIVE_SUFFIXES = frozenset((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"))
 
-
 SPLIT_FOLDERS = {"train": TRAIN, "val": VALIDATION, "validation": VALIDATION, "test": TEST}
-
 
 NO_CLASS = "(none)"
 """Class of the images outside the class folders."""
@@ -112,6 +109,21 @@ def scan_folder(folder: Path) -> FolderSource:
         UserError: there are no images.
     """
     root = folder.resolve()
+    files, skipped, other_files = _walk(root)
+    if not files:
+        raise _no_images(folder, skipped)
+    paths = sorted(files)
+    key = [str(root), *(f"{path}|{files[path].st_size}|{files[path].st_mtime_ns}" for path in paths)]
+    key += [f"{path}|{reason}" for path, reason in skipped]
+    places = [_split_and_class(path) for path in paths]
+    classes, labels = _classes([name for _, name in places])
+    splits = np.array([split for split, _ in places], np.int8)
+    name = root.name or "images"
+    return FolderSource(name, root, tuple(key), paths, labels, classes, splits, skipped, other_files)
+
+
+def _walk(root: Path) -> tuple[dict[str, os.stat_result], list[tuple[str, str]], int]:
+    """The status of each image file, (path, reason) of those skipped, and the number of other files."""
     files: dict[str, os.stat_result] = {}
     skipped: list[tuple[str, str]] = []
     other_files = 0
@@ -137,36 +149,25 @@ def scan_folder(folder: Path) -> FolderSource:
                 skipped.append((relative, suffix[1:].upper() + UNSUPPORTED))
             elif suffix not in READABLE_SUFFIXES:
                 other_files += 1
+            elif isinstance(checked := _check_file(entry, root), str):
+                skipped.append((relative, checked))
             else:
-                checked = _check_file(entry, root)
-                if isinstance(checked, str):
-                    skipped.append((relative, checked))
-                else:
-                    files[relative] = checked
-    if not files:
-        for array in sorted(path for path in root.iterdir() if path.suffix.lower() in (".npz", ".npy")):
-            raise UserError(
-                f"'{folder}' contains no image files, but {array.name}.", f"Give '{folder / array.name}'."
-            )
-        skip_note = f" ({len(skipped)} skipped, e.g. {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
-        raise UserError(
-            f"'{folder}' contains no images{skip_note}.",
-            "It must have JPEG, PNG, WebP, BMP, TIFF or GIF files.",
-        )
-    paths = sorted(files)
-    skipped.sort()
-    key = [str(root), *(f"{path}|{files[path].st_size}|{files[path].st_mtime_ns}" for path in paths)]
-    key += [f"{path}|{reason}" for path, reason in skipped]
-    places = [_split_and_class(path) for path in paths]
-    classes, labels = _classes([name for _, name in places])
-    splits = np.array([split for split, _ in places], np.int8)
-    return FolderSource(
-        root.name or "images", root, tuple(key), paths, labels, classes, splits, skipped, other_files
+                files[relative] = checked
+    return files, sorted(skipped), other_files
+
+
+def _no_images(folder: Path, skipped: list[tuple[str, str]]) -> UserError:
+    if arrays := sorted(path for path in folder.iterdir() if path.suffix.lower() in (".npz", ".npy")):
+        return UserError(f"'{folder}' contains no image files, but {arrays[0].name}.", f"Give '{arrays[0]}'.")
+    skip_note = f" ({len(skipped)} skipped, e.g. {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
+    return UserError(
+        f"'{folder}' contains no images{skip_note}.",
+        "Supported formats are JPEG, PNG, WebP, BMP, TIFF and GIF.",
     )
 
 
 def _check_file(entry: os.DirEntry[str], root: Path) -> os.stat_result | str:
-    """The status of a file, or the reason why it is not opened."""
+    """The status of an image file, or the reason why it is not opened."""
     try:
         if entry.is_symlink():
             target = Path(entry.path).resolve(strict=True)
