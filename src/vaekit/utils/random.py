@@ -18,9 +18,9 @@ GOLDEN_GAMMA = 0x9E3779B97F4A7C15 - 2**64
 """The step of splitmix64's counter: an odd number near 2^64 over the golden ratio, as a signed word."""
 
 
-def derive_seed(*words: int | str) -> int:
-    """A 63-bit seed that depends on all `words` and on nothing else, on every machine."""
-    text = "\x1f".join(map(str, words)).encode()
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed that depends on all `parts` and on nothing else, on every machine."""
+    text = "\x1f".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
