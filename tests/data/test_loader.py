@@ -5,15 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from vaekit.config.data import DataConfig
-from vaekit.data.augment import color_jitter, shift, uniform
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
-from vaekit.data.samplers import BalancedSampler, ShuffleSampler, permute
 from vaekit.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -30,20 +26,6 @@ def make_loader(size: int, seed: int = 0, images: Any = (IMAGES, LABELS), **opti
 def concat(batches: Any) -> tuple[Tensor, Tensor]:
     x, y = zip(*batches, strict=True)
     return torch.cat(x), torch.cat(y)
-
-
-@given(st.integers(1, 3000), st.integers(0, 2**63 - 1))
-@settings(max_examples=60)
-def test_permute_is_a_permutation(count: int, seed: int) -> None:
-    assert sorted(permute(np.arange(count), count, seed).tolist()) == list(range(count))
-
-
-def test_permutations_are_unbiased() -> None:
-    orders = np.array([permute(np.arange(20), 20, seed) for seed in range(4000)])
-    places = np.array([np.bincount(column, minlength=20) for column in orders.T])
-    assert np.abs(places - 200).max() < 5.5 * np.sqrt(200)  # every image at every place equally often
-    steps = np.mean((orders[:, 1:] - orders[:, :-1]) % 20 == 1)
-    assert abs(steps - 1 / 20) < 0.005  # neighbours stay neighbours no more often than by chance
 
 
 def test_an_epoch_holds_every_image_once_unchanged() -> None:
@@ -95,7 +77,7 @@ def test_split_is_whole_and_in_order() -> None:
     assert [len(x) for x, _ in loader.split("validation")] == [4, 4, 2]
     assert [len(x) for x, _ in loader.split("validation", limit=7)] == [4, 3]
     every, few = (torch.cat([x for x, _ in loader.split("validation", limit=n)]) for n in (None, 4))
-    assert torch.equal(few, every[[0, 2, 5, 7]])  # also from the end: sides are sorted by class
+    assert torch.equal(few, every[[0, 2, 5, 7]])  # also from the end, since splits are sorted by class
     assert [len(x) for x, _ in loader.split("validation", limit=70, size=70)] == [10]
     assert list(loader.split("test")) == []
 
@@ -111,11 +93,6 @@ def test_balance_draws_classes_equally_often() -> None:
     loader = make_loader(6, balance=True)
     _, y = concat(loader.train(0))
     assert torch.bincount(y).tolist() == [24, 24]  # class 2 is in validation alone
-    rows = BalancedSampler(np.repeat([5, 9], [7, 3]), 2).rows(np.arange(28), 1)
-    assert sorted(rows[0::2].tolist()) == sorted(list(range(7)) * 2)
-    rare = rows[1::2]
-    assert (np.sort(rare[:12].reshape(4, 3)) == [7, 8, 9]).all()  # all three before any comes next_epoch
-    assert len({tuple(turn) for turn in rare[:12].reshape(4, 3)}) > 1
 
 
 def test_flip_mirrors_half_of_the_images() -> None:
@@ -125,7 +102,7 @@ def test_flip_mirrors_half_of_the_images() -> None:
     assert all(m != s for m, s in zip(mirrored, same, strict=True)) and 10 < sum(mirrored) < 40
     next_epoch = concat(make_loader(10, flip=True).train(2))[0]
     back = {tuple(x.flatten().tolist()) for x in next_epoch} - {tuple(x.flatten().tolist()) for x in flipped}
-    assert back  # anew in every epoch
+    assert back  # another half in every epoch
 
 
 def test_crop_shifts_and_reflects() -> None:
@@ -139,41 +116,12 @@ def test_crop_shifts_and_reflects() -> None:
     assert len(seen) > 12 and {i for i, _ in seen} == {j for _, j in seen} == set(range(5))
 
 
-def test_shift_by_more_than_the_image_width() -> None:
-    x = torch.arange(3.0).view(1, 1, 1, 3)
-    zero = torch.zeros(1, dtype=torch.long)
-    assert shift(x, zero, torch.tensor([1])).flatten().tolist() == [1, 0, 1]
-    assert shift(x, zero, torch.tensor([6])).flatten().tolist() == [2, 1, 0]
-    assert shift(x, torch.tensor([7]), zero).flatten().tolist() == [0, 1, 2]
-
-
 def test_jitter_stays_on_the_256_levels() -> None:
     plain, varied = concat(make_loader(10).train(1))[0], concat(make_loader(10, jitter=0.5).train(1))[0]
     assert not torch.equal(plain, varied) and varied.min() >= 0 and varied.max() <= 1
     assert torch.equal(varied, (varied * 255).round() / 255)
     changed = (varied - plain).abs().mean((1, 2, 3))
-    assert len(set(changed.tolist())) == 50  # every image has its own
-
-
-def test_color_jitter() -> None:
-    x = torch.rand(4, 4, 3, 3) * 0.4 + 0.2
-    assert torch.allclose(color_jitter(x, torch.ones(4, 3)), x)
-    bright = color_jitter(x, torch.tensor([[1.2, 1, 1]] * 4))
-    assert torch.allclose(bright[:, :3], x[:, :3] * 1.2) and torch.equal(bright[:, 3], x[:, 3])
-    flat = color_jitter(x, torch.tensor([[1.0, 0, 1]] * 4))[:, :3]
-    assert torch.allclose(flat, flat.mean((2, 3), keepdim=True).expand_as(flat), atol=1e-6)
-    gray = color_jitter(x, torch.tensor([[1.0, 1, 0]] * 4))[:, :3]
-    assert torch.allclose(gray, gray[:, :1].expand_as(gray), atol=1e-6)
-    assert torch.allclose(color_jitter(x[:, :1], torch.tensor([[1.0, 1, 0]] * 4)), x[:, :1])
-
-
-def test_uniform_is_uniform_and_uncorrelated() -> None:
-    numbers = uniform(20_000, 7, 0, torch.device("cpu"))
-    assert numbers.min() >= 0 and numbers.max() < 1
-    assert (numbers.mean(0) - 0.5).abs().max() < 0.01 and (numbers.var(0) - 1 / 12).abs().max() < 0.003
-    assert torch.corrcoef(numbers.T).fill_diagonal_(0).abs().max() < 0.03
-    assert torch.equal(numbers[100:], uniform(19_900, 7, 100, torch.device("cpu")))
-    assert not torch.equal(numbers, uniform(20_000, 8, 0, torch.device("cpu")))
+    assert len(set(changed.tolist())) == 50  # no two images alike
 
 
 class ArraysInMemory:
@@ -209,37 +157,13 @@ def test_loader_reads_from_any_image_source(balance: bool) -> None:
         assert torch.equal(x, u) and torch.equal(y, v)
 
 
-@given(
-    st.integers(1, 5),
-    st.integers(1, 6),
-    st.integers(0, 2**63 - 1),
-    st.integers(1, 200),
-    st.integers(0, 9),
-    st.booleans(),
-)
-@settings(max_examples=60)
-def test_ranks_share_the_batches_of_one_process(
-    world_size: int, share: int, seed: int, count: int, start: int, balance: bool
-) -> None:
-    def batches(rank: int, processes: int) -> np.ndarray:
-        batch = share * world_size
-        sampler = (
-            BalancedSampler(np.arange(count) ** 2 % 3, batch, rank, processes)
-            if balance
-            else ShuffleSampler(count, batch, rank, processes)
-        )
-        return sampler.batches(range(min(start, count // batch), count // batch), seed)
-
-    together = np.concatenate([batches(rank, world_size) for rank in range(world_size)], axis=1)
-    assert np.array_equal(together, batches(0, 1))
-
-
 @pytest.mark.parametrize("options", [ALL, {"balance": True, **ALL}])
 def test_loaders_of_all_ranks_make_one_batch(options: dict[str, Any]) -> None:
     config = DataConfig(validation="last:10", **options)
     pack = open_pack((IMAGES, LABELS), config)
     one, *ranks = (
-        ImageLoader(pack, config, 12, 3, torch.device("cpu"), *of) for of in ((0, 1), (0, 3), (1, 3), (2, 3))
+        ImageLoader(pack, config, 12, 3, torch.device("cpu"), *ranks)
+        for ranks in ((0, 1), (0, 3), (1, 3), (2, 3))
     )
     assert {loader.steps_per_epoch for loader in ranks} == {one.steps_per_epoch}
     for (x, y), *parts in zip(

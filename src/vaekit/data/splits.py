@@ -20,10 +20,10 @@ def assign_splits(
 ) -> NDArray[np.int8]:
     """Assign every image to TRAIN, VALIDATION, TEST or LEFT_OUT.
 
-    Duplicates across splits are kept only in the most protected one: test, then validation, then train. With
-    a share, the split of an image depends on its content alone, so it does not change when images are added.
-    If no digest falls into the share, the image with the smallest one validates, so that the validation split
-    is never empty.
+    An image that is in several splits stays only in the most protected one: test, then validation, then
+    train. With a share, the split of an image depends on its content alone, so it does not change when images
+    are added. If no digest falls into the share, the image with the smallest one validates, so that the
+    validation split is never empty.
 
     Args:
         source_splits: int8 [N], the split of each image in its source.

@@ -33,8 +33,8 @@ def encoded(image: Image.Image, format: str, **options: Any) -> io.BytesIO:
     return io.BytesIO(file.getvalue())
 
 
-def decoded(image: Image.Image, format: str, aim: ResizeSpec | None = None, **options: Any) -> np.ndarray:
-    return np.asarray(decode(encoded(image, format, **options), aim or target())[0])
+def decoded(image: Image.Image, format: str, spec: ResizeSpec | None = None, **options: Any) -> np.ndarray:
+    return np.asarray(decode(encoded(image, format, **options), spec or target())[0])
 
 
 def over(rgba: np.ndarray, ground: tuple[int, int, int]) -> np.ndarray:
@@ -212,12 +212,12 @@ def test_a_drafted_jpeg_matches_a_full_decode(turn: int, fitting: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = turn
     file = encoded(photo(803, 601), "JPEG", quality=90, exif=exif)
-    aim = target(48, 32, fitting)
+    spec = target(48, 32, fitting)
     with Image.open(file) as image:
-        whole = resize(ImageOps.exif_transpose(image).convert("RGB"), aim)
+        whole = resize(ImageOps.exif_transpose(image).convert("RGB"), spec)
         assert probe(file) == ((601, 803) if turn >= 5 else (803, 601))
     file.seek(0)
-    got, size = decode(file, aim)
+    got, size = decode(file, spec)
     assert got.size == (48, 32) and size == ((601, 803) if turn >= 5 else (803, 601))
     assert np.abs(np.asarray(got).astype(int) - np.asarray(whole)).mean() < 0.5
 
@@ -245,8 +245,8 @@ def test_padding_of_gray_and_transparent_images() -> None:
     assert np.asarray(gray)[0, 0].tolist() == [255, 0, 0] and np.array_equal(
         np.asarray(gray)[1:7, :, 1], GRAY
     )
-    kept = np.asarray(resize(Image.fromarray(ALPHA), target(8, 8, "pad", keep=True)))
-    assert kept[0, 0].tolist() == [0, 0, 0, 0] and np.array_equal(kept[1:7], ALPHA)
+    padded = np.asarray(resize(Image.fromarray(ALPHA), target(8, 8, "pad", keep=True)))
+    assert padded[0, 0].tolist() == [0, 0, 0, 0] and np.array_equal(padded[1:7], ALPHA)
 
 
 def test_sizes_are_width_by_height() -> None:

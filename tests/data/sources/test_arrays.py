@@ -174,9 +174,9 @@ def write_idx(path: Path, values: np.ndarray) -> None:
 @pytest.mark.parametrize("ending", ["", ".gz"])
 @pytest.mark.parametrize("dot", ["-", "."])
 def test_idx_folder(tmp_path: Path, ending: str, dot: str) -> None:
-    for side, part in (("train", slice(30)), ("t10k", slice(30, 40))):
-        write_idx(tmp_path / f"{side}-images{dot}idx3-ubyte{ending}", GRAY[part])
-        write_idx(tmp_path / f"{side}-labels{dot}idx1-ubyte{ending}", LABELS[part])
+    for prefix, part in (("train", slice(30)), ("t10k", slice(30, 40))):
+        write_idx(tmp_path / f"{prefix}-images{dot}idx3-ubyte{ending}", GRAY[part])
+        write_idx(tmp_path / f"{prefix}-labels{dot}idx1-ubyte{ending}", LABELS[part])
     pack = open_pack(tmp_path, DataConfig())
     assert pack.shape == (1, 7, 5) and pack.classes == ("0", "1", "2", "3")
     assert np.array_equal(pack.images[pack.splits["test"]][..., 0], GRAY[30:])

@@ -241,11 +241,11 @@ def test_packs_are_reused(photos: Make, cache: Path) -> None:
     root = photos("1.png", "2.png", "3.png")
     first = open_pack(root, DataConfig())
     files = state(first.folder)
-    again = open_pack(root, DataConfig(flip=True))  # augmentation is no matter of the pack
+    second = open_pack(root, DataConfig(flip=True))  # augmentation does not change the pack
     assert (
-        again.folder == first.folder
+        second.folder == first.folder
         and state(first.folder) == files
-        and again.fingerprint == first.fingerprint
+        and second.fingerprint == first.fingerprint
     )
     assert sorted(path.name for path in first.folder.iterdir()) == [
         "images.npy",

@@ -28,7 +28,7 @@ from vaekit.utils.files import atomic_folder
 from vaekit.utils.logging import log
 
 PACK_FORMAT = 3
-"""Part of the key of every pack, so that packs of an older format are built anew."""
+"""Part of the key of every pack, so that packs of older formats are not opened."""
 
 BUNDLED = "the bundled sample"
 """Description of the source when no data are given."""
@@ -40,7 +40,7 @@ TRANSIENT_REASONS = (
     "too large for the memory",
     "crashed the decoder",
 )
-"""Beginnings of reasons that may not last: files skipped for them are read again the next time."""
+"""Beginnings of reasons that may not last: files skipped for them are retried every time."""
 
 
 @dataclass(frozen=True, eq=False)
