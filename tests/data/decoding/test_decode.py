@@ -229,9 +229,8 @@ def test_multi_picture_jpeg() -> None:
 
 
 def test_crop_pad_and_stretch() -> None:
-    image = Image.fromarray(
-        np.repeat(np.repeat(np.array([[10, 20, 30, 40]], np.uint8), 8, 0), 4, 1)
-    )  # 16 wide, 8 high
+    image = Image.fromarray(np.repeat(np.array([10, 20, 30, 40], np.uint8), 4)[None].repeat(8, 0))
+    assert image.size == (16, 8)
     crop, pad, stretch = (
         np.asarray(resize(image, target(8, 8, how, (7, 7, 7)))) for how in ("crop", "pad", "stretch")
     )

@@ -81,9 +81,8 @@ def test_a_pack_of_an_array() -> None:
     assert pack.shape == (3, 7, 5) and pack.classes == ("0", "1", "2", "3") and pack.name == "array"
     assert np.array_equal(in_order(pack), COLOUR) and np.array_equal(labels_in_order(pack), LABELS)
     assert open_pack((COLOUR, LABELS), DataConfig()).folder == pack.folder
-    assert (
-        open_pack((COLOUR / 255, LABELS), DataConfig()).fingerprint == pack.fingerprint
-    )  # the same contents
+    same_contents = open_pack((COLOUR / 255, LABELS), DataConfig())
+    assert same_contents.fingerprint == pack.fingerprint
     other = COLOUR.copy()
     other[3, 0, 0, 0] ^= 1
     assert open_pack((other, LABELS), DataConfig()).fingerprint != pack.fingerprint
@@ -198,10 +197,8 @@ def test_the_bundled_sample() -> None:
     assert np.bincount(pack.labels).tolist() == [1000] * 10
     assert pack.classes[0] == "T-shirt/top" and pack.classes[9] == "Ankle boot"
     mean = [pack.images[pack.labels == kind].mean() for kind in range(10)]
-    assert np.argmin(mean) == 5 and np.argmax(mean) in (
-        2,
-        4,
-    )  # sandals are dark, pullovers and coats fill the picture
+    # Sandals are dark; pullovers and coats fill the picture.
+    assert np.argmin(mean) == 5 and np.argmax(mean) in (2, 4)
     sample = Path(to_uint8_images.__code__.co_filename).parents[1] / "sample"
     assert "Copyright (c) 2017 Zalando SE" in (sample / "LICENSE.txt").read_text()
     assert sum(file.stat().st_size for file in sample.iterdir()) < 5_000_000
