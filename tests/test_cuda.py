@@ -194,11 +194,12 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts(tmp_path: Path) -> None
 def test_large_data_are_sent_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     config = resolve({"flip": True, "crop": 1})
     pack = open_pack((rings(100, 12), np.arange(100) % 3), config.data, quiet=True)
-    resident = ImageLoader(pack, config.data, 16, 0, GPU)
+    cached = ImageLoader(pack, config.data, 16, 0, GPU)
+    before = torch.cuda.memory_allocated()
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (1000, 1000))
     sent = ImageLoader(pack, config.data, 16, 0, GPU)
-    assert resident.resident and not sent.resident
-    for (x, y), (other, labels) in zip(resident.train(1), sent.train(1), strict=True):
+    assert torch.cuda.memory_allocated() == before
+    for (x, y), (other, labels) in zip(cached.train(1), sent.train(1), strict=True):
         assert torch.equal(x, other) and y is not None and labels is not None and torch.equal(y, labels)
 
 

@@ -117,7 +117,7 @@ def fit_prior(model: VAE, loader: ImageLoader, seed: int, quiet: bool = False) -
         train, validation = (
             encodings(model, loader.split(split, limit, size=CHUNK), split, seed) for split in ("train", "validation")
         )
-        classes = len(loader.pack.classes)
+        classes = len(loader.source.classes)
         return choose_prior(model, train, validation, classes, seed, lambda name: advance(1, f"fitting {name}"))
 
 
