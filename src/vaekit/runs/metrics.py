@@ -10,7 +10,6 @@ from vaekit.errors import UserError
 from vaekit.runs.folder import Run
 from vaekit.utils.files import write_text
 
-
 STILL_FALLING = 0.05
 """The loss still falls if the last fifth of training brought more than this share of all that it fell by."""
 
