@@ -64,7 +64,7 @@ def test_the_part_that_the_docs_add(tmp_path: Path) -> None:
 from vaekit.config.likelihoods import *
 from vaekit.models.likelihoods import *
 from torch.distributions import Independent
-{blocks("python", (ROOT / "docs" / "adding-a-part.md").read_text(encoding="utf-8"))}
+{blocks("python", (ROOT / "docs" / "adding-a-component.md").read_text(encoding="utf-8"))}
 settings = StudentLikelihoodConfig().model_dump(exclude={{"kind"}})
 p = Student(channels=1, **settings)(torch.zeros(2, 3, 1, 4, 4))
 print(p.log_prob(torch.zeros(3, 1, 4, 4)).shape, p.mean.shape)
@@ -78,7 +78,7 @@ def test_every_link_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("script", ["tools/docs/parts.py", "tools/docs/performance.py", "tools/docs/published.py"])
+@pytest.mark.parametrize("script", ["tools/docs/components.py", "tools/docs/performance.py", "tools/docs/published.py"])
 def test_generated_pages_are_up_to_date(script: str) -> None:
     assert subprocess.run([sys.executable, ROOT / script, "--check"], check=False).returncode == 0
 

@@ -274,7 +274,7 @@ def test_a_mixture_of_anything_takes_more_points_than_fit_at_once() -> None:
     tril = 0.2 * torch.randn(count, latents, latents).tril(-1) + torch.eye(latents)
     mixture = Mixture(torch.randn(count), FullGaussian(torch.randn(count, latents), tril))
     z = torch.randn(3, 1000, latents)
-    assert z[..., 0].numel() * count * latents > 2 * Mixture.AT_ONCE
+    assert z[..., 0].numel() * count * latents > 2 * Mixture.MAX_ELEMENTS
     expected = torch.cat([mixture.log_prob(one[None]) for one in z[1, 340:350]])
     torch.testing.assert_close(mixture.log_prob(z)[1, 340:350], expected)
     matrices = zip(mixture.logits.exp(), mixture.components.loc, tril, strict=True)

@@ -1,8 +1,8 @@
 """The whole configuration of a run: one validated tree, free of torch.
 
 The same names everywhere: a flag `--objective.beta 4`, a TOML table `[objective] beta = 4`, a Python argument
-`objective={"beta": 4}`, and `config.json` of a run. A part's settings class and the part itself (in `parts/`) are tied
-by `kind`; the fields of the class are the keyword arguments of the part.
+`objective={"beta": 4}`, and `config.json` of a run. A component's settings class and the component itself (in `components/`) are tied
+by `kind`; the fields of the class are the keyword arguments of the component.
 """
 
 from math import prod
@@ -60,9 +60,9 @@ TOP_LEVEL = {
 
 
 def settings_classes(name: str) -> dict[str, type[BaseConfig]]:
-    """The settings classes a part of the configuration can have, by kind: parts_of("likelihood")["bernoulli"].
+    """The settings classes a component of the configuration can have, by kind: settings_classes("likelihood")["bernoulli"].
 
-    Empty for a name that is not a part's.
+    Empty for a name that is not a component's.
     """
     annotation = Config.model_fields[name].annotation if name in Config.model_fields else None
     members = [m for m in get_args(annotation) or (annotation,) if isinstance(m, type) and issubclass(m, BaseConfig)]
@@ -70,4 +70,4 @@ def settings_classes(name: str) -> dict[str, type[BaseConfig]]:
 
 
 SLOTS = tuple(name for name in Config.model_fields if settings_classes(name))
-"""Where the parts are: encoder, decoder, posterior, prior, likelihood, objective."""
+"""Where the components are: encoder, decoder, posterior, prior, likelihood, objective."""

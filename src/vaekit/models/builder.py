@@ -14,7 +14,7 @@ import vaekit.models.objectives.elbo
 import vaekit.models.objectives.importance
 import vaekit.models.objectives.penalties
 import vaekit.models.posteriors
-import vaekit.models.priors  # noqa: F401  importing the rooms registers their parts
+import vaekit.models.priors  # noqa: F401  importing the slots registers their components
 from vaekit.config.config import Config
 from vaekit.errors import UserError
 from vaekit.models.compatibility import require_compatible
@@ -40,7 +40,7 @@ def build(
     modules, "encoder" or "decoder", where the configuration's kind is `own`.
 
     Raises:
-        UserError: parts that do not go together, in one sentence that names both.
+        UserError: components that do not go together, in one sentence that names both.
     """
     if config.conditional and classes == 0:
         raise UserError(
@@ -49,14 +49,14 @@ def build(
     for slot in networks:
         if (kind := getattr(config, slot).kind) != "own":
             raise UserError(f"This model's {slot} is {kind!r}, not a module of yours: leave {slot}= out.")
-    given = classes if config.conditional else 0
+    used_classes = classes if config.conditional else 0
     latents = config.latent_shape
     objective = cast(Objective, make_component("objective", config.objective, images=images))
     with fork_rng():
         require_compatible(config, classes, images)
         torch.manual_seed(derive_seed(config.training.seed, "weights"))
         likelihood = make_component("likelihood", config.likelihood, channels=shape[0])
-        context: dict[str, Any] = {"latents": latents, "classes": given}
+        context: dict[str, Any] = {"latents": latents, "classes": used_classes}
         encoder = make_component(
             "encoder", config.encoder, shape=shape, module=copy.deepcopy(networks.get("encoder")), **context
         )
@@ -66,7 +66,7 @@ def build(
         decoder = make_component(
             "decoder", config.decoder, shape=outputs, module=copy.deepcopy(networks.get("decoder")), **context
         )
-        model = VAE(encoder, posterior, prior, decoder, likelihood, shape, latents, given)
+        model = VAE(encoder, posterior, prior, decoder, likelihood, shape, latents, used_classes)
         model.graph_safe = not networks
     # Images come with their colours last in memory, as convolutions like it; so do the weights then
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -55,7 +55,7 @@ class Splines(nn.Module):
         return Flow(ComposedTransform(units, self.steps(context)), DiagonalGaussian(origin, origin))
 
 
-KINDS: dict[str, Callable[..., nn.Module]] = {"gaussians": Gaussians, "splines": Splines}
+DENSITIES: dict[str, Callable[..., nn.Module]] = {"gaussians": Gaussians, "splines": Splines}
 
 
 class FittedPrior(nn.Module):
@@ -69,7 +69,7 @@ class FittedPrior(nn.Module):
     def __init__(self, metadata: dict[str, Any]) -> None:
         super().__init__()
         self.metadata = metadata
-        self.density = KINDS[metadata["kind"]](metadata["latents"], metadata["classes"], **metadata["settings"])
+        self.density = DENSITIES[metadata["kind"]](metadata["latents"], metadata["classes"], **metadata["settings"])
         self.register_buffer("shares", torch.full((metadata["classes"],), 1 / metadata["classes"]))
 
     @property
@@ -100,9 +100,9 @@ class FittedPrior(nn.Module):
         if y is not None:
             log_p: Tensor = self(y).log_prob(z)
             return log_p
-        of_each = [
+        log_joint = [
             self(torch.full((len(z),), label, device=z.device)).log_prob(z) + math.log(share)
             for label, share in enumerate(self.shares.tolist())
             if share > 0
         ]
-        return torch.stack(of_each).logsumexp(0)
+        return torch.stack(log_joint).logsumexp(0)

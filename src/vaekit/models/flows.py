@@ -15,7 +15,7 @@ from zuko.transforms import CouplingTransform, MonotonicRQSTransform, Transform
 def autoregressive(latents: int, context: int, steps: int, hidden: Sequence[int]) -> nn.Module:
     """Scale and shift of every latent, given those before it; the order turns round from step to step."""
     order = torch.arange(latents)
-    return _gently(
+    return _near_identity(
         [
             MaskedAutoregressiveTransform(
                 latents, context, order=order.flip(0) if step % 2 else order, hidden_features=tuple(hidden)
@@ -37,7 +37,7 @@ def spline(latents: int, context: int, steps: int, hidden: Sequence[int], bins: 
 
 
 def _couplings(latents: int, context: int, steps: int, hidden: Sequence[int], **transform: Any) -> nn.Module:
-    return _gently(
+    return _near_identity(
         [_Coupling(latents, context, step % 2, hidden_features=tuple(hidden), **transform) for step in range(steps)]
     )
 
@@ -60,7 +60,7 @@ class _Coupling(GeneralCouplingTransform):  # type: ignore[misc]
         return _Alternating(partial(self.meta, c), self.first)
 
 
-def _gently(steps: Sequence[nn.Module]) -> nn.Module:
+def _near_identity(steps: Sequence[nn.Module]) -> nn.Module:
     """The steps, one after another, with a tenth of the weights that decide what each does."""
     with torch.no_grad():
         for step in steps:

@@ -13,7 +13,7 @@ from torch.distributions import constraints
 
 from vaekit.errors import UserError
 from vaekit.models.distributions.discretized import LAPLACE, NORMAL, LocScaleFamily, clamp_straight_through
-from vaekit.models.distributions.logistic_mixture import STEPS, PixelMixture
+from vaekit.models.distributions.logistic_mixture import LATTICE_MULTIPLIERS, PixelMixture
 from vaekit.models.distributions.pixels import (
     DiscretizedLocScale,
     LevelSupport,
@@ -24,11 +24,11 @@ from vaekit.models.distributions.pixels import (
 )
 from vaekit.models.registry import register
 
-SMALLEST = 1 / 255 / 8
+MIN_SIGMA = 1 / 255 / 8
 """An eighth of a level: below it a discretised distribution can no longer tell its neighbours apart."""
 
 
-LARGEST = 10.0
+MAX_SIGMA = 10.0
 """Ten times the range of a pixel: above it nothing is left but the end levels, one half each."""
 
 
@@ -37,7 +37,7 @@ MIN_MEAN = 1e-3
 
 
 def _bound_log_sigma(log_sigma: Tensor) -> Tensor:
-    return clamp_straight_through(log_sigma, math.log(SMALLEST), math.log(LARGEST))
+    return clamp_straight_through(log_sigma, math.log(MIN_SIGMA), math.log(MAX_SIGMA))
 
 
 @register("likelihood", "bernoulli")
@@ -119,7 +119,7 @@ class LocScaleLikelihood(nn.Module):
     samples of z count alike in it, which is right for an ELBO and wrong for importance weights.
     """
 
-    MEMORY = 0.99
+    MOMENTUM = 0.99
     provides: frozenset[str] = frozenset({"normalised", "any_weights"})
     noise: ClassVar[LocScaleFamily]
     log_sigma: Tensor
@@ -152,28 +152,28 @@ class LocScaleLikelihood(nn.Module):
             self.register_buffer("weight", torch.zeros(()))  # of what the running mean has seen: it starts from 0
 
     def forward(self, output: Float[Tensor, "*S B outputs H W"], x: Float[Tensor, "B C H W"] | None = None) -> LocScale:
-        further: Tensor | None = None
+        pixel_log_sigma: Tensor | None = None
         if self.sigma == "pixel":
-            output, further = output.chunk(2, dim=-3)
+            output, pixel_log_sigma = output.chunk(2, dim=-3)
         loc = torch.sigmoid(output) if self.discrete else output
         if self.sigma == "optimal" and self.training and x is not None:
-            self._follow(self._around(loc.detach()).expected_power(x).mean())
-        return self._around(loc, further)
+            self._update_sigma(self._distribution(loc.detach()).expected_power(x).mean())
+        return self._distribution(loc, pixel_log_sigma)
 
     def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
         output = torch.logit(mean, MIN_MEAN) if self.discrete else mean
         return torch.cat([output, torch.zeros_like(output)]) if self.sigma == "pixel" else output
 
-    def _around(self, loc: Tensor, further: Tensor | None = None) -> LocScale:
-        log_sigma = _bound_log_sigma(self.log_sigma if further is None else self.log_sigma + further)
+    def _distribution(self, loc: Tensor, pixel_log_sigma: Tensor | None = None) -> LocScale:
+        log_sigma = _bound_log_sigma(self.log_sigma if pixel_log_sigma is None else self.log_sigma + pixel_log_sigma)
         return (DiscretizedLocScale if self.discrete else LocScale)(loc, log_sigma, self.noise)
 
     @torch.no_grad()
-    def _follow(self, mean_power: Float[Tensor, ""]) -> None:
-        self.mean_power.lerp_(mean_power.float(), 1 - self.MEMORY)
-        self.weight.lerp_(torch.ones_like(self.weight), 1 - self.MEMORY)
+    def _update_sigma(self, mean_power: Float[Tensor, ""]) -> None:
+        self.mean_power.lerp_(mean_power.float(), 1 - self.MOMENTUM)
+        self.weight.lerp_(torch.ones_like(self.weight), 1 - self.MOMENTUM)
         power = self.noise.power
-        self.log_sigma.copy_((self.mean_power / self.weight).clamp(min=SMALLEST**power).log() / power)
+        self.log_sigma.copy_((self.mean_power / self.weight).clamp(min=MIN_SIGMA**power).log() / power)
 
 
 @register("likelihood", "gaussian")
@@ -200,7 +200,7 @@ class LogisticMixture(nn.Module):
     decoder whose outputs are near zero starts with components spread over [0, 1]; scales start at 0.1.
     """
 
-    SCALE = 0.1
+    INITIAL_SCALE = 0.1
     support = LevelSupport()
     provides = frozenset({"normalised", "any_weights"})
     likelihood_kind = "probability"
@@ -208,9 +208,9 @@ class LogisticMixture(nn.Module):
 
     def __init__(self, channels: int, components: int = 5) -> None:
         super().__init__()
-        if channels > len(STEPS):
+        if channels > len(LATTICE_MULTIPLIERS):
             raise UserError(
-                f"The likelihood 'logistic_mixture' knows up to {len(STEPS)} channels, not {channels}: "
+                f"The likelihood 'logistic_mixture' knows up to {len(LATTICE_MULTIPLIERS)} channels, not {channels}: "
                 "take --likelihood.kind gaussian."
             )
         self.channels, self.components = channels, components
@@ -225,7 +225,7 @@ class LogisticMixture(nn.Module):
     ) -> PixelMixture:
         logits, *rest = output.split(self.sizes, dim=-3)
         loc, log_sigma, coupling = (t.unflatten(-3, (-1, self.components)) for t in rest)
-        log_sigma = _bound_log_sigma(log_sigma + math.log(self.SCALE))
+        log_sigma = _bound_log_sigma(log_sigma + math.log(self.INITIAL_SCALE))
         return PixelMixture(logits, loc + self.offsets, log_sigma, torch.tanh(coupling))
 
     def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:

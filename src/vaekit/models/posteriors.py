@@ -26,7 +26,7 @@ Shape = tuple[int, ...]
 Features = Float[Tensor, "B F"] | Float[Tensor, "B F h w"]
 
 
-ANYWHERE = frozenset({"density_at_sample", "density_anywhere", "single_group"})
+DENSITY = frozenset({"density_at_sample", "density_anywhere", "single_group"})
 
 
 def _head(features: Shape, latents: Shape, numbers: int) -> nn.Module:
@@ -44,7 +44,7 @@ def soft_bound(log_variance: Tensor) -> Tensor:
 class GaussianPosterior(nn.Module):
     """A linear map to means and log-variances (Kingma & Welling 2014, appendix C.2)."""
 
-    provides = ANYWHERE | {"factorised", "moments", "stopped_density"}
+    provides = DENSITY | {"factorised", "moments", "stopped_density"}
 
     def __init__(self, features: Shape, latents: Shape) -> None:
         super().__init__()
@@ -74,21 +74,21 @@ class FullGaussianPosterior(nn.Module):
     """N(mu, L L^T) with a lower triangular L (Kingma & Welling 2019, arXiv:1906.02691, section 2.5.1).
 
     L = diag(sigma) C with rows of C of length 1: C is the Cholesky factor of the correlations, sigma, bounded as ever,
-    the standard deviation of every latent. What is below the diagonal of a row is kept shorter than REACH times the
+    the standard deviation of every latent. What is below the diagonal of a row is kept shorter than MAX_SLOPE times the
     diagonal: earlier latents tell at most 4/5 of a latent's variance. Without that bound the density of a point, which
     solves for the noise, is off by millions of nats in 32 bits where the correlations of 32 latents are strong."""
 
-    REACH = 2.0
-    WEIGHTS = 1 << 28
+    MAX_SLOPE = 2.0
+    MAX_WEIGHTS = 1 << 28
 
-    provides = ANYWHERE | {"moments", "stopped_density"}
+    provides = DENSITY | {"moments", "stopped_density"}
     below: Tensor
 
     def __init__(self, features: Shape, latents: Shape) -> None:
         super().__init__()
         self.latents = math.prod(latents)
         numbers = self.latents * (self.latents + 3) // 2
-        if math.prod(features) * numbers > self.WEIGHTS:
+        if math.prod(features) * numbers > self.MAX_WEIGHTS:
             raise UserError(
                 f"The posterior 'full_gaussian' of {self.latents:,} latents takes {math.prod(features) * numbers:.1e} "
                 "weights: take --posterior.kind gaussian, or fewer --latents."
@@ -98,12 +98,12 @@ class FullGaussianPosterior(nn.Module):
         self.register_buffer("below", rows * self.latents + columns, persistent=False)
 
     def forward(self, features: Features) -> FullGaussian:
-        found = self.head(features.flatten(1))
-        loc, log_variance, below = found.split([self.latents, self.latents, len(self.below)], dim=-1)
+        outputs = self.head(features.flatten(1))
+        loc, log_variance, below = outputs.split([self.latents, self.latents, len(self.below)], dim=-1)
         square = (self.latents, self.latents)
-        rows = loc.new_zeros(len(found), self.latents**2).scatter(1, self.below.expand(len(found), -1), below)
+        rows = loc.new_zeros(len(outputs), self.latents**2).scatter(1, self.below.expand(len(outputs), -1), below)
         rows = rows.unflatten(1, square)
-        rows = rows / (1 + rows.square().sum(-1, keepdim=True) / self.REACH**2).sqrt()
+        rows = rows / (1 + rows.square().sum(-1, keepdim=True) / self.MAX_SLOPE**2).sqrt()
         rows = rows + torch.eye(self.latents, dtype=loc.dtype, device=loc.device)
         sigma = (0.5 * soft_bound(log_variance)).exp()
         return FullGaussian(loc, rows * (sigma / rows.norm(dim=-1)).unsqueeze(-1))
@@ -119,8 +119,8 @@ class FlowPosterior(nn.Module):
         self.steps = steps
 
     def forward(self, features: Features) -> Flow:
-        carry = self.steps(self.context(features.flatten(1)))
-        return Flow(carry.inv, self.base(features))
+        transform = self.steps(self.context(features.flatten(1)))
+        return Flow(transform.inv, self.base(features))
 
 
 @register("posterior", "iaf")
@@ -143,7 +143,7 @@ class NsfPosterior(FlowPosterior):
     """A diagonal Gaussian carried through coupling steps of monotonic rational-quadratic splines, quick both ways
     (Durkan et al. 2019, arXiv:1906.04032)."""
 
-    provides = ANYWHERE
+    provides = DENSITY
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The registry that ties a part to its settings, and what parts are capable of."""
+"""The registry that ties a component to its settings, and what components are capable of."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from vaekit.config.base import BaseConfig
 
 
 def make_component(slot: str, settings: BaseConfig, **context: Any) -> Any:
-    """A part from its settings and from as much of what the rest of the model decides as it asks for."""
+    """A component from its settings and from as much of what the rest of the model decides as it asks for."""
     make = components(slot)[settings.model_dump()["kind"]]
     wanted = inspect.signature(make).parameters
     context = {name: value for name, value in context.items() if name in wanted}
@@ -18,7 +18,7 @@ def make_component(slot: str, settings: BaseConfig, **context: Any) -> Any:
 
 
 Requirements = Mapping[str, frozenset[str]]
-"""What a part needs others to offer: room -> words of CAPABILITIES."""
+"""What a component needs others to offer: slot -> words of CAPABILITIES."""
 
 
 # --- Registry --------------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ CAPABILITIES = {
     "labels": "classes",
     "batch": "more than one image in a step",
 }
-"""What a part may offer, and an objective or another part may need, as in "a prior with ..". Labels and a batch are
+"""What a component may offer, and an objective or another component may need, as in "a prior with ..". Labels and a batch are
 offered by the model as a whole, "model" in `Requirements`."""
 
 
@@ -48,7 +48,7 @@ _COMPONENTS: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
 def register(slot: str, kind: str) -> Callable[[Make], Make]:
-    """Register a part under the `kind` of its settings class; the fields of that class are its keyword arguments."""
+    """Register a component under the `kind` of its settings class; the fields of that class are its keyword arguments."""
 
     def add(make: Make) -> Make:
         _COMPONENTS[slot, kind] = make
@@ -58,10 +58,10 @@ def register(slot: str, kind: str) -> Callable[[Make], Make]:
 
 
 def components(slot: str) -> dict[str, Callable[..., Any]]:
-    """The parts of a room, by kind."""
+    """The components of a slot, by kind."""
     return {kind: make for (where, kind), make in _COMPONENTS.items() if where == slot}
 
 
-def provides(part: nn.Module | Callable[..., Any]) -> frozenset[str]:
-    """What a part, or a kind of part, is capable of."""
-    return getattr(part, "provides", frozenset())
+def provides(component: nn.Module | Callable[..., Any]) -> frozenset[str]:
+    """What a component, or a kind of component, is capable of."""
+    return getattr(component, "provides", frozenset())

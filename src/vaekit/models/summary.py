@@ -12,14 +12,14 @@ def summary(model: VAE) -> str:
     leaves = {name: module for name, module in model.named_modules() if [*module.parameters(recurse=False)] and name}
     outputs: dict[str, str] = {}
 
-    def note(name: str) -> "torch.utils.hooks.RemovableHandle":
+    def record_output(name: str) -> "torch.utils.hooks.RemovableHandle":
         def hook(_: nn.Module, __: object, output: object) -> None:
             outputs.setdefault(name, "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else "")
 
         handle: torch.utils.hooks.RemovableHandle = leaves[name].register_forward_hook(hook)
         return handle
 
-    handles = [note(name) for name in leaves]
+    handles = [record_output(name) for name in leaves]
     device = next(model.parameters()).device
     training = model.training
     try:

@@ -26,14 +26,14 @@ class _CachedProperty:
     """A property worked out when first asked for and kept: functools' own takes a lock in Python 3.11, which
     torch.compile stops at."""
 
-    def __init__(self, work: Callable[[Any], Any]) -> None:
-        self.work, self.name, self.__doc__ = work, work.__name__, work.__doc__
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function, self.name, self.__doc__ = function, function.__name__, function.__doc__
 
     def __get__(self, owner: Any, _: type | None = None) -> Any:
         if owner is None:
             return self
-        found = owner.__dict__[self.name] = self.work(owner)
-        return found
+        value = owner.__dict__[self.name] = self.function(owner)
+        return value
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""VAE: encoder, posterior, prior, decoder and likelihood as one module on tensors. It knows parts, not files."""
+"""VAE: encoder, posterior, prior, decoder and likelihood as one module on tensors. It knows components, not files."""
 
 import math
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class LatentSpec:
 
 
 class VAE(nn.Module):
-    """A variational autoencoder put together from its parts (`builder.py` does that from a configuration).
+    """A variational autoencoder put together from its components (`builder.py` does that from a configuration).
 
     `shape` is (C, H, W) of its images, `latent_shape` (D,), or (C, h, w) where the latents form an image; `latents` is
     the number of them, and every z is flat, [.., latents]. `classes` is the number of labels it is conditioned on, 0
@@ -85,12 +85,12 @@ class VAE(nn.Module):
 
     def posterior_of(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Distribution:
         """q(z | x, y) of images; `y` counts in a conditional model only."""
-        return self.encode(self.prepare_target(x), self._known(y))
+        return self.encode(self.prepare_target(x), self._condition(y))
 
     def draw_posterior(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> DrawPosterior:
         """A function that draws n samples of q(z | x, y) for every image: z [n, B, D], and log q(z | x) - log p(z) of
         each, [n, B]. `x` is what `prepare_target` gave. What depends on x alone is computed once."""
-        q, p = self.encode(x, self._known(y)), self.prior(self.encode, self._known(y))
+        q, p = self.encode(x, self._condition(y)), self.prior(self.encode, self._condition(y))
 
         def draw(samples: int) -> tuple[Tensor, Tensor]:
             z, log_q = rsample_with_log_prob(q, samples)
@@ -101,18 +101,18 @@ class VAE(nn.Module):
 
     def kl_per_latent(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B D"] | None:
         """KL(q || p) of every latent in closed form; None where it is not known to be a sum over latents."""
-        q = self.encode(x, self._known(y))
-        kl: Tensor | None = Group(q.mean[None], q, self.prior(self.encode, self._known(y))).kl_per_latent
+        q = self.encode(x, self._condition(y))
+        kl: Tensor | None = Group(q.mean[None], q, self.prior(self.encode, self._condition(y))).kl_per_latent
         return kl
 
     def sample_prior(self, n: int, y: Labels | None = None, temperature: float = 1.0) -> Float[Tensor, "n D"]:
         """`n` draws of p(z | y), the noise of the prior scaled by `temperature`."""
-        p = tempered(self.prior(self.encode, self._known(y)), temperature)
+        p = tempered(self.prior(self.encode, self._condition(y)), temperature)
         return p.sample(() if p.batch_shape else (n,))
 
     def log_prior(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, " N"]:
         """log p(z | y)."""
-        log_p: Tensor = self.prior(self.encode, self._known(y)).log_prob(z)
+        log_p: Tensor = self.prior(self.encode, self._condition(y)).log_prob(z)
         return log_p
 
     def decode(
@@ -127,14 +127,14 @@ class VAE(nn.Module):
 
     def image(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
         """The images to show at `z`: the location of p(x | z), or its mean, clipped to [0, 1], where it has none."""
-        px = self.decode(z, self._known(y))
+        px = self.decode(z, self._condition(y))
         return cast(Tensor, px.location) if hasattr(px, "location") else px.mean.clamp(0, 1)
 
     def reconstruct(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B C H W"]:
         """The location of p(x | z) at the mean of q(z | x), or at the centre of a flow."""
         return self.image(self.posterior_of(x, y).mean, y)
 
-    def _known(self, y: Labels | None) -> Labels | None:
+    def _condition(self, y: Labels | None) -> Labels | None:
         """Labels, where the model is conditioned on them."""
         return y if self.classes else None
 
@@ -162,10 +162,10 @@ class VAE(nn.Module):
         """Refuse images that the likelihood gives no probability (for the Bernoulli: anything outside [0, 1])."""
         support = cast(constraints.Constraint, self.likelihood.support)
         if not bool(support.check(x).all()):
-            wanted = "a level k / 255" if support.is_discrete else "from 0 to 1"
+            expected = "a level k / 255" if support.is_discrete else "from 0 to 1"
             raise UserError(
                 f"Pixels from {x.min():.3g} to {x.max():.3g} are outside the support of the likelihood, "
-                f"{type(self.likelihood).__name__}: give images as uint8, or as numbers each {wanted}."
+                f"{type(self.likelihood).__name__}: give images as uint8, or as numbers each {expected}."
             )
 
     def _network(self, network: nn.Module, h: Tensor, y: Tensor | None) -> Tensor:

@@ -11,7 +11,15 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 
 from vaekit.models.distributions.latents import DiagonalGaussian, StandardNormal
 from vaekit.models.objectives.elbo import Elbo
-from vaekit.models.objectives.penalties import L2, Dip, Mmd, TotalCorrelation, similarity, squared_mmd, stratified
+from vaekit.models.objectives.penalties import (
+    L2,
+    Dip,
+    Mmd,
+    TotalCorrelation,
+    similarity,
+    squared_mmd,
+    stratified_log_weights,
+)
 from vaekit.models.terms import Group, Terms
 
 MEAN = torch.tensor([[1.0, 0.0], [-2.0, 0.5], [0.4, 3.0]])
@@ -176,10 +184,10 @@ def test_the_estimate_of_q_is_unbiased_over_batches() -> None:
     q = torch.rand(6)
     found = []
     for others in combinations(range(1, 6), 2):
-        shares = stratified(3, 6, q).exp()
+        shares = stratified_log_weights(3, 6, q).exp()
         found.append((shares[0] * q[[0, *others]]).sum())
     torch.testing.assert_close(torch.stack(found).mean(), q.mean())
-    torch.testing.assert_close(stratified(3, 6, q).exp().sum(1), torch.ones(3))
+    torch.testing.assert_close(stratified_log_weights(3, 6, q).exp().sum(1), torch.ones(3))
 
 
 def test_gaussian_data_have_the_known_parts() -> None:

@@ -17,7 +17,7 @@ from vaekit.models.distributions.latents import HALF_LOG_TAU
 HALF_LEVEL = 1 / 510
 
 
-FAR = 1e12
+FAR_EDGE = 1e12
 """As good as infinity for a standardised value, and finite, so that no gradient becomes infinity times zero."""
 
 
@@ -170,7 +170,7 @@ def _edges(loc: Tensor, log_sigma: Tensor, value: Tensor) -> tuple[Tensor, Tenso
     white = value > 1 - HALF_LEVEL
     end = white | (value < HALF_LEVEL)
     outward = above == white
-    return lower.masked_fill_(end & outward, -FAR), upper.masked_fill_(end & ~outward, FAR), above
+    return lower.masked_fill_(end & outward, -FAR_EDGE), upper.masked_fill_(end & ~outward, FAR_EDGE), above
 
 
 def _slopes(lower: Tensor, upper: Tensor, log_p: Tensor, noise: LocScaleFamily) -> tuple[Tensor, Tensor]:

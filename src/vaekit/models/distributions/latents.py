@@ -118,7 +118,7 @@ class PointMass(Distribution):
 class Mixture(Distribution):
     """K distributions, the batch of `components`, with probabilities softmax(logits); its own batch shape is empty."""
 
-    AT_ONCE = 1 << 20
+    MAX_ELEMENTS = 1 << 20
     """Of the numbers [points, K, D] that a density under components other than Gaussians needs, several times over."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.real}
@@ -141,13 +141,13 @@ class Mixture(Distribution):
     def log_prob(self, value: Float[Tensor, "*S B D"]) -> Float[Tensor, "*S B"]:
         each = self.components
         if isinstance(each, DiagonalGaussian):
-            of_each = _pairwise_log_prob(value, each)
+            log_probs = _pairwise_log_prob(value, each)
         else:
             count, latents = len(self.logits), value.shape[-1]
-            points = value.reshape(-1, 1, latents).split(max(1, self.AT_ONCE // (count * latents)))
-            found = [each.log_prob(part.expand(-1, count, -1)) for part in points]
-            of_each = torch.cat(found).reshape(*value.shape[:-1], count)
-        return torch.logsumexp(of_each + self.logits, -1)
+            points = value.reshape(-1, 1, latents).split(max(1, self.MAX_ELEMENTS // (count * latents)))
+            chunks = [each.log_prob(chunk.expand(-1, count, -1)) for chunk in points]
+            log_probs = torch.cat(chunks).reshape(*value.shape[:-1], count)
+        return torch.logsumexp(log_probs + self.logits, -1)
 
 
 class MixtureOfClass(Distribution):
@@ -175,32 +175,34 @@ class MixtureOfClass(Distribution):
         with torch.no_grad():
             weights = torch.distributions.Categorical(logits=self.logits[self.y], validate_args=False)
             chosen = weights.sample(sample_shape)
-            return _some(self.components, (self.y.expand_as(chosen), chosen)).sample()
+            return _select(self.components, (self.y.expand_as(chosen), chosen)).sample()
 
     def log_prob(self, value: Float[Tensor, "*S N D"]) -> Float[Tensor, "*S N"]:
-        found = value.new_zeros(value.shape[:-1])
+        log_p = value.new_zeros(value.shape[:-1])
         for label in self.y.unique():
             rows = self.y == label
-            mixture = Mixture(self.logits[label], _some(self.components, (label,)))
-            found[..., rows] = mixture.log_prob(value[..., rows, :])
-        return found
+            mixture = Mixture(self.logits[label], _select(self.components, (label,)))
+            log_p[..., rows] = mixture.log_prob(value[..., rows, :])
+        return log_p
 
 
-def _some(of: "DiagonalGaussian | FullGaussian", index: tuple[Tensor, ...]) -> "DiagonalGaussian | FullGaussian":
+def _select(
+    gaussians: "DiagonalGaussian | FullGaussian", index: tuple[Tensor, ...]
+) -> "DiagonalGaussian | FullGaussian":
     """Those of a batch of Gaussians that `index` picks."""
-    if isinstance(of, DiagonalGaussian):
-        return DiagonalGaussian(of.loc[index], of.log_variance[index])
-    return FullGaussian(of.loc[index], of.scale_tril[index])
+    if isinstance(gaussians, DiagonalGaussian):
+        return DiagonalGaussian(gaussians.loc[index], gaussians.log_variance[index])
+    return FullGaussian(gaussians.loc[index], gaussians.scale_tril[index])
 
 
-def _pairwise_log_prob(z: Float[Tensor, "*S B D"], of: DiagonalGaussian) -> Float[Tensor, "*S B K"]:
+def _pairwise_log_prob(z: Float[Tensor, "*S B D"], gaussians: DiagonalGaussian) -> Float[Tensor, "*S B K"]:
     """log N(z | mu_k, sigma_k^2) of every z under every component, by matrix products: nothing of [*S, B, K, D] is
     made. The multiplied-out square cancels where components are narrow, so it is taken in 64 bits where there are."""
     wide = torch.float64 if z.device.type != "mps" else z.dtype
-    loc, precision, points = of.loc.to(wide), (-of.log_variance).exp().to(wide), z.to(wide)
+    loc, precision, points = gaussians.loc.to(wide), (-gaussians.log_variance).exp().to(wide), z.to(wide)
     squares = points.square() @ precision.T - 2 * points @ (loc * precision).T + (loc.square() * precision).sum(-1)
     squares = squares.clamp(min=0).to(z.dtype)
-    return -0.5 * (squares + of.log_variance.sum(-1)) - z.shape[-1] * HALF_LOG_TAU
+    return -0.5 * (squares + gaussians.log_variance.sum(-1)) - z.shape[-1] * HALF_LOG_TAU
 
 
 class Flow(NormalizingFlow):  # type: ignore[misc]

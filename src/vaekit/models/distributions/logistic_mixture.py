@@ -18,14 +18,14 @@ from vaekit.models.distributions.discretized import (
 )
 from vaekit.models.distributions.pixels import LevelSupport
 
-REACH = (-3.0, 4.0)
+LOCATION_BOUNDS = (-3.0, 4.0)
 """Bounds of a location, far outside [0, 1]: beyond them a level's width would drown in float32. The gradient passes."""
 
 
-NODES = 16
+QUADRATURE_NODES = 16
 
 
-STEPS = (1, 7, 11, 13)
+LATTICE_MULTIPLIERS = (1, 7, 11, 13)
 """Multipliers, odd so that every colour meets every node once, in an order of its own: a rank-1 lattice."""
 
 
@@ -86,27 +86,27 @@ class PixelMixture(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """E[x], as if clipped and not rounded: exact for the first colour. For the others it is the average over NODES
+        """E[x], as if clipped and not rounded: exact for the first colour. For the others it is the average over QUADRATURE_NODES
         values of the earlier ones, each the mean of a logistic over an equal share of its probability."""
-        return self._clipped(_nodes(NODES if self.colours > 1 else 1).tolist(), clipped_mean)
+        return self._average(_nodes(QUADRATURE_NODES if self.colours > 1 else 1).tolist(), clipped_mean)
 
     @property
     def location(self) -> Tensor:
         """The components' centres, clipped to [0, 1] and averaged by their weights; a later colour's are those
         given the centres of the earlier ones."""
-        return self._clipped([0.0], lambda loc, *_: loc.clamp(0, 1))
+        return self._average([0.0], lambda loc, *_: loc.clamp(0, 1))
 
-    def _clipped(self, nodes: Sequence[float], value: Callable[[Tensor, Tensor, LocScaleFamily], Tensor]) -> Tensor:
+    def _average(self, nodes: Sequence[float], value: Callable[[Tensor, Tensor, LocScaleFamily], Tensor]) -> Tensor:
         """`value` of every colour's noise, averaged over components and over `nodes`, standardised values of the
         earlier colours."""
         weights = self.logits.softmax(-3)
         means = [torch.zeros_like(self.logits) for _ in range(self.colours)]
         for i in range(len(nodes)):
             colours: list[Tensor] = []
-            for c, step in zip(range(self.colours), STEPS, strict=False):
+            for c, multiplier in zip(range(self.colours), LATTICE_MULTIPLIERS, strict=False):
                 loc, log_sigma = self._colour(c, colours)
                 means[c] += value(loc, log_sigma, LOGISTIC)
-                colours.append((loc + log_sigma.exp() * nodes[i * step % len(nodes)]).clamp(0, 1))
+                colours.append((loc + log_sigma.exp() * nodes[i * multiplier % len(nodes)]).clamp(0, 1))
         return torch.stack([(weights * mean).sum(-3) for mean in means], -3) / len(nodes)
 
     def _colour(self, c: int, colours: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -114,7 +114,7 @@ class PixelMixture(Distribution):
         loc, pair = self._locs[c], c * (c - 1) // 2
         for j in range(c):
             loc = torch.addcmul(loc, self._couplings[pair + j], colours[j] - 0.5)
-        return clamp_straight_through(loc, *REACH), self._log_sigmas[c]
+        return clamp_straight_through(loc, *LOCATION_BOUNDS), self._log_sigmas[c]
 
 
 def _nodes(count: int) -> Tensor:

@@ -13,10 +13,10 @@ from vaekit.models.networks.dense import ACTIVATIONS, ClassBias, Dense, Shape
 from vaekit.models.registry import register
 from vaekit.models.terms import Labels
 
-Sides = tuple[int, int]
+Size = tuple[int, int]
 
 
-def feature_sizes(shape: Shape, latents: tuple[int, ...] = ()) -> list[Sides]:
+def feature_sizes(shape: Shape, latents: tuple[int, ...] = ()) -> list[Size]:
     """Sizes from the image down, each side halved (rounding down) as long as it has 8 pixels or more.
 
     For a latent image (c, h, w) they end at (h, w).
@@ -40,20 +40,20 @@ def feature_sizes(shape: Shape, latents: tuple[int, ...] = ()) -> list[Sides]:
     return sizes[: sizes.index((size[0], size[1])) + 1]
 
 
-def geometry(large: Sides, small: Sides) -> tuple[Sides, Sides, Sides]:
+def geometry(large: Size, small: Size) -> tuple[Size, Size, Size]:
     """Kernel, stride and padding of a convolution from `large` to `small`: 4 and 2 along a halved side (every output
     pixel of the transpose then has the same number of inputs: no checkerboard), 3 and 1 along a kept one."""
     tall, wide = large[0] != small[0], large[1] != small[1]
     return (3 + tall, 3 + wide), (1 + tall, 1 + wide), (1, 1)
 
 
-def _mirror(large: Sides, small: Sides) -> tuple[Sides, Sides, Sides, Sides]:
+def _transposed_geometry(large: Size, small: Size) -> tuple[Size, Size, Size, Size]:
     """The same for the transposed convolution from `small` back to exactly `large`, with its output padding."""
     rest = [a - 2 * b if a != b else 0 for a, b in zip(large, small, strict=True)]
     return *geometry(large, small), (rest[0], rest[1])
 
 
-def _steps(shape: Shape, latents: tuple[int, ...]) -> list[tuple[Sides, Sides]]:
+def _halvings(shape: Shape, latents: tuple[int, ...]) -> list[tuple[Size, Size]]:
     """The (large, small) pairs of the pyramid; a single same-size one where nothing is halved."""
     sizes = feature_sizes(shape, latents)
     return list(pairwise(sizes)) or [(sizes[0], sizes[0])]
@@ -92,7 +92,7 @@ class ConvEncoder(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        steps = _steps(shape, latents)
+        steps = _halvings(shape, latents)
         widths = channel_widths(channels, len(steps))
         self.first = Conv2d(shape[0], widths[0], *geometry(*steps[0]))
         self.label = ClassBias(classes, widths[0])
@@ -127,7 +127,7 @@ class ConvDecoder(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        steps = _steps(shape, latents)[::-1]
+        steps = _halvings(shape, latents)[::-1]
         widths = channel_widths(channels, len(steps))[::-1]
         small = (widths[0], *steps[0][1])
         layers: list[nn.Module]
@@ -139,7 +139,7 @@ class ConvDecoder(nn.Module):
             self.dense = LatentStem(latents, widths[0], classes)
             layers = [ACTIVATIONS[activation]()]
         for (before, after), step in zip(pairwise([*widths, shape[0]]), steps, strict=True):
-            layers += [ConvTranspose2d(before, after, *_mirror(*step)), ACTIVATIONS[activation]()]
+            layers += [ConvTranspose2d(before, after, *_transposed_geometry(*step)), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:

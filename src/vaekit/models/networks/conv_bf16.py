@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-SMALL = 64
+MAX_MATMUL_PIXELS = 64
 """Pixels of the smaller image up to which the product is the quicker way."""
 
 
@@ -30,12 +30,12 @@ def weight_gradient(
 
     That is sum over images and places p, q of small[b, o, p, q] * (large's patch at (p, q))[i, k, l].
     """
-    if small.shape[2] * small.shape[3] > SMALL:
+    if small.shape[2] * small.shape[3] > MAX_MATMUL_PIXELS:
         only_weight = [False, True, False]
-        found = torch.ops.aten.convolution_backward(
+        gradients = torch.ops.aten.convolution_backward(
             small, large, weight, None, stride, padding, [1, 1], False, [0, 0], 1, only_weight
         )
-        return cast(Tensor, found[1])
+        return cast(Tensor, gradients[1])
     (high, wide), (inputs, kh, kw) = padding, weight.shape[1:]
     padded = F.pad(large.permute(0, 2, 3, 1), (0, 0, wide, wide, high, high)).contiguous()
     count, (h, w), (by_image, by_row, by_pixel, _) = len(large), small.shape[2:], padded.stride()
@@ -44,8 +44,8 @@ def weight_gradient(
         (by_image, by_row * stride[0], by_pixel * stride[1], by_row, by_pixel, 1),
     ).reshape(count * h * w, -1)
     rows = small.permute(0, 2, 3, 1).reshape(len(patches), -1)
-    by_weight: Tensor = rows.t() @ patches
-    return by_weight.reshape(-1, kh, kw, inputs).permute(0, 3, 1, 2)
+    weight_grad: Tensor = rows.t() @ patches
+    return weight_grad.reshape(-1, kh, kw, inputs).permute(0, 3, 1, 2)
 
 
 class _Conv(torch.autograd.Function):
@@ -59,13 +59,13 @@ class _Conv(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), (stride, padding), grad = ctx.saved_tensors, ctx.geometry, grads[0]
-        by_x = None
+        x_grad = None
         if ctx.needs_input_grad[0]:
             only_input = [True, False, False]
-            by_x = torch.ops.aten.convolution_backward(
+            x_grad = torch.ops.aten.convolution_backward(
                 grad, x, weight, None, stride, padding, [1, 1], False, [0, 0], 1, only_input
             )[0]
-        return by_x, weight_gradient(x, grad, weight, stride, padding), _by_bias(ctx, grad), None, None
+        return x_grad, weight_gradient(x, grad, weight, stride, padding), _bias_gradient(ctx, grad), None, None
 
 
 _conv = cast(Callable[..., Tensor], _Conv.apply)
@@ -84,18 +84,18 @@ class _ConvTranspose(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), (stride, padding), grad = ctx.saved_tensors, ctx.geometry, grads[0]
-        by_x = F.conv2d(grad, weight, None, stride, padding) if ctx.needs_input_grad[0] else None
-        return by_x, weight_gradient(grad, x, weight, stride, padding), _by_bias(ctx, grad), None, None, None
+        x_grad = F.conv2d(grad, weight, None, stride, padding) if ctx.needs_input_grad[0] else None
+        return x_grad, weight_gradient(grad, x, weight, stride, padding), _bias_gradient(ctx, grad), None, None, None
 
 
 _conv_transpose = cast(Callable[..., Tensor], _ConvTranspose.apply)
 
 
-def _by_bias(ctx: Any, grad: Tensor) -> Tensor | None:
+def _bias_gradient(ctx: Any, grad: Tensor) -> Tensor | None:
     return grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
 
 
-def _ours(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
+def _use_matmul_gradient(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
     """Whether gradients are taken in bfloat16 on a processor, by a plain layer."""
     return (
         x.device.type == "cpu"
@@ -110,7 +110,7 @@ def _ours(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
 
 class Conv2d(nn.Conv2d):
     def forward(self, input: Float[Tensor, "B I H W"]) -> Float[Tensor, "B O h w"]:
-        if not _ours(self, input):
+        if not _use_matmul_gradient(self, input):
             return super().forward(input)
         bias = None if self.bias is None else self.bias.bfloat16()
         return _conv(input.bfloat16(), self.weight.bfloat16(), bias, self.stride, self.padding)
@@ -118,7 +118,7 @@ class Conv2d(nn.Conv2d):
 
 class ConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, input: Float[Tensor, "B I h w"], output_size: Any = None) -> Float[Tensor, "B O H W"]:
-        if output_size is not None or not _ours(self, input):
+        if output_size is not None or not _use_matmul_gradient(self, input):
             return super().forward(input, output_size)
         bias = None if self.bias is None else self.bias.bfloat16()
         geometry = self.stride, self.padding, self.output_padding

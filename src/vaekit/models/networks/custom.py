@@ -15,7 +15,7 @@ from vaekit.models.networks.dense import Shape
 from vaekit.models.registry import register
 from vaekit.models.terms import Labels
 
-BATCHES = (2, 3)
+TRIAL_BATCH_SIZES = (2, 3)
 """Images of the trials: a module that drops the batch axis, or mixes it up with another, shows it from two on; one with
 a number of images built in by another."""
 
@@ -31,19 +31,19 @@ class CustomEncoder(nn.Module):
         self, shape: Shape, latents: tuple[int, ...], classes: int, name: str = "", module: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.module = _given("encoder", name, module)
+        self.module = _require_module("encoder", name, module)
         self.classes, self.flat = classes, len(latents) == 1
         grid = latents[1:]
         wanted = f"[{', '.join(map(str, ('B', 'F', *grid)))}] with any F"
-        for batch in BATCHES:
-            made = _trial("encoder", self.module, "images", shape, classes, batch, wanted)
-            fits = len(made) == 4 and tuple(made[2:]) == grid if grid else len(made) > 1
-            if made[:1] != (batch,) or not fits or 0 in made:
+        for batch in TRIAL_BATCH_SIZES:
+            output_shape = _trial_shape("encoder", self.module, "images", shape, classes, batch, wanted)
+            fits = len(output_shape) == 4 and tuple(output_shape[2:]) == grid if grid else len(output_shape) > 1
+            if output_shape[:1] != (batch,) or not fits or 0 in output_shape:
                 raise UserError(
-                    f"The encoder {_name(self.module)} turns images {[batch, *shape]} into {[*made]}, but these "
+                    f"The encoder {_name(self.module)} turns images {[batch, *shape]} into {[*output_shape]}, but these "
                     f"latents need {wanted.replace('B', str(batch))}: change what its forward returns."
                 )
-        self.features = (made[1:].numel(),) if self.flat else tuple(made[1:])
+        self.features = (output_shape[1:].numel(),) if self.flat else tuple(output_shape[1:])
 
     def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
         out: Tensor = self.module(x, y) if self.classes else self.module(x)
@@ -61,14 +61,14 @@ class CustomDecoder(nn.Module):
         self, shape: Shape, latents: tuple[int, ...], classes: int, name: str = "", module: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.module = _given("decoder", name, module)
+        self.module = _require_module("decoder", name, module)
         self.classes, self.latents = classes, latents
         wanted = f"[B, {', '.join(map(str, shape))}]"
-        for batch in BATCHES:
-            made = _trial("decoder", self.module, "latents", latents, classes, batch, wanted)
-            if made != (batch, *shape):
+        for batch in TRIAL_BATCH_SIZES:
+            output_shape = _trial_shape("decoder", self.module, "latents", latents, classes, batch, wanted)
+            if output_shape != (batch, *shape):
                 raise UserError(
-                    f"The decoder {_name(self.module)} turns latents {[batch, *latents]} into {[*made]}, but these "
+                    f"The decoder {_name(self.module)} turns latents {[batch, *latents]} into {[*output_shape]}, but these "
                     f"images and their likelihood need {[batch, *shape]}: change what its forward returns."
                 )
 
@@ -82,7 +82,7 @@ def _name(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def _given(slot: str, name: str, module: nn.Module | None) -> nn.Module:
+def _require_module(slot: str, name: str, module: nn.Module | None) -> nn.Module:
     if module is not None:
         return module
     if not name:
@@ -95,49 +95,49 @@ def _given(slot: str, name: str, module: nn.Module | None) -> nn.Module:
     )
 
 
-def _trial(
+def _trial_shape(
     slot: str, module: nn.Module, what: str, shape: tuple[int, ...], classes: int, batch: int, wanted: str
 ) -> torch.Size:
     """The shape that the module makes of `batch` zeros of `shape` (and labels); all about it stays as it was."""
-    its = f"The {slot} {_name(module)}"
+    subject = f"The {slot} {_name(module)}"
     place = next((t.device for t in chain(module.parameters(), module.buffers())), torch.device("cpu"))
-    given = [torch.zeros(batch, *shape, device=place)]
-    given += [torch.zeros(batch, dtype=torch.long, device=place)] if classes else []
+    inputs = [torch.zeros(batch, *shape, device=place)]
+    inputs += [torch.zeros(batch, dtype=torch.long, device=place)] if classes else []
     call = f"forward({'x' if slot == 'encoder' else 'z'}{', y' if classes else ''})"
-    if not _takes(module, given):
-        remedy = (
+    if not _accepts(module, inputs):
+        hint = (
             "give it an argument y for the labels, [B] whole numbers, or train without --conditional"
             if classes
             else "give its other arguments defaults, or train with --conditional where they are the labels"
         )
         kind = "conditional" if classes else "not conditional"
-        raise UserError(f"{its} does not fit this model, which is {kind} and calls {call}: {remedy}.")
+        raise UserError(f"{subject} does not fit this model, which is {kind} and calls {call}: {hint}.")
     try:
-        with _untouched(module, place):
-            made = module(*given)
+        with _restored(module, place):
+            output_shape = module(*inputs)
     except Exception as error:
-        said = (str(error).splitlines() or [""])[0].rstrip(".")
+        reason = (str(error).splitlines() or [""])[0].rstrip(".")
         raise UserError(
-            f"{its} fails on {what} {[batch, *shape]}, of which it should make {wanted.replace('B', str(batch))}, "
-            f"called as {call}, with {type(error).__name__}: {said}."
+            f"{subject} fails on {what} {[batch, *shape]}, of which it should make {wanted.replace('B', str(batch))}, "
+            f"called as {call}, with {type(error).__name__}: {reason}."
         ) from error
-    if not isinstance(made, Tensor):
+    if not isinstance(output_shape, Tensor):
         raise UserError(
-            f"{its} turns {what} {[batch, *shape]} into a {type(made).__name__}, but one tensor is needed: change what "
+            f"{subject} turns {what} {[batch, *shape]} into a {type(output_shape).__name__}, but one tensor is needed: change what "
             "its forward returns."
         )
-    if made.dtype != torch.float32:
+    if output_shape.dtype != torch.float32:
         raise UserError(
-            f"{its} turns {what} {[batch, *shape]} into {made.dtype} numbers, but torch.float32 is needed: change its "
+            f"{subject} turns {what} {[batch, *shape]} into {output_shape.dtype} numbers, but torch.float32 is needed: change its "
             "weights by .float(), or what its forward returns."
         )
-    return made.shape
+    return output_shape.shape
 
 
-def _takes(module: nn.Module, given: list[Tensor]) -> bool:
+def _accepts(module: nn.Module, inputs: list[Tensor]) -> bool:
     """Whether its forward can be called with these, as far as its signature tells."""
     try:
-        inspect.signature(module.forward).bind(*given)
+        inspect.signature(module.forward).bind(*inputs)
     except TypeError:
         return False
     except ValueError:  # no signature, as with compiled code: the trial will tell
@@ -146,7 +146,7 @@ def _takes(module: nn.Module, given: list[Tensor]) -> bool:
 
 
 @contextmanager
-def _untouched(module: nn.Module, place: torch.device) -> Iterator[None]:
+def _restored(module: nn.Module, place: torch.device) -> Iterator[None]:
     """Run it for evaluation, then put back its mode and buffers, and torch's random state.
 
     What a lazy module makes of its first input stays.

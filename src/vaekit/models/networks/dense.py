@@ -64,7 +64,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-STARTS: dict[str, Callable[[Tensor], Tensor]] = {
+INITIALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
     "gated": nn.init.kaiming_normal_,  # gates halve a signal that torch's own start shrinks: 2 nats after 1,500 steps
     "tanh": nn.init.xavier_uniform_,  # Glorot & Bengio 2010, as Burda et al. 2016 start
 }
@@ -102,9 +102,9 @@ class Dense(nn.Module):
         later = [nn.Linear(before, out) for before, out in zip(inner, outs[1:], strict=True)]
         layers = [module for layer in later for module in (ACTIVATIONS[activation](), layer)]
         self.rest = nn.Sequential(*layers, *([ACTIVATIONS[activation]()] if closed else []))
-        if start := STARTS.get(activation):
+        if initialize := INITIALIZERS.get(activation):
             for layer in [self.first, *later][: len(inner) + closed]:
-                start(layer.weight)
+                initialize(layer.weight)
                 nn.init.zeros_(layer.bias)
 
     @property
@@ -116,7 +116,7 @@ class Dense(nn.Module):
         return out
 
 
-def _width(kind: str, slot: str, latents: tuple[int, ...]) -> int:
+def _latent_count(kind: str, slot: str, latents: tuple[int, ...]) -> int:
     """D of a latent vector; a latent image is refused."""
     if len(latents) != 1:
         image = "x".join(map(str, latents))
@@ -144,7 +144,7 @@ class MlpEncoder(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        _width(self.kind, "encoder", latents)
+        _latent_count(self.kind, "encoder", latents)
         pixels = math.prod(shape)
         self.features = (hidden[-1] if hidden else pixels,)
         self.layers: nn.Module = (
@@ -175,7 +175,7 @@ class MlpDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = shape
-        widths = [_width(self.kind, "decoder", latents), *reversed(hidden), math.prod(shape)]
+        widths = [_latent_count(self.kind, "decoder", latents), *reversed(hidden), math.prod(shape)]
         self.layers = Dense(widths, classes, activation, closed=False)
 
     @torch.no_grad()

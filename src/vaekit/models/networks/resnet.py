@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaekit.models.networks.conv import LatentStem, Sides, channel_widths, feature_sizes, geometry
+from vaekit.models.networks.conv import LatentStem, Size, channel_widths, feature_sizes, geometry
 from vaekit.models.networks.conv_bf16 import Conv2d
 from vaekit.models.networks.dense import ClassBias, Dense, Shape
 from vaekit.models.registry import register
@@ -57,7 +57,7 @@ class Attention(nn.Module):
 class Upsample(nn.Module):
     """To exactly `size` by nearest neighbour, then a convolution."""
 
-    def __init__(self, before: int, after: int, size: Sides) -> None:
+    def __init__(self, before: int, after: int, size: Size) -> None:
         super().__init__()
         self.size = size
         self.conv = Conv2d(before, after, 3, padding=1)

@@ -15,7 +15,7 @@ from vaekit.models.terms import Terms
 
 
 def requires_densities(posterior: Iterable[str] = (), prior: Iterable[str] = ()) -> dict[str, frozenset[str]]:
-    """The needs of whatever has a KL divergence in it, and more of either room."""
+    """The needs of whatever has a KL divergence in it, and more of either slot."""
     return {
         "posterior": frozenset({"density_at_sample", *posterior}),
         "prior": frozenset({"density_anywhere", *prior}),

@@ -45,9 +45,9 @@ class Mmd:
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups
-        encoded = group.z[0]
-        drawn = group.p.rsample(() if group.p.batch_shape else encoded.shape[:1])
-        discrepancy = squared_mmd(encoded, drawn, self.kernel, terms.y)
+        z = group.z[0]
+        prior_z = group.p.rsample(() if group.p.batch_shape else z.shape[:1])
+        discrepancy = squared_mmd(z, prior_z, self.kernel, terms.y)
         reconstruction = reconstruction_loss(terms)
         loss = reconstruction + self.weight * discrepancy
         report = {"reconstruction": reconstruction, "mmd": discrepancy}
@@ -132,12 +132,12 @@ class TotalCorrelation:
         (group,) = terms.groups
         # [S, B, B, D]: latent d of sample s of image i, under the posterior of image j
         log_each = per_latent(group.q, group.z.unsqueeze(2))
-        own = log_each.diagonal(dim1=1, dim2=2).sum(1)
-        log_share = stratified(log_each.shape[1], self.images, group.z)
-        log_joint = (log_each.sum(-1) + log_share).logsumexp(-1)
-        log_marginals = (log_each + log_share.unsqueeze(-1)).logsumexp(2).sum(-1)
+        log_q_x = log_each.diagonal(dim1=1, dim2=2).sum(1)
+        log_weights = stratified_log_weights(log_each.shape[1], self.images, group.z)
+        log_joint = (log_each.sum(-1) + log_weights).logsumexp(-1)
+        log_marginals = (log_each + log_weights.unsqueeze(-1)).logsumexp(2).sum(-1)
         log_p = per_latent(group.p, group.z).sum(-1)
-        information = (own - log_joint).mean()
+        information = (log_q_x - log_joint).mean()
         correlation = (log_joint - log_marginals).mean()
         rest = (log_marginals - log_p).mean()
         reconstruction = reconstruction_loss(terms)
@@ -158,7 +158,7 @@ def per_latent(distribution: Distribution, z: Float[Tensor, "*S D"]) -> Float[Te
     return log_p
 
 
-def stratified(batch: int, images: int, like: Tensor) -> Float[Tensor, "B B"]:
+def stratified_log_weights(batch: int, images: int, like: Tensor) -> Float[Tensor, "B B"]:
     """Logarithms of the shares with which the posteriors of a batch of M = `batch` images stand for q(z), a row for
     every z: that of its own image counts 1/N, the others for the rest, (N - 1) / (N (M - 1)) each.
 
@@ -203,16 +203,16 @@ class Dip:
         if self.variant == "2":
             covariance = covariance + mean_covariance(group.q)
         variances = covariance.diagonal()
-        crossed = covariance.square().sum() - variances.square().sum()
-        spread = (variances - 1).square().sum()
+        off_diagonal = covariance.square().sum() - variances.square().sum()
+        diagonal = (variances - 1).square().sum()
         reconstruction, kl = reconstruction_loss(terms), kl_loss(terms)
-        loss = reconstruction + kl + self.off_diagonal * crossed + self.diagonal * spread
+        loss = reconstruction + kl + self.off_diagonal * off_diagonal + self.diagonal * diagonal
         return loss, {
             "loss": loss,
             "reconstruction": reconstruction,
             "kl": kl,
-            "dip_off_diagonal": crossed,
-            "dip_diagonal": spread,
+            "dip_off_diagonal": off_diagonal,
+            "dip_diagonal": diagonal,
         }
 
 

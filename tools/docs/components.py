@@ -1,24 +1,24 @@
-"""Write docs/parts.md from the settings, the registry and the presets; with --check only say whether it is up to date.
+"""Write docs/components.md from the settings, the registry and the presets; with --check only say whether it is up to date.
 
-python tools/docs/parts.py
+python tools/docs/components.py
 """
 
 import sys
 from pathlib import Path
 
-import vaekit.models.builder  # noqa: F401  registers the parts
+import vaekit.models.builder  # noqa: F401  registers the components
 from vaekit.config.config import SLOTS, settings_classes
 from vaekit.config.overrides import describe_components, resolve
 from vaekit.config.presets import PRESETS
 from vaekit.models.registry import components, provides
 
-PAGE = Path(__file__).parents[2] / "docs" / "parts.md"
+PAGE = Path(__file__).parents[2] / "docs" / "components.md"
 
-HEAD = """# The parts, and the names of their combinations
+HEAD = """# The components, and the names of their combinations
 
-A model is one part from every room: `--posterior.kind iaf --posterior.steps 2` on the command line,
+A model is one component from every slot: `--posterior.kind iaf --posterior.steps 2` on the command line,
 `posterior={"kind": "iaf", "steps": 2}` from Python. [The mathematics](mathematics.md) has the formulas, [how to add a
-part](adding-a-part.md) the way to more. This page is written by `python tools/docs/parts.py`.
+component](adding-a-component.md) the way to more. This page is written by `python tools/docs/components.py`.
 """
 
 
@@ -48,7 +48,11 @@ def pairs() -> list[str]:
     for kind, settings in settings_classes("objective").items():
         requires = components("objective")[kind](**settings().model_dump(exclude={"kind"})).requires
         able = {
-            slot: [name for name, part in components(slot).items() if requires.get(slot, frozenset()) <= provides(part)]
+            slot: [
+                name
+                for name, component in components(slot).items()
+                if requires.get(slot, frozenset()) <= provides(component)
+            ]
             for slot in ("posterior", "prior")
         }
         everything = {slot: able[slot] == list(components(slot)) for slot in able}
@@ -64,7 +68,7 @@ def pairs() -> list[str]:
 
 
 def names() -> list[str]:
-    lines = ["", "## Presets", "", "| name | what it is | parts | paper | checked |", "|---|---|---|---|---|"]
+    lines = ["", "## Presets", "", "| name | what it is | components | paper | checked |", "|---|---|---|---|---|"]
     for name, preset in PRESETS.items():
         line = describe_components(resolve(preset=name))
         lines.append(f"| `{name}` | {preset.about} | {line} | {preset.paper} | {'; '.join(map(str, preset.checked))} |")
