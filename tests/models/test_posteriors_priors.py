@@ -12,17 +12,19 @@ from torch.distributions import Distribution, MultivariateNormal
 
 from vaekit.config.base import BaseConfig
 from vaekit.config.config import settings_classes
+from vaekit.config.latents import FlowPriorConfig, FullGaussianPosteriorConfig
+from vaekit.config.objectives import DregConfig, IwaeConfig
 from vaekit.config.overrides import resolve
 from vaekit.models.builder import build
 from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, Mixture, StandardNormal, tempered
 from vaekit.models.objectives.importance import Dreg, Iwae
-from vaekit.models.registry import components, provides
+from vaekit.models.registry import BuildContext, Capability, components, make_component
 from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.models.terms import Group, Objective
 from vaekit.models.vae import VAE
 
 IMAGES, CLASSES = 3, 2
-POSTERIORS = [k for k, part in components("posterior").items() if "density_at_sample" in provides(part)]
+POSTERIORS = [k for k, q in components("posterior").items() if Capability.DENSITY_AT_SAMPLE in q.provides]
 PRIORS = list(components("prior"))
 
 
@@ -168,7 +170,9 @@ def test_a_coupling_is_affine_in_realnvp_and_bent_in_a_spline() -> None:
     """Second differences of the coordinate that moves, along itself."""
     bent = {}
     for transform in ("realnvp", "spline"):
-        prior = components("prior")["flow"](latents=(2,), transform=transform, steps=1, hidden=(8,))
+        prior = make_component(
+            "prior", FlowPriorConfig(transform=transform, steps=1, hidden=(8,)), BuildContext(latents=(2,))
+        )
         with torch.no_grad():
             for parameter in prior.parameters():
                 parameter.add_(0.5 * torch.randn_like(parameter))
@@ -187,7 +191,7 @@ def test_a_coupling_is_affine_in_realnvp_and_bent_in_a_spline() -> None:
 def test_the_kl_is_what_samples_say(kind: str, of: str) -> None:
     """The closed form, where there is one, meets Monte Carlo; otherwise the KL is that of the samples, which is the
     integral of q log q / p over a grid."""
-    if "density_anywhere" not in provides(components("posterior")[kind]) and of == "vamp":
+    if Capability.DENSITY_ANYWHERE not in components("posterior")[kind].provides and of == "vamp":
         pytest.skip("no density for the pseudo-inputs")
     model = model_of(2, posterior=kind, prior=of)
     x, y = data()
@@ -208,7 +212,7 @@ def test_the_kl_is_what_samples_say(kind: str, of: str) -> None:
     assert ((expected - sampled.mean(0)).abs() <= 4 * error + 1e-3).all()
     assert (expected > -1e-3).all()
     factorised = all(
-        "factorised" in provides(components(slot)[one]) for slot, one in (("posterior", kind), ("prior", of))
+        Capability.FACTORIZED in components(slot)[one].provides for slot, one in (("posterior", kind), ("prior", of))
     )
     assert (group.kl_per_latent is not None) == factorised
     if group.kl_per_latent is not None:
@@ -234,7 +238,9 @@ def test_temperature_scales_the_noise_and_nothing_else(kind: str) -> None:
 
 
 @pytest.mark.parametrize("of", PRIORS)
-@pytest.mark.parametrize("kind", [k for k in POSTERIORS if "stopped_density" in provides(components("posterior")[k])])
+@pytest.mark.parametrize(
+    "kind", [k for k in POSTERIORS if Capability.DETACHABLE_DENSITY in components("posterior")[k].provides]
+)
 def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, of: str) -> None:
     """Means over 60 blocks of 300 draws, apart by no more than 4.5 standard errors in any weight; with a VampPrior the
     encoder stands behind p(z) as well."""
@@ -246,7 +252,7 @@ def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, of: str)
         grads = [torch.autograd.grad(objective(model.terms(x, y, 4))[0], weights) for _ in range(60)]
         return torch.stack([torch.cat([g.flatten() for g in each]) for each in grads])
 
-    plain, doubly = (blocks(make(samples=4)) for make in (Iwae, Dreg))
+    plain, doubly = (blocks(one) for one in (Iwae(IwaeConfig(samples=4)), Dreg(DregConfig(samples=4))))
     error = ((plain.var(0) + doubly.var(0)) / 60).sqrt()
     assert ((plain.mean(0) - doubly.mean(0)).abs() <= 4.5 * error + 1e-9).all()
 
@@ -255,7 +261,9 @@ def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, of: str)
 def test_a_full_covariance_knows_the_density_of_its_draws_however_narrow(latents: int) -> None:
     """By the noise itself, and in 32 bits; against the solved one in 64."""
     torch.set_default_dtype(torch.float32)
-    posterior = components("posterior")["full_gaussian"](features=(3,), latents=(latents,))
+    posterior = make_component(
+        "posterior", FullGaussianPosteriorConfig(), BuildContext(latents=(latents,), features=(3,))
+    )
     with torch.no_grad():
         posterior.head.weight.mul_(3)
         q = posterior(torch.randn(50, 3))

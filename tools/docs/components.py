@@ -10,7 +10,7 @@ import vaekit.models.builder  # noqa: F401  registers the components
 from vaekit.config.config import SLOTS, settings_classes
 from vaekit.config.overrides import describe_components, resolve
 from vaekit.config.presets import PRESETS
-from vaekit.models.registry import components, provides
+from vaekit.models.registry import components, make_component
 
 PAGE = Path(__file__).parents[2] / "docs" / "components.md"
 
@@ -46,12 +46,12 @@ def pairs() -> list[str]:
     lines += ["Whatever is not listed is refused before training, with a sentence that says what would work.", ""]
     lines += ["| objective | posteriors | priors |", "|---|---|---|"]
     for kind, settings in settings_classes("objective").items():
-        requires = components("objective")[kind](**settings().model_dump(exclude={"kind"})).requires
+        requires = make_component("objective", settings()).requires
         able = {
             slot: [
                 name
                 for name, component in components(slot).items()
-                if requires.get(slot, frozenset()) <= provides(component)
+                if requires.get(slot, frozenset()) <= component.provides
             ]
             for slot in ("posterior", "prior")
         }

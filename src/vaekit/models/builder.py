@@ -2,8 +2,8 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, cast
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ import vaekit.models.priors  # noqa: F401  importing the slots registers their c
 from vaekit.config.config import Config
 from vaekit.errors import UserError
 from vaekit.models.compatibility import require_compatible
-from vaekit.models.registry import make_component
+from vaekit.models.registry import BuildContext, make_component
 from vaekit.models.terms import Objective
 from vaekit.models.vae import VAE
 from vaekit.utils.device import fork_rng
@@ -49,25 +49,19 @@ def build(
     for slot in networks:
         if (kind := getattr(config, slot).kind) != "own":
             raise UserError(f"This model's {slot} is {kind!r}, not a module of yours: leave {slot}= out.")
-    used_classes = classes if config.conditional else 0
-    latents = config.latent_shape
-    objective = cast(Objective, make_component("objective", config.objective, images=images))
+    context = BuildContext(shape, config.latent_shape, classes if config.conditional else 0, images)
+    objective: Objective = make_component("objective", config.objective, context)
     with fork_rng():
         require_compatible(config, classes, images)
         torch.manual_seed(derive_seed(config.training.seed, "weights"))
-        likelihood = make_component("likelihood", config.likelihood, channels=shape[0])
-        context: dict[str, Any] = {"latents": latents, "classes": used_classes}
-        encoder = make_component(
-            "encoder", config.encoder, shape=shape, module=copy.deepcopy(networks.get("encoder")), **context
-        )
-        posterior = make_component("posterior", config.posterior, features=encoder.features, latents=latents)
-        prior = make_component("prior", config.prior, shape=shape, **context)
-        outputs = (likelihood.outputs, *shape[1:])
-        decoder = make_component(
-            "decoder", config.decoder, shape=outputs, module=copy.deepcopy(networks.get("decoder")), **context
-        )
-        model = VAE(encoder, posterior, prior, decoder, likelihood, shape, latents, used_classes)
-        model.graph_safe = not networks
+        context = replace(context, modules={slot: copy.deepcopy(module) for slot, module in networks.items()})
+        likelihood = make_component("likelihood", config.likelihood, context)
+        encoder = make_component("encoder", config.encoder, context)
+        context = replace(context, features=encoder.features, outputs=likelihood.outputs)
+        posterior = make_component("posterior", config.posterior, context)
+        prior = make_component("prior", config.prior, context)
+        decoder = make_component("decoder", config.decoder, context)
+        model = VAE(encoder, posterior, prior, decoder, likelihood, context)
     # Images come with their colours last in memory, as convolutions like it; so do the weights then
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model, objective

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from vaekit.config.config import SLOTS, Config, settings_classes
 from vaekit.errors import UserError
-from vaekit.models.registry import CAPABILITIES, components, make_component, provides
+from vaekit.models.registry import Capability, components, make_component
 
 
 def is_valid(config: Config, images: int = 0) -> bool:
@@ -18,8 +18,7 @@ class _Incompatibility:
     """The slot of the component that needs something."""
     provider: str
     """The slot of the component that does not offer it, or "model"."""
-    missing: frozenset[str]
-    """What: words of CAPABILITIES."""
+    missing: frozenset[Capability]
 
 
 def require_compatible(config: Config, classes: int, images: int) -> None:
@@ -28,11 +27,11 @@ def require_compatible(config: Config, classes: int, images: int) -> None:
     if conflict is None:
         return
     asking, asked = getattr(config, conflict.requirer), getattr(config, conflict.provider, None)
-    words = " and ".join(CAPABILITIES[one] for one in sorted(conflict.missing))
+    words = " and ".join(one.value for one in Capability if one in conflict.missing)
     choices, flags = _suggestions(config, conflict, images)
-    if conflict.missing == {"labels"} and classes:
+    if conflict.missing == {Capability.LABELS} and classes:
         choices.insert(0, "add --conditional")
-    if conflict.missing == {"batch"} and config.training.batch_size == 1:
+    if conflict.missing == {Capability.BATCH} and config.training.batch_size == 1:
         choices.insert(0, "take --batch-size 2 or more")
     choices += [f"leave out {flag}" for flag in flags.values()]
     wanted, lacking = (
@@ -88,13 +87,13 @@ def _incompatibility(config: Config, images: int) -> _Incompatibility | None:
     """The first need of the objective or of a component that another component does not meet."""
     objective = make_component("objective", config.objective)
     registered = {slot: components(slot)[getattr(config, slot).kind] for slot in SLOTS if slot != "objective"}
-    provided = {slot: provides(component) for slot, component in registered.items()}
-    provided["likelihood"] = provides(make_component("likelihood", config.likelihood, channels=1))  # its settings count
+    provided = {slot: component.provides for slot, component in registered.items()}
+    provided["likelihood"] = make_component("likelihood", config.likelihood).provides  # its settings count
     size = config.training.batch_size
     together = images != 1 and size != 1  # of a size to be found there is more than one
-    provided["model"] = frozenset(["labels"] * config.conditional + ["batch"] * together)
+    provided["model"] = frozenset([Capability.LABELS] * config.conditional + [Capability.BATCH] * together)
     for requirer, component in [("objective", objective), *registered.items()]:
-        for provider, needed in getattr(component, "requires", {}).items():
+        for provider, needed in component.requires.items():
             if missing := needed - provided[provider]:
                 return _Incompatibility(requirer, provider, missing)
     return None

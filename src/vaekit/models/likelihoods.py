@@ -11,6 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from vaekit.config.base import BaseConfig
+from vaekit.config.likelihoods import (
+    BinarizedLikelihoodConfig,
+    GaussianLikelihoodConfig,
+    LaplaceLikelihoodConfig,
+    LogisticMixtureLikelihoodConfig,
+)
 from vaekit.errors import UserError
 from vaekit.models.distributions.discretized import LAPLACE, NORMAL, LocScaleFamily, clamp_straight_through
 from vaekit.models.distributions.logistic_mixture import LATTICE_MULTIPLIERS, PixelMixture
@@ -22,7 +29,8 @@ from vaekit.models.distributions.pixels import (
     PixelContinuousBernoulli,
     deterministic_binarize,
 )
-from vaekit.models.registry import register
+from vaekit.models.interfaces import Likelihood
+from vaekit.models.registry import BuildContext, Capability, register
 
 MIN_SIGMA = 1 / 255 / 8
 """An eighth of a level: below it a discretised distribution can no longer tell its neighbours apart."""
@@ -41,19 +49,19 @@ def _bound_log_sigma(log_sigma: Tensor) -> Tensor:
 
 
 @register("likelihood", "bernoulli")
-class Bernoulli(nn.Module):
+class Bernoulli(Likelihood):
     """Binary cross-entropy on [0, 1], from logits: the likelihood of the classic VAE.
 
     Not normalised over grey levels, so its bound is no log-likelihood of them and has no bits/dim.
     """
 
     support = constraints.unit_interval
-    provides = frozenset({"any_weights"})
-    likelihood_kind = "probability"
+    provides = frozenset({Capability.IMPORTANCE_WEIGHTABLE})
+    likelihood_kind: Literal["probability", "density"] = "probability"
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, settings: BaseConfig, context: BuildContext) -> None:
         super().__init__()
-        self.outputs = channels
+        self.outputs = context.shape[0]
 
     def forward(self, output: Float[Tensor, "*S B C H W"], x: Float[Tensor, "B C H W"] | None = None) -> PixelBernoulli:
         return PixelBernoulli(output)
@@ -71,9 +79,9 @@ class Binarized(Bernoulli):
     use, by a hash of `seed` and the image, so that an image has the same black-and-white pixels wherever it is met.
     """
 
-    def __init__(self, channels: int, draw: Literal["step", "once"] = "step", seed: int = 0) -> None:
-        super().__init__(channels)
-        self.draw, self.seed = draw, seed
+    def __init__(self, settings: BinarizedLikelihoodConfig, context: BuildContext) -> None:
+        super().__init__(settings, context)
+        self.draw, self.seed = settings.draw, settings.seed
 
     @torch.no_grad()
     def prepare_target(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
@@ -107,7 +115,7 @@ class ContinuousBernoulli(Bernoulli):
 # --- Noise around a location -----------------------------------------------------------------------------------------
 
 
-class LocScaleLikelihood(nn.Module):
+class LocScaleLikelihood(Likelihood):
     """Noise around the decoder's output, over 256 levels or as a plain density; a subclass says which noise.
 
     sigma, its scale: `fixed` at `scale`; `learned` with the weights, one for all pixels; `pixel`: its logarithm is
@@ -120,34 +128,29 @@ class LocScaleLikelihood(nn.Module):
     """
 
     MOMENTUM = 0.99
-    provides: frozenset[str] = frozenset({"normalised", "any_weights"})
+    provides = frozenset({Capability.NORMALIZED, Capability.IMPORTANCE_WEIGHTABLE})
     noise: ClassVar[LocScaleFamily]
     log_sigma: Tensor
     mean_power: Tensor
     weight: Tensor
 
-    def __init__(
-        self,
-        channels: int,
-        sigma: Literal["fixed", "learned", "pixel", "optimal"] = "learned",
-        scale: float = 0.1,
-        levels: Literal["256", "none"] = "256",
-    ) -> None:
+    def __init__(self, settings: GaussianLikelihoodConfig | LaplaceLikelihoodConfig, context: BuildContext) -> None:
         super().__init__()
-        self.outputs = 2 * channels if sigma == "pixel" else channels
-        self.sigma, self.discrete = sigma, levels == "256"
-        self.support: constraints.Constraint = LevelSupport() if self.discrete else constraints.real
+        self.sigma, self.discrete = settings.sigma, settings.levels == "256"
+        self.outputs = context.shape[0] * (2 if self.sigma == "pixel" else 1)
+        self.support = LevelSupport() if self.discrete else constraints.real
         self.likelihood_kind = "probability" if self.discrete else "density"
         if not self.discrete:
-            self.provides -= {"normalised"}
-        if sigma == "optimal":
-            self.provides -= {"any_weights"}
-        start = torch.tensor(math.log(scale))
-        if sigma == "learned":
+            self.provides -= {Capability.NORMALIZED}
+        if self.sigma == "optimal":
+            self.provides -= {Capability.IMPORTANCE_WEIGHTABLE}
+            self.supports_accumulation = False
+        start = torch.tensor(math.log(settings.scale))
+        if self.sigma == "learned":
             self.log_sigma = nn.Parameter(start)
         else:
             self.register_buffer("log_sigma", start)
-        if sigma == "optimal":
+        if self.sigma == "optimal":
             self.register_buffer("mean_power", torch.zeros(()))
             self.register_buffer("weight", torch.zeros(()))  # of what the running mean has seen: it starts from 0
 
@@ -191,7 +194,7 @@ class Laplace(LocScaleLikelihood):
 
 
 @register("likelihood", "logistic_mixture")
-class LogisticMixture(nn.Module):
+class LogisticMixture(Likelihood):
     """A mixture of logistics over the 256 levels, every colour given those before it (Salimans et al. 2017, PixelCNN++,
     arXiv:1701.05517, section 2.1 and 2.2).
 
@@ -202,18 +205,19 @@ class LogisticMixture(nn.Module):
 
     INITIAL_SCALE = 0.1
     support = LevelSupport()
-    provides = frozenset({"normalised", "any_weights"})
+    provides = frozenset({Capability.NORMALIZED, Capability.IMPORTANCE_WEIGHTABLE})
     likelihood_kind = "probability"
     offsets: Tensor
 
-    def __init__(self, channels: int, components: int = 5) -> None:
+    def __init__(self, settings: LogisticMixtureLikelihoodConfig, context: BuildContext) -> None:
         super().__init__()
+        channels, components = context.shape[0], settings.components
         if channels > len(LATTICE_MULTIPLIERS):
             raise UserError(
                 f"The likelihood 'logistic_mixture' knows up to {len(LATTICE_MULTIPLIERS)} channels, not {channels}: "
                 "take --likelihood.kind gaussian."
             )
-        self.channels, self.components = channels, components
+        self.components = components
         pairs = channels * (channels - 1) // 2
         self.sizes = [components * n for n in (1, channels, channels, pairs)]
         self.outputs = sum(self.sizes)

@@ -10,30 +10,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vaekit.config.base import BaseConfig
+from vaekit.config.latents import GaussianPosteriorConfig, IafPosteriorConfig, NsfPosteriorConfig
 from vaekit.errors import UserError
 from vaekit.models import flows
 from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, PointMass
-from vaekit.models.registry import register
+from vaekit.models.interfaces import Posterior
+from vaekit.models.registry import BuildContext, Capability, register
 
 LOG_VARIANCE_BOUND = 15.0
 """Standard deviations stay between exp(-7.5) and exp(7.5): no overflow, and no vanishing noise, whatever the encoder
 says. Near zero the bound is the identity."""
 
 
-Shape = tuple[int, ...]
-
-
 Features = Float[Tensor, "B F"] | Float[Tensor, "B F h w"]
 
 
-DENSITY = frozenset({"density_at_sample", "density_anywhere", "single_group"})
+DENSITY = frozenset({Capability.DENSITY_AT_SAMPLE, Capability.DENSITY_ANYWHERE, Capability.SINGLE_GROUP})
 
 
-def _head(features: Shape, latents: Shape, numbers: int) -> nn.Module:
+def _head(context: BuildContext, numbers: int) -> nn.Module:
     """A linear map to so many numbers a latent, at each pixel by itself where the latents form an image."""
-    if len(latents) == 3:
-        return nn.Conv2d(features[0], numbers * latents[0], 1)
-    return nn.Linear(features[0], numbers * latents[0])
+    inputs, outputs = context.features[0], numbers * context.latents[0]
+    return nn.Conv2d(inputs, outputs, 1) if len(context.latents) == 3 else nn.Linear(inputs, outputs)
 
 
 def soft_bound(log_variance: Tensor) -> Tensor:
@@ -41,14 +40,14 @@ def soft_bound(log_variance: Tensor) -> Tensor:
 
 
 @register("posterior", "gaussian")
-class GaussianPosterior(nn.Module):
+class GaussianPosterior(Posterior):
     """A linear map to means and log-variances (Kingma & Welling 2014, appendix C.2)."""
 
-    provides = DENSITY | {"factorised", "moments", "stopped_density"}
+    provides = DENSITY | {Capability.FACTORIZED, Capability.MOMENTS, Capability.DETACHABLE_DENSITY}
 
-    def __init__(self, features: Shape, latents: Shape) -> None:
+    def __init__(self, settings: BaseConfig, context: BuildContext) -> None:
         super().__init__()
-        self.head = _head(features, latents, 2)
+        self.head = _head(context, 2)
 
     def forward(self, features: Features) -> DiagonalGaussian:
         loc, raw = self.head(features).chunk(2, dim=1)
@@ -56,21 +55,21 @@ class GaussianPosterior(nn.Module):
 
 
 @register("posterior", "delta")
-class DeltaPosterior(nn.Module):
+class DeltaPosterior(Posterior):
     """A linear map to a point."""
 
-    provides = frozenset({"single_group"})
+    provides = frozenset({Capability.SINGLE_GROUP})
 
-    def __init__(self, features: Shape, latents: Shape) -> None:
+    def __init__(self, settings: BaseConfig, context: BuildContext) -> None:
         super().__init__()
-        self.head = _head(features, latents, 1)
+        self.head = _head(context, 1)
 
     def forward(self, features: Features) -> PointMass:
         return PointMass(self.head(features).flatten(1))
 
 
 @register("posterior", "full_gaussian")
-class FullGaussianPosterior(nn.Module):
+class FullGaussianPosterior(Posterior):
     """N(mu, L L^T) with a lower triangular L (Kingma & Welling 2019, arXiv:1906.02691, section 2.5.1).
 
     L = diag(sigma) C with rows of C of length 1: C is the Cholesky factor of the correlations, sigma, bounded as ever,
@@ -81,19 +80,19 @@ class FullGaussianPosterior(nn.Module):
     MAX_SLOPE = 2.0
     MAX_WEIGHTS = 1 << 28
 
-    provides = DENSITY | {"moments", "stopped_density"}
+    provides = DENSITY | {Capability.MOMENTS, Capability.DETACHABLE_DENSITY}
     below: Tensor
 
-    def __init__(self, features: Shape, latents: Shape) -> None:
+    def __init__(self, settings: BaseConfig, context: BuildContext) -> None:
         super().__init__()
-        self.latents = math.prod(latents)
+        self.latents, inputs = context.latent_size, math.prod(context.features)
         numbers = self.latents * (self.latents + 3) // 2
-        if math.prod(features) * numbers > self.MAX_WEIGHTS:
+        if inputs * numbers > self.MAX_WEIGHTS:
             raise UserError(
-                f"The posterior 'full_gaussian' of {self.latents:,} latents takes {math.prod(features) * numbers:.1e} "
+                f"The posterior 'full_gaussian' of {self.latents:,} latents takes {inputs * numbers:.1e} "
                 "weights: take --posterior.kind gaussian, or fewer --latents."
             )
-        self.head = nn.Linear(math.prod(features), numbers)
+        self.head = nn.Linear(inputs, numbers)
         rows, columns = torch.tril_indices(self.latents, self.latents, offset=-1)
         self.register_buffer("below", rows * self.latents + columns, persistent=False)
 
@@ -109,13 +108,15 @@ class FullGaussianPosterior(nn.Module):
         return FullGaussian(loc, rows * (sigma / rows.norm(dim=-1)).unsqueeze(-1))
 
 
-class FlowPosterior(nn.Module):
+class FlowPosterior(Posterior):
     """A diagonal Gaussian carried through flow steps that see a summary of the features, `context` numbers."""
 
-    def __init__(self, features: Shape, latents: Shape, context: int, steps: nn.Module) -> None:
+    def __init__(
+        self, settings: IafPosteriorConfig | NsfPosteriorConfig, context: BuildContext, steps: nn.Module
+    ) -> None:
         super().__init__()
-        self.base = GaussianPosterior(features, latents)
-        self.context = nn.Linear(math.prod(features), context)
+        self.base = GaussianPosterior(GaussianPosteriorConfig(), context)
+        self.context = nn.Linear(math.prod(context.features), settings.context)
         self.steps = steps
 
     def forward(self, features: Features) -> Flow:
@@ -130,12 +131,11 @@ class IafPosterior(FlowPosterior):
     Drawing z and log q at it is one pass a step; the density of any other point takes D of them, so it is not offered.
     """
 
-    provides = frozenset({"density_at_sample", "single_group"})
+    provides = frozenset({Capability.DENSITY_AT_SAMPLE, Capability.SINGLE_GROUP})
 
-    def __init__(
-        self, features: Shape, latents: Shape, steps: int = 4, hidden: tuple[int, ...] = (128,), context: int = 64
-    ) -> None:
-        super().__init__(features, latents, context, flows.autoregressive(math.prod(latents), context, steps, hidden))
+    def __init__(self, settings: IafPosteriorConfig, context: BuildContext) -> None:
+        steps = flows.autoregressive(context.latent_size, settings.context, settings.steps, settings.hidden)
+        super().__init__(settings, context, steps)
 
 
 @register("posterior", "nsf")
@@ -145,13 +145,6 @@ class NsfPosterior(FlowPosterior):
 
     provides = DENSITY
 
-    def __init__(
-        self,
-        features: Shape,
-        latents: Shape,
-        steps: int = 4,
-        hidden: tuple[int, ...] = (128,),
-        context: int = 64,
-        bins: int = 8,
-    ) -> None:
-        super().__init__(features, latents, context, flows.spline(math.prod(latents), context, steps, hidden, bins))
+    def __init__(self, settings: NsfPosteriorConfig, context: BuildContext) -> None:
+        steps = flows.spline(context.latent_size, settings.context, settings.steps, settings.hidden, settings.bins)
+        super().__init__(settings, context, steps)

@@ -1,19 +1,21 @@
-"""The words that parts speak: latent groups, terms of a bound, and the registry that ties a part to its settings.
+"""What objectives see: latent groups and the terms of a bound.
 
 S is samples of z per image, B images, D latent dimensions, C, H, W channels, height and width. All log-probabilities
 and divergences are nats per image, summed over pixels or latents.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
+from vaekit.config.base import BaseConfig
 from vaekit.models.distributions.latents import detach_parameters, kl_per_latent
-from vaekit.models.registry import Requirements
+from vaekit.models.registry import BuildContext, Requirements
 
 Labels = Int[Tensor, " B"]
 
@@ -85,27 +87,33 @@ class Terms:
     groups: tuple[Group, ...]
     y: Labels | None = None
     """The labels of a conditional model."""
-    aux: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-@runtime_checkable
-class Objective(Protocol):
+class Objective(ABC):
     """A function of the terms alone: a scalar to minimise, and named values to log, all in nats per image."""
 
-    samples: int
-    """S, in training."""
+    settings: BaseConfig
+
+    def __init__(self, settings: BaseConfig, context: BuildContext = BuildContext()) -> None:
+        self.settings, self.images = settings, context.images
+        self.samples: int = getattr(settings, "samples", 1)
+        """S, in training."""
 
     @property
+    @abstractmethod
     def requires(self) -> Requirements:
-        """What it needs the parts to offer."""
+        """What it needs the components to provide."""
 
     @property
     def schedule_end(self) -> float:
         """Epochs after which its schedules have reached their final values."""
+        return 0.0
 
     @property
     def supports_accumulation(self) -> bool:
         """Whether its value for a batch is the mean of its values for equal parts of it."""
+        return True
 
+    @abstractmethod
     def __call__(self, terms: Terms, epoch: float = float("inf")) -> tuple[Tensor, dict[str, Tensor]]:
         """`epoch` is epochs trained so far, fractions included; its default gives the final schedules."""

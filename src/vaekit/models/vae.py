@@ -3,30 +3,19 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
 from vaekit.errors import UserError
 from vaekit.models.distributions.latents import tempered
+from vaekit.models.interfaces import Decoder, Encoder, ImageDistribution, Likelihood, Posterior, Prior
+from vaekit.models.registry import BuildContext
 from vaekit.models.single_level import rsample_with_log_prob, single_level_terms
 from vaekit.models.terms import Group, Labels, Terms
-
-
-@runtime_checkable
-class ImageDistribution(Protocol):
-    """p(x | z) with batch shape [S, B] and events [C, H, W]."""
-
-    @property
-    def mean(self) -> Tensor: ...
-
-    def sample(self) -> Tensor: ...
-
-    def log_prob(self, value: Tensor) -> Tensor: ...
-
 
 DrawPosterior = Callable[[int], tuple[Float[Tensor, "n B D"], Float[Tensor, "n B"]]]
 
@@ -56,21 +45,19 @@ class VAE(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
-        posterior: nn.Module,
-        prior: nn.Module,
-        decoder: nn.Module,
-        likelihood: nn.Module,
-        shape: tuple[int, int, int],
-        latents: tuple[int, ...],
-        classes: int = 0,
+        encoder: Encoder,
+        posterior: Posterior,
+        prior: Prior,
+        decoder: Decoder,
+        likelihood: Likelihood,
+        context: BuildContext,
     ) -> None:
         super().__init__()
         self.encoder, self.posterior, self.prior = encoder, posterior, prior
         self.decoder, self.likelihood = decoder, likelihood
-        self.shape, self.latent_shape, self.classes = shape, latents, classes
-        self.latents = math.prod(latents)
-        self.graph_safe = True
+        self.shape, self.latent_shape, self.classes = context.shape, context.latents, context.classes
+        self.latents = context.latent_size
+        self.graph_safe = not context.modules
         """Whether a step of it may be recorded and replayed: a user's own modules may have something in Python that
         changes from call to call, of which a replay would know nothing."""
         self.precision = torch.float32
@@ -123,7 +110,8 @@ class VAE(nn.Module):
         if y is not None and z.ndim > 2:
             y = y.repeat(math.prod(lead[:-1]))
         output = self._network(self.decoder, z.reshape(-1, z.shape[-1]), y)
-        return cast(ImageDistribution, self.likelihood(output.unflatten(0, lead), x))
+        px: ImageDistribution = self.likelihood(output.unflatten(0, lead), x)
+        return px
 
     def image(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
         """The images to show at `z`: the location of p(x | z), or its mean, clipped to [0, 1], where it has none."""
@@ -142,12 +130,12 @@ class VAE(nn.Module):
 
     def prepare_target(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """What the likelihood sees of an image: the image, or pixels drawn from it."""
-        prepare = getattr(self.likelihood, "prepare_target", None)
-        return x if prepare is None else cast(Tensor, prepare(x))
+        return self.likelihood.prepare_target(x)
 
     def encode(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Distribution:
         """q(z | x, y) of images that are prepared already, and of a prior's pseudo-inputs."""
-        return cast(Distribution, self.posterior(self._network(self.encoder, x, y)))
+        q: Distribution = self.posterior(self._network(self.encoder, x, y))
+        return q
 
     def terms(self, x: Float[Tensor, "B C H W"], y: Labels | None = None, samples: int = 1) -> Terms:
         """log p(x | z), and z with its q and p, at `samples` draws of z per image."""
@@ -160,7 +148,7 @@ class VAE(nn.Module):
 
     def require_support(self, x: Float[Tensor, "B C H W"]) -> None:
         """Refuse images that the likelihood gives no probability (for the Bernoulli: anything outside [0, 1])."""
-        support = cast(constraints.Constraint, self.likelihood.support)
+        support = self.likelihood.support
         if not bool(support.check(x).all()):
             expected = "a level k / 255" if support.is_discrete else "from 0 to 1"
             raise UserError(
@@ -168,7 +156,7 @@ class VAE(nn.Module):
                 f"{type(self.likelihood).__name__}: give images as uint8, or as numbers each {expected}."
             )
 
-    def _network(self, network: nn.Module, h: Tensor, y: Tensor | None) -> Tensor:
+    def _network(self, network: Encoder | Decoder, h: Tensor, y: Labels | None) -> Tensor:
         if self.precision == torch.float32:
             return cast(Tensor, network(h, y))
         with torch.autocast(h.device.type, dtype=self.precision):

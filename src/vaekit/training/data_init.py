@@ -32,9 +32,9 @@ def init_from_data(models: Sequence[VAE], batches: ImageLoader, seed: int) -> No
     if hasattr(first.encoder, "init_from_data") or hasattr(first.decoder, "init_from_data"):
         mean = _mean_image(batches)
         given["encoder"] = (mean,)
-        if hasattr(first.likelihood, "inverse_mean"):
-            given["decoder"] = (first.likelihood.inverse_mean(mean),)  # type: ignore[operator]
-    if wanted := getattr(first.prior, "init_images", 0):
+        if (outputs := first.likelihood.inverse_mean(mean)) is not None:
+            given["decoder"] = (outputs,)
+    if wanted := first.prior.init_images:
         x, y = _first_images(batches, wanted, seed)
         given["prior"] = (x, y if first.classes else None)
     for slot, what in given.items():

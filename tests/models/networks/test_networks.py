@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import vaekit.models.networks  # noqa: F401  registers the parts
+from vaekit.config.config import settings_classes
 from vaekit.errors import UserError
-from vaekit.models.registry import components
+from vaekit.models.registry import BuildContext, components, make_component
 
 SLOTS = ("encoder", "decoder")
 KINDS = [kind for kind in components("encoder") if kind != "own"]
@@ -23,9 +24,16 @@ GRIDS = {
 """Sizes that a latent image can have, by hand: sides of 8 pixels and more are halved, rounding down."""
 
 
+def make(slot: str, kind: str, shape: Any, latents: tuple[int, ...], classes: int = 0, **settings: Any) -> Any:
+    """A decoder's `shape` is that of its outputs."""
+    modules = {slot: module} if (module := settings.pop("module", None)) is not None else {}
+    context = BuildContext(shape, latents, classes, outputs=shape[0], modules=modules)
+    return make_component(slot, settings_classes(slot)[kind](**settings), context)
+
+
 def knows_latent_images(kind: str) -> bool:
     try:
-        components("encoder")[kind]((1, 28, 28), (3, 7, 7), 0)
+        make("encoder", kind, (1, 28, 28), (3, 7, 7))
     except UserError:
         return False
     return True
@@ -36,10 +44,6 @@ VECTORS: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [(k, shape, (3,)) 
 IMAGES: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
     (kind, shape, (3, *grid)) for kind in KINDS if kind not in VECTOR_ONLY for shape in SHAPES for grid in GRIDS[shape]
 ]
-
-
-def make(slot: str, kind: str, *context: Any, **settings: Any) -> Any:
-    return components(slot)[kind](*context, **settings)
 
 
 def labels(conditional: bool, count: int = 2) -> Tensor | None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
+from vaekit.config.objectives import DregConfig, ElboConfig, IwaeConfig, MiwaeConfig
 from vaekit.models.distributions.latents import DiagonalGaussian, FullGaussian, StandardNormal
 from vaekit.models.objectives.elbo import Elbo
 from vaekit.models.objectives.importance import Dreg, Iwae, Miwae, importance_bound
@@ -72,7 +73,7 @@ def test_the_bound_rises_with_samples_to_the_evidence() -> None:
     bounds = {}
     for samples, repeats in ((1, 20_000), (5, 5000), (50, 1000), (5000, 20)):
         many = x.repeat(repeats, 1)
-        bounds[samples] = -Iwae(samples)(terms(many, wrong(many), samples))[0].item()
+        bounds[samples] = -Iwae(IwaeConfig(samples=samples))(terms(many, wrong(many), samples))[0].item()
     target = evidence(x).mean().item()
     gaps = [target - bound for bound in bounds.values()]
     # KL(wrong || exact) per latent is (2 + 1 - 1 - log 2) / 2, and with one sample it is the gap
@@ -84,7 +85,11 @@ def test_the_bound_rises_with_samples_to_the_evidence() -> None:
 @pytest.mark.parametrize("samples", [1, 3, 20])
 def test_the_exact_posterior_gives_the_evidence_at_any_number_of_samples(samples: int) -> None:
     x = images(8)
-    for objective in (Iwae(samples), Dreg(samples), Miwae(samples, bounds=samples)):
+    for objective in (
+        Iwae(IwaeConfig(samples=samples)),
+        Dreg(DregConfig(samples=samples)),
+        Miwae(MiwaeConfig(samples=samples, bounds=samples)),
+    ):
         loss, report = objective(terms(x, exact(x), samples))
         assert loss.item() == pytest.approx(-evidence(x).mean().item())
         assert report["kl"].item() == pytest.approx(terms(x, exact(x), 1).groups[0].kl.mean().item())
@@ -95,8 +100,8 @@ def test_miwae_lies_between_elbo_and_iwae() -> None:
     given = terms(x, wrong(x), 6)
     (group,) = given.groups
     by_sampling = -(given.log_px + group.log_p - group.log_q).mean()
-    loss = {bounds: Miwae(6, bounds)(given)[0] for bounds in (1, 2, 6)}
-    torch.testing.assert_close(loss[1], Iwae(6)(given)[0])
+    loss = {bounds: Miwae(MiwaeConfig(samples=6, bounds=bounds))(given)[0] for bounds in (1, 2, 6)}
+    torch.testing.assert_close(loss[1], Iwae(IwaeConfig(samples=6))(given)[0])
     torch.testing.assert_close(loss[6], by_sampling)
     assert loss[1] < loss[2] < loss[6]
     halves = (given.log_px + group.log_p - group.log_q).split(3)
@@ -106,8 +111,12 @@ def test_miwae_lies_between_elbo_and_iwae() -> None:
 def test_the_kl_of_the_report_is_that_of_the_elbo() -> None:
     x = images(5)
     given = terms(x, wrong(x), 4)
-    _, expected = Elbo()(given)
-    for objective in (Iwae(4), Dreg(4), Miwae(4, 2)):
+    _, expected = Elbo(ElboConfig())(given)
+    for objective in (
+        Iwae(IwaeConfig(samples=4)),
+        Dreg(DregConfig(samples=4)),
+        Miwae(MiwaeConfig(samples=4, bounds=2)),
+    ):
         _, report = objective(given)
         assert list(report) == ["loss", "reconstruction", "kl"]
         torch.testing.assert_close(report["kl"], expected["kl"])
@@ -119,7 +128,9 @@ def test_weights_multiply_over_groups() -> None:
     one, other = terms(x, wrong(x), 4), terms(x, exact(x), 4)
     both = Terms(one.log_px, (*one.groups, *other.groups))
     ratio = [group.log_p - group.log_q for group in both.groups]
-    torch.testing.assert_close(Iwae(4)(both)[0], -importance_bound(one.log_px + ratio[0] + ratio[1]))
+    torch.testing.assert_close(
+        Iwae(IwaeConfig(samples=4))(both)[0], -importance_bound(one.log_px + ratio[0] + ratio[1])
+    )
 
 
 # --- Gradients -------------------------------------------------------------------------------------------------------
@@ -174,16 +185,18 @@ def test_dreg_has_the_value_and_the_decoder_gradient_of_iwae(small: Small) -> No
     x = images(6)
     for samples in (1, 8):
         torch.manual_seed(3)
-        plain, _ = Iwae(samples)(small.terms(x, samples))
+        plain, _ = Iwae(IwaeConfig(samples=samples))(small.terms(x, samples))
         torch.manual_seed(3)
-        doubly, _ = Dreg(samples)(small.terms(x, samples))
+        doubly, _ = Dreg(DregConfig(samples=samples))(small.terms(x, samples))
         assert plain.item() == pytest.approx(doubly.item(), rel=1e-12)
 
         def make(samples: int = samples) -> Terms:
             return small.terms(x, samples)
 
-        expected = gradient(make, Iwae(samples), small.outer)
-        torch.testing.assert_close(gradient(make, Dreg(samples), small.outer), expected, rtol=1e-10, atol=1e-12)
+        expected = gradient(make, Iwae(IwaeConfig(samples=samples)), small.outer)
+        torch.testing.assert_close(
+            gradient(make, Dreg(DregConfig(samples=samples)), small.outer), expected, rtol=1e-10, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["diagonal", "full covariance"])
@@ -191,7 +204,7 @@ def test_dreg_is_the_sum_of_squared_weights_written_out(small: Small, full: bool
     """Tucker et al. 2019, equation 8, with every derivative taken by itself."""
     small.full = full
     x = images(2)
-    found = gradient(lambda: small.terms(x, 3), Dreg(3), small.inner)
+    found = gradient(lambda: small.terms(x, 3), Dreg(DregConfig(samples=3)), small.inner)
     torch.manual_seed(0)
     given = small.terms(x, 3)
     (group,) = given.groups
@@ -223,7 +236,10 @@ def test_dreg_has_the_expected_encoder_gradient_of_iwae(small: Small) -> None:
         (group,) = given.groups
         return -importance_bound(given.log_px + group.log_p - group.log_q_detached)
 
-    plain, doubly, biased = (blocks(make) for make in (lambda t: Iwae(4)(t)[0], lambda t: Dreg(4)(t)[0], single))
+    plain, doubly, biased = (
+        blocks(make)
+        for make in (lambda t: Iwae(IwaeConfig(samples=4))(t)[0], lambda t: Dreg(DregConfig(samples=4))(t)[0], single)
+    )
 
     def distances(a: Tensor, b: Tensor) -> Tensor:
         return (a.mean(0) - b.mean(0)).abs() / ((a.var(0) + b.var(0)) / 200).sqrt()
@@ -237,7 +253,7 @@ def test_dreg_is_less_noisy_for_a_trained_encoder(small: Small, samples: int) ->
     x = images(64)
     optimizer = torch.optim.Adam([*small.inner, *small.outer], lr=0.02)
     for _ in range(300):
-        loss, _ = Iwae(samples)(small.terms(x, samples))
+        loss, _ = Iwae(IwaeConfig(samples=samples))(small.terms(x, samples))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -246,7 +262,7 @@ def test_dreg_is_less_noisy_for_a_trained_encoder(small: Small, samples: int) ->
         make = lambda: small.terms(x[:8], samples)  # noqa: E731
         return torch.stack([gradient(make, objective, small.inner, seed) for seed in range(300)]).var(0).sum().item()
 
-    ratio = noise(Iwae(samples)) / noise(Dreg(samples))
+    ratio = noise(Iwae(IwaeConfig(samples=samples))) / noise(Dreg(DregConfig(samples=samples)))
     print(f"variance of the encoder's gradient at S = {samples}: IWAE / DReG = {ratio:.1f}")
     assert ratio > 2
 
@@ -254,10 +270,10 @@ def test_dreg_is_less_noisy_for_a_trained_encoder(small: Small, samples: int) ->
 def test_dreg_without_gradients_and_with_a_fixed_encoder(small: Small) -> None:
     x = images(4)
     with torch.no_grad():
-        loss, _ = Dreg(5)(small.terms(x, 5))
+        loss, _ = Dreg(DregConfig(samples=5))(small.terms(x, 5))
     assert not loss.requires_grad
     for parameter in small.inner:
         parameter.requires_grad_(False)
-    loss, _ = Dreg(5)(small.terms(x, 5))
+    loss, _ = Dreg(DregConfig(samples=5))(small.terms(x, 5))
     loss.backward()
     assert all(parameter.grad is not None for parameter in small.outer)

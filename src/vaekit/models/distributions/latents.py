@@ -6,7 +6,7 @@ makes the processor wait for it.
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -21,15 +21,12 @@ HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 class DiagonalGaussian(Distribution):
     """Independent normals over the last axis, from their means and log-variances [..., D]."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "log_variance": constraints.real}
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(
-        self, loc: Float[Tensor, "*B D"], log_variance: Float[Tensor, "*B D"], validate_args: bool = False
-    ) -> None:
+    def __init__(self, loc: Float[Tensor, "*B D"], log_variance: Float[Tensor, "*B D"]) -> None:
         self.loc, self.log_variance = loc, log_variance
-        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args)
+        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
 
     @property
     def mean(self) -> Tensor:
@@ -48,8 +45,6 @@ class DiagonalGaussian(Distribution):
         return torch.addcmul(self.loc, self.stddev, noise)
 
     def log_prob(self, value: Float[Tensor, "*S B D"]) -> Float[Tensor, "*S B"]:
-        if self._validate_args:
-            self._validate_sample(value)
         squares = (value - self.loc).square() * (-self.log_variance).exp()
         return -0.5 * (squares + self.log_variance).sum(-1) - value.shape[-1] * HALF_LOG_TAU
 
@@ -57,13 +52,12 @@ class DiagonalGaussian(Distribution):
 class StandardNormal(Distribution):
     """N(0, I) over D latents; its batch shape is empty."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, latents: int, device: torch.device | None = None, validate_args: bool = False) -> None:
+    def __init__(self, latents: int, device: torch.device | None = None) -> None:
         self.device = device
-        super().__init__(Size(), Size([latents]), validate_args)
+        super().__init__(Size(), Size([latents]), validate_args=False)
 
     @property
     def mean(self) -> Tensor:
@@ -77,8 +71,6 @@ class StandardNormal(Distribution):
         return torch.randn(*sample_shape, *self.event_shape, device=self.device)
 
     def log_prob(self, value: Float[Tensor, "*S B D"]) -> Float[Tensor, "*S B"]:
-        if self._validate_args:
-            self._validate_sample(value)
         return -0.5 * value.square().sum(-1) - value.shape[-1] * HALF_LOG_TAU
 
 
@@ -99,13 +91,12 @@ class FullGaussian(MultivariateNormal):
 class PointMass(Distribution):
     """All probability at one point per image, `loc` [B, D]: the posterior of an autoencoder. It has no density."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real}
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, loc: Float[Tensor, "*B D"], validate_args: bool = False) -> None:
+    def __init__(self, loc: Float[Tensor, "*B D"]) -> None:
         self.loc = loc
-        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args)
+        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
 
     @property
     def mean(self) -> Tensor:
@@ -121,16 +112,11 @@ class Mixture(Distribution):
     MAX_ELEMENTS = 1 << 20
     """Of the numbers [points, K, D] that a density under components other than Gaussians needs, several times over."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.real}
     support = constraints.real_vector
 
-    def __init__(self, logits: Float[Tensor, " K"], components: Distribution, validate_args: bool = False) -> None:
+    def __init__(self, logits: Float[Tensor, " K"], components: Distribution) -> None:
         self.logits, self.components = logits.log_softmax(-1), components
-        super().__init__(Size(), components.event_shape, validate_args)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.logits.exp() @ self.components.mean
+        super().__init__(Size(), components.event_shape, validate_args=False)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
         with torch.no_grad():
@@ -154,22 +140,13 @@ class MixtureOfClass(Distribution):
     """For every row of a batch the mixture of its class: K of the [Y, K] Gaussians of `components`, with probabilities
     softmax(logits[y]); its batch shape is that of `y`."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.real}
     support = constraints.real_vector
 
     def __init__(
-        self,
-        logits: Float[Tensor, "Y K"],
-        components: "DiagonalGaussian | FullGaussian",
-        y: Int[Tensor, " N"],
-        validate_args: bool = False,
+        self, logits: Float[Tensor, "Y K"], components: "DiagonalGaussian | FullGaussian", y: Int[Tensor, " N"]
     ) -> None:
         self.logits, self.components, self.y = logits, components, y
-        super().__init__(y.shape, components.event_shape, validate_args)
-
-    @property
-    def mean(self) -> Tensor:
-        return (self.logits.softmax(-1)[..., None] * self.components.mean).sum(-2)[self.y]
+        super().__init__(y.shape, components.event_shape, validate_args=False)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
         with torch.no_grad():

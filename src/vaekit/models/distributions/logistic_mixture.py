@@ -1,7 +1,7 @@
 """Mixtures of logistics over the 256 levels of a pixel, its colours one after another (PixelCNN++)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -38,9 +38,6 @@ class PixelMixture(Distribution):
     colours, C(C-1)/2.
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = dict.fromkeys(
-        ("logits", "loc", "log_sigma", "coupling"), constraints.real
-    )
     support = constraints.independent(LevelSupport(), 3)
 
     def __init__(
@@ -49,18 +46,15 @@ class PixelMixture(Distribution):
         loc: Float[Tensor, "*S B C K H W"],
         log_sigma: Float[Tensor, "*S B C K H W"],
         coupling: Float[Tensor, "*S B P K H W"],
-        validate_args: bool = False,
     ) -> None:
         self.logits, self.coupling = logits, coupling
         self.loc, self.log_sigma = loc, log_sigma
         self.colours = loc.shape[-4]
         # Each once: the gradients of single slices would each be as large as the whole
         self._locs, self._log_sigmas, self._couplings = (t.unbind(-4) for t in (loc, log_sigma, coupling))
-        super().__init__(logits.shape[:-3], Size([self.colours, *logits.shape[-2:]]), validate_args)
+        super().__init__(logits.shape[:-3], Size([self.colours, *logits.shape[-2:]]), validate_args=False)
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
-        if self._validate_args:
-            self._validate_sample(value)
         colours = value.split(1, -3)
         joint = self.logits
         for c, x in enumerate(colours):

@@ -5,7 +5,7 @@ at black and white is darker than white and lighter than black, by about half th
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -63,12 +63,11 @@ class PixelBernoulli(Distribution):
     """Independent Bernoullis, from logits. On grey values in (0, 1) log_prob is minus the binary cross-entropy, which
     is not the logarithm of a normalised density."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.real}
     support = constraints.independent(constraints.unit_interval, 3)
 
-    def __init__(self, logits: Float[Tensor, "*S B C H W"], validate_args: bool = False) -> None:
+    def __init__(self, logits: Float[Tensor, "*S B C H W"]) -> None:
         self.logits = logits
-        super().__init__(logits.shape[:-3], logits.shape[-3:], validate_args)
+        super().__init__(logits.shape[:-3], logits.shape[-3:], validate_args=False)
 
     @property
     def mean(self) -> Tensor:
@@ -83,8 +82,6 @@ class PixelBernoulli(Distribution):
         return torch.bernoulli(self.mean.expand(*sample_shape, *self.logits.shape))
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
-        if self._validate_args:
-            self._validate_sample(value)
         return _bernoulli_log_prob(self.logits, value)
 
 
@@ -144,8 +141,6 @@ class PixelContinuousBernoulli(PixelBernoulli):
         return torch.where(self.logits > 0, 1 - x, x)
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
-        if self._validate_args:
-            self._validate_sample(value)
         # x l - log((e^l - 1) / l), with e^l taken out of the logarithm where l is above zero
         return sum_pixels((value - (self.logits > 0).to(value.dtype)) * self.logits - _log_normaliser(self.logits))
 
@@ -156,18 +151,13 @@ class PixelContinuousBernoulli(PixelBernoulli):
 class LocScale(Distribution):
     """Independent noise around `loc`, with the logarithm of its scale, for all pixels or for each: a density."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "log_sigma": constraints.real}
     support = constraints.independent(constraints.real, 3)
 
     def __init__(
-        self,
-        loc: Float[Tensor, "*S B C H W"],
-        log_sigma: Float[Tensor, "..."],
-        noise: LocScaleFamily,
-        validate_args: bool = False,
+        self, loc: Float[Tensor, "*S B C H W"], log_sigma: Float[Tensor, "..."], noise: LocScaleFamily
     ) -> None:
         self.loc, self.log_sigma, self.noise = loc, log_sigma, noise
-        super().__init__(loc.shape[:-3], loc.shape[-3:], validate_args)
+        super().__init__(loc.shape[:-3], loc.shape[-3:], validate_args=False)
 
     @property
     def mean(self) -> Tensor:
@@ -183,8 +173,6 @@ class LocScale(Distribution):
         return self.loc + self.log_sigma.exp() * self.noise.fill(noise)
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
-        if self._validate_args:
-            self._validate_sample(value)
         log_density = self.noise.log_density((value - self.loc) * (-self.log_sigma).exp())
         return sum_pixels(log_density - self.log_sigma)
 
@@ -210,8 +198,6 @@ class DiscretizedLocScale(LocScale):
         return discretized_sample(self.loc.expand(*sample_shape, *self.loc.shape), self.log_sigma, self.noise)
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
-        if self._validate_args:
-            self._validate_sample(value)
         return sum_pixels(discretized_log_prob(self.loc, self.log_sigma, value, self.noise))
 
     def expected_power(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B C H W"]:

@@ -1,22 +1,23 @@
 """Strided convolutions, and the pyramid of sizes that every convolutional network climbs."""
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vaekit.config.networks import ConvConfig
 from vaekit.errors import UserError
+from vaekit.models.interfaces import Decoder, Encoder
 from vaekit.models.networks.conv_bf16 import Conv2d, ConvTranspose2d
-from vaekit.models.networks.dense import ACTIVATIONS, ClassBias, Dense, Shape
-from vaekit.models.registry import register
+from vaekit.models.networks.dense import ACTIVATIONS, ClassBias, Dense
+from vaekit.models.registry import BuildContext, register
 from vaekit.models.terms import Labels
 
 Size = tuple[int, int]
 
 
-def feature_sizes(shape: Shape, latents: tuple[int, ...] = ()) -> list[Size]:
+def feature_sizes(shape: tuple[int, ...], latents: tuple[int, ...] = ()) -> list[Size]:
     """Sizes from the image down, each side halved (rounding down) as long as it has 8 pixels or more.
 
     For a latent image (c, h, w) they end at (h, w).
@@ -53,9 +54,9 @@ def _transposed_geometry(large: Size, small: Size) -> tuple[Size, Size, Size, Si
     return *geometry(large, small), (rest[0], rest[1])
 
 
-def _halvings(shape: Shape, latents: tuple[int, ...]) -> list[tuple[Size, Size]]:
+def _halvings(context: BuildContext) -> list[tuple[Size, Size]]:
     """The (large, small) pairs of the pyramid; a single same-size one where nothing is halved."""
-    sizes = feature_sizes(shape, latents)
+    sizes = feature_sizes(context.shape, context.latents)
     return list(pairwise(sizes)) or [(sizes[0], sizes[0])]
 
 
@@ -79,33 +80,26 @@ class LatentStem(nn.Module):
 
 
 @register("encoder", "conv")
-class ConvEncoder(nn.Module):
+class ConvEncoder(Encoder):
     """`hidden` are the dense layers before a latent vector; a latent image has none, and ends with a convolution."""
 
-    def __init__(
-        self,
-        shape: Shape,
-        latents: tuple[int, ...],
-        classes: int,
-        channels: int = 32,
-        hidden: Sequence[int] = (256,),
-        activation: str = "relu",
-    ) -> None:
+    def __init__(self, settings: ConvConfig, context: BuildContext) -> None:
         super().__init__()
-        steps = _halvings(shape, latents)
-        widths = channel_widths(channels, len(steps))
-        self.first = Conv2d(shape[0], widths[0], *geometry(*steps[0]))
-        self.label = ClassBias(classes, widths[0])
-        rest: list[nn.Module] = [ACTIVATIONS[activation]()]
+        activation = ACTIVATIONS[settings.activation]
+        steps = _halvings(context)
+        widths = channel_widths(settings.channels, len(steps))
+        self.first = Conv2d(context.shape[0], widths[0], *geometry(*steps[0]))
+        self.label = ClassBias(context.classes, widths[0])
+        rest: list[nn.Module] = [activation()]
         for (before, after), step in zip(pairwise(widths), steps[1:], strict=True):
-            rest += [Conv2d(before, after, *geometry(*step)), ACTIVATIONS[activation]()]
+            rest += [Conv2d(before, after, *geometry(*step)), activation()]
         self.features: tuple[int, ...] = (widths[-1], *steps[-1][1])
-        if len(latents) == 1:
+        if len(context.latents) == 1:
             flat = math.prod(self.features)
             rest.append(nn.Flatten())
-            for before, after in pairwise([flat, *hidden]):
-                rest += [nn.Linear(before, after), ACTIVATIONS[activation]()]
-            self.features = (hidden[-1] if hidden else flat,)
+            for before, after in pairwise([flat, *settings.hidden]):
+                rest += [nn.Linear(before, after), activation()]
+            self.features = (settings.hidden[-1] if settings.hidden else flat,)
         self.rest = nn.Sequential(*rest)
 
     def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
@@ -114,32 +108,25 @@ class ConvEncoder(nn.Module):
 
 
 @register("decoder", "conv")
-class ConvDecoder(nn.Module):
+class ConvDecoder(Decoder):
     """`hidden` are the dense layers after a latent vector; a latent image has none, and begins with a convolution."""
 
-    def __init__(
-        self,
-        shape: Shape,
-        latents: tuple[int, ...],
-        classes: int,
-        channels: int = 32,
-        hidden: Sequence[int] = (256,),
-        activation: str = "relu",
-    ) -> None:
+    def __init__(self, settings: ConvConfig, context: BuildContext) -> None:
         super().__init__()
-        steps = _halvings(shape, latents)[::-1]
-        widths = channel_widths(channels, len(steps))[::-1]
+        activation = ACTIVATIONS[settings.activation]
+        steps = _halvings(context)[::-1]
+        widths = channel_widths(settings.channels, len(steps))[::-1]
         small = (widths[0], *steps[0][1])
         layers: list[nn.Module]
-        if len(latents) == 1:
-            dense = [latents[0], *reversed(hidden), math.prod(small)]
-            self.dense: nn.Module = Dense(dense, classes, activation, closed=True)
+        if len(context.latents) == 1:
+            dense = [context.latent_size, *reversed(settings.hidden), math.prod(small)]
+            self.dense: nn.Module = Dense(dense, context.classes, settings.activation, closed=True)
             layers = [nn.Unflatten(1, small)]
         else:
-            self.dense = LatentStem(latents, widths[0], classes)
-            layers = [ACTIVATIONS[activation]()]
-        for (before, after), step in zip(pairwise([*widths, shape[0]]), steps, strict=True):
-            layers += [ConvTranspose2d(before, after, *_transposed_geometry(*step)), ACTIVATIONS[activation]()]
+            self.dense = LatentStem(context.latents, widths[0], context.classes)
+            layers = [activation()]
+        for (before, after), step in zip(pairwise([*widths, context.outputs]), steps, strict=True):
+            layers += [ConvTranspose2d(before, after, *_transposed_geometry(*step)), activation()]
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:

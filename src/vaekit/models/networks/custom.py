@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from vaekit.config.networks import CustomConfig
 from vaekit.errors import UserError
-from vaekit.models.networks.dense import Shape
-from vaekit.models.registry import register
+from vaekit.models.interfaces import Decoder, Encoder
+from vaekit.models.registry import BuildContext, register
 from vaekit.models.terms import Labels
 
 TRIAL_BATCH_SIZES = (2, 3)
@@ -21,22 +22,20 @@ a number of images built in by another."""
 
 
 @register("encoder", "own")
-class CustomEncoder(nn.Module):
+class CustomEncoder(Encoder):
     """`module` maps images [B, C, H, W] to [B, ...], which is flattened; for a latent image (c, h, w) to [B, F, h, w].
 
     In a conditional model it is called with the labels [B] as well: module(x, y).
     """
 
-    def __init__(
-        self, shape: Shape, latents: tuple[int, ...], classes: int, name: str = "", module: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: CustomConfig, context: BuildContext) -> None:
         super().__init__()
-        self.module = _require_module("encoder", name, module)
-        self.classes, self.flat = classes, len(latents) == 1
-        grid = latents[1:]
+        self.module = _require_module("encoder", settings.name, context)
+        self.classes, self.flat = context.classes, len(context.latents) == 1
+        shape, grid = context.shape, context.latents[1:]
         wanted = f"[{', '.join(map(str, ('B', 'F', *grid)))}] with any F"
         for batch in TRIAL_BATCH_SIZES:
-            output_shape = _trial_shape("encoder", self.module, "images", shape, classes, batch, wanted)
+            output_shape = _trial_shape("encoder", self.module, "images", shape, self.classes, batch, wanted)
             fits = len(output_shape) == 4 and tuple(output_shape[2:]) == grid if grid else len(output_shape) > 1
             if output_shape[:1] != (batch,) or not fits or 0 in output_shape:
                 raise UserError(
@@ -51,21 +50,20 @@ class CustomEncoder(nn.Module):
 
 
 @register("decoder", "own")
-class CustomDecoder(nn.Module):
+class CustomDecoder(Decoder):
     """`module` maps latents [N, D], or [N, c, h, w] of a latent image, to exactly [N, outputs, H, W].
 
     In a conditional model it is called with the labels [N] as well: module(z, y).
     """
 
-    def __init__(
-        self, shape: Shape, latents: tuple[int, ...], classes: int, name: str = "", module: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: CustomConfig, context: BuildContext) -> None:
         super().__init__()
-        self.module = _require_module("decoder", name, module)
-        self.classes, self.latents = classes, latents
+        self.module = _require_module("decoder", settings.name, context)
+        self.classes, self.latents = context.classes, context.latents
+        shape, latents = context.output_shape, context.latents
         wanted = f"[B, {', '.join(map(str, shape))}]"
         for batch in TRIAL_BATCH_SIZES:
-            output_shape = _trial_shape("decoder", self.module, "latents", latents, classes, batch, wanted)
+            output_shape = _trial_shape("decoder", self.module, "latents", latents, self.classes, batch, wanted)
             if output_shape != (batch, *shape):
                 raise UserError(
                     f"The decoder {_name(self.module)} turns latents {[batch, *latents]} into {[*output_shape]}, but these "
@@ -82,9 +80,9 @@ def _name(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def _require_module(slot: str, name: str, module: nn.Module | None) -> nn.Module:
-    if module is not None:
-        return module
+def _require_module(slot: str, name: str, context: BuildContext) -> nn.Module:
+    if slot in context.modules:
+        return context.modules[slot]
     if not name:
         raise UserError(
             f"The {slot} 'own' is a module of yours, given from Python: vaekit.train(images, {slot}=module)."

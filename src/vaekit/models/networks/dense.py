@@ -17,12 +17,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from vaekit.config.networks import GatedMlpConfig, MlpConfig
 from vaekit.errors import UserError
-from vaekit.models.registry import register
+from vaekit.models.interfaces import Decoder, Encoder
+from vaekit.models.registry import BuildContext, register
 from vaekit.models.terms import Labels
-
-Shape = tuple[int, int, int]
-"""(C, H, W)"""
 
 
 class _ReluBySign(torch.autograd.Function):
@@ -116,41 +115,39 @@ class Dense(nn.Module):
         return out
 
 
-def _latent_count(kind: str, slot: str, latents: tuple[int, ...]) -> int:
-    """D of a latent vector; a latent image is refused."""
+# --- Networks --------------------------------------------------------------------------------------------------------
+# gated_mlp: h = (W x + b) * sigmoid(V x + c) and no other nonlinearity (Tomczak & Welling 2018, section 4)
+
+
+def _activation(settings: MlpConfig | GatedMlpConfig) -> str:
+    return settings.activation if isinstance(settings, MlpConfig) else "gated"
+
+
+def _require_vector(settings: MlpConfig | GatedMlpConfig, slot: str, latents: tuple[int, ...]) -> None:
     if len(latents) != 1:
         image = "x".join(map(str, latents))
         raise UserError(
-            f"The {slot} {kind!r} knows a vector of latents only, not the latent image {image}: take conv or resnet "
-            f"as encoder and decoder, or --latents {math.prod(latents)}."
+            f"The {slot} {settings.kind!r} knows a vector of latents only, not the latent image {image}: take conv or "
+            f"resnet as encoder and decoder, or --latents {math.prod(latents)}."
         )
-    return latents[0]
-
-
-# --- mlp -------------------------------------------------------------------------------------------------------------
 
 
 @register("encoder", "mlp")
-class MlpEncoder(nn.Module):
-    kind = "mlp"
+@register("encoder", "gated_mlp")
+class MlpEncoder(Encoder):
     mean: Tensor
 
-    def __init__(
-        self,
-        shape: Shape,
-        latents: tuple[int, ...],
-        classes: int,
-        hidden: Sequence[int] = (400,),
-        activation: str = "relu",
-    ) -> None:
+    def __init__(self, settings: MlpConfig | GatedMlpConfig, context: BuildContext) -> None:
         super().__init__()
-        _latent_count(self.kind, "encoder", latents)
-        pixels = math.prod(shape)
+        _require_vector(settings, "encoder", context.latents)
+        pixels, hidden = math.prod(context.shape), settings.hidden
         self.features = (hidden[-1] if hidden else pixels,)
         self.layers: nn.Module = (
-            Dense([pixels, *hidden], classes, activation, closed=True) if hidden else ClassBias(classes, pixels)
+            Dense([pixels, *hidden], context.classes, _activation(settings), closed=True)
+            if hidden
+            else ClassBias(context.classes, pixels)
         )
-        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("mean", torch.zeros(context.shape))
 
     def init_from_data(self, mean: Float[Tensor, "C H W"]) -> None:
         """Read images less the mean image from now on."""
@@ -162,21 +159,14 @@ class MlpEncoder(nn.Module):
 
 
 @register("decoder", "mlp")
-class MlpDecoder(nn.Module):
-    kind = "mlp"
-
-    def __init__(
-        self,
-        shape: Shape,
-        latents: tuple[int, ...],
-        classes: int,
-        hidden: Sequence[int] = (400,),
-        activation: str = "relu",
-    ) -> None:
+@register("decoder", "gated_mlp")
+class MlpDecoder(Decoder):
+    def __init__(self, settings: MlpConfig | GatedMlpConfig, context: BuildContext) -> None:
         super().__init__()
-        self.shape = shape
-        widths = [_latent_count(self.kind, "decoder", latents), *reversed(hidden), math.prod(shape)]
-        self.layers = Dense(widths, classes, activation, closed=False)
+        _require_vector(settings, "decoder", context.latents)
+        self.shape = context.output_shape
+        widths = [context.latent_size, *reversed(settings.hidden), math.prod(self.shape)]
+        self.layers = Dense(widths, context.classes, _activation(settings), closed=False)
 
     @torch.no_grad()
     def init_from_data(self, outputs: Float[Tensor, "C H W"]) -> None:
@@ -186,26 +176,3 @@ class MlpDecoder(nn.Module):
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
         out: Tensor = self.layers(z, y)
         return out.reshape(-1, *self.shape)
-
-
-# --- gated_mlp: h = (W x + b) * sigmoid(V x + c) and no other nonlinearity (Tomczak & Welling 2018, section 4) --------
-
-
-@register("encoder", "gated_mlp")
-class GatedMlpEncoder(MlpEncoder):
-    kind = "gated_mlp"
-
-    def __init__(
-        self, shape: Shape, latents: tuple[int, ...], classes: int, hidden: Sequence[int] = (300, 300)
-    ) -> None:
-        super().__init__(shape, latents, classes, hidden, "gated")
-
-
-@register("decoder", "gated_mlp")
-class GatedMlpDecoder(MlpDecoder):
-    kind = "gated_mlp"
-
-    def __init__(
-        self, shape: Shape, latents: tuple[int, ...], classes: int, hidden: Sequence[int] = (300, 300)
-    ) -> None:
-        super().__init__(shape, latents, classes, hidden, "gated")

@@ -6,10 +6,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vaekit.config.networks import ResnetConfig
+from vaekit.models.interfaces import Decoder, Encoder
 from vaekit.models.networks.conv import LatentStem, Size, channel_widths, feature_sizes, geometry
 from vaekit.models.networks.conv_bf16 import Conv2d
-from vaekit.models.networks.dense import ClassBias, Dense, Shape
-from vaekit.models.registry import register
+from vaekit.models.networks.dense import ClassBias, Dense
+from vaekit.models.registry import BuildContext, register
 from vaekit.models.terms import Labels
 
 
@@ -68,31 +70,23 @@ class Upsample(nn.Module):
 
 
 @register("encoder", "resnet")
-class ResnetEncoder(nn.Module):
-    def __init__(
-        self,
-        shape: Shape,
-        latents: tuple[int, ...],
-        classes: int,
-        channels: int = 32,
-        blocks: int = 1,
-        attention: bool = True,
-        dropout: float = 0.0,
-    ) -> None:
+class ResnetEncoder(Encoder):
+    def __init__(self, settings: ResnetConfig, context: BuildContext) -> None:
         super().__init__()
-        sizes = feature_sizes(shape, latents)
+        channels, blocks, dropout = settings.channels, settings.blocks, settings.dropout
+        sizes = feature_sizes(context.shape, context.latents)
         widths = channel_widths(channels, len(sizes))
-        self.first = Conv2d(shape[0], channels, 3, padding=1)
-        self.label = ClassBias(classes, channels)
+        self.first = Conv2d(context.shape[0], channels, 3, padding=1)
+        self.label = ClassBias(context.classes, channels)
         rest: list[nn.Module] = []
         for level, width in enumerate(widths):
             if level:
                 rest.append(Conv2d(widths[level - 1], width, *geometry(*sizes[level - 1 : level + 1])))
             rest += [ResidualBlock(width, dropout) for _ in range(blocks)]
-        rest += [Attention(widths[-1])] if attention else []
+        rest += [Attention(widths[-1])] if settings.attention else []
         rest += [_norm(widths[-1]), nn.SiLU()]
         self.features: tuple[int, ...] = (widths[-1], *sizes[-1])
-        if len(latents) == 1:
+        if len(context.latents) == 1:
             rest.append(nn.Flatten())
             self.features = (math.prod(self.features),)
         self.rest = nn.Sequential(*rest)
@@ -103,33 +97,27 @@ class ResnetEncoder(nn.Module):
 
 
 @register("decoder", "resnet")
-class ResnetDecoder(nn.Module):
-    def __init__(
-        self,
-        shape: Shape,
-        latents: tuple[int, ...],
-        classes: int,
-        channels: int = 32,
-        blocks: int = 1,
-        attention: bool = True,
-        dropout: float = 0.0,
-    ) -> None:
+class ResnetDecoder(Decoder):
+    def __init__(self, settings: ResnetConfig, context: BuildContext) -> None:
         super().__init__()
-        sizes = feature_sizes(shape, latents)[::-1]
+        channels, blocks, dropout = settings.channels, settings.blocks, settings.dropout
+        sizes = feature_sizes(context.shape, context.latents)[::-1]
         widths = channel_widths(channels, len(sizes))[::-1]
         small = (widths[0], *sizes[0])
         layers: list[nn.Module] = []
-        if len(latents) == 1:
-            self.dense: nn.Module = Dense([latents[0], math.prod(small)], classes, "silu", closed=False)
+        if len(context.latents) == 1:
+            self.dense: nn.Module = Dense(
+                [context.latent_size, math.prod(small)], context.classes, "silu", closed=False
+            )
             layers.append(nn.Unflatten(1, small))
         else:
-            self.dense = LatentStem(latents, widths[0], classes)
-        layers += [Attention(widths[0])] if attention else []
+            self.dense = LatentStem(context.latents, widths[0], context.classes)
+        layers += [Attention(widths[0])] if settings.attention else []
         for level, width in enumerate(widths):
             if level:
                 layers.append(Upsample(widths[level - 1], width, sizes[level]))
             layers += [ResidualBlock(width, dropout) for _ in range(blocks)]
-        layers += [_norm(channels), nn.SiLU(), Conv2d(channels, shape[0], 3, padding=1)]
+        layers += [_norm(channels), nn.SiLU(), Conv2d(channels, context.outputs, 3, padding=1)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:

@@ -2,23 +2,25 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaekit.models.registry import Requirements, register
-from vaekit.models.terms import Terms
+from vaekit.config.objectives import ElboConfig
+from vaekit.models.registry import Capability, Requirements, register
+from vaekit.models.terms import Objective, Terms
 
 # --- What objectives are made of -------------------------------------------------------------------------------------
 
 
-def requires_densities(posterior: Iterable[str] = (), prior: Iterable[str] = ()) -> dict[str, frozenset[str]]:
+def requires_densities(
+    posterior: Iterable[Capability] = (), prior: Iterable[Capability] = ()
+) -> dict[str, frozenset[Capability]]:
     """The needs of whatever has a KL divergence in it, and more of either slot."""
     return {
-        "posterior": frozenset({"density_at_sample", *posterior}),
-        "prior": frozenset({"density_anywhere", *prior}),
+        "posterior": frozenset({Capability.DENSITY_AT_SAMPLE, *posterior}),
+        "prior": frozenset({Capability.DENSITY_ANYWHERE, *prior}),
     }
 
 
@@ -56,8 +58,7 @@ def warmup_end(warmup: float, cycles: int) -> float:
 
 
 @register("objective", "elbo")
-@dataclass(frozen=True)
-class Elbo:
+class Elbo(Objective):
     """-E_q[log p(x|z)] + beta KL(q || p) (Kingma & Welling 2014, equation 7; beta: Higgins et al. 2017, equation 4).
 
     `warmup` epochs raise beta linearly from 0, `cycles` times (see `warmup_share`). `free_bits` lambda
@@ -66,38 +67,35 @@ class Elbo:
     mean KL, and then C is what rises (Burgess et al. 2018, arXiv:1804.03599, equation 8).
     """
 
-    beta: float = 1.0
-    warmup: float = 0.0
-    cycles: int = 1
-    free_bits: float = 0.0
-    capacity: float = 0.0
-    samples: int = 1
+    settings: ElboConfig
 
     @property
     def requires(self) -> Requirements:
-        per_latent = {"factorised"} if self.free_bits else set()
+        per_latent = {Capability.FACTORIZED} if self.settings.free_bits else set()
         return requires_densities(per_latent, per_latent)
 
     @property
     def schedule_end(self) -> float:
-        return warmup_end(self.warmup, self.cycles)
+        return warmup_end(self.settings.warmup, self.settings.cycles)
 
     @property
     def supports_accumulation(self) -> bool:
-        return not (self.free_bits or self.capacity)  # which look at the mean KL of a batch
+        return not (self.settings.free_bits or self.settings.capacity)  # which look at the mean KL of a batch
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         reconstruction, kl = reconstruction_loss(terms), kl_loss(terms)
-        share = warmup_share(epoch, self.warmup, self.cycles)
-        if self.capacity:
-            kl_penalty = self.beta * (kl - share * self.capacity).abs()
-        elif self.free_bits:
-            kl_penalty = share * self.beta * sum_terms([self._floored(group.kl_per_latent) for group in terms.groups])
+        share = warmup_share(epoch, self.settings.warmup, self.settings.cycles)
+        if self.settings.capacity:
+            kl_penalty = self.settings.beta * (kl - share * self.settings.capacity).abs()
+        elif self.settings.free_bits:
+            kl_penalty = (
+                share * self.settings.beta * sum_terms([self._floored(group.kl_per_latent) for group in terms.groups])
+            )
         else:
-            kl_penalty = share * self.beta * kl
+            kl_penalty = share * self.settings.beta * kl
         loss = reconstruction + kl_penalty
         return loss, {"loss": loss, "reconstruction": reconstruction, "kl": kl}
 
     def _floored(self, kl: Tensor | None) -> Tensor:
         assert kl is not None, "compatibility.py lets only factorised posteriors have free bits"
-        return kl.mean(0).clamp(min=self.free_bits).sum()
+        return kl.mean(0).clamp(min=self.settings.free_bits).sum()

@@ -2,7 +2,6 @@
 nats per image. All but `l2` look at the whole batch, as a sample of the aggregate posterior q(z) = E_x[q(z|x)]."""
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -10,19 +9,19 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
+from vaekit.config.objectives import DipConfig, L2Config, MmdConfig, TotalCorrelationConfig
 from vaekit.models.objectives.elbo import kl_loss, reconstruction_loss, requires_densities, sum_terms
-from vaekit.models.registry import Requirements, register
-from vaekit.models.terms import Labels, Terms
+from vaekit.models.registry import Capability, Requirements, register
+from vaekit.models.terms import Labels, Objective, Terms
 
-REQUIRES_BATCH = {"model": frozenset({"batch"})}
+REQUIRES_BATCH = {"model": frozenset({Capability.BATCH})}
 
 
 # --- Maximum mean discrepancy ----------------------------------------------------------------------------------------
 
 
 @register("objective", "mmd")
-@dataclass(frozen=True)
-class Mmd:
+class Mmd(Objective):
     """Reconstruction + weight MMD^2(q(z), p(z)) + beta KL.
 
     With a posterior without noise the Wasserstein autoencoder WAE-MMD (Tolstikhin et al. 2018, arXiv:1711.01558,
@@ -30,30 +29,28 @@ class Mmd:
     weight = alpha + lambda - 1; alpha = 1 is their MMD-VAE). The weight's default is this library's.
     """
 
-    weight: float = 100.0
-    beta: float = 0.0
-    kernel: Literal["imq", "rbf"] = "imq"
-    samples: ClassVar[int] = 1
-    schedule_end: ClassVar[float] = 0.0
-    supports_accumulation: ClassVar[bool] = False
+    settings: MmdConfig
+    supports_accumulation = False
 
     @property
     def requires(self) -> Requirements:
-        posterior, prior = frozenset({"single_group"}), frozenset({"reparameterised"})
-        requires = requires_densities(posterior, prior) if self.beta else {"posterior": posterior, "prior": prior}
+        posterior, prior = frozenset({Capability.SINGLE_GROUP}), frozenset({Capability.REPARAMETERIZED})
+        requires = (
+            requires_densities(posterior, prior) if self.settings.beta else {"posterior": posterior, "prior": prior}
+        )
         return requires | REQUIRES_BATCH
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups
         z = group.z[0]
         prior_z = group.p.rsample(() if group.p.batch_shape else z.shape[:1])
-        discrepancy = squared_mmd(z, prior_z, self.kernel, terms.y)
+        discrepancy = squared_mmd(z, prior_z, self.settings.kernel, terms.y)
         reconstruction = reconstruction_loss(terms)
-        loss = reconstruction + self.weight * discrepancy
+        loss = reconstruction + self.settings.weight * discrepancy
         report = {"reconstruction": reconstruction, "mmd": discrepancy}
-        if self.beta:
+        if self.settings.beta:
             report["kl"] = kl_loss(terms)
-            loss = loss + self.beta * report["kl"]
+            loss = loss + self.settings.beta * report["kl"]
         return loss, {"loss": loss, **report}
 
 
@@ -103,8 +100,7 @@ def similarity(a: Float[Tensor, "A D"], b: Float[Tensor, "B D"], kernel: Literal
 
 
 @register("objective", "total_correlation")
-@dataclass(frozen=True)
-class TotalCorrelation:
+class TotalCorrelation(Objective):
     """Reconstruction + alpha MI + beta TC + gamma dimension-wise KL (Chen et al. 2018, arXiv:1802.04942, equations 2
     and 4), at the samples:
 
@@ -113,16 +109,14 @@ class TotalCorrelation:
     They add up to log q(z|x) - log p(z), term by term. `images` is N, the number of training images.
     """
 
-    alpha: float = 1.0
-    beta: float = 6.0
-    gamma: float = 1.0
-    images: int = 0
-    samples: ClassVar[int] = 1
-    schedule_end: ClassVar[float] = 0.0
-    supports_accumulation: ClassVar[bool] = False
+    settings: TotalCorrelationConfig
+    supports_accumulation = False
     # One p(z) for all images: with a prior for every class the last part would be no divergence
-    requires: ClassVar[Requirements] = (
-        requires_densities({"density_anywhere", "factorised", "single_group"}, {"factorised", "standard"})
+    requires = (
+        requires_densities(
+            {Capability.DENSITY_ANYWHERE, Capability.FACTORIZED, Capability.SINGLE_GROUP},
+            {Capability.FACTORIZED, Capability.STANDARD_NORMAL},
+        )
         | REQUIRES_BATCH
     )
 
@@ -141,7 +135,12 @@ class TotalCorrelation:
         correlation = (log_joint - log_marginals).mean()
         rest = (log_marginals - log_p).mean()
         reconstruction = reconstruction_loss(terms)
-        loss = reconstruction + self.alpha * information + self.beta * correlation + self.gamma * rest
+        loss = (
+            reconstruction
+            + self.settings.alpha * information
+            + self.settings.beta * correlation
+            + self.settings.gamma * rest
+        )
         return loss, {
             "loss": loss,
             "reconstruction": reconstruction,
@@ -177,8 +176,7 @@ def stratified_log_weights(batch: int, images: int, like: Tensor) -> Float[Tenso
 
 
 @register("objective", "dip")
-@dataclass(frozen=True)
-class Dip:
+class Dip(Objective):
     """The negative ELBO + off_diagonal sum_{i != j} C_ij^2 + diagonal sum_i (C_ii - 1)^2 (Kumar et al. 2018,
     arXiv:1711.00848, equations 6 and 7), with C over the batch: variant 1 the covariance of the posterior means,
     variant 2 that of the latents, which has the mean posterior covariance besides.
@@ -186,27 +184,23 @@ class Dip:
     The covariance of means is divided by B, not B - 1: it stays defined for a single image.
     """
 
-    variant: Literal["1", "2"] = "1"
-    off_diagonal: float = 10.0
-    diagonal: float = 100.0
-    samples: ClassVar[int] = 1
-    schedule_end: ClassVar[float] = 0.0
-    supports_accumulation: ClassVar[bool] = False
-    requires: ClassVar[Requirements] = (
-        requires_densities({"moments", "single_group"}, {"standard"}) | REQUIRES_BATCH
+    settings: DipConfig
+    supports_accumulation = False
+    requires = (
+        requires_densities({Capability.MOMENTS, Capability.SINGLE_GROUP}, {Capability.STANDARD_NORMAL}) | REQUIRES_BATCH
     )  # its covariance is I
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups
         centred = group.q.mean - group.q.mean.mean(0)
         covariance = centred.T @ centred / len(centred)
-        if self.variant == "2":
+        if self.settings.variant == "2":
             covariance = covariance + mean_covariance(group.q)
         variances = covariance.diagonal()
         off_diagonal = covariance.square().sum() - variances.square().sum()
         diagonal = (variances - 1).square().sum()
         reconstruction, kl = reconstruction_loss(terms), kl_loss(terms)
-        loss = reconstruction + kl + self.off_diagonal * off_diagonal + self.diagonal * diagonal
+        loss = reconstruction + kl + self.settings.off_diagonal * off_diagonal + self.settings.diagonal * diagonal
         return loss, {
             "loss": loss,
             "reconstruction": reconstruction,
@@ -223,21 +217,16 @@ def mean_covariance(q: Distribution) -> Float[Tensor, "D D"]:
 
 
 @register("objective", "l2")
-@dataclass(frozen=True)
-class L2:
+class L2(Objective):
     """Reconstruction + weight |z|^2 / 2, the regularised autoencoder of Ghosh et al. 2020 (arXiv:1903.12436) with the
     decoder left to weight decay, which here pulls on all weights; with weight 0 a plain autoencoder."""
 
-    weight: float = 1.0
-    samples: ClassVar[int] = 1
-    schedule_end: ClassVar[float] = 0.0
-    supports_accumulation: ClassVar[bool] = True
-    requires: ClassVar[Requirements] = {
-        "prior": frozenset({"standard"})
-    }  # |z|^2 / 2 is its -log p(z), but for a constant
+    settings: L2Config
+    # |z|^2 / 2 is the standard normal's -log p(z), but for a constant
+    requires: ClassVar[Requirements] = {"prior": frozenset({Capability.STANDARD_NORMAL})}
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         reconstruction = reconstruction_loss(terms)
         length = sum_terms([0.5 * group.z.square().sum(-1).mean() for group in terms.groups])
-        loss = reconstruction + self.weight * length
+        loss = reconstruction + self.settings.weight * length
         return loss, {"loss": loss, "reconstruction": reconstruction, "l2": length}
