@@ -1,18 +1,20 @@
 """Residual networks: group normalisation, SiLU, attention at the lowest resolution, nearest-neighbour upsampling."""
 
-import math
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaekit.config.networks import ResnetConfig
-from vaekit.models.interfaces import Decoder, Encoder
-from vaekit.models.networks.conv import LatentStem, Size, channel_widths, feature_sizes, geometry
 from vaekit.models.networks.conv_bf16 import Conv2d
-from vaekit.models.networks.dense import ClassBias, Dense
+from vaekit.models.networks.pyramid import (
+    PyramidDecoder,
+    PyramidEncoder,
+    Size,
+    channel_widths,
+    feature_sizes,
+    geometry,
+)
 from vaekit.models.registry import BuildContext, register
-from vaekit.models.terms import Labels
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -70,56 +72,35 @@ class Upsample(nn.Module):
 
 
 @register("encoder", "resnet")
-class ResnetEncoder(Encoder):
+class ResnetEncoder(PyramidEncoder):
     def __init__(self, settings: ResnetConfig, context: BuildContext) -> None:
-        super().__init__()
-        channels, blocks, dropout = settings.channels, settings.blocks, settings.dropout
         sizes = feature_sizes(context.shape, context.latents)
-        widths = channel_widths(channels, len(sizes))
-        self.first = Conv2d(context.shape[0], channels, 3, padding=1)
-        self.label = ClassBias(context.classes, channels)
-        rest: list[nn.Module] = []
+        widths = channel_widths(settings.channels, len(sizes))
+        super().__init__(context, Conv2d(context.shape[0], widths[0], 3, padding=1))
+        layers: list[nn.Module] = []
         for level, width in enumerate(widths):
             if level:
-                rest.append(Conv2d(widths[level - 1], width, *geometry(*sizes[level - 1 : level + 1])))
-            rest += [ResidualBlock(width, dropout) for _ in range(blocks)]
-        rest += [Attention(widths[-1])] if settings.attention else []
-        rest += [_norm(widths[-1]), nn.SiLU()]
-        self.features: tuple[int, ...] = (widths[-1], *sizes[-1])
-        if len(context.latents) == 1:
-            rest.append(nn.Flatten())
-            self.features = (math.prod(self.features),)
-        self.rest = nn.Sequential(*rest)
-
-    def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
-        out: Tensor = self.rest(self.label(self.first(x), y))
-        return out
+                layers.append(Conv2d(widths[level - 1], width, *geometry(*sizes[level - 1 : level + 1])))
+            layers += [ResidualBlock(width, settings.dropout) for _ in range(settings.blocks)]
+        if settings.attention:
+            layers.append(Attention(widths[-1]))
+        layers += [_norm(widths[-1]), nn.SiLU()]
+        self._finish(layers, (widths[-1], *sizes[-1]), context.latents)
 
 
 @register("decoder", "resnet")
-class ResnetDecoder(Decoder):
+class ResnetDecoder(PyramidDecoder):
     def __init__(self, settings: ResnetConfig, context: BuildContext) -> None:
-        super().__init__()
-        channels, blocks, dropout = settings.channels, settings.blocks, settings.dropout
         sizes = feature_sizes(context.shape, context.latents)[::-1]
-        widths = channel_widths(channels, len(sizes))[::-1]
-        small = (widths[0], *sizes[0])
-        layers: list[nn.Module] = []
-        if len(context.latents) == 1:
-            self.dense: nn.Module = Dense(
-                [context.latent_size, math.prod(small)], context.classes, "silu", closed=False
-            )
-            layers.append(nn.Unflatten(1, small))
-        else:
-            self.dense = LatentStem(context.latents, widths[0], context.classes)
-        layers += [Attention(widths[0])] if settings.attention else []
+        widths = channel_widths(settings.channels, len(sizes))[::-1]
+        smallest = (widths[0], *sizes[0])
+        super().__init__(context, smallest, (), "silu", closed=False)
+        layers: list[nn.Module] = [nn.Unflatten(1, smallest)] if len(context.latents) == 1 else []
+        if settings.attention:
+            layers.append(Attention(widths[0]))
         for level, width in enumerate(widths):
             if level:
                 layers.append(Upsample(widths[level - 1], width, sizes[level]))
-            layers += [ResidualBlock(width, dropout) for _ in range(blocks)]
-        layers += [_norm(channels), nn.SiLU(), Conv2d(channels, context.outputs, 3, padding=1)]
+            layers += [ResidualBlock(width, settings.dropout) for _ in range(settings.blocks)]
+        layers += [_norm(widths[-1]), nn.SiLU(), Conv2d(widths[-1], context.outputs, 3, padding=1)]
         self.layers = nn.Sequential(*layers)
-
-    def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
-        out: Tensor = self.layers(self.dense(z, y))
-        return out
