@@ -160,7 +160,7 @@ def test_float32_is_as_good_as_float64(kind: str, settings: dict[str, str], size
         torch.testing.assert_close(single, double, rtol=tolerance, atol=tolerance)
 
 
-# --- binarized -------------------------------------------------------------------------------------------------------
+# --- binarized ---
 
 
 def test_binarized_draws_anew_in_training_alone() -> None:
@@ -185,7 +185,7 @@ def test_binarized_leaves_black_and_white_as_it_is(draw: str, training: bool) ->
     assert torch.equal(make("binarized", draw=draw).train(training).prepare_target(x), x)
 
 
-# --- Noise around a location -----------------------------------------------------------------------------------------
+# --- Noise around a location ---
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "laplace"])
@@ -246,7 +246,7 @@ def _single(likelihood: Any, loc: Tensor, x: Tensor, cut: tuple[slice, ...]) -> 
     return log_p[0, 0]
 
 
-# --- logistic_mixture ------------------------------------------------------------------------------------------------
+# --- logistic_mixture ---
 
 
 def mixture_by_hand(output: Tensor, x: Tensor, K: int, C: int) -> float:

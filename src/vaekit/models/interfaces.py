@@ -1,7 +1,7 @@
 """What each slot of a model asks of its component. Objectives are in `terms.py`.
 
-A component is built from its settings and a `BuildContext`. Beyond what the classes below ask for, it may have
-`init_from_data`, called with training images before the first step and never on load (`training/data_init.py`):
+A component is constructed from its settings and a `BuildContext`. In addition to the methods below it may
+have `init_from_data`, called before the first training step and never on load (`training/data_init.py`):
 
     encoder   init_from_data(mean [C, H, W]): the mean image
     decoder   init_from_data(outputs [outputs, H, W]): the likelihood's `inverse_mean` of the mean image
@@ -60,7 +60,7 @@ class Prior(Component):
     """p(z | y), with an empty batch shape where it is the same for all y."""
 
     init_images: int = 0
-    """Training images that `init_from_data` asks for."""
+    """Number of training images that `init_from_data` takes."""
 
     def forward(self, encode: Encode, y: Labels | None = None) -> Distribution:
         """A prior made of encodings (VampPrior) calls `encode`; others need not."""
@@ -78,21 +78,23 @@ class Likelihood(Component):
     """The decoder's output to p(x | z)."""
 
     outputs: int
-    """Channels that it reads."""
+    """Channels of the decoder's output."""
     support: constraints.Constraint
-    """Pixels that it gives a probability to; others are refused before training."""
+    """Pixel values that it allows; others are rejected before training."""
     likelihood_kind: Literal["probability", "density"]
     supports_accumulation: bool = True
-    """Whether a batch may go through in micro-batches: false where its state follows the batches."""
+    """Whether a batch may be split into micro-batches; False if its state follows the batches."""
 
-    def forward(self, output: Float[Tensor, "*S B outputs H W"], x: Float[Tensor, "B C H W"] | None = None) -> Any:
+    def forward(
+        self, output: Float[Tensor, "*S B outputs H W"], x: Float[Tensor, "B C H W"] | None = None
+    ) -> Any:
         """An `ImageDistribution`. `x` is given in training, to a likelihood whose scale follows the data."""
         raise NotImplementedError
 
     def prepare_target(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """What is observed of an image: the image, or pixels drawn from it."""
+        """What is observed of an image: the image itself, or pixels sampled from it."""
         return x
 
     def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"] | None:
-        """The output whose distribution has this mean, where decoders start; None: they start where they are."""
+        """The output whose distribution has this mean, where decoders start; None if unknown."""
         return None

@@ -1,7 +1,7 @@
-"""q(z | x): from the encoder's features to a distribution over latents.
+"""Posteriors q(z | x): from the encoder's features to a distribution over latents.
 
-Features are [B, F], or [B, F, h, w] where the latents form an image [C, h, w]. Either way a posterior is a distribution
-over flat latents, D = C h w of them.
+Features are [B, F], or [B, F, h, w] for a latent image [c, h, w]. In both cases the distribution is over flat
+latents, D = c h w.
 """
 
 import math
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from vaekit.config.base import BaseConfig
 from vaekit.config.latents import GaussianPosteriorConfig, IafPosteriorConfig, NsfPosteriorConfig
-from vaekit.errors import UserError
+from vaekit.errors import UserError, setting
 from vaekit.models import flows
 from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, PointMass
 from vaekit.models.interfaces import Posterior
 from vaekit.models.registry import BuildContext, Capability, register
 
 LOG_VARIANCE_BOUND = 15.0
-"""Standard deviations stay between exp(-7.5) and exp(7.5): no overflow, and no vanishing noise, whatever the encoder
-says. Near zero the bound is the identity."""
+"""Standard deviations stay between exp(-7.5) and exp(7.5), so that nothing overflows and noise does not
+vanish. Near zero the bound is the identity."""
 
 
 Features = Float[Tensor, "B F"] | Float[Tensor, "B F h w"]
@@ -30,7 +30,7 @@ DENSITY = frozenset({Capability.DENSITY_AT_SAMPLE, Capability.DENSITY_ANYWHERE, 
 
 
 def _head(context: BuildContext, numbers: int) -> nn.Module:
-    """A linear map to so many numbers a latent, at each pixel by itself where the latents form an image."""
+    """A linear map to `numbers` values per latent; for a latent image a 1x1 convolution."""
     inputs, outputs = context.features[0], numbers * context.latents[0]
     return nn.Conv2d(inputs, outputs, 1) if len(context.latents) == 3 else nn.Linear(inputs, outputs)
 
@@ -41,7 +41,7 @@ def soft_bound(log_variance: Tensor) -> Tensor:
 
 @register("posterior", "gaussian")
 class GaussianPosterior(Posterior):
-    """A linear map to means and log-variances (Kingma & Welling 2014, appendix C.2)."""
+    """Means and log-variances by a linear map (Kingma & Welling 2014, appendix C.2)."""
 
     provides = DENSITY | {Capability.FACTORIZED, Capability.MOMENTS, Capability.DETACHABLE_DENSITY}
 
@@ -56,7 +56,7 @@ class GaussianPosterior(Posterior):
 
 @register("posterior", "delta")
 class DeltaPosterior(Posterior):
-    """A linear map to a point."""
+    """A point, by a linear map."""
 
     provides = frozenset({Capability.SINGLE_GROUP})
 
@@ -72,10 +72,11 @@ class DeltaPosterior(Posterior):
 class FullGaussianPosterior(Posterior):
     """N(mu, L L^T) with a lower triangular L (Kingma & Welling 2019, arXiv:1906.02691, section 2.5.1).
 
-    L = diag(sigma) C with rows of C of length 1: C is the Cholesky factor of the correlations, sigma, bounded as ever,
-    the standard deviation of every latent. What is below the diagonal of a row is kept shorter than MAX_SLOPE times the
-    diagonal: earlier latents tell at most 4/5 of a latent's variance. Without that bound the density of a point, which
-    solves for the noise, is off by millions of nats in 32 bits where the correlations of 32 latents are strong."""
+    L = diag(sigma) C with rows of C of length 1: C is the Cholesky factor of the correlation matrix, sigma
+    the standard deviations. The part of a row below the diagonal is kept shorter than MAX_SLOPE times the
+    diagonal, so that earlier latents explain at most 4/5 of a latent's variance. Without this bound the
+    density of a point, which solves for the noise, is wrong by millions of nats in float32 where the
+    correlations of 32 latents are strong."""
 
     MAX_SLOPE = 2.0
     MAX_WEIGHTS = 1 << 28
@@ -89,8 +90,9 @@ class FullGaussianPosterior(Posterior):
         numbers = self.latents * (self.latents + 3) // 2
         if inputs * numbers > self.MAX_WEIGHTS:
             raise UserError(
-                f"The posterior 'full_gaussian' of {self.latents:,} latents takes {inputs * numbers:.1e} "
-                "weights: take --posterior.kind gaussian, or fewer --latents."
+                f"The posterior 'full_gaussian' of {self.latents:,} latents needs {inputs * numbers:.1e} "
+                "weights.",
+                f"Use {setting('posterior.kind', 'gaussian')}, or fewer {setting('latents')}.",
             )
         self.head = nn.Linear(inputs, numbers)
         rows, columns = torch.tril_indices(self.latents, self.latents, offset=-1)
@@ -100,7 +102,9 @@ class FullGaussianPosterior(Posterior):
         outputs = self.head(features.flatten(1))
         loc, log_variance, below = outputs.split([self.latents, self.latents, len(self.below)], dim=-1)
         square = (self.latents, self.latents)
-        rows = loc.new_zeros(len(outputs), self.latents**2).scatter(1, self.below.expand(len(outputs), -1), below)
+        rows = loc.new_zeros(len(outputs), self.latents**2).scatter(
+            1, self.below.expand(len(outputs), -1), below
+        )
         rows = rows.unflatten(1, square)
         rows = rows / (1 + rows.square().sum(-1, keepdim=True) / self.MAX_SLOPE**2).sqrt()
         rows = rows + torch.eye(self.latents, dtype=loc.dtype, device=loc.device)
@@ -109,7 +113,8 @@ class FullGaussianPosterior(Posterior):
 
 
 class FlowPosterior(Posterior):
-    """A diagonal Gaussian carried through flow steps that see a summary of the features, `context` numbers."""
+    """A diagonal Gaussian transformed by flow steps that are conditioned on a linear summary of the
+    features."""
 
     def __init__(
         self, settings: IafPosteriorConfig | NsfPosteriorConfig, context: BuildContext, steps: nn.Module
@@ -126,9 +131,10 @@ class FlowPosterior(Posterior):
 
 @register("posterior", "iaf")
 class IafPosterior(FlowPosterior):
-    """A diagonal Gaussian carried through inverse autoregressive steps (Kingma et al. 2016, arXiv:1606.04934).
+    """A diagonal Gaussian transformed by inverse autoregressive steps (Kingma et al. 2016, arXiv:1606.04934).
 
-    Drawing z and log q at it is one pass a step; the density of any other point takes D of them, so it is not offered.
+    Sampling z with its log q takes one pass per step; the density at any other point takes D, so it is not
+    provided.
     """
 
     provides = frozenset({Capability.DENSITY_AT_SAMPLE, Capability.SINGLE_GROUP})
@@ -140,11 +146,13 @@ class IafPosterior(FlowPosterior):
 
 @register("posterior", "nsf")
 class NsfPosterior(FlowPosterior):
-    """A diagonal Gaussian carried through coupling steps of monotonic rational-quadratic splines, quick both ways
-    (Durkan et al. 2019, arXiv:1906.04032)."""
+    """A diagonal Gaussian transformed by coupling steps of monotonic rational-quadratic splines, fast in both
+    directions (Durkan et al. 2019, arXiv:1906.04032)."""
 
     provides = DENSITY
 
     def __init__(self, settings: NsfPosteriorConfig, context: BuildContext) -> None:
-        steps = flows.spline(context.latent_size, settings.context, settings.steps, settings.hidden, settings.bins)
+        steps = flows.spline(
+            context.latent_size, settings.context, settings.steps, settings.hidden, settings.bins
+        )
         super().__init__(settings, context, steps)

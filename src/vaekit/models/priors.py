@@ -1,4 +1,4 @@
-"""p(z | y): what latents look like before an image is seen."""
+"""Priors p(z | y)."""
 
 from typing import ClassVar
 
@@ -28,7 +28,7 @@ class NormalPrior(Prior):
     def __init__(self, settings: BaseConfig, context: BuildContext) -> None:
         super().__init__()
         self.latents = context.latent_size
-        self.register_buffer("anchor", torch.zeros(()), persistent=False)  # knows which device the model is on
+        self.register_buffer("anchor", torch.zeros(()), persistent=False)  # tracks the device of the model
 
     def forward(self, encode: Encode, y: Labels | None = None) -> StandardNormal:
         return StandardNormal(self.latents, self.anchor.device)
@@ -36,7 +36,8 @@ class NormalPrior(Prior):
 
 @register("prior", "mixture")
 class MixturePrior(Prior):
-    """Gaussians with learned means, variances and weights; their means start as draws of the standard normal."""
+    """A mixture of Gaussians with learned means, variances and weights; means start at samples of the
+    standard normal."""
 
     provides = DENSITY
 
@@ -52,8 +53,11 @@ class MixturePrior(Prior):
 
 @register("prior", "vamp")
 class VampPrior(Prior):
-    """The mean of the posteriors of K pseudo-inputs, which are learned (Tomczak & Welling 2018, arXiv:1705.07120,
-    equation 9). They stay in [0, 1]; in a conditional model each has a label of its own that does not change."""
+    """The mean of the posteriors of K learned pseudo-inputs (Tomczak & Welling 2018, arXiv:1705.07120,
+    equation 9).
+
+    They stay in [0, 1]; in a conditional model each has a fixed label.
+    """
 
     provides = DENSITY
     requires: ClassVar[Requirements] = {"posterior": frozenset({Capability.DENSITY_ANYWHERE})}
@@ -68,7 +72,7 @@ class VampPrior(Prior):
 
     @torch.no_grad()
     def init_from_data(self, x: Float[Tensor, "K C H W"], y: Labels | None) -> None:
-        """Take images, and in a conditional model their labels, as the first pseudo-inputs."""
+        """Start from images, and in a conditional model from their labels."""
         self.pseudo_inputs.copy_(x)
         if self.labels is not None and y is not None:
             self.labels.copy_(y)
@@ -80,7 +84,8 @@ class VampPrior(Prior):
 
 @register("prior", "flow")
 class FlowPrior(Prior):
-    """The standard normal carried through coupling steps: RealNVP or neural splines, quick both ways."""
+    """The standard normal transformed by coupling steps: RealNVP or neural splines, fast in both
+    directions."""
 
     provides = DENSITY | {Capability.REPARAMETERIZED}
     anchor: Tensor
@@ -98,7 +103,7 @@ class FlowPrior(Prior):
 
 @register("prior", "class")
 class ClassPrior(Prior):
-    """p(z | y): a Gaussian of its own for every class."""
+    """p(z | y): one learned Gaussian per class."""
 
     provides = DENSITY | {Capability.FACTORIZED, Capability.REPARAMETERIZED}
     requires: ClassVar[Requirements] = {"model": frozenset({Capability.LABELS})}

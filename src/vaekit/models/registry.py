@@ -1,4 +1,5 @@
-"""What components can do and are built from, and the registry that ties them to their settings by slot and kind."""
+"""What components can do and are built from, and the registry that ties them to their settings by slot and
+kind."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -24,9 +25,9 @@ class Capability(Enum):
     SINGLE_GROUP = "one latent group"
     IMPORTANCE_WEIGHTABLE = "a noise level that is right for samples of unequal weight"
     NORMALIZED = "probabilities that sum to 1 over the 256 levels"
-    LABELS = "classes"
-    """Provided by the model as a whole, if it is conditional."""
-    BATCH = "more than one image in a step"
+    LABELS = "a conditional model"
+    """Provided by a conditional model as a whole."""
+    BATCH = "more than one image per step"
     """Provided by the model as a whole."""
 
 
@@ -67,15 +68,14 @@ class BuildContext:
         return (self.outputs, *self.shape[1:])
 
 
-# --- Registry --------------------------------------------------------------------------------------------------------
-
 ComponentClass = TypeVar("ComponentClass", bound=type)
 
 _COMPONENTS: dict[tuple[str, str], type] = {}
 
 
 def register(slot: str, kind: str) -> Callable[[ComponentClass], ComponentClass]:
-    """Register a component under the `kind` of its settings class; it is called with the settings and a context."""
+    """Register a class under the `kind` of its settings; it is constructed from the settings and a
+    `BuildContext`."""
 
     def add(component: ComponentClass) -> ComponentClass:
         _COMPONENTS[slot, kind] = component
@@ -90,5 +90,5 @@ def components(slot: str) -> dict[str, Any]:
 
 
 def make_component(slot: str, settings: BaseConfig, context: BuildContext = BuildContext()) -> Any:
-    """The component that `settings` describe."""
+    """Construct the component of a slot from its settings."""
     return components(slot)[settings.model_dump()["kind"]](settings, context)

@@ -1,7 +1,7 @@
 """What objectives see: latent groups and the terms of a bound.
 
-S is samples of z per image, B images, D latent dimensions, C, H, W channels, height and width. All log-probabilities
-and divergences are nats per image, summed over pixels or latents.
+S is samples of z per image, B images, D latent dimensions, C, H, W channels, height and width. All
+log-probabilities and divergences are nats per image, summed over pixels or latents.
 """
 
 from abc import ABC, abstractmethod
@@ -21,12 +21,12 @@ Labels = Int[Tensor, " B"]
 
 
 Encode = Callable[[Tensor, Tensor | None], Distribution]
-"""Images [B, C, H, W] and labels [B] -> q(z | x, y)."""
+"""(images [B, C, H, W], labels [B] or None) -> q(z | x, y)."""
 
 
 class _CachedProperty:
-    """A property worked out when first asked for and kept: functools' own takes a lock in Python 3.11, which
-    torch.compile stops at."""
+    """A property computed at first access. functools.cached_property takes a lock in Python 3.11, where
+    torch.compile breaks the graph."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function, self.name, self.__doc__ = function, function.__name__, function.__doc__
@@ -40,13 +40,14 @@ class _CachedProperty:
 
 @dataclass(frozen=True)
 class Group:
-    """One latent variable with its posterior q(z | x) and its prior p(z); densities are computed when asked for."""
+    """One group of latents with its posterior q(z | x) and prior p(z); densities are computed at first
+    access."""
 
     z: Float[Tensor, "S B *D"]
     q: Distribution
     p: Distribution
     log_q_of_sample: Float[Tensor, "S B"] | None = None
-    """log q(z | x) where the draw yielded it, so that a flow need not be inverted."""
+    """log q(z | x) if sampling returned it, so that a flow need not be inverted."""
 
     @_CachedProperty
     def log_q(self) -> Float[Tensor, "S B"]:
@@ -54,7 +55,7 @@ class Group:
 
     @_CachedProperty
     def log_q_detached(self) -> Float[Tensor, "S B"]:
-        """log q(z | x) whose gradient reaches the encoder through z alone, its parameters held fixed."""
+        """log q(z | x) with its parameters detached: its gradient reaches the encoder through z alone."""
         return detach_parameters(self.q).log_prob(self.z)
 
     @_CachedProperty
@@ -63,12 +64,12 @@ class Group:
 
     @_CachedProperty
     def kl_per_latent(self) -> Float[Tensor, "B D"] | None:
-        """KL(q || p) of every latent, in closed form; None where it does not factorise."""
+        """KL(q || p) of every latent in closed form; None where it does not factorize."""
         return kl_per_latent(self.q, self.p)
 
     @_CachedProperty
     def kl(self) -> Float[Tensor, " B"] | Float[Tensor, "S B"]:
-        """KL(q || p): [B] in closed form where there is one, else log q - log p at the samples, [S, B]."""
+        """KL(q || p): [B] in closed form where there is one, else log q - log p at the samples [S, B]."""
         if self.kl_per_latent is not None:
             closed: Tensor = self.kl_per_latent.sum(-1)
             return closed
@@ -81,7 +82,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Terms:
-    """All that an objective may look at."""
+    """Everything that an objective sees of a model."""
 
     log_px: Float[Tensor, "S B"]
     groups: tuple[Group, ...]
@@ -90,23 +91,27 @@ class Terms:
 
 
 class Objective(ABC):
-    """A function of the terms alone: a scalar to minimise, and named values to log, all in nats per image."""
+    """A function of the terms: a scalar to minimize, and named values to log, all in nats per image.
+
+    Args:
+        context: only `images`, the number of training images, is used.
+    """
 
     settings: BaseConfig
 
     def __init__(self, settings: BaseConfig, context: BuildContext = BuildContext()) -> None:
         self.settings, self.images = settings, context.images
         self.samples: int = getattr(settings, "samples", 1)
-        """S, in training."""
+        """Samples of z per image in training."""
 
     @property
     @abstractmethod
     def requires(self) -> Requirements:
-        """What it needs the components to provide."""
+        """What the components have to provide."""
 
     @property
     def schedule_end(self) -> float:
-        """Epochs after which its schedules have reached their final values."""
+        """The epoch from which all schedules have their final value."""
         return 0.0
 
     @property
@@ -116,4 +121,5 @@ class Objective(ABC):
 
     @abstractmethod
     def __call__(self, terms: Terms, epoch: float = float("inf")) -> tuple[Tensor, dict[str, Tensor]]:
-        """`epoch` is epochs trained so far, fractions included; its default gives the final schedules."""
+        """Compute the loss. `epoch` is the number of epochs trained so far, with fractions; by default
+        schedules have their final values."""

@@ -56,7 +56,7 @@ def test_bernoulli_support_is_the_unit_interval(x: float) -> None:
     assert not PixelBernoulli.support.check(torch.full((1, 1, 1, 1), x)).any()
 
 
-# --- Continuous Bernoulli --------------------------------------------------------------------------------------------
+# --- Continuous Bernoulli ---
 
 
 def continuous_bernoulli(logits: torch.Tensor) -> PixelContinuousBernoulli:
@@ -109,7 +109,7 @@ def test_continuous_bernoulli_draws_by_its_distribution_function(logit: float) -
             assert (x < q).double().mean().item() == pytest.approx(below, abs=0.008)
 
 
-# --- Noise around a location -----------------------------------------------------------------------------------------
+# --- Noise around a location ---
 
 
 @each_noise
@@ -232,7 +232,7 @@ def test_discretized_support_is_the_256_levels() -> None:
     assert support.check(torch.full((1, 1, 1, 1), 7 / 255)).all()
 
 
-# --- Black-and-white pixels ------------------------------------------------------------------------------------------
+# --- Black-and-white pixels ---
 
 
 def images(count: int, side: int = 28) -> torch.Tensor:

@@ -50,7 +50,7 @@ def labels(conditional: bool, count: int = 2) -> Tensor | None:
     return torch.arange(count) % 3 if conditional else None
 
 
-# --- Every kind ------------------------------------------------------------------------------------------------------
+# --- Every kind ---
 
 
 def test_every_encoder_has_its_decoder() -> None:
@@ -122,7 +122,7 @@ def test_a_latent_image_keeps_its_place(kind: str) -> None:
     assert change[..., :8, :8].mean() > 10 * change[..., -8:, -8:].mean()
 
 
-# --- What does not go together ---------------------------------------------------------------------------------------
+# --- What does not go together ---
 
 
 @pytest.mark.parametrize("slot", SLOTS)
@@ -139,7 +139,7 @@ def test_a_latent_image_of_another_size_is_refused(slot: str, kind: str) -> None
         make(slot, kind, (1, 28, 28), (4, 8, 8), 0)
 
 
-# --- gated_mlp -------------------------------------------------------------------------------------------------------
+# --- gated_mlp ---
 
 
 def test_gated_layers_are_the_formula() -> None:
@@ -178,7 +178,7 @@ def test_without_hidden_layers_the_map_is_linear(kind: str) -> None:
     torch.testing.assert_close(decoder(a + b) + decoder(zero), decoder(a) + decoder(b))
 
 
-# --- own -------------------------------------------------------------------------------------------------------------
+# --- own ---
 
 
 class Mine(nn.Module):

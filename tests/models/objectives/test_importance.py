@@ -49,7 +49,7 @@ def terms(x: Tensor, q: DiagonalGaussian, samples: int) -> Terms:
     return Terms(Normal(z @ W.T + B, S).log_prob(x).sum(-1), (Group(z, q, StandardNormal(2)),))
 
 
-# --- Values ----------------------------------------------------------------------------------------------------------
+# --- Values ---
 
 
 def test_the_orthogonal_columns_give_the_exact_posterior() -> None:
@@ -133,7 +133,7 @@ def test_weights_multiply_over_groups() -> None:
     )
 
 
-# --- Gradients -------------------------------------------------------------------------------------------------------
+# --- Gradients ---
 
 
 @dataclass

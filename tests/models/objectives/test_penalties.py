@@ -36,7 +36,7 @@ def terms(q: Distribution | None = None, p: Distribution | None = None, z: Tenso
     return Terms(log_px, (Group(z, q, StandardNormal(z.shape[-1]) if p is None else p),))
 
 
-# --- MMD -------------------------------------------------------------------------------------------------------------
+# --- MMD ---
 
 
 class Given(StandardNormal):
@@ -143,7 +143,7 @@ def test_a_batch_of_one_image_costs_no_mmd() -> None:
     assert report["mmd"].item() == 0
 
 
-# --- Total correlation -----------------------------------------------------------------------------------------------
+# --- Total correlation ---
 
 
 @pytest.mark.parametrize("samples", [1, 3])
@@ -227,7 +227,7 @@ def test_a_single_image_is_all_it_knows_and_no_number_of_images_is_refused() -> 
         TotalCorrelation(TotalCorrelationConfig())(given)
 
 
-# --- DIP and L2 ------------------------------------------------------------------------------------------------------
+# --- DIP and L2 ---
 
 
 def test_dip_by_hand() -> None:

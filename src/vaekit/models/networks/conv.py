@@ -1,4 +1,4 @@
-"""Strided convolutions down the pyramid of sizes, and transposed ones up again."""
+"""Strided convolutions, and transposed ones in the decoder."""
 
 from itertools import pairwise
 
@@ -19,20 +19,20 @@ from vaekit.models.registry import BuildContext, register
 
 
 def _transposed_geometry(large: Size, small: Size) -> tuple[Size, Size, Size, Size]:
-    """The same for the transposed convolution from `small` back to exactly `large`, with its output padding."""
+    """The same and the output padding, for a transposed convolution from `small` to exactly `large`."""
     rest = [a - 2 * b if a != b else 0 for a, b in zip(large, small, strict=True)]
     return *geometry(large, small), (rest[0], rest[1])
 
 
 def _halvings(context: BuildContext) -> list[tuple[Size, Size]]:
-    """The (large, small) pairs of the pyramid; a single same-size one where nothing is halved."""
+    """(large, small) for every convolution; a single pair of equal sizes where nothing is halved."""
     sizes = feature_sizes(context.shape, context.latents)
     return list(pairwise(sizes)) or [(sizes[0], sizes[0])]
 
 
 @register("encoder", "conv")
 class ConvEncoder(PyramidEncoder):
-    """`hidden` are the dense layers before a latent vector; a latent image has none, and ends with a convolution."""
+    """Convolutions, then for a latent vector the dense layers `hidden`."""
 
     def __init__(self, settings: ConvConfig, context: BuildContext) -> None:
         activation = ACTIVATIONS[settings.activation]
@@ -47,7 +47,7 @@ class ConvEncoder(PyramidEncoder):
 
 @register("decoder", "conv")
 class ConvDecoder(PyramidDecoder):
-    """`hidden` are the dense layers after a latent vector; a latent image has none, and begins with a convolution."""
+    """The mirror image of `ConvEncoder`."""
 
     def __init__(self, settings: ConvConfig, context: BuildContext) -> None:
         activation = ACTIVATIONS[settings.activation]

@@ -1,9 +1,9 @@
-"""Convolutions as torch has them, but for the gradient of their weights in bfloat16 on a processor.
+"""torch's convolutions with a faster gradient of the weights in bfloat16 on CPUs.
 
-The library's own takes there up to four times as long as the matrix product it amounts to, with patches of the larger
-image as rows, where the smaller image has 8x8 pixels or fewer; with more pixels writing the patches out costs more than
-it gains (`benchmarks/convolution.py`). A transposed convolution is the same product with the images' roles exchanged,
-in which form the library is the quicker one as well.
+Where the smaller image has at most 8x8 pixels, torch takes up to four times as long for it as the equivalent
+matrix product with patches of the larger image as rows; with more pixels, writing the patches costs more than
+it gains (`benchmarks/convolution.py`). A transposed convolution is the same product with the images' roles
+exchanged, and torch is faster in that form too.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 MAX_MATMUL_PIXELS = 64
-"""Pixels of the smaller image up to which the product is the quicker way."""
+"""Pixels of the smaller image up to which the matrix product is faster."""
 
 
 def weight_gradient(
@@ -26,9 +26,9 @@ def weight_gradient(
     stride: tuple[int, int],
     padding: tuple[int, int],
 ) -> Float[Tensor, "O I kh kw"]:
-    """The derivative by its weights of sum(small * conv(large, weight)).
+    """The derivative of sum(small * conv(large, weight)) by the weights.
 
-    That is sum over images and places p, q of small[b, o, p, q] * (large's patch at (p, q))[i, k, l].
+    This is the sum over images and positions p, q of small[b, o, p, q] * (patch of large at (p, q))[i, k, l].
     """
     if small.shape[2] * small.shape[3] > MAX_MATMUL_PIXELS:
         only_weight = [False, True, False]
@@ -50,7 +50,9 @@ def weight_gradient(
 
 class _Conv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = stride, padding
         return F.conv2d(x, weight, bias, stride, padding)
@@ -65,7 +67,13 @@ class _Conv(torch.autograd.Function):
             x_grad = torch.ops.aten.convolution_backward(
                 grad, x, weight, None, stride, padding, [1, 1], False, [0, 0], 1, only_input
             )[0]
-        return x_grad, weight_gradient(x, grad, weight, stride, padding), _bias_gradient(ctx, grad), None, None
+        return (
+            x_grad,
+            weight_gradient(x, grad, weight, stride, padding),
+            _bias_gradient(ctx, grad),
+            None,
+            None,
+        )
 
 
 _conv = cast(Callable[..., Tensor], _Conv.apply)
@@ -74,7 +82,13 @@ _conv = cast(Callable[..., Tensor], _Conv.apply)
 class _ConvTranspose(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, output_padding: Any
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Any,
+        padding: Any,
+        output_padding: Any,
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = stride, padding
@@ -85,7 +99,14 @@ class _ConvTranspose(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), (stride, padding), grad = ctx.saved_tensors, ctx.geometry, grads[0]
         x_grad = F.conv2d(grad, weight, None, stride, padding) if ctx.needs_input_grad[0] else None
-        return x_grad, weight_gradient(grad, x, weight, stride, padding), _bias_gradient(ctx, grad), None, None, None
+        return (
+            x_grad,
+            weight_gradient(grad, x, weight, stride, padding),
+            _bias_gradient(ctx, grad),
+            None,
+            None,
+            None,
+        )
 
 
 _conv_transpose = cast(Callable[..., Tensor], _ConvTranspose.apply)
@@ -96,7 +117,7 @@ def _bias_gradient(ctx: Any, grad: Tensor) -> Tensor | None:
 
 
 def _use_matmul_gradient(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
-    """Whether gradients are taken in bfloat16 on a processor, by a plain layer."""
+    """Whether gradients are computed in bfloat16 on a CPU, by a layer without groups or dilation."""
     return (
         x.device.type == "cpu"
         and layer.groups == 1

@@ -1,10 +1,11 @@
-"""Fully connected networks, and the label that every network takes.
+"""Fully connected networks, and how every network is conditioned on labels.
 
-A class label enters the first layer as a learned bias; for a dense layer that is the same as appending the label's
-one-hot code to its input.
+A class label enters the first layer as a learned bias; for a dense layer this equals appending the one-hot
+label to its input.
 
-Training starts from data: encoders read images less the mean image, which conditions their first layer (LeCun et al.
-1998, "Efficient backprop", section 4.3), and decoders start at it, as in the authors' code of Burda et al. 2016.
+Training starts from data: encoders subtract the mean image, which conditions their first layer (LeCun et al.
+1998, "Efficient backprop", section 4.3), and decoders start at it, as in the authors' code of Burda et al.
+2016.
 """
 
 import math
@@ -18,14 +19,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from vaekit.config.networks import GatedMlpConfig, MlpConfig
-from vaekit.errors import UserError
+from vaekit.errors import UserError, setting
 from vaekit.models.interfaces import Decoder, Encoder
 from vaekit.models.registry import BuildContext, register
 from vaekit.models.terms import Labels
 
 
 class _ReluBySign(torch.autograd.Function):
-    """max(0, h); its derivative is the sign of what came out."""
+    """max(0, h); its derivative is the sign of the output."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor) -> Tensor:
@@ -44,10 +45,10 @@ _relu_by_sign = cast(Callable[[Tensor], Tensor], _ReluBySign.apply)
 
 
 class Relu(nn.Module):
-    """max(0, h), in place: what a layer before it hands on is nobody else's.
+    """max(0, h), in place: nothing else uses the output of the layer before it.
 
-    Compiled, it keeps numbers for the way back: of torch's own the compiler keeps a mask, which it writes and reads
-    value by value, a tenth of the time of a step of 784-400-20.
+    When compiled, it saves its output for the backward pass. For torch's own ReLU the compiler saves a mask,
+    whose element-wise reads and writes take a tenth of a training step of 784-400-20.
     """
 
     def forward(self, h: Tensor) -> Tensor:
@@ -64,20 +65,22 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 INITIALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gated": nn.init.kaiming_normal_,  # gates halve a signal that torch's own start shrinks: 2 nats after 1,500 steps
-    "tanh": nn.init.xavier_uniform_,  # Glorot & Bengio 2010, as Burda et al. 2016 start
+    "gated": nn.init.kaiming_normal_,  # gates halve the signal; gains 2 nats after 1,500 steps
+    "tanh": nn.init.xavier_uniform_,  # Glorot & Bengio 2010, as in Burda et al. 2016
 }
-"""First weights of the layers before a nonlinearity, where torch's own start shrinks the signal from layer to layer."""
+"""Initializers of weights before a nonlinearity, where torch's default shrinks the signal from layer to
+layer."""
 
 
 class ClassBias(nn.Module):
-    """Adds a class's own bias to the channels (axis 1) of `h`; the identity in a model without classes."""
+    """Add a learned bias per class to the channels (axis 1) of `h`; the identity in a model without
+    classes."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
         self.bias = nn.Embedding(classes, width) if classes else None
         if self.bias is not None:
-            # As large as a latent: a faint label would be learned last, when z tells the class already
+            # As large as a latent: a weaker label would be learned last, when z already contains the class
             nn.init.normal_(self.bias.weight)
 
     def forward(self, h: Tensor, y: Labels | None) -> Tensor:
@@ -89,12 +92,12 @@ class ClassBias(nn.Module):
 
 
 class Dense(nn.Module):
-    """Linear layers of the given widths with a nonlinearity between them, and after the last if `closed`."""
+    """Linear layers of the given widths, with an activation between them and, if `closed`, after the last."""
 
     def __init__(self, widths: Sequence[int], classes: int, activation: str, closed: bool) -> None:
         super().__init__()
         *inner, last = widths[1:]
-        halves = 2 if activation == "gated" else 1  # what a nonlinearity reads for each of its outputs
+        halves = 2 if activation == "gated" else 1  # inputs of the activation per output
         outs = [halves * width for width in inner] + [halves * last if closed else last]
         self.first = nn.Linear(widths[0], outs[0])
         self.label = ClassBias(classes, outs[0])
@@ -115,7 +118,7 @@ class Dense(nn.Module):
         return out
 
 
-# --- Networks --------------------------------------------------------------------------------------------------------
+# --- Networks ---
 # gated_mlp: h = (W x + b) * sigmoid(V x + c) and no other nonlinearity (Tomczak & Welling 2018, section 4)
 
 
@@ -127,14 +130,17 @@ def _require_vector(settings: MlpConfig | GatedMlpConfig, slot: str, latents: tu
     if len(latents) != 1:
         image = "x".join(map(str, latents))
         raise UserError(
-            f"The {slot} {settings.kind!r} knows a vector of latents only, not the latent image {image}: take conv or "
-            f"resnet as encoder and decoder, or --latents {math.prod(latents)}."
+            f"The {slot} {settings.kind!r} does not support the latent image {image}.",
+            f"Use {setting('encoder.kind', 'conv')} and {setting('decoder.kind', 'conv')}, "
+            f"or {setting('latents', math.prod(latents))}.",
         )
 
 
 @register("encoder", "mlp")
 @register("encoder", "gated_mlp")
 class MlpEncoder(Encoder):
+    """Dense layers over all pixels."""
+
     mean: Tensor
 
     def __init__(self, settings: MlpConfig | GatedMlpConfig, context: BuildContext) -> None:
@@ -150,7 +156,7 @@ class MlpEncoder(Encoder):
         self.register_buffer("mean", torch.zeros(context.shape))
 
     def init_from_data(self, mean: Float[Tensor, "C H W"]) -> None:
-        """Read images less the mean image from now on."""
+        """Subtract the mean image from now on."""
         self.mean.copy_(mean)
 
     def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B F"]:
@@ -161,6 +167,8 @@ class MlpEncoder(Encoder):
 @register("decoder", "mlp")
 @register("decoder", "gated_mlp")
 class MlpDecoder(Decoder):
+    """The mirror image of `MlpEncoder`."""
+
     def __init__(self, settings: MlpConfig | GatedMlpConfig, context: BuildContext) -> None:
         super().__init__()
         _require_vector(settings, "decoder", context.latents)
@@ -170,7 +178,7 @@ class MlpDecoder(Decoder):
 
     @torch.no_grad()
     def init_from_data(self, outputs: Float[Tensor, "C H W"]) -> None:
-        """Make these the outputs where the features are zero."""
+        """Make these the outputs where the last features are zero."""
         self.layers.last.bias.copy_(outputs.flatten())
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:

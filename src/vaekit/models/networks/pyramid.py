@@ -1,4 +1,4 @@
-"""What convolutional networks share: the pyramid of sizes that they climb, and how they meet latents and labels."""
+"""What convolutional networks share: the sizes of their feature maps, and how they use latents and labels."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaekit.errors import UserError
+from vaekit.errors import UserError, setting
 from vaekit.models.interfaces import Decoder, Encoder
 from vaekit.models.networks.conv_bf16 import Conv2d
 from vaekit.models.networks.dense import ClassBias, Dense
@@ -18,12 +18,12 @@ Size = tuple[int, int]
 
 
 def feature_sizes(shape: tuple[int, ...], latents: tuple[int, ...] = ()) -> list[Size]:
-    """Sizes from the image down, each side halved (rounding down) as long as it has 8 pixels or more.
+    """Sizes from the image down, each side halved (rounding down) while it has 8 pixels or more.
 
     For a latent image (c, h, w) they end at (h, w).
 
     Raises:
-        UserError: (h, w) is none of the sizes.
+        UserError: (h, w) is not one of the sizes.
     """
     sizes = [(shape[1], shape[2])]
     while max(sizes[-1]) >= 8:
@@ -33,17 +33,20 @@ def feature_sizes(shape: tuple[int, ...], latents: tuple[int, ...] = ()) -> list
         return sizes
     channels, *size = latents
     if tuple(size) not in sizes:
-        able = " or ".join(f"{channels}x{h}x{w}" for h, w in sizes[::-1])
+        first, *others = (f"{channels}x{h}x{w}" for h, w in sizes[::-1])
         raise UserError(
-            f"A latent image of {size[0]}x{size[1]} does not fit images of {shape[1]}x{shape[2]}, which networks halve "
-            f"step by step: take --latents {able}."
+            f"A latent image of {size[0]}x{size[1]} does not fit images of {shape[1]}x{shape[2]}.",
+            f"Use {' or '.join([setting('latents', first), *others])}.",
         )
     return sizes[: sizes.index((size[0], size[1])) + 1]
 
 
 def geometry(large: Size, small: Size) -> tuple[Size, Size, Size]:
-    """Kernel, stride and padding of a convolution from `large` to `small`: 4 and 2 along a halved side (every output
-    pixel of the transpose then has the same number of inputs: no checkerboard), 3 and 1 along a kept one."""
+    """Kernel, stride and padding of a convolution from `large` to `small`.
+
+    Kernel 4 and stride 2 along a halved side, so that every output pixel of the transposed convolution has
+    the same number of inputs (no checkerboard artifacts); 3 and 1 along an unchanged one.
+    """
     tall, wide = large[0] != small[0], large[1] != small[1]
     return (3 + tall, 3 + wide), (1 + tall, 1 + wide), (1, 1)
 
@@ -54,7 +57,8 @@ def channel_widths(channels: int, count: int) -> list[int]:
 
 
 class LatentStem(nn.Module):
-    """Flat latents [N, c*h*w] of an image (c, h, w) -> [N, width, h, w]: what `Dense` does for a latent vector."""
+    """Flat latents [N, c*h*w] of an image (c, h, w) -> [N, width, h, w]: what `Dense` does for a latent
+    vector."""
 
     def __init__(self, latents: tuple[int, ...], width: int, classes: int) -> None:
         super().__init__()
@@ -85,8 +89,8 @@ class PyramidEncoder(Encoder):
         hidden: Sequence[int] = (),
         activation: Callable[[], nn.Module] = nn.Identity,
     ) -> None:
-        """Set `rest` and `features`. For a latent vector the feature maps are flattened, and `hidden` dense layers
-        follow; for a latent image they stay as they are."""
+        """Set `rest` and `features`. For a latent vector the feature maps are flattened, and `hidden` dense
+        layers follow; for a latent image they stay as they are."""
         if len(latents) == 1:
             widths = [math.prod(features), *hidden]
             layers.append(nn.Flatten())
@@ -101,8 +105,8 @@ class PyramidEncoder(Encoder):
 
 
 class PyramidDecoder(Decoder):
-    """Latents and labels to the smallest feature maps `smallest` (C, h, w), by dense layers for a latent vector and by
-    a convolution for a latent image; then `layers`, set by the subclass."""
+    """Latents and labels to the smallest feature maps `smallest` (C, h, w), by dense layers for a latent
+    vector and by a convolution for a latent image; then `layers`, set by the subclass."""
 
     layers: nn.Sequential
 

@@ -1,4 +1,5 @@
-"""Residual networks: group normalisation, SiLU, attention at the lowest resolution, nearest-neighbour upsampling."""
+"""Residual networks with group normalization, SiLU, attention at the lowest resolution and nearest-neighbor
+upsampling."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -18,12 +19,13 @@ from vaekit.models.registry import BuildContext, register
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    """8 groups, but of 2 channels at least: a group of one value, in an image of one pixel, would have no spread."""
+    """8 groups, but at least 2 channels each: in a one-pixel image a group of one value would have no
+    variance."""
     return nn.GroupNorm(min(8, channels // 2), channels)
 
 
 class ResidualBlock(nn.Module):
-    """GroupNorm, SiLU, convolution, twice, beside a skip connection (pre-activation, He et al. 2016)."""
+    """GroupNorm, SiLU, convolution, twice, with a skip connection (pre-activation, He et al. 2016)."""
 
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
@@ -43,7 +45,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of all pixels, one head, beside a skip connection."""
+    """Self-attention over all pixels, one head, with a skip connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -59,7 +61,7 @@ class Attention(nn.Module):
 
 
 class Upsample(nn.Module):
-    """To exactly `size` by nearest neighbour, then a convolution."""
+    """Nearest-neighbor upsampling to exactly `size`, then a convolution."""
 
     def __init__(self, before: int, after: int, size: Size) -> None:
         super().__init__()
@@ -73,6 +75,8 @@ class Upsample(nn.Module):
 
 @register("encoder", "resnet")
 class ResnetEncoder(PyramidEncoder):
+    """Residual blocks at every resolution, with strided convolutions between."""
+
     def __init__(self, settings: ResnetConfig, context: BuildContext) -> None:
         sizes = feature_sizes(context.shape, context.latents)
         widths = channel_widths(settings.channels, len(sizes))
@@ -90,6 +94,8 @@ class ResnetEncoder(PyramidEncoder):
 
 @register("decoder", "resnet")
 class ResnetDecoder(PyramidDecoder):
+    """Residual blocks at every resolution, with upsampling between."""
+
     def __init__(self, settings: ResnetConfig, context: BuildContext) -> None:
         sizes = feature_sizes(context.shape, context.latents)[::-1]
         widths = channel_widths(settings.channels, len(sizes))[::-1]

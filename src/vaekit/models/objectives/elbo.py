@@ -1,4 +1,4 @@
-"""The evidence lower bound and what objectives are made of: pure functions of the terms, in nats per image."""
+"""The evidence lower bound, and functions that objectives share. All values are in nats per image."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,13 +11,11 @@ from vaekit.config.objectives import ElboConfig
 from vaekit.models.registry import Capability, Requirements, register
 from vaekit.models.terms import Objective, Terms
 
-# --- What objectives are made of -------------------------------------------------------------------------------------
-
 
 def requires_densities(
     posterior: Iterable[Capability] = (), prior: Iterable[Capability] = ()
 ) -> dict[str, frozenset[Capability]]:
-    """The needs of whatever has a KL divergence in it, and more of either slot."""
+    """What a KL divergence requires, and further capabilities of posterior and prior."""
     return {
         "posterior": frozenset({Capability.DENSITY_AT_SAMPLE, *posterior}),
         "prior": frozenset({Capability.DENSITY_ANYWHERE, *prior}),
@@ -39,10 +37,10 @@ def sum_terms(values: Sequence[Tensor]) -> Float[Tensor, ""]:
 
 
 def warmup_share(epoch: float, warmup: float, cycles: int) -> float:
-    """A schedule's share of its final value, from 0 to 1.
+    """The share of its final value that a schedule has reached, from 0 to 1.
 
-    It rises linearly over `warmup` epochs and stays for as many, `cycles` times (Fu et al. 2019, arXiv:1903.10145,
-    with R = 0.5); after the last rise it stays for good.
+    It rises linearly over `warmup` epochs and stays at 1 for as many, `cycles` times (Fu et al. 2019,
+    arXiv:1903.10145, with R = 0.5); after the last rise it stays at 1.
     """
     if epoch >= warmup_end(warmup, cycles):
         return 1.0
@@ -50,21 +48,19 @@ def warmup_share(epoch: float, warmup: float, cycles: int) -> float:
 
 
 def warmup_end(warmup: float, cycles: int) -> float:
-    """Epochs until `warmup_share` has reached 1 for good."""
+    """The epoch from which `warmup_share` stays at 1."""
     return (2 * cycles - 1) * warmup
-
-
-# --- One sample, or many that do not know of each other --------------------------------------------------------------
 
 
 @register("objective", "elbo")
 class Elbo(Objective):
-    """-E_q[log p(x|z)] + beta KL(q || p) (Kingma & Welling 2014, equation 7; beta: Higgins et al. 2017, equation 4).
+    """-E_q[log p(x|z)] + beta KL(q || p) (Kingma & Welling 2014, equation 7; beta: Higgins et al. 2017,
+    equation 4).
 
-    `warmup` epochs raise beta linearly from 0, `cycles` times (see `warmup_share`). `free_bits` lambda
-    replaces the KL by the sum over latents of max(lambda, KL of that latent averaged over the batch)
-    (Kingma et al. 2016, equation 15, a latent a group). `capacity` C replaces it by |KL - C| of the batch's
-    mean KL, and then C is what rises (Burgess et al. 2018, arXiv:1804.03599, equation 8).
+    Beta rises linearly from 0 over `warmup` epochs, `cycles` times (see `warmup_share`). `free_bits` lambda
+    replaces the KL by the sum over latents of max(lambda, KL of the latent averaged over the batch) (Kingma
+    et al. 2016, equation 15, with one latent per group). `capacity` C replaces it by |KL - C| with the mean
+    KL of the batch, and C rises instead of beta (Burgess et al. 2018, arXiv:1804.03599, equation 8).
     """
 
     settings: ElboConfig
@@ -80,7 +76,9 @@ class Elbo(Objective):
 
     @property
     def supports_accumulation(self) -> bool:
-        return not (self.settings.free_bits or self.settings.capacity)  # which look at the mean KL of a batch
+        return not (
+            self.settings.free_bits or self.settings.capacity
+        )  # both depend on the mean KL of the batch
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         reconstruction, kl = reconstruction_loss(terms), kl_loss(terms)
@@ -89,7 +87,9 @@ class Elbo(Objective):
             kl_penalty = self.settings.beta * (kl - share * self.settings.capacity).abs()
         elif self.settings.free_bits:
             kl_penalty = (
-                share * self.settings.beta * sum_terms([self._floored(group.kl_per_latent) for group in terms.groups])
+                share
+                * self.settings.beta
+                * sum_terms([self._floored(group.kl_per_latent) for group in terms.groups])
             )
         else:
             kl_penalty = share * self.settings.beta * kl
@@ -97,5 +97,5 @@ class Elbo(Objective):
         return loss, {"loss": loss, "reconstruction": reconstruction, "kl": kl}
 
     def _floored(self, kl: Tensor | None) -> Tensor:
-        assert kl is not None, "compatibility.py lets only factorised posteriors have free bits"
+        assert kl is not None, "free bits require factorized posteriors"
         return kl.mean(0).clamp(min=self.settings.free_bits).sum()

@@ -1,4 +1,4 @@
-"""Importance-weighted bounds: pure functions of the terms, in nats per image."""
+"""Importance-weighted bounds, with weights w = p(x|z) p(z) / q(z|x). All values are in nats per image."""
 
 import math
 
@@ -17,8 +17,6 @@ def importance_bound(log_w: Float[Tensor, "S B"], bounds: int = 1) -> Float[Tens
     log_w = log_w.unflatten(0, (bounds, -1))
     return log_w.logsumexp(1).mean() - math.log(log_w.shape[1])
 
-
-# --- Importance-weighted: w = p(x|z) p(z) / q(z|x) -------------------------------------------------------------------
 
 REQUIRES_WEIGHTS = {"likelihood": frozenset({Capability.IMPORTANCE_WEIGHTABLE})}
 
@@ -39,20 +37,22 @@ class Iwae(Objective):
 
 @register("objective", "miwae")
 class Miwae(Iwae):
-    """The mean of `bounds` importance-weighted bounds, each from `samples / bounds` draws (Rainforth et al. 2018,
-    arXiv:1802.04537, section 4): the encoder's gradient is less noisy than with one bound of all the draws."""
+    """The mean of `bounds` importance-weighted bounds, each from `samples / bounds` samples (Rainforth et al.
+    2018, arXiv:1802.04537, section 4): the encoder's gradient is less noisy than with one bound from all
+    samples."""
 
 
 @register("objective", "dreg")
 class Dreg(Objective):
-    """The value and the decoder's gradient of `iwae`, with the doubly reparameterised gradient for the encoder (Tucker
-    et al. 2019, arXiv:1810.04152, equation 8), with v_s = w_s / sum w:
+    """The value and the decoder's gradient of `iwae`, with the doubly reparameterized gradient for the
+    encoder (Tucker et al. 2019, arXiv:1810.04152, equation 8), with v_s = w_s / sum w:
 
         sum over samples of  v_s^2  d log w_s / dz_s  dz_s / dphi
 
-    The parameters phi of q are held fixed in log q, so that phi is reached through z alone. The derivative of the log
-    of a sum already bears one v_s; a hook on z puts in the other. Parameters of p(x|z) and of a learned p(z) do not
-    stand behind z and keep the plain v_s. The hook becomes part of the graph of the terms: call once for each.
+    The parameters phi of q are detached in log q, so that gradients reach phi through z alone. The derivative
+    of the log of a sum contains one v_s; a hook on z multiplies by the other. Parameters of p(x|z) and of a
+    learned p(z) are not reached through z and keep the single v_s. The hook stays in the graph of the terms,
+    so call it once for each.
     """
 
     settings: DregConfig
@@ -61,7 +61,7 @@ class Dreg(Objective):
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups
         log_w = terms.log_px + group.log_p - group.log_q_detached
-        if group.z.requires_grad:  # not where only the value is asked for
+        if group.z.requires_grad:  # False where only the value is needed
             share = log_w.detach().softmax(0).unsqueeze(-1)
             group.z.register_hook(lambda grad: grad * share)
         loss = -importance_bound(log_w)
