@@ -54,8 +54,7 @@ class LaplaceLikelihoodConfig(_LocScaleConfig):
 
 
 class LogisticMixtureLikelihoodConfig(BaseConfig):
-    """A mixture of logistics over the 256 levels, each colour channel given the previous ones
-    (PixelCNN++)."""
+    """A mixture of logistics over the 256 levels, autoregressive over channels (PixelCNN++)."""
 
     kind: Literal["logistic_mixture"] = "logistic_mixture"
     components: int = Field(5, ge=1, le=64)

@@ -38,8 +38,7 @@ class GatedMlpConfig(BaseConfig):
 
 
 class ConvConfig(BaseConfig):
-    """Strided convolutions that halve the image until its sides are below 8 pixels, mirrored in the
-    decoder."""
+    """Strided convolutions that halve sides of 8 pixels and more; the decoder mirrors them."""
 
     kind: Literal["conv"] = "conv"
     channels: int = Field(32, ge=1, le=4096)
@@ -51,8 +50,7 @@ class ConvConfig(BaseConfig):
 
 
 class ResnetConfig(BaseConfig):
-    """Residual blocks with group normalization, attention at the lowest resolution, nearest-neighbor
-    upsampling."""
+    """Residual blocks with group normalization, and attention at the lowest resolution."""
 
     kind: Literal["resnet"] = "resnet"
     channels: int = Field(32, ge=8, le=4096, multiple_of=8)

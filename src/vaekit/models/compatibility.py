@@ -41,19 +41,18 @@ def require_compatible(config: Config, classes: int, images: int) -> None:
         choices.insert(0, setting("conditional", True))
     if conflict.missing == {Capability.BATCH} and config.training.batch_size == 1:
         choices.insert(0, f"{setting('batch_size', 2)} or more")
-    fixes = [f"Use {', or '.join(choices)}"] if choices else []
-    fixes += [f"{'omit' if choices else 'Omit'} {text}" for text in settings.values()]
+    fixes = [f"use {', or '.join(choices)}"] if choices else []
+    hint = ", or ".join([*fixes, *(f"omit {text}" for text in settings.values())])
 
     def name(slot: str) -> str:
-        return f"{slot} {getattr(config, slot).kind!r}" + (
-            f" with {settings[slot]}" if slot in settings else ""
-        )
+        with_setting = f" with {settings[slot]}" if slot in settings else ""
+        return f"{slot} {getattr(config, slot).kind!r}{with_setting}"
 
-    needed = " and ".join(capability.value for capability in Capability if capability in conflict.missing)
-    lacking = (
-        "" if conflict.provider == "model" else f", which the {name(conflict.provider)} does not provide"
-    )
-    raise UserError(f"The {name(conflict.requirer)} needs {needed}{lacking}.", f"{', or '.join(fixes)}.")
+    message = f"The {name(conflict.requirer)} needs "
+    message += " and ".join(capability.value for capability in Capability if capability in conflict.missing)
+    if conflict.provider != "model":
+        message += f", which the {name(conflict.provider)} does not provide"
+    raise UserError(f"{message}.", f"{hint[:1].upper()}{hint[1:]}.")
 
 
 def _or(kinds: Sequence[str]) -> str:

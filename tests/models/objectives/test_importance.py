@@ -1,7 +1,7 @@
 """Importance-weighted bounds on a linear-Gaussian model, whose exact log p(x) is known.
 
-z ~ N(0, I), x = W z + b + s noise. The columns of W are orthogonal, so that the exact posterior has independent
-latents: their precisions are 1 + |w_d|^2 / s^2 and their means w_d . (x - b) / s^2 over those.
+z ~ N(0, I), x = W z + b + s noise. The columns of W are orthogonal, so that the exact posterior has
+independent latents: their precisions are 1 + |w_d|^2 / s^2 and their means w_d . (x - b) / s^2 over those.
 """
 
 import math
@@ -52,7 +52,7 @@ def terms(x: Tensor, q: DiagonalGaussian, samples: int) -> Terms:
 # --- Values ---
 
 
-def test_the_orthogonal_columns_give_the_exact_posterior() -> None:
+def test_orthogonal_columns_give_the_exact_posterior() -> None:
     assert (W[:, 0] @ W[:, 1]).item() == pytest.approx(0)
     x = images(4)
     z = torch.randn(4, 2, dtype=torch.float64)
@@ -60,7 +60,7 @@ def test_the_orthogonal_columns_give_the_exact_posterior() -> None:
     torch.testing.assert_close(joint - exact(x).log_prob(z), evidence(x))
 
 
-def test_weights_by_hand() -> None:
+def test_importance_bound_by_hand() -> None:
     """Two samples of one image with weights 1 and 3: log 2; as two bounds of one sample, log 3 / 2."""
     log_w = torch.tensor([[0.0], [math.log(3)]])
     assert importance_bound(log_w).item() == pytest.approx(math.log(2))
@@ -68,7 +68,7 @@ def test_weights_by_hand() -> None:
     assert importance_bound(log_w + 1000).item() == pytest.approx(1000 + math.log(2))
 
 
-def test_the_bound_rises_with_samples_to_the_evidence() -> None:
+def test_bound_rises_with_samples_to_the_evidence() -> None:
     x = images(8)
     bounds = {}
     for samples, repeats in ((1, 20_000), (5, 5000), (50, 1000), (5000, 20)):
@@ -83,7 +83,7 @@ def test_the_bound_rises_with_samples_to_the_evidence() -> None:
 
 
 @pytest.mark.parametrize("samples", [1, 3, 20])
-def test_the_exact_posterior_gives_the_evidence_at_any_number_of_samples(samples: int) -> None:
+def test_exact_posterior_gives_evidence_with_any_number_of_samples(samples: int) -> None:
     x = images(8)
     for objective in (
         Iwae(IwaeConfig(samples=samples)),
@@ -108,7 +108,7 @@ def test_miwae_lies_between_elbo_and_iwae() -> None:
     torch.testing.assert_close(loss[2], -torch.stack([importance_bound(half) for half in halves]).mean())
 
 
-def test_the_kl_of_the_report_is_that_of_the_elbo() -> None:
+def test_importance_weighted_objectives_report_the_kl_of_the_elbo() -> None:
     x = images(5)
     given = terms(x, wrong(x), 4)
     _, expected = Elbo(ElboConfig())(given)
@@ -123,7 +123,7 @@ def test_the_kl_of_the_report_is_that_of_the_elbo() -> None:
         torch.testing.assert_close(report["reconstruction"], expected["reconstruction"])
 
 
-def test_weights_multiply_over_groups() -> None:
+def test_importance_weights_multiply_over_groups() -> None:
     x = images(5)
     one, other = terms(x, wrong(x), 4), terms(x, exact(x), 4)
     both = Terms(one.log_px, (*one.groups, *other.groups))
@@ -151,7 +151,9 @@ class Small:
         loc, log_variance = self.encoder(x).chunk(2, -1)
         q: DiagonalGaussian | FullGaussian = DiagonalGaussian(loc, log_variance)
         if self.full:
-            q = FullGaussian(loc, q.stddev.diag_embed() + loc[:, :1, None] * torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+            q = FullGaussian(
+                loc, q.stddev.diag_embed() + loc[:, :1, None] * torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+            )
         z = q.rsample((samples,))
         log_px = Normal(self.decoder(z), S).log_prob(x).sum(-1)
         return Terms(log_px, (Group(z, q, DiagonalGaussian(self.loc, self.log_variance)),))
@@ -175,7 +177,9 @@ def small() -> Small:
     return model
 
 
-def gradient(make: Callable[[], Terms], objective: Objective, of: list[nn.Parameter], seed: int = 0) -> Tensor:
+def gradient(
+    make: Callable[[], Terms], objective: Objective, of: list[nn.Parameter], seed: int = 0
+) -> Tensor:
     torch.manual_seed(seed)
     loss, _ = objective(make())
     return torch.cat([grad.flatten() for grad in torch.autograd.grad(loss, of)])
@@ -200,7 +204,7 @@ def test_dreg_has_the_value_and_the_decoder_gradient_of_iwae(small: Small) -> No
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["diagonal", "full covariance"])
-def test_dreg_is_the_sum_of_squared_weights_written_out(small: Small, full: bool) -> None:
+def test_dreg_gradient_matches_the_formula(small: Small, full: bool) -> None:
     """Tucker et al. 2019, equation 8, with every derivative taken by itself."""
     small.full = full
     x = images(2)
@@ -221,8 +225,9 @@ def test_dreg_is_the_sum_of_squared_weights_written_out(small: Small, full: bool
 
 
 def test_dreg_has_the_expected_encoder_gradient_of_iwae(small: Small) -> None:
-    """Means over 200 blocks of 2000 draws. They may differ by 4.5 standard errors in each of 16 numbers (one failure in
-    10,000), and those errors are small enough to tell the single weight (Roeder et al. 2017) from the right one."""
+    """Means over 200 blocks of 2000 draws. They may differ by 4.5 standard errors in each of 16 numbers (one
+    failure in 10,000), and those errors are small enough to tell the single weight (Roeder et al. 2017) from
+    the right one."""
     x = images(2).repeat(2000, 1)
 
     def blocks(objective: Callable[[Terms], Tensor]) -> Tensor:
@@ -238,7 +243,11 @@ def test_dreg_has_the_expected_encoder_gradient_of_iwae(small: Small) -> None:
 
     plain, doubly, biased = (
         blocks(make)
-        for make in (lambda t: Iwae(IwaeConfig(samples=4))(t)[0], lambda t: Dreg(DregConfig(samples=4))(t)[0], single)
+        for make in (
+            lambda t: Iwae(IwaeConfig(samples=4))(t)[0],
+            lambda t: Dreg(DregConfig(samples=4))(t)[0],
+            single,
+        )
     )
 
     def distances(a: Tensor, b: Tensor) -> Tensor:
@@ -260,7 +269,12 @@ def test_dreg_is_less_noisy_for_a_trained_encoder(small: Small, samples: int) ->
 
     def noise(objective: Objective) -> float:
         make = lambda: small.terms(x[:8], samples)  # noqa: E731
-        return torch.stack([gradient(make, objective, small.inner, seed) for seed in range(300)]).var(0).sum().item()
+        return (
+            torch.stack([gradient(make, objective, small.inner, seed) for seed in range(300)])
+            .var(0)
+            .sum()
+            .item()
+        )
 
     ratio = noise(Iwae(IwaeConfig(samples=samples))) / noise(Dreg(DregConfig(samples=samples)))
     print(f"variance of the encoder's gradient at S = {samples}: IWAE / DReG = {ratio:.1f}")
