@@ -1,5 +1,6 @@
 """Encoders and decoders: every kind at many sizes, for latent vectors and latent images; custom modules."""
 
+import re
 from typing import Any
 
 import pytest
@@ -290,85 +291,42 @@ def test_lazy_custom_modules_are_initialized_by_the_trial() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slot", "answer", "latents", "sentence"),
+    ("slot", "answer", "latents", "given", "returned", "needed"),
     [
-        (
-            "decoder",
-            lambda z: z.new_zeros(2, 6, 6),
-            (4,),
-            r"\[2, 6, 6\] for latents \[2, 4\]; .*need \[2, 1, 6, 6\]",
-        ),
-        (
-            "decoder",
-            lambda z: z.new_zeros(2, 36),
-            (4,),
-            r"\[2, 36\] for latents \[2, 4\]; .*need \[2, 1, 6, 6\]",
-        ),
-        (
-            "decoder",
-            lambda z: z,
-            (4, 3, 3),
-            r"\[2, 4, 3, 3\] for latents \[2, 4, 3, 3\]; .*need \[2, 1, 6, 6\]",
-        ),
-        (
-            "encoder",
-            lambda x: x[0],
-            (4,),
-            r"\[1, 6, 6\] for images \[2, 1, 6, 6\]; .*need \[2, F\] with any F",
-        ),
-        (
-            "encoder",
-            lambda x: x.sum((1, 2, 3)),
-            (4,),
-            r"\[2\] for images \[2, 1, 6, 6\]; .*need \[2, F\] with any F",
-        ),
-        ("encoder", lambda x: x.sum(), (4,), r"\[\] for images \[2, 1, 6, 6\]; .*need \[2, F\] with any F"),
-        ("encoder", lambda x: x[:, :0], (4,), r"\[2, 0, 6, 6\] for .*need \[2, F\] with any F"),
-        (
-            "encoder",
-            lambda x: x,
-            (4, 3, 3),
-            r"\[2, 1, 6, 6\] for images \[2, 1, 6, 6\]; .*need \[2, F, 3, 3\]",
-        ),
-        (
-            "encoder",
-            lambda x: x.flatten(1),
-            (4, 3, 3),
-            r"\[2, 36\] for images \[2, 1, 6, 6\]; .*need \[2, F, 3, 3\]",
-        ),
-        (
-            "encoder",
-            lambda x: (x, x),
-            (4,),
-            r"a tuple for images \[2, 1, 6, 6\]; it has to return one tensor",
-        ),
-        ("encoder", lambda x: x.long(), (4,), r"torch.int64 for images \[2, 1, 6, 6\]; .* torch.float32"),
-        (
-            "encoder",
-            lambda x: x @ x[0, 0, :1],
-            (4,),
-            r"fails on images \[2, 1, 6, 6\], called as forward\(x\): RuntimeError: ",
-        ),
-        (
-            "decoder",
-            lambda z: {}["a"],
-            (4,),
-            r"fails on latents \[2, 4\], called as forward\(z\): KeyError: 'a'\. .* return \[2, 1, 6, 6\]\.",
-        ),
-        (
-            "encoder",
-            lambda x: x.flatten(1)[:2],
-            (4,),
-            r"\[2, 36\] for images \[3, 1, 6, 6\]; .*need \[3, F\]",
-        ),
-        ("encoder", lambda x: x.half(), (4,), r"torch.float16 for images \[2, 1, 6, 6\]"),
+        ("decoder", lambda z: z.new_zeros(2, 6, 6), (4,), [2, 4], [2, 6, 6], "[2, 1, 6, 6]"),
+        ("decoder", lambda z: z.new_zeros(2, 36), (4,), [2, 4], [2, 36], "[2, 1, 6, 6]"),
+        ("decoder", lambda z: z, (4, 3, 3), [2, 4, 3, 3], [2, 4, 3, 3], "[2, 1, 6, 6]"),
+        ("encoder", lambda x: x[0], (4,), [2, 1, 6, 6], [1, 6, 6], "[2, F] with any F"),
+        ("encoder", lambda x: x.sum((1, 2, 3)), (4,), [2, 1, 6, 6], [2], "[2, F] with any F"),
+        ("encoder", lambda x: x.sum(), (4,), [2, 1, 6, 6], [], "[2, F] with any F"),
+        ("encoder", lambda x: x[:, :0], (4,), [2, 1, 6, 6], [2, 0, 6, 6], "[2, F] with any F"),
+        ("encoder", lambda x: x, (4, 3, 3), [2, 1, 6, 6], [2, 1, 6, 6], "[2, F, 3, 3]"),
+        ("encoder", lambda x: x.flatten(1), (4, 3, 3), [2, 1, 6, 6], [2, 36], "[2, F, 3, 3]"),
+        ("encoder", lambda x: x.flatten(1)[:2], (4,), [3, 1, 6, 6], [2, 36], "[3, F]"),
     ],
 )
-def test_custom_modules_that_do_not_fit_are_rejected(
-    slot: str, answer: Any, latents: tuple[int, ...], sentence: str
+def test_custom_modules_of_wrong_shape_are_rejected(
+    slot: str, answer: Any, latents: tuple[int, ...], given: list[int], returned: list[int], needed: str
 ) -> None:
-    with pytest.raises(UserError, match=rf"^The {slot} Custom .*{sentence}") as caught:
+    inputs = "images" if slot == "encoder" else "latents"
+    shapes = f"{re.escape(f'returns {returned} for {inputs} {given}; ')}.*{re.escape(f'need {needed}')}"
+    with pytest.raises(UserError, match=rf"^The {slot} Custom {shapes}"):
         custom(slot, Custom(answer), latents)
+
+
+@pytest.mark.parametrize(
+    ("slot", "answer", "message"),
+    [
+        ("encoder", lambda x: (x, x), r"a tuple for images \[2, 1, 6, 6\]; it has to return one tensor"),
+        ("encoder", lambda x: x.long(), r"torch.int64 for images \[2, 1, 6, 6\]; .* torch.float32"),
+        ("encoder", lambda x: x.half(), r"torch.float16 for images \[2, 1, 6, 6\]"),
+        ("encoder", lambda x: x @ x[0, 0, :1], r"fails on images .*, called as forward\(x\): RuntimeError: "),
+        ("decoder", lambda z: {}["a"], r"fails .*forward\(z\): KeyError: 'a'. .* return \[2, 1, 6, 6\]\.$"),
+    ],
+)
+def test_custom_modules_that_fail_are_rejected(slot: str, answer: Any, message: str) -> None:
+    with pytest.raises(UserError, match=rf"^The {slot} Custom .*{message}") as caught:
+        custom(slot, Custom(answer))
     assert "\n" not in str(caught.value)
 
 
