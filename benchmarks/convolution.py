@@ -18,14 +18,14 @@ LAYERS = [(3, 32, 64, 4), (32, 64, 32, 4), (64, 128, 16, 4), (128, 256, 8, 4), (
 
 
 def seconds(pixels: int, *given: object) -> float:
-    convolution.SMALL = pixels
+    convolution.MAX_MATMUL_PIXELS = pixels
     begun = time.perf_counter()
     convolution.weight_gradient(*given)  # type: ignore[arg-type]
     return time.perf_counter() - begun
 
 
 def main(rounds: int) -> None:
-    small = convolution.SMALL
+    small = convolution.MAX_MATMUL_PIXELS
     print("layer                      torch   product   used")
     for inputs, outputs, side, kernel in LAYERS:
         stride = kernel - 2

@@ -20,7 +20,7 @@ from vaekit.errors import UserError
 from vaekit.evaluation.likelihood import estimate_importance, evaluate_likelihood
 from vaekit.evaluation.text import lines
 from vaekit.models.builder import build
-from vaekit.models.registry import components, provides
+from vaekit.models.registry import Capability, components
 from vaekit.models.vae import VAE
 
 PIXELS, SIGMA = 6, 0.5
@@ -142,7 +142,7 @@ def test_what_is_no_likelihood_of_the_images_is_not_called_one(likelihood: Any, 
     assert found["measure"] == measure
     said = "\n".join(lines({"side": "test", "data": "x", **found}))
     assert ("cross-entropy of pixels between" in said) == (measure == "cross-entropy")
-    assert ("bits/dim" in said.replace("no bits/dim", "")) == ("normalised" in provides(model.likelihood))
+    assert ("bits/dim" in said.replace("no bits/dim", "")) == (Capability.NORMALIZED in model.likelihood.provides)
 
 
 @pytest.mark.parametrize(("wrong", "loose"), [(0.0, False), (3.0, True)])

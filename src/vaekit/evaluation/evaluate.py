@@ -24,7 +24,7 @@ from vaekit.evaluation.reconstruction import reconstruction
 from vaekit.latents.fit_prior import encodings
 from vaekit.latents.sampling import decode_images, draw_latents, to_uint8
 from vaekit.models.fitted_prior import FittedPrior
-from vaekit.models.registry import provides
+from vaekit.models.registry import Capability
 from vaekit.models.vae import VAE
 from vaekit.plots import grids
 from vaekit.runs.commands import first_valid, resume_command, train_command
@@ -159,7 +159,7 @@ def evaluate(
     vae, device = context.model.vae, context.model.device
     why: dict[str, str] = {}
     found: dict[str, Any] = {"images": len(context.held_out)}
-    if "density_at_sample" in provides(vae.posterior):
+    if Capability.DENSITY_AT_SAMPLE in vae.posterior.provides:
         found |= evaluate_likelihood(
             vae,
             context.held_out.batches(device),

@@ -16,7 +16,7 @@ from torch import Tensor
 from vaekit.errors import UserError
 from vaekit.latents.sampling import seeded
 from vaekit.latents.traverse import posterior_mean
-from vaekit.models.registry import provides
+from vaekit.models.registry import Capability
 from vaekit.models.terms import Labels
 from vaekit.models.vae import VAE
 from vaekit.utils.device import matmul_precision
@@ -54,7 +54,7 @@ def require_density(model: VAE) -> None:
     Raises:
         UserError: there is no likelihood to be had from this model.
     """
-    if "density_at_sample" not in provides(model.posterior):
+    if Capability.DENSITY_AT_SAMPLE not in model.posterior.provides:
         raise UserError(
             "This model's posterior 'delta' is a single point without density, so it has no likelihood: "
             "train one with --posterior.kind gaussian."
@@ -121,7 +121,7 @@ def is_gray(x: Float[Tensor, "B C H W"]) -> bool:
 def likelihood_kind(model: VAE, gray: bool) -> str:
     """What p(x | z) is: "probability", "density" or, of gray pixels under a Bernoulli, "cross-entropy"."""
     of_any = str(model.likelihood.likelihood_kind)
-    if of_any == "probability" and "normalised" not in provides(model.likelihood) and gray:
+    if of_any == "probability" and Capability.NORMALIZED not in model.likelihood.provides and gray:
         return "cross-entropy"  # the Bernoulli's: a probability of black and white only
     return of_any
 
@@ -162,7 +162,7 @@ def evaluate_likelihood(
         torch.cat([getattr(one, name) for one in weighed]).cpu().double() for name in ("log_px", "kl", "effective")
     )
     nll, count = -bounds[samples], len(log_px)
-    normalised = "normalised" in provides(model.likelihood)
+    normalised = Capability.NORMALIZED in model.likelihood.provides
     return {
         "images": count,
         "samples": samples,

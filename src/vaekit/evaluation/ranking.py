@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.latents import tables
-from vaekit.models.registry import provides
+from vaekit.models.registry import Capability
 from vaekit.plots import grids
 from vaekit.runs.image_set import BATCH, batches
 from vaekit.runs.inputs import all_images, class_numbers
@@ -38,7 +38,7 @@ def rank(model: LoadedModel, data: Any, samples: int, seed: int, out: Path | Non
         with progress(len(found.rows), f"{samples:,} samples", quiet=quiet) as advance:
             images = batches(found.pack, found.rows, numbers, BATCH, model.device)
             nats, measure = log_likelihoods(model.vae, images, samples, seed, advance)
-    pixels = math.prod(model.shape) if "normalised" in provides(model.vae.likelihood) else None
+    pixels = math.prod(model.shape) if Capability.NORMALIZED in model.vae.likelihood.provides else None
     table = ranking(found.paths, found.labels, nats, pixels, measure)
     if out is not None:
         tables.write_csv(out, table)

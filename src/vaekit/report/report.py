@@ -24,7 +24,7 @@ from vaekit.evaluation.text import sections
 from vaekit.latents import encode, traverse
 from vaekit.latents.sampling import decode_images, draw_latents, interpolate, to_uint8
 from vaekit.models.fitted_prior import FittedPrior
-from vaekit.models.registry import provides
+from vaekit.models.registry import Capability
 from vaekit.models.vae import VAE
 from vaekit.plots import curves, grids
 from vaekit.report.html import PAGE, STYLE, data, figure, note, section, table
@@ -281,7 +281,7 @@ def _ways(model: LoadedModel, seen: _Seen) -> tuple[str, str, list[str]]:
 
 @torch.no_grad()
 def _odd_ones(model: LoadedModel, seen: _Seen | None) -> list[str]:
-    if seen is None or "density_at_sample" not in provides(model.vae.posterior):
+    if seen is None or Capability.DENSITY_AT_SAMPLE not in model.vae.posterior.provides:
         return []
     chosen = seen.held_out.spread(LOOKED_AT)
     nats, _ = log_likelihoods(model.vae, chosen.batches(model.device), SAMPLES, model.config.training.seed)

@@ -7,7 +7,7 @@ from torch import nn
 
 from vaekit.models.networks.conv_bf16 import Conv2d, ConvTranspose2d, weight_gradient
 
-GEOMETRIES = [  # size, kernel, stride, padding: sides halved or kept, odd and even, below and above 8x8 pixels
+GEOMETRIES = [  # size, kernel, stride, padding: sides halved or not, odd and even, below and above 8x8
     ((8, 8), (4, 4), (2, 2), (1, 1)),
     ((9, 7), (4, 3), (2, 1), (1, 1)),
     ((5, 6), (3, 3), (1, 1), (1, 1)),
@@ -17,7 +17,7 @@ GEOMETRIES = [  # size, kernel, stride, padding: sides halved or kept, odd and e
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride", "padding"), GEOMETRIES)
-def test_the_gradient_of_weights_is_that_of_torch(
+def test_weight_gradient_matches_torch(
     size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
 ) -> None:
     large = torch.randn(3, 2, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
@@ -30,7 +30,7 @@ def test_the_gradient_of_weights_is_that_of_torch(
 
 @pytest.mark.parametrize("size", [(9, 8), (34, 33)])
 @pytest.mark.parametrize("make", [nn.Conv2d, nn.ConvTranspose2d])
-def test_in_bfloat16_all_gradients_stay_near_those_in_float32(make: type[nn.Module], size: tuple[int, int]) -> None:
+def test_bfloat16_gradients_are_close_to_float32(make: type[nn.Module], size: tuple[int, int]) -> None:
     ours = {nn.Conv2d: Conv2d, nn.ConvTranspose2d: ConvTranspose2d}[make]
     extra = {"output_padding": (1, 0)} if make is nn.ConvTranspose2d else {}
     layer, reference = ours(6, 10, (4, 3), (2, 1), 1, **extra), make(6, 10, (4, 3), (2, 1), 1, **extra)
