@@ -13,7 +13,14 @@ import torch
 
 from vaekit.models.networks import conv_bf16 as convolution
 
-LAYERS = [(3, 32, 64, 4), (32, 64, 32, 4), (64, 128, 16, 4), (128, 256, 8, 4), (64, 64, 16, 3), (128, 128, 8, 3)]
+LAYERS = [
+    (3, 32, 64, 4),
+    (32, 64, 32, 4),
+    (64, 128, 16, 4),
+    (128, 256, 8, 4),
+    (64, 64, 16, 3),
+    (128, 128, 8, 3),
+]
 """Channels in and out, side of the larger image, kernel: of 4 with stride 2, of 3 with stride 1."""
 
 

@@ -19,11 +19,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from vaekit.bench import baselines
+from baselines import PYTHAE, has_pythae, pythae_loop
+from photos import photo
+from vaekit.bench.loops import bare_loop, make_model, plain_loss, vaekit_loop
 from vaekit.bench.measure import RunOnce, machine
-from vaekit.bench.workloads import NETWORKS, bundled, made_up
-from vaekit.config.overrides import resolve
-from vaekit.data.packs.pack import open_pack
+from vaekit.bench.workloads import NETWORKS, training_images, training_pack
 
 GPU = torch.device("cuda")
 TURNS = 3
@@ -69,18 +69,17 @@ def busy(run_once: RunOnce) -> tuple[float, float, float]:
 
 def network(name: str) -> dict[str, Any]:
     chosen = NETWORKS[name]
-    config = resolve(chosen.settings, {"validation": "last:1"})
-    images = made_up(chosen.side, chosen.count) if chosen.side else np.concatenate([bundled()] * 3)
-    pack = open_pack(np.concatenate([images] * 4) if chosen.side else images, config.data, quiet=True)
-    model, _ = baselines.made(config, pack, GPU)
+    images = training_images(chosen, photo)
+    config, pack = training_pack(chosen, np.concatenate([images] * 4) if chosen.size else images)
+    model, _ = make_model(config, pack, GPU)
     size = int(config.training.batch_size)
     with FlopCounterMode(display=False) as counter:
-        baselines.plain_loss(model, torch.rand(size, *pack.shape, device=GPU)).backward()
+        plain_loss(model, torch.rand(size, *pack.shape, device=GPU)).backward()
     operations = counter.get_total_flops() / size
-    runs_once = {"bare loop": baselines.bare(config, pack, GPU)}
-    runs_once |= {f"vaekit, {p}": baselines.vaekit(config, pack, GPU, precision=p) for p in ("32", "tf32", "bf16")}
-    if baselines.has_pythae():
-        runs_once["Pythae"] = baselines.pythae(config, pack, GPU)
+    runs_once = {"bare loop": bare_loop(config, pack, GPU)}
+    runs_once |= {f"vaekit, {p}": vaekit_loop(config, pack, GPU, precision=p) for p in ("32", "tf32", "bf16")}
+    if has_pythae():
+        runs_once[PYTHAE] = pythae_loop(config, pack, GPU)
     found: dict[str, Any] = {}
     for one, run_once in runs_once.items():
         speed, share, kernels = busy(run_once)

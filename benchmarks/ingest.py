@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vaekit.bench.photos import photo
+from photos import photo
+from vaekit.bench.workloads import write_jpegs
 from vaekit.config.data import DataConfig
 from vaekit.data.decoding.pool import cores
 from vaekit.data.packs.cache import clear_cache
@@ -29,11 +30,6 @@ SIDE = 64
 BARE = "import sys, vaekit.data.loader; from vaekit.config.data import DataConfig\n"
 BARE += "from vaekit.data.packs.pack import open_pack"
 SECOND = BARE + "\nopen_pack(sys.argv[1], DataConfig(size='64'))"
-
-
-def make(task: tuple[str, int]) -> None:
-    folder, seed = task
-    photo(seed).save(Path(folder) / f"{seed:04d}.jpg", quality=85)
 
 
 def plainly(path: str) -> NDArray[np.uint8]:
@@ -53,8 +49,7 @@ def main() -> None:
         photos = Path(scratch) / "photos"
         photos.mkdir()
         fork = get_context("fork")  # the quickest start there is
-        with fork.Pool(cores()) as pool:
-            pool.map(make, [(str(photos), seed) for seed in range(asked.images)])
+        write_jpegs(photos, asked.images, photo)
         files = sorted(map(str, photos.iterdir()))
         size = sum(Path(file).stat().st_size for file in files) / len(files)
         print(f"{len(files)} JPEGs of 800x600, {size / 1e3:.0f} kB each, to {SIDE}x{SIDE}, {cores()} processes")

@@ -31,7 +31,7 @@ def measure(images: str) -> None:
     """In a process of its own: pack, take the steps, look at all held-out images; print the largest RssAnon in kB."""
     import torch
 
-    from vaekit.bench.baselines import training_process
+    from vaekit.bench.loops import training_process
     from vaekit.config.overrides import resolve
     from vaekit.data.loader import ImageLoader
     from vaekit.data.packs.pack import open_pack

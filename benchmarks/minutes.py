@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 
 import vaekit
-from vaekit.bench.baselines import has_pythae
+from baselines import has_pythae
 from vaekit.bench.measure import machine
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import open_pack

@@ -12,7 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-NETWORKS = {"784-400-20": {"encoder": "mlp", "decoder": "mlp", "latents": 20, "batch_size": 128}, "classic": {}}
+NETWORKS = {
+    "784-400-20": {"encoder": "mlp", "decoder": "mlp", "latents": 20, "batch_size": 128},
+    "classic": {},
+}
 SECONDS, ROUNDS = 5.0, 5
 RESULTS = Path(__file__).parent / "results" / "together.json"
 
@@ -21,13 +24,14 @@ def train(name: str) -> None:
     """Print the images a second of epochs of 3,000 images, their median."""
     import torch
 
-    from vaekit.bench import baselines
-    from vaekit.bench.workloads import bundled
+    from vaekit.bench.loops import vaekit_loop
+    from vaekit.bench.workloads import bundled_images
     from vaekit.config.overrides import resolve
     from vaekit.data.packs.pack import open_pack
 
     config = resolve(NETWORKS[name], {"validation": "last:1"})
-    run_once = baselines.vaekit(config, open_pack(bundled()[:3000], config.data, quiet=True), torch.device("cpu"))
+    pack = open_pack(bundled_images()[:3000], config.data, quiet=True)
+    run_once = vaekit_loop(config, pack, torch.device("cpu"))
     run_once()
     speeds: list[float] = []
     end = time.perf_counter() + SECONDS
@@ -58,7 +62,10 @@ def main() -> None:
         for count, threads in ways:
             how = f"{('one', 'two at once')[count - 1]}, {threads} thread{'s' * (threads > 1)}"
             found[name][how if count == 1 else f"{how} each"] = statistics.median(speeds[count, threads])
-            print(f"{name:<11} {how}: {statistics.median(speeds[count, threads]):,.0f} images/s each", flush=True)
+            print(
+                f"{name:<11} {how}: {statistics.median(speeds[count, threads]):,.0f} images/s each",
+                flush=True,
+            )
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 

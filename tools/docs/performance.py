@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vaekit.bench.measure import BenchResult, shown
+from vaekit.bench.measure import BenchResult, format_speed
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -23,12 +23,13 @@ ratios and, in brackets, the smallest and the largest. The images per second are
 moments: dividing them gives something else.
 
 ```console
-$ vaekit bench mlp              # a workload or some, on your machine; all of them without a name
+$ vaekit bench mlp                      # vaekit and the bare loop, on your machine
+$ python benchmarks/baselines.py mlp    # and with the DataLoader and Pythae
 ```
 
 - `bare loop`: the same network and optimizer on float32 tensors that are in memory already, and nothing else: no
   shuffled order, no average of the weights, no seeds, no metrics.
-- `process settled`: the same where memory is kept and the smallest numbers are zero, as vaekit has it (below). The C
+- `tuned process`: the same where memory is kept and the smallest numbers are zero, as vaekit has it (below). The C
   library does not forget all that it was told about memory, so that the other turns of the process gain a little too.
 - `script with DataLoader`: what people write: a PIL image made into a tensor, one by one, in two worker processes.
   `ImageFolder and DataLoader` is the same on a folder of JPEGs, as torchvision's ImageFolder reads it.
@@ -92,14 +93,14 @@ def table(found: BenchResult, others: list[str]) -> list[str]:
     rows = ["| | images/s | " + " | ".join(f"times {other}" for other in others) + " |"]
     rows.append("|---|---:|" + "---:|" * len(others))
     for one in found.rounds:
-        cells = [one, shown(found.speed(one)), *(spread(found, one, other) for other in others)]
+        cells = [one, format_speed(found.speed(one)), *(spread(found, one, other) for other in others)]
         rows.append(f"| {' | '.join(cells)} |")
     return [*rows, ""]
 
 
 def training(name: str, found: BenchResult) -> list[str]:
     """A table of a workload that trains."""
-    others = [one for one in (found.limit, "bare loop, process settled", "Pythae") if one in found.rounds]
+    others = [one for one in (found.limit, "bare loop, tuned process", "Pythae") if one in found.rounds]
     return [f"**{name}**: {found.about}.", "", *table(found, others)]
 
 
@@ -111,18 +112,18 @@ def beside(found: BenchResult) -> list[str]:
 def together(found: dict[str, dict[str, float]]) -> list[str]:
     names = list(next(iter(found.values())))
     rows = ["| images/s of each training | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
-    rows += [f"| {name} | " + " | ".join(map(shown, one.values())) + " |" for name, one in found.items()]
+    rows += [f"| {name} | " + " | ".join(map(format_speed, one.values())) + " |" for name, one in found.items()]
     said = (
         "Medians of rounds in which the four ways take turns. Why one thread of `classic` is slower alone than beside\n"
     )
     return [*rows, "", f"{said}another, in both measurements of it, is not known.\n"]
 
 
-def shares(found: dict[str, BenchResult]) -> list[str]:
-    names = list(next(iter(found.values())).shares)
+def shares(found: dict[str, dict[str, float]]) -> list[str]:
+    names = list(next(iter(found.values())))
     rows = ["| share of | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
     for name, one in found.items():
-        rows.append(f"| {name} | " + " | ".join(f"{one.shares[part]:.1%}" for part in names) + " |")
+        rows.append(f"| {name} | " + " | ".join(f"{one[part]:.1%}" for part in names) + " |")
     return [*rows, ""]
 
 
@@ -130,7 +131,7 @@ def targets(found: dict[str, BenchResult], memory: dict[str, float] | None) -> l
     """What was to be reached, and what was."""
     mlp, conv, later, scaling = found["mlp"], found["conv"], found["folder-later"], found["scaling"]
     loader, weighing = "ImageFolder and DataLoader", found["evaluation"]
-    quickest = {name: one.best("vaekit") for name, one in found.items() if name != "scaling"}
+    quickest = {name: one.fastest("vaekit") for name, one in found.items() if name != "scaling"}
     rows = [
         ("MLP, float32, against the bare loop", 0.97, mlp, "vaekit, float32", mlp.limit),
         ("MLP, quickest precision and mode, against the bare float32 loop", 2.0, mlp, quickest["mlp"], mlp.limit),
@@ -224,7 +225,7 @@ def read(name: str) -> Any:
 
 def page() -> str:
     bench, memory, minutes = read("bench"), read("memory"), read("minutes")
-    found = {name: BenchResult(**one) for name, one in bench["workloads"].items()}
+    found = {name: BenchResult(one["about"], one["limit"], one["rounds"]) for name, one in bench["workloads"].items()}
     rounds = len(next(iter(found["mlp"].rounds.values())))
     parts = [HEAD.format(**bench["machine"], rounds=rounds), "## What was to be reached\n", *targets(found, memory)]
     parts += ["## Training\n"]
@@ -237,7 +238,7 @@ def page() -> str:
     parts += ["(bfloat16 for `conv` and `resnet`), on the thread that trains; `files at the end` are those still to be"]
     parts += ["written when the last step is taken, `data` the gathering of images, `logging` sums for the log."]
     parts += ["Of `mlp` 20 epochs, of the others 2: files weigh more in so short a run than in a usual one.\n"]
-    parts += shares({name: found[name] for name in TRAININGS})
+    parts += shares({name: bench["workloads"][name]["shares"] for name in TRAININGS})
     parts += ["## From a folder, and with a model\n"]
     for name in ("folder-first", "folder-later", "generation", "evaluation", "scaling"):
         parts += beside(found[name])
@@ -250,7 +251,10 @@ def page() -> str:
     if both := read("together"):
         parts += ["## Two at once\n", *together(both)]
     parts += ["## Measured with\n", "```console"]
-    parts += [f"$ vaekit bench --rounds {rounds} --out benchmarks/results/bench.json", "$ python benchmarks/startup.py"]
+    parts += [
+        f"$ python benchmarks/baselines.py --rounds {rounds} --out benchmarks/results/bench.json",
+        "$ python benchmarks/startup.py",
+    ]
     parts += ["$ python benchmarks/together.py"] * bool(both)
     parts += ["$ python benchmarks/memory.py"] * bool(memory)
     parts += ["$ python benchmarks/pictures.py 20         # README's cost of pictures, graph and checkpoints"]

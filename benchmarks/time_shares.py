@@ -29,7 +29,7 @@ AFTERWARDS = [("artifacts.py", "on_saved", "")]
 """What is no part of the training."""
 
 
-def shares(settings: Mapping[str, Any], source: Any = None) -> dict[str, float]:
+def time_shares(settings: Mapping[str, Any], source: Any = None) -> dict[str, float]:
     """Shares of the time of a whole `vaekit train --preset classic`, without start and fitted prior.
 
     Profiling adds a little to whatever is made of many calls. Pictures and files are written on a thread of their own:
@@ -45,11 +45,10 @@ def shares(settings: Mapping[str, Any], source: Any = None) -> dict[str, float]:
         finally:
             profile.disable()
     stats: Any = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    whole = _seconds(stats, ("session.py", "_run_session", "run_training")) - sum(
-        _seconds(stats, one) for one in AFTERWARDS
-    )
-    found = {name: sum(_seconds(stats, one) for one in counted) / whole for name, counted in PARTS.items()}
-    return {**found, "other": 1 - sum(found.values())}
+    total = _seconds(stats, ("session.py", "_run_session", "run_training"))
+    total -= sum(_seconds(stats, function) for function in AFTERWARDS)
+    shares = {name: sum(_seconds(stats, one) for one in counted) / total for name, counted in PARTS.items()}
+    return {**shares, "other": 1 - sum(shares.values())}
 
 
 def _seconds(stats: Any, function: tuple[str, str, str]) -> float:
