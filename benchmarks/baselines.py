@@ -1,12 +1,13 @@
-"""vaekit beside what else trains the same network: a bare loop, a script around a DataLoader, and Pythae.
+"""Compare vaekit with other ways to train the same network: a bare loop, a DataLoader script, and Pythae.
 
-    python benchmarks/baselines.py                    # every workload of `vaekit bench`; half an hour
+    python benchmarks/baselines.py                    # all workloads of `vaekit bench`, half an hour
     python benchmarks/baselines.py mlp conv --rounds 9 --out benchmarks/results/bench.json
     pip install --no-deps pythae cloudpickle imageio tqdm   # for Pythae
 
-Everything that is compared runs in turn in one process, and the median of the rounds is reported, as in `vaekit bench`.
-`conv`, `resnet` and the folders of JPEGs train on synthetic photographs here. The result has the format of `vaekit
-bench`, with the shares of a training's time; `tools/docs/performance.py` writes docs/performance.md from it.
+As in `vaekit bench`, everything compared runs in turn in one process, and the median of the rounds is
+reported; here `conv`, `resnet` and the folders of JPEGs use synthetic photographs. The result has the format
+of `vaekit bench`, plus the shares of a training's time; `tools/docs/performance.py` writes
+docs/performance.md from it.
 """
 
 import argparse
@@ -41,7 +42,7 @@ from vaekit.config.config import Config
 from vaekit.data.packs.pack import Pack
 
 LOADER_WORKERS = 2
-"""Processes of a DataLoader."""
+"""Worker processes of a DataLoader."""
 BARE_LOOP_DEFAULT_ADAM = "bare loop, torch's default Adam"
 LOADER = "script with DataLoader"
 IMAGE_FOLDER = "ImageFolder and DataLoader"
@@ -50,12 +51,12 @@ PYTHAE = "Pythae"
 
 @dataclass(frozen=True)
 class BaselineResult(BenchResult):
-    """A result with what only this script measures."""
+    """A result, with what only this script reports."""
 
     missing: dict[str, str] = field(default_factory=dict)
     """Libraries that are not installed, and how to install them."""
     shares: dict[str, float] = field(default_factory=dict)
-    """Shares of the time of a whole training, by what it was spent on."""
+    """Where the time of a whole training goes, as shares of it."""
 
     def lines(self, title: str) -> list[str]:
         lines = super().lines(title)
@@ -66,7 +67,7 @@ class BaselineResult(BenchResult):
         return lines
 
 
-# --- A script around a DataLoader ------------------------------------------------------------------------------------
+# --- A script around a DataLoader ---------------------------------------------------------------------------
 
 
 class ArrayDataset(Dataset[Tensor]):
@@ -123,7 +124,7 @@ def loader_loop(config: Config, pack: Pack, device: torch.device, images: Datase
     return run_once
 
 
-# --- Pythae ----------------------------------------------------------------------------------------------------------
+# --- Pythae -------------------------------------------------------------------------------------------------
 
 
 def has_pythae() -> bool:
@@ -204,11 +205,11 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-# --- Workloads -------------------------------------------------------------------------------------------------------
+# --- Workloads ----------------------------------------------------------------------------------------------
 
 
 def training(name: str, rounds: int, device: torch.device) -> BaselineResult:
-    """A network trained by everything that trains it, and where the time of a whole training goes."""
+    """A network trained in every way, and where the time of a whole training goes."""
     network = NETWORKS[name]
     config, pack = workloads.training_pack(network, workloads.training_images(network, photo))
     runs_once = workloads.training_runs(network, config, pack, device)
@@ -226,7 +227,7 @@ def training(name: str, rounds: int, device: torch.device) -> BaselineResult:
 
 
 def folder(rounds: int, device: torch.device, first: bool) -> BaselineResult:
-    """From JPEGs to a trained epoch: `first`, with nothing read before, or a later one."""
+    """The first epoch from JPEGs, with nothing cached, or a later one."""
     with workloads.jpeg_folder(photo) as images:
         train_once = loader_loop(images.config, images.pack, device, ImageFolder(images.files))
 

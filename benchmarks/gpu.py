@@ -1,7 +1,7 @@
-"""What an NVIDIA GPU does while vaekit trains: how much of the time it is at work, what share of its peak that is, and
-a whole run from start to pictures.
+"""Training on an NVIDIA GPU: images per second, how busy the GPU is, what share of its peak is used, and a
+whole run.
 
-    python benchmarks/gpu.py FASHION_MNIST_FOLDER [--out gpu.json]
+python benchmarks/gpu.py FASHION_MNIST_FOLDER [--out gpu.json]
 """
 
 import argparse
@@ -30,7 +30,7 @@ REPEATS = 3
 
 
 def peak(dtype: torch.dtype, tf32: bool = False) -> float:
-    """TFLOP/s of a large product of random matrices."""
+    """TFLOP/s of a product of two random 8192x8192 matrices."""
     torch.backends.cuda.matmul.allow_tf32 = tf32
     a, b = (torch.randn(8192, 8192, device=GPU, dtype=dtype) for _ in range(2))
     teraflops = []
@@ -45,7 +45,7 @@ def peak(dtype: torch.dtype, tf32: bool = False) -> float:
 
 
 def measure_load(run_once: RunOnce) -> tuple[float, float, float]:
-    """Images a second, the share of that time in which some kernel ran, and kernels an image."""
+    """Images per second, the share of the time in which a kernel runs, and kernels per image."""
     run_once()
     speeds = []
     for _ in range(REPEATS):
@@ -92,14 +92,14 @@ def measure_network(name: str) -> dict[str, Any]:
         row = results[loop]
         print(
             f"{name:<7}{loop:<14}{speed:>12,.0f} images/s  step {1e6 * size / speed:>7,.0f} us  busy {share:>6.1%}  "
-            f"{row['kernels_per_step']:>5.0f} kernels a step  {row['tflops']:.2f} TFLOP/s",
+            f"{row['kernels_per_step']:>5.0f} kernels/step  {row['tflops']:.2f} TFLOP/s",
             flush=True,
         )
     return results
 
 
 def train_classic(folder: Path) -> dict[str, Any]:
-    """`vaekit train FOLDER --preset classic --epochs 50`, from start to pictures."""
+    """Seconds of `vaekit train FOLDER --preset classic --epochs 50`, and its last row of metrics."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "run"
         start = time.perf_counter()
@@ -119,7 +119,7 @@ def train_classic(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="Fashion-MNIST's four IDX files")
+    parser.add_argument("folder", type=Path, help="folder with the four IDX files of Fashion-MNIST")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     options = parser.parse_args()
     results: dict[str, Any] = {"machine": machine()}

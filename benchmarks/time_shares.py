@@ -1,4 +1,4 @@
-"""Where the time of a training goes, on the thread that trains."""
+"""Where the time of a training goes, on the training thread."""
 
 import cProfile
 import pstats
@@ -22,19 +22,26 @@ PARTS = {
     "validation": [("loop.py", "evaluate", "")],
     "files at the end": [("background_writer.py", "__exit__", "")],
 }
-"""What is counted to a part: functions by file and name, all of their calls or those by one caller."""
+"""Functions that count towards each part: file, name, and a caller (or "" for all calls)."""
 
 
 AFTERWARDS = [("artifacts.py", "on_saved", "")]
-"""What is no part of the training."""
+"""What does not count as training."""
 
 
 def time_shares(settings: Mapping[str, Any], source: Any = None) -> dict[str, float]:
-    """Shares of the time of a whole `vaekit train --preset classic`, without start and fitted prior.
+    """Shares of the time of a whole `vaekit train --preset classic`, without startup and fitted prior.
 
-    Profiling adds a little to whatever is made of many calls. Pictures and files are written on a thread of their own:
-    what they take of this one is in the shares, what they take of the processor makes all else a little slower. Not
-    compiled, and so without the trial that decides on it; arithmetic is what `--precision auto` finds.
+    Profiling adds a little to whatever makes many calls. Pictures and files are written by a background
+    thread: the shares hold what they cost the training thread; their load on the processor slows everything
+    down a little. The model is not compiled; precision is automatic.
+
+    Args:
+        settings: over those of the preset.
+        source: the images; None for the bundled sample.
+
+    Returns:
+        The share of each part of `PARTS`, and of all else as "other"; the sum is 1.
     """
     profile = cProfile.Profile()
     with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +59,7 @@ def time_shares(settings: Mapping[str, Any], source: Any = None) -> dict[str, fl
 
 
 def _seconds(stats: Any, function: tuple[str, str, str]) -> float:
-    """Seconds in a function and in all that it calls, by any caller or by one, named by its file or itself."""
+    """Seconds in a function and what it calls; with a caller (function or file), in those calls only."""
     file, name, caller = function
     total = 0.0
     for (where, _, called), (*_, cumulative, callers) in stats.items():

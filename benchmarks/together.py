@@ -1,7 +1,7 @@
-"""Two trainings that share the cores: images a second of each, with all threads each and with a share of them.
-The ways take turns.
+"""Two trainings that share the cores: images per second of each, with all threads each and with half of them
+each. The setups are measured in turn.
 
-python benchmarks/together.py          # five minutes; writes benchmarks/results/together.json
+    python benchmarks/together.py          # five minutes; writes benchmarks/results/together.json
 """
 
 import json
@@ -22,7 +22,7 @@ RESULTS = Path(__file__).parent / "results" / "together.json"
 
 
 def train(name: str) -> None:
-    """Print the images a second of epochs of 3,000 images, their median."""
+    """Print images per second, the median over epochs of 3,000 images. Runs in a new process."""
     import torch
 
     from vaekit.bench.loops import vaekit_loop

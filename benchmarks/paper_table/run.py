@@ -1,11 +1,12 @@
-"""Train and judge one row of the table of published likelihoods, and write what came out as JSON.
+"""Train and evaluate one row of the table of published likelihoods, and write the result as JSON.
 
-    python benchmarks/paper_table/run.py burda-vae mnist/            # a row, a folder with MNIST's four IDX files
+    python benchmarks/paper_table/run.py burda-vae mnist/    # a row, a folder with MNIST's four IDX files
 
-Protocol: 28x28 images, the first 50,000 train with pixels drawn anew at every step, the next 10,000 validate, the
-10,000 test images are drawn once (`numpy.random.RandomState(777).rand(10000, 784) < x`); factorised Bernoulli decoder,
-no augmentation; NLL by importance sampling in float32. The weights judged are those with the best validation loss; the
-test images choose nothing. `rows/` has a file of settings a row; `results/` the results.
+Protocol: 28x28 images; the first 50,000 train, dynamically binarized, the next 10,000 validate; the 10,000
+test images are binarized once (`numpy.random.RandomState(777).rand(10000, 784) < x`); factorised Bernoulli
+decoder, no augmentation; NLL by importance sampling in float32. The weights with the best validation loss are
+evaluated; the test images choose nothing. `rows/` has the settings of each row, `results/` the results;
+`tools/docs/published.py` writes the page.
 """
 
 import argparse
@@ -33,7 +34,7 @@ HERE = Path(__file__).parent
 
 
 def draw_test_pixels(gray: np.ndarray) -> np.ndarray:
-    """The test images as the protocol has them: black or white, uint8 [N, 28, 28]."""
+    """The binarized test images of the protocol, uint8 [N, 28, 28]."""
     share = gray.reshape(len(gray), 784) / 255
     white = np.random.RandomState(777).rand(len(gray), 784) < share
     return (255 * white).astype(np.uint8).reshape(-1, 28, 28)
@@ -48,7 +49,7 @@ def flops_per_step(config: Any, shape: tuple[int, int, int], images: int) -> int
 
 
 def training_record(model: vaekit.TrainedModel, train_images: slice) -> dict[str, Any]:
-    """How the model was trained, on what, and with how much work."""
+    """How the model was trained, on what hardware, and with how many operations."""
     record, history = read_config(model.run), model.history
     device = record["device"]
     if device == "cpu":
@@ -72,7 +73,7 @@ def training_record(model: vaekit.TrainedModel, train_images: slice) -> dict[str
 
 def evaluation_record(model: vaekit.TrainedModel, test: np.ndarray, samples: int) -> dict[str, Any]:
     evaluation = model.evaluate(test, samples=samples)
-    assert evaluation["images"] == len(test), "a copy among the test images was left out"
+    assert evaluation["images"] == len(test), "a duplicate test image was left out"
     names = ("nll", "nll_standard_error", "elbo", "images", "effective_sample_size", "active_units")
     seeds = {"training": model.config.training.seed, "evaluation": evaluation["seed"], "test_pixels": 777}
     return {"samples": samples, "seeds": seeds, **{name: evaluation[name] for name in names}}
@@ -82,10 +83,10 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("row", help="name of a file in rows/")
     parser.add_argument("mnist", type=Path, help="folder with the four IDX files of MNIST")
-    parser.add_argument("--run", type=Path, help="keep the run in this folder, and go on with it if it is there")
-    parser.add_argument("--epochs", type=int, help="fewer epochs than the row has, for a trial")
-    parser.add_argument("--images", type=int, help="judge the first so many test images")
-    parser.add_argument("--samples", type=int, help="importance samples of every image")
+    parser.add_argument("--run", type=Path, help="run folder to keep; resumed if it exists")
+    parser.add_argument("--epochs", type=int, help="fewer epochs than in the row, for a trial")
+    parser.add_argument("--images", type=int, help="evaluate on the first test images only")
+    parser.add_argument("--samples", type=int, help="importance samples per image")
     parser.add_argument("--out", type=Path, help="JSON file to write; default: results/ROW.json")
     return parser.parse_args()
 
@@ -122,7 +123,8 @@ def main() -> None:
     if options.run is None:
         shutil.rmtree(folder.parent)
     minutes = result["train_seconds"] / 60
-    print(f"{options.row}: NLL {result['nll']:.2f} +- {result['nll_standard_error']:.2f}, trained in {minutes:.1f} min")
+    nll = f"{result['nll']:.2f} +- {result['nll_standard_error']:.2f}"
+    print(f"{options.row}: NLL {nll}, trained in {minutes:.1f} min")
     print(f"Wrote {out}")
 
 

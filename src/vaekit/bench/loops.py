@@ -30,7 +30,7 @@ from vaekit.utils.device import flush_denormals, keep_freed_memory, matmul_preci
 
 @contextmanager
 def training_process() -> Iterator[None]:
-    """The process settings of a vaekit training: freed memory is kept, denormal numbers are flushed to zero."""
+    """The process settings of a vaekit training: keep freed memory, flush denormal numbers to zero."""
     with keep_freed_memory(), flush_denormals():
         yield
 

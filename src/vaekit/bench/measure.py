@@ -1,4 +1,4 @@
-"""Interleaved measurement: everything compared runs in turn in one process; the median of the rounds is reported."""
+"""Interleaved measurement: everything compared runs in turn in one process; medians are reported."""
 
 import os
 import platform

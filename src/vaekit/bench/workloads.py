@@ -57,7 +57,7 @@ def bundled_images() -> NDArray[np.uint8]:
     return np.array(open_pack(None, DataConfig(), quiet=True).images)
 
 
-# --- Training a network ----------------------------------------------------------------------------------------------
+# --- Training a network -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Network:
     about: str
     settings: Mapping[str, Any]
     size: int | None = None
-    """Width and height of synthetic images, in pixels; None for the bundled sample, three times over, which makes
-    an epoch of about a second."""
+    """Width and height of synthetic images, in pixels; None for the bundled sample, three times over (an epoch
+    of about a second)."""
     count: int = 0
     """Number of synthetic images."""
     compiled: bool = False
@@ -133,7 +133,7 @@ def training(name: str, rounds: int, device: torch.device) -> BenchResult:
     return BenchResult(network.about, BARE_LOOP, run_interleaved(training_runs(network, config, pack, device), rounds))
 
 
-# --- Training from a folder of JPEGs ---------------------------------------------------------------------------------
+# --- Training from a folder of JPEGs ------------------------------------------------------------------------
 
 JPEG_COUNT = 1000
 JPEG_SIZE = (800, 600)
@@ -214,7 +214,7 @@ def drop_from_file_cache(files: list[Path]) -> None:
             os.close(handle)
 
 
-# --- Using a model ---------------------------------------------------------------------------------------------------
+# --- Using a model ------------------------------------------------------------------------------------------
 
 
 def generation(rounds: int, device: torch.device) -> BenchResult:
@@ -273,7 +273,7 @@ def scaling(rounds: int, device: torch.device) -> BenchResult:
         name: vaekit_loop(config, open_pack(images, config.data, quiet=True), device, precision="32")
         for name, images in packs.items()
     }
-    about = "784-400-20: images a second from 9,000 images and from 90,000"
+    about = "784-400-20: an epoch of 9,000 images and one of 90,000"
     return BenchResult(about, "few images", run_interleaved(runs_once, rounds))
 
 
