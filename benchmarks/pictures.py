@@ -28,7 +28,7 @@ def seconds(epochs: int, folder: Path, callbacks: Sequence[Callback]) -> float:
 
 
 def main(epochs: int, rounds: int) -> None:
-    """Whole trainings with pictures, loss graph and checkpoints, and without, in turns."""
+    """Whole trainings with pictures, loss graph and checkpoints, and without them, in turn."""
     no_checkpoints = mock.patch.object(Checkpoints, "_save")
     pairs = []
     with tempfile.TemporaryDirectory() as temporary:

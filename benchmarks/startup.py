@@ -18,11 +18,7 @@ STEP += "w(torch.rand(128, 784)).sum().backward(); o.step(); os._exit(0)"
 FIRST = """
 import os, sys
 import vaekit.cli.main, vaekit.training.loop as loop
-original = loop.make_train_step
-def make_train_step(*arguments):  # that of the run; speed trials build their own
-    train_step = original(*arguments)
-    return lambda *batch: (train_step(*batch), os._exit(0))
-loop.make_train_step = make_train_step
+loop.MetricSums.add = lambda *_: os._exit(0)  # called after every step of a run, not in speed trials
 vaekit.cli.main.main(sys.argv[1:])
 """
 RESULTS = Path(__file__).parent / "results" / "startup.json"

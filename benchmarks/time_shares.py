@@ -15,7 +15,7 @@ PARTS = {
     "forward": [("step.py", "loss_fn", "step.py")],
     "backward": [("_tensor.py", "backward", "step.py")],
     "optimizer": [("optimizer.py", "wrapper", "step.py"), ("_compile.py", "inner", "step.py")],
-    "EMA": [("ema.py", "update", "step.py")],
+    "EMA": [("ema.py", "update", "")],
     "logging": [("loop.py", "add", "train"), ("monitor.py", "on_step", ""), ("metrics.py", "append_metrics", "")],
     "checkpoint": [("checkpointing.py", "_save", ""), ("checkpointing.py", "_snapshot", "on_epoch_end")],
     "pictures": [("artifacts.py", "_draw", ""), ("artifacts.py", "on_train_begin", "")],
