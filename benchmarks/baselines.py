@@ -71,7 +71,7 @@ class BaselineResult(BenchResult):
 
 
 class ArrayDataset(Dataset[Tensor]):
-    """One image at a time as a PIL image, then as a float tensor, like torchvision's data sets with ToTensor."""
+    """One PIL image at a time, converted to a float tensor, like torchvision's data sets with ToTensor."""
 
     def __init__(self, images: Any) -> None:
         self.images = images
@@ -97,7 +97,7 @@ class ImageFolder(Dataset[Tensor]):
         with Image.open(self.files[index]) as file:
             image = file.convert("RGB")
         size, short = FOLDER_IMAGE_SIZE, min(image.size)
-        width, height = (size * side // short for side in image.size)
+        width, height = (size * length // short for length in image.size)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
         left, top = (width - size) // 2, (height - size) // 2
         return to_tensor(image.crop((left, top, left + size, top + size)))
@@ -214,7 +214,9 @@ def training(name: str, rounds: int, device: torch.device) -> BaselineResult:
     config, pack = workloads.training_pack(network, workloads.training_images(network, photo))
     runs_once = workloads.training_runs(network, config, pack, device)
     runs_once[BARE_LOOP_DEFAULT_ADAM] = bare_loop(config, pack, device, fused=False)
-    runs_once[LOADER] = loader_loop(config, pack, device, ArrayDataset(np.array(pack.images[pack.splits["train"]])))
+    runs_once[LOADER] = loader_loop(
+        config, pack, device, ArrayDataset(np.array(pack.images[pack.splits["train"]]))
+    )
     missing = {}
     if has_pythae():
         runs_once[PYTHAE] = pythae_loop(config, pack, device)
@@ -222,7 +224,9 @@ def training(name: str, rounds: int, device: torch.device) -> BaselineResult:
         missing[PYTHAE] = "pip install --no-deps pythae cloudpickle imageio tqdm"
     speeds = run_interleaved(runs_once, rounds)
     source = None if network.size is None else np.array(pack.images)
-    shares = time_shares({**network.settings, "epochs": 2 if network.size else 20, "device": str(device)}, source)
+    shares = time_shares(
+        {**network.settings, "epochs": 2 if network.size else 20, "device": str(device)}, source
+    )
     return BaselineResult(network.about, BARE_LOOP, speeds, missing, shares)
 
 
@@ -249,8 +253,12 @@ WORKLOADS: dict[str, Workload] = workloads.WORKLOADS | {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workloads", nargs="*", metavar="workload", help=f"{', '.join(WORKLOADS)}; default: all")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "workloads", nargs="*", metavar="workload", help=f"{', '.join(WORKLOADS)}; default: all"
+    )
     parser.add_argument("--rounds", type=int, default=9, help="interleaved measurement rounds (default 9)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()

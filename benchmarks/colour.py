@@ -34,7 +34,9 @@ FEATURE_SIZE = 128
 """Pixels to which images are resized before features are computed."""
 WIDE: dict[str, Any] = {"latents": 128}
 SILU: dict[str, Any] = {"encoder": {"activation": "silu"}, "decoder": {"activation": "silu"}}
-TOGETHER: dict[str, Any] = WIDE | SILU | {"likelihood": "laplace", "batch_size": 64, "learning_rate": 2e-3, "ramp": 200}
+TOGETHER: dict[str, Any] = (
+    WIDE | SILU | {"likelihood": "laplace", "batch_size": 64, "learning_rate": 2e-3, "ramp": 200}
+)
 CANDIDATES: dict[str, dict[str, Any]] = {
     "sigma-vae": {},
     "wide": WIDE,
@@ -43,7 +45,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "pixel": WIDE | {"likelihood": {"sigma": "pixel"}},
     "laplace": WIDE | {"likelihood": "laplace"},
     "mixture": WIDE | {"likelihood": "logistic_mixture"},
-    "resnet": WIDE | {"encoder": {"kind": "resnet", "channels": 16}, "decoder": {"kind": "resnet", "channels": 16}},
+    "resnet": WIDE
+    | {"encoder": {"kind": "resnet", "channels": 16}, "decoder": {"kind": "resnet", "channels": 16}},
     "fast": WIDE | {"learning_rate": 3e-3, "ramp": 200},
     "optimal": WIDE | {"likelihood": {"sigma": "optimal"}},
     "silu-64": SILU | {"latents": 64},
@@ -74,7 +77,9 @@ def features(images: np.ndarray) -> Tensor | None:
     with torch.inference_mode():
         return torch.cat(
             [
-                network.extract_features(F.interpolate(part / 127.5 - 1, FEATURE_SIZE, mode="bilinear")).mean((2, 3))
+                network.extract_features(F.interpolate(part / 127.5 - 1, FEATURE_SIZE, mode="bilinear")).mean(
+                    (2, 3)
+                )
                 for part in x.split(50)
             ]
         )
@@ -126,9 +131,11 @@ def main() -> None:
         history = model.history
         bits = history["val_loss"].min() / math.prod(model.shape) / math.log(2)
         error = np.square((model.reconstruct(compared) / 255.0) - compared / 255.0).mean()
+        psnr = -10 * math.log10(error)
+        distance = kid(features(model.sample(IMAGE_COUNT, seed=0)), real)
         print(
-            f"{name:<10}  {len(history):>3} epochs  {bits:.3f} bits/dim  PSNR {-10 * math.log10(error):.2f} dB  "
-            f"KL {history['val_kl'].iloc[-1]:.0f} nats  {kid(features(model.sample(IMAGE_COUNT, seed=0)), real)}",
+            f"{name:<10}  {len(history):>3} epochs  {bits:.3f} bits/dim  PSNR {psnr:.2f} dB"
+            f"  KL {history['val_kl'].iloc[-1]:.0f} nats  {distance}",
             flush=True,
         )
 

@@ -38,7 +38,9 @@ def main(rounds: int) -> None:
     for inputs, outputs, size, kernel in LAYERS:
         stride = kernel - 2
         shapes = (64, inputs, size, size), (64, outputs, size // stride, size // stride)
-        images = [torch.randn(shape).bfloat16().contiguous(memory_format=torch.channels_last) for shape in shapes]
+        images = [
+            torch.randn(shape).bfloat16().contiguous(memory_format=torch.channels_last) for shape in shapes
+        ]
         weight = torch.randn(outputs, inputs, kernel, kernel).bfloat16()
         arguments = *images, weight, (stride, stride), (1, 1)
         times = [(seconds(0, *arguments), seconds(1 << 30, *arguments)) for _ in range(rounds + 1)][1:]

@@ -91,8 +91,8 @@ def measure_network(name: str) -> dict[str, Any]:
         }
         row = results[loop]
         print(
-            f"{name:<7}{loop:<14}{speed:>12,.0f} images/s  step {1e6 * size / speed:>7,.0f} us  busy {share:>6.1%}  "
-            f"{row['kernels_per_step']:>5.0f} kernels/step  {row['tflops']:.2f} TFLOP/s",
+            f"{name:<7}{loop:<14}{speed:>12,.0f} images/s  step {1e6 * size / speed:>7,.0f} us  "
+            f"busy {share:>6.1%}  {row['kernels_per_step']:>5.0f} kernels/step  {row['tflops']:.2f} TFLOP/s",
             flush=True,
         )
     return results

@@ -52,7 +52,9 @@ def main() -> None:
         write_jpegs(photos, options.images, photo)
         files = sorted(map(str, photos.iterdir()))
         size = sum(Path(file).stat().st_size for file in files) / len(files)
-        print(f"{len(files)} JPEGs of 800x600, {size / 1e3:.0f} kB each, to {SIZE}x{SIZE}, {cores()} processes")
+        print(
+            f"{len(files)} JPEGs of 800x600, {size / 1e3:.0f} kB each, to {SIZE}x{SIZE}, {cores()} processes"
+        )
         ours, theirs = [], []
         for _ in range(options.rounds):
             clear_cache()

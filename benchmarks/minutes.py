@@ -149,7 +149,8 @@ def main(mnist: Path) -> None:
             models[name]["nll"][f"{minutes:g}"] = mark = next(training)
             print(name, mark, flush=True)
     about = f"Test NLL in nats per image: {TEST_IMAGES:,} MNIST images binarized once, "
-    about += f"{SAMPLES} importance samples; in parentheses, minutes of training at the end of the evaluated epoch."
+    about += f"{SAMPLES} importance samples; in parentheses, "
+    about += "minutes of training at the end of the evaluated epoch."
     results = {"about": about, "machine": machine(), "models": models}
     (HERE / "results" / "minutes.json").write_text(json.dumps(results, indent=1) + "\n")
     draw(models)

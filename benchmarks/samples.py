@@ -28,7 +28,10 @@ COLUMNS = 8
 
 def compare_priors(model: vaekit.TrainedModel, title: str) -> Image.Image:
     """Samples from the model's own prior, and from the fitted one to their right."""
-    own, fitted = model.sample(SAMPLE_COUNT, seed=0, prior="model"), model.sample(SAMPLE_COUNT, seed=0, prior="fitted")
+    own, fitted = (
+        model.sample(SAMPLE_COUNT, seed=0, prior="model"),
+        model.sample(SAMPLE_COUNT, seed=0, prior="fitted"),
+    )
     left = grids.grid(own, COLUMNS, title=f"{title}, from the model's own prior")
     return stack([left, grids.grid(fitted, COLUMNS, title=f"{title}, from the fitted prior")], across=True)
 
@@ -54,14 +57,18 @@ def evaluate(model: vaekit.TrainedModel, preset: str, images: int) -> dict[str, 
     if fidelity["above_own_prior"]:
         sets["difference"] = fidelity["above_own_prior"]
     for name, metrics in sets.items():
-        cells = [f"{key} {one['value']:.4f} [{one['low']:.4f}, {one['high']:.4f}]" for key, one in metrics.items()]
+        cells = [
+            f"{key} {one['value']:.4f} [{one['low']:.4f}, {one['high']:.4f}]" for key, one in metrics.items()
+        ]
         print(f"{preset:<12} {name:<28} {'  '.join(cells)}", flush=True)
     prior = model.fitted_prior and model.fitted_prior.name
     return {"prior": prior, "aggregate": evaluation["aggregate"], "fidelity": fidelity}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", help="folder or file of images")
     parser.add_argument("name", help="name of the data set, for the result files")
     parser.add_argument("presets", nargs="*", default=PRESETS)
@@ -72,7 +79,9 @@ def main() -> None:
     evaluations, sheets = {}, []
     for preset in options.presets:
         out = options.runs / f"{options.name}-{preset}"
-        model = vaekit.train(options.data, preset=preset, epochs=options.epochs, out=out, resume=True, quiet=True)
+        model = vaekit.train(
+            options.data, preset=preset, epochs=options.epochs, out=out, resume=True, quiet=True
+        )
         evaluations[preset] = evaluate(model, preset, options.images)
         if model.fitted_prior is not None:
             sheets.append(compare_priors(model, preset))

@@ -16,7 +16,11 @@ PARTS = {
     "backward": [("_tensor.py", "backward", "step.py")],
     "optimizer": [("optimizer.py", "wrapper", "step.py"), ("_compile.py", "inner", "step.py")],
     "EMA": [("ema.py", "update", "")],
-    "logging": [("loop.py", "add", "train"), ("monitor.py", "on_step", ""), ("metrics.py", "append_metrics", "")],
+    "logging": [
+        ("loop.py", "add", "train"),
+        ("monitor.py", "on_step", ""),
+        ("metrics.py", "append_metrics", ""),
+    ],
     "checkpoint": [("checkpointing.py", "_save", ""), ("checkpointing.py", "_snapshot", "on_epoch_end")],
     "pictures": [("artifacts.py", "_draw", ""), ("artifacts.py", "on_train_begin", "")],
     "validation": [("loop.py", "evaluate", "")],
@@ -45,7 +49,9 @@ def time_shares(settings: Mapping[str, Any], source: Any = None) -> dict[str, fl
     """
     profile = cProfile.Profile()
     with tempfile.TemporaryDirectory() as folder:
-        request = TrainRequest(source, (settings, {"compile": "off"}), "classic", Path(folder) / "run", quiet=True)
+        request = TrainRequest(
+            source, (settings, {"compile": "off"}), "classic", Path(folder) / "run", quiet=True
+        )
         profile.enable()
         try:
             run_training(request)

@@ -47,7 +47,9 @@ def train_together(count: int, name: str, threads: int) -> list[int]:
     """Images per second of each of `count` simultaneous trainings."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, __file__, name]
-    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    running = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(count)
+    ]
     return [int(process.communicate()[0]) for process in running]
 
 

@@ -44,7 +44,9 @@ def flops_per_step(config: Any, shape: tuple[int, int, int], images: int) -> int
     """Floating-point operations of one training step, forward and backward, as torch counts them."""
     model, objective = build(config, shape, images=images)
     with FlopCounterMode(display=False) as counter:
-        objective(model.terms(torch.rand(config.training.batch_size, *shape), samples=objective.samples))[0].backward()
+        objective(model.terms(torch.rand(config.training.batch_size, *shape), samples=objective.samples))[
+            0
+        ].backward()
     return int(counter.get_total_flops())
 
 
@@ -80,7 +82,9 @@ def evaluation_record(model: vaekit.TrainedModel, test: np.ndarray, samples: int
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("row", help="name of a file in rows/")
     parser.add_argument("mnist", type=Path, help="folder with the four IDX files of MNIST")
     parser.add_argument("--run", type=Path, help="run folder to keep; resumed if it exists")

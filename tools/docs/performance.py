@@ -18,14 +18,14 @@ TRAININGS = ("mlp", "conv", "resnet")
 OTHERS = ("folder-first", "folder-later", "generation", "evaluation", "scaling")
 HEAD = """# Performance
 
-How fast vaekit trains, where the time goes and what was optimized, compared with a bare PyTorch loop, a script
-around a DataLoader and [Pythae](https://pypi.org/project/pythae/). Measured on {cores} cores of a shared
-{processor}, with torch {torch} and no GPU, except in [On a GPU](#on-a-gpu).
+How fast vaekit trains, where the time goes and what was optimized, compared with a bare PyTorch loop, a
+script around a DataLoader and [Pythae](https://pypi.org/project/pythae/). Measured on {cores} cores of a
+shared {processor}, with torch {torch} and no GPU, except in [On a GPU](#on-a-gpu).
 
 The speed of this machine varies by half within minutes. Everything compared therefore runs in turn in one
-process, for {rounds} rounds, and only runs of the same round are compared: tables give the median of the rounds'
-ratios and, in parentheses, the smallest and the largest. Images per second are medians by themselves, so their
-quotients differ from these ratios.
+process, for {rounds} rounds, and only runs of the same round are compared: tables give the median of the
+rounds' ratios and, in parentheses, the smallest and the largest. Images per second are medians by themselves,
+so their quotients differ from these ratios.
 
 ```console
 $ vaekit bench mlp                      # vaekit and the bare loop, on your machine
@@ -35,17 +35,18 @@ $ python benchmarks/baselines.py mlp    # also the DataLoader script and Pythae
 - `bare loop`: the same network and optimizer on float32 tensors in memory, without shuffling, EMA, seeds or
   metrics.
 - `tuned process`: the same with vaekit's process settings: memory is not returned to the system and denormals
-  are flushed to zero ([Optimizations](#optimizations)). The C library does not undo all of its memory settings,
-  so the other runs in the process gain a little, too.
+  are flushed to zero ([Optimizations](#optimizations)). The C library does not undo all of its memory
+  settings, so the other runs in the process gain a little, too.
 - `script with DataLoader`: PIL images are converted to tensors one by one in two worker processes.
-  `ImageFolder and DataLoader` does the same for a folder of JPEGs, which it reads like torchvision's ImageFolder.
+  `ImageFolder and DataLoader` does the same for a folder of JPEGs, which it reads like torchvision's
+  ImageFolder.
 - `Pythae`: its BaseTrainer with the same encoder and decoder.
 - `bare decoder`: the decoder alone, on latents in memory.
 - 784-400-20: a dense network for images of 784 pixels, with 400 hidden units and 20 latents.
-- float32, TF32 and bfloat16: numbers of 32 bits, of 32 bits of which 19 are used, and of 16 bits. Computation is
-  in float32 unless stated otherwise.
-- EMA: the moving average of the weights, which is validated and saved. NLL: the negative log-likelihood of test
-  images; lower is better.
+- float32, TF32 and bfloat16: numbers of 32 bits, of 32 bits of which 19 are used, and of 16 bits. Computation
+  is in float32 unless stated otherwise.
+- EMA: the moving average of the weights, which is validated and saved. NLL: the negative log-likelihood of
+  test images; lower is better.
 - vaekit's validation, which the others lack, uses one image in these tables.
 """
 ABOUT_TARGETS = """\
@@ -84,41 +85,46 @@ fitting the prior.
 """
 OPTIMIZATIONS = """## Optimizations
 
-- **Denormals are flushed to zero.** Where a gradient has become exactly zero, Adam's running means shrink by a
-  tenth per step until they are denormal (below 1.2e-38), and processors take many times as long to compute with
-  such numbers. Units and latents fall silent in every VAE: the bare loop of `mlp` slows down by a quarter after
-  some hundred steps, so the tuned process is the faster one in the table above.
+- **Denormals are flushed to zero.** Where a gradient has become exactly zero, Adam's running means shrink by
+  a tenth per step until they are denormal (below 1.2e-38), and processors take many times as long to compute
+  with such numbers. Units and latents fall silent in every VAE: the bare loop of `mlp` slows down by a
+  quarter after some hundred steps, so the tuned process is the faster one in the table above.
 - **Memory is not returned to the system.** By default, Linux's C library returns blocks of many megabytes at
-  every step, and the system clears them before it hands them out again.
-- **When running two trainings at once, give each a share of the cores** with `--threads`. Threads wait for each
-  other in a busy loop; where two trainings share the cores, each waits for threads that the other keeps from
-  running ([table](#running-two-trainings)). Threads that yield sooner help two trainings but slow a single one
-  down, so this was left out (try it with `GOMP_SPINCOUNT=10000 python benchmarks/together.py`).
-- **bfloat16 for convolutions** (`--precision auto`), where the processor has units for it; weights, posterior,
-  KL, likelihood, averages and optimizer state stay in float32. The gradient of a convolution's weights is
-  computed as a product over patches, because oneDNN, torch's library for it, takes up to four times as long as
-  the arithmetic (`python benchmarks/convolution.py`). The validation loss after 5 epochs of Fashion-MNIST is
-  239.97 nats per image, compared with 239.60 and 240.10 for two seeds in float32 (`vaekit train fashion-mnist/
-  --epochs 5 --precision bf16`, and `--precision 32`, `--precision 32 --seed 1`).
+  every step, and the system clears their pages at the next allocation.
+- **When running two trainings at once, give each a share of the cores** with `--threads`. Threads wait for
+  each other in a busy loop; where two trainings share the cores, each waits for threads that the other keeps
+  from running ([table](#running-two-trainings)). Threads that yield sooner help two trainings but slow a
+  single one down, so this was left out (try it with `GOMP_SPINCOUNT=10000 python benchmarks/together.py`).
+- **bfloat16 for convolutions** (`--precision auto`), where the processor has units for it; weights,
+  posterior, KL, likelihood, averages and optimizer state stay in float32. The gradient of a convolution's
+  weights is computed as a product over patches, because oneDNN, torch's library for it, takes up to four
+  times as long as the arithmetic (`python benchmarks/convolution.py`). The validation loss after 5 epochs of
+  Fashion-MNIST is 239.97 nats per image, compared with 239.60 and 240.10 for two seeds in float32 (`vaekit
+  train fashion-mnist/ --epochs 5 --precision bf16`, and `--precision 32`, `--precision 32 --seed 1`).
 - **Channels last**: images and weights use the memory format that convolutions prefer. Cross-entropy and its
   gradient take half the passes over memory, and activations work in place.
 - **The EMA** is updated every sixteenth step if it averages over 256 steps or more.
-- **Pictures, graph and checkpoints** are drawn and written by a background thread. At most 3 % of the time goes
-  into redrawing the graph and as much into checkpoints; those written at the end come on top. The first graph
-  loads seaborn, which takes some two seconds of a core and slows down short epochs meanwhile. Copying weights for
-  a checkpoint and decoding pictures remain on the training thread, which shows in short runs of large networks.
+- **Pictures, graph and checkpoints** are drawn and written by a background thread. At most 3 % of the time
+  goes into redrawing the graph and as much into checkpoints; those written at the end come on top. The first
+  graph loads seaborn, which takes some two seconds of a core and slows down short epochs meanwhile. Copying
+  weights for a checkpoint and decoding pictures remain on the training thread, which shows in short runs of
+  large networks.
 - **Compilation** (`--compile auto`) is tried in runs long enough to benefit, and used if it is at least 5 %
-  faster. Compiled or not, a run draws the same noise. In compiled code, the backward pass of ReLU uses the sign of
-  its output; torch's own uses a Boolean mask, which compiled code would write value by value.
-- **Batch size** (`--batch-size auto`): doubled, starting from 32 images, as long as that brings at least 10 % more
-  images per second. A batch that does not fit in memory is processed in micro-batches, as one step with the
-  gradient of the whole batch; objectives that need the whole batch at once raise an error instead.
+  faster. Compiled or not, a run draws the same noise. In compiled code, the backward pass of ReLU uses the
+  sign of its output; torch's own uses a Boolean mask, which compiled code would write value by value.
+- **Batch size** (`--batch-size auto`): doubled, starting from 32 images, as long as that brings at least 10 %
+  more images per second. A batch that does not fit in memory is processed in micro-batches, as one step with
+  the gradient of the whole batch; objectives that need the whole batch at once raise an error instead.
 - **On an NVIDIA GPU** the images stay on the device as uint8 and are gathered, converted and augmented there.
-  Nothing waits for the device within an epoch: the loss is checked once it has arrived, and noise, learning rate
-  and Adam's step count are on the device. After three ordinary steps, forward pass, backward pass and Adam (but
-  not other optimizers) are captured as a CUDA graph, a list of GPU tasks that one call launches; so are validation
-  and the fit of the flow prior. Models with convolutions compute in bfloat16, others in TF32 (`--precision auto`).
-  A model with custom modules is not captured, because they may change from call to call.
+  Nothing waits for the device within an epoch: the loss is checked once it has arrived, and noise, learning
+  rate and Adam's step count are on the device. After three ordinary steps, forward pass, backward pass and
+  Adam (but not other optimizers) are captured as a CUDA graph, a list of GPU tasks that one call launches; so
+  are validation and the fit of the flow prior. Models with convolutions compute in bfloat16, others in TF32
+  (`--precision auto`). A model with custom modules is not captured, because they may change from call to
+  call.
+"""
+ABOUT_TOGETHER = """Medians of interleaved rounds. It is not known why one thread of `classic` is slower alone
+than next to another training, in both measurements.
 """
 PRECISIONS = {"32": "float32", "tf32": "TF32", "bf16": "bfloat16"}
 
@@ -147,7 +153,9 @@ def training(name: str, result: BenchResult) -> list[str]:
 
 
 def other_workload(result: BenchResult) -> list[str]:
-    others = dict.fromkeys(one for one in (result.limit, "ImageFolder and DataLoader") if one in result.rounds)
+    others = dict.fromkeys(
+        one for one in (result.limit, "ImageFolder and DataLoader") if one in result.rounds
+    )
     return [f"{result.about[0].upper()}{result.about[1:]}:", "", *table(result, list(others))]
 
 
@@ -168,11 +176,23 @@ def targets(results: dict[str, BenchResult], memory: dict[str, float] | None) ->
         ("MLP, fastest setting, vs. bare float32 loop", 2.0, mlp, mlp.fastest("vaekit"), mlp.limit),
         ("MLP, fastest setting, vs. Pythae", 2.5, mlp, mlp.fastest("vaekit"), "Pythae"),
         ("conv 64x64x3, float32, vs. bare loop", 0.97, conv, float32, conv.limit),
-        ("conv 64x64x3, fastest setting, vs. bare float32 loop", 2.0, conv, conv.fastest("vaekit"), conv.limit),
+        (
+            "conv 64x64x3, fastest setting, vs. bare float32 loop",
+            2.0,
+            conv,
+            conv.fastest("vaekit"),
+            conv.limit,
+        ),
         (f"JPEG folder, first epoch (cold cache), vs. {loader}", 3.0, first, first.fastest("vaekit"), loader),
         ("JPEG folder, later epochs, vs. the same", 10.0, later, later.fastest("vaekit"), loader),
         ("alternative to the row above: float32 vs. bare loop", 0.97, later, float32, later.limit),
-        ("importance-weighted evaluation, vs. decoder and likelihood", 0.8, evaluation, "vaekit", evaluation.limit),
+        (
+            "importance-weighted evaluation, vs. decoder and likelihood",
+            0.8,
+            evaluation,
+            "vaekit",
+            evaluation.limit,
+        ),
     ]
     lines = ["| relative images/s | at least | measured |", "|---|---|---|"]
     for name, target, result, ours, other in rows:
@@ -222,7 +242,9 @@ def gpu(results: dict[str, Any]) -> list[str]:
         other = loops.get("Pythae", {}).get("images_per_second", float("nan"))
         for name, one in loops.items():
             speed = one["images_per_second"]
-            precision = PRECISIONS.get(name.removeprefix("vaekit, "), "float32" if network == "mlp" else "TF32")
+            precision = PRECISIONS.get(
+                name.removeprefix("vaekit, "), "float32" if network == "mlp" else "TF32"
+            )
             cells = [f"{network}: {name}", f"{speed:,.0f}", f"{speed / bare:.2f}", f"{speed / other:.2f}"]
             cells += [f"{one['busy']:.0%}", f"{one['tflops'] / peak[precision]:.1%}"]
             rows.append(f"| {' | '.join(cells)} |")
@@ -232,9 +254,11 @@ def gpu(results: dict[str, Any]) -> list[str]:
 def together(results: dict[str, dict[str, float]]) -> list[str]:
     setups = list(next(iter(results.values())))
     rows = ["| images/s of each training | " + " | ".join(setups) + " |", "|---|" + "---:|" * len(setups)]
-    rows += [f"| {name} | " + " | ".join(map(format_speed, speeds.values())) + " |" for name, speeds in results.items()]
-    about = "Medians of interleaved rounds. It is not known why one thread of `classic` is slower alone than next to\n"
-    return [*rows, "", about + "another training, in both measurements.\n"]
+    rows += [
+        f"| {name} | " + " | ".join(map(format_speed, speeds.values())) + " |"
+        for name, speeds in results.items()
+    ]
+    return [*rows, "", ABOUT_TOGETHER]
 
 
 def commands(rounds: int) -> list[str]:
@@ -249,7 +273,9 @@ def commands(rounds: int) -> list[str]:
     }.items():
         if read(name):
             lines.append(command)
-    lines.append("python benchmarks/pictures.py 20    # the cost of pictures, graph and checkpoints in README")
+    lines.append(
+        "python benchmarks/pictures.py 20    # the cost of pictures, graph and checkpoints in README"
+    )
     lines.append("python tools/docs/performance.py")
     return ["```console", *(f"$ {line}" for line in lines), "```", ""]
 
@@ -262,7 +288,9 @@ def read(name: str) -> Any:
 def page() -> str:
     bench = read("bench")
     workloads = bench["workloads"]
-    results = {name: BenchResult(one["about"], one["limit"], one["rounds"]) for name, one in workloads.items()}
+    results = {
+        name: BenchResult(one["about"], one["limit"], one["rounds"]) for name, one in workloads.items()
+    }
     rounds = len(next(iter(results["mlp"].rounds.values())))
     parts = [HEAD.format(**bench["machine"], rounds=rounds)]
     parts += ["## Targets\n", *targets(results, read("memory")), "## Training\n"]
@@ -287,7 +315,9 @@ def page() -> str:
 def main() -> None:
     text = page()
     if sys.argv[1:] == ["--check"]:
-        sys.exit(PAGE.read_text() != text and f"{PAGE} is not up to date: run python tools/docs/performance.py")
+        sys.exit(
+            PAGE.read_text() != text and f"{PAGE} is not up to date: run python tools/docs/performance.py"
+        )
     PAGE.write_text(text)
     print(f"Wrote {PAGE}")
 

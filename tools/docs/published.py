@@ -21,19 +21,19 @@ ORDER = ("burda-vae", "mlp", "burda-iwae-5", "burda-iwae-50", "vamp", "resnet")
 
 HEAD = """# Published likelihoods
 
-Each row is a model from the literature, trained by vaekit from a file of settings and evaluated as in the papers.
-Protocol: MNIST, 28x28; the first 50,000 images train, binarized anew at every step; the next 10,000 validate; the
-10,000 test images are binarized once, `numpy.random.RandomState(777).rand(10000, 784) < x`. A factorised Bernoulli
-decoder, no augmentation. NLL is the negative importance-weighted bound in nats per image; lower is better. `+-` is
-the standard error of the mean over the test images, which are the same for all models. All choices were made on the
-validation images.
+Each row is a model from the literature, trained by vaekit from a file of settings and evaluated as in the
+papers. Protocol: MNIST, 28x28; the first 50,000 images train, binarized at every step; the next 10,000
+validate; the 10,000 test images are binarized once, `numpy.random.RandomState(777).rand(10000, 784) < x`. A
+factorised Bernoulli decoder, no augmentation. NLL is the negative importance-weighted bound in nats per
+image; lower is better. `+-` is the standard error of the mean over the test images, which are the same for
+all models. All choices were made on the validation images.
 
 """
 FOOT = """
 `python benchmarks/paper_table/run.py ROW mnist/` reproduces a row. Its settings are in
 `benchmarks/paper_table/rows/`; everything recorded (configuration, seeds, seconds, floating-point operations,
-effective sample sizes) is in `results/`. This page is written by `python tools/docs/published.py`. Training time
-includes validation and pictures.
+effective sample sizes) is in `results/`. This page is written by `python tools/docs/published.py`. Training
+time includes validation and pictures.
 """
 
 
@@ -67,7 +67,9 @@ def page() -> str:
     table = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     table += [line(row, results.get(name)) for name, row in rows.items()]
     notes = [
-        textwrap.fill(f"- *{row['about']}* ({row['paper']}). {row.get('note', '')}", 110, subsequent_indent="  ")
+        textwrap.fill(
+            f"- *{row['about']}* ({row['paper']}). {row.get('note', '')}", 110, subsequent_indent="  "
+        )
         for row in rows.values()
     ]
     return HEAD + "\n".join([*table, "", *notes, ""]) + FOOT

@@ -14,22 +14,22 @@ PAGE = ROOT / "docs" / "samples.md"
 DATA = {"fashion": ("Fashion-MNIST", "fashion-mnist/"), "cifar": ("CIFAR-10", "cifar10.npz")}
 HEAD = """# Sample quality with the fitted prior
 
-After training, vaekit fits a density to the latents of the training images, and `generate` samples from it if it
-is better on held-out images ([details](mathematics.md#a-prior-fitted-to-the-latents)). This page shows how much
-that gains: each model is trained with its unchanged preset, and new images from either prior are compared with
-equally many test images. Coverage is the fraction of test images with a new image nearby; it depends on their
-number. KID is a distance, here times 1,000; lower is better. `+-` is half the 95 % interval. Features:
-{extractor}, {resize}; the values are not comparable with published ones, which use Inception.
+After training, vaekit fits a density to the latents of the training images, and `generate` samples from it if
+it is better on held-out images ([details](mathematics.md#a-prior-fitted-to-the-latents)). This page shows how
+much that gains: each model is trained with its unchanged preset, and new images from either prior are
+compared with equally many test images. Coverage is the fraction of test images with a new image nearby; it
+depends on their number. KID is a distance, here times 1,000; lower is better. `+-` is half the 95 % interval.
+Features: {extractor}, {resize}; the values are not comparable with published ones, which use Inception.
 """
 COLUMNS = "| preset | new images from | coverage | KID x 1000 | nats gained |\n|---|---|---|---|---|"
 TAIL = """\
-On CIFAR-10, where a short training yields mostly blur, coverage does not change significantly for `classic` and
-`sigma-vae`: no prior could raise it by much.
+On CIFAR-10, where a short training yields mostly blur, coverage does not change significantly for `classic`
+and `sigma-vae`: no prior could raise it by much.
 
 "Reconstructed test images" are other test images encoded and decoded again: what the decoder yields with a
-perfect prior. A perfect model would reach the values of "other test images"; the remaining gap is decoder blur,
-which no prior can fix. **Bold**: better than the model's own prior by more than the 95 % interval of the
-difference, computed on the same test images.
+perfect prior. A perfect model would reach the values of "other test images"; the remaining gap is decoder
+blur, which no prior can fix. **Bold**: better than the model's own prior by more than the 95 % interval of
+the difference, computed on the same test images.
 
 ```console
 {commands}
@@ -47,7 +47,8 @@ def page() -> str:
         table = [COLUMNS]
         for preset, evaluation in result["presets"].items():
             table += rows(preset, evaluation)
-        table.append(line("", "other test images", *cells(first_fidelity(result)["sets"]["other held-out images"]), ""))
+        others = first_fidelity(result)["sets"]["other held-out images"]
+        table.append(line("", "other test images", *cells(others), ""))
         caption = f"{title}: new images from the model's own prior (left) and from the fitted prior (right)"
         parts += [
             f"## {title}: {result['epochs']} epochs, {image_count(result):,} new images\n",
@@ -77,11 +78,15 @@ def rows(preset: str, evaluation: dict[str, Any]) -> list[str]:
     """The model's own prior, the fitted one with significant gains in bold, and reconstructed test images."""
     sets, aggregate = evaluation["fidelity"]["sets"], evaluation["aggregate"]
     if evaluation["prior"] is None:
-        return [line(f"`{preset}`", "the model's own prior (no fitted one is better)", *cells(sets["new images"]), "")]
+        name = "the model's own prior (no fitted one is better)"
+        return [line(f"`{preset}`", name, *cells(sets["new images"]), "")]
     own, fitted = sets["of the model's own prior"], sets["new images"]
     above, through = evaluation["fidelity"]["above_own_prior"], sets["the same through the model"]
     better = above["coverage"]["low"] > 0, above["kid"]["high"] < 0
-    bold = [f"**{cell}**" if significant else cell for cell, significant in zip(cells(fitted), better, strict=True)]
+    bold = [
+        f"**{cell}**" if significant else cell
+        for cell, significant in zip(cells(fitted), better, strict=True)
+    ]
     gain = f"{aggregate['gain']:.1f} +- {aggregate['gain_standard_error']:.1f}"
     return [
         line(f"`{preset}`", "the model's own prior", *cells(own), ""),

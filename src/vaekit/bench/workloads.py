@@ -67,8 +67,8 @@ class Network:
     about: str
     settings: Mapping[str, Any]
     size: int | None = None
-    """Width and height of synthetic images, in pixels; None for the bundled sample, three times over (an epoch
-    of about a second)."""
+    """Width and height of synthetic images, in pixels; None for the bundled sample, three times over (for an
+    epoch of about a second)."""
     count: int = 0
     """Number of synthetic images."""
     compiled: bool = False
@@ -123,14 +123,18 @@ def training_runs(network: Network, config: Config, pack: Pack, device: torch.de
 def vaekit_runs(config: Config, pack: Pack, device: torch.device) -> dict[str, RunOnce]:
     """vaekit in each precision of the device."""
     precisions = PRECISIONS.get(device.type, PRECISIONS["cpu"])
-    return {name: vaekit_loop(config, pack, device, precision=precision) for name, precision in precisions.items()}
+    return {
+        name: vaekit_loop(config, pack, device, precision=precision) for name, precision in precisions.items()
+    }
 
 
 def training(name: str, rounds: int, device: torch.device) -> BenchResult:
     """A network trained by a bare loop and by vaekit."""
     network = NETWORKS[name]
     config, pack = training_pack(network, training_images(network))
-    return BenchResult(network.about, BARE_LOOP, run_interleaved(training_runs(network, config, pack, device), rounds))
+    return BenchResult(
+        network.about, BARE_LOOP, run_interleaved(training_runs(network, config, pack, device), rounds)
+    )
 
 
 # --- Training from a folder of JPEGs ------------------------------------------------------------------------
@@ -197,13 +201,15 @@ def folder_about(first: bool) -> str:
 
 
 def folder(rounds: int, device: torch.device, first: bool) -> BenchResult:
-    """The first epoch from JPEGs, or a later one, beside a bare loop that reads no files."""
+    """The first epoch from JPEGs, or a later one, and a bare loop that reads no files."""
     with jpeg_folder() as images:
-        return BenchResult(folder_about(first), BARE_LOOP, run_interleaved(folder_runs(images, first, device), rounds))
+        return BenchResult(
+            folder_about(first), BARE_LOOP, run_interleaved(folder_runs(images, first, device), rounds)
+        )
 
 
 def drop_from_file_cache(files: list[Path]) -> None:
-    """Ask the system to drop files from its memory, so that they are read from the disk again."""
+    """Ask the system to drop files from its memory, so that they are read from disk."""
     for file in files:
         handle = os.open(file, os.O_RDONLY)
         try:
