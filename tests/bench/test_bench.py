@@ -75,7 +75,7 @@ def test_synthetic_images_depend_on_the_seed_alone() -> None:
 def test_folder_workloads_train_from_jpegs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workloads, "JPEG_COUNT", 65)
     monkeypatch.setattr(workloads, "JPEG_SIZE", (80, 60))
-    result = bench([name], 1, say=lambda _: None)["workloads"][name]
+    result = bench([name], 1, write=lambda _: None)["workloads"][name]
     assert list(result["rounds"]) == ["bare loop", "vaekit, float32", "vaekit, bfloat16"]
     assert all(speed > 0 for speeds in result["rounds"].values() for speed in speeds)
 

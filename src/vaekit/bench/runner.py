@@ -19,7 +19,7 @@ def bench(
     names: Sequence[str] = (),
     rounds: int = 9,
     workloads: Mapping[str, Workload] = WORKLOADS,
-    say: Callable[[str], None] = print,
+    write: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Measure workloads on this machine.
 
@@ -27,7 +27,7 @@ def bench(
         names: which workloads; empty for all.
         rounds: interleaved measurement rounds, of which the median is reported.
         workloads: the workloads that there are.
-        say: prints a line.
+        write: prints the text of a result.
 
     Returns:
         Machine, device and results, ready for JSON.
@@ -46,7 +46,7 @@ def bench(
         for name in names or workloads:
             result = workloads[name](rounds, device)
             results[name] = asdict(result)
-            say("\n".join([*result.lines(name), ""]))
+            write("\n".join([*result.lines(name), ""]))
     return {"format": FORMAT, "machine": machine(), "device": str(device), "workloads": results}
 
 
