@@ -77,7 +77,9 @@ def test_every_link_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("script", ["tools/docs/components.py", "tools/docs/performance.py", "tools/docs/published.py"])
+@pytest.mark.parametrize(
+    "script", ["tools/docs/components.py", "tools/docs/performance.py", "tools/docs/published.py", "tools/docs/samples.py"]
+)
 def test_generated_pages_are_up_to_date(script: str) -> None:
     assert subprocess.run([sys.executable, ROOT / script, "--check"], check=False).returncode == 0
 
