@@ -17,7 +17,7 @@ from vaekit.data.packs.pack import load_images
 from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.data.sources.torch_datasets import is_dataset
 from vaekit.errors import UserError, setting
-from vaekit.evaluation.evaluate import COMPARED, FEWEST, evaluation
+from vaekit.evaluation.evaluate import DEFAULT_NEW_IMAGES, MIN_NEW_IMAGES, evaluate_model
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.evaluation.ranking import rank
 from vaekit.latents import encode, traverse
@@ -442,7 +442,7 @@ class TrainedModel:
         data: Any = None,
         *,
         samples: SupportsIndex = 1000,
-        new_images: SupportsIndex = COMPARED,
+        new_images: SupportsIndex = DEFAULT_NEW_IMAGES,
         seed: int = 0,
         quiet: bool = False,
     ) -> dict[str, Any]:
@@ -463,8 +463,8 @@ class TrainedModel:
         Raises:
             UserError: images of another shape, or classes the model does not know.
         """
-        return evaluation(
-            self.loaded, data, check_count(samples), check_count(new_images, "new images", FEWEST), seed, quiet
+        return evaluate_model(
+            self.loaded, data, check_count(samples), check_count(new_images, "new images", MIN_NEW_IMAGES), seed, quiet
         )
 
     def report(self, *, quiet: bool = False) -> Path:

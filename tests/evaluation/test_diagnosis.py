@@ -1,4 +1,4 @@
-"""Models with one illness each, and healthy ones: what is found of each is its illness, and of the healthy nothing."""
+"""Models with one fault each, and healthy ones: what is found in each is its fault, and in the healthy ones nothing."""
 
 import shlex
 from collections.abc import Callable
@@ -72,8 +72,8 @@ def boxes() -> np.ndarray:
 
 
 SIGMA = {"kind": "gaussian", "sigma": "learned"}
-ILL: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any], str, set[str]]] = {
-    # images, settings, the illness, and what may come with it
+FAULTY: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any], str, set[str]]] = {
+    # images, settings, the fault, and what may come with it
     "beta far above 1": (many, {"objective": {"beta": 100.0}}, "posterior collapse", set()),
     "no signal among noise": (
         lambda: np.random.default_rng(0).integers(100, 156, (2600, 12, 12, 1)).astype(np.uint8),
@@ -91,7 +91,7 @@ ILL: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any], str, set[str]]] =
     "two epochs": (many, {"epochs": 2}, "too few epochs", {"unused latents"}),
     "small steps": (many, {"learning_rate": 2e-5, "epochs": 15}, "too few epochs", {"unused latents"}),
     "sixty images": (few, {"epochs": 400}, "too little data", {"overfitting", "unused latents"}),
-    "learned by heart": (
+    "memorized noise": (
         noisy,
         {
             "likelihood": SIGMA,
@@ -145,33 +145,33 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
-def judged(tmp_path: Path, images: np.ndarray, settings: dict[str, Any]) -> list[dict[str, str]]:
+def diagnose_trained(tmp_path: Path, images: np.ndarray, settings: dict[str, Any]) -> list[dict[str, str]]:
     np.savez(tmp_path / "images.npz", x=images)
     model = vaekit.train(tmp_path / "images.npz", preset="classic", out=tmp_path / "run", **MLP | settings)
     return list(model.evaluate(samples=5, quiet=True)["diagnosis"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ILL)
-def test_an_illness_is_found_and_no_other(name: str, tmp_path: Path) -> None:
-    make, settings, illness, beside = ILL[name]
-    found = judged(tmp_path, make(), settings)
-    names = {one["name"] for one in found}
-    assert illness in names, found
-    assert "*" in beside or names <= {illness, *beside}, found
-    for one in found:
+@pytest.mark.parametrize("name", FAULTY)
+def test_fault_is_found_and_no_other(name: str, tmp_path: Path) -> None:
+    make, settings, fault, others = FAULTY[name]
+    result = diagnose_trained(tmp_path, make(), settings)
+    names = {one["name"] for one in result}
+    assert fault in names, result
+    assert "*" in others or names <= {fault, *others}, result
+    for one in result:
         assert_possible(one["remedy"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HEALTHY)
-def test_nothing_is_found_of_the_healthy(name: str, tmp_path: Path) -> None:
+def test_healthy_model_has_no_findings(name: str, tmp_path: Path) -> None:
     make, settings = HEALTHY[name]
-    assert judged(tmp_path, make(), settings) == []
+    assert diagnose_trained(tmp_path, make(), settings) == []
 
 
-MEAN = {"mse": 0.01, "explained": 0.9}
-WELL: dict[str, Any] = {
+RECONSTRUCTION = {"mse": 0.01, "explained": 0.9}
+HEALTHY_RESULT: dict[str, Any] = {
     **{
         "data": "photos",
         "side": "validation",
@@ -181,30 +181,32 @@ WELL: dict[str, Any] = {
         "kl": 10.0,
         "aggregate": None,
     },
-    **{"reconstructions": MEAN, "learned": MEAN, "memorisation": None},
+    **{"reconstructions": RECONSTRUCTION, "learned": RECONSTRUCTION, "memorisation": None},
 }
-LEARNED = [{"epoch": float(i), "train_loss": loss, "val_loss": loss} for i, loss in enumerate([150.0, *[100.0] * 9], 1)]
+HISTORY = [{"epoch": float(i), "train_loss": loss, "val_loss": loss} for i, loss in enumerate([150.0, *[100.0] * 9], 1)]
 
 
-def measured(config: Config, found: dict[str, Any], again: Callable[..., str]) -> DiagnosisInput:
-    go_on = partial(resume_command_for, config, {"source": "photos"}, {"source": "photos"}, "runs/one")
-    return DiagnosisInput(config, WELL | found, LEARNED, 50.0, 5000, 5000, "runs/one", again, go_on)
+def inputs_of(config: Config, result: dict[str, Any], retrain_command: Callable[..., str]) -> DiagnosisInput:
+    resume_command = partial(resume_command_for, config, {"source": "photos"}, {"source": "photos"}, "runs/one")
+    return DiagnosisInput(
+        config, HEALTHY_RESULT | result, HISTORY, 50.0, 5000, 5000, "runs/one", retrain_command, resume_command
+    )
 
 
 @pytest.mark.parametrize("more", [{}, {"flip": True, "crop": 4, "patience": 20, "objective": {"beta": 4.0}}])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_remedy_is_possible_and_changes_something(preset: str, more: dict[str, Any]) -> None:
-    """Whatever is found of whatever preset: its parts go together, and they are not what they were."""
+def test_fix_is_valid_and_changes_something(preset: str, more: dict[str, Any]) -> None:
+    """Whatever is found for whatever preset: its parts go together, and they are not what they were."""
     elbo = resolve(preset=preset).objective.kind == "elbo"
     config = resolve(more if elbo else {k: v for k, v in more.items() if k != "objective"}, preset=preset)
     record = {"config": config.model_dump(), "preset": preset, "source": "photos"}
 
-    def again(*choices: dict[str, Any]) -> str:
+    def retrain_command(*choices: dict[str, Any]) -> str:
         return train_command(record, {"source": "photos"}, first_valid(config, choices, 5000))
 
-    ill: dict[str, dict[str, Any]] = {
+    findings: dict[str, dict[str, Any]] = {
         "posterior collapse": {"active_units": 0},
-        "underfitting": {"learned": MEAN | {"explained": 0.1}},
+        "underfitting": {"learned": RECONSTRUCTION | {"explained": 0.1}},
         "prior mismatch": {"aggregate": {"gain": 9.0, "mutual_information_at_most": 1.0}},
         "overfitting": {"learned": {"mse": 0.001, "explained": 0.99}},
         "unused latents": {"active_units": 10},
@@ -212,37 +214,37 @@ def test_a_remedy_is_possible_and_changes_something(preset: str, more: dict[str,
             "memorisation": {"duplicates": 0.5, "duplicate_files": [["a/1.png", "a/2.png"]]}
         },
     }
-    for illness, found in ill.items():
-        (one,) = diagnose(measured(config, found, again))
-        assert one["name"] == illness
+    for fault, result in findings.items():
+        (one,) = diagnose(inputs_of(config, result, retrain_command))
+        assert one["name"] == fault
         assert assert_possible(one["remedy"]) != config, one
 
 
-def test_a_model_that_has_only_begun_is_told_to_go_on() -> None:
+def test_undertrained_model_is_told_to_resume() -> None:
     """Two epochs of nine steps: what is not learned yet is no collapse, and the remedy is steps enough."""
     falling = [{"epoch": float(i), "train_loss": 150.0 - i, "val_loss": 150.0 - i} for i in (1, 2)]
     settings = resolve({"epochs": 2})
     undertrained = replace(
-        measured(settings, {"active_units": 0}, lambda *_: ""), history=falling, loss_drop=1.0, steps=18
+        inputs_of(settings, {"active_units": 0}, lambda *_: ""), history=falling, loss_drop=1.0, steps=18
     )
     (one,) = diagnose(undertrained)
     assert one["name"] == "too few epochs" and one["remedy"] == "vaekit train --resume --out runs/one --epochs 112"
     assert [one["name"] for one in diagnose(replace(undertrained, steps=5000))] == ["posterior collapse"]
 
 
-def test_noise_of_a_long_tail_is_no_illness() -> None:
+def test_small_fluctuations_are_no_fault() -> None:
     """After a warm-up there is little left to fall; that the loss then wavers says nothing of the learning rate."""
     wavering = [100.0 + 0.3 * (-1) ** i for i in range(10)]
     tail = [{"epoch": float(i), "train_loss": loss, "val_loss": loss} for i, loss in enumerate(wavering)]
-    well = replace(measured(Config(), {}, lambda *_: ""), history=tail)
+    well = replace(inputs_of(Config(), {}, lambda *_: ""), history=tail)
     assert diagnose(well) == []
     rough = [row | {"train_loss": row["train_loss"] + 9 * (row["epoch"] == 5)} for row in tail]
     assert [one["name"] for one in diagnose(replace(well, history=rough))] == ["learning rate too high"]
 
 
-def test_what_python_alone_can_give_is_said_in_python() -> None:
-    own = resolve({"encoder": {"kind": "own", "name": "Sequential"}, "objective": {"beta": 0.123456789}})
-    record = {"config": own.model_dump(), "preset": "classic", "source": "my photos"}
+def test_commands_in_python_where_flags_cannot_express_them() -> None:
+    custom = resolve({"encoder": {"kind": "own", "name": "Sequential"}, "objective": {"beta": 0.123456789}})
+    record = {"config": custom.model_dump(), "preset": "classic", "source": "my photos"}
     assert train_command(record, {"source": "my photos"}) == (
         "vaekit.train('my photos', encoder=encoder, preset='classic', objective={'beta': 0.123456789})"
     )
@@ -258,9 +260,9 @@ def test_what_python_alone_can_give_is_said_in_python() -> None:
     )
 
 
-def assert_possible(remedy: str) -> Config:
+def assert_possible(command: str) -> Config:
     """The flags of a command are settings that go with each other; returns them."""
-    verb, train, *words = shlex.split(remedy)
+    verb, train, *words = shlex.split(command)
     assert (verb, train) == ("vaekit", "train")
     flags: dict[str, Any] = {}
     preset = "classic"

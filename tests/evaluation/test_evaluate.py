@@ -18,12 +18,13 @@ from command import vaekit as command
 from vaekit.config.overrides import resolve
 from vaekit.errors import UserError
 from vaekit.evaluation.likelihood import estimate_importance, evaluate_likelihood
-from vaekit.evaluation.text import lines
+from vaekit.evaluation.text import format_evaluation
 from vaekit.models.builder import build
 from vaekit.models.registry import components, provides
 from vaekit.models.vae import VAE
 
-PIXELS, SIGMA = 6, 0.5
+PIXELS = 6
+SIGMA = 0.5
 
 
 def linear_gaussian(wrong: float) -> tuple[VAE, Tensor, Tensor]:
@@ -56,59 +57,59 @@ def linear_gaussian(wrong: float) -> tuple[VAE, Tensor, Tensor]:
     return model.eval(), x.reshape(-1, 1, 2, 3), MultivariateNormal(offset, covariance).log_prob(x)
 
 
-def test_the_bound_rises_with_samples_to_the_exact_likelihood() -> None:
+def test_bound_rises_to_the_exact_likelihood() -> None:
     model, x, exact = linear_gaussian(wrong=0.4)
-    found = estimate_importance(model, x, None, 10_000)
-    assert list(found.bounds) == [1, 10, 100, 1000, 10_000]
-    means = [bound.mean().item() for bound in found.bounds.values()]
+    result = estimate_importance(model, x, None, 10_000)
+    assert list(result.bounds) == [1, 10, 100, 1000, 10_000]
+    means = [bound.mean().item() for bound in result.bounds.values()]
     assert means[0] < exact.mean().item() - 0.2
     assert means[0] < means[1] < means[2] < means[3] + 0.01
-    torch.testing.assert_close(found.bounds[10_000], exact.double(), atol=0.3, rtol=0)
+    torch.testing.assert_close(result.bounds[10_000], exact.double(), atol=0.3, rtol=0)
     assert means[-1] == pytest.approx(exact.mean().item(), abs=0.01)
-    assert (found.effective < 9_000).all()
+    assert (result.effective < 9_000).all()
 
 
-def test_under_the_true_posterior_every_sample_weighs_the_same() -> None:
+def test_true_posterior_gives_equal_weights() -> None:
     model, x, exact = linear_gaussian(wrong=0.0)
-    found = estimate_importance(model, x, None, 10)
-    for bound in found.bounds.values():
+    result = estimate_importance(model, x, None, 10)
+    for bound in result.bounds.values():
         torch.testing.assert_close(bound, exact.double(), atol=1e-3, rtol=0)
-    torch.testing.assert_close(found.effective, torch.full((200,), 10.0).double(), atol=1e-2, rtol=0)
-    torch.testing.assert_close(found.log_px - found.kl, exact.double(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(result.effective, torch.full((200,), 10.0).double(), atol=1e-2, rtol=0)
+    torch.testing.assert_close(result.log_px - result.kl, exact.double(), atol=1e-3, rtol=0)
 
 
-def test_the_judgement_adds_up() -> None:
+def test_likelihood_terms_add_up() -> None:
     model, x, exact = linear_gaussian(wrong=0.0)
-    found = evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0)
-    assert found["images"] == 200
-    assert found["nll"] == pytest.approx(-exact.mean().item(), abs=1e-3)
-    assert found["nll_standard_error"] == pytest.approx(exact.std().item() / math.sqrt(200), rel=1e-3)
-    assert found["elbo"] == pytest.approx(-found["reconstruction"] - found["kl"])
-    assert (found["active_units"], found["latents"]) == (2, 3)  # the third posterior mean is the same for every image
-    assert found["kl_per_latent"][2] == pytest.approx(0, abs=1e-5)
-    assert sum(found["kl_per_latent"]) == pytest.approx(found["kl"], rel=0.1)
-    assert found["bits_per_dimension"] is None  # a density has none
-    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0) == found
-    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)["elbo"] != found["elbo"]
+    result = evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0)
+    assert result["images"] == 200
+    assert result["nll"] == pytest.approx(-exact.mean().item(), abs=1e-3)
+    assert result["nll_standard_error"] == pytest.approx(exact.std().item() / math.sqrt(200), rel=1e-3)
+    assert result["elbo"] == pytest.approx(-result["reconstruction"] - result["kl"])
+    assert (result["active_units"], result["latents"]) == (2, 3)  # the third posterior mean is the same for every image
+    assert result["kl_per_latent"][2] == pytest.approx(0, abs=1e-5)
+    assert sum(result["kl_per_latent"]) == pytest.approx(result["kl"], rel=0.1)
+    assert result["bits_per_dimension"] is None  # a density has none
+    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0) == result
+    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)["elbo"] != result["elbo"]
 
 
-def test_the_effective_sample_size_by_hand() -> None:
+def test_effective_sample_size_by_hand() -> None:
     """(sum w)^2 / sum w^2 of unequal weights, taken again with the same draws: weights 1 and 3 count as 1.6 samples."""
     model, x, _ = linear_gaussian(wrong=0.4)
     torch.manual_seed(3)
-    found = estimate_importance(model, x, None, 7)
+    result = estimate_importance(model, x, None, 7)
     torch.manual_seed(3)
     q, p, stops = model.encode(x), model.prior(model.encode), (1, 6)  # as many draws at a time as lie between bounds
     z = torch.cat([q.rsample((count,)) for count in stops])
     log_w = (model.decode(z).log_prob(x) + p.log_prob(z) - q.log_prob(z)).double()
     w = (log_w - log_w.max(0).values).exp()
-    torch.testing.assert_close(found.effective, w.sum(0).square() / w.square().sum(0), rtol=1e-3, atol=1e-3)
-    assert (found.effective < 6.9).any()
+    torch.testing.assert_close(result.effective, w.sum(0).square() / w.square().sum(0), rtol=1e-3, atol=1e-3)
+    assert (result.effective < 6.9).any()
 
 
 @pytest.mark.parametrize("prior", list(components("prior")))
 @pytest.mark.parametrize("posterior", list(components("posterior")))
-def test_every_pair_of_posterior_and_prior_is_judged(posterior: str, prior: str) -> None:
+def test_likelihood_of_every_posterior_and_prior(posterior: str, prior: str) -> None:
     layers: dict[str, Any] = {"posterior": posterior, "prior": prior, "conditional": prior == "class"}
     try:
         config = resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": "gaussian", **layers})
@@ -116,10 +117,10 @@ def test_every_pair_of_posterior_and_prior_is_judged(posterior: str, prior: str)
     except UserError:
         return
     y = torch.arange(5) % 2 if config.conditional else None
-    found = evaluate_likelihood(model.eval(), [(torch.randint(0, 256, (5, 1, 4, 4)) / 255, y)], samples=12, seed=0)
-    bounds = list(found["bounds"].values())
-    assert all(map(math.isfinite, bounds)) and -found["nll"] == bounds[-1] >= found["elbo"] - 1e-6
-    assert 1 <= found["effective_sample_size"]["mean"] <= 12
+    result = evaluate_likelihood(model.eval(), [(torch.randint(0, 256, (5, 1, 4, 4)) / 255, y)], samples=12, seed=0)
+    bounds = list(result["bounds"].values())
+    assert all(map(math.isfinite, bounds)) and -result["nll"] == bounds[-1] >= result["elbo"] - 1e-6
+    assert 1 <= result["effective_sample_size"]["mean"] <= 12
 
 
 @pytest.mark.parametrize(
@@ -134,32 +135,34 @@ def test_every_pair_of_posterior_and_prior_is_judged(posterior: str, prior: str)
         ("logistic_mixture", True, "probability"),
     ],
 )
-def test_what_is_no_likelihood_of_the_images_is_not_called_one(likelihood: Any, gray: bool, measure: str) -> None:
+def test_kind_of_likelihood(likelihood: Any, gray: bool, measure: str) -> None:
     config = resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": likelihood})
     model, _ = build(config, (1, 4, 4))
     x = torch.randint(0, 256, (5, 1, 4, 4)) / 255
-    found = evaluate_likelihood(model.eval(), [(x if gray else x.round(), None)], samples=2, seed=0)
-    assert found["measure"] == measure
-    said = "\n".join(lines({"side": "test", "data": "x", **found}))
-    assert ("cross-entropy of pixels between" in said) == (measure == "cross-entropy")
-    assert ("bits/dim" in said.replace("no bits/dim", "")) == ("normalised" in provides(model.likelihood))
+    result = evaluate_likelihood(model.eval(), [(x if gray else x.round(), None)], samples=2, seed=0)
+    assert result["measure"] == measure
+    text = "\n".join(format_evaluation({"side": "test", "data": "x", **result}))
+    assert ("cross-entropy of pixels between" in text) == (measure == "cross-entropy")
+    assert ("bits/dim" in text.replace("no bits/dim", "")) == ("normalised" in provides(model.likelihood))
 
 
 @pytest.mark.parametrize(("wrong", "loose"), [(0.0, False), (3.0, True)])
-def test_a_bound_that_a_sample_or_two_decide_is_called_loose(wrong: float, loose: bool) -> None:
+def test_few_effective_samples_are_reported(wrong: float, loose: bool) -> None:
     model, x, _ = linear_gaussian(wrong)
-    found = evaluate_likelihood(model, [(x, None)], samples=20, seed=0)
-    assert ("so few that the true NLL" in "\n".join(lines({"side": "test", "data": "x", **found}))) == loose
+    result = evaluate_likelihood(model, [(x, None)], samples=20, seed=0)
+    assert (
+        "so few that the true NLL" in "\n".join(format_evaluation({"side": "test", "data": "x", **result}))
+    ) == loose
 
 
-def test_pixels_drawn_to_be_judged_are_drawn_again_the_same() -> None:
+def test_binarized_pixels_are_reproducible() -> None:
     model, _ = build(resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": "binarized"}), (1, 4, 4))
     x = torch.rand(20, 1, 4, 4)
-    first, again = (evaluate_likelihood(model.eval(), [(x, None)], samples=3, seed=0)["nll"] for _ in range(2))
-    assert first == again
+    first, second = (evaluate_likelihood(model.eval(), [(x, None)], samples=3, seed=0)["nll"] for _ in range(2))
+    assert first == second
 
 
-def test_a_latent_is_active_whose_mean_varies_by_more_than_a_hundredth() -> None:
+def test_active_units_by_variance_of_means() -> None:
     model, x, _ = linear_gaussian(wrong=0.0)
     x = torch.randn_like(x)
     with torch.no_grad():
@@ -169,16 +172,16 @@ def test_a_latent_is_active_whose_mean_varies_by_more_than_a_hundredth() -> None
     assert evaluate_likelihood(model, [(x, None)], samples=1, seed=0)["active_units"] == 1
 
 
-def test_weights_that_are_equal_count_fully_at_any_size() -> None:
+def test_equal_weights_of_large_images_count_fully() -> None:
     """A decoder that ignores z, and the prior as posterior: every weight is the same, of tens of thousands of nats."""
     config = resolve({"latents": 4, "encoder": "mlp", "decoder": "mlp"}, preset="sigma-vae")
     model, _ = build(config, (3, 64, 64))
     with torch.no_grad():
         for weight in (model.posterior.head.weight, model.posterior.head.bias, model.decoder.layers.first.weight):
             weight.zero_()
-    found = estimate_importance(model.eval(), torch.randint(0, 256, (2, 3, 64, 64)) / 255, None, 300)
-    torch.testing.assert_close(found.effective, torch.full((2,), 300.0).double(), atol=0.01, rtol=0)
-    torch.testing.assert_close(found.bounds[1], found.bounds[300], atol=1e-3, rtol=3e-7)  # log p(x | z) is in 32 bits
+    result = estimate_importance(model.eval(), torch.randint(0, 256, (2, 3, 64, 64)) / 255, None, 300)
+    torch.testing.assert_close(result.effective, torch.full((2,), 300.0).double(), atol=0.01, rtol=0)
+    torch.testing.assert_close(result.bounds[1], result.bounds[300], atol=1e-3, rtol=3e-7)  # log p(x | z) is in 32 bits
 
 
 TINY = {"epochs": 1, "latents": 4, "encoder": "mlp", "decoder": "mlp", "batch_size": 16, "quiet": True}
@@ -190,7 +193,7 @@ def colour(tmp_path_factory: pytest.TempPathFactory) -> vaekit.TrainedModel:
     return vaekit.train((rings(90, 12, 3), np.arange(90) % 3), out=out, conditional=True, **TINY)
 
 
-def test_likelihoods_of_single_images_average_to_the_evaluation(colour: vaekit.TrainedModel) -> None:
+def test_log_likelihood_averages_to_the_evaluation(colour: vaekit.TrainedModel) -> None:
     images, labels = rings(70, 12, 3), np.arange(70) % 3
     each = colour.log_likelihood(images, labels, samples=30)
     assert (each.shape, each.dtype) == ((70,), np.float32)
@@ -206,7 +209,7 @@ def test_likelihoods_of_single_images_average_to_the_evaluation(colour: vaekit.T
         colour.log_likelihood(images, labels, samples=0)
 
 
-def test_what_cannot_be_judged_is_said(colour: vaekit.TrainedModel) -> None:
+def test_data_that_cannot_be_evaluated(colour: vaekit.TrainedModel) -> None:
     with pytest.raises(UserError, match="name other images to judge by with --data"):
         vaekit.load(colour.run.folder).evaluate()  # trained on an array, which is not there any more
     with pytest.raises(UserError, match="3 colour channels"):
@@ -215,17 +218,17 @@ def test_what_cannot_be_judged_is_said(colour: vaekit.TrainedModel) -> None:
         colour.evaluate((rings(20, 12, 3), np.arange(20) % 5))
 
 
-def test_its_own_images_are_known_wherever_they_lie(tmp_path: Path) -> None:
+def test_training_data_is_recognized_wherever_it_lies(tmp_path: Path) -> None:
     """Else its training images would be judged as if it had never seen them."""
     images = rings(120, 12)
     np.save(tmp_path / "own.npy", images)
     model = vaekit.train(tmp_path / "own.npy", out=tmp_path / "run", preset="classic", **TINY)
-    found = model.evaluate(samples=2, quiet=True)
+    result = model.evaluate(samples=2, quiet=True)
     (tmp_path / "own.npy").rename(tmp_path / "moved.npy")
-    for again in (tmp_path / "moved.npy", images):
-        same = vaekit.load(tmp_path / "run").evaluate(again, samples=2, quiet=True)
-        assert same["side"] == "validation" and same["own"] and same["nll"] == found["nll"]
-        assert same["memorisation"] == found["memorisation"]
+    for data in (tmp_path / "moved.npy", images):
+        same = vaekit.load(tmp_path / "run").evaluate(data, samples=2, quiet=True)
+        assert same["side"] == "validation" and same["own"] and same["nll"] == result["nll"]
+        assert same["memorisation"] == result["memorisation"]
     np.save(tmp_path / "own.npy", rings(121, 12))  # one more than it was trained on: most are no strangers
     with pytest.raises(UserError, match="not there as they were"):
         vaekit.load(tmp_path / "run").evaluate(tmp_path / "own.npy", samples=2)
@@ -234,41 +237,41 @@ def test_its_own_images_are_known_wherever_they_lie(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "nearest.png").exists()
 
 
-def test_images_from_elsewhere_do_not_make_a_model_ill(tmp_path: Path) -> None:
+def test_other_images_cause_no_overfitting_finding(tmp_path: Path) -> None:
     """That noise comes back badly says nothing of what was learned by heart."""
     model = vaekit.train(rings(2600, 12), out=tmp_path / "run", preset="classic", **TINY)
     noise = np.random.default_rng(0).integers(0, 256, (100, 12, 12, 1)).astype(np.uint8)
-    found = model.evaluate(noise, samples=2, quiet=True)
-    assert found["reconstructions"]["mse"] > 1.5 * found["learned"]["mse"]
-    assert not {"overfitting", "too little data"} & {one["name"] for one in found["diagnosis"]}
+    result = model.evaluate(noise, samples=2, quiet=True)
+    assert result["reconstructions"]["mse"] > 1.5 * result["learned"]["mse"]
+    assert not {"overfitting", "too little data"} & {one["name"] for one in result["diagnosis"]}
 
 
-def test_too_few_new_images_or_held_out_ones_are_met_in_a_sentence(colour: vaekit.TrainedModel) -> None:
+def test_too_few_images(colour: vaekit.TrainedModel) -> None:
     with pytest.raises(UserError, match="3 new images are not possible: ask for a whole number from 50"):
         colour.evaluate(new_images=3)
-    found = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)
-    assert found["active_units"] is None and "posterior collapse" not in {one["name"] for one in found["diagnosis"]}
-    assert "not told: it takes 20 images" in "\n".join(lines(found))
+    result = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)
+    assert result["active_units"] is None and "posterior collapse" not in {one["name"] for one in result["diagnosis"]}
+    assert "not told: it takes 20 images" in "\n".join(format_evaluation(result))
 
 
-def test_the_verb_writes_a_file_and_a_table(tmp_path: Path) -> None:
+def test_command_writes_a_file_and_a_table(tmp_path: Path) -> None:
     images = rings(80, 12)[..., 0]
     np.savez(tmp_path / "all.npz", x_train=images[:50], x_test=images[50:])
     run = tmp_path / "run"
     tiny = ("--epochs", 1, "--latents", 4, "--encoder.kind", "mlp", "--decoder.kind", "mlp", "--batch-size", 16)
     command("train", tmp_path / "all.npz", "--out", run, *tiny)
-    said = command("evaluate", run, "--samples", 20)
-    assert "30 images of" in said and "test side" in said and "active latents" in said and "evaluation.json" in said
-    found = json.loads((run / "evaluation.json").read_text())
-    assert (found["side"], found["images"], found["samples"]) == ("test", 30, 20)
-    assert f"{found['nll']:.2f}" in said
+    text = command("evaluate", run, "--samples", 20)
+    assert "30 images of" in text and "test side" in text and "active latents" in text and "evaluation.json" in text
+    result = json.loads((run / "evaluation.json").read_text())
+    assert (result["side"], result["images"], result["samples"]) == ("test", 30, 20)
+    assert f"{result['nll']:.2f}" in text
     with Image.open(run / "nearest.png") as picture:
         assert picture.width > 100
     np.save(tmp_path / "others.npy", rings(40, 24)[..., 0])
     assert "40 images of" in command("evaluate", run, "--samples", 5, "--data", tmp_path / "others.npy")
     plain = tmp_path / "plain"
     command("train", tmp_path / "all.npz", "--out", plain, "--preset", "ae", *tiny)
-    said = command("evaluate", plain)
-    assert "NLL             none: the posterior is a single point without density" in said and "PSNR" in said
-    assert "30 held-out images are too few to compare sets, which takes 100: --data names a folder of more" in said
+    text = command("evaluate", plain)
+    assert "NLL             none: the posterior is a single point without density" in text and "PSNR" in text
+    assert "30 held-out images are too few to compare sets, which takes 100: --data names a folder of more" in text
     assert "pip install torch-fidelity" in command("doctor")

@@ -30,7 +30,7 @@ class DiagnosisInput:
     """What the checks look at."""
 
     config: Config
-    found: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
     """The content of evaluation.json."""
     history: Sequence[Mapping[str, float]]
     """The rows of metrics.csv, from where the objective's schedules had come to their ends."""
@@ -49,22 +49,22 @@ class DiagnosisInput:
     @property
     def collapsed(self) -> bool:
         """Hardly any latent depends on the image."""
-        active = self.found["active_units"]
-        return active is not None and bool(active < max(1, COLLAPSED * self.found["latents"]))
+        active = self.evaluation["active_units"]
+        return active is not None and bool(active < max(1, COLLAPSED_SHARE * self.evaluation["latents"]))
 
     @property
-    def gap(self) -> float:
+    def error_ratio(self) -> float:
         """The mean squared error of held-out reconstructions as a multiple of that of training images."""
-        learned = self.found["learned"]
-        return self.found["reconstructions"]["mse"] / max(learned["mse"], 1e-9) if learned else 1.0
+        learned = self.evaluation["learned"]
+        return self.evaluation["reconstructions"]["mse"] / max(learned["mse"], 1e-9) if learned else 1.0
 
     @property
     def memorized(self) -> bool:
         """Training images come back much better than held-out ones, by what can be seen."""
-        ours, learned = self.found["reconstructions"]["explained"], self.found["learned"]
-        if not learned or ours is None or learned["explained"] is None or not self.found["own"]:
+        held_out, training = self.evaluation["reconstructions"]["explained"], self.evaluation["learned"]
+        if not training or held_out is None or training["explained"] is None or not self.evaluation["own"]:
             return False  # images from elsewhere may come back worse for what they show
-        return bool(self.gap > LEARNED_BY_HEART and learned["explained"] - ours > SEEN)
+        return bool(self.error_ratio > MEMORIZED_ERROR_RATIO and training["explained"] - held_out > MEMORIZED_VARIANCE)
 
     @property
     def falling(self) -> bool:
@@ -75,101 +75,117 @@ class DiagnosisInput:
     @property
     def undertrained(self) -> bool:
         """Training has only begun: what it has not learned yet is no fault of the model."""
-        return self.falling and self.steps < YOUNG
+        return self.falling and self.steps < MIN_STEPS
 
     @property
-    def rise(self) -> float:
+    def loss_rise(self) -> float:
         """What the training loss rose by on its way, in nats; 0 where that is little."""
         losses = [row["train_loss"] for row in self.history]
         lowest = list(accumulate(losses, min))
         rise = max((loss - before for loss, before in zip(losses, lowest, strict=True)), default=0.0)
-        if len(losses) < 3 or rise <= max(NOTED, ROUGH * max(self.loss_drop, losses[0] - lowest[-1])):
+        if len(losses) < 3 or rise <= max(ROUGH_NATS, ROUGH_SHARE * max(self.loss_drop, losses[0] - lowest[-1])):
             return 0.0
         return rise
 
 
-COLLAPSED = 0.05
+COLLAPSED_SHARE = 0.05
 """Share of active latents below which the posterior has collapsed."""
 
 
-UNUSED, SPARE = 0.5, 8
-"""Share of active latents below which there are more than are of use, where there are more than a few."""
+UNUSED_SHARE = 0.5
+"""Share of active latents below which there are more than are of use."""
 
 
-YOUNG = 1000
+MAX_FEW_LATENTS = 8
+"""Latents that are never called too many."""
+
+
+MIN_STEPS = 1000
 """Steps below which a model whose loss still falls has only begun to learn."""
 
 
-ROUGH, NOTED = 0.1, 2.0
-"""What the training loss rose by on its way: of all that the validation loss fell by, and at least so many nats."""
+ROUGH_SHARE = 0.1
+"""Rise of the training loss, as a share of all that the validation loss fell by, that is rough."""
 
 
-LEARNED_BY_HEART = 1.5
+ROUGH_NATS = 2.0
+"""The least rise of the training loss that counts, in nats."""
+
+
+MEMORIZED_ERROR_RATIO = 1.5
 """Held-out error over training error."""
 
 
-SEEN = 0.02
+MEMORIZED_VARIANCE = 0.02
 """Of the pixels' variance, what training images' reconstructions have beyond those of held-out images."""
 
 
-TURNED, WORSE = 0.02, 0.5
-"""What the validation loss rose by again: of all that it fell by, and at least so many nats."""
+OVERFITTED_SHARE = 0.02
+"""Rise of the validation loss after its minimum, as a share of all that it fell by."""
 
 
-FEW = 2000
+OVERFITTED_NATS = 0.5
+"""The least rise of the validation loss that counts, in nats."""
+
+
+FEW_IMAGES = 2000
 """Training images below which more of them are the remedy."""
 
 
-EXPLAINED = 0.5
+MIN_EXPLAINED = 0.5
 """Share of the pixels' variance that reconstructions of training images should have."""
 
 
-NOISY = 1.5
+NOISE_RATIO = 1.5
 """The likelihood's noise over the error that there is."""
 
 
-MISMATCH, LITTLE = 0.15, 2.0
-"""Nats lost to the prior: as a share of the KL, and at least so many."""
+MISMATCH_SHARE = 0.15
+"""Nats lost to the prior, as a share of the KL, that are a mismatch."""
 
 
-GIVEN = ("val", "validation", "test")
+MISMATCH_NATS = 2.0
+"""The least loss to the prior that counts, in nats."""
+
+
+HELD_OUT_FOLDERS = ("val", "validation", "test")
 """Folders of images that were held out by hand."""
 
 
-COPIES = 0.01
+MAX_DUPLICATES = 0.01
 """Share of held-out images that stand among the training images."""
 
 
-def diagnose(measured: DiagnosisInput) -> list[dict[str, str]]:
+def diagnose(inputs: DiagnosisInput) -> list[dict[str, str]]:
     """All faults found, the gravest first."""
-    found = [check(measured) for check in CHECKS]
-    return [asdict(one) for one in found if one is not None]
+    findings = [check(inputs) for check in CHECKS]
+    return [asdict(finding) for finding in findings if finding is not None]
 
 
 def duplicates(m: DiagnosisInput) -> Finding | None:
-    memory = m.found["memorisation"]
-    if not memory or memory["duplicates"] <= COPIES:
+    memorization = m.evaluation["memorisation"]
+    if not memorization or memorization["duplicates"] <= MAX_DUPLICATES:
         return None
-    said = (
-        f"{memory['duplicates']:.0%} of the held-out images stand among the training images too, so that figures of "
-        "theirs flatter the model: take the copies out (evaluation.json names their files)"
+    text = (
+        f"{memorization['duplicates']:.0%} of the held-out images stand among the training images too, so that "
+        "figures of theirs flatter the model: take the copies out (evaluation.json names their files)"
     )
-    if m.found["own"] and memory["duplicate_files"][0][0].split("/")[0].lower() not in GIVEN:
+    if m.evaluation["own"] and memorization["duplicate_files"][0][0].split("/")[0].lower() not in HELD_OUT_FOLDERS:
         last = {"validation": f"last:{max(1, m.training_images // 9)}"}
-        film = ", or, where images follow one another like those of a film, hold out the last of them."
-        return Finding("duplicates across the split", said + film, m.retrain_command(last))
-    data = m.found["data"] if Path(m.found["data"]).exists() else "DATA"
-    anew = f"vaekit evaluate {shlex.quote(m.run)} --data {shlex.quote(data)}"
-    remedy = m.retrain_command({}) if m.found["own"] else anew
-    return Finding("duplicates across the split", f"{said}, then:", remedy)
+        advice = ", or, where images follow one another like those of a film, hold out the last of them."
+        return Finding("duplicates across the split", text + advice, m.retrain_command(last))
+    data = m.evaluation["data"] if Path(m.evaluation["data"]).exists() else "DATA"
+    evaluate_command = f"vaekit evaluate {shlex.quote(m.run)} --data {shlex.quote(data)}"
+    remedy = m.retrain_command({}) if m.evaluation["own"] else evaluate_command
+    return Finding("duplicates across the split", f"{text}, then:", remedy)
 
 
 def rough_training(m: DiagnosisInput) -> Finding | None:
-    if not m.rise:
+    if not m.loss_rise:
         return None
     return Finding(
         "learning rate too high",
-        f"The training loss rose by {m.rise:,.0f} nats on the way, where it should fall: the steps are too large.",
+        f"The training loss rose by {m.loss_rise:,.0f} nats on the way, where it should fall: the steps are too large.",
         m.retrain_command({"learning_rate": float(f"{m.config.training.learning_rate / 5:.1g}")}),
     )
 
@@ -178,13 +194,13 @@ def collapse(m: DiagnosisInput) -> Finding | None:
     if not m.collapsed or m.undertrained:
         return None
     objective = m.config.objective
-    kl = m.found.get("kl")
-    carried = "" if kl is None else f"; the KL is {kl:.2f} nats"
+    kl = m.evaluation.get("kl")
+    kl_text = "" if kl is None else f"; the KL is {kl:.2f} nats"
     beta = getattr(objective, "beta", 1.0)
-    warmup, free = getattr(objective, "warmup", 0.0), getattr(objective, "free_bits", 0.0)
+    warmup, free_bits = getattr(objective, "warmup", 0.0), getattr(objective, "free_bits", 0.0)
     changes: tuple[dict[str, Any], ...] = (
         {"objective": {"kind": "elbo", "warmup": max(warmup, min(10.0, m.config.training.epochs // 2))}},
-        {"objective": {"kind": "elbo", "free_bits": 2 * free or 0.1}},
+        {"objective": {"kind": "elbo", "free_bits": 2 * free_bits or 0.1}},
         {"objective": {"kind": "elbo", "warmup": 2 * warmup}},
     )
     if m.config.posterior.kind == "delta":
@@ -193,18 +209,18 @@ def collapse(m: DiagnosisInput) -> Finding | None:
         changes = ({"objective": {"beta": 1.0}}, *changes)
     return Finding(
         "posterior collapse",
-        f"{m.found['active_units']} of {m.found['latents']} latents depend on the image{carried}: the decoder has "
-        f"learned to do without them{f', pressed by beta = {beta:g}' if beta > 1 else ''}.",
+        f"{m.evaluation['active_units']} of {m.evaluation['latents']} latents depend on the image{kl_text}: "
+        f"the decoder has learned to do without them{f', pressed by beta = {beta:g}' if beta > 1 else ''}.",
         m.retrain_command(*changes),
     )
 
 
-def noise(m: DiagnosisInput) -> Finding | None:
+def noise_level(m: DiagnosisInput) -> Finding | None:
     likelihood = m.config.likelihood
     if getattr(likelihood, "sigma", None) != "fixed":
         return None
-    scale, error = float(likelihood.scale), math.sqrt(m.found["reconstructions"]["mse"])  # type: ignore[union-attr]
-    if scale <= NOISY * error:
+    scale, error = float(likelihood.scale), math.sqrt(m.evaluation["reconstructions"]["mse"])  # type: ignore[union-attr]
+    if scale <= NOISE_RATIO * error:
         return None
     return Finding(
         "noise level too high",
@@ -214,93 +230,93 @@ def noise(m: DiagnosisInput) -> Finding | None:
     )
 
 
-def epochs(m: DiagnosisInput) -> Finding | None:
-    if not m.falling or m.rise or (m.collapsed and not m.undertrained):
+def too_few_epochs(m: DiagnosisInput) -> Finding | None:
+    if not m.falling or m.loss_rise or (m.collapsed and not m.undertrained):
         return None
-    done, asked = max(1, round(m.history[-1]["epoch"])), m.config.training.epochs
-    only = f" and {m.steps:,} steps, where {YOUNG:,} are few" if m.undertrained else ""
+    epochs, requested = max(1, round(m.history[-1]["epoch"])), m.config.training.epochs
+    only = f" and {m.steps:,} steps, where {MIN_STEPS:,} are few" if m.undertrained else ""
     return Finding(
         "too few epochs",
-        f"The validation loss still fell at the end, after {done} epoch{'s' * (done > 1)}{only}.",
-        m.resume_command(max(2 * asked, math.ceil(asked * YOUNG / max(1, m.steps)))),
+        f"The validation loss still fell at the end, after {epochs} epoch{'s' * (epochs > 1)}{only}.",
+        m.resume_command(max(2 * requested, math.ceil(requested * MIN_STEPS / max(1, m.steps)))),
     )
 
 
 def little_data(m: DiagnosisInput) -> Finding | None:
-    if not m.memorized or m.training_images >= FEW:
+    if not m.memorized or m.training_images >= FEW_IMAGES:
         return None
     return Finding(
         "too little data",
-        f"Reconstructions of held-out images are {m.gap:.1f} times as far off as those of training images: "
+        f"Reconstructions of held-out images are {m.error_ratio:.1f} times as far off as those of training images: "
         f"{m.training_images:,} images are few to learn from. More help most; mirrored and shifted ones are some.",
-        m.retrain_command(*_varied(m.config)),
+        m.retrain_command(*_more_varied_images(m.config)),
     )
 
 
 def overfitting(m: DiagnosisInput) -> Finding | None:
     losses = [row["val_loss"] for row in m.history]
-    turned = losses and losses[-1] - min(losses) > max(WORSE, TURNED * m.loss_drop)
-    memorized = m.memorized and m.training_images >= FEW
-    if m.collapsed or (not (turned and len(losses) > 3) and not memorized):
+    overfitted = losses and losses[-1] - min(losses) > max(OVERFITTED_NATS, OVERFITTED_SHARE * m.loss_drop)
+    memorized = m.memorized and m.training_images >= FEW_IMAGES
+    if m.collapsed or (not (overfitted and len(losses) > 3) and not memorized):
         return None
-    said = (
+    text = (
         f"The validation loss was best in epoch {m.history[losses.index(min(losses))]['epoch']:.0f} of "
         f"{m.history[-1]['epoch']:.0f} and has risen by "
         f"{losses[-1] - min(losses):,.1f} nats since"
-        if turned
-        else f"Reconstructions of held-out images are {m.gap:.1f} times as far off as those of training images"
+        if overfitted
+        else f"Reconstructions of held-out images are {m.error_ratio:.1f} times as far off as those of training images"
     )
     return Finding(
         "overfitting",
-        f"{said}: the model learns its training images by heart. The weights kept are those of the best epoch; varied "
+        f"{text}: the model learns its training images by heart. The weights kept are those of the best epoch; varied "
         "images and an early stop spare the rest.",
-        m.retrain_command(*_varied(m.config, patience=m.config.training.patience or 10)),
+        m.retrain_command(*_more_varied_images(m.config, patience=m.config.training.patience or 10)),
     )
 
 
 def underfitting(m: DiagnosisInput) -> Finding | None:
-    learned = m.found["learned"]
-    if not learned or learned["explained"] is None or learned["explained"] >= EXPLAINED:
+    learned = m.evaluation["learned"]
+    if not learned or learned["explained"] is None or learned["explained"] >= MIN_EXPLAINED:
         return None
     if m.collapsed or m.falling or m.memorized:
         return None  # a fault of its own, which explains this one
     return Finding(
         "underfitting",
         f"Reconstructions have {max(0.0, learned['explained']):.0%} of the variance even of training images: the model "
-        f"is too small for them, with {m.found['latents']} latents, or held back.",
+        f"is too small for them, with {m.evaluation['latents']} latents, or held back.",
         m.retrain_command(
             *[{"objective": {"beta": 1.0}}] * (getattr(m.config.objective, "beta", 1.0) > 1),
-            _larger(m.config),
+            _larger_model(m.config),
             {"epochs": 2 * m.config.training.epochs},
         ),
     )
 
 
-def mismatch(m: DiagnosisInput) -> Finding | None:
-    aggregate = m.found["aggregate"]
-    kl = m.found.get("kl")
-    if not aggregate or m.falling or aggregate["gain"] <= max(LITTLE, MISMATCH * (kl or 0)):
+def prior_mismatch(m: DiagnosisInput) -> Finding | None:
+    aggregate = m.evaluation["aggregate"]
+    kl = m.evaluation.get("kl")
+    if not aggregate or m.falling or aggregate["gain"] <= max(MISMATCH_NATS, MISMATCH_SHARE * (kl or 0)):
         return None
     information = aggregate["mutual_information_at_most"]
     given = ", given its class" if m.config.conditional else ""
     most = None if information is None else f"{max(0.0, information):.1f} nats of an image{given}"
-    beside = "" if most is None else f"; beside it the latents carry at most {most}"
+    limit = "" if most is None else f"; beside it the latents carry at most {most}"
     return Finding(
         "prior mismatch",
-        f"Its own prior is {aggregate['gain']:.1f} nats per image from what the encoder does{beside}. New images "
+        f"Its own prior is {aggregate['gain']:.1f} nats per image from what the encoder does{limit}. New images "
         "are drawn from a fitted prior, so they do not suffer; what follows would take the nats off the loss too.",
-        m.retrain_command(*_nearer(m.config)),
+        m.retrain_command(*_better_prior(m.config)),
     )
 
 
-def unused(m: DiagnosisInput) -> Finding | None:
-    active, latents = m.found["active_units"], m.found["latents"]
+def unused_latents(m: DiagnosisInput) -> Finding | None:
+    active, latents = m.evaluation["active_units"], m.evaluation["latents"]
     if (
         active is None
         or m.collapsed
         or m.undertrained
-        or latents <= SPARE
-        or active >= UNUSED * latents
+        or latents <= MAX_FEW_LATENTS
+        or active >= UNUSED_SHARE * latents
         or not str(m.config.latents).isdecimal()
     ):
         return None
@@ -316,29 +332,29 @@ VAE: dict[str, Any] = {"posterior": {"kind": "gaussian"}, "objective": {"kind": 
 """What makes a variational autoencoder of an autoencoder."""
 
 
-def _varied(config: Config, **beside: Any) -> tuple[dict[str, Any], ...]:
+def _more_varied_images(config: Config, **others: Any) -> tuple[dict[str, Any], ...]:
     """Images that differ more from one epoch to the next."""
     crop = config.data.crop
-    return {"flip": True, "crop": max(2, crop), **beside}, {"crop": min(64, 2 * crop)}, {"jitter": 0.2}
+    return {"flip": True, "crop": max(2, crop), **others}, {"crop": min(64, 2 * crop)}, {"jitter": 0.2}
 
 
-def _nearer(config: Config) -> tuple[dict[str, Any], ...]:
+def _better_prior(config: Config) -> tuple[dict[str, Any], ...]:
     """A prior nearer to what the encoder does, or an encoder nearer to its prior."""
     objective: Any = config.objective
     if objective.kind == "mmd":
         return {"objective": {"weight": 10 * objective.weight}}, VAE
     if config.posterior.kind == "delta":
         return (VAE,)
-    nearer: list[dict[str, Any]] = [{"objective": {"beta": 1.0}}] * (getattr(objective, "beta", 1.0) < 1)
+    changes: list[dict[str, Any]] = [{"objective": {"beta": 1.0}}] * (getattr(objective, "beta", 1.0) < 1)
     for kind in ("flow", "vamp", "mixture"):
-        nearer += [
+        changes += [
             {"prior": {"kind": kind}},
             {"prior": {"kind": kind}, "objective": {"kind": "elbo", "free_bits": 0.0}},
         ]
-    return *nearer, VAE
+    return *changes, VAE
 
 
-def _larger(config: Config) -> dict[str, Any]:
+def _larger_model(config: Config) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if str(config.latents).isdecimal():
         changes["latents"] = max(16, 4 * int(config.latents))
@@ -355,11 +371,11 @@ CHECKS: tuple[Callable[[DiagnosisInput], Finding | None], ...] = (
     duplicates,
     rough_training,
     collapse,
-    noise,
-    epochs,
+    noise_level,
+    too_few_epochs,
     little_data,
     overfitting,
     underfitting,
-    mismatch,
-    unused,
+    prior_mismatch,
+    unused_latents,
 )

@@ -36,26 +36,37 @@ from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import require_writable
 from vaekit.utils.logging import console_logging, log, progress
 
-COMPARED, FEWEST = 1000, 50
-"""New images that are compared with as many held-out ones: where nothing else is asked for, and at the least."""
+DEFAULT_NEW_IMAGES = 1000
+"""New images that are compared with as many held-out ones, where nothing else is asked for."""
 
 
-NEW, OWN = "new images", "of the model's own prior"
+MIN_NEW_IMAGES = 50
+"""The least that sets of images are compared by."""
 
 
-OTHERS, THROUGH = "other held-out images", "the same through the model"
-"""What a perfect model reaches; and what this one does under a right prior: its decoder at draws of q(z | x)."""
+NEW_IMAGES = "new images"
 
 
-NAMED = 100
+MODEL_PRIOR = "of the model's own prior"
+
+
+OTHER_HELD_OUT = "other held-out images"
+"""What a perfect model reaches."""
+
+
+RECONSTRUCTED = "the same through the model"
+"""What this model does under a right prior: its decoder at draws of q(z | x)."""
+
+
+MAX_DUPLICATE_FILES = 100
 """Duplicates whose files are named, at most."""
 
 
-PAIRS = 16
+NEAREST_PAIRS = 16
 """New images that are shown beside their nearest training image."""
 
 
-LOOKED_AT = 1000
+RECONSTRUCTED_TRAINING_IMAGES = 1000
 """Training images, and held-out ones, whose reconstructions tell what was learned by heart."""
 
 
@@ -68,13 +79,15 @@ class EvalContext:
     training: ImageSet | None
     """None where the training images are not at hand."""
     seed: int
-    compared: int = COMPARED
+    compared: int = DEFAULT_NEW_IMAGES
     """New images that are compared with as many held-out ones, at most."""
 
 
-def evaluation(model: LoadedModel, data: Any, samples: int, compared: int, seed: int, quiet: bool) -> dict[str, Any]:
+def evaluate_model(
+    model: LoadedModel, data: Any, samples: int, compared: int, seed: int, quiet: bool
+) -> dict[str, Any]:
     """Measure a model, diagnose it, and write evaluation.json: see `Trained.evaluate`."""
-    begun = time.perf_counter()
+    started = time.perf_counter()
     require_writable(model.run)
     pack, split, rows = held_out_rows(model, data, quiet)
     images = ImageSet(pack, rows, class_numbers(model, pack))
@@ -82,12 +95,12 @@ def evaluation(model: LoadedModel, data: Any, samples: int, compared: int, seed:
     training = replace(images, rows=_training_rows(pack)) if own else training_images(model, quiet)
     context = EvalContext(model, images, training, seed, compared)
     with console_logging(quiet):
-        network, said = extractor() if len(rows) >= 2 * FEWEST else (None, "")
-        if said:
-            log.info(said[0].upper() + said[1:])
+        network, note = extractor() if len(rows) >= 2 * MIN_NEW_IMAGES else (None, "")
+        if note:
+            log.info(note[0].upper() + note[1:])
         with progress(_work(context, network), "likelihood", quiet=quiet) as advance:
-            found, nearest_ones = evaluate(context, samples, network, advance)
-    found = {"data": pack.source, "side": split, "own": own, **found}
+            result, nearest_ones = evaluate(context, samples, network, advance)
+    result = {"data": pack.source, "side": split, "own": own, **result}
     if nearest_ones is None:
         model.run.nearest.unlink(missing_ok=True)
     else:
@@ -96,9 +109,9 @@ def evaluation(model: LoadedModel, data: Any, samples: int, compared: int, seed:
         "format": 1,
         "weights": model.weights_hash,
         "seed": seed,
-        **found,
-        "diagnosis": diagnosis(model, found, len(context.training or ())),
-        "seconds": round(time.perf_counter() - begun, 1),
+        **result,
+        "diagnosis": diagnosis(model, result, len(context.training or ())),
+        "seconds": round(time.perf_counter() - started, 1),
     }
     write_json(model.run.evaluation, record)
     return record
@@ -118,24 +131,32 @@ def _training_rows(pack: Pack) -> NDArray[np.int64]:
     return np.arange(rows.start, rows.stop)
 
 
-def diagnosis(model: LoadedModel, found: Mapping[str, Any], training_count: int) -> list[dict[str, str]]:
+def diagnosis(model: LoadedModel, result: Mapping[str, Any], training_count: int) -> list[dict[str, str]]:
     """What is wrong with a model, by what was measured of it and by the course of its training."""
     rows = read_metrics(model.run)
-    settled = [row for row in rows if row["epoch"] > model.objective.schedule_end]
+    final_rows = [row for row in rows if row["epoch"] > model.objective.schedule_end]
     losses = [row["val_loss"] for row in rows]
     dataset = read_dataset(model.run)
 
-    def again(*choices: Mapping[str, Any]) -> str:
+    def retrain_command(*choices: Mapping[str, Any]) -> str:
         return train_command(read_config(model.run), dataset, first_valid(model.config, choices, training_count))
 
-    def go_on(epochs: int) -> str:
+    def resume_command(epochs: int) -> str:
         return resume_command_for(model.config, read_config(model.run), dataset, str(model.run.folder), epochs)
 
     loss_drop = losses[0] - min(losses) if losses else 0.0
     steps = int(rows[-1]["step"]) if rows else 0
     return diagnose(
         DiagnosisInput(
-            model.config, found, settled, loss_drop, steps, training_count, str(model.run.folder), again, go_on
+            model.config,
+            result,
+            final_rows,
+            loss_drop,
+            steps,
+            training_count,
+            str(model.run.folder),
+            retrain_command,
+            resume_command,
         )
     )
 
@@ -158,9 +179,9 @@ def evaluate(
     """
     vae, device = context.model.vae, context.model.device
     why: dict[str, str] = {}
-    found: dict[str, Any] = {"images": len(context.held_out)}
+    result: dict[str, Any] = {"images": len(context.held_out)}
     if "density_at_sample" in provides(vae.posterior):
-        found |= evaluate_likelihood(
+        result |= evaluate_likelihood(
             vae,
             context.held_out.batches(device),
             samples,
@@ -168,32 +189,32 @@ def evaluate(
             lambda count: advance(count, f"likelihood, {samples:,} samples"),
         )
     else:
-        found |= {"samples": samples, "nll": None, **_means(context)}
+        result |= {"samples": samples, "nll": None, **_means(context)}
         why["nll"] = "the posterior is a single point without density (--posterior.kind gaussian has one)"
     advance(0, "reconstructions")
-    found["reconstructions"] = reconstruction(vae, context.held_out.batches(device))
-    found["learned"] = None
+    result["reconstructions"] = reconstruction(vae, context.held_out.batches(device))
+    result["learned"] = None
     if context.training is not None:
-        seen = reconstruction(vae, context.training.spread(LOOKED_AT).batches(device))
-        found["learned"] = {"images": min(LOOKED_AT, len(context.training)), **seen}
-    found["aggregate"] = _aggregate(context, found.get("kl"))
+        seen = reconstruction(vae, context.training.spread(RECONSTRUCTED_TRAINING_IMAGES).batches(device))
+        result["learned"] = {"images": min(RECONSTRUCTED_TRAINING_IMAGES, len(context.training)), **seen}
+    result["aggregate"] = _aggregate(context, result.get("kl"))
     new = new_images(context, _count(context))
-    found["memorisation"] = nearest_ones = None
+    result["memorisation"] = nearest_ones = None
     if context.training is not None:
-        drawn, ours = neighbours(context, new[NEW], advance)
-        found["memorisation"] = memorization(drawn, ours) | {"duplicate_files": _duplicates(context, ours)}
-        nearest_ones = closest(new[NEW], context.training, drawn)
-    found["fidelity"] = None
-    if len(context.held_out) < 2 * FEWEST:
+        drawn, held_out = nearest_training_images(context, new[NEW_IMAGES], advance)
+        result["memorisation"] = memorization(drawn, held_out) | {"duplicate_files": _duplicates(context, held_out)}
+        nearest_ones = closest(new[NEW_IMAGES], context.training, drawn)
+    result["fidelity"] = None
+    if len(context.held_out) < 2 * MIN_NEW_IMAGES:
         why["fidelity"] = (
-            f"{len(context.held_out)} held-out images are too few to compare sets, which takes {2 * FEWEST}: "
+            f"{len(context.held_out)} held-out images are too few to compare sets, which takes {2 * MIN_NEW_IMAGES}: "
             "--data names a folder of more"
         )
     elif extractor is None:
         why["fidelity"] = "there is no network to take features from; `vaekit doctor` says what would bring one"
     else:
-        found["fidelity"] = _fidelity(context, new, extractor, advance)
-    return {**found, "why": why}, nearest_ones
+        result["fidelity"] = _fidelity(context, new, extractor, advance)
+    return {**result, "why": why}, nearest_ones
 
 
 def new_images(context: EvalContext, count: int) -> dict[str, UInt8[np.ndarray, "N H W C"]]:
@@ -204,7 +225,9 @@ def new_images(context: EvalContext, count: int) -> dict[str, UInt8[np.ndarray, 
     labels = context.held_out.spread(2 * count).some(slice(0, 2 * count, 2)).labels
     vae, fitted = context.model.vae, context.model.fitted_prior
     y = None if labels is None else labels.to(context.model.device)
-    priors: dict[str, VAE | FittedPrior] = {NEW: vae} if fitted is None else {NEW: fitted, OWN: vae}
+    priors: dict[str, VAE | FittedPrior] = (
+        {NEW_IMAGES: vae} if fitted is None else {NEW_IMAGES: fitted, MODEL_PRIOR: vae}
+    )
     drawn = {}
     for name, prior in priors.items():
         z = draw_latents(prior, count, context.seed, y)
@@ -212,7 +235,7 @@ def new_images(context: EvalContext, count: int) -> dict[str, UInt8[np.ndarray, 
     return drawn
 
 
-def neighbours(
+def nearest_training_images(
     context: EvalContext, new: UInt8[np.ndarray, "N H W C"], advance: Advance = lambda *_: None
 ) -> tuple[Nearest, Nearest]:
     """The nearest training images of new images, and of as many held-out ones."""
@@ -227,33 +250,33 @@ def neighbours(
         for start in range(0, len(training), 1024):
             yield torch.from_numpy(training.some(slice(start, start + 1024)).pixels).flatten(1).float() / 255
 
-    found = nearest(flat, parts(), lambda n: advance(n, "nearest training images"))
+    neighbors = nearest(flat, parts(), lambda n: advance(n, "nearest training images"))
     one, other = (
-        Nearest(found.row[part], found.distance[part], found.relative[part])
+        Nearest(neighbors.row[part], neighbors.distance[part], neighbors.relative[part])
         for part in (slice(count), slice(count, None))
     )
     return one, other
 
 
-def _duplicates(context: EvalContext, ours: Nearest) -> list[list[str]]:
+def _duplicates(context: EvalContext, held_out: Nearest) -> list[list[str]]:
     """The held-out images that stand among the training images, the file of each beside that of its double."""
     assert context.training is not None
-    rows = duplicated(ours).nonzero()[:NAMED, 0].numpy()
+    rows = duplicated(held_out).nonzero()[:MAX_DUPLICATE_FILES, 0].numpy()
     if not len(rows):
         return []
-    one, other = context.held_out.spread(len(ours.row)), context.training
+    one, other = context.held_out.spread(len(held_out.row)), context.training
     names = one.pack.paths(), other.pack.paths()
-    doubles = other.rows[ours.row.numpy()[rows]]
+    doubles = other.rows[held_out.row.numpy()[rows]]
     return [[names[0][row], names[1][double]] for row, double in zip(one.rows[rows], doubles, strict=True)]
 
 
-def closest(new: UInt8[np.ndarray, "N H W C"], training: ImageSet, found: Nearest) -> Image.Image:
+def closest(new: UInt8[np.ndarray, "N H W C"], training: ImageSet, neighbors: Nearest) -> Image.Image:
     """The new images that are nearest to a training image, relative to others, each above that image."""
-    rows = found.relative.argsort(stable=True)[:PAIRS].numpy()
-    beside = replace(training, rows=training.rows[found.row[rows].numpy()]).pixels
-    labels = [f"{distance:.1f}" for distance in found.distance[rows].tolist()]
+    rows = neighbors.relative.argsort(stable=True)[:NEAREST_PAIRS].numpy()
+    training_pixels = replace(training, rows=training.rows[neighbors.row[rows].numpy()]).pixels
+    labels = [f"{distance:.1f}" for distance in neighbors.distance[rows].tolist()]
     title = "New images above, their nearest training images below; levels between them"
-    return grids.pairs(new[rows], beside, 8, labels, title)
+    return grids.pairs(new[rows], training_pixels, 8, labels, title)
 
 
 @torch.no_grad()
@@ -286,10 +309,10 @@ def _aggregate(context: EvalContext, kl: float | None) -> dict[str, Any] | None:
 def _fidelity(
     context: EvalContext, new: dict[str, NDArray[np.uint8]], extractor: Extractor, advance: Advance
 ) -> dict[str, Any]:
-    count = len(new[NEW])
+    count = len(new[NEW_IMAGES])
     both = context.held_out.spread(2 * count)
     held_out, others = (both.some(slice(start, None, 2)) for start in (0, 1))
-    sets = {**new, OTHERS: others.pixels, THROUGH: _through(context, others)}
+    sets = {**new, OTHER_HELD_OUT: others.pixels, RECONSTRUCTED: _through(context, others)}
     if context.training is not None and len(context.training) >= count:
         sets["training images"] = context.training.spread(count).pixels
     shuffle = torch.randperm(count, generator=torch.Generator().manual_seed(context.seed % 2**63))
@@ -299,7 +322,7 @@ def _fidelity(
 
     real = features(held_out.pixels)
     seen = {name: features(images) for name, images in sets.items()}
-    own = seen.get(OWN)
+    own = seen.get(MODEL_PRIOR)
     return {
         "images": count,
         "extractor": extractor.name,
@@ -307,7 +330,7 @@ def _fidelity(
         "standard": extractor.standard,
         "against": f"{count} held-out images",
         "sets": {name: compare(real, images) for name, images in seen.items()},
-        "above_own_prior": None if own is None else difference(real, seen[NEW], own),
+        "above_own_prior": None if own is None else difference(real, seen[NEW_IMAGES], own),
     }
 
 

@@ -13,18 +13,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-GROUPS = 10
+JACKKNIFE_GROUPS = 10
+"""Groups of images of which the jackknife leaves out one at a time."""
 
 
-STUDENT = 2.262
-"""97.5 % of Student's t with GROUPS - 1 degrees of freedom lie below."""
+STUDENT_QUANTILE = 2.262
+"""97.5 % of Student's t with JACKKNIFE_GROUPS - 1 degrees of freedom lie below."""
 
 
-NEAREST, WIDER = 3, 5
-"""Neighbours that make an image's neighbourhood: for precision and recall, for density and coverage."""
+PRECISION_NEIGHBORS = 3
+"""The k of precision and recall: a neighbourhood reaches to the k-th neighbour."""
 
 
-RANGES = {
+COVERAGE_NEIGHBORS = 5
+"""The k of density and coverage."""
+
+
+METRIC_RANGES = {
     "precision": (0, 1),
     "recall": (0, 1),
     "coverage": (0, 1),
@@ -34,11 +39,11 @@ RANGES = {
 """Of the figures that have ends; an estimate of the KID may fall below 0."""
 
 
-Figure = dict[str, float]
+Interval = dict[str, float]
 """value, low, high: the ends of its 95 % confidence interval."""
 
 
-def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> dict[str, Figure]:
+def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> dict[str, Interval]:
     """How like the features `real` the features `other` are; the rows of either in random order.
 
     - precision, recall: shares of `other` inside the neighbourhoods of `real`, and of `real` inside those of `other`
@@ -51,70 +56,72 @@ def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> dict[str
     - fid: between Gaussians of the same means and covariances (Heusel et al. 2017, arXiv:1706.08500, equation 6), which
       has a bias that shrinks as N grows.
     """
-    found = _jackknife(_figures(real, other), len(real))
+    results = _jackknife(_metrics_of_rows(real, other), len(real))
     return {
-        name: _figure(value, max(error, _unseen(name, len(real), value)), *RANGES.get(name, (-math.inf, math.inf)))
-        for name, (value, error) in found.items()
+        name: _interval(
+            value, max(error, _binomial_margin(name, len(real), value)), *METRIC_RANGES.get(name, (-math.inf, math.inf))
+        )
+        for name, (value, error) in results.items()
     }
 
 
 def difference(
     real: Float[Tensor, "N F"], other: Float[Tensor, "N F"], rival: Float[Tensor, "N F"]
-) -> dict[str, Figure]:
+) -> dict[str, Interval]:
     """What the figures of `other` are above those of `rival`, both against the same `real`, with an interval of its
     own: what both owe to the choice of `real` is not in it."""
-    ours, theirs = _figures(real, other), _figures(real, rival)
+    other_metrics, rival_metrics = _metrics_of_rows(real, other), _metrics_of_rows(real, rival)
 
-    def figures(rows: Tensor) -> dict[str, float]:
-        of_rival = theirs(rows)
-        return {name: value - of_rival[name] for name, value in ours(rows).items()}
+    def metrics(rows: Tensor) -> dict[str, float]:
+        rival_values = rival_metrics(rows)
+        return {name: value - rival_values[name] for name, value in other_metrics(rows).items()}
 
     every = torch.arange(len(real))
-    one, two = ours(every), theirs(every)
+    other_value, rival_value = other_metrics(every), rival_metrics(every)
     return {
-        name: _figure(value, max(error, _unseen(name, len(real), one[name], two[name])))
-        for name, (value, error) in _jackknife(figures, len(real)).items()
+        name: _interval(value, max(error, _binomial_margin(name, len(real), other_value[name], rival_value[name])))
+        for name, (value, error) in _jackknife(metrics, len(real)).items()
     }
 
 
-def _figures(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> Callable[[Tensor], dict[str, float]]:
+def _metrics_of_rows(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> Callable[[Tensor], dict[str, float]]:
     """All figures of some rows of both sets; what lies between images is worked out once."""
     real, other = real.double(), other.double()
     distances = _distances(real, real), _distances(real, other), _distances(other, other)
     kernels = _kernel(real, real), _kernel(real, other), _kernel(other, other)
 
-    def figures(rows: Tensor) -> dict[str, float]:
+    def metrics(rows: Tensor) -> dict[str, float]:
         return {
             **_neighbourhoods(*(square[rows][:, rows] for square in distances)),
             "kid": _kid(*(square[rows][:, rows] for square in kernels)),
             "fid": _fid(real[rows], other[rows]),
         }
 
-    return figures
+    return metrics
 
 
-def _jackknife(figures: Callable[[Tensor], dict[str, float]], count: int) -> dict[str, tuple[float, float]]:
+def _jackknife(metrics: Callable[[Tensor], dict[str, float]], count: int) -> dict[str, tuple[float, float]]:
     """Each figure, and half the width of its interval."""
     every = torch.arange(count)
-    whole = figures(every)
-    parts = [figures(every[every % GROUPS != group]) for group in range(GROUPS)]
-    found: dict[str, tuple[float, float]] = {}
+    whole = metrics(every)
+    parts = [metrics(every[every % JACKKNIFE_GROUPS != group]) for group in range(JACKKNIFE_GROUPS)]
+    results: dict[str, tuple[float, float]] = {}
     for name, value in whole.items():
         left = torch.tensor([part[name] for part in parts], dtype=torch.float64)
-        error = math.sqrt((GROUPS - 1) / GROUPS * (left - left.mean()).square().sum().item())
-        found[name] = value, STUDENT * error
-    return found
+        error = math.sqrt((JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * (left - left.mean()).square().sum().item())
+        results[name] = value, STUDENT_QUANTILE * error
+    return results
 
 
-def _unseen(name: str, count: int, *values: float) -> float:
+def _binomial_margin(name: str, count: int, *values: float) -> float:
     """How far a share that is 0 or 1 of `count` images may be from there: the end of the exact binomial interval
     (Clopper & Pearson 1934), where leaving images out changes nothing. 0 for other figures and values."""
-    if RANGES.get(name) == (0, 1) and values[0] in (0.0, 1.0) and len(set(values)) == 1:
+    if METRIC_RANGES.get(name) == (0, 1) and values[0] in (0.0, 1.0) and len(set(values)) == 1:
         return 1 - math.pow(0.025, 1 / count)
     return 0.0
 
 
-def _figure(value: float, error: float, lowest: float = -math.inf, highest: float = math.inf) -> Figure:
+def _interval(value: float, error: float, lowest: float = -math.inf, highest: float = math.inf) -> Interval:
     return {"value": value, "low": max(lowest, value - error), "high": min(highest, value + error)}
 
 
@@ -127,24 +134,24 @@ def _kernel(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _neighbourhoods(
-    of_real: Float[Tensor, "N N"], between: Float[Tensor, "N N"], of_other: Float[Tensor, "N N"]
+    within_real: Float[Tensor, "N N"], between: Float[Tensor, "N N"], within_other: Float[Tensor, "N N"]
 ) -> dict[str, float]:
     """`between` is [real, other]. The first neighbour of an image is itself."""
-    radii = of_real.kthvalue(NEAREST + 1).values, of_other.kthvalue(NEAREST + 1).values
-    wide = of_real.kthvalue(WIDER + 1).values[:, None]
+    radii = within_real.kthvalue(PRECISION_NEIGHBORS + 1).values, within_other.kthvalue(PRECISION_NEIGHBORS + 1).values
+    wide = within_real.kthvalue(COVERAGE_NEIGHBORS + 1).values[:, None]
     return {
         "precision": (between <= radii[0][:, None]).any(0).double().mean().item(),
         "recall": (between <= radii[1][None]).any(1).double().mean().item(),
-        "density": (between < wide).double().sum(0).mean().item() / WIDER,
+        "density": (between < wide).double().sum(0).mean().item() / COVERAGE_NEIGHBORS,
         "coverage": (between < wide).any(1).double().mean().item(),
     }
 
 
-def _kid(of_real: Tensor, between: Tensor, of_other: Tensor) -> float:
-    def among(square: Tensor) -> Tensor:
+def _kid(within_real: Tensor, between: Tensor, within_other: Tensor) -> float:
+    def mean_off_diagonal(square: Tensor) -> Tensor:
         return (square.sum() - square.trace()) / (len(square) * (len(square) - 1))
 
-    return (among(of_real) + among(of_other) - 2 * between.mean()).item()
+    return (mean_off_diagonal(within_real) + mean_off_diagonal(within_other) - 2 * between.mean()).item()
 
 
 def _fid(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> float:

@@ -21,21 +21,21 @@ from vaekit.models.terms import Labels
 from vaekit.models.vae import VAE
 from vaekit.utils.device import matmul_precision
 
-VALUES = {"cpu": 1 << 21, "cuda": 1 << 26, "mps": 1 << 24}
+DECODED_PIXELS = {"cpu": 1 << 21, "cuda": 1 << 26, "mps": 1 << 24}
 """Pixels decoded at a time: enough to keep a device busy, few enough to stay near it."""
 
 
-VARIED = 20
+MIN_IMAGES_FOR_ACTIVE_UNITS = 20
 """Images whose posterior means tell which latents are active, at least."""
 
 
-ACTIVE = 0.01
+ACTIVE_VARIANCE = 0.01
 """A latent is active whose posterior mean varies by more than this over images (Burda et al. 2016, section 5.2)."""
 
 
 @dataclass(frozen=True)
 class ImportanceEstimate:
-    """What importance sampling found of B images, in nats. Weights are added up in 64 bits; each log p(x | z) is a sum
+    """Importance sampling of B images, in nats. Weights are added up in 64 bits; each log p(x | z) is a sum
     over pixels in 32, which is a hundredth of a nat off at 64x64x3."""
 
     bounds: dict[int, Float[Tensor, " B"]]
@@ -66,7 +66,7 @@ def require_density(model: VAE) -> None:
 def estimate_importance(model: VAE, x: Float[Tensor, "B C H W"], y: Labels | None, samples: int) -> ImportanceEstimate:
     """Importance weights of `samples` draws of z for every image; `x` as the likelihood observes it."""
     draw = model.draw_posterior(x, y)
-    at_once = max(1, VALUES[x.device.type] // max(1, x.numel()))
+    at_once = max(1, DECODED_PIXELS[x.device.type] // max(1, x.numel()))
     stops = sorted({10**power for power in range(len(str(samples))) if 10**power < samples} | {samples})
     bounds: dict[int, Tensor] = {}
     precise = torch.float64 if x.device.type != "mps" else torch.float32
@@ -77,11 +77,11 @@ def estimate_importance(model: VAE, x: Float[Tensor, "B C H W"], y: Labels | Non
         while done < stop:
             count = min(at_once, stop - done)
             z, log_ratio = draw(count)
-            of_x, cost = model.decode(z, y).log_prob(x).to(precise), log_ratio.to(precise)
-            log_w = of_x - cost
+            log_p_x, log_q_over_p = model.decode(z, y).log_prob(x).to(precise), log_ratio.to(precise)
+            log_w = log_p_x - log_q_over_p
             total = torch.logaddexp(total, log_w.logsumexp(0))
             squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
-            log_px, kl = log_px + of_x.sum(0), kl + cost.sum(0)
+            log_px, kl = log_px + log_p_x.sum(0), kl + log_q_over_p.sum(0)
             done += count
         bounds[stop] = total - math.log(stop)
     return ImportanceEstimate(bounds, (2 * total - squares).exp(), log_px / samples, kl / samples)
@@ -98,19 +98,22 @@ def log_likelihoods(
     """The bound of log p(x) by `samples` samples for every image, in nats, in 64 bits; and what p(x | z) is (see
     `evaluate_likelihood`)."""
     require_density(model)
-    found, gray = [torch.zeros(0, dtype=torch.float64)], False
+    log_px = [torch.zeros(0, dtype=torch.float64)]
+    gray = False
     for index, (x, y) in enumerate(batches):
         with seeded(seed, "evaluate", index):
             x = model.prepare_target(x)
-            found.append(estimate_importance(model, x, y, samples).bounds[samples].cpu().double())
+            log_px.append(estimate_importance(model, x, y, samples).bounds[samples].cpu().double())
         gray = gray or is_gray(x)
         advance(len(x))
-    return torch.cat(found), likelihood_kind(model, gray)
+    return torch.cat(log_px), likelihood_kind(model, gray)
 
 
 def active_units(means: Float[Tensor, "N D"]) -> int | None:
     """Latents that depend on the image, by the posterior means of N images; None where these are too few to tell."""
-    return int((means.var(0, correction=0) > ACTIVE).sum()) if len(means) >= VARIED else None
+    if len(means) < MIN_IMAGES_FOR_ACTIVE_UNITS:
+        return None
+    return int((means.var(0, correction=0) > ACTIVE_VARIANCE).sum())
 
 
 def is_gray(x: Float[Tensor, "B C H W"]) -> bool:
@@ -120,10 +123,10 @@ def is_gray(x: Float[Tensor, "B C H W"]) -> bool:
 
 def likelihood_kind(model: VAE, gray: bool) -> str:
     """What p(x | z) is: "probability", "density" or, of gray pixels under a Bernoulli, "cross-entropy"."""
-    of_any = str(model.likelihood.likelihood_kind)
-    if of_any == "probability" and "normalised" not in provides(model.likelihood) and gray:
+    kind = str(model.likelihood.likelihood_kind)
+    if kind == "probability" and "normalised" not in provides(model.likelihood) and gray:
         return "cross-entropy"  # the Bernoulli's: a probability of black and white only
-    return of_any
+    return kind
 
 
 @matmul_precision()
@@ -143,7 +146,7 @@ def evaluate_likelihood(
     cross-entropy, which is no likelihood of them at all.
     """
     require_density(model)
-    weighed: list[ImportanceEstimate] = []
+    estimates: list[ImportanceEstimate] = []
     gray = False
     means: list[Tensor] = []
     latent_kl: list[Tensor] = []
@@ -151,15 +154,15 @@ def evaluate_likelihood(
         with seeded(seed, "evaluate", index):
             x = model.prepare_target(x)
             gray = gray or is_gray(x)
-            weighed.append(estimate_importance(model, x, y, samples))
+            estimates.append(estimate_importance(model, x, y, samples))
             q = model.posterior_of(x, y)
             means.append(posterior_mean(model, q).cpu().double())
         per_latent = model.kl_per_latent(x, y)
         latent_kl += [] if per_latent is None else [per_latent.cpu().double()]
         advance(len(x))
-    bounds = {k: torch.cat([one.bounds[k] for one in weighed]).cpu().double() for k in weighed[0].bounds}
+    bounds = {k: torch.cat([one.bounds[k] for one in estimates]).cpu().double() for k in estimates[0].bounds}
     log_px, kl, effective = (
-        torch.cat([getattr(one, name) for one in weighed]).cpu().double() for name in ("log_px", "kl", "effective")
+        torch.cat([getattr(one, name) for one in estimates]).cpu().double() for name in ("log_px", "kl", "effective")
     )
     nll, count = -bounds[samples], len(log_px)
     normalised = "normalised" in provides(model.likelihood)

@@ -8,20 +8,23 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-AROUND = 50
+NEIGHBOR_COUNT = 50
 """Training images whose mean distance stands for how far training images are from here."""
 
 
-COPY, LIKE = 2.0, 0.2
-"""Two images are the same, but for their compression, within so many levels in root mean square, where the nearest is
-so much nearer than the fifty: plain images may all be within the former."""
+DUPLICATE_DISTANCE = 2.0
+"""Levels in root mean square within which two images are the same, but for their compression."""
 
 
-RARE = 0.01
+DUPLICATE_RELATIVE_DISTANCE = 0.2
+"""Relative distance that a duplicate is within as well: plain images may all be near each other."""
+
+
+COPY_QUANTILE = 0.01
 """Of held-out images, the share whose nearest training image counts as suspiciously near."""
 
 
-ENOUGH = 100
+MIN_IMAGES_FOR_COPIES = 100
 """Held-out images below which there is no saying where that share ends."""
 
 
@@ -47,9 +50,9 @@ def nearest(
     rows = torch.zeros(len(images), 0, dtype=torch.long)
     squares, start = images.square().sum(1, keepdim=True), 0
     for part in training:
-        found = (squares + part.square().sum(1) - 2 * images @ part.T).clamp(min=0)
-        best, order = torch.cat([best, found], 1).topk(
-            min(AROUND, best.shape[1] + len(part)), dim=1, largest=False, sorted=True
+        squared_distances = (squares + part.square().sum(1) - 2 * images @ part.T).clamp(min=0)
+        best, order = torch.cat([best, squared_distances], 1).topk(
+            min(NEIGHBOR_COUNT, best.shape[1] + len(part)), dim=1, largest=False, sorted=True
         )
         numbers = torch.arange(start, start + len(part)).expand(len(images), -1)
         rows = torch.cat([rows, numbers], 1).gather(1, order)
@@ -70,7 +73,8 @@ def memorization(new: Nearest, held_out: Nearest) -> dict[str, Any]:
     from scipy.stats import betabinom
 
     count = len(held_out.relative)
-    rank = max(1, round(RARE * (count + 1)))  # one image more is nearer than the rank-th with chance rank / (N + 1)
+    # one image more is nearer than the rank-th with chance rank / (N + 1)
+    rank = max(1, round(COPY_QUANTILE * (count + 1)))
     copied = (new.relative < held_out.relative.sort().values[rank - 1]).double().mean().item()
     by_chance = betabinom.ppf(0.975, len(new.relative), rank, count + 1 - rank) / len(new.relative)
     return {
@@ -78,12 +82,12 @@ def memorization(new: Nearest, held_out: Nearest) -> dict[str, Any]:
         "distance": "root mean square of pixel differences, in levels of 255",
         "nearest_to_new": new.distance.median().item(),
         "nearest_to_held_out": held_out.distance.median().item(),
-        "copied": copied if count >= ENOUGH else None,
-        "copied_by_chance": float(by_chance) if count >= ENOUGH else None,
+        "copied": copied if count >= MIN_IMAGES_FOR_COPIES else None,
+        "copied_by_chance": float(by_chance) if count >= MIN_IMAGES_FOR_COPIES else None,
         "duplicates": duplicated(held_out).double().mean().item(),
     }
 
 
-def duplicated(found: Nearest) -> Bool[Tensor, " N"]:
+def duplicated(neighbors: Nearest) -> Bool[Tensor, " N"]:
     """Which images are their nearest training image, but for two levels."""
-    return (found.distance < COPY) & (found.relative < LIKE)
+    return (neighbors.distance < DUPLICATE_DISTANCE) & (neighbors.relative < DUPLICATE_RELATIVE_DISTANCE)

@@ -24,27 +24,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-SHOWN = 32
+SHEET_IMAGES = 32
 """Images at either end of the sheet."""
 
 
 def rank(model: LoadedModel, data: Any, samples: int, seed: int, out: Path | None, quiet: bool) -> "pd.DataFrame":
-    """Rank the images of a data set; the table and its sheet are written to `out` and beside it: see `Trained.rank`."""
+    """Rank the images of a data set and write the table and its sheet: see `TrainedModel.rank`."""
     require_density(model.vae)
     out = new_file(model.run, out, (".csv",), data, also=".png") if out is not None else None
     with console_logging(quiet):
-        found = all_images(model, data, quiet)
-        numbers = class_numbers(model, found.pack)
-        with progress(len(found.rows), f"{samples:,} samples", quiet=quiet) as advance:
-            images = batches(found.pack, found.rows, numbers, BATCH, model.device)
-            nats, measure = log_likelihoods(model.vae, images, samples, seed, advance)
+        images = all_images(model, data, quiet)
+        numbers = class_numbers(model, images.pack)
+        with progress(len(images.rows), f"{samples:,} samples", quiet=quiet) as advance:
+            named_batches = batches(images.pack, images.rows, numbers, BATCH, model.device)
+            nats, measure = log_likelihoods(model.vae, named_batches, samples, seed, advance)
     pixels = math.prod(model.shape) if "normalised" in provides(model.vae.likelihood) else None
-    table = ranking(found.paths, found.labels, nats, pixels, measure)
+    table = ranking(images.paths, images.labels, nats, pixels, measure)
     if out is not None:
         tables.write_csv(out, table)
-        odd, likely = shown(len(table))
-        rows = found.rows[table.index.to_numpy()]
-        ends = (found.pack.images[part] for part in (rows[:odd], rows[::-1][:likely]))
+        odd, likely = sheet_counts(len(table))
+        rows = images.rows[table.index.to_numpy()]
+        ends = (images.pack.images[part] for part in (rows[:odd], rows[::-1][:likely]))
         grids.write(out.with_suffix(".png"), sheet(table, *ends))
     return table.reset_index(drop=True)
 
@@ -82,7 +82,7 @@ def sheet(
             f"{PurePosixPath(name).with_suffix('')}\n{nats:,.{0 if abs(nats) >= 1e4 else 1}f}" for name, nats in rows
         ]
 
-    columns = min(range(6, 11), key=lambda one: -len(odd) % one)  # as wide as the headings, with the fewest gaps
+    columns = min(range(6, 11), key=lambda count: -len(odd) % count)  # as wide as the headings, with the fewest gaps
     ends = [
         (odd, captions(table[: len(odd)]), "oddest", "least"),
         (likely, captions(table[::-1][: len(likely)]), "most likely", "most"),
@@ -94,7 +94,7 @@ def sheet(
     return grids.stack(sheets)
 
 
-def shown(count: int) -> tuple[int, int]:
+def sheet_counts(count: int) -> tuple[int, int]:
     """How many of `count` images the sheet shows at the odd and at the likely end, none of them twice."""
-    odd = min(SHOWN, (count + 1) // 2)
-    return odd, min(SHOWN, count - odd)
+    odd = min(SHEET_IMAGES, (count + 1) // 2)
+    return odd, min(SHEET_IMAGES, count - odd)

@@ -10,8 +10,8 @@ from torch import Tensor
 from vaekit.models.terms import Labels
 from vaekit.models.vae import VAE
 
-WINDOW = 11
-"""Side of SSIM's window, in pixels."""
+SSIM_WINDOW = 11
+"""Width of SSIM's window, in pixels."""
 
 
 @torch.no_grad()
@@ -30,23 +30,27 @@ def reconstruction(
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     errors: list[Tensor] = []
-    similar: list[Tensor] = []
+    similarities: list[Tensor] = []
     sums = squares = torch.zeros(model.shape, dtype=torch.float64)
     for x, y in batches:
-        again = model.reconstruct(x, y)
-        errors.append((again - x).square().mean((1, 2, 3)).cpu().double())
-        if min(x.shape[2:]) >= WINDOW:
-            _, found = structural_similarity_index_measure(
-                again, x, data_range=1.0, reduction="none", return_full_image=True
+        reconstructed = model.reconstruct(x, y)
+        errors.append((reconstructed - x).square().mean((1, 2, 3)).cpu().double())
+        if min(x.shape[2:]) >= SSIM_WINDOW:
+            _, similarity = structural_similarity_index_measure(
+                reconstructed, x, data_range=1.0, reduction="none", return_full_image=True
             )
-            edge = WINDOW // 2  # windows that reach over the image's edge are no part of the published mean
-            similar.append(found[..., edge:-edge, edge:-edge].mean((1, 2, 3)).cpu().double())
+            edge = SSIM_WINDOW // 2  # windows that reach over the image's edge are no part of the published mean
+            similarities.append(similarity[..., edge:-edge, edge:-edge].mean((1, 2, 3)).cpu().double())
         sums, squares = sums + x.cpu().double().sum(0), squares + x.cpu().double().square().sum(0)
     mse = torch.cat(errors)
     variance = (squares / len(mse) - (sums / len(mse)).square()).mean().item()
-    named = {"mse": mse, "psnr": -10 * mse.clamp(min=1e-12).log10(), "ssim": torch.cat(similar) if similar else None}
+    metrics = {
+        "mse": mse,
+        "psnr": -10 * mse.clamp(min=1e-12).log10(),
+        "ssim": torch.cat(similarities) if similarities else None,
+    }
     result: dict[str, float | None] = {}
-    for name, values in named.items():
+    for name, values in metrics.items():
         if values is None:
             result |= {name: None, f"{name}_standard_error": None}
             continue

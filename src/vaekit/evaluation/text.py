@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from vaekit.evaluation.likelihood import VARIED
-from vaekit.evaluation.memorization import ENOUGH
+from vaekit.evaluation.likelihood import MIN_IMAGES_FOR_ACTIVE_UNITS
+from vaekit.evaluation.memorization import MIN_IMAGES_FOR_COPIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,7 +13,7 @@ Row = tuple[str, ...]
 """A name, and a text; or the cells of a table's columns. Without a name it belongs to the row above it."""
 
 
-FEW = 3
+MIN_EFFECTIVE_SAMPLES = 3
 """Effective samples of a middling image below which its bound is called loose."""
 
 
@@ -26,20 +26,20 @@ NO_BITS = {
 """Why there are no bits/dim, by what p(x | z) is."""
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def format_evaluation(result: dict[str, Any]) -> list[str]:
     """The content of evaluation.json, a line each."""
-    return [line for title, rows in sections(found).items() if rows for line in (title, *_table(rows))]
+    return [line for title, rows in sections(result).items() if rows for line in (title, *_table(rows))]
 
 
-def sections(found: dict[str, Any]) -> dict[str, list[Row]]:
+def sections(result: dict[str, Any]) -> dict[str, list[Row]]:
     """The content of evaluation.json: titles, and under each its rows."""
-    split = "" if found["side"] == "all" else f", {found['side']} side"
+    split = "" if result["side"] == "all" else f", {result['side']} side"
     return {
-        f"Likelihood of {found['images']:,} images of {found['data']}{split}": _likelihood(found),
-        "Reconstructions of the same": _reconstructions(found),
-        **_fidelity(found),
-        "Copies of training images": _memorisation(found),
-        "Diagnosis": _diagnosis(found),
+        f"Likelihood of {result['images']:,} images of {result['data']}{split}": _likelihood(result),
+        "Reconstructions of the same": _reconstructions(result),
+        **_fidelity(result),
+        "Copies of training images": _memorization(result),
+        "Diagnosis": _diagnosis(result),
     }
 
 
@@ -52,130 +52,148 @@ def _table(rows: list[Row]) -> list[str]:
     return [f"  {name:<{width}}  {text}" for name, text in lines]
 
 
-def _likelihood(found: dict[str, Any]) -> list[Row]:
-    units = found["active_units"]
-    told = f"not told: it takes {VARIED} images" if units is None else f"{units} of {found['latents']}"
-    active = ("active latents", told)
-    if found["nll"] is None:
-        return [("NLL", f"none: {found['why']['nll']}"), active]
-    error, bits = found["nll_standard_error"], found["bits_per_dimension"]
-    effective, per_latent = found["effective_sample_size"], found["kl_per_latent"]
+def _likelihood(result: dict[str, Any]) -> list[Row]:
+    units = result["active_units"]
+    text = (
+        f"not told: it takes {MIN_IMAGES_FOR_ACTIVE_UNITS} images"
+        if units is None
+        else f"{units} of {result['latents']}"
+    )
+    active = ("active latents", text)
+    if result["nll"] is None:
+        return [("NLL", f"none: {result['why']['nll']}"), active]
+    error, bits = result["nll_standard_error"], result["bits_per_dimension"]
+    effective, per_latent = result["effective_sample_size"], result["kl_per_latent"]
     rows: list[Row] = [
         (
             "NLL",
-            f"{found['nll']:.2f}{f' +- {error:.2f}' if error else ''} nats per image"
-            f"{'' if bits is None else f' = {bits:.4f} bits/dim'}, {found['samples']:,} importance samples each",
+            f"{result['nll']:.2f}{f' +- {error:.2f}' if error else ''} nats per image"
+            f"{'' if bits is None else f' = {bits:.4f} bits/dim'}, {result['samples']:,} importance samples each",
         ),
-        ("ELBO", f"{found['elbo']:.2f} = -(reconstruction {found['reconstruction']:.2f} + KL {found['kl']:z.2f})"),
-        ("bound by samples", "   ".join(f"{int(k):,}: {bound:.2f}" for k, bound in found["bounds"].items())),
+        ("ELBO", f"{result['elbo']:.2f} = -(reconstruction {result['reconstruction']:.2f} + KL {result['kl']:z.2f})"),
+        ("bound by samples", "   ".join(f"{int(k):,}: {bound:.2f}" for k, bound in result["bounds"].items())),
         (
             "effective samples",
             f"mean {effective['mean']:.1f}, median {effective['median']:.1f}, smallest {effective['smallest']:.1f} "
-            f"of {found['samples']:,}",
+            f"of {result['samples']:,}",
         ),
     ]
-    if effective["median"] < FEW and found["samples"] > 1:
+    if effective["median"] < MIN_EFFECTIVE_SAMPLES and result["samples"] > 1:
         rows.append(
             (
                 "",
-                f"so few that the true NLL may be far below: --samples {10 * found['samples']}, or a model that has "
+                f"so few that the true NLL may be far below: --samples {10 * result['samples']}, or a model that has "
                 "learned longer, comes nearer to it",
             )
         )
     rows.append(active)
     if bits is None:
-        rows.append(("no bits/dim", NO_BITS[found["measure"]]))
+        rows.append(("no bits/dim", NO_BITS[result["measure"]]))
     if not per_latent:
-        said = "none: with these parts the KL is not a sum over latents in closed form"
+        text = "none: with these parts the KL is not a sum over latents in closed form"
     else:
         largest = sorted(per_latent, reverse=True)
         shown = " ".join(f"{value:z.2f}" for value in largest[:10])
-        said = f"{shown}{' ...' if len(largest) > 10 else ''} (largest first, all in evaluation.json)"
-    return [*rows, ("KL per latent", said)]
+        text = f"{shown}{' ...' if len(largest) > 10 else ''} (largest first, all in evaluation.json)"
+    return [*rows, ("KL per latent", text)]
 
 
-def _reconstructions(found: dict[str, Any]) -> list[Row]:
-    made = found.get("reconstructions")
-    if not made:
+def _reconstructions(result: dict[str, Any]) -> list[Row]:
+    reconstruction = result.get("reconstructions")
+    if not reconstruction:
         return []
 
-    def figure(name: str, form: str) -> str:
-        error = made[f"{name}_standard_error"]
-        return f"{made[name]:{form}}" + (f" +- {error:{form}}" if error is not None else "")
+    def format_mean(name: str, form: str) -> str:
+        error = reconstruction[f"{name}_standard_error"]
+        return f"{reconstruction[name]:{form}}" + (f" +- {error:{form}}" if error is not None else "")
 
-    ssim = "none: for images of at least 11 pixels a side" if made["ssim"] is None else figure("ssim", ".3f")
-    return [("PSNR", f"{figure('psnr', '.2f')} dB"), ("SSIM", ssim), ("MSE", f"{figure('mse', '.5f')} (pixels 0 to 1)")]
+    ssim = (
+        "none: for images of at least 11 pixels a side"
+        if reconstruction["ssim"] is None
+        else format_mean("ssim", ".3f")
+    )
+    return [
+        ("PSNR", f"{format_mean('psnr', '.2f')} dB"),
+        ("SSIM", ssim),
+        ("MSE", f"{format_mean('mse', '.5f')} (pixels 0 to 1)"),
+    ]
 
 
-def _fidelity(found: dict[str, Any]) -> dict[str, list[Row]]:
+def _fidelity(result: dict[str, Any]) -> dict[str, list[Row]]:
     """A table whose columns are the figures, each over its confidence interval."""
-    if "fidelity" not in found:
+    if "fidelity" not in result:
         return {}
-    judged = found["fidelity"]
-    if judged is None:
-        return {"New images beside held-out ones": [("not compared", found["why"]["fidelity"])]}
+    fidelity = result["fidelity"]
+    if fidelity is None:
+        return {"New images beside held-out ones": [("not compared", result["why"]["fidelity"])]}
     columns = ("precision", "recall", "density", "coverage", "kid", "fid")
-    names = {"kid": "KID x 1000", "fid": "FID" if judged["standard"] else "Frechet*"}
+    names = {"kid": "KID x 1000", "fid": "FID" if fidelity["standard"] else "Frechet*"}
     rows: list[Row] = [("", *(names.get(name, name) for name in columns))]
-    above = judged["above_own_prior"]
-    for name, figures in (judged["sets"] | ({"new, above own prior's": above} if above else {})).items():
+    above = fidelity["above_own_prior"]
+    for name, figures in (fidelity["sets"] | ({"new, above own prior's": above} if above else {})).items():
         ends = [
             [(1000 if column == "kid" else 1) * figures[column][end] for end in ("value", "low", "high")]
             for column in columns
         ]
-        rows.append((name, *(_figure(value) for value, _, _ in ends)))
-        rows.append(("", *(f"{_figure(low)} to {_figure(high)}" for _, low, high in ends)))
-    star = "" if judged["standard"] else "; * not the FID or KID of publications, which are Inception's"
-    seen = f"{judged['extractor']}, {judged['resize']}"
-    return {f"{judged['images']:,} images each beside as many held-out ones, 95 % intervals below: {seen}{star}": rows}
+        rows.append((name, *(_format_number(value) for value, _, _ in ends)))
+        rows.append(("", *(f"{_format_number(low)} to {_format_number(high)}" for _, low, high in ends)))
+    star = "" if fidelity["standard"] else "; * not the FID or KID of publications, which are Inception's"
+    seen = f"{fidelity['extractor']}, {fidelity['resize']}"
+    return {
+        f"{fidelity['images']:,} images each beside as many held-out ones, 95 % intervals below: {seen}{star}": rows
+    }
 
 
-def _figure(value: float) -> str:
+def _format_number(value: float) -> str:
     """Three digits, or as many as stand before the point."""
     size = abs(value)
     return f"{value:z.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
 
 
-def _memorisation(found: dict[str, Any]) -> list[Row]:
-    memory = found.get("memorisation")
-    if not memory:
+def _memorization(result: dict[str, Any]) -> list[Row]:
+    memorization = result.get("memorisation")
+    if not memorization:
         return []
     return [
         (
             "nearest training image",
-            f"{memory['nearest_to_new']:.1f} levels from a new image, {memory['nearest_to_held_out']:.1f} from a "
-            "held-out one (medians, root mean square)",
+            f"{memorization['nearest_to_new']:.1f} levels from a new image, {memorization['nearest_to_held_out']:.1f} "
+            "from a held-out one (medians, root mean square)",
         ),
         (
             "suspiciously near",
-            f"not told: it takes {ENOUGH} images compared (--new-images), half of the held-out ones at most"
-            if memory["copied"] is None
-            else f"{memory['copied']:.1%} of new images, where 1.0% is expected without copies, and up to "
-            f"{memory['copied_by_chance']:.1%} by chance",
+            f"not told: it takes {MIN_IMAGES_FOR_COPIES} images compared (--new-images), half of the "
+            "held-out ones at most"
+            if memorization["copied"] is None
+            else f"{memorization['copied']:.1%} of new images, where 1.0% is expected without copies, and up to "
+            f"{memorization['copied_by_chance']:.1%} by chance",
         ),
-        ("held-out duplicates", f"{memory['duplicates']:.1%} of {memory['images']:,} stand among the training images"),
+        (
+            "held-out duplicates",
+            f"{memorization['duplicates']:.1%} of {memorization['images']:,} stand among the training images",
+        ),
     ]
 
 
-def _diagnosis(found: dict[str, Any]) -> list[Row]:
-    if "diagnosis" not in found:
+def _diagnosis(result: dict[str, Any]) -> list[Row]:
+    if "diagnosis" not in result:
         return []
-    if not found["diagnosis"]:
+    if not result["diagnosis"]:
         return [("healthy", "none of the faults that are looked for was found")]
     rows: list[Row] = []
-    for one in found["diagnosis"]:
-        rows += [(one["name"], one["sentence"]), ("", f"-> {one['remedy']}")]
+    for finding in result["diagnosis"]:
+        rows += [(finding["name"], finding["sentence"]), ("", f"-> {finding['remedy']}")]
     return rows
 
 
-def ranking_lines(table: "pd.DataFrame", samples: int) -> list[str]:
+def format_ranking(table: "pd.DataFrame", samples: int) -> list[str]:
     """What a ranking is, and its odd end, a line each."""
     nats = table["log_likelihood"]
     bits = "bits_per_dimension" in table
-    found = [f"{len(table):,} images by log p(x), odd ones first, {samples:,} importance samples each"]
-    found += [f"  {value:12,.1f} nats  {file}" for file, value in zip(table["file"][:5], nats[:5], strict=True)]
-    found.append(f"  {nats.median():12,.1f} nats  the median image")
+    lines = [f"{len(table):,} images by log p(x), odd ones first, {samples:,} importance samples each"]
+    lines += [f"  {value:12,.1f} nats  {file}" for file, value in zip(table["file"][:5], nats[:5], strict=True)]
+    lines.append(f"  {nats.median():12,.1f} nats  the median image")
     if not bits:
-        found.append(f"  no bits/dim: {NO_BITS[table.attrs['measure']]}")
-    said = "Simple images tend to rank as likely and busy ones as odd, whatever they show; "
-    return [*found, f"{said}of a model that has learned little, the order says little."]
+        lines.append(f"  no bits/dim: {NO_BITS[table.attrs['measure']]}")
+    text = "Simple images tend to rank as likely and busy ones as odd, whatever they show; "
+    return [*lines, f"{text}of a model that has learned little, the order says little."]
