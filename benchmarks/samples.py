@@ -67,10 +67,10 @@ def main() -> None:
         )
         judged = model.evaluate(samples=1, new_images=asked.images, quiet=True)
         if judged["fidelity"] is None:
-            raise SystemExit(judged["why"]["fidelity"])
+            raise SystemExit(judged["unavailable"]["fidelity"])
         found[preset] = {
             "prior": model.fitted_prior and model.fitted_prior.name,
-            "aggregate": judged["aggregate"],
+            "prior_gap": judged["prior_gap"],
             "fidelity": judged["fidelity"],
         }
         for name, figures in judged["fidelity"]["sets"].items():
@@ -79,7 +79,7 @@ def main() -> None:
                 for key, value in figures.items()
             ]
             print(f"{preset:<12} {name:<28} {'  '.join(cells)}", flush=True)
-        if above := judged["fidelity"]["above_own_prior"]:
+        if above := judged["fidelity"]["fitted_prior_gain"]:
             cells = [
                 f"{key} {value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]" for key, value in above.items()
             ]

@@ -75,6 +75,7 @@ def main() -> None:
     begun = time.perf_counter()
     found = model.evaluate(test, samples=samples)
     assert found["images"] == images, "a copy among the test images was left out"
+    likelihood = found["likelihood"]
     record, history = read_config(model.run), model.history
     per_step = flops_of_a_step(model.config, model.shape, pack.splits["train"].stop)
     result = {
@@ -84,13 +85,13 @@ def main() -> None:
         "published_nll": row.get("published"),
         "target_nll": row["target"],
         "target_minutes": row["minutes"],
-        "nll": found["nll"],
-        "nll_standard_error": found["nll_standard_error"],
-        "elbo": found["elbo"],
+        "nll": likelihood["nll"],
+        "nll_standard_error": likelihood["nll_standard_error"],
+        "elbo": likelihood["elbo"],
         "images": images,
         "samples": samples,
-        "effective_sample_size": found["effective_sample_size"],
-        "active_units": found["active_units"],
+        "effective_sample_size": likelihood["effective_sample_size"],
+        "active_units": found["latents"]["active"],
         "best_validation_loss": float(history["val_loss"].min()),
         "best_epoch": int(history["val_loss"].argmin()) + 1,
         "epochs": len(history),

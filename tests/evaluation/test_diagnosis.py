@@ -16,7 +16,9 @@ from command import rings
 from vaekit.config.config import Config
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS
-from vaekit.evaluation.diagnosis import DiagnosisInput, diagnose
+from vaekit.evaluation.diagnosis import diagnose
+from vaekit.evaluation.diagnosis_input import DiagnosisInput
+from vaekit.evaluation.results import EvaluationResult, Finding
 from vaekit.latents import fit_prior as latent_prior
 from vaekit.models.compatibility import is_valid
 from vaekit.runs.commands import first_valid, resume_command_for, train_command
@@ -145,10 +147,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
-def diagnose_trained(tmp_path: Path, images: np.ndarray, settings: dict[str, Any]) -> list[dict[str, str]]:
+def diagnose_trained(tmp_path: Path, images: np.ndarray, settings: dict[str, Any]) -> list[Finding]:
     np.savez(tmp_path / "images.npz", x=images)
     model = vaekit.train(tmp_path / "images.npz", preset="classic", out=tmp_path / "run", **MLP | settings)
-    return list(model.evaluate(samples=5, quiet=True)["diagnosis"])
+    return EvaluationResult.model_validate(model.evaluate(samples=5, quiet=True)).diagnosis
 
 
 @pytest.mark.slow
@@ -156,11 +158,11 @@ def diagnose_trained(tmp_path: Path, images: np.ndarray, settings: dict[str, Any
 def test_fault_is_found_and_no_other(name: str, tmp_path: Path) -> None:
     make, settings, fault, others = FAULTY[name]
     result = diagnose_trained(tmp_path, make(), settings)
-    names = {one["name"] for one in result}
+    names = {one.name for one in result}
     assert fault in names, result
     assert "*" in others or names <= {fault, *others}, result
     for one in result:
-        assert_possible(one["remedy"])
+        assert_possible(one.fix)
 
 
 @pytest.mark.slow
@@ -170,26 +172,59 @@ def test_healthy_model_has_no_findings(name: str, tmp_path: Path) -> None:
     assert diagnose_trained(tmp_path, make(), settings) == []
 
 
-RECONSTRUCTION = {"mse": 0.01, "explained": 0.9}
-HEALTHY_RESULT: dict[str, Any] = {
-    **{
-        "data": "photos",
-        "side": "validation",
-        "own": True,
-        "latents": 32,
-        "active_units": 32,
-        "kl": 10.0,
-        "aggregate": None,
-    },
-    **{"reconstructions": RECONSTRUCTION, "learned": RECONSTRUCTION, "memorisation": None},
+RECONSTRUCTION: dict[str, Any] = {
+    "images": 500,
+    "mse": 0.01,
+    "mse_standard_error": 0.001,
+    "psnr": 20.0,
+    "psnr_standard_error": 0.1,
+    "ssim": None,
+    "ssim_standard_error": None,
+    "explained_variance": 0.9,
 }
+HEALTHY_RESULT: dict[str, Any] = {
+    "weights_hash": "",
+    "data": "photos",
+    "split": "validation",
+    "same_dataset": True,
+    "images": 500,
+    "samples": 100,
+    "seed": 0,
+    "likelihood": {
+        "kind": "probability",
+        "nll": 90.0,
+        "nll_standard_error": 1.0,
+        "bits_per_dimension": None,
+        "bounds": {100: -90.0},
+        "elbo": -92.0,
+        "reconstruction": 82.0,
+        "kl": 10.0,
+        "effective_sample_size": {"mean": 10.0, "median": 10.0, "min": 1.0},
+    },
+    "latents": {"total": 32, "active": 32, "kl": None},
+    "reconstruction": RECONSTRUCTION,
+    "training_reconstruction": RECONSTRUCTION,
+    "prior_gap": None,
+    "memorization": None,
+    "fidelity": None,
+    "unavailable": {},
+}
+COLLAPSED = {"total": 32, "active": 0, "kl": None}
 HISTORY = [{"epoch": float(i), "train_loss": loss, "val_loss": loss} for i, loss in enumerate([150.0, *[100.0] * 9], 1)]
 
 
 def inputs_of(config: Config, result: dict[str, Any], retrain_command: Callable[..., str]) -> DiagnosisInput:
     resume_command = partial(resume_command_for, config, {"source": "photos"}, {"source": "photos"}, "runs/one")
     return DiagnosisInput(
-        config, HEALTHY_RESULT | result, HISTORY, 50.0, 5000, 5000, "runs/one", retrain_command, resume_command
+        config=config,
+        result=EvaluationResult.model_validate(HEALTHY_RESULT | result),
+        history=HISTORY,
+        loss_drop=50.0,
+        steps=5000,
+        training_images=5000,
+        run="runs/one",
+        retrain_command=retrain_command,
+        resume_command=resume_command,
     )
 
 
@@ -205,19 +240,34 @@ def test_fix_is_valid_and_changes_something(preset: str, more: dict[str, Any]) -
         return train_command(record, {"source": "photos"}, first_valid(config, choices, 5000))
 
     findings: dict[str, dict[str, Any]] = {
-        "posterior collapse": {"active_units": 0},
-        "underfitting": {"learned": RECONSTRUCTION | {"explained": 0.1}},
-        "prior mismatch": {"aggregate": {"gain": 9.0, "mutual_information_at_most": 1.0}},
-        "overfitting": {"learned": {"mse": 0.001, "explained": 0.99}},
-        "unused latents": {"active_units": 10},
+        "posterior collapse": {"latents": COLLAPSED},
+        "underfitting": {"training_reconstruction": RECONSTRUCTION | {"explained_variance": 0.1}},
+        "prior mismatch": {
+            "prior_gap": {
+                "fitted_prior": "a mixture",
+                "gain": 9.0,
+                "gain_standard_error": 0.1,
+                "mutual_information_bound": 1.0,
+            }
+        },
+        "overfitting": {"training_reconstruction": RECONSTRUCTION | {"mse": 0.001, "explained_variance": 0.99}},
+        "unused latents": {"latents": {"total": 32, "active": 10, "kl": None}},
         "duplicates across the split": {
-            "memorisation": {"duplicates": 0.5, "duplicate_files": [["a/1.png", "a/2.png"]]}
+            "memorization": {
+                "images": 100,
+                "nearest_to_new": 9.0,
+                "nearest_to_held_out": 9.0,
+                "copied": 0.0,
+                "copied_by_chance": 0.1,
+                "duplicates": 0.5,
+                "duplicate_files": [("a/1.png", "a/2.png")],
+            }
         },
     }
     for fault, result in findings.items():
         (one,) = diagnose(inputs_of(config, result, retrain_command))
-        assert one["name"] == fault
-        assert assert_possible(one["remedy"]) != config, one
+        assert one.name == fault
+        assert assert_possible(one.fix) != config, one
 
 
 def test_undertrained_model_is_told_to_resume() -> None:
@@ -225,11 +275,14 @@ def test_undertrained_model_is_told_to_resume() -> None:
     falling = [{"epoch": float(i), "train_loss": 150.0 - i, "val_loss": 150.0 - i} for i in (1, 2)]
     settings = resolve({"epochs": 2})
     undertrained = replace(
-        inputs_of(settings, {"active_units": 0}, lambda *_: ""), history=falling, loss_drop=1.0, steps=18
+        inputs_of(settings, {"latents": COLLAPSED}, lambda *_: ""),
+        history=falling,
+        loss_drop=1.0,
+        steps=18,
     )
     (one,) = diagnose(undertrained)
-    assert one["name"] == "too few epochs" and one["remedy"] == "vaekit train --resume --out runs/one --epochs 112"
-    assert [one["name"] for one in diagnose(replace(undertrained, steps=5000))] == ["posterior collapse"]
+    assert one.name == "too few epochs" and one.fix == "vaekit train --resume --out runs/one --epochs 112"
+    assert [one.name for one in diagnose(replace(undertrained, steps=5000))] == ["posterior collapse"]
 
 
 def test_small_fluctuations_are_no_fault() -> None:
@@ -239,7 +292,7 @@ def test_small_fluctuations_are_no_fault() -> None:
     well = replace(inputs_of(Config(), {}, lambda *_: ""), history=tail)
     assert diagnose(well) == []
     rough = [row | {"train_loss": row["train_loss"] + 9 * (row["epoch"] == 5)} for row in tail]
-    assert [one["name"] for one in diagnose(replace(well, history=rough))] == ["learning rate too high"]
+    assert [one.name for one in diagnose(replace(well, history=rough))] == ["learning rate too high"]
 
 
 def test_commands_in_python_where_flags_cannot_express_them() -> None:

@@ -18,6 +18,7 @@ from command import vaekit as command
 from vaekit.config.overrides import resolve
 from vaekit.errors import UserError
 from vaekit.evaluation.likelihood import estimate_importance, evaluate_likelihood
+from vaekit.evaluation.results import EvaluationResult, LatentUse, Likelihood, Reconstruction
 from vaekit.evaluation.text import format_evaluation
 from vaekit.models.builder import build
 from vaekit.models.registry import components, provides
@@ -80,17 +81,16 @@ def test_true_posterior_gives_equal_weights() -> None:
 
 def test_likelihood_terms_add_up() -> None:
     model, x, exact = linear_gaussian(wrong=0.0)
-    result = evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0)
-    assert result["images"] == 200
-    assert result["nll"] == pytest.approx(-exact.mean().item(), abs=1e-3)
-    assert result["nll_standard_error"] == pytest.approx(exact.std().item() / math.sqrt(200), rel=1e-3)
-    assert result["elbo"] == pytest.approx(-result["reconstruction"] - result["kl"])
-    assert (result["active_units"], result["latents"]) == (2, 3)  # the third posterior mean is the same for every image
-    assert result["kl_per_latent"][2] == pytest.approx(0, abs=1e-5)
-    assert sum(result["kl_per_latent"]) == pytest.approx(result["kl"], rel=0.1)
-    assert result["bits_per_dimension"] is None  # a density has none
-    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0) == result
-    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)["elbo"] != result["elbo"]
+    result, latents = evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0)
+    assert result.nll == pytest.approx(-exact.mean().item(), abs=1e-3)
+    assert result.nll_standard_error == pytest.approx(exact.std().item() / math.sqrt(200), rel=1e-3)
+    assert result.elbo == pytest.approx(-result.reconstruction - result.kl)
+    assert (latents.active, latents.total) == (2, 3)  # the third posterior mean is the same for every image
+    assert latents.kl is not None and latents.kl[2] == pytest.approx(0, abs=1e-5)
+    assert sum(latents.kl) == pytest.approx(result.kl, rel=0.1)
+    assert result.bits_per_dimension is None  # a density has none
+    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0) == (result, latents)
+    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)[0].elbo != result.elbo
 
 
 def test_effective_sample_size_by_hand() -> None:
@@ -117,10 +117,41 @@ def test_likelihood_of_every_posterior_and_prior(posterior: str, prior: str) -> 
     except UserError:
         return
     y = torch.arange(5) % 2 if config.conditional else None
-    result = evaluate_likelihood(model.eval(), [(torch.randint(0, 256, (5, 1, 4, 4)) / 255, y)], samples=12, seed=0)
-    bounds = list(result["bounds"].values())
-    assert all(map(math.isfinite, bounds)) and -result["nll"] == bounds[-1] >= result["elbo"] - 1e-6
-    assert 1 <= result["effective_sample_size"]["mean"] <= 12
+    result, _ = evaluate_likelihood(model.eval(), [(torch.randint(0, 256, (5, 1, 4, 4)) / 255, y)], samples=12, seed=0)
+    bounds = list(result.bounds.values())
+    assert all(map(math.isfinite, bounds)) and -result.nll == bounds[-1] >= result.elbo - 1e-6
+    assert 1 <= result.effective_sample_size.mean <= 12
+
+
+def with_likelihood(likelihood: Likelihood) -> EvaluationResult:
+    """An evaluation of 20 samples by an image, of which only the likelihood matters."""
+    reconstruction = Reconstruction(
+        images=9,
+        mse=0.1,
+        mse_standard_error=0.01,
+        psnr=10,
+        psnr_standard_error=0.1,
+        ssim=None,
+        ssim_standard_error=None,
+        explained_variance=0.9,
+    )
+    return EvaluationResult(
+        weights_hash="",
+        data="x",
+        split="test",
+        same_dataset=True,
+        images=9,
+        samples=20,
+        seed=0,
+        likelihood=likelihood,
+        latents=LatentUse(total=3, active=3, kl=None),
+        reconstruction=reconstruction,
+        training_reconstruction=None,
+        prior_gap=None,
+        memorization=None,
+        fidelity=None,
+        unavailable={"fidelity": "few images"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,9 +170,9 @@ def test_kind_of_likelihood(likelihood: Any, gray: bool, measure: str) -> None:
     config = resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": likelihood})
     model, _ = build(config, (1, 4, 4))
     x = torch.randint(0, 256, (5, 1, 4, 4)) / 255
-    result = evaluate_likelihood(model.eval(), [(x if gray else x.round(), None)], samples=2, seed=0)
-    assert result["measure"] == measure
-    text = "\n".join(format_evaluation({"side": "test", "data": "x", **result}))
+    result, _ = evaluate_likelihood(model.eval(), [(x if gray else x.round(), None)], samples=2, seed=0)
+    assert result.kind == measure
+    text = "\n".join(format_evaluation(with_likelihood(result)))
     assert ("cross-entropy of pixels between" in text) == (measure == "cross-entropy")
     assert ("bits/dim" in text.replace("no bits/dim", "")) == ("normalised" in provides(model.likelihood))
 
@@ -149,16 +180,14 @@ def test_kind_of_likelihood(likelihood: Any, gray: bool, measure: str) -> None:
 @pytest.mark.parametrize(("wrong", "loose"), [(0.0, False), (3.0, True)])
 def test_few_effective_samples_are_reported(wrong: float, loose: bool) -> None:
     model, x, _ = linear_gaussian(wrong)
-    result = evaluate_likelihood(model, [(x, None)], samples=20, seed=0)
-    assert (
-        "so few that the true NLL" in "\n".join(format_evaluation({"side": "test", "data": "x", **result}))
-    ) == loose
+    result, _ = evaluate_likelihood(model, [(x, None)], samples=20, seed=0)
+    assert ("so few that the true NLL" in "\n".join(format_evaluation(with_likelihood(result)))) == loose
 
 
 def test_binarized_pixels_are_reproducible() -> None:
     model, _ = build(resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": "binarized"}), (1, 4, 4))
     x = torch.rand(20, 1, 4, 4)
-    first, second = (evaluate_likelihood(model.eval(), [(x, None)], samples=3, seed=0)["nll"] for _ in range(2))
+    first, second = (evaluate_likelihood(model.eval(), [(x, None)], samples=3, seed=0)[0].nll for _ in range(2))
     assert first == second
 
 
@@ -169,7 +198,7 @@ def test_active_units_by_variance_of_means() -> None:
         model.posterior.head.weight.zero_()
         for latent, variance in enumerate((0.02, 0.005, 0.0001)):
             model.posterior.head.weight[latent, latent] = math.sqrt(variance)
-    assert evaluate_likelihood(model, [(x, None)], samples=1, seed=0)["active_units"] == 1
+    assert evaluate_likelihood(model, [(x, None)], samples=1, seed=0)[1].active == 1
 
 
 def test_equal_weights_of_large_images_count_fully() -> None:
@@ -200,8 +229,8 @@ def test_log_likelihood_averages_to_the_evaluation(colour: vaekit.TrainedModel) 
     np.testing.assert_array_equal(each, colour.log_likelihood(images, labels, samples=30))
     whole = colour.evaluate((images, labels), samples=30, quiet=True)
     assert whole["images"] == 70
-    assert whole["nll"] == pytest.approx(-each.mean(), rel=2e-3)
-    assert whole["bits_per_dimension"] == pytest.approx(whole["nll"] / (432 * math.log(2)))
+    assert whole["likelihood"]["nll"] == pytest.approx(-each.mean(), rel=2e-3)
+    assert whole["likelihood"]["bits_per_dimension"] == pytest.approx(whole["likelihood"]["nll"] / (432 * math.log(2)))
     assert json.loads(colour.run.evaluation.read_text()) == whole
     with pytest.raises(UserError, match="class of every image"):
         colour.log_likelihood(images)
@@ -227,13 +256,13 @@ def test_training_data_is_recognized_wherever_it_lies(tmp_path: Path) -> None:
     (tmp_path / "own.npy").rename(tmp_path / "moved.npy")
     for data in (tmp_path / "moved.npy", images):
         same = vaekit.load(tmp_path / "run").evaluate(data, samples=2, quiet=True)
-        assert same["side"] == "validation" and same["own"] and same["nll"] == result["nll"]
-        assert same["memorisation"] == result["memorisation"]
+        assert same["split"] == "validation" and same["same_dataset"] and same["likelihood"] == result["likelihood"]
+        assert same["memorization"] == result["memorization"]
     np.save(tmp_path / "own.npy", rings(121, 12))  # one more than it was trained on: most are no strangers
     with pytest.raises(UserError, match="not there as they were"):
         vaekit.load(tmp_path / "run").evaluate(tmp_path / "own.npy", samples=2)
     other = vaekit.load(tmp_path / "run").evaluate(rings(50, 12, seed=5), samples=2, quiet=True)
-    assert other["side"] == "all" and not other["own"] and other["memorisation"] is None
+    assert other["split"] == "all" and not other["same_dataset"] and other["memorization"] is None
     assert not (tmp_path / "run" / "nearest.png").exists()
 
 
@@ -242,7 +271,7 @@ def test_other_images_cause_no_overfitting_finding(tmp_path: Path) -> None:
     model = vaekit.train(rings(2600, 12), out=tmp_path / "run", preset="classic", **TINY)
     noise = np.random.default_rng(0).integers(0, 256, (100, 12, 12, 1)).astype(np.uint8)
     result = model.evaluate(noise, samples=2, quiet=True)
-    assert result["reconstructions"]["mse"] > 1.5 * result["learned"]["mse"]
+    assert result["reconstruction"]["mse"] > 1.5 * result["training_reconstruction"]["mse"]
     assert not {"overfitting", "too little data"} & {one["name"] for one in result["diagnosis"]}
 
 
@@ -250,8 +279,10 @@ def test_too_few_images(colour: vaekit.TrainedModel) -> None:
     with pytest.raises(UserError, match="3 new images are not possible: ask for a whole number from 50"):
         colour.evaluate(new_images=3)
     result = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)
-    assert result["active_units"] is None and "posterior collapse" not in {one["name"] for one in result["diagnosis"]}
-    assert "not told: it takes 20 images" in "\n".join(format_evaluation(result))
+    assert result["latents"]["active"] is None and "posterior collapse" not in {
+        one["name"] for one in result["diagnosis"]
+    }
+    assert "not told: it takes 20 images" in "\n".join(format_evaluation(EvaluationResult.model_validate(result)))
 
 
 def test_command_writes_a_file_and_a_table(tmp_path: Path) -> None:
@@ -263,8 +294,8 @@ def test_command_writes_a_file_and_a_table(tmp_path: Path) -> None:
     text = command("evaluate", run, "--samples", 20)
     assert "30 images of" in text and "test side" in text and "active latents" in text and "evaluation.json" in text
     result = json.loads((run / "evaluation.json").read_text())
-    assert (result["side"], result["images"], result["samples"]) == ("test", 30, 20)
-    assert f"{result['nll']:.2f}" in text
+    assert (result["split"], result["images"], result["samples"]) == ("test", 30, 20)
+    assert f"{result['likelihood']['nll']:.2f}" in text
     with Image.open(run / "nearest.png") as picture:
         assert picture.width > 100
     np.save(tmp_path / "others.npy", rings(40, 24)[..., 0])

@@ -28,11 +28,11 @@ def test_neighbourhood_metrics_by_hand() -> None:
         return [float((point - center).norm()) <= radius(points, i, k) for i, center in enumerate(points)]
 
     result = compare(real, other)
-    assert result["precision"]["value"] == pytest.approx(np.mean([any(inside(o, real, 3)) for o in other]))
-    assert result["recall"]["value"] == pytest.approx(np.mean([any(inside(r, other, 3)) for r in real]))
-    assert result["density"]["value"] == pytest.approx(np.mean([sum(inside(o, real, 5)) for o in other]) / 5)
+    assert result.precision.value == pytest.approx(np.mean([any(inside(o, real, 3)) for o in other]))
+    assert result.recall.value == pytest.approx(np.mean([any(inside(r, other, 3)) for r in real]))
+    assert result.density.value == pytest.approx(np.mean([sum(inside(o, real, 5)) for o in other]) / 5)
     covered = np.array([inside(o, real, 5) for o in other]).any(0)
-    assert result["coverage"]["value"] == pytest.approx(covered.mean())
+    assert result.coverage.value == pytest.approx(covered.mean())
 
 
 def test_kid_by_hand() -> None:
@@ -41,7 +41,7 @@ def test_kid_by_hand() -> None:
     k = np.array(kernel)
     among = [k[:20, :20], k[20:, 20:]]
     expected = sum((m.sum() - np.trace(m)) / (20 * 19) for m in among) - 2 * k[:20, 20:].mean()
-    assert compare(real, other)["kid"]["value"] == pytest.approx(expected)
+    assert compare(real, other).kid.value == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("count", [2000, 30])  # more images than features, and fewer
@@ -55,7 +55,7 @@ def test_fid_is_the_distance_between_gaussians(count: int) -> None:
     root = vectors @ values.clamp(min=0).sqrt().diag() @ vectors.T
     overlap = torch.linalg.eigvalsh(root @ t @ root).clamp(min=0).sqrt().sum()
     expected = (real.mean(0) - other.mean(0)).square().sum() + s.trace() + t.trace() - 2 * overlap
-    result = compare(real, other)["fid"]["value"]
+    result = compare(real, other).fid.value
     assert result == pytest.approx(expected.item(), rel=1e-5)
     if count == 2000:
         assert result == pytest.approx(4 * (1 + (2 - 1) ** 2), rel=0.1)
@@ -67,8 +67,8 @@ def test_intervals_cover_equal_distributions() -> None:
     kid = coverage = 0
     for _ in range(60):
         result = compare(torch.randn(120, 6), torch.randn(120, 6))
-        kid += result["kid"]["low"] <= 0 <= result["kid"]["high"]
-        coverage += result["coverage"]["low"] <= 1 - 0.5**5 <= result["coverage"]["high"]
+        kid += result.kid.low <= 0 <= result.kid.high
+        coverage += result.coverage.low <= 1 - 0.5**5 <= result.coverage.high
     assert kid >= 52 and coverage >= 50
 
 
@@ -76,21 +76,21 @@ def test_worse_sets_score_worse() -> None:
     real, like, narrow, off = torch.randn(4, 300, 8)
     narrow, off = 0.3 * narrow, off + 3
     good, collapsed, wrong = (compare(real, other) for other in (like, narrow, off))
-    assert good["coverage"]["value"] > 0.9 and good["recall"]["value"] > 0.7
-    assert collapsed["precision"]["value"] > 0.95 and collapsed["recall"]["value"] < 0.2
-    assert wrong["precision"]["value"] < 0.1 and wrong["coverage"]["value"] < 0.1
-    assert good["kid"]["high"] < wrong["kid"]["low"] and good["fid"]["high"] < wrong["fid"]["low"]
+    assert good.coverage.value > 0.9 and good.recall.value > 0.7
+    assert collapsed.precision.value > 0.95 and collapsed.recall.value < 0.2
+    assert wrong.precision.value < 0.1 and wrong.coverage.value < 0.1
+    assert good.kid.high < wrong.kid.low and good.fid.high < wrong.fid.low
 
 
 def test_difference_has_its_own_interval() -> None:
     real, like, near = torch.randn(3, 400, 6)
     near = near + 0.25
     ours, theirs, result = compare(real, near), compare(real, like), difference(real, near, like)
-    for name, interval in result.items():
-        assert interval["value"] == pytest.approx(ours[name]["value"] - theirs[name]["value"])
-    assert result["kid"]["low"] > 0  # told apart with the same real images
+    for name, interval in result:
+        assert interval.value == pytest.approx(getattr(ours, name).value - getattr(theirs, name).value)
+    assert result.kid.low > 0  # told apart with the same real images
     same = difference(real, like, like)
-    assert all(interval["low"] == interval["high"] == 0 for interval in same.values())
+    assert all(interval.low == interval.high == 0 for _, interval in same)
 
 
 @pytest.mark.parametrize("count", [50, 1000])
@@ -99,22 +99,21 @@ def test_shares_of_zero_and_one_have_binomial_intervals(count: int) -> None:
     real = torch.randn(count, 4)
     far = compare(real, real + 1000)
     for name in ("precision", "recall", "coverage"):
-        assert far[name]["value"] == far[name]["low"] == 0
-        assert far[name]["high"] == pytest.approx(3.69 / count, rel=0.05)
-    assert far["density"]["low"] == 0 < far["fid"]["low"]
+        assert getattr(far, name).value == getattr(far, name).low == 0
+        assert getattr(far, name).high == pytest.approx(3.69 / count, rel=0.05)
+    assert far.density.low == 0 < far.fid.low
     same = compare(real, real + 1e-6)
     for name in ("precision", "recall", "coverage"):
-        assert same[name]["value"] == same[name]["high"] == 1
-        assert 1 - same[name]["low"] == pytest.approx(3.69 / count, rel=0.05)
-    neither = difference(real, real + 1000, real - 1000)["recall"]
-    assert neither["high"] == -neither["low"] == pytest.approx(3.69 / count, rel=0.05)
+        assert getattr(same, name).value == getattr(same, name).high == 1
+        assert 1 - getattr(same, name).low == pytest.approx(3.69 / count, rel=0.05)
+    neither = difference(real, real + 1000, real - 1000).recall
+    assert neither.high == -neither.low == pytest.approx(3.69 / count, rel=0.05)
 
 
 def test_metrics_are_finite_and_within_their_intervals() -> None:
     result = compare(torch.randn(50, 3), torch.randn(50, 3))
-    assert set(result) == {"precision", "recall", "density", "coverage", "kid", "fid"}
-    assert all(math.isfinite(end) for interval in result.values() for end in interval.values())
-    assert all(interval["low"] <= interval["value"] <= interval["high"] for interval in result.values())
+    assert all(math.isfinite(end) for _, interval in result for _, end in interval)
+    assert all(interval.low <= interval.value <= interval.high for _, interval in result)
     assert fidelity.JACKKNIFE_GROUPS == 10  # STUDENT_QUANTILE belongs to it
 
 
@@ -133,13 +132,13 @@ def test_nearest_images_across_batches() -> None:
 def test_copies_and_duplicates_are_counted() -> None:
     training, held_out, new = torch.rand(400, 20), torch.rand(200, 20), torch.rand(100, 20)
     honest = memorization(nearest(new, [training]), nearest(held_out, [training]))
-    assert honest["copied"] < 0.06 and honest["duplicates"] == 0
+    assert honest.copied < 0.06 and honest.duplicates == 0
     new[:40] = training[:40]
     held_out[:20] = training[100:120] + 0.001
     result = memorization(nearest(new, [training]), nearest(held_out, [training]))
-    assert result["copied"] == pytest.approx(0.4, abs=0.06) or result["copied"] >= 0.38
-    assert result["duplicates"] == pytest.approx(0.1)
-    assert memorization(nearest(new, [training]), nearest(held_out[:99], [training]))["copied"] is None
+    assert result.copied == pytest.approx(0.4, abs=0.06) or result.copied >= 0.38
+    assert result.duplicates == pytest.approx(0.1)
+    assert memorization(nearest(new, [training]), nearest(held_out[:99], [training])).copied is None
 
 
 @pytest.mark.parametrize("count", [100, 150, 400])
@@ -152,8 +151,8 @@ def test_copies_without_memorization_are_as_expected(count: int) -> None:
 
     result = [memorization(drawn(count), drawn(count)) for _ in range(600)]
     expected = max(1, round(0.01 * (count + 1))) / (count + 1)
-    assert np.mean([one["copied"] for one in result]) == pytest.approx(expected, rel=0.2)
-    assert np.mean([one["copied"] > one["copied_by_chance"] for one in result]) < 0.045
+    assert np.mean([one.copied for one in result]) == pytest.approx(expected, rel=0.2)
+    assert np.mean([one.copied > one.copied_by_chance for one in result]) < 0.045
 
 
 def test_ssim_averages_whole_windows() -> None:
@@ -179,7 +178,7 @@ def test_ssim_averages_whole_windows() -> None:
         return float(torch.stack(values).mean())
 
     expected = np.mean([by_hand(a[0], b[0]) for a, b in zip(reconstructed, images, strict=True)])
-    assert reconstruction(model, [(images, None)])["ssim"] == pytest.approx(expected, abs=1e-4)
+    assert reconstruction(model, [(images, None)]).ssim == pytest.approx(expected, abs=1e-4)
 
 
 def test_reconstruction_metrics_by_formula() -> None:
@@ -190,17 +189,17 @@ def test_reconstruction_metrics_by_formula() -> None:
         reconstructed = model.reconstruct(images)
     result = reconstruction(model, [(part, None) for part in images.split(7)])
     mse = (reconstructed - images).square().mean((1, 2, 3))
-    assert result["mse"] == pytest.approx(mse.mean().item(), rel=1e-5)
-    assert result["psnr"] == pytest.approx((-10 * mse.log10()).mean().item(), rel=1e-5)
+    assert result.mse == pytest.approx(mse.mean().item(), rel=1e-5)
+    assert result.psnr == pytest.approx((-10 * mse.log10()).mean().item(), rel=1e-5)
     variance = images.var(0, correction=0).mean().item()
-    assert result["explained"] == pytest.approx(1 - mse.mean().item() / variance, rel=1e-4)
-    assert result["mse_standard_error"] == pytest.approx(mse.std().item() / math.sqrt(30), rel=1e-4)
-    assert -1 < (result["ssim"] or 2) < 1
+    assert result.explained_variance == pytest.approx(1 - mse.mean().item() / variance, rel=1e-4)
+    assert result.mse_standard_error == pytest.approx(mse.std().item() / math.sqrt(30), rel=1e-4)
+    assert -1 < (result.ssim or 2) < 1
 
 
 def test_small_images_have_no_ssim() -> None:
     model = build(resolve({"latents": 4, "encoder": "mlp", "decoder": "mlp"}), (1, 8, 8))[0].eval()
-    assert reconstruction(model, [(torch.rand(4, 1, 8, 8), None)])["ssim"] is None
+    assert reconstruction(model, [(torch.rand(4, 1, 8, 8), None)]).ssim is None
 
 
 def test_extractor_takes_gray_colour_and_transparency(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def main() -> None:
     parts = [HEAD.format(**next(iter(one["presets"].values()))["fidelity"])]
     for name, one in found.items():
         title = DATA[name][0]
-        floor = next(iter(one["presets"].values()))["fidelity"]["sets"]["other held-out images"]
+        floor = next(iter(one["presets"].values()))["fidelity"]["sets"]["other_held_out"]
         table = [COLUMNS, *(row for preset, judged in one["presets"].items() for row in rows(preset, judged))]
         table.append(line("", "other test images", *cells(floor), ""))
         said = f"{title}: new images from the model's own prior left, from the fitted one right"
@@ -63,14 +63,14 @@ def compared(found: dict[str, Any]) -> int:
 
 def rows(preset: str, judged: dict[str, Any]) -> list[str]:
     """The model's own prior, then the fitted one, of which what is better for certain is bold."""
-    sets, aggregate = judged["fidelity"]["sets"], judged["aggregate"]
+    sets, gap = judged["fidelity"]["sets"], judged["prior_gap"]
     if judged["prior"] is None:
-        return [line(f"`{preset}`", "the model's own prior, which none beats", *cells(sets["new images"]), "")]
-    own, fitted = sets["of the model's own prior"], sets["new images"]
-    above, through = judged["fidelity"]["above_own_prior"], sets["the same through the model"]
+        return [line(f"`{preset}`", "the model's own prior, which none beats", *cells(sets["new"]), "")]
+    own, fitted = sets["model_prior"], sets["new"]
+    above, through = judged["fidelity"]["fitted_prior_gain"], sets["reconstructed"]
     better = above["coverage"]["low"] > 0, above["kid"]["high"] < 0
     bold = [f"**{cell}**" if sure else cell for cell, sure in zip(cells(fitted), better, strict=True)]
-    gain = f"{aggregate['gain']:.1f} +- {aggregate['gain_standard_error']:.1f}"
+    gain = f"{gap['gain']:.1f} +- {gap['gain_standard_error']:.1f}"
     return [
         line(f"`{preset}`", "the model's own prior", *cells(own), ""),
         line("", judged["prior"], *bold, gain),

@@ -22,11 +22,12 @@ def evaluate(
 ) -> None:
     """Judge the model by held-out images: likelihood, reconstructions, new images beside them, and a diagnosis."""
     from vaekit.api import load
+    from vaekit.evaluation.results import EvaluationResult
     from vaekit.evaluation.text import format_evaluation
 
     model = load(run)
-    found = model.evaluate(data, samples=samples, new_images=new_images, seed=seed)
-    print("\n".join(format_evaluation(found)))
+    result = model.evaluate(data, samples=samples, new_images=new_images, seed=seed)
+    print("\n".join(format_evaluation(EvaluationResult.model_validate(result))))
     print(f"Wrote {model.run.evaluation}; `vaekit report {shlex.quote(str(run))}` shows it on a page")
 
 

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vaekit.evaluation.results import Interval, SetMetrics
+
 JACKKNIFE_GROUPS = 10
 """Groups of images of which the jackknife leaves out one at a time."""
 
@@ -39,11 +41,7 @@ METRIC_RANGES = {
 """Of the figures that have ends; an estimate of the KID may fall below 0."""
 
 
-Interval = dict[str, float]
-"""value, low, high: the ends of its 95 % confidence interval."""
-
-
-def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> dict[str, Interval]:
+def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> SetMetrics:
     """How like the features `real` the features `other` are; the rows of either in random order.
 
     - precision, recall: shares of `other` inside the neighbourhoods of `real`, and of `real` inside those of `other`
@@ -57,17 +55,16 @@ def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> dict[str
       has a bias that shrinks as N grows.
     """
     results = _jackknife(_metrics_of_rows(real, other), len(real))
-    return {
+    intervals = {
         name: _interval(
             value, max(error, _binomial_margin(name, len(real), value)), *METRIC_RANGES.get(name, (-math.inf, math.inf))
         )
         for name, (value, error) in results.items()
     }
+    return SetMetrics(**intervals)
 
 
-def difference(
-    real: Float[Tensor, "N F"], other: Float[Tensor, "N F"], rival: Float[Tensor, "N F"]
-) -> dict[str, Interval]:
+def difference(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"], rival: Float[Tensor, "N F"]) -> SetMetrics:
     """What the figures of `other` are above those of `rival`, both against the same `real`, with an interval of its
     own: what both owe to the choice of `real` is not in it."""
     other_metrics, rival_metrics = _metrics_of_rows(real, other), _metrics_of_rows(real, rival)
@@ -78,10 +75,11 @@ def difference(
 
     every = torch.arange(len(real))
     other_value, rival_value = other_metrics(every), rival_metrics(every)
-    return {
+    intervals = {
         name: _interval(value, max(error, _binomial_margin(name, len(real), other_value[name], rival_value[name])))
         for name, (value, error) in _jackknife(metrics, len(real)).items()
     }
+    return SetMetrics(**intervals)
 
 
 def _metrics_of_rows(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> Callable[[Tensor], dict[str, float]]:
@@ -122,7 +120,7 @@ def _binomial_margin(name: str, count: int, *values: float) -> float:
 
 
 def _interval(value: float, error: float, lowest: float = -math.inf, highest: float = math.inf) -> Interval:
-    return {"value": value, "low": max(lowest, value - error), "high": min(highest, value + error)}
+    return Interval(value=value, low=max(lowest, value - error), high=min(highest, value + error))
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

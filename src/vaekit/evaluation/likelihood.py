@@ -7,13 +7,13 @@ meets log p(x) in the limit (Burda et al. 2016, arXiv:1509.00519, theorem 1).
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.errors import UserError
+from vaekit.evaluation.results import EffectiveSampleSize, LatentUse, Likelihood, LikelihoodKind
 from vaekit.latents.sampling import seeded
 from vaekit.latents.traverse import posterior_mean
 from vaekit.models.registry import provides
@@ -94,7 +94,7 @@ def log_likelihoods(
     samples: int,
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
-) -> tuple[Float[Tensor, " N"], str]:
+) -> tuple[Float[Tensor, " N"], LikelihoodKind]:
     """The bound of log p(x) by `samples` samples for every image, in nats, in 64 bits; and what p(x | z) is (see
     `evaluate_likelihood`)."""
     require_density(model)
@@ -121,9 +121,9 @@ def is_gray(x: Float[Tensor, "B C H W"]) -> bool:
     return bool(((x > 0) & (x < 1)).any())
 
 
-def likelihood_kind(model: VAE, gray: bool) -> str:
+def likelihood_kind(model: VAE, gray: bool) -> LikelihoodKind:
     """What p(x | z) is: "probability", "density" or, of gray pixels under a Bernoulli, "cross-entropy"."""
-    kind = str(model.likelihood.likelihood_kind)
+    kind: LikelihoodKind = model.likelihood.likelihood_kind  # type: ignore[assignment]
     if kind == "probability" and "normalised" not in provides(model.likelihood) and gray:
         return "cross-entropy"  # the Bernoulli's: a probability of black and white only
     return kind
@@ -137,7 +137,7 @@ def evaluate_likelihood(
     samples: int,
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
-) -> dict[str, Any]:
+) -> tuple[Likelihood, LatentUse]:
     """The likelihood of a set of images, in batches of a moderate size, and the use of every latent over all of them.
 
     Returns the content of evaluation.json: nats per image, averaged over images; `nll_standard_error` is that of the
@@ -166,24 +166,21 @@ def evaluate_likelihood(
     )
     nll, count = -bounds[samples], len(log_px)
     normalised = "normalised" in provides(model.likelihood)
-    return {
-        "images": count,
-        "samples": samples,
-        "seed": seed,
-        "measure": likelihood_kind(model, gray),
-        "nll": nll.mean().item(),
-        "nll_standard_error": (nll.std() / math.sqrt(count)).item() if count > 1 else None,
-        "bits_per_dimension": nll.mean().item() / math.log(2) / math.prod(model.shape) if normalised else None,
-        "bounds": {str(k): bound.mean().item() for k, bound in bounds.items()},
-        "elbo": (log_px - kl).mean().item(),
-        "reconstruction": -log_px.mean().item(),
-        "kl": kl.mean().item(),
-        "effective_sample_size": {
-            "mean": effective.mean().item(),
-            "median": effective.median().item(),
-            "smallest": effective.min().item(),
-        },
-        "active_units": active_units(torch.cat(means)),
-        "latents": model.latents,
-        "kl_per_latent": torch.cat(latent_kl).mean(0).tolist() if latent_kl else None,
-    }
+    likelihood = Likelihood(
+        kind=likelihood_kind(model, gray),
+        nll=nll.mean().item(),
+        nll_standard_error=(nll.std() / math.sqrt(count)).item() if count > 1 else None,
+        bits_per_dimension=nll.mean().item() / math.log(2) / math.prod(model.shape) if normalised else None,
+        bounds={k: bound.mean().item() for k, bound in bounds.items()},
+        elbo=(log_px - kl).mean().item(),
+        reconstruction=-log_px.mean().item(),
+        kl=kl.mean().item(),
+        effective_sample_size=EffectiveSampleSize(
+            mean=effective.mean().item(), median=effective.median().item(), min=effective.min().item()
+        ),
+    )
+    return likelihood, LatentUse(
+        total=model.latents,
+        active=active_units(torch.cat(means)),
+        kl=torch.cat(latent_kl).mean(0).tolist() if latent_kl else None,
+    )

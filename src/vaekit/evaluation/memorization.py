@@ -1,12 +1,13 @@
 """Whether new images are copies of training images: the nearest of them, as far as it is for held-out images."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from vaekit.evaluation.results import Memorization
 
 NEIGHBOR_COUNT = 50
 """Training images whose mean distance stands for how far training images are from here."""
@@ -62,7 +63,7 @@ def nearest(
     return Nearest(rows[:, 0], distance[:, 0], distance[:, 0] / distance.mean(1).clamp(min=1e-9))
 
 
-def memorization(new: Nearest, held_out: Nearest) -> dict[str, Any]:
+def memorization(new: Nearest, held_out: Nearest, duplicate_files: Sequence[tuple[str, str]] = ()) -> Memorization:
     """What evaluation.json says of it.
 
     `copied` is the share of new images nearer to their training image, relative to its fifty nearest, than all but the
@@ -77,15 +78,16 @@ def memorization(new: Nearest, held_out: Nearest) -> dict[str, Any]:
     rank = max(1, round(COPY_QUANTILE * (count + 1)))
     copied = (new.relative < held_out.relative.sort().values[rank - 1]).double().mean().item()
     by_chance = betabinom.ppf(0.975, len(new.relative), rank, count + 1 - rank) / len(new.relative)
-    return {
-        "images": len(new.distance),
-        "distance": "root mean square of pixel differences, in levels of 255",
-        "nearest_to_new": new.distance.median().item(),
-        "nearest_to_held_out": held_out.distance.median().item(),
-        "copied": copied if count >= MIN_IMAGES_FOR_COPIES else None,
-        "copied_by_chance": float(by_chance) if count >= MIN_IMAGES_FOR_COPIES else None,
-        "duplicates": duplicated(held_out).double().mean().item(),
-    }
+    enough = count >= MIN_IMAGES_FOR_COPIES
+    return Memorization(
+        images=len(new.distance),
+        nearest_to_new=new.distance.median().item(),
+        nearest_to_held_out=held_out.distance.median().item(),
+        copied=copied if enough else None,
+        copied_by_chance=float(by_chance) if enough else None,
+        duplicates=duplicated(held_out).double().mean().item(),
+        duplicate_files=list(duplicate_files),
+    )
 
 
 def duplicated(neighbors: Nearest) -> Bool[Tensor, " N"]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vaekit.evaluation.results import Reconstruction
 from vaekit.models.terms import Labels
 from vaekit.models.vae import VAE
 
@@ -15,9 +16,7 @@ SSIM_WINDOW = 11
 
 
 @torch.no_grad()
-def reconstruction(
-    model: VAE, batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]]
-) -> dict[str, float | None]:
+def reconstruction(model: VAE, batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]]) -> Reconstruction:
     """Of images from 0 to 1, each averaged over images, with the standard error of that average:
 
     - mse: the mean squared error of their pixels;
@@ -25,7 +24,7 @@ def reconstruction(
     - ssim: structural similarity, from -1 to 1 (Wang et al. 2004, doi:10.1109/TIP.2003.819861), with a Gaussian window
       of standard deviation 1.5; None for images smaller than its 11 pixels.
 
-    And `explained`, the share of the pixels' variance over images that comes back, 1 - mse / variance.
+    And `explained_variance`, the share of the pixels' variance over images that comes back, 1 - mse / variance.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -56,5 +55,5 @@ def reconstruction(
             continue
         error = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
         result |= {name: values.mean().item(), f"{name}_standard_error": error}
-    result["explained"] = 1 - mse.mean().item() / variance if variance > 0 else None
-    return result
+    explained = 1 - mse.mean().item() / variance if variance > 0 else None
+    return Reconstruction(images=len(mse), explained_variance=explained, **result)

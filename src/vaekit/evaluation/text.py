@@ -1,9 +1,10 @@
 """An evaluation for the screen."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vaekit.evaluation.likelihood import MIN_IMAGES_FOR_ACTIVE_UNITS
 from vaekit.evaluation.memorization import MIN_IMAGES_FOR_COPIES
+from vaekit.evaluation.results import EvaluationResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +18,16 @@ MIN_EFFECTIVE_SAMPLES = 3
 """Effective samples of a middling image below which its bound is called loose."""
 
 
+SET_NAMES = {
+    "new": "new images",
+    "model_prior": "of the model's own prior",
+    "other_held_out": "other held-out images",
+    "reconstructed": "the same through the model",
+    "training": "training images",
+}
+"""The sets of images that are compared."""
+
+
 NO_BITS = {
     "density": "a density of pixels that run from 0 to 1, not a probability of levels",
     "cross-entropy": "a cross-entropy of pixels between black and white, not their likelihood: "
@@ -26,16 +37,16 @@ NO_BITS = {
 """Why there are no bits/dim, by what p(x | z) is."""
 
 
-def format_evaluation(result: dict[str, Any]) -> list[str]:
+def format_evaluation(result: EvaluationResult) -> list[str]:
     """The content of evaluation.json, a line each."""
     return [line for title, rows in sections(result).items() if rows for line in (title, *_table(rows))]
 
 
-def sections(result: dict[str, Any]) -> dict[str, list[Row]]:
+def sections(result: EvaluationResult) -> dict[str, list[Row]]:
     """The content of evaluation.json: titles, and under each its rows."""
-    split = "" if result["side"] == "all" else f", {result['side']} side"
+    split = "" if result.split == "all" else f", {result.split} side"
     return {
-        f"Likelihood of {result['images']:,} images of {result['data']}{split}": _likelihood(result),
+        f"Likelihood of {result.images:,} images of {result.data}{split}": _likelihood(result),
         "Reconstructions of the same": _reconstructions(result),
         **_fidelity(result),
         "Copies of training images": _memorization(result),
@@ -52,43 +63,46 @@ def _table(rows: list[Row]) -> list[str]:
     return [f"  {name:<{width}}  {text}" for name, text in lines]
 
 
-def _likelihood(result: dict[str, Any]) -> list[Row]:
-    units = result["active_units"]
+def _likelihood(result: EvaluationResult) -> list[Row]:
+    likelihood, units = result.likelihood, result.latents.active
     text = (
         f"not told: it takes {MIN_IMAGES_FOR_ACTIVE_UNITS} images"
         if units is None
-        else f"{units} of {result['latents']}"
+        else f"{units} of {result.latents.total}"
     )
     active = ("active latents", text)
-    if result["nll"] is None:
-        return [("NLL", f"none: {result['why']['nll']}"), active]
-    error, bits = result["nll_standard_error"], result["bits_per_dimension"]
-    effective, per_latent = result["effective_sample_size"], result["kl_per_latent"]
+    if likelihood is None:
+        return [("NLL", f"none: {result.unavailable['likelihood']}"), active]
+    error, bits = likelihood.nll_standard_error, likelihood.bits_per_dimension
+    effective, per_latent = likelihood.effective_sample_size, result.latents.kl
     rows: list[Row] = [
         (
             "NLL",
-            f"{result['nll']:.2f}{f' +- {error:.2f}' if error else ''} nats per image"
-            f"{'' if bits is None else f' = {bits:.4f} bits/dim'}, {result['samples']:,} importance samples each",
+            f"{likelihood.nll:.2f}{f' +- {error:.2f}' if error else ''} nats per image"
+            f"{'' if bits is None else f' = {bits:.4f} bits/dim'}, {result.samples:,} importance samples each",
         ),
-        ("ELBO", f"{result['elbo']:.2f} = -(reconstruction {result['reconstruction']:.2f} + KL {result['kl']:z.2f})"),
-        ("bound by samples", "   ".join(f"{int(k):,}: {bound:.2f}" for k, bound in result["bounds"].items())),
+        (
+            "ELBO",
+            f"{likelihood.elbo:.2f} = -(reconstruction {likelihood.reconstruction:.2f} + KL {likelihood.kl:z.2f})",
+        ),
+        ("bound by samples", "   ".join(f"{int(k):,}: {bound:.2f}" for k, bound in likelihood.bounds.items())),
         (
             "effective samples",
-            f"mean {effective['mean']:.1f}, median {effective['median']:.1f}, smallest {effective['smallest']:.1f} "
-            f"of {result['samples']:,}",
+            f"mean {effective.mean:.1f}, median {effective.median:.1f}, smallest {effective.min:.1f} "
+            f"of {result.samples:,}",
         ),
     ]
-    if effective["median"] < MIN_EFFECTIVE_SAMPLES and result["samples"] > 1:
+    if effective.median < MIN_EFFECTIVE_SAMPLES and result.samples > 1:
         rows.append(
             (
                 "",
-                f"so few that the true NLL may be far below: --samples {10 * result['samples']}, or a model that has "
+                f"so few that the true NLL may be far below: --samples {10 * result.samples}, or a model that has "
                 "learned longer, comes nearer to it",
             )
         )
     rows.append(active)
     if bits is None:
-        rows.append(("no bits/dim", NO_BITS[result["measure"]]))
+        rows.append(("no bits/dim", NO_BITS[likelihood.kind]))
     if not per_latent:
         text = "none: with these parts the KL is not a sum over latents in closed form"
     else:
@@ -98,19 +112,15 @@ def _likelihood(result: dict[str, Any]) -> list[Row]:
     return [*rows, ("KL per latent", text)]
 
 
-def _reconstructions(result: dict[str, Any]) -> list[Row]:
-    reconstruction = result.get("reconstructions")
-    if not reconstruction:
-        return []
+def _reconstructions(result: EvaluationResult) -> list[Row]:
+    reconstruction = result.reconstruction
 
     def format_mean(name: str, form: str) -> str:
-        error = reconstruction[f"{name}_standard_error"]
-        return f"{reconstruction[name]:{form}}" + (f" +- {error:{form}}" if error is not None else "")
+        error = getattr(reconstruction, f"{name}_standard_error")
+        return f"{getattr(reconstruction, name):{form}}" + (f" +- {error:{form}}" if error is not None else "")
 
     ssim = (
-        "none: for images of at least 11 pixels a side"
-        if reconstruction["ssim"] is None
-        else format_mean("ssim", ".3f")
+        "none: for images of at least 11 pixels a side" if reconstruction.ssim is None else format_mean("ssim", ".3f")
     )
     return [
         ("PSNR", f"{format_mean('psnr', '.2f')} dB"),
@@ -119,29 +129,27 @@ def _reconstructions(result: dict[str, Any]) -> list[Row]:
     ]
 
 
-def _fidelity(result: dict[str, Any]) -> dict[str, list[Row]]:
+def _fidelity(result: EvaluationResult) -> dict[str, list[Row]]:
     """A table whose columns are the figures, each over its confidence interval."""
-    if "fidelity" not in result:
-        return {}
-    fidelity = result["fidelity"]
+    fidelity = result.fidelity
     if fidelity is None:
-        return {"New images beside held-out ones": [("not compared", result["why"]["fidelity"])]}
+        return {"New images beside held-out ones": [("not compared", result.unavailable["fidelity"])]}
     columns = ("precision", "recall", "density", "coverage", "kid", "fid")
-    names = {"kid": "KID x 1000", "fid": "FID" if fidelity["standard"] else "Frechet*"}
+    names = {"kid": "KID x 1000", "fid": "FID" if fidelity.standard else "Frechet*"}
     rows: list[Row] = [("", *(names.get(name, name) for name in columns))]
-    above = fidelity["above_own_prior"]
-    for name, figures in (fidelity["sets"] | ({"new, above own prior's": above} if above else {})).items():
-        ends = [
-            [(1000 if column == "kid" else 1) * figures[column][end] for end in ("value", "low", "high")]
-            for column in columns
-        ]
+    above = fidelity.fitted_prior_gain
+    sets = {SET_NAMES[name]: metrics for name, metrics in fidelity.sets.items()}
+    if above is not None:
+        sets["new, above own prior's"] = above
+    for name, metrics in sets.items():
+        scales = [1000 if column == "kid" else 1 for column in columns]
+        intervals = [getattr(metrics, column) for column in columns]
+        ends = [(s * i.value, s * i.low, s * i.high) for s, i in zip(scales, intervals, strict=True)]
         rows.append((name, *(_format_number(value) for value, _, _ in ends)))
         rows.append(("", *(f"{_format_number(low)} to {_format_number(high)}" for _, low, high in ends)))
-    star = "" if fidelity["standard"] else "; * not the FID or KID of publications, which are Inception's"
-    seen = f"{fidelity['extractor']}, {fidelity['resize']}"
-    return {
-        f"{fidelity['images']:,} images each beside as many held-out ones, 95 % intervals below: {seen}{star}": rows
-    }
+    star = "" if fidelity.standard else "; * not the FID or KID of publications, which are Inception's"
+    seen = f"{fidelity.extractor}, {fidelity.resize}"
+    return {f"{fidelity.images:,} images each beside as many held-out ones, 95 % intervals below: {seen}{star}": rows}
 
 
 def _format_number(value: float) -> str:
@@ -150,39 +158,37 @@ def _format_number(value: float) -> str:
     return f"{value:z.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
 
 
-def _memorization(result: dict[str, Any]) -> list[Row]:
-    memorization = result.get("memorisation")
+def _memorization(result: EvaluationResult) -> list[Row]:
+    memorization = result.memorization
     if not memorization:
         return []
     return [
         (
             "nearest training image",
-            f"{memorization['nearest_to_new']:.1f} levels from a new image, {memorization['nearest_to_held_out']:.1f} "
+            f"{memorization.nearest_to_new:.1f} levels from a new image, {memorization.nearest_to_held_out:.1f} "
             "from a held-out one (medians, root mean square)",
         ),
         (
             "suspiciously near",
             f"not told: it takes {MIN_IMAGES_FOR_COPIES} images compared (--new-images), half of the "
             "held-out ones at most"
-            if memorization["copied"] is None
-            else f"{memorization['copied']:.1%} of new images, where 1.0% is expected without copies, and up to "
-            f"{memorization['copied_by_chance']:.1%} by chance",
+            if memorization.copied is None
+            else f"{memorization.copied:.1%} of new images, where 1.0% is expected without copies, and up to "
+            f"{memorization.copied_by_chance:.1%} by chance",
         ),
         (
             "held-out duplicates",
-            f"{memorization['duplicates']:.1%} of {memorization['images']:,} stand among the training images",
+            f"{memorization.duplicates:.1%} of {memorization.images:,} stand among the training images",
         ),
     ]
 
 
-def _diagnosis(result: dict[str, Any]) -> list[Row]:
-    if "diagnosis" not in result:
-        return []
-    if not result["diagnosis"]:
+def _diagnosis(result: EvaluationResult) -> list[Row]:
+    if not result.diagnosis:
         return [("healthy", "none of the faults that are looked for was found")]
     rows: list[Row] = []
-    for finding in result["diagnosis"]:
-        rows += [(finding["name"], finding["sentence"]), ("", f"-> {finding['remedy']}")]
+    for finding in result.diagnosis:
+        rows += [(finding.name, finding.message), ("", f"-> {finding.fix}")]
     return rows
 
 
