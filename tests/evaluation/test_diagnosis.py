@@ -1,4 +1,4 @@
-"""Models with one fault each, and healthy ones: what is found in each is its fault, and in the healthy ones nothing."""
+"""Models with one fault each, whose diagnosis is that fault, and healthy ones without findings."""
 
 import shlex
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def few() -> np.ndarray:
 
 
 def film() -> np.ndarray:
-    """A film: every image stands for five frames that differ by a level here and there."""
+    """Every image stands for five video frames that differ by a level here and there."""
     return (
         (rings(520, 12).repeat(5, 0) + np.random.default_rng(0).integers(0, 2, (2600, 1, 1, 1)))
         .clip(0, 255)
@@ -83,7 +83,12 @@ FAULTY: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any], str, set[str]]
         "posterior collapse",
         {"overfitting"},
     ),
-    "steps far too large": (many, {"learning_rate": 0.1, "optimizer": "adam"}, "learning rate too high", {"*"}),
+    "steps far too large": (
+        many,
+        {"learning_rate": 0.1, "optimizer": "adam"},
+        "learning rate too high",
+        {"*"},
+    ),
     "large steps in colour": (
         colour,
         {"likelihood": SIGMA, "learning_rate": 0.2, "epochs": 25},
@@ -113,7 +118,12 @@ FAULTY: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any], str, set[str]]
         "noise level too high",
         {"underfitting", "posterior collapse", "unused latents", "too few epochs"},
     ),
-    "hardly any KL": (many, {"objective": {"beta": 0.01}}, "prior mismatch", {"overfitting", "too few epochs"}),
+    "hardly any KL": (
+        many,
+        {"objective": {"beta": 0.01}},
+        "prior mismatch",
+        {"overfitting", "too few epochs"},
+    ),
     "an autoencoder": (
         many,
         {"posterior": "delta", "objective": {"kind": "l2", "weight": 0.0}},
@@ -141,8 +151,8 @@ HEALTHY: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any]]] = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mixtures find what there is to be found here; the flow beside them takes longest. Shapes are checked elsewhere:
-    that is a third of the time of these many steps."""
+    """A fitted mixture is enough here; a flow takes longest. Shapes are checked by other tests: that is a
+    third of the time of these many steps."""
     monkeypatch.setattr(latent_prior, "STEPS", 100)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
@@ -231,7 +241,7 @@ def inputs_of(config: Config, result: dict[str, Any], retrain_command: Callable[
 @pytest.mark.parametrize("more", [{}, {"flip": True, "crop": 4, "patience": 20, "objective": {"beta": 4.0}}])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_fix_is_valid_and_changes_something(preset: str, more: dict[str, Any]) -> None:
-    """Whatever is found for whatever preset: its parts go together, and they are not what they were."""
+    """Whatever is found for whatever preset, its components are compatible, and some setting changes."""
     elbo = resolve(preset=preset).objective.kind == "elbo"
     config = resolve(more if elbo else {k: v for k, v in more.items() if k != "objective"}, preset=preset)
     record = {"config": config.model_dump(), "preset": preset, "source": "photos"}
@@ -271,7 +281,7 @@ def test_fix_is_valid_and_changes_something(preset: str, more: dict[str, Any]) -
 
 
 def test_undertrained_model_is_told_to_resume() -> None:
-    """Two epochs of nine steps: what is not learned yet is no collapse, and the remedy is steps enough."""
+    """What is not learned after 18 steps is no collapse; the fix is more steps."""
     falling = [{"epoch": float(i), "train_loss": 150.0 - i, "val_loss": 150.0 - i} for i in (1, 2)]
     settings = resolve({"epochs": 2})
     undertrained = replace(
@@ -286,7 +296,8 @@ def test_undertrained_model_is_told_to_resume() -> None:
 
 
 def test_small_fluctuations_are_no_fault() -> None:
-    """After a warm-up there is little left to fall; that the loss then wavers says nothing of the learning rate."""
+    """After a warm-up there is little left to fall; fluctuations then are no sign of a learning rate too
+    high."""
     wavering = [100.0 + 0.3 * (-1) ** i for i in range(10)]
     tail = [{"epoch": float(i), "train_loss": loss, "val_loss": loss} for i, loss in enumerate(wavering)]
     well = replace(inputs_of(Config(), {}, lambda *_: ""), history=tail)

@@ -1,7 +1,10 @@
-"""The likelihood of a trained model: exact where the answer is known, and through every way a user has."""
+"""The likelihood of a trained model: exact where the answer is known, and through all interfaces."""
 
 import json
 import math
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,10 @@ from command import rings
 from command import vaekit as command
 from vaekit.config.overrides import resolve
 from vaekit.errors import UserError
+from vaekit.evaluation.features import Extractor
 from vaekit.evaluation.likelihood import estimate_importance, evaluate_likelihood
 from vaekit.evaluation.results import EvaluationResult, LatentUse, Likelihood, Reconstruction
-from vaekit.evaluation.text import format_evaluation
+from vaekit.evaluation.text import format_evaluation, sections
 from vaekit.models.builder import build
 from vaekit.models.registry import components, provides
 from vaekit.models.vae import VAE
@@ -29,8 +33,8 @@ SIGMA = 0.5
 
 
 def linear_gaussian(wrong: float) -> tuple[VAE, Tensor, Tensor]:
-    """A model of linear maps and Gaussian noise, images from it, and their exact log p(x). Its posterior is the true
-    one, moved and widened by `wrong`; the third latent is not used at all."""
+    """A model of linear maps and Gaussian noise, images from it, and their exact log p(x). Its posterior is
+    the true one, moved and widened by `wrong`; the third latent is not used at all."""
     config = resolve(
         {
             "latents": 3,
@@ -89,17 +93,21 @@ def test_likelihood_terms_add_up() -> None:
     assert latents.kl is not None and latents.kl[2] == pytest.approx(0, abs=1e-5)
     assert sum(latents.kl) == pytest.approx(result.kl, rel=0.1)
     assert result.bits_per_dimension is None  # a density has none
-    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0) == (result, latents)
+    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0) == (
+        result,
+        latents,
+    )
     assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)[0].elbo != result.elbo
 
 
 def test_effective_sample_size_by_hand() -> None:
-    """(sum w)^2 / sum w^2 of unequal weights, taken again with the same draws: weights 1 and 3 count as 1.6 samples."""
+    """(sum w)^2 / sum w^2 of unequal weights, with the same draws: weights 1 and 3 count as 1.6 samples."""
     model, x, _ = linear_gaussian(wrong=0.4)
     torch.manual_seed(3)
     result = estimate_importance(model, x, None, 7)
     torch.manual_seed(3)
-    q, p, stops = model.encode(x), model.prior(model.encode), (1, 6)  # as many draws at a time as lie between bounds
+    q, p = model.encode(x), model.prior(model.encode)
+    stops = (1, 6)  # as many draws at a time as lie between bounds
     z = torch.cat([q.rsample((count,)) for count in stops])
     log_w = (model.decode(z).log_prob(x) + p.log_prob(z) - q.log_prob(z)).double()
     w = (log_w - log_w.max(0).values).exp()
@@ -121,6 +129,10 @@ def test_likelihood_of_every_posterior_and_prior(posterior: str, prior: str) -> 
     bounds = list(result.bounds.values())
     assert all(map(math.isfinite, bounds)) and -result.nll == bounds[-1] >= result.elbo - 1e-6
     assert 1 <= result.effective_sample_size.mean <= 12
+
+
+def shown(result: EvaluationResult) -> str:
+    return "\n".join(format_evaluation(result, 200))
 
 
 def with_likelihood(likelihood: Likelihood) -> EvaluationResult:
@@ -172,16 +184,16 @@ def test_kind_of_likelihood(likelihood: Any, gray: bool, measure: str) -> None:
     x = torch.randint(0, 256, (5, 1, 4, 4)) / 255
     result, _ = evaluate_likelihood(model.eval(), [(x if gray else x.round(), None)], samples=2, seed=0)
     assert result.kind == measure
-    text = "\n".join(format_evaluation(with_likelihood(result)))
-    assert ("cross-entropy of pixels between" in text) == (measure == "cross-entropy")
-    assert ("bits/dim" in text.replace("no bits/dim", "")) == ("normalised" in provides(model.likelihood))
+    text = shown(with_likelihood(result))
+    assert ("cross-entropy of gray pixels" in text) == (measure == "cross-entropy")
+    assert ("bits/dim" in text.replace("bits/dim   ", "")) == ("normalised" in provides(model.likelihood))
 
 
 @pytest.mark.parametrize(("wrong", "loose"), [(0.0, False), (3.0, True)])
 def test_few_effective_samples_are_reported(wrong: float, loose: bool) -> None:
     model, x, _ = linear_gaussian(wrong)
     result, _ = evaluate_likelihood(model, [(x, None)], samples=20, seed=0)
-    assert ("so few that the true NLL" in "\n".join(format_evaluation(with_likelihood(result)))) == loose
+    assert ("Too few effective samples" in shown(with_likelihood(result))) == loose
 
 
 def test_binarized_pixels_are_reproducible() -> None:
@@ -202,11 +214,15 @@ def test_active_units_by_variance_of_means() -> None:
 
 
 def test_equal_weights_of_large_images_count_fully() -> None:
-    """A decoder that ignores z, and the prior as posterior: every weight is the same, of tens of thousands of nats."""
+    """A decoder that ignores z, and the prior as posterior: all weights are tens of thousands of nats."""
     config = resolve({"latents": 4, "encoder": "mlp", "decoder": "mlp"}, preset="sigma-vae")
     model, _ = build(config, (3, 64, 64))
     with torch.no_grad():
-        for weight in (model.posterior.head.weight, model.posterior.head.bias, model.decoder.layers.first.weight):
+        for weight in (
+            model.posterior.head.weight,
+            model.posterior.head.bias,
+            model.decoder.layers.first.weight,
+        ):
             weight.zero_()
     result = estimate_importance(model.eval(), torch.randint(0, 256, (2, 3, 64, 64)) / 255, None, 300)
     torch.testing.assert_close(result.effective, torch.full((2,), 300.0).double(), atol=0.01, rtol=0)
@@ -248,7 +264,7 @@ def test_data_that_cannot_be_evaluated(colour: vaekit.TrainedModel) -> None:
 
 
 def test_training_data_is_recognized_wherever_it_lies(tmp_path: Path) -> None:
-    """Else its training images would be judged as if it had never seen them."""
+    """Otherwise its training images would be evaluated as if they were new."""
     images = rings(120, 12)
     np.save(tmp_path / "own.npy", images)
     model = vaekit.train(tmp_path / "own.npy", out=tmp_path / "run", preset="classic", **TINY)
@@ -267,7 +283,7 @@ def test_training_data_is_recognized_wherever_it_lies(tmp_path: Path) -> None:
 
 
 def test_other_images_cause_no_overfitting_finding(tmp_path: Path) -> None:
-    """That noise comes back badly says nothing of what was learned by heart."""
+    """Noise that is reconstructed badly is no sign of memorization."""
     model = vaekit.train(rings(2600, 12), out=tmp_path / "run", preset="classic", **TINY)
     noise = np.random.default_rng(0).integers(0, 256, (100, 12, 12, 1)).astype(np.uint8)
     result = model.evaluate(noise, samples=2, quiet=True)
@@ -282,17 +298,18 @@ def test_too_few_images(colour: vaekit.TrainedModel) -> None:
     assert result["latents"]["active"] is None and "posterior collapse" not in {
         one["name"] for one in result["diagnosis"]
     }
-    assert "not told: it takes 20 images" in "\n".join(format_evaluation(EvaluationResult.model_validate(result)))
+    assert "needs at least 20 images" in shown(EvaluationResult.model_validate(result))
 
 
 def test_command_writes_a_file_and_a_table(tmp_path: Path) -> None:
     images = rings(80, 12)[..., 0]
     np.savez(tmp_path / "all.npz", x_train=images[:50], x_test=images[50:])
     run = tmp_path / "run"
-    tiny = ("--epochs", 1, "--latents", 4, "--encoder.kind", "mlp", "--decoder.kind", "mlp", "--batch-size", 16)
+    mlp = ("--encoder.kind", "mlp", "--decoder.kind", "mlp")
+    tiny = ("--epochs", 1, "--latents", 4, *mlp, "--batch-size", 16)
     command("train", tmp_path / "all.npz", "--out", run, *tiny)
     text = command("evaluate", run, "--samples", 20)
-    assert "30 images of" in text and "test side" in text and "active latents" in text and "evaluation.json" in text
+    assert "30 images of" in text and "test split" in text and "active latents" in text and "evaluation.json" in text
     result = json.loads((run / "evaluation.json").read_text())
     assert (result["split"], result["images"], result["samples"]) == ("test", 30, 20)
     assert f"{result['likelihood']['nll']:.2f}" in text
@@ -303,6 +320,33 @@ def test_command_writes_a_file_and_a_table(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     command("train", tmp_path / "all.npz", "--out", plain, "--preset", "ae", *tiny)
     text = command("evaluate", plain)
-    assert "NLL             none: the posterior is a single point without density" in text and "PSNR" in text
-    assert "30 held-out images are too few to compare sets, which takes 100: --data names a folder of more" in text
+    assert "NLL             n/a: the posterior has no density" in text and "PSNR" in text
+    assert "needs 100 held-out images, has 30; give more with --data FOLDER" in text
     assert "pip install torch-fidelity" in command("doctor")
+
+
+def test_progress_and_text_of_a_full_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All work is counted; the text fits 80 columns, and its command can be pasted."""
+    done: dict[str, int] = {"total": 0}
+
+    @contextmanager
+    def progress(total: int, *_: object, **__: object) -> Iterator[Callable[[int, str], None]]:
+        done["total"] = total
+        yield lambda n, part: done.update({part: done.get(part, 0) + n})
+
+    features = Extractor("Mean colours", False, "not", lambda x: x.float().mean((2, 3)))
+    monkeypatch.setattr("vaekit.evaluation.evaluate.progress", progress)
+    monkeypatch.setattr("vaekit.evaluation.evaluate.extractor", lambda: (features, ""))
+    np.save(tmp_path / "many rings.npy", rings(400, 12))
+    settings = TINY | {"latents": 20, "validation": 0.4, "objective": {"beta": 50.0}, "epochs": 2}
+    model = vaekit.train(tmp_path / "many rings.npy", out=tmp_path / "run", preset="classic", report=False, **settings)
+    result = EvaluationResult.model_validate(model.evaluate(samples=3, quiet=True))
+    assert sum(done.values()) == 2 * done.pop("total") and done["Likelihood"] == 3 * result.images
+    assert result.fidelity is not None and {"new", "other_held_out", "training"} <= result.fidelity.sets.keys()
+    lines = format_evaluation(result, 80)
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if line[0] != " "][1:] == ["Diagnosis", *sections(result)]
+    start = next(i for i, line in enumerate(lines) if "Fix: " in line)
+    end = next(i for i in range(start, len(lines)) if not lines[i].endswith("\\"))
+    pasted = "\n".join(lines[start : end + 1]).replace("\\\n", "")
+    assert shlex.split(pasted)[1:] == shlex.split(result.diagnosis[0].fix)

@@ -1,4 +1,4 @@
-"""Sets of images compared: closed forms, counts by hand, floors; reconstructions and copies."""
+"""Comparison of sets of images, reconstruction metrics and copies."""
 
 import math
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_kid_by_hand() -> None:
 
 @pytest.mark.parametrize("count", [2000, 30])  # more images than features, and fewer
 def test_fid_is_the_distance_between_gaussians(count: int) -> None:
-    """tr (S T)^1/2 by the matrix root of S^1/2 T S^1/2, and for few features of many images the closed form."""
+    """By the matrix root of S^1/2 T S^1/2, and for few features of many images in closed form."""
     features = 4 if count == 2000 else 50
     real = torch.randn(count, features).double()
     other = 2 * torch.randn(count, features).double() + 1
@@ -62,7 +62,7 @@ def test_fid_is_the_distance_between_gaussians(count: int) -> None:
 
 
 def test_intervals_cover_equal_distributions() -> None:
-    """KID 0 and, with as many images, the coverage 1 - 2^-5 that Naeem et al. expect, in nearly 95 of 100 intervals."""
+    """KID 0 and the coverage 1 - 2^-5 that Naeem et al. expect, in nearly 95 of 100 intervals."""
     torch.manual_seed(1)
     kid = coverage = 0
     for _ in range(60):
@@ -95,7 +95,7 @@ def test_difference_has_its_own_interval() -> None:
 
 @pytest.mark.parametrize("count", [50, 1000])
 def test_shares_of_zero_and_one_have_binomial_intervals(count: int) -> None:
-    """Of 0 in N the 97.5 % bound is 1 - 0.025^(1/N), about 3.7 / N (Clopper & Pearson); shares end at 0 and 1."""
+    """Of 0 in N the 97.5 % bound is 1 - 0.025^(1/N), about 3.7 / N (Clopper & Pearson)."""
     real = torch.randn(count, 4)
     far = compare(real, real + 1000)
     for name in ("precision", "recall", "coverage"):
@@ -143,7 +143,7 @@ def test_copies_and_duplicates_are_counted() -> None:
 
 @pytest.mark.parametrize("count", [100, 150, 400])
 def test_copies_without_memorization_are_as_expected(count: int) -> None:
-    """Of new images that are drawn as held-out ones are, a hundredth, and no more by chance than is note."""
+    """New images drawn as held-out ones are: a hundredth, and no more by chance than reported."""
 
     def drawn(size: int) -> Nearest:
         relative = torch.rand(size)
@@ -156,8 +156,8 @@ def test_copies_without_memorization_are_as_expected(count: int) -> None:
 
 
 def test_ssim_averages_whole_windows() -> None:
-    """Wang et al.'s mean SSIM of two constant images and a margin that differs: the margin beyond whole windows counts
-    only as far as windows reach into it."""
+    """Wang et al.'s mean SSIM of two constant images and a margin that differs: the margin beyond whole
+    windows counts only as far as windows reach into it."""
     model = build(resolve({"latents": 4, "encoder": "mlp", "decoder": "mlp"}), (1, 16, 16))[0].eval()
     images = torch.from_numpy(rings(6, 16)).permute(0, 3, 1, 2) / 255
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """What a model is worth: `evaluate`, `rank`, `report`."""
 
 import shlex
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ def evaluate(
 
     model = load(run)
     result = model.evaluate(data, samples=samples, new_images=new_images, seed=seed)
-    print("\n".join(format_evaluation(EvaluationResult.model_validate(result))))
+    print("\n".join(format_evaluation(EvaluationResult.model_validate(result), shutil.get_terminal_size().columns)))
     print(f"Wrote {model.run.evaluation}; `vaekit report {shlex.quote(str(run))}` shows it on a page")
 
 
@@ -47,7 +48,7 @@ def rank(
 
     file = out or first_free(run, "ranking", ".csv", ".png")
     found = load(run).rank(data, samples=samples, seed=seed, out=file)
-    print("\n".join(format_ranking(found, samples)))
+    print("\n".join(format_ranking(found, samples, shutil.get_terminal_size().columns)))
     print(f"Wrote {file} and {file.with_suffix('.png')}")
 
 

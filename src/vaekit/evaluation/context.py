@@ -14,8 +14,12 @@ MIN_NEW_IMAGES = 50
 """The least that sets of images are compared by."""
 
 
+FEATURE_WORK = 50
+"""Decoded draws of z that take about the time of the features of one image."""
+
+
 Advance = Callable[[int, str], None]
-"""Called with the amount of work done, and a word for what is done."""
+"""Called with the work done, in decoded draws of z, and a word for what is done."""
 
 
 @dataclass(frozen=True, eq=False)

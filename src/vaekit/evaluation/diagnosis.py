@@ -1,7 +1,7 @@
-"""What is wrong with a model, by what was measured: each fault with the command that mends it.
+"""Faults of a model, from what was measured: each with a command that fixes it.
 
-Every check is a function of `DiagnosisInput` that returns a finding or None; `tests/evaluation/test_diagnosis.py`
-builds a model that has the fault and models that have none.
+Every check takes a `DiagnosisInput` and returns a finding or None. `tests/evaluation/test_diagnosis.py`
+trains a model with each fault, and models without any.
 """
 
 import math
@@ -14,11 +14,11 @@ from vaekit.evaluation.diagnosis_input import MIN_STEPS, DiagnosisInput
 from vaekit.evaluation.results import Finding
 
 UNUSED_SHARE = 0.5
-"""Share of active latents below which there are more than are of use."""
+"""Share of active latents below which there are too many latents."""
 
 
 MAX_FEW_LATENTS = 8
-"""Latents that are never called too many."""
+"""Number of latents that is never called too many."""
 
 
 OVERFITTED_SHARE = 0.02
@@ -30,15 +30,15 @@ OVERFITTED_NATS = 0.5
 
 
 FEW_IMAGES = 2000
-"""Training images below which more of them are the remedy."""
+"""Number of training images below which more of them are needed."""
 
 
 MIN_EXPLAINED = 0.5
-"""Share of the pixels' variance that reconstructions of training images should have."""
+"""Share of the pixels' variance that reconstructions of training images should explain."""
 
 
 NOISE_RATIO = 1.5
-"""The likelihood's noise over the error that there is."""
+"""The likelihood's noise level over the reconstruction error."""
 
 
 MISMATCH_SHARE = 0.15
@@ -50,15 +50,15 @@ MISMATCH_NATS = 2.0
 
 
 HELD_OUT_FOLDERS = ("val", "validation", "test")
-"""Folders of images that were held out by hand."""
+"""Folders whose images were held out by the user."""
 
 
 MAX_DUPLICATES = 0.01
-"""Share of held-out images that stand among the training images."""
+"""Share of held-out images that may be duplicates of training images."""
 
 
 def diagnose(inputs: DiagnosisInput) -> list[Finding]:
-    """All faults found, the gravest first."""
+    """All faults, the most serious first."""
     findings = [check(inputs) for check in CHECKS]
     return [finding for finding in findings if finding is not None]
 
@@ -68,17 +68,17 @@ def duplicates(m: DiagnosisInput) -> Finding | None:
     if memorization is None or memorization.duplicates <= MAX_DUPLICATES:
         return None
     text = (
-        f"{memorization.duplicates:.0%} of the held-out images stand among the training images too, so that "
-        "figures of theirs flatter the model: take the copies out (evaluation.json names their files)"
+        f"{memorization.duplicates:.0%} of the held-out images are also in the training set, which makes "
+        "the scores too good. Remove the duplicates listed in evaluation.json"
     )
     if m.result.same_dataset and memorization.duplicate_files[0][0].split("/")[0].lower() not in HELD_OUT_FOLDERS:
         last = {"validation": f"last:{max(1, m.training_images // 9)}"}
-        advice = ", or, where images follow one another like those of a film, hold out the last of them."
+        advice = " or, for frames of a video, hold out the last images."
         return Finding(name="duplicates across the split", message=text + advice, fix=m.retrain_command(last))
     data = m.result.data if Path(m.result.data).exists() else "DATA"
     evaluate_command = f"vaekit evaluate {shlex.quote(m.run)} --data {shlex.quote(data)}"
     fix = m.retrain_command({}) if m.result.same_dataset else evaluate_command
-    return Finding(name="duplicates across the split", message=f"{text}, then:", fix=fix)
+    return Finding(name="duplicates across the split", message=f"{text}, then run the command.", fix=fix)
 
 
 def rough_training(m: DiagnosisInput) -> Finding | None:
@@ -86,8 +86,7 @@ def rough_training(m: DiagnosisInput) -> Finding | None:
         return None
     return Finding(
         name="learning rate too high",
-        message=f"The training loss rose by {m.loss_rise:,.0f} nats on the way, where it should fall: "
-        "the steps are too large.",
+        message=f"The training loss rose by {m.loss_rise:,.0f} nats on the way: the steps are too large.",
         fix=m.retrain_command({"learning_rate": float(f"{m.config.training.learning_rate / 5:.1g}")}),
     )
 
@@ -96,11 +95,11 @@ def collapse(m: DiagnosisInput) -> Finding | None:
     if not m.collapsed or m.undertrained:
         return None
     latents, beta = m.result.latents, getattr(m.config.objective, "beta", 1.0)
-    kl = "" if m.kl is None else f"; the KL is {m.kl:.2f} nats"
+    kl = "" if m.kl is None else f" (KL {m.kl:.2f} nats)"
     return Finding(
         name="posterior collapse",
-        message=f"{latents.active} of {latents.total} latents depend on the image{kl}: "
-        f"the decoder has learned to do without them{f', pressed by beta = {beta:g}' if beta > 1 else ''}.",
+        message=f"{latents.active} of {latents.total} latents are active{kl}: the decoder has learned to "
+        f"ignore the rest{f', because beta = {beta:g} penalizes them' if beta > 1 else ''}.",
         fix=m.retrain_command(*fixes.weaker_kl(m.config)),
     )
 
@@ -115,8 +114,8 @@ def noise_level(m: DiagnosisInput) -> Finding | None:
         return None
     return Finding(
         name="noise level too high",
-        message=f"The likelihood takes the noise of a pixel to be {scale:.3g}, where reconstructions are {error:.3g} "
-        "off: what is finer than its noise it need not learn.",
+        message=f"The noise level is fixed at {scale:.3g}, but the reconstruction error is only "
+        f"{error:.3g}, so the model has no reason to learn finer detail.",
         fix=m.retrain_command({"likelihood": {"sigma": "learned"}}),
     )
 
@@ -125,10 +124,16 @@ def too_few_epochs(m: DiagnosisInput) -> Finding | None:
     if not m.falling or m.loss_rise or (m.collapsed and not m.undertrained):
         return None
     epochs, requested = max(1, round(m.history[-1]["epoch"])), m.config.training.epochs
-    only = f" and {m.steps:,} steps, where {MIN_STEPS:,} are few" if m.undertrained else ""
+    plural = "s" if epochs > 1 else ""
+    text = f"The validation loss was still falling after {epochs} epoch{plural}."
+    if m.undertrained:
+        text = (
+            f"The validation loss was still falling after {epochs} epoch{plural} ({m.steps:,} steps; most "
+            "models need several thousand)."
+        )
     return Finding(
         name="too few epochs",
-        message=f"The validation loss still fell at the end, after {epochs} epoch{'s' * (epochs > 1)}{only}.",
+        message=text,
         fix=m.resume_command(max(2 * requested, math.ceil(requested * MIN_STEPS / max(1, m.steps)))),
     )
 
@@ -138,9 +143,9 @@ def little_data(m: DiagnosisInput) -> Finding | None:
         return None
     return Finding(
         name="too little data",
-        message=f"Reconstructions of held-out images are {m.error_ratio:.1f} times as far off as those of training "
-        f"images: {m.training_images:,} images are few to learn from. More help most; mirrored and shifted "
-        "ones are some.",
+        message=f"The held-out reconstruction error is {m.error_ratio:.1f}x the training error: "
+        f"{m.training_images:,} training images are too few. Add images if you can; flips and crops also "
+        "help.",
         fix=m.retrain_command(*fixes.varied_images(m.config)),
     )
 
@@ -152,16 +157,15 @@ def overfitting(m: DiagnosisInput) -> Finding | None:
     if m.collapsed or (not (overfitted and len(losses) > 3) and not memorized):
         return None
     text = (
-        f"The validation loss was best in epoch {m.history[losses.index(min(losses))]['epoch']:.0f} of "
-        f"{m.history[-1]['epoch']:.0f} and has risen by "
-        f"{losses[-1] - min(losses):,.1f} nats since"
+        f"The validation loss was lowest in epoch {m.history[losses.index(min(losses))]['epoch']:.0f} of "
+        f"{m.history[-1]['epoch']:.0f} and has risen by {losses[-1] - min(losses):,.1f} nats since"
         if overfitted
-        else f"Reconstructions of held-out images are {m.error_ratio:.1f} times as far off as those of training images"
+        else f"The held-out reconstruction error is {m.error_ratio:.1f}x the training error"
     )
     return Finding(
         name="overfitting",
-        message=f"{text}: the model learns its training images by heart. The weights kept are those of the best epoch; "
-        "varied images and an early stop spare the rest.",
+        message=f"{text}: the model is memorizing its training images. The best epoch's weights were kept; "
+        "augmentation and early stopping save the remaining epochs.",
         fix=m.retrain_command(*fixes.varied_images(m.config, patience=m.config.training.patience or 10)),
     )
 
@@ -172,11 +176,11 @@ def underfitting(m: DiagnosisInput) -> Finding | None:
     if explained is None or explained >= MIN_EXPLAINED:
         return None
     if m.collapsed or m.falling or m.memorized:
-        return None  # a fault of its own, which explains this one
+        return None  # another finding explains it
     return Finding(
         name="underfitting",
-        message=f"Reconstructions have {max(0.0, explained):.0%} of the variance even of training images: the model "
-        f"is too small for them, with {m.result.latents.total} latents, or held back.",
+        message=f"Reconstructions explain only {max(0.0, explained):.0%} of the variance even of training "
+        f"images: the model is too small ({m.result.latents.total} latents) or too strongly regularized.",
         fix=m.retrain_command(*fixes.more_capacity(m.config)),
     )
 
@@ -185,14 +189,16 @@ def prior_mismatch(m: DiagnosisInput) -> Finding | None:
     gap = m.result.prior_gap
     if gap is None or m.falling or gap.gain <= max(MISMATCH_NATS, MISMATCH_SHARE * (m.kl or 0)):
         return None
-    information = gap.mutual_information_bound
-    given = ", given its class" if m.config.conditional else ""
-    most = None if information is None else f"{max(0.0, information):.1f} nats of an image{given}"
-    limit = "" if most is None else f"; beside it the latents carry at most {most}"
+    information = ""
+    if gap.mutual_information_bound is not None:
+        given = " given its class" if m.config.conditional else ""
+        limit = max(0.0, gap.mutual_information_bound)
+        information = f"; they carry at most {limit:.1f} nats about an image{given}"
     return Finding(
         name="prior mismatch",
-        message=f"Its own prior is {gap.gain:.1f} nats per image from what the encoder does{limit}. New images "
-        "are drawn from a fitted prior, so they do not suffer; what follows would take the nats off the loss too.",
+        message=f"The prior does not match the latents: it loses {gap.gain:.1f} nats per "
+        f"image{information}. Generated images are unaffected, because a fitted prior is used; a better "
+        "match would also lower the loss.",
         fix=m.retrain_command(*fixes.closer_prior(m.config)),
     )
 
@@ -210,8 +216,8 @@ def unused_latents(m: DiagnosisInput) -> Finding | None:
         return None
     return Finding(
         name="unused latents",
-        message=f"{active} of {latents} latents depend on the image: fewer would do as well, and make the latent space "
-        "easier to explore.",
+        message=f"Only {active} of {latents} latents are active. Fewer would do as well and make the latent "
+        "space easier to explore.",
         fix=m.retrain_command({"latents": max(2, math.ceil(1.25 * active))}),
     )
 

@@ -1,4 +1,4 @@
-"""Everything that is measured of a trained model: the content of evaluation.json."""
+"""Evaluate a trained model: the content of evaluation.json."""
 
 import math
 import time
@@ -13,11 +13,11 @@ from PIL import Image
 
 from vaekit.config.config import Config
 from vaekit.data.packs.pack import Pack
-from vaekit.errors import UserError
-from vaekit.evaluation.context import MIN_NEW_IMAGES, Advance, EvalContext
+from vaekit.errors import UserError, setting, spelled
+from vaekit.evaluation.context import FEATURE_WORK, MIN_NEW_IMAGES, Advance, EvalContext
 from vaekit.evaluation.diagnosis import diagnose
 from vaekit.evaluation.diagnosis_input import DiagnosisInput
-from vaekit.evaluation.features import Extractor, extractor
+from vaekit.evaluation.features import INSTALL_EFFICIENTNET, Extractor, extractor
 from vaekit.evaluation.likelihood import active_units, evaluate_likelihood
 from vaekit.evaluation.memorization import memorization
 from vaekit.evaluation.reconstruction import reconstruction
@@ -52,13 +52,13 @@ from vaekit.runs.outputs import require_writable
 from vaekit.utils.logging import console_logging, log, progress
 
 MAX_TRAINING_IMAGES = 1000
-"""Training images, at most, whose reconstructions tell what was memorized."""
+"""Training images, at most, whose reconstructions are compared with held-out ones."""
 
 
 def evaluate_model(
     model: LoadedModel, data: Any, samples: int, max_new_images: int, seed: int, quiet: bool
 ) -> EvaluationResult:
-    """Measure a model, diagnose it, and write evaluation.json: see `TrainedModel.evaluate`."""
+    """Evaluate a model and write evaluation.json: see `TrainedModel.evaluate`."""
     started = time.perf_counter()
     require_writable(model.run)
     pack, split, rows = held_out_rows(model, data, quiet)
@@ -69,8 +69,8 @@ def evaluate_model(
     with console_logging(quiet):
         network, note = extractor() if len(rows) >= 2 * MIN_NEW_IMAGES else (None, "")
         if note:
-            log.info(note[0].upper() + note[1:])
-        with progress(_work(context, network), "likelihood", quiet=quiet) as advance:
+            log.info(note)
+        with progress(_work(context, samples, network), "Likelihood", "samples", quiet=quiet) as advance:
             result, nearest_images = evaluate(context, samples, network, advance)
     if nearest_images is None:
         model.run.nearest.unlink(missing_ok=True)
@@ -82,7 +82,7 @@ def evaluate_model(
 
 
 def training_images(model: LoadedModel, quiet: bool) -> ImageSet | None:
-    """The training split of a model's own data; None where they are not there as they were."""
+    """The training split of a model's own data; None where they have moved or changed."""
     try:
         pack = training_pack(model, quiet)
     except UserError:
@@ -98,21 +98,22 @@ def _training_rows(pack: Pack) -> NDArray[np.int64]:
 def evaluate(
     context: EvalContext, samples: int, extractor: Extractor | None, advance: Advance
 ) -> tuple[EvaluationResult, Image.Image | None]:
-    """Measure all that can be measured, and diagnose it.
+    """Measure what can be measured, and diagnose the model.
 
     Args:
         context: the model, and the images to evaluate it on.
         samples: importance samples of every held-out image.
-        extractor: of the features in which sets of images are compared; without one they are not.
-        advance: of a progress bar.
+        extractor: of the features in which sets of images are compared; None to leave that out.
+        advance: called with the work done.
 
     Returns:
-        The result, and a picture of the new images that are nearest to training images, where these are at hand.
+        The result; and a picture of the new images nearest to training images, if these are at hand.
     """
     model, training = context.model, context.training
     likelihood, latents, no_likelihood = _likelihood(context, samples, advance)
-    advance(0, "reconstructions")
+    advance(0, "Reconstructions")
     reconstructed = reconstruction(model.vae, context.held_out.batches(model.device))
+    advance(len(context.held_out), "Sample quality")
     training_reconstructed = None
     if training is not None:
         some = training.spread(MAX_TRAINING_IMAGES)
@@ -125,6 +126,7 @@ def evaluate(
         memorized = memorization(of_new, of_held_out, duplicate_files(context, of_held_out))
         nearest_images = nearest_grid(new["new"], training, of_new)
     fidelity, no_fidelity = _fidelity(context, new, extractor, advance)
+    reasons = {"likelihood": no_likelihood, "fidelity": no_fidelity}
     result = EvaluationResult(
         weights_hash=model.weights_hash,
         data=context.held_out.pack.source,
@@ -140,7 +142,7 @@ def evaluate(
         prior_gap=prior_gap,
         memorization=memorized,
         fidelity=fidelity,
-        unavailable={k: why for k, why in (("likelihood", no_likelihood), ("fidelity", no_fidelity)) if why},
+        unavailable={part: spelled(why) for part, why in reasons.items() if why},
     )
     findings = diagnose_run(model.run, model.config, model.objective.schedule_end, result, len(training or ()))
     return result.model_copy(update={"diagnosis": findings}), nearest_images
@@ -150,15 +152,14 @@ def _likelihood(context: EvalContext, samples: int, advance: Advance) -> tuple[L
     """The likelihood, the use of the latents, and why there is no likelihood where there is none."""
     vae, batches = context.model.vae, context.held_out.batches(context.model.device)
     if "density_at_sample" in provides(vae.posterior):
-        text = f"likelihood, {samples:,} samples"
         likelihood, latents = evaluate_likelihood(
-            vae, batches, samples, context.seed, lambda count: advance(count, text)
+            vae, batches, samples, context.seed, lambda count: advance(count, "Likelihood")
         )
         return likelihood, latents, ""
     with torch.no_grad():
         means = torch.cat([vae.posterior_of(x, y).mean.cpu().double() for x, y in batches])
     latents = LatentUse(total=vae.latents, active=active_units(means), kl=None)
-    return None, latents, "the posterior is a single point without density (--posterior.kind gaussian has one)"
+    return None, latents, f"the posterior has no density; {setting('posterior.kind', 'gaussian')} has one"
 
 
 def _fidelity(
@@ -166,12 +167,11 @@ def _fidelity(
 ) -> tuple[Fidelity | None, str]:
     """New images compared with held-out ones; or why they are not."""
     if len(context.held_out) < 2 * MIN_NEW_IMAGES:
-        return None, (
-            f"{len(context.held_out)} held-out images are too few to compare sets, which takes {2 * MIN_NEW_IMAGES}: "
-            "--data names a folder of more"
-        )
+        more = setting("data", "FOLDER")
+        needed = f"needs {2 * MIN_NEW_IMAGES} held-out images, has {len(context.held_out)}"
+        return None, f"{needed}; give more with {more}"
     if extractor is None:
-        return None, "there is no network to take features from; `vaekit doctor` says what would bring one"
+        return None, f"needs a feature network: {INSTALL_EFFICIENTNET}"
     return evaluate_fidelity(context, new, extractor, advance), ""
 
 
@@ -197,14 +197,14 @@ def _prior_gap(context: EvalContext, kl: float | None) -> PriorGap | None:
 def diagnose_run(
     run: Run, config: Config, schedule_end: float, result: EvaluationResult, training_images: int
 ) -> list[Finding]:
-    """What is wrong with a model, by what was measured of it and by the course of its training.
+    """Diagnose a model from its evaluation and its training curves.
 
     Args:
         run: the run.
         config: its configuration.
         schedule_end: the epoch in which the schedules of its objective end.
         result: what was measured.
-        training_images: how many there are.
+        training_images: number of training images.
     """
     record, dataset, rows = read_config(run), read_dataset(run), read_metrics(run)
     losses = [row["val_loss"] for row in rows]
@@ -230,8 +230,13 @@ def diagnose_run(
     )
 
 
-def _work(context: EvalContext, extractor: Extractor | None) -> int:
-    """What a progress bar counts to, in images."""
-    training = len(context.training) if context.training is not None else 0
-    sets = 3 + (context.model.fitted_prior is not None) + (context.training is not None)
-    return len(context.held_out) + training + (sets + 1) * context.new_images * (extractor is not None)
+def _work(context: EvalContext, samples: int, extractor: Extractor | None) -> int:
+    """The total of the progress bar, in decoded draws of z and other work that takes as long."""
+    held_out = len(context.held_out)
+    work = held_out + (held_out * samples if "density_at_sample" in provides(context.model.vae.posterior) else 0)
+    if context.training is not None:
+        work += len(context.training)
+    if extractor is not None:
+        sets = 4 + (context.model.fitted_prior is not None) + (context.training is not None)
+        work += sets * context.new_images * FEATURE_WORK
+    return work

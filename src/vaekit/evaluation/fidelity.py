@@ -1,9 +1,11 @@
-"""Two sets of images compared by their features: what the new images of a model are worth beside held-out ones.
+"""Comparison of two sets of images by their features.
 
-Every figure has a 95 % confidence interval: from the delete-a-group jackknife over both sets (Shao & Wu 1989), with
-Student's t. It is of the figure at this number of images, on which all of them depend (the FID's bias is not in it),
-and rather too wide than too narrow: of sets that are alike, figures of neighbours and the KID are degenerate, and their
-variance is overrated (Efron & Stein 1981).
+Every metric has a 95 % confidence interval, from the delete-a-group jackknife over both sets (Shao & Wu 1989)
+with Student's t. It is for the metric at this number of images, on which all of them depend (the bias of the
+FID is not in it). By simulation it covers the truth in 95 to 100 % of cases for most metrics: for sets that
+are alike, neighbourhood metrics and the KID are degenerate and their variance is overestimated (Efron & Stein
+1981). It covers less in two cases: 89 to 93 % for precision and density where new images are narrow and far
+off, and 91 to 93 % for KID and FID under heavy tails.
 """
 
 import math
@@ -20,7 +22,7 @@ JACKKNIFE_GROUPS = 10
 
 
 STUDENT_QUANTILE = 2.262
-"""97.5 % of Student's t with JACKKNIFE_GROUPS - 1 degrees of freedom lie below."""
+"""97.5 % quantile of Student's t with JACKKNIFE_GROUPS - 1 degrees of freedom."""
 
 
 PRECISION_NEIGHBORS = 3
@@ -38,26 +40,28 @@ METRIC_RANGES = {
     "density": (0, math.inf),
     "fid": (0, math.inf),
 }
-"""Of the figures that have ends; an estimate of the KID may fall below 0."""
+"""Ends of the metrics that have any; an estimate of the KID may be below 0."""
 
 
 def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> SetMetrics:
-    """How like the features `real` the features `other` are; the rows of either in random order.
+    """How close the features `other` are to the features `real`; rows of both in random order.
 
-    - precision, recall: shares of `other` inside the neighbourhoods of `real`, and of `real` inside those of `other`
-      (Kynkäänniemi et al. 2019, arXiv:1904.06991, equation 2; k = 3);
-    - density, coverage: how many neighbourhoods of `real` an image of `other` is in, as a multiple of what is expected
-      (without an upper end); the share of those that have one (Naeem et al. 2020, arXiv:2002.09797, equations 3 and 5;
-      k = 5);
-    - kid: MMD^2 under (a . b / F + 1)^3, without bias, so that it may fall below 0 (Binkowski et al. 2018,
+    - precision, recall: shares of `other` inside the neighbourhoods of `real`, and of `real` inside those of
+      `other` (Kynkäänniemi et al. 2019, arXiv:1904.06991, equation 2; k = 3);
+    - density, coverage: the number of neighbourhoods of `real` that an image of `other` is in, as a multiple
+      of what is expected (without an upper end); the share of those that contain one (Naeem et al. 2020,
+      arXiv:2002.09797, equations 3 and 5; k = 5);
+    - kid: MMD^2 under (a . b / F + 1)^3, unbiased, so that it may be below 0 (Binkowski et al. 2018,
       arXiv:1801.01401, equation 4);
-    - fid: between Gaussians of the same means and covariances (Heusel et al. 2017, arXiv:1706.08500, equation 6), which
-      has a bias that shrinks as N grows.
+    - fid: between Gaussians of the same means and covariances (Heusel et al. 2017, arXiv:1706.08500,
+      equation 6), with a bias that shrinks as N grows.
     """
     results = _jackknife(_metrics_of_rows(real, other), len(real))
     intervals = {
         name: _interval(
-            value, max(error, _binomial_margin(name, len(real), value)), *METRIC_RANGES.get(name, (-math.inf, math.inf))
+            value,
+            max(error, _binomial_margin(name, len(real), value)),
+            *METRIC_RANGES.get(name, (-math.inf, math.inf)),
         )
         for name, (value, error) in results.items()
     }
@@ -65,8 +69,10 @@ def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> SetMetri
 
 
 def difference(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"], rival: Float[Tensor, "N F"]) -> SetMetrics:
-    """What the figures of `other` are above those of `rival`, both against the same `real`, with an interval of its
-    own: what both owe to the choice of `real` is not in it."""
+    """The metrics of `other` minus those of `rival`, both against the same `real`.
+
+    The intervals are narrower than those of the two, since the choice of `real` affects both alike.
+    """
     other_metrics, rival_metrics = _metrics_of_rows(real, other), _metrics_of_rows(real, rival)
 
     def metrics(rows: Tensor) -> dict[str, float]:
@@ -83,7 +89,7 @@ def difference(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"], rival: F
 
 
 def _metrics_of_rows(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> Callable[[Tensor], dict[str, float]]:
-    """All figures of some rows of both sets; what lies between images is worked out once."""
+    """A function from rows of both sets to their metrics; distances and kernels are computed once."""
     real, other = real.double(), other.double()
     distances = _distances(real, real), _distances(real, other), _distances(other, other)
     kernels = _kernel(real, real), _kernel(real, other), _kernel(other, other)
@@ -99,7 +105,7 @@ def _metrics_of_rows(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) ->
 
 
 def _jackknife(metrics: Callable[[Tensor], dict[str, float]], count: int) -> dict[str, tuple[float, float]]:
-    """Each figure, and half the width of its interval."""
+    """Each metric, and half the width of its interval."""
     every = torch.arange(count)
     whole = metrics(every)
     parts = [metrics(every[every % JACKKNIFE_GROUPS != group]) for group in range(JACKKNIFE_GROUPS)]
@@ -112,8 +118,10 @@ def _jackknife(metrics: Callable[[Tensor], dict[str, float]], count: int) -> dic
 
 
 def _binomial_margin(name: str, count: int, *values: float) -> float:
-    """How far a share that is 0 or 1 of `count` images may be from there: the end of the exact binomial interval
-    (Clopper & Pearson 1934), where leaving images out changes nothing. 0 for other figures and values."""
+    """The end of the exact binomial interval for a share of 0 or 1 (Clopper & Pearson 1934).
+
+    There, leaving images out changes nothing. 0 for other metrics and values.
+    """
     if METRIC_RANGES.get(name) == (0, 1) and values[0] in (0.0, 1.0) and len(set(values)) == 1:
         return 1 - math.pow(0.025, 1 / count)
     return 0.0
@@ -135,7 +143,10 @@ def _neighbourhoods(
     within_real: Float[Tensor, "N N"], between: Float[Tensor, "N N"], within_other: Float[Tensor, "N N"]
 ) -> dict[str, float]:
     """`between` is [real, other]. The first neighbour of an image is itself."""
-    radii = within_real.kthvalue(PRECISION_NEIGHBORS + 1).values, within_other.kthvalue(PRECISION_NEIGHBORS + 1).values
+    radii = (
+        within_real.kthvalue(PRECISION_NEIGHBORS + 1).values,
+        within_other.kthvalue(PRECISION_NEIGHBORS + 1).values,
+    )
     wide = within_real.kthvalue(COVERAGE_NEIGHBORS + 1).values[:, None]
     return {
         "precision": (between <= radii[0][:, None]).any(0).double().mean().item(),
@@ -153,8 +164,11 @@ def _kid(within_real: Tensor, between: Tensor, within_other: Tensor) -> float:
 
 
 def _fid(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> float:
-    """tr (S T)^1/2 is the sum of the singular values of A B^T, where S = A^T A and T = B^T B: no root of S T, which
-    is singular where images are fewer than features, is needed. A triangle from QR has the same S."""
+    """The Frechet distance between Gaussians.
+
+    tr (S T)^1/2 is the sum of the singular values of A B^T, where S = A^T A and T = B^T B. That avoids the
+    root of S T, which is singular where images are fewer than features. A triangle from QR has the same S.
+    """
     moved = (real.mean(0) - other.mean(0)).square().sum().item()
     spread = 0.0
     roots = []

@@ -1,4 +1,4 @@
-"""Whether new images are copies of training images: the nearest of them, as far as it is for held-out images."""
+"""Whether new images are copies of training images, by comparison with held-out images."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,35 +10,38 @@ from torch import Tensor
 from vaekit.evaluation.results import Memorization
 
 NEIGHBOR_COUNT = 50
-"""Training images whose mean distance stands for how far training images are from here."""
+"""Nearest training images whose mean distance a distance is relative to."""
 
 
 DUPLICATE_DISTANCE = 2.0
-"""Levels in root mean square within which two images are the same, but for their compression."""
+"""Root mean square, in levels of 255, within which two images are the same but for compression."""
 
 
 DUPLICATE_RELATIVE_DISTANCE = 0.2
-"""Relative distance that a duplicate is within as well: plain images may all be near each other."""
+"""Relative distance of duplicates, as a second condition: plain images may all be near each other."""
 
 
 COPY_QUANTILE = 0.01
-"""Of held-out images, the share whose nearest training image counts as suspiciously near."""
+"""Share of held-out images whose nearest training image counts as suspiciously near."""
 
 
 MIN_IMAGES_FOR_COPIES = 100
-"""Held-out images below which there is no saying where that share ends."""
+"""Held-out images below which that quantile cannot be estimated."""
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """Of each of N images, against all training images: distances are root mean square differences in levels of 255."""
+    """The nearest training image of each of N images. Distances are root mean squares, in levels of 255."""
 
     row: Int[Tensor, " N"]
     """The nearest training image."""
     distance: Float[Tensor, " N"]
     relative: Float[Tensor, " N"]
-    """Divided by the mean distance to the nearest 50: a copy is far nearer than all others, an image that is merely
-    plain is near to many (Carlini et al. 2023, arXiv:2301.13188, section 4.2)."""
+    """Divided by the mean distance to the nearest 50.
+
+    A copy is far nearer than all others; an image that is merely plain is near to many (Carlini et al. 2023,
+    arXiv:2301.13188, section 4.2).
+    """
 
 
 def nearest(
@@ -46,7 +49,13 @@ def nearest(
     training: Iterable[Float[Tensor, "B P"]],
     advance: Callable[[int], None] = lambda _: None,
 ) -> Nearest:
-    """The nearest training images, by their pixels from 0 to 1; `training` in order."""
+    """The nearest training images, by their pixels.
+
+    Args:
+        images: pixels from 0 to 1.
+        training: all training images, in order, in parts.
+        advance: called with the number of training images done.
+    """
     best = images.new_full((len(images), 0), 0.0)
     rows = torch.zeros(len(images), 0, dtype=torch.long)
     squares, start = images.square().sum(1, keepdim=True), 0
@@ -64,12 +73,12 @@ def nearest(
 
 
 def memorization(new: Nearest, held_out: Nearest, duplicate_files: Sequence[tuple[str, str]] = ()) -> Memorization:
-    """What evaluation.json says of it.
+    """Shares of copies and duplicates, and median distances.
 
-    `copied` is the share of new images nearer to their training image, relative to its fifty nearest, than all but the
-    nearest hundredth of held-out images; 0.01 is expected of a model that copies nothing, and `copied_by_chance` is
-    what chance alone exceeds once in forty times. Both are None where held-out images are too few to tell. `duplicates`
-    is the share of held-out images that stand among the training images too.
+    `copied` is the share of new images nearer to their training image, relative to its fifty nearest, than
+    all but the nearest hundredth of held-out images. 0.01 is expected of a model that copies nothing;
+    `copied_by_chance` is exceeded by chance once in forty times. Both are None where held-out images are too
+    few. `duplicates` is the share of held-out images that are also in the training set.
     """
     from scipy.stats import betabinom
 
@@ -91,5 +100,5 @@ def memorization(new: Nearest, held_out: Nearest, duplicate_files: Sequence[tupl
 
 
 def duplicated(neighbors: Nearest) -> Bool[Tensor, " N"]:
-    """Which images are their nearest training image, but for two levels."""
+    """Which images are the same as their nearest training image, within two levels."""
     return (neighbors.distance < DUPLICATE_DISTANCE) & (neighbors.relative < DUPLICATE_RELATIVE_DISTANCE)

@@ -1,4 +1,4 @@
-"""How well images come back: through the mean of q(z | x) and the location of p(x | z)."""
+"""Reconstruction quality, through the mean of q(z | x) and the location of p(x | z)."""
 
 import math
 from collections.abc import Iterable
@@ -17,14 +17,14 @@ SSIM_WINDOW = 11
 
 @torch.no_grad()
 def reconstruction(model: VAE, batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]]) -> Reconstruction:
-    """Of images from 0 to 1, each averaged over images, with the standard error of that average:
+    """Metrics of images from 0 to 1, averaged over images, with the standard error of each average.
 
-    - mse: the mean squared error of their pixels;
-    - psnr: -10 log10 of each image's own, in decibels;
-    - ssim: structural similarity, from -1 to 1 (Wang et al. 2004, doi:10.1109/TIP.2003.819861), with a Gaussian window
-      of standard deviation 1.5; None for images smaller than its 11 pixels.
+    - mse: the mean squared error of the pixels;
+    - psnr: -10 log10 of each image's mse, in decibels;
+    - ssim: structural similarity, from -1 to 1 (Wang et al. 2004, doi:10.1109/TIP.2003.819861), with a
+      Gaussian window of standard deviation 1.5; None for images smaller than its 11 pixels.
 
-    And `explained_variance`, the share of the pixels' variance over images that comes back, 1 - mse / variance.
+    `explained_variance` is 1 - mse / variance, with the variance of each pixel over images.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -38,7 +38,7 @@ def reconstruction(model: VAE, batches: Iterable[tuple[Float[Tensor, "B C H W"],
             _, similarity = structural_similarity_index_measure(
                 reconstructed, x, data_range=1.0, reduction="none", return_full_image=True
             )
-            edge = SSIM_WINDOW // 2  # windows that reach over the image's edge are no part of the published mean
+            edge = SSIM_WINDOW // 2  # the published mean leaves out windows that reach over the image's edge
             similarities.append(similarity[..., edge:-edge, edge:-edge].mean((1, 2, 3)).cpu().double())
         sums, squares = sums + x.cpu().double().sum(0), squares + x.cpu().double().square().sum(0)
     mse = torch.cat(errors)

@@ -13,7 +13,7 @@ class _Record(BaseModel):
 
 
 LikelihoodKind = Literal["probability", "density", "cross-entropy"]
-"""What p(x | z) is: a probability of levels, a density, or, of gray pixels under a Bernoulli, a cross-entropy."""
+"""What p(x | z) is; under a Bernoulli, gray pixels only have a cross-entropy."""
 
 
 class EffectiveSampleSize(_Record):
@@ -93,7 +93,7 @@ class Memorization(_Record):
     nearest_to_held_out: float
     """Median distance."""
     copied: float | None
-    """Share of new images suspiciously near to a training image; None where the images are too few to tell."""
+    """Share of new images suspiciously near to a training image; None for too few images."""
     copied_by_chance: float | None
     """What chance alone exceeds once in forty times."""
     duplicates: float
@@ -111,7 +111,7 @@ class Interval(_Record):
 
 
 class SetMetrics(_Record):
-    """How like a set of held-out images another set is."""
+    """How close a set of images is to held-out ones."""
 
     precision: Interval
     recall: Interval
@@ -156,7 +156,7 @@ class EvaluationResult(_Record):
     split: str
     """"test", "validation" or "all"."""
     same_dataset: bool
-    """Whether the images are of the data set that the model was trained on, wherever it lies now."""
+    """Whether the images come from the data set of the run, wherever it lies now."""
     images: int
     samples: int
     """Importance samples per image."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vaekit.evaluation.context import Advance, EvalContext
+from vaekit.evaluation.context import FEATURE_WORK, Advance, EvalContext
 from vaekit.evaluation.features import Extractor
 from vaekit.evaluation.fidelity import compare, difference
 from vaekit.evaluation.memorization import Nearest, duplicated, nearest
@@ -39,10 +39,8 @@ NewImages = dict[SetName, UInt8[np.ndarray, "N H W C"]]
 
 
 def new_images(context: EvalContext) -> NewImages:
-    """`new` images as `generate` draws them; where that is from a fitted prior, also those of the `model_prior`.
-
-    A conditional model draws the classes of held-out images.
-    """
+    """New images, as `generate` draws them (`new`) and, where that is from a fitted prior, from the model's
+    own (`model_prior`). A conditional model draws the classes of held-out images."""
     count = context.new_images
     labels = context.held_out.spread(2 * count).some(slice(0, 2 * count, 2)).labels
     vae, fitted = context.model.vae, context.model.fitted_prior
@@ -71,7 +69,7 @@ def nearest_training_images(
             pixels = training.some(slice(start, start + TRAINING_CHUNK)).pixels
             yield torch.from_numpy(pixels).flatten(1).float() / 255
 
-    neighbors = nearest(flat, chunks(), lambda n: advance(n, "nearest training images"))
+    neighbors = nearest(flat, chunks(), lambda n: advance(n, "Nearest training images"))
     of_new, of_held_out = (
         Nearest(neighbors.row[part], neighbors.distance[part], neighbors.relative[part])
         for part in (slice(count), slice(count, None))
@@ -97,23 +95,29 @@ def nearest_grid(new: UInt8[np.ndarray, "N H W C"], training: ImageSet, neighbor
     rows = neighbors.relative.argsort(stable=True)[:NEAREST_PAIRS].numpy()
     training_pixels = replace(training, rows=training.rows[neighbors.row[rows].numpy()]).pixels
     labels = [f"{distance:.1f}" for distance in neighbors.distance[rows].tolist()]
-    title = "New images above, their nearest training images below; levels between them"
+    title = "New images (top) and their nearest training images (bottom); RMS distance of 255"
     return grids.pairs(new[rows], training_pixels, 8, labels, title)
 
 
 def evaluate_fidelity(context: EvalContext, new: NewImages, extractor: Extractor, advance: Advance) -> Fidelity:
-    """Compare sets of images with half of the held-out ones: new images, the other half, that half through the model
-    and training images."""
+    """Compare sets of images with half of the held-out ones.
+
+    The sets are new images, the other half, that half through the model, and training images.
+    """
     count = context.new_images
     both = context.held_out.spread(2 * count)
     held_out, others = (both.some(slice(start, None, 2)) for start in (0, 1))
-    sets: NewImages = {**new, "other_held_out": others.pixels, "reconstructed": _through_model(context, others)}
+    sets: NewImages = {
+        **new,
+        "other_held_out": others.pixels,
+        "reconstructed": _through_model(context, others),
+    }
     if context.training is not None and len(context.training) >= count:
         sets["training"] = context.training.spread(count).pixels
     shuffle = torch.randperm(count, generator=torch.Generator().manual_seed(context.seed % 2**63))
 
     def features(images: NDArray[np.uint8]) -> Tensor:
-        return extractor(images, lambda n: advance(n, "features"))[shuffle]
+        return extractor(images, lambda n: advance(n * FEATURE_WORK, "Features"))[shuffle]
 
     real = features(held_out.pixels)
     seen = {name: features(sets[name]) for name in get_args(SetName) if name in sets}

@@ -315,8 +315,7 @@ def _figures(model: LoadedModel, seen: _Seen | None, quiet: bool) -> list[str]:
         )
     if found is None:
         return []
-    tables = {title: rows for title, rows in sections(found).items() if rows and title != "Diagnosis"}
-    parts = [f"<h3>{html.escape(title)}</h3>{table(rows)}" for title, rows in tables.items()]
+    parts = [f"<h3>{html.escape(title)}</h3>{table(rows)}" for title, rows in sections(found).items()]
     if model.run.nearest.exists() and found.memorization and evaluated:
         alt = "New images above their nearest training images"
         parts.append(f'<figure><img src="{data(model.run.nearest.read_bytes())}" alt="{alt}"></figure>')
@@ -324,18 +323,18 @@ def _figures(model: LoadedModel, seen: _Seen | None, quiet: bool) -> list[str]:
         f"<li><strong>{html.escape(one.name)}</strong> {html.escape(one.message)}<pre>{html.escape(one.fix)}</pre></li>"
         for one in found.diagnosis
     ]
-    healthy = "<p class=good>None of the faults that are looked for was found.</p>"
+    healthy = "<p class=good>No problems found.</p>"
     told = f"<ul class=faults>{''.join(faults)}</ul>" if faults else healthy
-    mended = "What was found wrong, and the command that mends it."
+    mended = "Problems found, and the command that fixes each."
     return [*section("Diagnosis", mended, [told]), *section("Figures", said, parts)]
 
 
 def _quick(model: LoadedModel, seen: _Seen, quiet: bool) -> EvaluationResult:
     few, training = seen.held_out.spread(LOOKED_AT), training_images(model, quiet)
     context = EvalContext(model, few, training, seen.split, True, model.config.training.seed)
-    with progress(len(few), "a quick look", quiet=quiet) as advance:
-        result, _ = evaluate(context, SAMPLES, None, lambda n, words: advance(n) if "likelihood" in words else None)
-    unavailable = result.unavailable | {"fidelity": "a full evaluation compares them"}
+    with progress(len(few) * SAMPLES, "Evaluating", "samples", quiet=quiet) as advance:
+        result, _ = evaluate(context, SAMPLES, None, lambda n, part: advance(n) if part == "Likelihood" else None)
+    unavailable = result.unavailable | {"fidelity": "measured by a full evaluation"}
     return result.model_copy(update={"unavailable": unavailable})
 
 
