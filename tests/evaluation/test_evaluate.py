@@ -336,7 +336,7 @@ def test_progress_and_text_of_a_full_evaluation(tmp_path: Path, monkeypatch: pyt
 
     features = Extractor("Mean colours", False, "not", lambda x: x.float().mean((2, 3)))
     monkeypatch.setattr("vaekit.evaluation.evaluate.progress", progress)
-    monkeypatch.setattr("vaekit.evaluation.evaluate.extractor", lambda: (features, ""))
+    monkeypatch.setattr("vaekit.evaluation.evaluate.load_extractor", lambda: (features, ""))
     np.save(tmp_path / "many rings.npy", rings(400, 12))
     settings = TINY | {"latents": 20, "validation": 0.4, "objective": {"beta": 50.0}, "epochs": 2}
     model = vaekit.train(tmp_path / "many rings.npy", out=tmp_path / "run", preset="classic", report=False, **settings)

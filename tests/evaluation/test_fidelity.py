@@ -203,9 +203,9 @@ def test_small_images_have_no_ssim() -> None:
 
 
 def test_extractor_takes_gray_colour_and_transparency(tmp_path: Path) -> None:
-    from vaekit.evaluation.features import extractor
+    from vaekit.evaluation.features import load_extractor
 
-    network, note = extractor()
+    network, note = load_extractor()
     if network is None:
         assert "pip install" in note
         pytest.skip("no extractor installed")

@@ -17,7 +17,7 @@ from vaekit.errors import UserError, setting, spelled
 from vaekit.evaluation.context import FEATURE_WORK, MIN_NEW_IMAGES, Advance, EvalContext
 from vaekit.evaluation.diagnosis import diagnose
 from vaekit.evaluation.diagnosis_input import DiagnosisInput
-from vaekit.evaluation.features import INSTALL_EFFICIENTNET, Extractor, extractor
+from vaekit.evaluation.features import INSTALL_EFFICIENTNET, Extractor, load_extractor
 from vaekit.evaluation.likelihood import active_units, evaluate_likelihood
 from vaekit.evaluation.memorization import memorization
 from vaekit.evaluation.reconstruction import reconstruction
@@ -67,7 +67,7 @@ def evaluate_model(
     training = replace(images, rows=_training_rows(pack)) if same_dataset else training_images(model, quiet)
     context = EvalContext(model, images, training, split, same_dataset, seed, max_new_images)
     with console_logging(quiet):
-        network, note = extractor() if len(rows) >= 2 * MIN_NEW_IMAGES else (None, "")
+        network, note = load_extractor() if len(rows) >= 2 * MIN_NEW_IMAGES else (None, "")
         if note:
             log.info(note)
         with progress(_work(context, samples, network), "Likelihood", "samples", quiet=quiet) as advance:

@@ -48,7 +48,7 @@ class Extractor:
         return torch.cat([self.compute(batch) for batch in _rgb(images, advance)])
 
 
-def extractor() -> tuple[Extractor | None, str]:
+def load_extractor() -> tuple[Extractor | None, str]:
     """The best installed extractor, or None; and a sentence for the user if it is not the standard one."""
     failure = ""
     if importlib.util.find_spec("torch_fidelity") is not None:
