@@ -212,24 +212,22 @@ def _likelihood(result: EvaluationResult) -> list[Row]:
     if likelihood is None:
         return [("NLL", f"n/a: {result.unavailable['likelihood']}"), active]
     error, bits = likelihood.nll_standard_error, likelihood.bits_per_dimension
-    effective = likelihood.effective_sample_size
+    effective, count = likelihood.effective_sample_size, f"{result.samples:,}"
+    terms = f"reconstruction {likelihood.reconstruction:.2f} + KL {likelihood.kl:z.2f}"
     rows: list[Row] = [
         (
             "NLL",
             f"{likelihood.nll:.2f}{f' +- {error:.2f}' if error else ''} nats per image"
-            f"{'' if bits is None else f' = {bits:.4f} bits/dim'} ({result.samples:,} importance samples)",
+            f"{'' if bits is None else f' = {bits:.4f} bits/dim'} ({count} importance samples)",
         ),
-        (
-            "ELBO",
-            f"{likelihood.elbo:.2f} = -(reconstruction {likelihood.reconstruction:.2f} + KL {likelihood.kl:z.2f})",
-        ),
+        ("ELBO", f"{likelihood.elbo:.2f} = -({terms})"),
         (
             "bound by samples",
             "   ".join(f"{k:,}:\u00a0{bound:.2f}" for k, bound in likelihood.bounds.items()),
         ),
         (
             "effective samples",
-            f"mean {effective.mean:.1f}, median {effective.median:.1f}, min {effective.min:.1f} of {result.samples:,}",
+            f"mean {effective.mean:.1f}, median {effective.median:.1f}, min {effective.min:.1f} of {count}",
         ),
     ]
     if effective.median < MIN_EFFECTIVE_SAMPLES and result.samples > 1:
