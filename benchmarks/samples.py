@@ -52,17 +52,17 @@ def evaluate(model: vaekit.TrainedModel, preset: str, images: int) -> dict[str, 
     evaluation = model.evaluate(samples=1, new_images=images, quiet=True)
     fidelity = evaluation["fidelity"]
     if fidelity is None:
-        raise SystemExit(evaluation["why"]["fidelity"])
+        raise SystemExit(evaluation["unavailable"]["fidelity"])
     sets = dict(fidelity["sets"])
-    if fidelity["above_own_prior"]:
-        sets["difference"] = fidelity["above_own_prior"]
+    if fidelity["fitted_prior_gain"]:
+        sets["difference"] = fidelity["fitted_prior_gain"]
     for name, metrics in sets.items():
         cells = [
             f"{key} {one['value']:.4f} [{one['low']:.4f}, {one['high']:.4f}]" for key, one in metrics.items()
         ]
         print(f"{preset:<12} {name:<28} {'  '.join(cells)}", flush=True)
     prior = model.fitted_prior and model.fitted_prior.name
-    return {"prior": prior, "aggregate": evaluation["aggregate"], "fidelity": fidelity}
+    return {"prior": prior, "prior_gap": evaluation["prior_gap"], "fidelity": fidelity}
 
 
 def main() -> None:

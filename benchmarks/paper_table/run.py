@@ -28,7 +28,7 @@ import vaekit
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import open_pack
 from vaekit.models.builder import build
-from vaekit.runs.metadata import read_config
+from vaekit.runs.metadata import read_metadata
 
 HERE = Path(__file__).parent
 
@@ -52,10 +52,10 @@ def flops_per_step(config: Any, shape: tuple[int, int, int], images: int) -> int
 
 def training_record(model: vaekit.TrainedModel, train_images: slice) -> dict[str, Any]:
     """How the model was trained, on what hardware, and with how many operations."""
-    record, history = read_config(model.run), model.history
-    device = record["device"]
+    metadata, history = read_metadata(model.run), model.history
+    device = metadata.device
     if device == "cpu":
-        device = "cpu, 1 thread" if record["threads"] == 1 else f"cpu, {record['threads']} threads"
+        device = "cpu, 1 thread" if metadata.threads == 1 else f"cpu, {metadata.threads} threads"
     per_step = flops_per_step(model.config, model.shape, train_images.stop)
     return {
         "best_validation_loss": float(history["val_loss"].min()),
@@ -68,7 +68,7 @@ def training_record(model: vaekit.TrainedModel, train_images: slice) -> dict[str
         "parameters": sum(p.numel() for p in model.model.parameters()),
         "device": device,
         "cores": os.cpu_count(),
-        "versions": record["versions"] | {"system": platform.system()},
+        "versions": metadata.versions | {"system": platform.system()},
         "config": model.config.model_dump(),
     }
 
@@ -76,9 +76,15 @@ def training_record(model: vaekit.TrainedModel, train_images: slice) -> dict[str
 def evaluation_record(model: vaekit.TrainedModel, test: np.ndarray, samples: int) -> dict[str, Any]:
     evaluation = model.evaluate(test, samples=samples)
     assert evaluation["images"] == len(test), "a duplicate test image was left out"
-    names = ("nll", "nll_standard_error", "elbo", "images", "effective_sample_size", "active_units")
+    likelihood = evaluation["likelihood"]
     seeds = {"training": model.config.training.seed, "evaluation": evaluation["seed"], "test_pixels": 777}
-    return {"samples": samples, "seeds": seeds, **{name: evaluation[name] for name in names}}
+    return {
+        "samples": samples,
+        "seeds": seeds,
+        "images": evaluation["images"],
+        "active_units": evaluation["latents"]["active"],
+        **{name: likelihood[name] for name in ("nll", "nll_standard_error", "elbo", "effective_sample_size")},
+    }
 
 
 def parse_options() -> argparse.Namespace:

@@ -17,7 +17,8 @@ from vaekit.data.packs.pack import load_images
 from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.data.sources.torch_datasets import is_dataset
 from vaekit.errors import UserError, setting
-from vaekit.evaluation.evaluate import COMPARED, FEWEST, evaluation
+from vaekit.evaluation.context import DEFAULT_NEW_IMAGES, MIN_NEW_IMAGES
+from vaekit.evaluation.evaluate import evaluate_model
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.evaluation.ranking import rank
 from vaekit.latents import encode, traverse
@@ -446,7 +447,7 @@ class TrainedModel:
         data: Any = None,
         *,
         samples: SupportsIndex = 1000,
-        new_images: SupportsIndex = COMPARED,
+        new_images: SupportsIndex = DEFAULT_NEW_IMAGES,
         seed: int = 0,
         quiet: bool = False,
     ) -> dict[str, Any]:
@@ -467,9 +468,8 @@ class TrainedModel:
         Raises:
             UserError: images of another shape, or classes the model does not know.
         """
-        return evaluation(
-            self.loaded, data, check_count(samples), check_count(new_images, "new images", FEWEST), seed, quiet
-        )
+        count = check_count(new_images, "new images", MIN_NEW_IMAGES)
+        return evaluate_model(self.loaded, data, check_count(samples), count, seed, quiet).model_dump(mode="json")
 
     def report(self, *, quiet: bool = False) -> Path:
         """Write report.html: all about this model on one page that opens without a network. Returns its path.

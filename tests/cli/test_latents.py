@@ -290,11 +290,11 @@ def test_what_cannot_be_ranked_is_said(plain: vaekit.TrainedModel, photos: Path,
         plain.rank(rings(10, 12, 3))
     model = vaekit.train(photos, out=tmp_path / "ae", epochs=1, preset="ae", **TINY)
     said = mistake("rank", model.run.folder)
-    assert "single point without density" in said and "train one with --posterior.kind gaussian" in said
+    assert "single point without density" in said and "Train one with --posterior.kind gaussian" in said
     assert len(model.latents(quiet=True)) == 43
 
 
 def test_what_is_no_likelihood_is_not_ranked_as_one(classes: vaekit.TrainedModel) -> None:
     said = command("rank", classes.run.folder, "--samples", 2)
-    assert "no bits/dim: a cross-entropy" in said and "ranking-1.csv" in said and "ranking-1.png" in said
+    assert "no bits/dim: p(x | z) is a cross-entropy" in said and "ranking-1.csv" in said and "ranking-1.png" in said
     assert "bits_per_dimension" not in pd.read_csv(classes.run.folder / "ranking-1.csv")

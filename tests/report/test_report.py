@@ -102,9 +102,9 @@ def test_figures_are_those_of_the_evaluation_while_it_is_of_these_weights(run: P
     found = vaekit.load(run).evaluate(samples=10, quiet=True)
     command("report", run)
     text, _ = read(run)
-    assert "A quick look at" not in text and f"{found['nll']:.2f}" in text
+    assert "A quick look at" not in text and f"{found['likelihood']['nll']:.2f}" in text
     record = json.loads((run / "evaluation.json").read_text())
-    for other in (json.dumps(record | {"weights": "others"}), json.dumps({"weights": record["weights"]}), "[]", "x"):
+    for other in (json.dumps(record | {"weights_hash": "others"}), json.dumps(record | {"format": 1}), "{}", "[]", "x"):
         (run / "evaluation.json").write_text(other)
         vaekit.load(run).report(quiet=True)
         assert "A quick look at" in read(run)[0]

@@ -47,7 +47,7 @@ def page() -> str:
         table = [COLUMNS]
         for preset, evaluation in result["presets"].items():
             table += rows(preset, evaluation)
-        others = first_fidelity(result)["sets"]["other held-out images"]
+        others = first_fidelity(result)["sets"]["other_held_out"]
         table.append(line("", "other test images", *cells(others), ""))
         caption = f"{title}: new images from the model's own prior (left) and from the fitted prior (right)"
         parts += [
@@ -76,18 +76,18 @@ def image_count(result: dict[str, Any]) -> int:
 
 def rows(preset: str, evaluation: dict[str, Any]) -> list[str]:
     """The model's own prior, the fitted one with significant gains in bold, and reconstructed test images."""
-    sets, aggregate = evaluation["fidelity"]["sets"], evaluation["aggregate"]
+    sets, gap = evaluation["fidelity"]["sets"], evaluation["prior_gap"]
     if evaluation["prior"] is None:
         name = "the model's own prior (no fitted one is better)"
-        return [line(f"`{preset}`", name, *cells(sets["new images"]), "")]
-    own, fitted = sets["of the model's own prior"], sets["new images"]
-    above, through = evaluation["fidelity"]["above_own_prior"], sets["the same through the model"]
+        return [line(f"`{preset}`", name, *cells(sets["new"]), "")]
+    own, fitted = sets["model_prior"], sets["new"]
+    above, through = evaluation["fidelity"]["fitted_prior_gain"], sets["reconstructed"]
     better = above["coverage"]["low"] > 0, above["kid"]["high"] < 0
     bold = [
         f"**{cell}**" if significant else cell
         for cell, significant in zip(cells(fitted), better, strict=True)
     ]
-    gain = f"{aggregate['gain']:.1f} +- {aggregate['gain_standard_error']:.1f}"
+    gain = f"{gap['gain']:.1f} +- {gap['gain_standard_error']:.1f}"
     return [
         line(f"`{preset}`", "the model's own prior", *cells(own), ""),
         line("", evaluation["prior"], *bold, gain),

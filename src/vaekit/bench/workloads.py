@@ -24,7 +24,7 @@ from vaekit.config.overrides import resolve
 from vaekit.data.decoding.pool import cores
 from vaekit.data.packs.cache import clear_cache
 from vaekit.data.packs.pack import Pack, open_pack
-from vaekit.evaluation.likelihood import VALUES, estimate_importance
+from vaekit.evaluation.likelihood import DECODED_PIXELS, estimate_importance
 from vaekit.latents.sampling import CHUNK, decode_images, draw_latents, to_uint8
 from vaekit.models.builder import build
 from vaekit.runs.image_set import BATCH
@@ -248,7 +248,7 @@ def evaluation(rounds: int, device: torch.device) -> BenchResult:
     model, _ = build(resolve(preset="burda-1"), (1, 28, 28))
     model.to(device).eval()
     x = torch.rand(BATCH, 1, 28, 28, device=device).round()
-    at_once = max(1, VALUES[device.type] // x.numel())
+    at_once = max(1, DECODED_PIXELS[device.type] // x.numel())
     z = torch.randn(at_once * BATCH, model.latents, device=device)
 
     @torch.no_grad()

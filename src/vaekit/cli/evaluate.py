@@ -1,6 +1,7 @@
 """What a model is worth: `evaluate`, `rank`, `report`."""
 
 import shlex
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -22,11 +23,12 @@ def evaluate(
 ) -> None:
     """Judge the model by held-out images: likelihood, reconstructions, new images beside them, and a diagnosis."""
     from vaekit.api import load
-    from vaekit.evaluation.text import lines
+    from vaekit.evaluation.results import EvaluationResult
+    from vaekit.evaluation.text import format_evaluation
 
     model = load(run)
-    found = model.evaluate(data, samples=samples, new_images=new_images, seed=seed)
-    print("\n".join(lines(found)))
+    result = model.evaluate(data, samples=samples, new_images=new_images, seed=seed)
+    print("\n".join(format_evaluation(EvaluationResult.model_validate(result), shutil.get_terminal_size().columns)))
     print(f"Wrote {model.run.evaluation}; `vaekit report {shlex.quote(str(run))}` shows it on a page")
 
 
@@ -41,12 +43,12 @@ def rank(
 ) -> None:
     """Rank the images of DATA by their likelihood, odd ones first: a table, and a sheet of both its ends."""
     from vaekit.api import load
-    from vaekit.evaluation.text import ranking_lines
+    from vaekit.evaluation.text import format_ranking
     from vaekit.runs.outputs import first_free
 
     file = out or first_free(run, "ranking", ".csv", ".png")
     found = load(run).rank(data, samples=samples, seed=seed, out=file)
-    print("\n".join(ranking_lines(found, samples)))
+    print("\n".join(format_ranking(found, samples, shutil.get_terminal_size().columns)))
     print(f"Wrote {file} and {file.with_suffix('.png')}")
 
 

@@ -59,7 +59,7 @@ def interpolate(
 def traverse(run: RunFolder, /, *, class_: Class = None, out: Png = None) -> None:
     """Draw what the ten most active latents do to a picture: a row for each."""
     from vaekit.api import load
-    from vaekit.evaluation.likelihood import ACTIVE
+    from vaekit.evaluation.likelihood import ACTIVE_VARIANCE
     from vaekit.plots import grids
     from vaekit.runs.outputs import first_free, new_file
 
@@ -67,6 +67,6 @@ def traverse(run: RunFolder, /, *, class_: Class = None, out: Png = None) -> Non
     file = new_file(model.run, out or first_free(run, "traversal", ".png"), (".png",))
     found = model.traverse(label=class_)
     grids.write(file, grids.table(found.images, found.rows, found.columns, found.title))
-    if (found.activity**2 < ACTIVE).all():
+    if (found.activity**2 < ACTIVE_VARIANCE).all():
         print("No latent depends on the image: `vaekit evaluate` tells why, and what to do")
     print(f"Wrote {file}")

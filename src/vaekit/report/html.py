@@ -22,7 +22,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     lines = []
     for (name, *cells), (below, *_) in zip(rows, [*rows[1:], ["-"]], strict=True):
         of_row = " ".join(["under"] * (not name) + ["over"] * (not below) + ["cells"] * (len(cells) > 1))
-        told = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        span = " colspan=9" if len(cells) == 1 else ""
+        told = "".join(f"<td{span}>{html.escape(cell)}</td>" for cell in cells)
         lines.append(f'<tr class="{of_row}"><th>{html.escape(name)}</th>{told}</tr>')
     return f"<div class=scroll><table class=figures>{''.join(lines)}</table></div>"
 

@@ -4,7 +4,6 @@ Nothing is loaded from anywhere: pictures stand in the page itself.
 """
 
 import html
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +17,10 @@ from torch import Tensor
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import Pack
 from vaekit.errors import UserError
-from vaekit.evaluation.evaluate import EvalContext, diagnosis, evaluate, training_images
+from vaekit.evaluation.context import EvalContext
+from vaekit.evaluation.evaluate import evaluate, training_images
 from vaekit.evaluation.likelihood import log_likelihoods
+from vaekit.evaluation.results import EvaluationResult, read_evaluation
 from vaekit.evaluation.text import sections
 from vaekit.latents import encode, traverse
 from vaekit.latents.sampling import decode_images, draw_latents, interpolate, to_uint8
@@ -302,50 +303,39 @@ def _odd_ones(model: LoadedModel, seen: _Seen | None) -> list[str]:
 
 def _figures(model: LoadedModel, seen: _Seen | None, quiet: bool) -> list[str]:
     """The evaluation and the diagnosis."""
-    found, said = _evaluated(model), "By <code>vaekit evaluate</code>; all of it is in evaluation.json."
+    found = read_evaluation(model.run, model.weights_hash)
+    said = "By <code>vaekit evaluate</code>; all of it is in evaluation.json."
+    evaluated = found is not None
     if found is None and seen is not None:
         found = _quick(model, seen, quiet)
         full = html.escape(f"vaekit evaluate {shlex.quote(str(model.run.folder))}")
         said = (
-            f"A quick look at {found['images']:,} images with {SAMPLES} importance samples. <code>{full}</code> "
+            f"A quick look at {found.images:,} images with {SAMPLES} importance samples. <code>{full}</code> "
             "takes its time, and compares new images."
         )
     if found is None:
         return []
-    tables = {title: rows for title, rows in sections(found).items() if rows and title != "Diagnosis"}
-    parts = [f"<h3>{html.escape(title)}</h3>{table(rows)}" for title, rows in tables.items()]
-    if model.run.nearest.exists() and found["memorisation"] and _evaluated(model) is not None:
+    parts = [f"<h3>{html.escape(title)}</h3>{table(rows)}" for title, rows in sections(found).items()]
+    if model.run.nearest.exists() and found.memorization and evaluated:
         alt = "New images above their nearest training images"
         parts.append(f'<figure><img src="{data(model.run.nearest.read_bytes())}" alt="{alt}"></figure>')
     faults = [
-        f"<li><strong>{html.escape(one['name'])}</strong> {html.escape(one['sentence'])}"
-        f"<pre>{html.escape(one['remedy'])}</pre></li>"
-        for one in found["diagnosis"]
+        f"<li><strong>{html.escape(one.name)}</strong> {html.escape(one.message)}<pre>{html.escape(one.fix)}</pre></li>"
+        for one in found.diagnosis
     ]
-    healthy = "<p class=good>None of the faults that are looked for was found.</p>"
+    healthy = "<p class=good>No problems found.</p>"
     told = f"<ul class=faults>{''.join(faults)}</ul>" if faults else healthy
-    mended = "What was found wrong, and the command that mends it."
+    mended = "Problems found, and the command that fixes each."
     return [*section("Diagnosis", mended, [told]), *section("Figures", said, parts)]
 
 
-def _evaluated(model: LoadedModel) -> dict[str, Any] | None:
-    """The content of evaluation.json, where it is of these weights, and whole."""
-    try:
-        found = dict(json.loads(model.run.evaluation.read_text(encoding="utf-8")))
-        sections(found)
-        return found if found["weights"] == model.weights_hash and "diagnosis" in found else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _quick(model: LoadedModel, seen: _Seen, quiet: bool) -> dict[str, Any]:
+def _quick(model: LoadedModel, seen: _Seen, quiet: bool) -> EvaluationResult:
     few, training = seen.held_out.spread(LOOKED_AT), training_images(model, quiet)
-    context = EvalContext(model, few, training, model.config.training.seed)
-    with progress(len(few), "a quick look", quiet=quiet) as advance:
-        found, _ = evaluate(context, SAMPLES, None, lambda n, words: advance(n) if "likelihood" in words else None)
-    found["why"]["fidelity"] = "a full evaluation compares them"
-    found |= {"data": seen.pack.source, "side": seen.split, "own": True}
-    return found | {"diagnosis": diagnosis(model, found, len(training or ()))}
+    context = EvalContext(model, few, training, seen.split, True, model.config.training.seed)
+    with progress(len(few) * SAMPLES, "Evaluating", "samples", quiet=quiet) as advance:
+        result, _ = evaluate(context, SAMPLES, None, lambda n, part: advance(n) if part == "Likelihood" else None)
+    unavailable = result.unavailable | {"fidelity": "measured by a full evaluation"}
+    return result.model_copy(update={"unavailable": unavailable})
 
 
 def _again(record: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
