@@ -71,7 +71,7 @@ def read(run: Path) -> tuple[str, Page]:
     return text, Page(text)
 
 
-def test_train_writes_a_page_of_its_own(run: Path) -> None:
+def test_train_writes_a_self_contained_page(run: Path) -> None:
     text, page = read(run)
     assert not page.open
     assert page.addresses and all(address.startswith("data:image/png;base64,") for address in page.addresses)
@@ -97,12 +97,12 @@ def test_train_writes_a_page_of_its_own(run: Path) -> None:
     assert "vaekit train" in text and "--preset sigma-vae" in text
 
 
-def test_figures_are_those_of_the_evaluation_while_it_is_of_these_weights(run: Path) -> None:
+def test_evaluation_is_used_only_with_its_weights(run: Path) -> None:
     assert "A quick look at" in read(run)[0]
-    found = vaekit.load(run).evaluate(samples=10, quiet=True)
+    evaluation = vaekit.load(run).evaluate(samples=10, quiet=True)
     command("report", run)
     text, _ = read(run)
-    assert "A quick look at" not in text and f"{found['nll']:.2f}" in text
+    assert "A quick look at" not in text and f"{evaluation['nll']:.2f}" in text
     record = json.loads((run / "evaluation.json").read_text())
     for other in (json.dumps(record | {"weights": "others"}), json.dumps({"weights": record["weights"]}), "[]", "x"):
         (run / "evaluation.json").write_text(other)
@@ -110,7 +110,7 @@ def test_figures_are_those_of_the_evaluation_while_it_is_of_these_weights(run: P
         assert "A quick look at" in read(run)[0]
 
 
-def test_names_that_mean_something_to_a_graph_are_names(tmp_path: Path) -> None:
+def test_names_with_matplotlib_markup_are_shown_literally(tmp_path: Path) -> None:
     """Dollars begin mathematics, and an underscore hides a line from its key."""
     folder = tmp_path / "my $1_$ pics"
     for index, image in enumerate(rings(60, 16)[..., 0]):
@@ -118,14 +118,16 @@ def test_names_that_mean_something_to_a_graph_are_names(tmp_path: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place / f"{index}.png")
     run = tmp_path / "r $x_$ y"
-    said = command(
+    output = command(
         "train", folder, "--out", run, "--epochs", 1, "--latents", 3, "--encoder.kind", "mlp", "--decoder.kind", "mlp"
     )
-    assert (run / "loss.png").exists() and "Map of the latent space" in read(run)[1].headings and "Warning" not in said
-    assert f"vaekit generate '{run}' -n 64" in said
+    assert (
+        (run / "loss.png").exists() and "Map of the latent space" in read(run)[1].headings and "Warning" not in output
+    )
+    assert f"vaekit generate '{run}' -n 64" in output
 
 
-def test_what_is_missing_or_damaged_is_said_or_left_out(run: Path, tmp_path: Path) -> None:
+def test_missing_and_damaged_files(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     (copy / "metrics.csv").unlink()
@@ -138,7 +140,7 @@ def test_what_is_missing_or_damaged_is_said_or_left_out(run: Path, tmp_path: Pat
         assert "dataset.json is missing or damaged" in mistake("evaluate", copy)
 
 
-def test_a_way_between_images_stays_in_their_class(tmp_path: Path) -> None:
+def test_interpolations_of_conditional_models_stay_in_a_class(tmp_path: Path) -> None:
     labels = np.arange(90) % 2
     model = vaekit.train((rings(90, 16), labels), out=tmp_path / "run", conditional=True, preset="classic", **TINY)
     pack, _, rows = held_out_rows(model.loaded, (rings(90, 16), labels), True)
@@ -147,7 +149,7 @@ def test_a_way_between_images_stays_in_their_class(tmp_path: Path) -> None:
     assert len(set(chosen.rows.tolist())) == 4
 
 
-def test_without_the_images_the_rest_is_there(tmp_path: Path) -> None:
+def test_report_without_the_training_images(tmp_path: Path) -> None:
     vaekit.train(rings(60, 12), out=tmp_path / "run", preset="classic", **TINY)
     assert "Reconstructions" in read(tmp_path / "run")[1].headings  # the array is still at hand
     vaekit.load(tmp_path / "run").report(quiet=True)
@@ -167,7 +169,7 @@ def test_without_the_images_the_rest_is_there(tmp_path: Path) -> None:
         {"preset": "iaf"},
     ],
 )
-def test_every_kind_of_model_has_one(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_report_of_each_kind_of_model(settings: dict[str, Any], tmp_path: Path) -> None:
     data = (rings(60, 12), np.arange(60) % 3)
     vaekit.train(data, out=tmp_path / "run", **TINY | settings)
     _, page = read(tmp_path / "run")
@@ -176,13 +178,13 @@ def test_every_kind_of_model_has_one(settings: dict[str, Any], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
-def test_the_fewest_images_have_one(count: int, tmp_path: Path) -> None:
+def test_report_of_very_few_images(count: int, tmp_path: Path) -> None:
     vaekit.train(rings(count, 12), out=tmp_path / "run", preset="classic", **TINY)
     assert "Figures" in read(tmp_path / "run")[1].headings
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no browser")
-def test_a_browser_shows_it(run: Path, tmp_path: Path) -> None:
+def test_browser_renders_the_page(run: Path, tmp_path: Path) -> None:
     shot = tmp_path / "page.png"
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,3000")
     subprocess.run(

@@ -27,8 +27,8 @@ def loss_graph(metrics: "pd.DataFrame", title: str) -> bytes:
     rows = -(-len(panels) // 3)
     splits = {"train": "train", "val": "validation"}
     parts = [
-        pd.DataFrame({"epoch": metrics["epoch"], "nats": metrics[f"{side}_{name}"], "panel": name, "side": label})
-        for side, label in splits.items()
+        pd.DataFrame({"epoch": metrics["epoch"], "nats": metrics[f"{split}_{name}"], "panel": name, "split": label})
+        for split, label in splits.items()
         for name in panels
     ]
     table = pd.concat(parts, ignore_index=True)
@@ -43,8 +43,8 @@ def loss_graph(metrics: "pd.DataFrame", title: str) -> bytes:
                 table[table["panel"] == name],
                 x="epoch",
                 y="nats",
-                hue="side",
-                style="side",
+                hue="split",
+                style="split",
                 palette="colorblind",
                 markers=len(metrics) <= 25,
                 dashes=False,
@@ -70,6 +70,6 @@ def drawn(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def short(name: str, most: int = 24) -> str:
+def short(name: str, limit: int = 24) -> str:
     """A name that fits beside a graph."""
-    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return name if len(name) <= limit else f"{name[: limit - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -16,10 +16,20 @@ from vaekit.utils.files import atomic_file
 Images = UInt8[np.ndarray, "N H W C"]
 
 
-PAPER, INK = (255, 255, 255), (70, 70, 70)
+PAPER = (255, 255, 255)
+"""The colour of a sheet."""
 
+INK = (70, 70, 70)
+"""The colour of its text."""
 
-GAP, MARGIN, LINE = 4, 12, 16
+GAP = 4
+"""Pixels between tiles."""
+
+MARGIN = 12
+"""Pixels around a sheet."""
+
+LINE_HEIGHT = 16
+"""Pixels from one line of text to the next."""
 
 
 def picture(image: UInt8[np.ndarray, "H W C"]) -> Image.Image:
@@ -30,7 +40,7 @@ def picture(image: UInt8[np.ndarray, "H W C"]) -> Image.Image:
 def grid(
     images: Images, columns: int | None = None, labels: Sequence[str] | None = None, title: str = ""
 ) -> Image.Image:
-    """Images side by side on white, row by row, each with its label below, of as many lines as all the others; small
+    """Images side by side on white, row by row, each with its label below, of as many lines as all others; small
     ones magnified by whole pixels."""
     return _sheet([[image] for image in images], columns, labels, title)
 
@@ -49,7 +59,7 @@ def _sheet(cells: list[list[Any]], columns: int | None, labels: Sequence[str] | 
     columns = min(columns or _columns(len(cells)), len(cells))
     rows = math.ceil(len(cells) / columns)
     font = ImageFont.load_default(12)
-    tall = len(cells[0]) * (height + 1) - 1 + (LINE * (1 + labels[0].count("\n")) if labels else 0)
+    tall = len(cells[0]) * (height + 1) - 1 + (LINE_HEIGHT * (1 + labels[0].count("\n")) if labels else 0)
     between = 3 * GAP if len(cells[0]) > 1 or (labels and "\n" in labels[0]) else GAP
     pitch = (width + GAP, tall + between)
     head = MARGIN + (18 if title else 0)
@@ -64,7 +74,7 @@ def _sheet(cells: list[list[Any]], columns: int | None, labels: Sequence[str] | 
             sheet.paste(tile, (left, top + row * (height + 1)), tile if tile.mode == "RGBA" else None)
         if labels:
             for line, text in enumerate(reversed(labels[index].split("\n"))):
-                place = (left + width / 2, top + tall - LINE * line)
+                place = (left + width / 2, top + tall - LINE_HEIGHT * line)
                 pen.text(place, _shortened(text, font, float(width - GAP), middle=True), INK, font, anchor="md")
     return sheet
 
@@ -101,19 +111,21 @@ def _lines(lines: Sequence[Sequence[Tiles]], names: Sequence[str] = (), title: s
     zoom = _zoom(height, width)
     width, height = width * zoom, height * zoom
     font = ImageFont.load_default(12)
-    side = max((round(font.getlength(part)) for name in names for part in name.split("\n")), default=-MARGIN) + MARGIN
+    names_width = (
+        max((round(font.getlength(part)) for name in names for part in name.split("\n")), default=-MARGIN) + MARGIN
+    )
     heading = title.split("\n") if title else []
-    top = MARGIN + len(heading) * LINE + (GAP if heading else 0)
+    top = MARGIN + len(heading) * LINE_HEIGHT + (GAP if heading else 0)
     across = max(sum(len(tiles) * (width + GAP) - GAP + 2 * MARGIN for tiles in line) - 2 * MARGIN for line in lines)
-    captions = LINE if any(text for tiles in lines[0] for _, text in tiles) else 0
-    size = (2 * MARGIN + side + across, top + captions + len(lines) * (height + GAP) - GAP + MARGIN)
+    captions = LINE_HEIGHT if any(text for tiles in lines[0] for _, text in tiles) else 0
+    size = (2 * MARGIN + names_width + across, top + captions + len(lines) * (height + GAP) - GAP + MARGIN)
     sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
     for index, text in enumerate(heading):
-        pen.text((MARGIN, 8 + index * LINE), _shortened(text, font, float(size[0] - 2 * MARGIN)), INK, font)
+        pen.text((MARGIN, 8 + index * LINE_HEIGHT), _shortened(text, font, float(size[0] - 2 * MARGIN)), INK, font)
     top += captions
     for index, line in enumerate(lines):
-        left = MARGIN + side
+        left = MARGIN + names_width
         if names:
             middle = (MARGIN, top + height / 2)
             pen.multiline_text(middle, names[index], INK, font, anchor="lm", spacing=3)
@@ -154,13 +166,13 @@ def _shortened(text: str, font: Any, width: float, middle: bool = False) -> str:
     """Text that fits: its end cut off, or its middle, where names are told apart by their ends."""
     if font.getlength(text) <= width:
         return text
-    kept = len(text) - 1
-    while kept > 0:
-        head = kept // 3 if middle else kept
-        short = f"{text[:head]}…{text[len(text) - (kept - head) :]}"
+    length = len(text) - 1
+    while length > 0:
+        head = length // 3 if middle else length
+        short = f"{text[:head]}…{text[len(text) - (length - head) :]}"
         if font.getlength(short) <= width:
             return short
-        kept -= 1
+        length -= 1
     return "…"
 
 

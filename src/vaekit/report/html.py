@@ -9,8 +9,8 @@ from PIL import Image
 from vaekit.plots import grids
 
 
-def section(title: str, said: str, parts: Iterable[str]) -> list[str]:
-    return [f"<section><h2>{title}</h2><p>{said}</p>{''.join(parts)}</section>"]
+def section(title: str, text: str, parts: Iterable[str]) -> list[str]:
+    return [f"<section><h2>{title}</h2><p>{text}</p>{''.join(parts)}</section>"]
 
 
 def note(text: str) -> str:
@@ -21,16 +21,16 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of a name and a text, or of the cells of columns; one without a name stands under the row above it."""
     lines = []
     for (name, *cells), (below, *_) in zip(rows, [*rows[1:], ["-"]], strict=True):
-        of_row = " ".join(["under"] * (not name) + ["over"] * (not below) + ["cells"] * (len(cells) > 1))
-        told = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        lines.append(f'<tr class="{of_row}"><th>{html.escape(name)}</th>{told}</tr>')
+        row_class = " ".join(["under"] * (not name) + ["over"] * (not below) + ["cells"] * (len(cells) > 1))
+        cells_html = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        lines.append(f'<tr class="{row_class}"><th>{html.escape(name)}</th>{cells_html}</tr>')
     return f"<div class=scroll><table class=figures>{''.join(lines)}</table></div>"
 
 
 def figure(sheet: Image.Image, caption: str = "") -> str:
-    said = html.escape(caption)
+    text = html.escape(caption)
     width = f' style="width:{sheet.width}px"'
-    return f'<figure><img src="{data(grids.png(sheet))}" alt="{said}"{width}><figcaption>{said}</figcaption></figure>'
+    return f'<figure><img src="{data(grids.png(sheet))}" alt="{text}"{width}><figcaption>{text}</figcaption></figure>'
 
 
 def data(png: bytes) -> str:

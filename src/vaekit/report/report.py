@@ -38,16 +38,31 @@ from vaekit.runs.outputs import require_writable
 from vaekit.utils.files import printable, write_text
 from vaekit.utils.logging import console_logging, progress
 
-LOOKED_AT, SAMPLES = 500, 50
-"""Held-out images, and importance samples of each, of the quick look at a run that was not evaluated."""
+QUICK_IMAGES = 500
+"""Held-out images of the quick evaluation of a run that was not evaluated, at most."""
+
+QUICK_SAMPLES = 50
+"""Importance samples of each of them."""
 
 
-MAPPED = 2000
+MAP_IMAGES = 2000
 """Images on the map of latents."""
 
 
-PAIRS, SHOWN, ENDS, WAYS, STEPS = 16, 40, 12, 3, 9
-"""Reconstructions, new images, images at either end of the ranking, interpolations and the images of each."""
+RECONSTRUCTIONS = 16
+"""Held-out images shown above their reconstructions."""
+
+NEW_IMAGES = 40
+"""New images of each prior, and inputs."""
+
+RANKED_IMAGES = 12
+"""Images at either end of the ranking."""
+
+INTERPOLATIONS = 3
+"""Pairs of held-out images with interpolations between them."""
+
+INTERPOLATION_STEPS = 9
+"""Images of an interpolation."""
 
 
 def write_report(model: LoadedModel, quiet: bool = False) -> None:
@@ -59,35 +74,35 @@ def write_report(model: LoadedModel, quiet: bool = False) -> None:
     require_writable(run)
     record, dataset = read_config(run), read_dataset(run)
     with console_logging(quiet):
-        seen = _see(model, quiet)
+        held_out = _held_out(model, quiet)
         body = [
             _head(model, record, dataset),
-            *_training(model, dataset, seen),
+            *_training(model, dataset, held_out),
             *_loss(model),
-            *_latent_space(model, seen, quiet),
-            *_odd_ones(model, seen),
-            *_figures(model, seen, quiet),
-            _again(record, dataset),
+            *_latent_space(model, held_out, quiet),
+            *_ranking(model, held_out),
+            *_figures(model, held_out, quiet),
+            _reproduce(record, dataset),
         ]
     page = PAGE.format(title=html.escape(run.folder.resolve().name), style=STYLE, body="\n".join(body))
     write_text(run.report, printable(page))
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class _HeldOut:
     """The images that the page shows."""
 
     pack: Pack
     split: str
-    held_out: ImageSet
+    images: ImageSet
 
 
-def _see(model: LoadedModel, quiet: bool) -> _Seen | None:
+def _held_out(model: LoadedModel, quiet: bool) -> _HeldOut | None:
     try:
         pack, split, rows = held_out_rows(model, None, quiet)
     except UserError:
         return None
-    return _Seen(pack, split, ImageSet(pack, rows, class_numbers(model, pack)))
+    return _HeldOut(pack, split, ImageSet(pack, rows, class_numbers(model, pack)))
 
 
 # --- sections --------------------------------------------------------------------------------------------------------
@@ -111,16 +126,18 @@ def _head(model: LoadedModel, record: Mapping[str, Any], dataset: Mapping[str, A
     return f"<header><h1>{html.escape(model.run.folder.resolve().name)}</h1><dl class=facts>{cells}</dl></header>"
 
 
-def _training(model: LoadedModel, dataset: Mapping[str, Any], seen: _Seen | None) -> list[str]:
+def _training(model: LoadedModel, dataset: Mapping[str, Any], held_out: _HeldOut | None) -> list[str]:
     splits = ", ".join(f"{count:,} {split}" for split, count in dataset["splits"].items() if count)
-    said = f"{html.escape(dataset['source'])}: {splits}."
+    text = f"{html.escape(dataset['source'])}: {splits}."
     parts = []
-    if seen is None:
+    if held_out is None:
         parts.append(note("The images are not at hand as they were; what shows them is left out of this page."))
     else:
-        batches = ImageLoader(seen.pack, model.config.data, SHOWN, model.config.training.seed, torch.device("cpu"))
+        batches = ImageLoader(
+            held_out.pack, model.config.data, NEW_IMAGES, model.config.training.seed, torch.device("cpu")
+        )
         x, y = next(batches.train(0))
-        names = None if y is None or not seen.pack.classes else [seen.pack.classes[i] for i in y.tolist()]
+        names = None if y is None or not held_out.pack.classes else [held_out.pack.classes[i] for i in y.tolist()]
         sheet = grids.grid(to_uint8(x).numpy(), min(10, len(x)), names)
         parts.append(figure(sheet, "The first images of the first epoch, exactly as the model saw them"))
     if counts := dataset.get("counts"):
@@ -132,15 +149,15 @@ def _training(model: LoadedModel, dataset: Mapping[str, Any], seen: _Seen | None
         more = f" (the first 50 of {len(skipped):,}; all in dataset.json)" if len(skipped) > 50 else ""
         files = "1 file" if len(skipped) == 1 else f"{len(skipped):,} files"
         parts.append(f"<details><summary>{files} skipped{more}</summary><table>{rows}</table></details>")
-    return section("What it was trained on", said, parts)
+    return section("What it was trained on", text, parts)
 
 
 def _counts(counts: Mapping[str, Any]) -> str:
     """How many images of each class are on each side."""
-    if not all(isinstance(of_side, Mapping) for of_side in counts.values()):
+    if not all(isinstance(of_split, Mapping) for of_split in counts.values()):
         return ""
-    splits = [split for split, of_side in counts.items() if of_side]
-    classes = list(dict.fromkeys(name for of_side in counts.values() for name in of_side))
+    splits = [split for split, of_split in counts.items() if of_split]
+    classes = list(dict.fromkeys(name for of_split in counts.values() for name in of_split))
     if len(classes) < 2:
         return ""
     head = "".join(f"<th>{html.escape(split)}</th>" for split in splits)
@@ -157,60 +174,60 @@ def _loss(model: LoadedModel) -> list[str]:
     if not model.run.loss_graph.exists():
         return []
     graph = data(model.run.loss_graph.read_bytes())
-    said = "Nats per image, summed over pixels and latents; validation images are those that no step has seen."
-    return section("Loss of every epoch", said, [f'<figure><img src="{graph}" alt="Loss of every epoch"></figure>'])
+    text = "Nats per image, summed over pixels and latents; validation images are those that no step has seen."
+    return section("Loss of every epoch", text, [f'<figure><img src="{graph}" alt="Loss of every epoch"></figure>'])
 
 
 @torch.no_grad()
-def _latent_space(model: LoadedModel, seen: _Seen | None, quiet: bool) -> list[str]:
+def _latent_space(model: LoadedModel, held_out: _HeldOut | None, quiet: bool) -> list[str]:
     vae, classes, seed = model.vae, model.classes, model.config.training.seed
     found = []
-    if seen is not None:
-        chosen = seen.held_out.spread(PAIRS)
+    if held_out is not None:
+        chosen = held_out.images.spread(RECONSTRUCTIONS)
         x, y = next(chosen.batches(model.device))
-        again = to_uint8(vae.reconstruct(x, y)).numpy()
-        sheet = grids.pairs(chosen.pixels, again, 8)
-        caption = f"Images of the {seen.split} side above, what comes back of them below"
+        reconstructed = to_uint8(vae.reconstruct(x, y)).numpy()
+        sheet = grids.pairs(chosen.pixels, reconstructed, 8)
+        caption = f"Images of the {held_out.split} side above, what comes back of them below"
         found += section("Reconstructions", caption + ".", [figure(sheet)])
-    y = torch.arange(SHOWN, device=model.device) * vae.classes // SHOWN if vae.classes else None
+    y = torch.arange(NEW_IMAGES, device=model.device) * vae.classes // NEW_IMAGES if vae.classes else None
     names = None if y is None else [classes[i] for i in y.tolist()]
     priors: dict[str, VAE | FittedPrior] = {"From the model's own prior": vae}
     if model.fitted_prior is not None:
         priors = {f"From the fitted prior: {model.fitted_prior.name}": model.fitted_prior, **priors}
     sheets = []
     for caption, prior in priors.items():
-        new = to_uint8(decode_images(vae, draw_latents(prior, SHOWN, seed, y), y)).numpy()
+        new = to_uint8(decode_images(vae, draw_latents(prior, NEW_IMAGES, seed, y), y)).numpy()
         sheets.append(figure(grids.grid(new, 10 if y is None else 8, names), caption))
     found += section("New images", "Decoded from draws of a prior; none is a reconstruction.", sheets)
     label = 0 if vae.classes else None
     use = traverse.latent_stats(model, label, quiet)
     moved = traverse.traverse(vae, use, label, 8, 11)
-    said = "Each row varies one latent by -2.5 to 2.5 standard deviations, the most active first; the others stay."
-    said += f" Class: {html.escape(classes[0])}." if vae.classes else ""
+    text = "Each row varies one latent by -2.5 to 2.5 standard deviations, the most active first; the others stay."
+    text += f" Class: {html.escape(classes[0])}." if vae.classes else ""
     sheet = grids.table(moved.images, moved.rows, moved.columns)
-    found += section("What single latents do", said, [figure(sheet)])
-    if seen is not None:
-        found += section(*_map(model, seen))
-        found += section(*_ways(model, seen)) if len(_pairs(seen.held_out)) > 1 else []
+    found += section("What single latents do", text, [figure(sheet)])
+    if held_out is not None:
+        found += section(*_map(model, held_out))
+        found += section(*_interpolations(model, held_out)) if len(_pairs(held_out.images)) > 1 else []
     return found
 
 
 @torch.no_grad()
-def _map(model: LoadedModel, seen: _Seen) -> tuple[str, str, list[str]]:
+def _map(model: LoadedModel, held_out: _HeldOut) -> tuple[str, str, list[str]]:
     """Posterior means in their two principal directions, by class."""
-    chosen = seen.held_out.spread(MAPPED)
+    chosen = held_out.images.spread(MAP_IMAGES)
     z = encode.encode_means(model.vae, chosen.batches(model.device))
-    said, axes = f"Where {len(z):,} images of the {seen.split} side lie", ("z1", "z2")
+    text, axes = f"Where {len(z):,} images of the {held_out.split} side lie", ("z1", "z2")
     if model.vae.latents > 2:
         centred = z - z.mean(0)
         _, values, directions = torch.linalg.svd(centred, full_matrices=False)
         z = centred @ directions[:2].T
         share = (values[:2].square().sum() / values.square().sum().clamp(min=1e-12)).item()
-        said += f", in the two directions in which they spread most, with {share:.0%} of the variance"
+        text += f", in the two directions in which they spread most, with {share:.0%} of the variance"
         axes = ("first direction", "second direction")
-    labels = np.asarray(seen.pack.labels)[chosen.rows] if seen.pack.classes else None
-    picture = _scatter(z, labels, [curves.short(printable(name)) for name in seen.pack.classes], axes)
-    return "Map of the latent space", said + ".", [f'<figure><img src="{picture}" alt="Map of latents"></figure>']
+    labels = np.asarray(held_out.pack.labels)[chosen.rows] if held_out.pack.classes else None
+    picture = _scatter(z, labels, [curves.short(printable(name)) for name in held_out.pack.classes], axes)
+    return "Map of the latent space", text + ".", [f'<figure><img src="{picture}" alt="Map of latents"></figure>']
 
 
 def _scatter(
@@ -253,61 +270,66 @@ def _scatter(
 def _pairs(images: ImageSet) -> ImageSet:
     """Some of them, two and two; both of one class where a model is conditional and there are two of one."""
     if images.labels is None:
-        return images.spread(2 * WAYS)
+        return images.spread(2 * INTERPOLATIONS)
     of_class = [(images.labels == label).nonzero()[:2, 0] for label in images.labels.unique()]
     pairs = [rows.numpy() for rows in of_class if len(rows) == 2]
-    ways = min(WAYS, len(pairs))
-    chosen = np.concatenate([pairs[i * len(pairs) // ways] for i in range(ways)] or [[]])
+    count = min(INTERPOLATIONS, len(pairs))
+    chosen = np.concatenate([pairs[i * len(pairs) // count] for i in range(count)] or [[]])
     return replace(images, rows=images.rows[chosen.astype(np.int64)])
 
 
 @torch.no_grad()
-def _ways(model: LoadedModel, seen: _Seen) -> tuple[str, str, list[str]]:
+def _interpolations(model: LoadedModel, held_out: _HeldOut) -> tuple[str, str, list[str]]:
     """From held-out images to others, through the latent space; of one class each in a conditional model."""
-    chosen = _pairs(seen.held_out)
+    chosen = _pairs(held_out.images)
     z = encode.encode_means(model.vae, chosen.batches(model.device))
     rows = []
     for start in range(0, len(z) - 1, 2):
-        path = interpolate(z[start], z[start + 1], STEPS, True)
-        y = None if chosen.labels is None else chosen.labels[start].expand(STEPS)
+        path = interpolate(z[start], z[start + 1], INTERPOLATION_STEPS, True)
+        y = None if chosen.labels is None else chosen.labels[start].expand(INTERPOLATION_STEPS)
         between = to_uint8(decode_images(model.vae, path, y)).numpy()
         ends = chosen.pixels[[start, start + 1]]
         rows.append(np.concatenate([ends[:1], between, ends[1:]]))
-    columns = ["original", *(f"{step / (STEPS - 1):.0%}" for step in range(STEPS)), "original"]
+    columns = [
+        "original",
+        *(f"{step / (INTERPOLATION_STEPS - 1):.0%}" for step in range(INTERPOLATION_STEPS)),
+        "original",
+    ]
     sheet = grids.table(np.stack(rows), [""] * len(rows), columns)
-    said = "From one held-out image to another: the spherical way between their posterior means."
-    return "Interpolations", said, [figure(sheet)]
+    text = "From one held-out image to another: the spherical way between their posterior means."
+    return "Interpolations", text, [figure(sheet)]
 
 
 @torch.no_grad()
-def _odd_ones(model: LoadedModel, seen: _Seen | None) -> list[str]:
-    if seen is None or "density_at_sample" not in provides(model.vae.posterior):
+def _ranking(model: LoadedModel, held_out: _HeldOut | None) -> list[str]:
+    if held_out is None or "density_at_sample" not in provides(model.vae.posterior):
         return []
-    chosen = seen.held_out.spread(LOOKED_AT)
-    nats, _ = log_likelihoods(model.vae, chosen.batches(model.device), SAMPLES, model.config.training.seed)
+    chosen = held_out.images.spread(QUICK_IMAGES)
+    nats, _ = log_likelihoods(model.vae, chosen.batches(model.device), QUICK_SAMPLES, model.config.training.seed)
     order = nats.argsort().numpy()
-    count = min(ENDS, len(order) // 2)
+    count = min(RANKED_IMAGES, len(order) // 2)
     if not count:
         return []
     sheets = []
     for rows, caption in ((order[:count], "Least likely first"), (order[::-1][:count], "Most likely first")):
         labels = [f"{nats[row]:,.0f}" for row in rows]
         sheets.append(figure(grids.grid(chosen.pixels[rows], count, labels), caption))
-    said = (
-        f"Of {len(nats):,} images of the {seen.split} side, by log p(x) in nats ({SAMPLES} importance samples). Busy "
-        "images rank as odd and plain ones as likely, whatever they show; <code>vaekit rank</code> ranks any folder."
+    text = (
+        f"Of {len(nats):,} images of the {held_out.split} side, by log p(x) in nats "
+        f"({QUICK_SAMPLES} importance samples). Busy images rank as odd and plain ones as likely, whatever they show; "
+        "<code>vaekit rank</code> ranks any folder."
     )
-    return section("Odd ones, and typical ones", said, sheets)
+    return section("Odd ones, and typical ones", text, sheets)
 
 
-def _figures(model: LoadedModel, seen: _Seen | None, quiet: bool) -> list[str]:
+def _figures(model: LoadedModel, held_out: _HeldOut | None, quiet: bool) -> list[str]:
     """The evaluation and the diagnosis."""
-    found, said = _evaluated(model), "By <code>vaekit evaluate</code>; all of it is in evaluation.json."
-    if found is None and seen is not None:
-        found = _quick(model, seen, quiet)
+    found, text = _evaluated(model), "By <code>vaekit evaluate</code>; all of it is in evaluation.json."
+    if found is None and held_out is not None:
+        found = _quick(model, held_out, quiet)
         full = html.escape(f"vaekit evaluate {shlex.quote(str(model.run.folder))}")
-        said = (
-            f"A quick look at {found['images']:,} images with {SAMPLES} importance samples. <code>{full}</code> "
+        text = (
+            f"A quick look at {found['images']:,} images with {QUICK_SAMPLES} importance samples. <code>{full}</code> "
             "takes its time, and compares new images."
         )
     if found is None:
@@ -323,9 +345,9 @@ def _figures(model: LoadedModel, seen: _Seen | None, quiet: bool) -> list[str]:
         for one in found["diagnosis"]
     ]
     healthy = "<p class=good>None of the faults that are looked for was found.</p>"
-    told = f"<ul class=faults>{''.join(faults)}</ul>" if faults else healthy
+    content = f"<ul class=faults>{''.join(faults)}</ul>" if faults else healthy
     mended = "What was found wrong, and the command that mends it."
-    return [*section("Diagnosis", mended, [told]), *section("Figures", said, parts)]
+    return [*section("Diagnosis", mended, [content]), *section("Figures", text, parts)]
 
 
 def _evaluated(model: LoadedModel) -> dict[str, Any] | None:
@@ -338,17 +360,19 @@ def _evaluated(model: LoadedModel) -> dict[str, Any] | None:
         return None
 
 
-def _quick(model: LoadedModel, seen: _Seen, quiet: bool) -> dict[str, Any]:
-    few, training = seen.held_out.spread(LOOKED_AT), training_images(model, quiet)
+def _quick(model: LoadedModel, held_out: _HeldOut, quiet: bool) -> dict[str, Any]:
+    few, training = held_out.images.spread(QUICK_IMAGES), training_images(model, quiet)
     context = EvalContext(model, few, training, model.config.training.seed)
     with progress(len(few), "a quick look", quiet=quiet) as advance:
-        found, _ = evaluate(context, SAMPLES, None, lambda n, words: advance(n) if "likelihood" in words else None)
+        found, _ = evaluate(
+            context, QUICK_SAMPLES, None, lambda n, words: advance(n) if "likelihood" in words else None
+        )
     found["why"]["fidelity"] = "a full evaluation compares them"
-    found |= {"data": seen.pack.source, "side": seen.split, "own": True}
+    found |= {"data": held_out.pack.source, "side": held_out.split, "own": True}
     return found | {"diagnosis": diagnosis(model, found, len(training or ()))}
 
 
-def _again(record: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
+def _reproduce(record: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     threads = "1 thread" if record["threads"] == 1 else f"{record['threads']} threads"
     where = f"Seed {record['seed']}; {record['device']}, {threads}, precision {record['precision']}"
