@@ -9,7 +9,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-HEADINGS = {"kl": "KL divergence", "mmd": "Maximum mean discrepancy", "l2": "Squared length of latents, halved"}
+HEADINGS = {
+    "kl": "KL divergence",
+    "mmd": "Maximum mean discrepancy",
+    "l2": "Squared length of latents, halved",
+}
 
 
 def loss_graph(metrics: "pd.DataFrame", title: str) -> bytes:
@@ -27,7 +31,9 @@ def loss_graph(metrics: "pd.DataFrame", title: str) -> bytes:
     rows = -(-len(panels) // 3)
     splits = {"train": "train", "val": "validation"}
     parts = [
-        pd.DataFrame({"epoch": metrics["epoch"], "nats": metrics[f"{split}_{name}"], "panel": name, "split": label})
+        pd.DataFrame(
+            {"epoch": metrics["epoch"], "nats": metrics[f"{split}_{name}"], "panel": name, "split": label}
+        )
         for split, label in splits.items()
         for name in panels
     ]
