@@ -32,6 +32,10 @@ class Run:
         return self.folder / "loss.png"
 
     @property
+    def data_preview(self) -> Path:
+        return self.folder / "data.png"
+
+    @property
     def log(self) -> Path:
         return self.folder / "log.txt"
 
