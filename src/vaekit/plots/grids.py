@@ -86,7 +86,7 @@ def strip(
     names: tuple[str, str],
     title: str = "",
 ) -> Image.Image:
-    """An interpolation, each image with its share of the path, between `first` and `last` with their names."""
+    """An interpolation, each image with its share of the path; `first` and `last` stand at its ends."""
     shares = [f"{index / max(1, len(between) - 1):.0%}" for index in range(len(between))]
     ends = [Tile(first, names[0])], [Tile(last, names[1])]
     return _rows([[ends[0], list(map(Tile, between, shares)), ends[1]]], title=title)

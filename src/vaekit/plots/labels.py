@@ -42,9 +42,9 @@ def fit_labels(labels: Sequence[str], font: Font, width: int, limit: int = 2) ->
 
 
 def wrap(text: str, font: Font, width: int, limit: int) -> list[str]:
-    """At most `limit` lines of `width` pixels, broken after a separator where there is one; the last one is cut
-    off where it does not fit."""
-    lines = []
+    """At most `limit` lines of `width` pixels, broken after a separator where there is one; the last one is
+    cut off where it does not fit."""
+    lines: list[str] = []
     while len(lines) < limit - 1 and font.getlength(text) > width:
         fitting = next(n for n in range(len(text), -1, -1) if font.getlength(text[:n].rstrip()) <= width)
         last = max(text.rfind(separator, 0, fitting + (separator == " ")) for separator in " -_/,")

@@ -289,7 +289,7 @@ class _Session:
             with pace.timed():
                 rows = read_metrics(self.run)
                 if rows:
-                    title = f"{self.run.folder.name}: loss of every epoch on {self.pack.name}, preset {self.preset}"
+                    title = f"{self.run.folder.resolve().name}, preset {self.preset}"
                     _write_bytes(self.run.loss_graph, curves.loss_graph(pd.DataFrame(rows), title))
 
         writer.put("graph", write)
