@@ -1,5 +1,6 @@
 """Grids of images as one picture. Nothing here knows a model."""
 
+import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -223,6 +224,11 @@ def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="png")
     return buffer.getvalue()
+
+
+def png_source(png: bytes) -> str:
+    """The content of a PNG file as an address that holds it, for HTML."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def write(path: Path, image: Image.Image) -> None:

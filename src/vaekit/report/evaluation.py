@@ -9,7 +9,8 @@ from vaekit.data.packs.pack import Pack
 from vaekit.errors import UserError
 from vaekit.evaluation.evaluate import EvalContext, diagnosis, evaluate, training_images
 from vaekit.evaluation.text import sections
-from vaekit.report.html import Faults, Rows, Section, Sheet, png_source
+from vaekit.plots import grids
+from vaekit.report.html import Faults, Rows, Section, Sheet
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.inputs import class_numbers, held_out_rows
 from vaekit.runs.loaded import LoadedModel
@@ -48,7 +49,7 @@ def evaluation_sections(
     blocks: list[Any] = []
     if result is not None and model.run.nearest.exists() and result["memorisation"]:
         alt = "New images and the nearest training image of each"
-        blocks.append(Sheet(png_source(model.run.nearest.read_bytes()), alt, alt))
+        blocks.append(Sheet(grids.png_source(model.run.nearest.read_bytes()), alt, alt))
     if result is None and held_out is not None:
         result = _quick(model, held_out, quiet)
         command = f"vaekit evaluate {shlex.quote(str(model.run.folder))}"

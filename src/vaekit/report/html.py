@@ -1,6 +1,5 @@
 """What a page is made of, and the page, which template.html makes of it. All texts are escaped there."""
 
-import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -195,12 +194,7 @@ def _tile_width(size: tuple[int, ...]) -> int:
 
 def image_source(image: UInt8[np.ndarray, "H W C"]) -> str:
     """An image as an address that holds it."""
-    return png_source(grids.png(grids.picture(image)))
-
-
-def png_source(png: bytes) -> str:
-    """The content of a PNG file as an address that holds it."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    return grids.png_source(grids.png(grids.picture(image)))
 
 
 def _with_styles(rows: Sequence[Sequence[str]]) -> Iterable[tuple[str, Sequence[str], str]]:

@@ -50,12 +50,13 @@ def write_report(model: LoadedModel, quiet: bool = False) -> None:
             _data(model, dataset, held_out),
             _reproduce(record, dataset),
         ]
-    page = render(run.folder.resolve().name, _facts(model, record, dataset), sections)
+    page = render(run.folder.resolve().name, facts(model), sections)
     write_text(run.report, printable(page))
 
 
-def _facts(model: LoadedModel, record: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, str]:
-    """What stands at the top of the page."""
+def facts(model: LoadedModel) -> dict[str, str]:
+    """A run in a few names and values: what stands at the top of the page."""
+    record, dataset = read_config(model.run), read_dataset(model.run)
     history = read_metrics(model.run)
     best = min(history, key=lambda row: row["val_loss"], default=None)
     channels = {1: "gray", 3: "colour", 4: "colour with transparency"}[model.shape[0]]
@@ -137,8 +138,8 @@ def _class_table(counts: Mapping[str, Any]) -> list[Rows]:
     classes = list(dict.fromkeys(name for of_split in counts.values() for name in of_split))
     if len(classes) < 2:
         return []
-    rows = [(name, *(f"{counts[split].get(name, 0):,}" for split in splits), "") for name in classes]
-    return [Rows([("class", *splits, ""), *rows], summary=f"{len(classes)} classes")]
+    rows = [(name, *(f"{counts[split].get(name, 0):,}" for split in splits)) for name in classes]
+    return [Rows([("class", *splits), *rows], summary=f"{len(classes)} classes")]
 
 
 def _reproduce(record: Mapping[str, Any], dataset: Mapping[str, Any]) -> Section:
