@@ -31,8 +31,8 @@ INK = "#3c3c3d"
 SOFT = "#d9d9da"
 """The colour of grid lines, which becomes the lines' colour on a page."""
 
-CLIPPED_AFTER = 5
-"""From so many epochs on, the first ones may be left off the scale."""
+MIN_EPOCHS_TO_CLIP = 10
+"""With fewer epochs, all of them are on the scale."""
 
 LEGEND_CLASSES = 20
 """With more classes, points are not coloured by class."""
@@ -181,7 +181,7 @@ def _clip(axes: "Axes", values: Float[np.ndarray, "N 2"]) -> str:
     fifth of the values would lie above it.
     """
     finite = values[np.isfinite(values)]
-    if len(values) < CLIPPED_AFTER or not len(finite):
+    if len(values) < MIN_EPOCHS_TO_CLIP or not len(finite):
         return ""
     low, middle, most = np.quantile(finite, [0, 0.5, 0.8])
     high = max(low + 3 * (middle - low), most)
