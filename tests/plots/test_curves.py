@@ -32,7 +32,7 @@ def test_panels_are_the_values_that_were_computed() -> None:
 
 def test_panels_have_units_separators_and_the_best_epoch() -> None:
     labels = texts(curves.loss_panel(metrics(4), "loss"))
-    assert {"nats per image", "best: epoch 4", "train", "validation", "epoch"} <= set(labels)
+    assert {"nats per image", "dotted: best epoch, 4", "train", "validation", "epoch"} <= set(labels)
     assert any("," in label for label in labels)
     assert "nats per image" in texts(curves.loss_panel(metrics(4), "kl"))
 
@@ -47,7 +47,7 @@ def test_first_epochs_do_not_hide_late_progress() -> None:
 def test_missing_values_leave_gaps() -> None:
     table = metrics(12)
     table.loc[:2, ["val_loss", "train_loss"]] = np.nan
-    assert "best: epoch 12" in texts(curves.loss_panel(table, "loss"))
+    assert "dotted: best epoch, 12" in texts(curves.loss_panel(table, "loss"))
     table["val_loss"] = np.nan
     assert not any("best" in label for label in texts(curves.loss_panel(table, "loss")))
 

@@ -169,9 +169,10 @@ def _mark_best(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:
     if not metrics["val_loss"].notna().any():
         return
     best = metrics.iloc[int(np.nanargmin(metrics["val_loss"]))]
-    text = f"best: epoch {best['epoch']:,.0f}" if name == "loss" else None
-    axes.axvline(best["epoch"], color=INK, linestyle=":", linewidth=1, label=text)
+    axes.axvline(best["epoch"], color=INK, linestyle=":", linewidth=1)
     axes.plot(best["epoch"], best[f"val_{name}"], "o", color="none", markeredgecolor=INK, markersize=9)
+    if name == "loss":
+        axes.set_title(f"dotted: best epoch, {best['epoch']:,.0f}", loc="right", fontsize=10, color=INK)
 
 
 def _clip(axes: "Axes", values: Float[np.ndarray, "N 2"]) -> str:
