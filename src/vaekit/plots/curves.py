@@ -103,19 +103,7 @@ def scatter(
         axes.margins(0.05)
         axes.locator_params(nbins=7)
         if len(groups) > 1:
-            # names are set afterwards: a leading underscore would hide one, and dollars begin mathematics
-            marks = [axes.collections[number] for number in range(len(classes))]
-            key = axes.legend(
-                marks,
-                ["x"] * len(marks),
-                frameon=False,
-                loc="center left",
-                bbox_to_anchor=(1, 0.5),
-                markerscale=1.4,
-                labelcolor=INK,
-            )
-            for text, name in zip(key.get_texts(), classes, strict=True):
-                text.set(text=short(name), parse_math=False)
+            _name_groups(axes, classes)
         return svg(figure)
 
 
@@ -136,6 +124,22 @@ def _figure(width: float, height: float) -> "Iterator[Figure]":
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
+
+
+def _name_groups(axes: "Axes", names: Sequence[str]) -> None:
+    """A key beside the axes for the groups of points in them."""
+    # names are set afterwards: a leading underscore would hide one, and dollars begin mathematics
+    key = axes.legend(
+        axes.collections[: len(names)],
+        ["x"] * len(names),
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        markerscale=1.4,
+        labelcolor=INK,
+    )
+    for text, name in zip(key.get_texts(), names, strict=True):
+        text.set(text=short(name), parse_math=False)
 
 
 def _draw_panel(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:

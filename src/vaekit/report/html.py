@@ -11,6 +11,7 @@ from PIL import ImageFont
 
 from vaekit.plots import grids
 from vaekit.plots.labels import fit_labels
+from vaekit.utils.files import printable
 
 Images = UInt8[np.ndarray, "N H W C"]
 
@@ -158,6 +159,7 @@ def tiles(columns: Sequence[Images], what: str, labels: Sequence[str] = (), capt
     alts = [f"{what} {number}" for number in range(1, count + 1)]
     lines: list[list[str]] = [[] for _ in range(count)]
     if labels:
+        labels = [printable(label) for label in labels]
         alts = [f"{alt}: {label}".replace("\n", ", ") for alt, label in zip(alts, labels, strict=True)]
         lines = fit_labels(labels, ImageFont.load_default(LABEL_SIZE), width)
     cells = [
@@ -178,7 +180,7 @@ def tile_table(
         (
             name,
             [
-                Cell((image_source(image),), f"{name}, {column}")
+                Cell((image_source(image),), ", ".join(filter(None, (name, column))))
                 for image, column in zip(row, columns, strict=True)
             ],
         )

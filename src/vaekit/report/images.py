@@ -40,7 +40,7 @@ INTERPOLATIONS = 3
 """Pairs of held-out images with interpolations between them."""
 
 INTERPOLATION_STEPS = 7
-"""Images of an interpolation; its two originals stand beside them."""
+"""Images of an interpolation; the two originals are shown as well."""
 
 
 @torch.no_grad()
@@ -84,7 +84,11 @@ def traversals(model: LoadedModel, quiet: bool) -> Section:
     columns = [
         "mean" if abs(position) < 1e-6 else f"{position:+.1f}" for position in result.positions.tolist()
     ]
-    rows = [row.replace("\nsd", ", posterior means with a standard deviation of") for row in result.rows]
+    known = np.isfinite(result.activity)
+    rows = [
+        f"z{latent}, posterior means with a standard deviation of {activity:.2f}" if finite else f"z{latent}"
+        for latent, activity, finite in zip(result.latents, result.activity, known, strict=True)
+    ]
     return Section("Latent traversals", text, [tile_table(result.images, rows, columns)])
 
 
@@ -147,7 +151,7 @@ def ranked(model: LoadedModel, held_out: HeldOut) -> list[Section]:
         return []
     batches = chosen.batches(model.device)
     nats, measure = log_likelihoods(model.vae, batches, QUICK_SAMPLES, model.config.training.seed)
-    paths = held_out.pack.paths()
+    paths = [printable(path) for path in held_out.pack.paths()]
     pixels = int(np.prod(model.shape)) if "normalised" in provides(model.vae.likelihood) else None
     table = ranking([paths[row] for row in chosen.rows], None, nats, pixels, measure)
     blocks = []
