@@ -27,7 +27,7 @@ import vaekit
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import open_pack
 from vaekit.models.builder import build
-from vaekit.runs.metadata import read_config
+from vaekit.runs.metadata import read_metadata
 
 HERE = Path(__file__).parent
 
@@ -75,7 +75,7 @@ def main() -> None:
     begun = time.perf_counter()
     found = model.evaluate(test, samples=samples)
     assert found["images"] == images, "a copy among the test images was left out"
-    record, history = read_config(model.run), model.history
+    metadata, history = read_metadata(model.run), model.history
     per_step = flops_of_a_step(model.config, model.shape, pack.splits["train"].stop)
     result = {
         "row": asked.row,
@@ -102,11 +102,11 @@ def main() -> None:
         "flops": per_step * int(history["step"].max()),
         "parameters": sum(p.numel() for p in model.model.parameters()),
         "seeds": {"training": model.config.training.seed, "evaluation": found["seed"], "test_pixels": 777},
-        "device": record["device"]
-        if record["device"] != "cpu"
-        else f"cpu, {record['threads']} thread{'s' * (record['threads'] > 1)}",
+        "device": metadata.device
+        if metadata.device != "cpu"
+        else f"cpu, {metadata.threads} thread{'s' * (metadata.threads > 1)}",
         "cores": os.cpu_count(),
-        "versions": record["versions"] | {"system": platform.system()},
+        "versions": metadata.versions | {"system": platform.system()},
         "preset": row["preset"],
         "config": model.config.model_dump(),
     }

@@ -14,7 +14,7 @@ from vaekit.report.evaluation import HeldOut, evaluation_sections, find_held_out
 from vaekit.report.html import Code, Graphs, Rows, Section, render, tile_columns, tiles
 from vaekit.runs.commands import train_command
 from vaekit.runs.loaded import LoadedModel
-from vaekit.runs.metadata import read_config, read_dataset
+from vaekit.runs.metadata import DatasetSummary, RunMetadata, read_dataset_summary, read_metadata
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import require_writable
 from vaekit.utils.files import printable, write_text
@@ -32,7 +32,7 @@ def write_report(model: LoadedModel, quiet: bool = False) -> None:
     """
     run = model.run
     require_writable(run)
-    record, dataset = read_config(run), read_dataset(run)
+    metadata, dataset = read_metadata(run), read_dataset_summary(run)
     with console_logging(quiet):
         held_out = find_held_out(model, quiet)
         diagnosis, metrics = evaluation_sections(model, held_out, quiet)
@@ -48,7 +48,7 @@ def write_report(model: LoadedModel, quiet: bool = False) -> None:
             *(section for one in shown for section in images.ranked(model, one)),
             *metrics,
             _data(model, dataset, held_out),
-            _reproduce(record, dataset),
+            _reproduce(metadata, dataset),
         ]
     page = render(run.folder.resolve().name, facts(model), sections)
     write_text(run.report, printable(page))
@@ -56,7 +56,7 @@ def write_report(model: LoadedModel, quiet: bool = False) -> None:
 
 def facts(model: LoadedModel) -> dict[str, str]:
     """A run in a few names and values: what stands at the top of the page."""
-    record, dataset = read_config(model.run), read_dataset(model.run)
+    metadata, dataset = read_metadata(model.run), read_dataset_summary(model.run)
     history = read_metrics(model.run)
     best = min(history, key=lambda row: row["val_loss"], default=None)
     channels = {1: "gray", 3: "colour", 4: "colour with transparency"}[model.shape[0]]
@@ -65,12 +65,12 @@ def facts(model: LoadedModel) -> dict[str, str]:
         loss = f"{best['val_loss']:,.2f} nats per image, in epoch {best['epoch']:,.0f}"
         loss += f" ({history[0]['val_loss']:,.2f} in the first)" if best is not history[0] else ""
     return {
-        "images": f"{dataset['images']:,} of {dataset['width']}x{dataset['height']} pixels, {channels}",
-        "preset": record["preset"],
+        "images": f"{dataset.images:,} of {dataset.width}x{dataset.height} pixels, {channels}",
+        "preset": metadata.preset,
         "latents": str(model.config.latents),
         "training": f"{len(history):,} of {model.config.training.epochs:,} epochs",
         "time taken": _duration(sum(row.get("seconds", 0) for row in history)),
-        "device": record["device"],
+        "device": metadata.device,
         "date": datetime.fromtimestamp(model.run.weights.stat().st_mtime).strftime("%Y-%m-%d %H:%M"),
         "best validation loss": loss,
         "sampling prior": "the model's"
@@ -105,10 +105,10 @@ def _training_curves(model: LoadedModel) -> list[Section]:
     ]
 
 
-def _data(model: LoadedModel, dataset: Mapping[str, Any], held_out: HeldOut | None) -> Section:
+def _data(model: LoadedModel, dataset: DatasetSummary, held_out: HeldOut | None) -> Section:
     """The inputs: some of them as the model sees them, classes, and files that were skipped."""
-    splits = ", ".join(f"{count:,} {split}" for split, count in dataset["splits"].items() if count)
-    text = f"{dataset['source']}: {splits} images."
+    splits = ", ".join(f"{count:,} {split}" for split, count in dataset.splits.items() if count)
+    text = f"{dataset.source}: {splits} images."
     blocks: list[Any] = []
     if held_out is None:
         text += " They have moved or changed since training, so what needs them is left out of this page."
@@ -121,12 +121,12 @@ def _data(model: LoadedModel, dataset: Mapping[str, Any], held_out: HeldOut | No
         names = [classes[label] for label in y.tolist()] if y is not None and classes else []
         caption = "The first images of the first epoch, as the model sees them"
         blocks.append(tiles([to_uint8(x).numpy()], "training image", names, caption))
-    blocks += _class_table(dataset.get("counts") or {})
-    if skipped := dataset["skipped"]:
+    blocks += _class_table(dataset.counts)
+    if skipped := dataset.skipped:
         files = "1 skipped file" if len(skipped) == 1 else f"{len(skipped):,} skipped files"
         if len(skipped) > LISTED_FILES:
             files += f" (the first {LISTED_FILES}; all are in dataset.json)"
-        blocks.append(Rows([(one["path"], one["reason"]) for one in skipped[:LISTED_FILES]], summary=files))
+        blocks.append(Rows([(one.path, one.reason) for one in skipped[:LISTED_FILES]], summary=files))
     return Section("Data", text, blocks, warning=held_out is None)
 
 
@@ -142,11 +142,11 @@ def _class_table(counts: Mapping[str, Any]) -> list[Rows]:
     return [Rows([("class", *splits), *rows], summary=f"{len(classes)} classes")]
 
 
-def _reproduce(record: Mapping[str, Any], dataset: Mapping[str, Any]) -> Section:
-    threads = "1 thread" if record["threads"] == 1 else f"{record['threads']} threads"
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+def _reproduce(metadata: RunMetadata, dataset: DatasetSummary) -> Section:
+    threads = "1 thread" if metadata.threads == 1 else f"{metadata.threads} threads"
+    versions = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
     text = (
-        f"Seed {record['seed']}; {record['device']}, {threads}, precision {record['precision']}; {versions}. "
-        f"Data fingerprint: `{dataset['fingerprint'][:16]}`... (full value in dataset.json)."
+        f"Seed {metadata.seed}; {metadata.device}, {threads}, precision {metadata.precision}; {versions}. "
+        f"Data fingerprint: `{dataset.fingerprint[:16]}`... (full value in dataset.json)."
     )
-    return Section("Reproduce this run", text, [Code(train_command(record, dataset))])
+    return Section("Reproduce this run", text, [Code(train_command(metadata, dataset))])

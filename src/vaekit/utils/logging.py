@@ -67,7 +67,7 @@ def progress(
 ) -> Iterator[Callable[..., None]]:
     """A bar with speed and time left; yields `advance(n, description=None)`. Nothing without a terminal."""
     if quiet or not console().is_terminal:
-        yield lambda n, description=None: None
+        yield lambda n, description=None, remaining=None: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -81,7 +81,7 @@ def progress(
     with Progress(*columns, console=console(), transient=True, refresh_per_second=4) as bars:
         task = bars.add_task(description, total=total, completed=done, speed="-")
 
-        def advance(n: int, description: str | None = None) -> None:
+        def advance(n: int, description: str | None = None, remaining: float | None = None) -> None:
             bars.update(task, advance=n, description=description)
             speed = bars.tasks[0].speed
             bars.update(task, speed=f"{speed:,.0f}" if speed else "-")
