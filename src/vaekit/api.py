@@ -27,7 +27,9 @@ from vaekit.latents.sampling import CHUNK, decode_images, generate_images, inter
 from vaekit.latents.traverse import Traversal
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.vae import VAE
-from vaekit.report.report import write_report
+from vaekit.plots import grids
+from vaekit.plots.notebook import ImageArray, html_card
+from vaekit.report.report import facts, write_report
 from vaekit.runs.checkpoint import write_prior
 from vaekit.runs.folder import Run
 from vaekit.runs.image_set import BATCH, to_tensor
@@ -193,6 +195,11 @@ class TrainedModel:
         images = f"{width}x{height} {({1: 'gray', 3: 'colour', 4: 'RGBA'})[channels]} images"
         return f"<vaekit model of {images}, {self.config.latents} latents, in {self.run.folder}>"
 
+    def _repr_html_(self) -> str:
+        """The model in a notebook: its facts, and new images."""
+        sheet = grids.grid(self.sample(16), 8, self.sample_labels(16), "New images")
+        return html_card(self.run.folder.resolve().name, facts(self.loaded), sheet)
+
     def sample(
         self,
         n: int = 1,
@@ -229,7 +236,7 @@ class TrainedModel:
         images: Images = np.concatenate(
             [np.zeros((0, height, width, channels), np.uint8), *(c.numpy() for c in chunks)]
         )
-        return images
+        return images.view(ImageArray)
 
     def _sample_labels(
         self, n: int, label: str | int | None, source: VAE | FittedPrior
@@ -510,7 +517,7 @@ class TrainedModel:
         if not len(z):
             channels, height, width = self.shape
             return np.zeros((0, height, width, channels), np.uint8)
-        return to_uint8(decode_images(self.model, z, y)).numpy()
+        return to_uint8(decode_images(self.model, z, y)).numpy().view(ImageArray)
 
     def _image(self, given: Any) -> Images:
         """One image, an array or a file, as [1, H, W, C]."""

@@ -280,7 +280,7 @@ def test_a_place_that_cannot_be_written_is_a_mistake(tmp_path: Path, run: Path) 
     np.save(tmp_path / "rings.npy", rings(20))
     assert "name another folder with --out" in mistake("train", tmp_path / "rings.npy", "--out", tmp_path / "file/run")
     assert "name a new folder with --out" in mistake("generate", run, "--out", tmp_path / "file")
-    assert "name another folder with --out" in mistake("generate", run, "--out", tmp_path / "file/new")
+    assert "Choose another folder with --out" in mistake("generate", run, "--out", tmp_path / "file/new")
 
 
 def test_a_full_disk_is_said_and_leaves_what_was_good(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from command import NEW_PROCESS, mistake, rings
 from command import vaekit as command
 from vaekit.errors import UserError
 from vaekit.latents import sampling, tables
+from vaekit.plots.grids import GAP, MARGIN, TITLE_HEIGHT
 
 TINY = {"latents": 4, "encoder": "mlp", "decoder": "mlp", "batch_size": 16, "quiet": True}
 ODD = ("b/noise 1.png", "b/noise 2.png", "noise 3.png")
@@ -183,8 +184,8 @@ def test_a_way_between_images_begins_and_ends_with_their_reconstructions(
     file = tmp_path / "strip.png"
     command("interpolate", plain.run.folder, *(photos / name for name in names), "--steps", 5, "--out", file)
     with Image.open(file) as strip:
-        assert strip.width == 2 * 12 + 7 * (72 + 4) - 4 + 2 * (24 - 4)
-        tile = np.asarray(strip.convert("L"))[-12 - 72 : -12, 12 + 72 + 24 :][::6, :72:6]
+        assert strip.width == 2 * MARGIN + 7 * (96 + GAP) - GAP + 2 * 3 * GAP
+        tile = np.asarray(strip.convert("L"))[-MARGIN - 96 : -MARGIN, MARGIN + 96 + 4 * GAP :][::8, :96:8]
     assert np.abs(tile.astype(int) - way[0, ..., 0]).max() <= 1
     assert "there already" in mistake(
         "interpolate", plain.run.folder, *(photos / name for name in names), "--out", file
@@ -250,7 +251,7 @@ def test_the_picture_of_a_traversal(classes: vaekit.TrainedModel, tmp_path: Path
     found = classes.traverse(label="b", quiet=True)
     with Image.open(file) as sheet:
         whole = np.asarray(sheet.convert("L"))
-    last = whole[-12 - 72 : -12 : 6, -12 - 72 : -12 : 6]
+    last = whole[-MARGIN - 96 : -MARGIN : 8, -MARGIN - 96 : -MARGIN : 8]
     np.testing.assert_array_equal(last, found.images[-1, -1, ..., 0])
     assert "it knows a, b, (none)" in mistake("traverse", classes.run.folder, "--class", "fog")
     with pytest.raises(UserError, match="0 rows of 11 are not possible"):
@@ -275,7 +276,8 @@ def test_odd_images_come_first(plain: vaekit.TrainedModel, photos: Path, tmp_pat
     np.testing.assert_allclose(table["bits_per_dimension"], -table["log_likelihood"] / 144 / math.log(2), rtol=1e-4)
     pd.testing.assert_frame_equal(plain.rank(photos, samples=20, quiet=True), table, check_dtype=False)
     with Image.open(tmp_path / "order.png") as sheet:
-        first = np.asarray(sheet.convert("L"))[30 : 30 + 72 : 6, 12 : 12 + 72 : 6]
+        top = MARGIN + TITLE_HEIGHT + GAP
+        first = np.asarray(sheet.convert("L"))[top : top + 96 : 8, MARGIN : MARGIN + 96 : 8]
     np.testing.assert_array_equal(first, read(photos, [table["file"][0]])[0, ..., 0])
     assert state(photos) == before
 

@@ -39,7 +39,10 @@ def generate(
     files = dict(zip(names, map(grids.picture, images), strict=True))
     fitted = model.fitted_prior if prior != "model" else None
     print(f"Drawn from {'its own prior' if fitted is None else f'a prior fitted to its latents: {fitted.name}'}")
-    print(grids.write_folder(folder, files, grids.grid(images[:256], labels=labels)))
+    count = f"{n:,}" if n <= 256 else f"The first 256 of {n:,}"
+    title = f"{count} new image{'' if n == 1 else 's'}{f' of {class_}' if class_ else ''}, "
+    title += f"{'model' if fitted is None else 'fitted'} prior, seed {seed}"
+    print(grids.write_folder(folder, files, grids.grid(images[:256], labels=labels, title=title)))
 
 
 def fit_prior(run: RunFolder, /) -> None:
@@ -67,6 +70,7 @@ def reconstruct(
     from vaekit.api import load
     from vaekit.data.packs.pack import load_images
     from vaekit.plots import grids
+    from vaekit.plots.labels import file_labels
     from vaekit.runs.outputs import first_free, new_folder
     from vaekit.utils.files import safe_name
 
@@ -80,5 +84,6 @@ def reconstruct(
     )
     names = [f"{i:04d}-{safe_name(path.stem)}" for i, path in enumerate(images, 1)]
     beside = [grids.pairs(one[None], two[None]) for one, two in zip(before, after, strict=True)]
-    overview = grids.pairs(before[:64], after[:64], labels=[path.name for path in images[:64]])
+    title = "Top: input. Bottom: reconstruction."
+    overview = grids.pairs(before[:64], after[:64], labels=file_labels(images[:64]), title=title)
     print(grids.write_folder(folder, dict(zip(names, beside, strict=True)), overview))
