@@ -25,14 +25,14 @@ BINARY = [
 
 
 def choices(kind: str) -> list[dict[str, str]]:
-    """Every combination of the settings that are one of a few words."""
+    """Every combination of the settings that are a choice."""
     fields = settings_classes("likelihood")[kind].model_fields
-    words = {
+    options = {
         name: get_args(field.annotation)
         for name, field in fields.items()
         if get_origin(field.annotation) is Literal and name != "kind"
     }
-    return [dict(zip(words, combination, strict=True)) for combination in product(*words.values())]
+    return [dict(zip(options, combination, strict=True)) for combination in product(*options.values())]
 
 
 EVERY = [(kind, settings) for kind in components("likelihood") for settings in choices(kind)]
@@ -216,15 +216,15 @@ def test_optimal_sigma_maximizes_likelihood_and_is_frozen_in_eval(kind: str, dar
     for _ in range(5000):
         likelihood(output, x)
     likelihood.eval()
-    found = likelihood.log_sigma.clone()
+    log_sigma = likelihood.log_sigma.clone()
     scores = []
     for shift in (-0.03, 0.0, 0.03):
-        likelihood.log_sigma.copy_(found + shift)
+        likelihood.log_sigma.copy_(log_sigma + shift)
         scores.append(likelihood(output).log_prob(x).mean().item())
     assert scores[1] > max(scores[0], scores[2])
-    likelihood.log_sigma.copy_(found)
+    likelihood.log_sigma.copy_(log_sigma)
     likelihood(output, x / 2)
-    assert torch.equal(likelihood.log_sigma, found)
+    assert torch.equal(likelihood.log_sigma, log_sigma)
 
 
 @pytest.mark.parametrize(("kind", "power"), [("gaussian", 2), ("laplace", 1)])
@@ -344,10 +344,10 @@ def test_inverse_mean_gives_the_mean(kind: str, settings: dict[str, str]) -> Non
     mean = 0.3 + 0.4 * torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
     if (output := likelihood.inverse_mean(mean)) is None:
         pytest.skip("its decoders start where they are")
-    found = likelihood(output[None, None]).mean
+    actual = likelihood(output[None, None]).mean
     # Noise that is clipped at black and white moves a mean a little; nothing else does
     torch.testing.assert_close(
-        found[0, 0], mean, rtol=0, atol=0.04 if Capability.NORMALIZED in likelihood.provides else 1e-4
+        actual[0, 0], mean, rtol=0, atol=0.04 if Capability.NORMALIZED in likelihood.provides else 1e-4
     )
 
 

@@ -36,14 +36,14 @@ POSTERIORS = [k for k, q in components("posterior").items() if Capability.DENSIT
 PRIORS = list(components("prior"))
 
 
-def ways(settings: type[BaseConfig]) -> list[dict[str, Any]]:
-    """Every choice of a part's settings that are one of several words."""
-    words = {
+def setting_choices(settings: type[BaseConfig]) -> list[dict[str, Any]]:
+    """Every combination of the settings of a component that are a choice."""
+    options = {
         n: get_args(f.annotation)
         for n, f in settings.model_fields.items()
         if get_origin(f.annotation) is Literal
     }
-    return [dict(zip(words, chosen, strict=True)) for chosen in product(*words.values())]
+    return [dict(zip(options, chosen, strict=True)) for chosen in product(*options.values())]
 
 
 EVERY = [
@@ -51,7 +51,7 @@ EVERY = [
     for slot in ("posterior", "prior")
     for kind, settings in settings_classes(slot).items()
     if kind in PRIORS or kind in POSTERIORS
-    for way in ways(settings)
+    for way in setting_choices(settings)
 ]
 
 
@@ -66,11 +66,11 @@ def precise() -> Iterator[None]:
 def model_of(latents: int, **layers: Any) -> VAE:
     """A small model, conditional so that every prior is legal, with weights away from where they start."""
     for slot in ("posterior", "prior"):
-        part = layers.get(slot, {"kind": "normal" if slot == "prior" else "gaussian"})
-        part = {"kind": part} if isinstance(part, str) else part
+        component = layers.get(slot, {"kind": "normal" if slot == "prior" else "gaussian"})
+        component = {"kind": component} if isinstance(component, str) else component
         small = {"hidden": 8, "steps": 3, "context": 4, "components": 6}
-        layers[slot] = part | {
-            k: v for k, v in small.items() if k in settings_classes(slot)[part["kind"]].model_fields
+        layers[slot] = component | {
+            k: v for k, v in small.items() if k in settings_classes(slot)[component["kind"]].model_fields
         }
     config = resolve(
         {"latents": latents, "conditional": True, "encoder": {"kind": "mlp", "hidden": 8}, **layers}
@@ -159,9 +159,9 @@ def test_density_returned_with_sample_matches_log_prob(kind: str) -> None:
     """For an inverse autoregressive flow by the slow way round, one latent after another."""
     q = posterior(kind, 5)
     z, log_q = rsample_with_log_prob(q, 50)
-    found = q.log_prob(z) if log_q is None else log_q
-    assert found.shape == (50, IMAGES)
-    torch.testing.assert_close(found, q.log_prob(z), atol=1e-3, rtol=1e-3)
+    log_q_sample = q.log_prob(z) if log_q is None else log_q
+    assert log_q_sample.shape == (50, IMAGES)
+    torch.testing.assert_close(log_q_sample, q.log_prob(z), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("slot", "way"), EVERY, ids=str)
@@ -202,17 +202,17 @@ def test_coupling_is_affine_in_realnvp_and_nonlinear_in_spline() -> None:
     assert bent["spline"] > 1e-4
 
 
-@pytest.mark.parametrize("of", PRIORS)
+@pytest.mark.parametrize("prior_kind", PRIORS)
 @pytest.mark.parametrize("kind", POSTERIORS)
-def test_kl_matches_samples(kind: str, of: str) -> None:
+def test_kl_matches_samples(kind: str, prior_kind: str) -> None:
     """The closed form, where there is one, meets Monte Carlo; otherwise the KL is that of the samples, which
     is the integral of q log q / p over a grid."""
-    if Capability.DENSITY_ANYWHERE not in components("posterior")[kind].provides and of == "vamp":
+    if Capability.DENSITY_ANYWHERE not in components("posterior")[kind].provides and prior_kind == "vamp":
         pytest.skip("no density for the pseudo-inputs")
-    model = model_of(2, posterior=kind, prior=of)
+    model = model_of(2, posterior=kind, prior=prior_kind)
     x, y = data()
     q, p = model.encode(x, y), model.prior(model.encode, y)
-    slow = (kind, of) == ("nsf", "vamp")  # every draw under every pseudo-input's flow
+    slow = (kind, prior_kind) == ("nsf", "vamp")  # every draw under every pseudo-input's flow
     z, log_q = rsample_with_log_prob(q, 5_000 if slow else 40_000)
     group = Group(z, q, p, log_q)
     sampled = group.log_q - group.log_p
@@ -229,7 +229,7 @@ def test_kl_matches_samples(kind: str, of: str) -> None:
     assert (expected > -1e-3).all()
     factorised = all(
         Capability.FACTORIZED in components(slot)[one].provides
-        for slot, one in (("posterior", kind), ("prior", of))
+        for slot, one in (("posterior", kind), ("prior", prior_kind))
     )
     assert (group.kl_per_latent is not None) == factorised
     if group.kl_per_latent is not None:
@@ -254,14 +254,14 @@ def test_temperature_scales_only_the_noise(kind: str) -> None:
     assert len(torch.round(drawn, decimals=6).unique(dim=0)) <= points
 
 
-@pytest.mark.parametrize("of", PRIORS)
+@pytest.mark.parametrize("prior_kind", PRIORS)
 @pytest.mark.parametrize(
     "kind", [k for k in POSTERIORS if Capability.DETACHABLE_DENSITY in components("posterior")[k].provides]
 )
-def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, of: str) -> None:
+def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, prior_kind: str) -> None:
     """Means over 60 blocks of 300 draws, apart by no more than 4.5 standard errors in any weight; with a
     VampPrior the encoder stands behind p(z) as well."""
-    model = model_of(2, posterior=kind, prior=of).requires_grad_(True)
+    model = model_of(2, posterior=kind, prior=prior_kind).requires_grad_(True)
     x, y = (t.repeat_interleave(100, 0) for t in data())
     weights = [w for slot in (model.encoder, model.posterior, model.prior) for w in slot.parameters()]
 
@@ -333,8 +333,8 @@ def test_conditional_pseudo_inputs_keep_the_labels_of_their_images() -> None:
     x, y, z = torch.rand(4, 1, 8, 8), torch.tensor([2, 0, 2, 1]), torch.randn(3, 2, 32)
     model.prior.init_from_data(x, y)
     each = torch.stack([model.encode(x[k : k + 1], y[k : k + 1]).log_prob(z) for k in range(4)])
-    found = model.prior(model.encode, torch.zeros(2, dtype=torch.long)).log_prob(z)
-    torch.testing.assert_close(found, each.logsumexp(0) - math.log(4))
+    log_p = model.prior(model.encode, torch.zeros(2, dtype=torch.long)).log_prob(z)
+    torch.testing.assert_close(log_p, each.logsumexp(0) - math.log(4))
 
 
 def test_pseudo_inputs_start_from_images() -> None:

@@ -255,8 +255,8 @@ def test_discretized_support_is_the_256_levels() -> None:
 # --- Black-and-white pixels ---
 
 
-def images(count: int, side: int = 28) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 1, side, side)) / 255
+def images(count: int, size: int = 28) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 1, size, size)) / 255
 
 
 def correlation(a: torch.Tensor, b: torch.Tensor) -> float:

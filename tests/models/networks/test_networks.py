@@ -103,7 +103,7 @@ def test_networks_train_on_one_tiny_image(kind: str, latents: tuple[int], size: 
 
 
 def test_group_norm_never_has_a_single_value() -> None:
-    """It would always be 0: what a block says of an image of one pixel would be the same for every image."""
+    """It would always be 0, and the output the same for every one-pixel image."""
     for channels in (8, 16, 24, 32):
         encoder = make("encoder", "resnet", (1, 1, 1), (2,), 0, channels=channels)
         norms = [m for m in encoder.modules() if isinstance(m, nn.GroupNorm)]
@@ -161,7 +161,7 @@ def test_latent_image_of_wrong_size_is_rejected(slot: str, kind: str) -> None:
 
 
 def test_gated_layers_are_the_formula() -> None:
-    """h = (W x + b) * sigmoid(V x + c), Tomczak & Welling 2018; the one-hot label is a part of the first
+    """h = (W x + b) * sigmoid(V x + c), Tomczak & Welling 2018; the one-hot label is appended to the first
     x."""
     encoder = make("encoder", "gated_mlp", (1, 2, 3), (2,), 3, hidden=(5, 4))
     decoder = make("decoder", "gated_mlp", (1, 2, 3), (2,), 0, hidden=(5, 4))
@@ -332,8 +332,8 @@ def test_custom_modules_that_fail_are_rejected(slot: str, answer: Any, message: 
 
 @pytest.mark.parametrize("slot", SLOTS)
 def test_custom_modules_must_accept_labels_if_conditional(slot: str) -> None:
-    refused = rf", which the {slot} Custom does not accept\. Add an argument y for the labels"
-    with pytest.raises(UserError, match=rf"^A conditional model calls forward\([xz], y\){refused}"):
+    rejected = rf", which the {slot} Custom does not accept\. Add an argument y for the labels"
+    with pytest.raises(UserError, match=rf"^A conditional model calls forward\([xz], y\){rejected}"):
         custom(slot, Custom(lambda h: h), classes=3)
     with pytest.raises(UserError, match=r"^A model without labels calls forward\([xz]\), .*CustomWithLabels"):
         custom(slot, CustomWithLabels(lambda h: h))

@@ -97,27 +97,27 @@ def test_exact_posterior_gives_evidence_with_any_number_of_samples(samples: int)
 
 def test_miwae_lies_between_elbo_and_iwae() -> None:
     x = images(50)
-    given = terms(x, wrong(x), 6)
-    (group,) = given.groups
-    by_sampling = -(given.log_px + group.log_p - group.log_q).mean()
-    loss = {bounds: Miwae(MiwaeConfig(samples=6, bounds=bounds))(given)[0] for bounds in (1, 2, 6)}
-    torch.testing.assert_close(loss[1], Iwae(IwaeConfig(samples=6))(given)[0])
+    inputs = terms(x, wrong(x), 6)
+    (group,) = inputs.groups
+    by_sampling = -(inputs.log_px + group.log_p - group.log_q).mean()
+    loss = {bounds: Miwae(MiwaeConfig(samples=6, bounds=bounds))(inputs)[0] for bounds in (1, 2, 6)}
+    torch.testing.assert_close(loss[1], Iwae(IwaeConfig(samples=6))(inputs)[0])
     torch.testing.assert_close(loss[6], by_sampling)
     assert loss[1] < loss[2] < loss[6]
-    halves = (given.log_px + group.log_p - group.log_q).split(3)
+    halves = (inputs.log_px + group.log_p - group.log_q).split(3)
     torch.testing.assert_close(loss[2], -torch.stack([importance_bound(half) for half in halves]).mean())
 
 
 def test_importance_weighted_objectives_report_the_kl_of_the_elbo() -> None:
     x = images(5)
-    given = terms(x, wrong(x), 4)
-    _, expected = Elbo(ElboConfig())(given)
+    inputs = terms(x, wrong(x), 4)
+    _, expected = Elbo(ElboConfig())(inputs)
     for objective in (
         Iwae(IwaeConfig(samples=4)),
         Dreg(DregConfig(samples=4)),
         Miwae(MiwaeConfig(samples=4, bounds=2)),
     ):
-        _, report = objective(given)
+        _, report = objective(inputs)
         assert list(report) == ["loss", "reconstruction", "kl"]
         torch.testing.assert_close(report["kl"], expected["kl"])
         torch.testing.assert_close(report["reconstruction"], expected["reconstruction"])
@@ -208,20 +208,20 @@ def test_dreg_gradient_matches_the_formula(small: Small, full: bool) -> None:
     """Tucker et al. 2019, equation 8, with every derivative taken by itself."""
     small.full = full
     x = images(2)
-    found = gradient(lambda: small.terms(x, 3), Dreg(DregConfig(samples=3)), small.inner)
+    actual = gradient(lambda: small.terms(x, 3), Dreg(DregConfig(samples=3)), small.inner)
     torch.manual_seed(0)
-    given = small.terms(x, 3)
-    (group,) = given.groups
-    log_w = given.log_px + group.log_p - group.log_q_detached
+    inputs = small.terms(x, 3)
+    (group,) = inputs.groups
+    log_w = inputs.log_px + group.log_p - group.log_q_detached
     (to_z,) = torch.autograd.grad(log_w.sum(), group.z, retain_graph=True)
     shares = (log_w - log_w.logsumexp(0)).exp().detach()
-    expected = torch.zeros_like(found)
+    expected = torch.zeros_like(actual)
     for s in range(3):
         for b in range(2):
             along = (group.z[s, b] * to_z[s, b].detach()).sum()
             grads = torch.autograd.grad(along, small.inner, retain_graph=True)
             expected -= shares[s, b] ** 2 * torch.cat([grad.flatten() for grad in grads]) / 2
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_dreg_has_the_expected_encoder_gradient_of_iwae(small: Small) -> None:
@@ -237,9 +237,9 @@ def test_dreg_has_the_expected_encoder_gradient_of_iwae(small: Small) -> None:
             rows.append(torch.cat([grad.flatten() for grad in grads]))
         return torch.stack(rows)
 
-    def single(given: Terms) -> Tensor:
-        (group,) = given.groups
-        return -importance_bound(given.log_px + group.log_p - group.log_q_detached)
+    def single(inputs: Terms) -> Tensor:
+        (group,) = inputs.groups
+        return -importance_bound(inputs.log_px + group.log_p - group.log_q_detached)
 
     plain, doubly, biased = (
         blocks(make)

@@ -85,11 +85,11 @@ def test_mmd_with_beta_adds_the_kl_of_the_elbo() -> None:
 def test_mmd_of_equal_distributions_is_zero_on_average(kernel: Any) -> None:
     """Over 500 pairs of samples of 16 points. Pairs of a point with itself would add some 2 (1 - E k) /
     16."""
-    found = torch.stack([squared_mmd(torch.randn(16, 3), torch.randn(16, 3), kernel) for _ in range(500)])
-    error = found.std().item() / math.sqrt(500)
+    estimates = torch.stack([squared_mmd(torch.randn(16, 3), torch.randn(16, 3), kernel) for _ in range(500)])
+    error = estimates.std().item() / math.sqrt(500)
     bias = 2 * (1 - similarity(torch.randn(500, 3), torch.randn(500, 3), kernel).mean().item()) / 16
-    assert abs(found.mean().item()) < 4 * error < bias / 5
-    assert found.min() < 0
+    assert abs(estimates.mean().item()) < 4 * error < bias / 5
+    assert estimates.min() < 0
 
 
 def test_mmd_between_gaussians_has_its_closed_form() -> None:
@@ -141,8 +141,8 @@ def test_mmd_with_labels_by_hand(kernel: Any) -> None:
     ) / len(pairs)
     torch.testing.assert_close(squared_mmd(a, b, kernel, y), by_hand)
     q = DiagonalGaussian(a, torch.full((5, 2), -30.0))
-    given = Terms(torch.zeros(1, 5), (Group(a[None], q, DiagonalGaussian(b, q.log_variance)),), y)
-    assert Mmd(MmdConfig(kernel=kernel))(given)[1]["mmd"].item() == pytest.approx(by_hand.item(), abs=1e-4)
+    inputs = Terms(torch.zeros(1, 5), (Group(a[None], q, DiagonalGaussian(b, q.log_variance)),), y)
+    assert Mmd(MmdConfig(kernel=kernel))(inputs)[1]["mmd"].item() == pytest.approx(by_hand.item(), abs=1e-4)
 
 
 def test_mmd_gradient_points_to_prior_and_is_finite() -> None:
@@ -165,30 +165,30 @@ def test_mmd_of_one_image_is_zero() -> None:
 @pytest.mark.parametrize("samples", [1, 3])
 def test_total_correlation_terms_add_up_to_kl(samples: int) -> None:
     q = DiagonalGaussian(MEAN, VARIANCE.log())
-    given = terms(q, z=q.rsample((samples,)))
-    (group,) = given.groups
-    _, report = TotalCorrelation(TotalCorrelationConfig(), BuildContext(images=50))(given)
-    parts = report["mutual_information"] + report["total_correlation"] + report["dimension_wise_kl"]
-    torch.testing.assert_close(parts, (group.log_q - group.log_p).mean())
+    inputs = terms(q, z=q.rsample((samples,)))
+    (group,) = inputs.groups
+    _, report = TotalCorrelation(TotalCorrelationConfig(), BuildContext(images=50))(inputs)
+    total = report["mutual_information"] + report["total_correlation"] + report["dimension_wise_kl"]
+    torch.testing.assert_close(total, (group.log_q - group.log_p).mean())
 
 
 def test_total_correlation_weights_each_term() -> None:
-    given = terms()
+    inputs = terms()
     loss, report = TotalCorrelation(
         TotalCorrelationConfig(alpha=2.0, beta=3.0, gamma=5.0), BuildContext(images=50)
-    )(given)
+    )(inputs)
     weighted = (
         2 * report["mutual_information"] + 3 * report["total_correlation"] + 5 * report["dimension_wise_kl"]
     )
     torch.testing.assert_close(loss, report["reconstruction"] + weighted)
     assert report["reconstruction"].item() == pytest.approx(20)
-    torch.testing.assert_close(report["kl"], Elbo(ElboConfig())(given)[1]["kl"])
+    torch.testing.assert_close(report["kl"], Elbo(ElboConfig())(inputs)[1]["kl"])
 
 
 def test_full_batch_gives_the_exact_aggregate_posterior() -> None:
-    given = terms()
-    (group,) = given.groups
-    _, report = TotalCorrelation(TotalCorrelationConfig(), BuildContext(images=3))(given)
+    inputs = terms()
+    (group,) = inputs.groups
+    _, report = TotalCorrelation(TotalCorrelationConfig(), BuildContext(images=3))(inputs)
     each = Normal(MEAN, VARIANCE.sqrt())
     even = Categorical(torch.ones(3))
     joint = MixtureSameFamily(even, Independent(each, 1)).log_prob(group.z)
@@ -196,8 +196,8 @@ def test_full_batch_gives_the_exact_aggregate_posterior() -> None:
         MixtureSameFamily(even, Normal(MEAN[:, d], VARIANCE[:, d].sqrt())).log_prob(group.z[..., d])
         for d in (0, 1)
     )
-    own = each.log_prob(group.z).sum(-1)
-    torch.testing.assert_close(report["mutual_information"], (own - joint).mean())
+    log_q_x = each.log_prob(group.z).sum(-1)
+    torch.testing.assert_close(report["mutual_information"], (log_q_x - joint).mean())
     torch.testing.assert_close(report["total_correlation"], (joint - marginals).mean())
     torch.testing.assert_close(report["dimension_wise_kl"], (marginals - group.log_p).mean())
 
@@ -206,11 +206,11 @@ def test_aggregate_posterior_estimate_is_unbiased() -> None:
     """All batches of 3 out of 6 images that have image 0: on average the estimate of q(z) for its z is
     exact."""
     q = torch.rand(6)
-    found = []
+    estimates = []
     for others in combinations(range(1, 6), 2):
         shares = stratified_log_weights(3, 6, q).exp()
-        found.append((shares[0] * q[[0, *others]]).sum())
-    torch.testing.assert_close(torch.stack(found).mean(), q.mean())
+        estimates.append((shares[0] * q[[0, *others]]).sum())
+    torch.testing.assert_close(torch.stack(estimates).mean(), q.mean())
     torch.testing.assert_close(stratified_log_weights(3, 6, q).exp().sum(1), torch.ones(3))
 
 
@@ -240,12 +240,12 @@ def test_total_correlation_is_finite_for_distant_posteriors() -> None:
 
 
 def test_total_correlation_of_one_image_is_zero() -> None:
-    given = terms(DiagonalGaussian(MEAN[:1], VARIANCE[:1].log()))
-    _, report = TotalCorrelation(TotalCorrelationConfig(), BuildContext(images=100))(given)
+    inputs = terms(DiagonalGaussian(MEAN[:1], VARIANCE[:1].log()))
+    _, report = TotalCorrelation(TotalCorrelationConfig(), BuildContext(images=100))(inputs)
     assert report["mutual_information"].item() == pytest.approx(0, abs=1e-6)
     assert report["total_correlation"].item() == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="number of training images"):
-        TotalCorrelation(TotalCorrelationConfig())(given)
+        TotalCorrelation(TotalCorrelationConfig())(inputs)
 
 
 # --- DIP and L2 ---
@@ -273,9 +273,9 @@ def test_dip_uses_the_covariance_of_a_full_gaussian() -> None:
     loc = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
     inside = torch.tensor([[2.0, 0.5], [0.5, 1.0]]).expand(3, 2, 2)
     p = MultivariateNormal(torch.zeros(2), torch.eye(2))
-    given = terms(MultivariateNormal(loc, inside), p)
-    assert Dip(DipConfig(variant="1"))(given)[1]["dip_off_diagonal"].item() == pytest.approx(0)
-    _, report = Dip(DipConfig(variant="2"))(given)
+    inputs = terms(MultivariateNormal(loc, inside), p)
+    assert Dip(DipConfig(variant="1"))(inputs)[1]["dip_off_diagonal"].item() == pytest.approx(0)
+    _, report = Dip(DipConfig(variant="2"))(inputs)
     assert report["dip_off_diagonal"].item() == pytest.approx(2 * 0.25)
     assert report["dip_diagonal"].item() == pytest.approx((2 + 2 / 3 - 1) ** 2)
 

@@ -59,9 +59,9 @@ def _log_between_normal(lower: Tensor, upper: Tensor) -> Tensor:
 
 def _log_between_laplace(lower: Tensor, upper: Tensor) -> Tensor:
     """(e^u - e^l) / 2 if both edges are below zero, else 1 - (e^l + e^-u) / 2."""
-    beside = upper - math.log(2) + torch.log(-torch.expm1(lower - upper))
-    around = torch.log((torch.expm1(lower) + torch.expm1(-upper.abs())).mul_(-0.5))
-    return torch.where(upper < 0, beside, around)
+    both_below = upper - math.log(2) + torch.log(-torch.expm1(lower - upper))
+    across = torch.log((torch.expm1(lower) + torch.expm1(-upper.abs())).mul_(-0.5))
+    return torch.where(upper < 0, both_below, across)
 
 
 def _log_between_logistic(lower: Tensor, upper: Tensor) -> Tensor:
