@@ -282,7 +282,7 @@ def test_what_does_not_fit_the_model_is_said(fitted: VAETransformer, images: np.
         fitted.score(images.reshape(60, 80)[:, :79])
     with pytest.raises(UserError, match=r"\[2, 5\], but this model has \[N, 4\]"):
         fitted.inverse_transform(np.zeros((2, 5)))
-    with pytest.raises(UserError, match="0 samples are not possible"):
+    with pytest.raises(UserError, match="`samples`: must be a whole number from 1"):
         clone(fitted).set_params(samples=0, epochs=1).fit(images).score(images)
 
 

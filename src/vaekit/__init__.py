@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from vaekit.version import VERSION
 
 if TYPE_CHECKING:
-    from vaekit.api import TrainedModel as TrainedModel
     from vaekit.api import load as load
     from vaekit.api import train as train
+    from vaekit.trained_model import TrainedModel as TrainedModel
 
 __version__ = VERSION
 __all__ = ["TrainedModel", "__version__", "load", "train"]

@@ -21,9 +21,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
-from vaekit.api import TrainedModel, load, train
+from vaekit.api import load, train
 from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.errors import UserError
+from vaekit.trained_model import TrainedModel
 from vaekit.training.artifacts import SamplingPrior
 
 ROUNDING = 1e-6

@@ -259,7 +259,7 @@ def test_it_draws_a_class_from_a_model_trained_without_labels(run: Path, tmp_pat
     assert 0.35 < (everything > 128).mean() < 0.65
     command("generate", run, "-n", 3, "--class", "1", "--out", tmp_path / "one")
     assert len(list((tmp_path / "one").glob("*-1.png"))) == 3
-    assert "no class '7'" in mistake("generate", run, "--class", "7")
+    assert "Unknown class '7'" in mistake("generate", run, "--class", "7")
     assert "has no classes" in mistake("generate", run, "--class", "1", "--prior", "model")
 
 

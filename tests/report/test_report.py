@@ -17,8 +17,7 @@ from command import mistake, rings
 from command import vaekit as command
 from vaekit.report import images
 from vaekit.report.report import _duration
-from vaekit.runs.image_set import ImageSet
-from vaekit.runs.inputs import class_numbers, held_out_rows
+from vaekit.runs.inputs import held_out_images
 
 TINY: dict[str, Any] = {
     "epochs": 2,
@@ -192,8 +191,8 @@ def test_interpolations_of_conditional_models_stay_in_a_class(tmp_path: Path) ->
     model = vaekit.train(
         (rings(90, 16), labels), out=tmp_path / "run", conditional=True, preset="classic", **TINY
     )
-    pack, _, rows = held_out_rows(model.loaded, (rings(90, 16), labels), True)
-    chosen = images._pairs(ImageSet(pack, rows, class_numbers(model.loaded, pack)))
+    held_out, _ = held_out_images(model.loaded, (rings(90, 16), labels), True)
+    chosen = images._pairs(held_out)
     assert chosen.labels is not None and chosen.labels.tolist() == [0, 0, 1, 1]
     assert len(set(chosen.rows.tolist())) == 4
 

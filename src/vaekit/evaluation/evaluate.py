@@ -3,12 +3,10 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from vaekit.config.config import Config
@@ -44,7 +42,7 @@ from vaekit.plots import grids
 from vaekit.runs.commands import first_valid, resume_command, train_command
 from vaekit.runs.folder import Run
 from vaekit.runs.image_set import ImageSet
-from vaekit.runs.inputs import class_numbers, held_out_rows, is_training_pack, training_pack
+from vaekit.runs.inputs import class_numbers, held_out_images, is_training_pack, training_pack
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import read_dataset_summary, read_metadata
 from vaekit.runs.metrics import read_metrics
@@ -61,13 +59,12 @@ def evaluate_model(
     """Evaluate a model and write evaluation.json: see `TrainedModel.evaluate`."""
     started = time.perf_counter()
     require_writable(model.run)
-    pack, split, rows = held_out_rows(model, data, quiet)
-    images = ImageSet(pack, rows, class_numbers(model, pack))
-    same_dataset = is_training_pack(model, pack)
-    training = replace(images, rows=_training_rows(pack)) if same_dataset else training_images(model, quiet)
+    images, split = held_out_images(model, data, quiet)
+    same_dataset = is_training_pack(model, images.pack)
+    training = train_split(model, images.pack) if same_dataset else training_images(model, quiet)
     context = EvalContext(model, images, training, split, same_dataset, seed, max_new_images)
     with console_logging(quiet):
-        network, note = load_extractor() if len(rows) >= 2 * MIN_NEW_IMAGES else (None, "")
+        network, note = load_extractor() if len(images) >= 2 * MIN_NEW_IMAGES else (None, "")
         if note:
             log.info(note)
         with progress(_work(context, samples, network), "Likelihood", "samples", quiet=quiet) as advance:
@@ -84,15 +81,15 @@ def evaluate_model(
 def training_images(model: LoadedModel, quiet: bool) -> ImageSet | None:
     """The training split of a model's own data; None where they have moved or changed."""
     try:
-        pack = training_pack(model, quiet)
+        return train_split(model, training_pack(model, quiet))
     except UserError:
         return None
-    return ImageSet(pack, _training_rows(pack), class_numbers(model, pack))
 
 
-def _training_rows(pack: Pack) -> NDArray[np.int64]:
+def train_split(model: LoadedModel, pack: Pack) -> ImageSet:
+    """The training split of a pack."""
     rows = pack.splits["train"]
-    return np.arange(rows.start, rows.stop)
+    return ImageSet(pack, np.arange(rows.start, rows.stop), class_numbers(model, pack))
 
 
 def evaluate(

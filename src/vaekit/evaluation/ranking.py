@@ -14,8 +14,7 @@ from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.latents import tables
 from vaekit.models.registry import Capability
 from vaekit.plots import grids
-from vaekit.runs.image_set import BATCH, batches
-from vaekit.runs.inputs import all_images, class_numbers
+from vaekit.runs.inputs import all_images
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.outputs import new_file
 from vaekit.utils.logging import console_logging, progress
@@ -33,18 +32,16 @@ def rank(model: LoadedModel, data: Any, samples: int, seed: int, out: Path | Non
     require_density(model.vae)
     out = new_file(model.run, out, (".csv",), data, also=".png") if out is not None else None
     with console_logging(quiet):
-        images = all_images(model, data, quiet)
-        numbers = class_numbers(model, images.pack)
-        with progress(len(images.rows) * samples, "Ranking", "samples", quiet=quiet) as advance:
-            named_batches = batches(images.pack, images.rows, numbers, BATCH, model.device)
-            nats, measure = log_likelihoods(model.vae, named_batches, samples, seed, advance)
+        images, paths = all_images(model, data, quiet)
+        with progress(len(images) * samples, "Ranking", "samples", quiet=quiet) as advance:
+            nats, measure = log_likelihoods(model.vae, images.batches(model.device), samples, seed, advance)
     pixels = math.prod(model.shape) if Capability.NORMALIZED in model.vae.likelihood.provides else None
-    table = ranking(images.paths, images.labels, nats, pixels, measure)
+    table = ranking(paths, images.class_names, nats, pixels, measure)
     if out is not None:
         tables.write_csv(out, table)
         odd, likely = sheet_counts(len(table))
-        rows = images.rows[table.index.to_numpy()]
-        ends = (images.pack.images[part] for part in (rows[:odd], rows[::-1][:likely]))
+        order = table.index.to_numpy()
+        ends = (images[rows].pixels for rows in (order[:odd], order[::-1][:likely]))
         grids.write(out.with_suffix(".png"), sheet(table, *ends))
     return table.reset_index(drop=True)
 

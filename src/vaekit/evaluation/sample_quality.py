@@ -1,7 +1,6 @@
 """New images against held-out ones and against their nearest training images."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -42,7 +41,7 @@ def new_images(context: EvalContext) -> NewImages:
     """New images, as `generate` draws them (`new`) and, where that is from a fitted prior, from the model's
     own (`model_prior`). A conditional model draws the classes of held-out images."""
     count = context.new_images
-    labels = context.held_out.spread(2 * count).some(slice(0, 2 * count, 2)).labels
+    labels = context.held_out.spread(2 * count)[: 2 * count : 2].labels
     vae, fitted = context.model.vae, context.model.fitted_prior
     y = None if labels is None else labels.to(context.model.device)
     priors: dict[SetName, VAE | FittedPrior] = {"new": vae}
@@ -66,7 +65,7 @@ def nearest_training_images(
 
     def chunks() -> Iterator[Tensor]:
         for start in range(0, len(training), TRAINING_CHUNK):
-            pixels = training.some(slice(start, start + TRAINING_CHUNK)).pixels
+            pixels = training[start : start + TRAINING_CHUNK].pixels
             yield torch.from_numpy(pixels).flatten(1).float() / 255
 
     neighbors = nearest(flat, chunks(), lambda n: advance(n, "Nearest training images"))
@@ -93,7 +92,7 @@ def duplicate_files(context: EvalContext, neighbors: Nearest) -> list[tuple[str,
 def nearest_grid(new: UInt8[np.ndarray, "N H W C"], training: ImageSet, neighbors: Nearest) -> Image.Image:
     """The new images that are nearest to a training image, relative to others, each above that image."""
     rows = neighbors.relative.argsort(stable=True)[:NEAREST_PAIRS].numpy()
-    training_pixels = replace(training, rows=training.rows[neighbors.row[rows].numpy()]).pixels
+    training_pixels = training[neighbors.row[rows].numpy()].pixels
     labels = [f"{distance:.1f}" for distance in neighbors.distance[rows].tolist()]
     title = "New images (top) and their nearest training images (bottom); RMS distance of 255"
     return grids.pairs(new[rows], training_pixels, 8, labels, title)
@@ -106,7 +105,7 @@ def evaluate_fidelity(context: EvalContext, new: NewImages, extractor: Extractor
     """
     count = context.new_images
     both = context.held_out.spread(2 * count)
-    held_out, others = (both.some(slice(start, None, 2)) for start in (0, 1))
+    held_out, others = (both[start::2] for start in (0, 1))
     sets: NewImages = {
         **new,
         "other_held_out": others.pixels,

@@ -1,10 +1,10 @@
-"""A sampling prior, fitted after training to where the encoder puts images.
+"""The sampling prior: a density that is fitted to the latents of the training images after training.
 
-New images are decoded from draws of p(z), but the decoder has learned on the aggregate posterior q(z), the mean over the
-training images of q(z | x), and the two differ: where p(z) has mass and q(z) has none, no decoder can be good (Hoffman
-& Johnson 2016, "ELBO surgery"). So densities are fitted to draws of q(z), the best is chosen on draws of validation
-images, and new images are drawn from it (Dai & Wipf 2019, arXiv:1903.05789, section 4; Ghosh et al. 2020,
-arXiv:1903.12436, section 4).
+New images are decoded from draws of p(z), but the decoder is trained on draws of the aggregate posterior q(z),
+the average of q(z | x) over training images. Where p(z) has mass and q(z) has none, decoded images are poor
+(Hoffman & Johnson 2016, "ELBO surgery"). So densities are fitted to draws of q(z), the best is chosen by those
+of validation images, and new images are drawn from it (Dai & Wipf 2019, arXiv:1903.05789, section 4; Ghosh et
+al. 2020, arXiv:1903.12436, section 4).
 """
 
 import math
@@ -22,8 +22,12 @@ from vaekit.latents.sampling import CHUNK, seeded
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.models.vae import VAE
+from vaekit.runs.checkpoint import write_prior
+from vaekit.runs.inputs import training_pack
+from vaekit.runs.loaded import LoadedModel
+from vaekit.runs.outputs import require_writable
 from vaekit.utils.device import flush_denormals
-from vaekit.utils.logging import progress
+from vaekit.utils.logging import console_logging, log, progress
 
 MAX_ENCODINGS = 20_000
 """Training images encoded, at most, and as many validation images."""
@@ -119,6 +123,18 @@ def fit_prior(model: VAE, loader: ImageLoader, seed: int, quiet: bool = False) -
         )
         classes = len(loader.source.classes)
         return choose_prior(model, train, validation, classes, seed, lambda name: advance(1, f"fitting {name}"))
+
+
+def refit_prior(model: LoadedModel, quiet: bool = False) -> dict[str, Any]:
+    """Fit a sampling prior to a trained model again and write it into its run: see `TrainedModel.fit_prior`."""
+    seed = model.config.training.seed
+    loader = ImageLoader(training_pack(model, quiet), model.config.data, CHUNK, seed, model.device)
+    with console_logging(quiet):
+        require_writable(model.run)
+        fit = fit_prior(model.vae, loader, seed, quiet)
+        write_prior(model.run, fit.prior, fit.record, model.weights_hash)
+        log.info(fit.sentence)
+    return fit.record
 
 
 def choose_prior(

@@ -4,7 +4,6 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from vaekit.data.packs.pack import Pack
 from vaekit.errors import UserError
 from vaekit.evaluation.context import EvalContext
 from vaekit.evaluation.evaluate import evaluate, training_images
@@ -13,7 +12,7 @@ from vaekit.evaluation.text import sections
 from vaekit.plots import grids
 from vaekit.report.html import Faults, Rows, Section, Sheet
 from vaekit.runs.image_set import ImageSet
-from vaekit.runs.inputs import class_numbers, held_out_rows
+from vaekit.runs.inputs import held_out_images
 from vaekit.runs.loaded import LoadedModel
 from vaekit.utils.logging import progress
 
@@ -28,18 +27,16 @@ QUICK_SAMPLES = 50
 class HeldOut:
     """The images that a page shows."""
 
-    pack: Pack
-    split: str
     images: ImageSet
+    split: str
 
 
 def find_held_out(model: LoadedModel, quiet: bool) -> HeldOut | None:
     """The held-out images of a run's own data; None where they have moved or changed."""
     try:
-        pack, split, rows = held_out_rows(model, None, quiet)
+        return HeldOut(*held_out_images(model, None, quiet))
     except UserError:
         return None
-    return HeldOut(pack, split, ImageSet(pack, rows, class_numbers(model, pack)))
 
 
 def evaluation_sections(

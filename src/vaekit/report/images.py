@@ -1,6 +1,5 @@
 """The sections of a run's page that show what its model makes of images."""
 
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -106,8 +105,8 @@ def latent_map(model: LoadedModel, held_out: HeldOut) -> Section:
         )
         axes = ("PC 1", "PC 2")
     points = torch.cat([z, torch.zeros(len(z), 2)], 1)[:, :2].numpy()  # a latent alone lies on a line
-    classes = [printable(name) for name in held_out.pack.classes]
-    labels = np.asarray(held_out.pack.labels)[chosen.rows] if classes else None
+    classes = [printable(name) for name in held_out.images.pack.classes]
+    labels = np.asarray(held_out.images.pack.labels)[chosen.rows] if classes else None
     graph = curves.scatter(points, labels, classes, axes)
     return Section("Map of the latent space", text, [Graphs([(graph, text)])])
 
@@ -139,7 +138,7 @@ def _pairs(images: ImageSet) -> ImageSet:
     pairs = [rows.numpy() for rows in of_class if len(rows) == 2]
     count = min(INTERPOLATIONS, len(pairs))
     chosen = np.concatenate([pairs[i * len(pairs) // count] for i in range(count)] or [[]])
-    return replace(images, rows=images.rows[chosen.astype(np.int64)])
+    return images[chosen.astype(np.int64)]
 
 
 @torch.no_grad()
@@ -151,7 +150,7 @@ def ranked(model: LoadedModel, held_out: HeldOut) -> list[Section]:
         return []
     batches = chosen.batches(model.device)
     nats, measure = log_likelihoods(model.vae, batches, QUICK_SAMPLES, model.config.training.seed)
-    paths = [printable(path) for path in held_out.pack.paths()]
+    paths = [printable(path) for path in held_out.images.pack.paths()]
     pixels = int(np.prod(model.shape)) if Capability.NORMALIZED in model.vae.likelihood.provides else None
     table = ranking([paths[row] for row in chosen.rows], None, nats, pixels, measure)
     blocks = []

@@ -1,4 +1,4 @@
-"""Some images of a pack, in order, as batches."""
+"""Some images of a pack, in order, as arrays and as batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,8 +14,55 @@ from vaekit.data.loader import Batch
 from vaekit.data.packs.pack import Pack
 from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.errors import UserError
+from vaekit.utils.files import printable
 
-# --- arrays, classes and counts --------------------------------------------------------------------------------------
+BATCH = 64
+"""Images evaluated at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Some rows of a pack; for a conditional model with the model's class indices."""
+
+    pack: Pack
+    rows: NDArray[np.int64]
+    class_indices: Int64[Tensor, " M"] | None
+    """Of all images of the pack; None for an unconditional model."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def pixels(self) -> UInt8[np.ndarray, "N H W C"]:
+        """The images, all in memory."""
+        return np.asarray(self.pack.images[self.rows])
+
+    @property
+    def labels(self) -> Int64[Tensor, " N"] | None:
+        """Class indices of the model."""
+        return None if self.class_indices is None else self.class_indices[torch.from_numpy(self.rows)]
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The class of every image, as text; None if the pack has no classes."""
+        if not self.pack.classes:
+            return None
+        return [printable(self.pack.classes[label]) for label in np.asarray(self.pack.labels)[self.rows]]
+
+    def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> "ImageSet":
+        return replace(self, rows=self.rows[rows])
+
+    def spread(self, count: int) -> "ImageSet":
+        """`count` of them, or all, evenly spread."""
+        count = max(1, min(count, len(self)))
+        return self[np.arange(count) * len(self) // count]
+
+    def batches(self, device: torch.device, size: int = BATCH) -> Iterator[Batch]:
+        """x [B, C, H, W] in [0, 1] and the model's labels [B], or None, `size` at a time."""
+        for start in range(0, len(self), size):
+            part = self[start : start + size]
+            y = None if part.labels is None else part.labels.to(device)
+            yield to_tensor(part.pixels, self.pack.shape).to(device), y
 
 
 def to_tensor(images: Any, shape: tuple[int, int, int]) -> Float[Tensor, "N C H W"]:
@@ -28,67 +75,8 @@ def to_tensor(images: Any, shape: tuple[int, int, int]) -> Float[Tensor, "N C H 
     channels, height, width = shape
     if array.shape[1:] != (height, width, channels):
         raise UserError(
-            f"This model takes images [N, {height}, {width}, {channels}], not {list(array.shape)}: "
-            "resize them first, or use `vaekit reconstruct` on the files."
+            f"This model takes images [N, {height}, {width}, {channels}], not {list(array.shape)}.",
+            "Resize them first, or use `vaekit reconstruct` on the files.",
         )
-    # the same memory order for every input: convolutions round differently in another
+    # The same memory order for every input: convolutions round differently in another
     return torch.from_numpy(array).permute(0, 3, 1, 2).float().clone(memory_format=torch.contiguous_format) / 255
-
-
-BATCH = 64
-"""Images judged together."""
-
-
-@dataclass(frozen=True, eq=False)
-class NamedImages:
-    """All images of a data set in the natural order of their paths: 2.png before 10.png."""
-
-    pack: Pack
-    paths: list[str]
-    labels: list[str] | None
-    """Names of their classes, where they have any."""
-    rows: NDArray[np.int64]
-    """[N], their places in the pack."""
-
-
-def batches(
-    pack: Pack, rows: NDArray[np.int64], numbers: Tensor | None, size: int, device: torch.device
-) -> Iterator[Batch]:
-    """The images of some rows of a pack in their order, `size` at a time; `numbers` [N] are the classes of all its
-    images, where the model wants them."""
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        y = None if numbers is None else numbers[torch.from_numpy(part)].to(device)
-        yield to_tensor(pack.images[part], pack.shape).to(device), y
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """Some rows of a pack, with the numbers of their classes for a conditional model."""
-
-    pack: Pack
-    rows: NDArray[np.int64]
-    numbers: Int64[Tensor, " M"] | None
-    """Of all images of the pack."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def pixels(self) -> UInt8[np.ndarray, "N H W C"]:
-        return np.asarray(self.pack.images[self.rows])
-
-    @property
-    def labels(self) -> Int64[Tensor, " N"] | None:
-        return None if self.numbers is None else self.numbers[torch.from_numpy(self.rows)]
-
-    def some(self, rows: slice) -> "ImageSet":
-        return replace(self, rows=self.rows[rows])
-
-    def spread(self, count: int) -> "ImageSet":
-        """`count` of them, or all, evenly spread."""
-        kept = max(1, min(count, len(self)))
-        return replace(self, rows=self.rows[np.arange(kept) * len(self) // kept])
-
-    def batches(self, device: torch.device) -> Iterator[Batch]:
-        return batches(self.pack, self.rows, self.numbers, BATCH, device)

@@ -1,4 +1,4 @@
-"""What a caller gives a trained model: arrays, classes by name, and data sets, made into what it was trained on."""
+"""What a caller gives a trained model: classes by name, and data sets, made into what it was trained on."""
 
 import operator
 from collections.abc import Sequence
@@ -12,153 +12,192 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaekit.data.packs.pack import BUNDLED, Pack, open_pack
-from vaekit.errors import UserError
-from vaekit.runs.image_set import NamedImages
+from vaekit.errors import UserError, setting
+from vaekit.runs.image_set import ImageSet
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import read_dataset_summary, read_metadata
 from vaekit.utils.files import natural, printable
 from vaekit.utils.logging import log
 
 Labels = str | int | Sequence[str | int] | NDArray[Any]
-"""The class of all images, or one for each, by name or number."""
-
-
+"""The class of all images, or one for each, by name or index."""
 Images = UInt8[np.ndarray, "N H W C"]
-
-
 Latents = Float[np.ndarray, "N D"] | Float[np.ndarray, "N c h w"]
-"""One vector an image, or a latent image where the model was trained with `latents="4x7x7"` or the like."""
+"""One vector per image; a spatial latent where the model was trained with `latents="4x7x7"` or the like."""
+MAX_COUNT = 10_000_000
+NAMES_IN_TEXT = 20
+"""A message lists up to so many classes."""
+
+
+# --- Classes and counts ----------------------------------------------------------------------------------------------
 
 
 def class_indices(labels: Labels, n: int, classes: Sequence[str]) -> Int64[Tensor, " n"]:
-    """Class numbers of `n` images.
+    """Class indices of `n` images.
 
     Raises:
         UserError: a class that is not among `classes`, or another number of labels.
     """
-    many = [labels] * n if isinstance(labels, (str, int, np.integer)) else np.asarray(labels).tolist()
-    if len(many) != n:
-        raise UserError(f"{len(many)} labels for {n} images: give one label, or one for each image.")
-    return torch.tensor([class_index(one, classes) for one in many], dtype=torch.long)
+    each = [labels] * n if isinstance(labels, (str, int, np.integer)) else np.asarray(labels).tolist()
+    if len(each) != n:
+        raise UserError(f"{len(each)} labels were given for {n} images.", "Give one label, or one for each image.")
+    return torch.tensor([class_index(label, classes) for label in each], dtype=torch.long)
 
 
-def class_index(name: str | int, classes: Sequence[str]) -> int:
-    """The number of a class by its name, or by its number.
+def class_index(label: str | int, classes: Sequence[str]) -> int:
+    """The index of a class, by its name or its index.
 
     Raises:
         UserError: there is no such class.
     """
-    if isinstance(name, str) and name in classes:
-        return classes.index(name)
-    if isinstance(name, (int, np.integer)) and 0 <= name < len(classes):
-        return int(name)
-    raise UserError(
-        f"There is no class {name!r} in this model: it knows {format_names(classes)}; name one of them (--class NAME)."
-    )
+    if isinstance(label, str) and label in classes:
+        return classes.index(label)
+    if isinstance(label, (int, np.integer)) and 0 <= label < len(classes):
+        return int(label)
+    if not classes:
+        raise UserError("This model has no classes.")
+    raise UserError(f"Unknown class {label!r}.", f"Available: {format_names(classes)}.")
 
 
-def common_folder(one: Path, other: Path) -> str:
-    """The class that two image files are of by their folder's name.
+def class_of_folder(one: Path, other: Path) -> str:
+    """The class of two image files by their folder's name.
 
     Raises:
-        UserError: they are of two.
+        UserError: they are in folders of two classes.
     """
     first, second = (path.expanduser().resolve().parent.name for path in (one, other))
     if first != second:
         raise UserError(
-            f"{one} is of class {first!r} and {other} of {second!r}: name the one class that all images are to be "
-            "drawn with (--class NAME)."
+            f"{one} is in class {first!r} and {other} in {second!r}.",
+            f"Choose the class of all images with {setting('label')}.",
         )
     return first
 
 
-def format_names(classes: Sequence[str]) -> str:
-    """The first names of many, for a sentence."""
-    return ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+def format_names(names: Sequence[str]) -> str:
+    """The first of many names, for a sentence."""
+    return ", ".join(names[:NAMES_IN_TEXT]) + (", ..." if len(names) > NAMES_IN_TEXT else "")
 
 
-def check_count(number: SupportsIndex, what: str = "samples", least: int = 1) -> int:
-    """A number of things.
+def check_count(number: SupportsIndex, option: str = "samples", least: int = 1) -> int:
+    """A whole number that is large enough.
 
     Raises:
-        UserError: it is none, or too few.
+        UserError: it is not.
     """
     try:
         count = operator.index(number)
     except TypeError:
         count = least - 1
-    if not least <= count <= 10_000_000:
-        raise UserError(f"{number} {what} are not possible: ask for a whole number from {least} to 10,000,000.")
+    if not least <= count <= MAX_COUNT:
+        raise UserError(f"must be a whole number from {least} to {MAX_COUNT:,} (got {number}).", option=option)
     return count
 
 
-def training_pack(model: LoadedModel, quiet: bool, otherwise: str = "") -> Pack:
+# --- Data sets -------------------------------------------------------------------------------------------------------
+
+
+def training_pack(model: LoadedModel, quiet: bool, alternative: str = "") -> Pack:
     """The pack that a model was trained on.
 
+    Args:
+        model: the model.
+        quiet: show no progress.
+        alternative: what else the user can do if the images are gone, as in "give a folder of images".
+
     Raises:
-        UserError: the images are not there as they were; `otherwise` is what to do but to bring them back.
+        UserError: the images have moved or changed.
     """
     source = read_metadata(model.run).source
-    gone = f"bring them back{otherwise and f', or {otherwise}'}."
     if source is None and model.arrays is None and read_dataset_summary(model.run).source != BUNDLED:
-        raise UserError(f"The training images came from Python and are not kept: {gone}")
+        hint = f"{alternative[:1].upper()}{alternative[1:]}." if alternative else ""
+        raise UserError("The training images were given in memory and are not saved.", hint)
     pack = open_pack(model.arrays if source is None else source, model.config.data, quiet)
     if not is_training_pack(model, pack):
-        raise UserError(f"The training images are not there as they were: {gone}")
+        hint = f"Restore them, or {alternative}." if alternative else "Restore them."
+        raise UserError("The training images have changed since training.", hint)
     return pack
 
 
 def is_training_pack(model: LoadedModel, pack: Pack) -> bool:
-    """Whether a pack holds the very images, labels and sides that a model was trained on."""
+    """Whether a pack holds the images, labels and splits that a model was trained on."""
     return pack.fingerprint == read_dataset_summary(model.run).fingerprint
 
 
-def held_out_rows(model: LoadedModel, data: Any, quiet: bool) -> tuple[Pack, str, NDArray[np.int64]]:
-    """The pack to judge a model on, the name of the side in it, and its rows: the test side, or else the validation
-    side of the model's own images, wherever these lie now, or all of others."""
-    own = data is None or _is_source(model, data)
-    pack = (
-        training_pack(model, quiet, "name other images to judge by with --data")
-        if own
-        else _other_pack(model, data, quiet)
-    )
-    _require_shape(model, pack)
-    split = (
-        "test"
-        if pack.splits["test"].stop > pack.splits["test"].start
-        else "validation"
-        if is_training_pack(model, pack)
-        else "all"
-    )
-    rows = pack.splits.get(split, slice(0, len(pack.images)))
-    return pack, split, np.arange(rows.start, rows.stop)
+def held_out_images(model: LoadedModel, data: Any, quiet: bool) -> tuple[ImageSet, str]:
+    """The images to evaluate a model on, and the name of their split.
 
+    Of the model's own data these are the test split, or the validation split where there is none; of other data the
+    test split, or "all" of them.
 
-def all_images(model: LoadedModel, data: Any, quiet: bool) -> NamedImages:
-    """All images of a data set, of that which the model was trained on where it is None. Says what is left out."""
-    if data is None:
-        pack = training_pack(model, quiet, "name a folder of images")
+    Raises:
+        UserError: the images are not there, or do not fit the model.
+    """
+    if data is None or _is_source(model, data):
+        pack = training_pack(model, quiet, f"give other images with {setting('data')}")
     else:
-        # Its own images were packed in training: the same pack does, where it still has images of this shape.
+        pack = _other_pack(model, data, quiet)
+    _require_shape(model, pack)
+    if pack.splits["test"].stop > pack.splits["test"].start:
+        split = "test"
+    else:
+        split = "validation" if is_training_pack(model, pack) else "all"
+    rows = pack.splits.get(split, slice(0, len(pack.images)))
+    return ImageSet(pack, np.arange(rows.start, rows.stop), class_numbers(model, pack)), split
+
+
+def all_images(model: LoadedModel, data: Any, quiet: bool) -> tuple[ImageSet, list[str]]:
+    """All images of a data set in the natural order of their paths (2.png before 10.png), and these paths.
+
+    Without `data` they are those that the model was trained on. Says what was skipped.
+
+    Raises:
+        UserError: the images are not there, or do not fit the model.
+    """
+    if data is None:
+        pack = training_pack(model, quiet, "give a folder of images")
+    else:
+        # Its own images were packed in training: the same pack serves, if it still has images of this shape
         known = open_pack(data, model.config.data, quiet) if _is_source(model, data) else None
         pack = known if known is not None and known.shape == model.shape else _other_pack(model, data, quiet)
     _require_shape(model, pack)
     if pack.skipped:
         path, reason = pack.skipped[0]
-        also = f" and {len(pack.skipped) - 1:,} more" if len(pack.skipped) > 1 else ""
-        log.info(f"Left out: {path} ({reason}){also}")
+        files = "1 file" if len(pack.skipped) == 1 else f"{len(pack.skipped):,} files, e.g."
+        log.info(f"Skipped {files} {path} ({reason})")
     paths = [printable(path) for path in pack.paths()]
     order = sorted(range(len(paths)), key=lambda row: natural(paths[row]))
-    labels = [printable(pack.classes[pack.labels[row]]) for row in order] if pack.classes else None
-    return NamedImages(pack, [paths[row] for row in order], labels, np.array(order, np.int64))
+    rows = np.array(order, np.int64)
+    return ImageSet(pack, rows, class_numbers(model, pack)), [paths[row] for row in order]
+
+
+def class_numbers(model: LoadedModel, pack: Pack) -> Int64[Tensor, " N"] | None:
+    """For every image of a pack the index of its class in a conditional model, matched by name; None for others.
+
+    Raises:
+        UserError: the images have no classes, or one that the model does not have.
+    """
+    if not model.vae.classes:
+        return None
+    if not pack.classes:
+        raise UserError(
+            f"The images of {pack.source} have no classes, and this model is conditional.",
+            f"Put each of its classes ({format_names(model.classes)}) in a folder of its own.",
+        )
+    if missing := set(pack.classes) - set(model.classes):
+        raise UserError(f"Unknown class {min(missing)!r}.", f"Available: {format_names(model.classes)}.")
+    indices = torch.tensor([model.classes.index(name) for name in pack.classes])
+    return indices[torch.from_numpy(np.asarray(pack.labels))]
 
 
 def _is_source(model: LoadedModel, data: Any) -> bool:
-    return isinstance(data, (str, Path)) and str(Path(data).expanduser().resolve()) == read_metadata(model.run).source
+    if not isinstance(data, (str, Path)):
+        return False
+    return str(Path(data).expanduser().resolve()) == read_metadata(model.run).source
 
 
 def _other_pack(model: LoadedModel, data: Any, quiet: bool) -> Pack:
-    """The pack of images that may be others than the model's own, fitted to its size."""
+    """The pack of images that may be others than the model's own, resized to its size."""
     _, height, width = model.shape
     settings = model.config.data.model_copy(update={"size": f"{width}x{height}"})
     try:
@@ -166,32 +205,11 @@ def _other_pack(model: LoadedModel, data: Any, quiet: bool) -> Pack:
     except UserError:
         if not settings.validation.startswith("last:"):
             raise
-    return open_pack(data, settings.model_copy(update={"validation": "0.1"}), quiet)  # they may be too few for that
+    return open_pack(data, settings.model_copy(update={"validation": "0.1"}), quiet)  # too few for that, perhaps
 
 
 def _require_shape(model: LoadedModel, pack: Pack) -> None:
     if pack.shape != model.shape:
         raise UserError(
-            f"This model takes images with {model.shape[0]} colour channels, those of {pack.source} have "
-            f"{pack.shape[0]}: name other images."
+            f"This model takes images with {model.shape[0]} channels, and those of {pack.source} have {pack.shape[0]}."
         )
-
-
-def class_numbers(model: LoadedModel, pack: Pack) -> Int64[Tensor, " N"] | None:
-    """For every image of a pack the number that its class has in a conditional model, matched by name; None for other
-    models.
-
-    Raises:
-        UserError: the images have no classes, or one that the model does not know.
-    """
-    if not model.vae.classes:
-        return None
-    if not pack.classes:
-        raise UserError(
-            f"The images of {pack.source} have no classes, and this model is conditional: put each of its "
-            f"classes ({format_names(model.classes)}) in a folder of its own."
-        )
-    if missing := set(pack.classes) - set(model.classes):
-        raise UserError(f"This model knows no class {min(missing)!r}: it knows {format_names(model.classes)}.")
-    numbers = torch.tensor([model.classes.index(name) for name in pack.classes])
-    return numbers[torch.from_numpy(np.asarray(pack.labels))]

@@ -1,0 +1,311 @@
+"""A trained model, with NumPy arrays in and out."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from vaekit.config.config import Config
+from vaekit.evaluation.context import DEFAULT_NEW_IMAGES, MIN_NEW_IMAGES
+from vaekit.evaluation.evaluate import evaluate_model
+from vaekit.evaluation.likelihood import log_likelihoods, require_density
+from vaekit.evaluation.ranking import rank
+from vaekit.latents import arrays, encode, traverse
+from vaekit.latents.arrays import Prior
+from vaekit.latents.fit_prior import refit_prior
+from vaekit.latents.traverse import Traversal
+from vaekit.models.fitted_prior import FittedPrior
+from vaekit.models.vae import VAE
+from vaekit.plots import grids
+from vaekit.plots.notebook import ImageArray, html_card
+from vaekit.report.report import facts, write_report
+from vaekit.runs.folder import Run
+from vaekit.runs.inputs import Images, Labels, Latents, check_count
+from vaekit.runs.loaded import LoadedModel
+from vaekit.runs.metrics import read_metrics
+from vaekit.runs.outputs import copy_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class TrainedModel:
+    """A trained model; images are uint8 [N, H, W, C], latents float32 [N, D].
+
+    Images may also be floats from 0 to 1. Labels are class names or indices, one for each image or one for all.
+    """
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+
+    @property
+    def run(self) -> Run:
+        """Its run folder."""
+        return self.loaded.run
+
+    @property
+    def config(self) -> Config:
+        """Everything that decided what training computed."""
+        return self.loaded.config
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of its images."""
+        return self.loaded.shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in its training data."""
+        return self.loaded.classes
+
+    @property
+    def model(self) -> VAE:
+        """The tensor module: images [B, C, H, W] in [0, 1]."""
+        return self.loaded.vae
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.loaded.device
+
+    @property
+    def fitted_prior(self) -> FittedPrior | None:
+        """The density fitted to its latents after training, if it beats the model's own prior."""
+        return self.loaded.fitted_prior
+
+    @property
+    def history(self) -> "pd.DataFrame":
+        """The metrics of every epoch (losses in nats per image)."""
+        import pandas as pd
+
+        return pd.DataFrame(read_metrics(self.run)).astype({"epoch": int, "step": int})
+
+    def to(self, device: str | torch.device) -> "TrainedModel":
+        """The same model on another device: "auto", "cpu", "cuda", "cuda:1" or "mps"."""
+        return TrainedModel(self.loaded.to(device))
+
+    def __repr__(self) -> str:
+        channels, height, width = self.shape
+        images = f"{width}x{height} {({1: 'gray', 3: 'colour', 4: 'RGBA'})[channels]} images"
+        return f"<vaekit model of {images}, {self.config.latents} latents, in {self.run.folder}>"
+
+    def _repr_html_(self) -> str:
+        """The model in a notebook: its facts, and new images."""
+        sheet = grids.grid(self.sample(16), 8, self.sample_labels(16), "New images")
+        return html_card(self.run.folder.resolve().name, facts(self.loaded), sheet)
+
+    # --- Images and latents ---
+
+    def sample(
+        self,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        label: str | int | None = None,
+        temperature: float = 1.0,
+        prior: Prior | None = None,
+    ) -> Images:
+        """Generate `n` new images from draws of a prior.
+
+        The same seed gives the same images on the same kind of device, and more of them as `n` grows.
+
+        Args:
+            n: number of images.
+            seed: random seed.
+            label: a class. Without one a conditional model goes through all classes in turn, and other models draw them
+                as often as they occur. A model trained without labels takes one if its fitted prior has classes.
+            temperature: scale of the latent noise; below 1: more typical, less varied.
+            prior: "fitted" or "model" (the model's own); None for the fitted one if there is one.
+
+        Raises:
+            UserError: an unknown class, or a prior that the model does not have.
+        """
+        chunks = arrays.generate(self.loaded, n, seed=seed, label=label, temperature=temperature, prior=prior)
+        channels, height, width = self.shape
+        images = np.concatenate([np.zeros((0, height, width, channels), np.uint8), *chunks])
+        return images.view(ImageArray)
+
+    def sample_labels(self, n: int, label: str | int | None = None) -> list[str] | None:
+        """The class names of the images that `sample` generates; None without classes."""
+        return arrays.sample_class_names(self.loaded, n, label)
+
+    def encode(self, images: Any, labels: Labels | None = None) -> Latents:
+        """Encode images [N, H, W, C] to the means of q(z | x), [N, D]."""
+        return arrays.encode(self.loaded, images, labels)
+
+    def decode(self, z: Latents, labels: Labels | None = None) -> Images:
+        """Decode latents [N, D] to images: the location of p(x | z), its centre clipped to [0, 1].
+
+        `model.decode(z).mean` is its mean, in which noise that is clipped at white and black makes both grayish.
+        """
+        return arrays.decode(self.loaded, z, labels).view(ImageArray)
+
+    def reconstruct(self, images: Any, labels: Labels | None = None) -> Images:
+        """Encode and decode images: the location of p(x | z) at the mean of q(z | x)."""
+        return self.decode(self.encode(images, labels), labels)
+
+    def interpolate(
+        self,
+        image_a: Any,
+        image_b: Any,
+        *,
+        steps: int = 9,
+        how: Literal["spherical", "linear"] = "spherical",
+        label: str | int | None = None,
+    ) -> Images:
+        """Morph one image into another: `steps` images [steps, H, W, C], decoded between their posterior means.
+
+        Args:
+            image_a: [H, W, C], or [H, W] if gray; or the path of an image file. The first image is its reconstruction.
+            image_b: likewise; the last image is its reconstruction.
+            steps: number of images, both ends included.
+            how: "spherical" keeps to the distances from the origin at which latents lie, "linear" is a straight line.
+            label: in a conditional model the class of all images; for two Paths in one folder, None is its name.
+
+        Raises:
+            UserError: images of another shape, or no class where the model needs one.
+        """
+        images = arrays.interpolate_images(self.loaded, image_a, image_b, steps, how, label)
+        return images.view(ImageArray)
+
+    def log_likelihood(
+        self, images: Any, labels: Labels | None = None, *, samples: SupportsIndex = 1000, seed: int = 0
+    ) -> Float[np.ndarray, " N"]:
+        """Estimate log p(x) of every image in nats by importance sampling: a lower bound that rises with `samples`.
+
+        Raises:
+            UserError: the model has no likelihood (its posterior is a point).
+        """
+        require_density(self.model)
+        batches = arrays.batches(self.loaded, images, labels)
+        return log_likelihoods(self.model, batches, check_count(samples), seed)[0].float().numpy()
+
+    # --- Analyses ---
+
+    def latents(self, data: Any = None, *, out: str | Path | None = None, quiet: bool = False) -> "pd.DataFrame":
+        """Encode every image of a data set into a table.
+
+        Args:
+            data: what `train` takes; None for the training data.
+            out: a new .csv, .npz or .parquet file to write it to as well.
+            quiet: print nothing.
+
+        Returns:
+            A row per image, sorted by path, with columns `file` (its path in the folder, or split/row of an array),
+            `label` if there are classes, and z1 ... zD (a spatial latent is flattened).
+
+        Raises:
+            UserError: images of another shape, unknown classes, or a file that cannot be written.
+        """
+        return encode.latents(self.loaded, data, None if out is None else Path(out), quiet)
+
+    def traverse(
+        self, *, rows: int = 10, columns: int = 11, label: str | int | None = None, quiet: bool = False
+    ) -> Traversal:
+        """Show the effect of single latents, the most active first: each row varies one about its mean.
+
+        Means and standard deviations are those of up to 2,000 validation images. Without the training data they are 0
+        and 1, and the latents that change the image most come first.
+
+        Args:
+            rows: number of latents, at most.
+            columns: number of images of each; an odd number has the mean in the middle.
+            label: in a conditional model the class of all images; None for the first.
+            quiet: print nothing.
+
+        Raises:
+            UserError: an unknown class, or no rows or columns.
+        """
+        return traverse.traverse_model(self.loaded, rows, columns, label, quiet)
+
+    def rank(
+        self,
+        data: Any = None,
+        *,
+        samples: SupportsIndex = 100,
+        seed: int = 0,
+        out: str | Path | None = None,
+        quiet: bool = False,
+    ) -> "pd.DataFrame":
+        """Sort the images of a data set by log-likelihood, least likely first.
+
+        The likelihood of pixels is high for simple images whatever they show (Nalisnick et al. 2019, arXiv:1810.09136;
+        Serrà et al. 2020, arXiv:1909.11480), so this finds unusual images, but does not detect simple foreign ones.
+
+        Args:
+            data: what `train` takes; None for the training data.
+            samples: importance samples per image.
+            seed: random seed of the samples.
+            out: a new .csv file to write it to as well, with a .png of both extremes next to it.
+            quiet: print nothing.
+
+        Returns:
+            A row per image: `rank` from 1, `file`, `label` if there are classes, `log_likelihood` in nats, and
+            `bits_per_dimension` if the likelihood is one of 256 levels.
+
+        Raises:
+            UserError: no likelihood, images of another shape, unknown classes, or a file that cannot be written.
+        """
+        return rank(self.loaded, data, check_count(samples), seed, None if out is None else Path(out), quiet)
+
+    def evaluate(
+        self,
+        data: Any = None,
+        *,
+        samples: SupportsIndex = 1000,
+        new_images: SupportsIndex = DEFAULT_NEW_IMAGES,
+        seed: int = 0,
+        quiet: bool = False,
+    ) -> dict[str, Any]:
+        """Evaluate the model on held-out images: likelihood, reconstruction and sample quality, memorization, and a
+        diagnosis with the command that fixes each problem.
+
+        The result is also written to evaluation.json; docs/evaluation.md explains its content.
+
+        Args:
+            data: what `train` takes: its test split, or all of it if it has none. None for the test split of the
+                training data, or the validation split if they have none.
+            samples: importance samples per image; more give a tighter bound.
+            new_images: number of generated images, compared with as many held-out ones, at most half of these; at
+                least 50. Memory and time grow with its square: 5,000 take 3 GB.
+            seed: random seed.
+            quiet: print nothing.
+
+        Raises:
+            UserError: images of another shape, or unknown classes.
+        """
+        count = check_count(new_images, "new_images", MIN_NEW_IMAGES)
+        return evaluate_model(self.loaded, data, check_count(samples), count, seed, quiet).model_dump(mode="json")
+
+    def report(self, *, quiet: bool = False) -> Path:
+        """Write report.html, a self-contained summary of the run, and return its path.
+
+        Its figures are those of `evaluate`, or of a quick evaluation if the model was not evaluated.
+        """
+        write_report(self.loaded, quiet)
+        return self.run.report
+
+    def fit_prior(self, *, quiet: bool = False) -> dict[str, Any]:
+        """Fit a sampling prior to the training latents again, as `train` does at its end, and use it from now on if it
+        beats the model's own.
+
+        Returns:
+            Log-densities of validation encodings, in nats per image, under everything that was tried.
+
+        Raises:
+            UserError: the training images have moved or changed.
+        """
+        record = refit_prior(self.loaded, quiet)
+        self.loaded = replace(self.loaded)  # which reads the prior from its file
+        return record
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model to a new folder that `load` reads: configuration, weights and history.
+
+        Raises:
+            UserError: the folder exists.
+        """
+        copy_run(self.run, Path(folder).expanduser())
