@@ -39,11 +39,11 @@ def run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     return run
 
 
-def test_help_lists_the_verbs_that_work_and_no_others() -> None:
-    said = vaekit("--help")
+def test_help_lists_every_command() -> None:
+    output = vaekit("--help")
     looking = ("encode", "interpolate", "traverse", "rank")
     for verb in ("train", "generate", "reconstruct", *looking, "presets", "doctor", "--version"):
-        assert verb in said
+        assert verb in output
     assert vaekit("--version").strip() == "0.1.0"
 
 
@@ -52,8 +52,8 @@ def test_help_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0
 
 
-def test_every_setting_has_help() -> None:
-    said = vaekit("train", "--help")
+def test_every_setting_has_a_help_text() -> None:
+    output = vaekit("train", "--help")
     for flag in (
         "--epochs",
         "--size",
@@ -63,11 +63,11 @@ def test_every_setting_has_help() -> None:
         "--seed",
         "--fit",
     ):
-        line = said[said.index(flag + " ") :].splitlines()[0]
+        line = output[output.index(flag + " ") :].splitlines()[0]
         assert len(line.split("  ", 1)[1].strip()) > 10, line
 
 
-def test_train_writes_the_run_folder_of_the_contract(run: Path) -> None:
+def test_train_writes_the_documented_run_folder(run: Path) -> None:
     record = json.loads((run / "config.json").read_text())
     assert record["format"] == 1
     assert record["config"]["conditional"] is True
@@ -104,20 +104,20 @@ def test_train_writes_the_run_folder_of_the_contract(run: Path) -> None:
     assert not [file for file in run.rglob("*") if file.suffix in (".pt", ".pth", ".pkl", ".bin")]
 
 
-def test_the_presets_default_follows_the_data_and_is_said(tmp_path: Path) -> None:
+def test_default_preset_depends_on_the_images(tmp_path: Path) -> None:
     gray = write_folder(tmp_path / "gray", channels=1, classes=())
-    said = vaekit("train", gray, "--out", tmp_path / "run", *TINY)
-    assert "classic" in said
-    assert "losses compare with those of bernoulli alone" in said
-    assert "--preset" in said
+    output = vaekit("train", gray, "--out", tmp_path / "run", *TINY)
+    assert "classic" in output
+    assert "losses compare with those of bernoulli alone" in output
+    assert "--preset" in output
     assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["likelihood"]["kind"] == "bernoulli"
 
 
-def test_generate_draws_the_same_images_for_the_same_seed(run: Path, tmp_path: Path) -> None:
+def test_generate_is_reproducible_by_seed(run: Path, tmp_path: Path) -> None:
     for name, seed, n in (("a", 3, 6), ("b", 3, 6), ("c", 4, 6), ("more", 3, 9)):
         vaekit("generate", run, "-n", n, "--seed", seed, "--out", tmp_path / name)
     files = {name: sorted((tmp_path / name).glob("0*.png")) for name in ("a", "b", "c", "more")}
-    content = {name: [file.read_bytes() for file in found] for name, found in files.items()}
+    content = {name: [file.read_bytes() for file in paths] for name, paths in files.items()}
     assert len(content["a"]) == 6
     with Image.open(tmp_path / "a" / "grid.png") as grid:
         assert grid.width > grid.height  # 3 + 3
@@ -141,14 +141,14 @@ def test_generate_defaults_to_a_new_folder_in_the_run(run: Path) -> None:
     assert "set-2" in vaekit("generate", run, "-n", 2)
 
 
-def test_generate_leaves_a_folder_of_other_files_alone(run: Path, photos: Path, tmp_path: Path) -> None:
+def test_generate_refuses_a_folder_that_has_files(run: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("kept")
     assert "is there already and stays as it is" in mistake("generate", run, "-n", 2, "--out", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
 @pytest.mark.parametrize("verb", ["generate", "reconstruct"])
-def test_nothing_is_written_among_the_images(verb: str, run: Path, photos: Path) -> None:
+def test_output_inside_the_image_folder_is_refused(verb: str, run: Path, photos: Path) -> None:
     before = sorted(photos.rglob("*"))
     given = [next(photos.rglob("*.png"))] if verb == "reconstruct" else []
     assert "lies inside the images of" in mistake(verb, run, *given, "--out", photos / "new")
@@ -162,10 +162,10 @@ def test_temperature_zero_gives_one_image(run: Path, tmp_path: Path) -> None:
     assert "between 1 and" in mistake("generate", run, "-n", 0)
 
 
-def test_reconstruct_puts_input_beside_output(run: Path, photos: Path, tmp_path: Path) -> None:
+def test_reconstruct_writes_inputs_and_outputs(run: Path, photos: Path, tmp_path: Path) -> None:
     some = sorted((photos / "rain").iterdir())[:2]
-    said = vaekit("reconstruct", run, *some, "--out", tmp_path / "out")
-    assert "Wrote 2 images" in said
+    output = vaekit("reconstruct", run, *some, "--out", tmp_path / "out")
+    assert "Wrote 2 images" in output
     assert len(list((tmp_path / "out").glob("0*.png"))) == 2
     (tmp_path / "broken.png").write_bytes(b"no image")
     assert "broken.png" in mistake("reconstruct", run, tmp_path / "broken.png", "--class", "dry")
@@ -174,13 +174,13 @@ def test_reconstruct_puts_input_beside_output(run: Path, photos: Path, tmp_path:
 
 def test_presets_and_doctor_print_tables() -> None:
     assert "sigma-vae" in vaekit("presets")
-    said = vaekit("doctor")
+    output = vaekit("doctor")
     for word in ("torch", "device", "threads", "precision", "free disk", "cache"):
-        assert word in said
+        assert word in output
     assert "Freed" in vaekit("doctor", "--clear-cache")
 
 
-def test_settings_come_from_preset_file_and_flags_in_that_order(photos: Path, tmp_path: Path) -> None:
+def test_flags_override_the_file_and_the_file_the_preset(photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("epochs = 1\nlatents = 7\n[objective]\nbeta = 2.0\nwarmup = 3\n")
     flags = ("--preset", "beta-vae", "--config", file, "--latents", 5, "--encoder.channels", 8, "--decoder.channels", 8)
@@ -193,7 +193,7 @@ def test_settings_come_from_preset_file_and_flags_in_that_order(photos: Path, tm
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (("train", "nowhere"), "nowhere"),
         (("train", "--epoch", 3), "--epochs"),
@@ -209,18 +209,18 @@ def test_settings_come_from_preset_file_and_flags_in_that_order(photos: Path, tm
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
-def test_a_mistake_exits_2_with_one_sentence(arguments: tuple[object, ...], said: str, tmp_path: Path) -> None:
-    assert said in mistake(*arguments, cwd=tmp_path)
+def test_a_user_error_exits_2_with_one_line(arguments: tuple[object, ...], output: str, tmp_path: Path) -> None:
+    assert output in mistake(*arguments, cwd=tmp_path)
     assert not (tmp_path / "runs").exists()
 
 
-def test_out_defaults_to_the_first_free_run(photos: Path, tmp_path: Path) -> None:
+def test_out_defaults_to_a_new_run_folder(photos: Path, tmp_path: Path) -> None:
     vaekit("train", photos, *TINY, cwd=tmp_path)
     vaekit("train", photos, *TINY, cwd=tmp_path)
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["photos-1", "photos-2"]
 
 
-def test_the_users_folder_is_as_it_was(tmp_path: Path) -> None:
+def test_the_image_folder_is_never_changed(tmp_path: Path) -> None:
     photos = write_folder(tmp_path / "photos")
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_mode) for file in photos.rglob("*.png")}
     folders = {folder: folder.stat().st_mtime_ns for folder in [photos, *photos.iterdir()]}
@@ -237,14 +237,14 @@ def test_the_users_folder_is_as_it_was(tmp_path: Path) -> None:
     assert "lies inside the images" in mistake("train", photos, "--out", photos / "run")
 
 
-def test_max_minutes_stops_at_an_epoch_and_resume_goes_on(tmp_path: Path) -> None:
+def test_max_minutes_stops_after_an_epoch_and_resume_continues(tmp_path: Path) -> None:
     np.save(tmp_path / "rings.npy", rings())
-    said = vaekit("train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--max-minutes", 0.0001, "--epochs", 5)
-    assert "Stopped after epoch 1" in said
+    output = vaekit("train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--max-minutes", 0.0001, "--epochs", 5)
+    assert "Stopped after epoch 1" in output
     assert "Going on after epoch 1" in vaekit("train", "--out", tmp_path / "run", "--resume", "--max-minutes", 0.0001)
 
 
-def test_a_broken_screen_does_not_lose_the_run(tmp_path: Path) -> None:
+def test_a_closed_pipe_does_not_stop_saving(tmp_path: Path) -> None:
     """Ctrl-C reaches `vaekit train | tee log` as a whole: the reader is gone before the last lines are printed."""
     np.save(tmp_path / "rings.npy", rings())
     process = start("train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--epochs", 100_000, "--compile", "off")
@@ -262,12 +262,12 @@ def test_a_broken_screen_does_not_lose_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="file names there are always text")
-def test_names_that_are_no_text_stop_nothing(tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf8(tmp_path: Path) -> None:
     photos = os.fsencode(write_folder(tmp_path / "photos"))
     Path(os.fsdecode(photos + b"/rain/bad\xff.png")).write_bytes(b"")
     Path(os.fsdecode(photos + b"/rain")).rename(os.fsdecode(photos + b"/r\xe9in"))
-    said = vaekit("train", tmp_path / "photos", "--out", tmp_path / "run", *TINY)
-    assert "1 file skipped: 1 empty" in said
+    output = vaekit("train", tmp_path / "photos", "--out", tmp_path / "run", *TINY)
+    assert "1 file skipped: 1 empty" in output
     assert json.loads((tmp_path / "run" / "dataset.json").read_text())["skipped"][0]["reason"] == "empty"
     assert "r\\xe9in/bad\\xff.png" in (tmp_path / "run" / "report.html").read_text()
     vaekit("encode", tmp_path / "run", tmp_path / "photos", "--out", tmp_path / "latents.csv")
@@ -275,7 +275,7 @@ def test_names_that_are_no_text_stop_nothing(tmp_path: Path) -> None:
     vaekit("rank", tmp_path / "run", tmp_path / "photos", "--samples", 2, "--out", tmp_path / "ranking.csv")
 
 
-def test_a_place_that_cannot_be_written_is_a_mistake(tmp_path: Path, run: Path) -> None:
+def test_unwritable_output_is_a_user_error(tmp_path: Path, run: Path) -> None:
     (tmp_path / "file").write_text("")
     np.save(tmp_path / "rings.npy", rings(20))
     assert "name another folder with --out" in mistake("train", tmp_path / "rings.npy", "--out", tmp_path / "file/run")
@@ -283,7 +283,7 @@ def test_a_place_that_cannot_be_written_is_a_mistake(tmp_path: Path, run: Path) 
     assert "name another folder with --out" in mistake("generate", run, "--out", tmp_path / "file/new")
 
 
-def test_a_full_disk_is_said_and_leaves_what_was_good(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_run_resumes(tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: the checkpoint does not fit."""
     np.save(tmp_path / "rings.npy", rings(40))
     command = [sys.executable, "-m", "vaekit", "train", tmp_path / "rings.npy", "--out", tmp_path / "run", *TINY]

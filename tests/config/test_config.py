@@ -1,4 +1,4 @@
-"""What a person may write, and the one sentence said where it cannot be."""
+"""What a person may write, and the one sentence output where it cannot be."""
 
 from typing import Any
 
@@ -50,37 +50,37 @@ from vaekit.errors import UserError
         ({"encoder": {"kind": "resnet", "channels": 20}}, "--encoder.channels 20 is not possible"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_sentence(written: dict[str, Any], sentence: str) -> None:
+def test_invalid_settings_are_explained_in_one_sentence(written: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError) as error:
         resolve(written)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_stored_part_without_its_kind_is_named() -> None:
+def test_stored_component_without_kind_is_reported() -> None:
     config = Config().model_dump() | {"likelihood": {}}
     with pytest.raises(UserError, match=r"The likelihood has no kind; --likelihood\.kind takes bernoulli or binarized"):
         load_config({"config": config})
 
 
-def test_an_unknown_preset_names_the_nearest() -> None:
+def test_unknown_preset_suggests_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'sigma-vae'"):
         resolve(preset="sigma")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_resolves_and_survives_json(preset: str) -> None:
+def test_every_preset_survives_json(preset: str) -> None:
     config = resolve(preset=preset)
     assert Config.model_validate_json(config.model_dump_json()) == config
 
 
-def test_later_layers_win_and_flat_names_find_their_group() -> None:
+def test_later_layers_override_earlier_ones() -> None:
     config = resolve({"epochs": 3, "seed": 1}, {"epochs": "7", "size": 32}, preset="sigma-vae")
     assert (config.training.epochs, config.training.seed, config.data.width_height) == (7, 1, (32, 32))
     assert config.likelihood.kind == "gaussian"
 
 
-def test_a_part_of_another_kind_drops_the_settings_of_the_old_one() -> None:
+def test_another_kind_drops_the_old_settings() -> None:
     config = resolve({"encoder": {"channels": 8}}, {"encoder": "mlp"})
     assert config.encoder.kind == "mlp"
     assert resolve({"encoder": {"channels": 8}}, {"encoder": {"activation": "tanh"}}).encoder == ConvConfig(
@@ -96,12 +96,12 @@ def test_size_is_width_by_height() -> None:
 
 
 @pytest.mark.parametrize(("written", "widths"), [("400,200", (400, 200)), ("none", ()), ([5, "6"], (5, 6)), (7, (7,))])
-def test_layer_widths_as_a_person_writes_them(written: Any, widths: tuple[int, ...]) -> None:
+def test_layer_widths_are_parsed(written: Any, widths: tuple[int, ...]) -> None:
     encoder = resolve({"encoder": {"kind": "mlp", "hidden": written}}).encoder
     assert encoder == MlpConfig(hidden=widths)
 
 
-def test_differences_are_named_as_on_the_command_line() -> None:
+def test_differences_use_the_names_of_flags() -> None:
     old = resolve()
     new = override(old, {"learning_rate": 0.1, "objective": {"free_bits": 0.5}})
     assert differences(old, new) == {"learning-rate": (1e-3, 0.1), "objective.free-bits": (0.0, 0.5)}

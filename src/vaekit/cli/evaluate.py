@@ -25,8 +25,8 @@ def evaluate(
     from vaekit.evaluation.text import lines
 
     model = load(run)
-    found = model.evaluate(data, samples=samples, new_images=new_images, seed=seed)
-    print("\n".join(lines(found)))
+    result = model.evaluate(data, samples=samples, new_images=new_images, seed=seed)
+    print("\n".join(lines(result)))
     print(f"Wrote {model.run.evaluation}; `vaekit report {shlex.quote(str(run))}` shows it on a page")
 
 
@@ -45,8 +45,8 @@ def rank(
     from vaekit.runs.outputs import first_free
 
     file = out or first_free(run, "ranking", ".csv", ".png")
-    found = load(run).rank(data, samples=samples, seed=seed, out=file)
-    print("\n".join(ranking_lines(found, samples)))
+    ranking = load(run).rank(data, samples=samples, seed=seed, out=file)
+    print("\n".join(ranking_lines(ranking, samples)))
     print(f"Wrote {file} and {file.with_suffix('.png')}")
 
 

@@ -17,10 +17,12 @@ from vaekit.config.config import SLOTS, Config, settings_classes
 from vaekit.config.data import DataConfig
 from vaekit.config.training import TrainingConfig
 
-GROUPS: dict[str, type[BaseConfig]] = {"training": TrainingConfig, "data": DataConfig}
+CONFIG_GROUPS: dict[str, type[BaseConfig]] = {"training": TrainingConfig, "data": DataConfig}
 
 
-HELP_GROUPS = {name: Group(name.capitalize(), sort_key=i) for i, name in enumerate((*GROUPS, "model", *SLOTS), 1)}
+HELP_GROUPS = {
+    name: Group(name.capitalize(), sort_key=i) for i, name in enumerate((*CONFIG_GROUPS, "model", *SLOTS), 1)
+}
 
 
 DEFAULTS = Config()
@@ -49,22 +51,22 @@ def _help(field: FieldInfo) -> str:
 def _group(name: str) -> tuple[Any, Any]:
     fields: dict[str, Any] = {
         key: (_type_of(field), Field(_default(field), description=_help(field)))
-        for key, field in GROUPS[name].model_fields.items()
+        for key, field in CONFIG_GROUPS[name].model_fields.items()
     }
-    made = create_model(name, **fields)
-    return Annotated[made, Parameter(name="*", group=HELP_GROUPS[name])], made()
+    model_class = create_model(name, **fields)
+    return Annotated[model_class, Parameter(name="*", group=HELP_GROUPS[name])], model_class()
 
 
-def _room(name: str) -> tuple[Any, Any]:
+def _slot(name: str) -> tuple[Any, Any]:
     kinds = {kind: model for kind, model in settings_classes(name).items() if kind != "own"}  # given from Python alone
     default = getattr(DEFAULTS, name).kind
-    about = "; ".join(f"{kind}: {(model.__doc__ or '').rstrip('.')}" for kind, model in kinds.items())
-    fields: dict[str, Any] = {"kind": (Literal[tuple(kinds)], Field(default, description=about))}
+    summary = "; ".join(f"{kind}: {(model.__doc__ or '').rstrip('.')}" for kind, model in kinds.items())
+    fields: dict[str, Any] = {"kind": (Literal[tuple(kinds)], Field(default, description=summary))}
     for key in dict.fromkeys(key for model in kinds.values() for key in model.model_fields if key != "kind"):
         owners = {kind: model.model_fields[key] for kind, model in kinds.items() if key in model.model_fields}
         texts = list(dict.fromkeys(map(_help, owners.values())))
-        whose = f"({', '.join(owners)}) " if len(kinds) > 1 else ""
-        help_text = whose + " / ".join(texts)
+        owner_names = f"({', '.join(owners)}) " if len(kinds) > 1 else ""
+        help_text = owner_names + " / ".join(texts)
         values = {_display_default(field.default) for field in owners.values()}
         if len(values) > 1:
             help_text += (
@@ -78,17 +80,17 @@ def _room(name: str) -> tuple[Any, Any]:
             kind_of_value if shown is not None else kind_of_value | None,
             Field(shown, description=help_text),
         )
-    made = create_model(name, **fields)
-    return Annotated[made, Parameter(group=HELP_GROUPS[name])], made()
+    model_class = create_model(name, **fields)
+    return Annotated[model_class, Parameter(group=HELP_GROUPS[name])], model_class()
 
 
 def _flags() -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for name, field in Config.model_fields.items():
-        if name in GROUPS:
+        if name in CONFIG_GROUPS:
             fields[name] = _group(name)
         elif name in SLOTS:
-            fields[name] = _room(name)
+            fields[name] = _slot(name)
         else:
             fields[name] = (
                 Annotated[_type_of(field), Parameter(group=HELP_GROUPS["model"])],
@@ -100,7 +102,7 @@ def _flags() -> type[BaseModel]:
 if TYPE_CHECKING:
     CliOverrides = dict[str, Any]
 else:
-    CliOverrides = Annotated[_flags(), Parameter(name="*"), WrapValidator(lambda written, _: written)]
+    CliOverrides = Annotated[_flags(), Parameter(name="*"), WrapValidator(lambda given, _: given)]
 """The settings that were written, as a nested dictionary of strings."""
 
 

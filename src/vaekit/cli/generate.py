@@ -46,11 +46,11 @@ def fit_prior(run: RunFolder, /) -> None:
     """Fit a prior to the latents of the training images, which `generate` draws from where it is better."""
     from vaekit.api import load
 
-    found = load(run).fit_prior()["nats_per_held_out_image"]
-    if len(found) == 1:  # nothing was tried
+    scores = load(run).fit_prior()["nats_per_held_out_image"]
+    if len(scores) == 1:  # nothing was tried
         return
     print("Mean log-density of held-out latents, in nats:")
-    for name, nats in sorted(found.items(), key=lambda item: -item[1]):
+    for name, nats in sorted(scores.items(), key=lambda item: -item[1]):
         print(f"  {nats:10.2f}  {name}")
 
 
@@ -74,11 +74,11 @@ def reconstruct(
         raise UserError("reconstruct needs image files: name them after the run folder.")
     model = load(run)
     folder = new_folder(model.run, out or first_free(run / "reconstructed", "set"))
-    before = load_images(images, model.config.data, model.shape)
-    after = model.reconstruct(
-        before, class_ or ([path.resolve().parent.name for path in images] if model.model.classes else None)
+    originals = load_images(images, model.config.data, model.shape)
+    reconstructed = model.reconstruct(
+        originals, class_ or ([path.resolve().parent.name for path in images] if model.model.classes else None)
     )
     names = [f"{i:04d}-{safe_name(path.stem)}" for i, path in enumerate(images, 1)]
-    beside = [grids.pairs(one[None], two[None]) for one, two in zip(before, after, strict=True)]
-    overview = grids.pairs(before[:64], after[:64], labels=[path.name for path in images[:64]])
-    print(grids.write_folder(folder, dict(zip(names, beside, strict=True)), overview))
+    sheets = [grids.pairs(one[None], two[None]) for one, two in zip(originals, reconstructed, strict=True)]
+    overview = grids.pairs(originals[:64], reconstructed[:64], labels=[path.name for path in images[:64]])
+    print(grids.write_folder(folder, dict(zip(names, sheets, strict=True)), overview))

@@ -65,8 +65,8 @@ def traverse(run: RunFolder, /, *, class_: Class = None, out: Png = None) -> Non
 
     model = load(run)
     file = new_file(model.run, out or first_free(run, "traversal", ".png"), (".png",))
-    found = model.traverse(label=class_)
-    grids.write(file, grids.table(found.images, found.rows, found.columns, found.title))
-    if (found.activity**2 < ACTIVE).all():
+    traversal = model.traverse(label=class_)
+    grids.write(file, grids.table(traversal.images, traversal.rows, traversal.columns, traversal.title))
+    if (traversal.activity**2 < ACTIVE).all():
         print("No latent depends on the image: `vaekit evaluate` tells why, and what to do")
     print(f"Wrote {file}")

@@ -16,7 +16,7 @@ from vaekit.cli.train import train
 from vaekit.errors import Interrupted, TrainingFailed, UserError, flag_spelling, spell_settings
 from vaekit.version import VERSION
 
-RESUMABLE = 75
+EXIT_RESUMABLE = 75
 """Exit status of an interrupted run that `--resume` goes on with (EX_TEMPFAIL)."""
 
 
@@ -67,7 +67,7 @@ def _run(arguments: list[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Interrupted:
-        return _fail(RESUMABLE, "Interrupted; --resume goes on.")
+        return _fail(EXIT_RESUMABLE, "Interrupted; --resume goes on.")
     except KeyboardInterrupt:
         return _fail(130, "Interrupted.")
     except (OSError, TrainingFailed) as error:

@@ -22,12 +22,12 @@ def bench(
     ] = None,
 ) -> None:
     """Measure how fast vaekit trains and runs here, beside a bare loop, a DataLoader script and Pythae."""
-    from vaekit.bench.runner import bench as measured
+    from vaekit.bench.runner import bench as run_bench
     from vaekit.runs.metadata import write_json
     from vaekit.runs.outputs import first_free, new_file
 
     file = new_file(None, out or first_free(Path(), "bench", ".json"), (".json",))
-    write_json(file, measured(workloads, rounds))
+    write_json(file, run_bench(workloads, rounds))
     print(f"Wrote {file}")
 
 

@@ -44,8 +44,8 @@ def load_config(record: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(record["config"])
     except (KeyError, ValidationError) as error:
-        said = format_error(error) if isinstance(error, ValidationError) else "It has no configuration."
-        raise UserError(f"The run's config.json is damaged, restore it from a copy: {said}") from None
+        text = format_error(error) if isinstance(error, ValidationError) else "It has no configuration."
+        raise UserError(f"The run's config.json is damaged, restore it from a copy: {text}") from None
 
 
 def nest(layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 
 def describe_components(config: Config) -> str:
     """The parts of a configuration in a line, with what their settings have beside the defaults."""
-    words = []
+    texts = []
     for slot in SLOTS:
         part = getattr(config, slot)
         if slot == "decoder" and part == config.encoder:
@@ -90,12 +90,12 @@ def describe_components(config: Config) -> str:
             for name, value in part.model_dump(exclude_defaults=True, exclude={"kind"}).items()
         ]
         name = part.kind if slot == "objective" else f"{part.kind} {'network' if slot == 'encoder' else slot}"
-        words.append(f"{name} ({', '.join(changed)})" if changed else name)
-    words += [
+        texts.append(f"{name} ({', '.join(changed)})" if changed else name)
+    texts += [
         f"{name.replace('_', ' ')} {value}" for name, value in config.training.model_dump(exclude_defaults=True).items()
     ]
-    words += [f"{config.latents} latents"] * (config.latents != Config().latents)
-    return ", ".join([*words, *["conditional"] * config.conditional])
+    texts += [f"{config.latents} latents"] * (config.latents != Config().latents)
+    return ", ".join([*texts, *["conditional"] * config.conditional])
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -109,32 +109,38 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def format_error(error: ValidationError) -> str:
-    """The first fault that pydantic found, as one sentence: the name, the value, its bounds or the nearest name."""
-    fault = error.errors()[0]
-    path = [str(word) for word in fault["loc"] if not isinstance(word, int)]
+    """The first error that pydantic reports, as one sentence: the name, the value, its bounds or the nearest name."""
+    details = error.errors()[0]
+    path = [str(word) for word in details["loc"] if not isinstance(word, int)]
     if not path:
         return "The settings are not a table of names and values."
     model, flag, kind = _locate(path)
-    value = fault["input"]
-    if fault["type"] == "extra_forbidden":
-        of = f" of {path[0]} {kind!r}" if kind else ""
+    value = details["input"]
+    if details["type"] == "extra_forbidden":
+        owner = f" of {path[0]} {kind!r}" if kind else ""
         names = [*model.model_fields, *TOP_LEVEL] if model is Config else list(model.model_fields)
-        able = [other for other, settings in settings_classes(path[0]).items() if path[-1] in settings.model_fields]
-        remedy = f"; it belongs to --{path[0]}.kind {' or '.join(able)}" if able else _nearest(path[-1], names, flag)
-        return f"There is no setting {flag!r}{of}{remedy}."
-    if fault["type"].startswith("union_tag"):
-        slot, tag = path[-1], fault["ctx"].get("tag")
+        kinds_with_it = [
+            other for other, settings in settings_classes(path[0]).items() if path[-1] in settings.model_fields
+        ]
+        fix = (
+            f"; it belongs to --{path[0]}.kind {' or '.join(kinds_with_it)}"
+            if kinds_with_it
+            else _nearest(path[-1], names, flag)
+        )
+        return f"There is no setting {flag!r}{owner}{fix}."
+    if details["type"].startswith("union_tag"):
+        slot, tag = path[-1], details["ctx"].get("tag")
         kinds = settings_classes(slot)
-        said = f"There is no {slot} of kind {tag!r}{_nearest(tag, kinds)}" if tag else f"The {slot} has no kind"
-        return f"{said}; --{slot}.kind takes {' or '.join(kinds)}."
-    said = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    if kind and len(path) == 2 and fault["type"] == "value_error":  # settings that do not go with each other
-        return f"The {path[0]} {kind!r} with these settings is not possible: {said}."
+        text = f"There is no {slot} of kind {tag!r}{_nearest(tag, kinds)}" if tag else f"The {slot} has no kind"
+        return f"{text}; --{slot}.kind takes {' or '.join(kinds)}."
+    text = details["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    if kind and len(path) == 2 and details["type"] == "value_error":  # settings that do not go with each other
+        return f"The {path[0]} {kind!r} with these settings is not possible: {text}."
     near = ""
-    if fault["type"] == "literal_error":
+    if details["type"] == "literal_error":
         field = model.model_fields[path[-1]]
         near = _nearest(str(value), [str(word) for word in get_args(field.annotation)])
-    return f"--{flag} {value} is not possible: it {said}{near}."
+    return f"--{flag} {value} is not possible: it {text}{near}."
 
 
 def _locate(path: list[str]) -> tuple[type[BaseModel], str, str | None]:

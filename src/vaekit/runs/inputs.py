@@ -16,7 +16,7 @@ from vaekit.errors import UserError
 from vaekit.runs.image_set import NamedImages
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import read_config, read_dataset
-from vaekit.utils.files import natural, printable
+from vaekit.utils.files import natural_sort_key, printable
 from vaekit.utils.logging import log
 
 Labels = str | int | Sequence[str | int] | NDArray[Any]
@@ -148,7 +148,7 @@ def all_images(model: LoadedModel, data: Any, quiet: bool) -> NamedImages:
         also = f" and {len(pack.skipped) - 1:,} more" if len(pack.skipped) > 1 else ""
         log.info(f"Left out: {path} ({reason}){also}")
     paths = [printable(path) for path in pack.paths()]
-    order = sorted(range(len(paths)), key=lambda row: natural(paths[row]))
+    order = sorted(range(len(paths)), key=lambda row: natural_sort_key(paths[row]))
     labels = [printable(pack.classes[pack.labels[row]]) for row in order] if pack.classes else None
     return NamedImages(pack, [paths[row] for row in order], labels, np.array(order, np.int64))
 

@@ -77,7 +77,7 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text).strip(".-")[:80] or "unnamed"
 
 
-def natural(path: str) -> list[str | int]:
+def natural_sort_key(path: str) -> list[str | int]:
     """A key to sort by: numbers in a path count as numbers, 2.png before 10.png."""
     return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", path))]
 
