@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ import pytest
 from PIL import Image
 
 from command import mistake, rings, start, vaekit, wait_for
+from vaekit.cli.tools import presets
+from vaekit.config.overrides import resolve
+from vaekit.config.presets import PRESETS
 
 TINY = ("--epochs", 2, "--encoder.channels", 8, "--decoder.channels", 8, "--latents", 4, "--batch-size", 16)
 
@@ -172,8 +176,23 @@ def test_reconstruct_writes_inputs_and_outputs(run: Path, photos: Path, tmp_path
     assert "it knows dry, rain" in mistake("reconstruct", run, some[0], "--class", "fog")
 
 
-def test_presets_and_doctor_print_tables() -> None:
-    assert "sigma-vae" in vaekit("presets")
+def test_presets_are_listed_by_purpose_within_80_columns() -> None:
+    lines = vaekit("presets").splitlines()
+    assert lines[0] == "For photographs and colour images"
+    assert {line.split()[0] for line in lines if line.startswith("  ")} == set(PRESETS)
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset_is_shown_as_a_configuration_file(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    presets(preset)
+    output = capsys.readouterr().out
+    assert resolve(tomllib.loads(output)) == resolve(preset=preset)
+    assert PRESETS[preset].paper.split()[0] in output
+    assert max(map(len, output.splitlines())) <= 80
+
+
+def test_doctor_prints_a_table() -> None:
     output = vaekit("doctor")
     for word in ("torch", "device", "threads", "precision", "free disk", "cache"):
         assert word in output

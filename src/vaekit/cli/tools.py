@@ -1,11 +1,12 @@
 """`bench`, `presets`, `doctor`."""
 
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from vaekit.config.presets import PRESETS
+from vaekit.config.presets import PRESETS, to_toml
 
 
 def bench(
@@ -31,17 +32,36 @@ def bench(
     print(f"Wrote {file}")
 
 
-def presets() -> None:
-    """List the named models: parts (encoder, posterior, prior, likelihood, objective), paper, and what was checked."""
+def presets(name: Annotated[str | None, Parameter(help="Preset to show in full.")] = None, /) -> None:
+    """List the available presets by purpose, or show one in full, as a file for `train --config`."""
     from vaekit.config.overrides import describe_components, resolve
 
+    if name is None:
+        print(_list_presets())
+        return
+    config = resolve(preset=name)
+    preset = PRESETS[name]
+    comments = [
+        f"{name}: {preset.about}",
+        f"Purpose: {preset.purpose}",
+        f"Components: {describe_components(config)}",
+        f"Paper: {preset.paper}",
+        *(f"Checked: {checked}" for checked in preset.checked),
+    ]
+    for comment in comments:
+        print(fill(comment, 80, initial_indent="# ", subsequent_indent="#   "))
+    print(to_toml(preset.settings) or "# Settings: the defaults")
+
+
+def _list_presets() -> str:
     width = max(map(len, PRESETS))
-    for name, preset in PRESETS.items():
-        print(f"{name:<{width}}  {preset.about}")
-        print(f"{'':<{width}}    parts: {describe_components(resolve(preset=name))}")
-        print(f"{'':<{width}}    paper: {preset.paper}")
-        for checked in preset.checked:
-            print(f"{'':<{width}}    checked: {checked}")
+    lines = []
+    for purpose in dict.fromkeys(preset.purpose for preset in PRESETS.values()):
+        lines += ["", purpose]
+        lines += [f"  {name:<{width}}  {preset.about}" for name, preset in PRESETS.items() if preset.purpose == purpose]
+    lines += ["", "`vaekit presets NAME` shows one in full; `vaekit train --preset NAME` uses it."]
+    lines += ["Components combine freely: `vaekit train --preset best --prior.kind vamp`."]
+    return "\n".join(lines[1:])
 
 
 def doctor(
