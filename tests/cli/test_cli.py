@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from command import mistake, rings, start, vaekit, wait_for
+from vaekit.cli.flags import COMMON_OPTIONS
+from vaekit.cli.main import app
 from vaekit.cli.tools import presets
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS
@@ -51,24 +53,46 @@ def test_help_lists_every_command() -> None:
     assert vaekit("--version").strip() == "0.1.0"
 
 
+def run_help(*arguments: str) -> list[str]:
+    """The lines of a help page, at the width of COLUMNS."""
+    command = [sys.executable, "-m", "vaekit", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
 def test_help_does_not_import_torch() -> None:
     probe = "import sys; from vaekit.cli.main import _run; _run(['--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0
 
 
-def test_every_setting_has_a_help_text() -> None:
-    output = vaekit("train", "--help")
-    for flag in (
-        "--epochs",
-        "--size",
-        "--objective.beta",
-        "--likelihood.sigma",
-        "--encoder.channels",
-        "--seed",
-        "--fit",
-    ):
-        line = output[output.index(flag + " ") :].splitlines()[0]
-        assert len(line.split("  ", 1)[1].strip()) > 10, line
+def test_every_option_has_a_help_text() -> None:
+    for line in vaekit("train", "--help-all").splitlines():
+        if line.startswith("  --"):
+            assert len(line.strip().split("  ", 1)[1].strip()) > 10, line
+
+
+def test_help_of_train_shows_the_common_options_on_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = run_help("train", "--help")
+    assert len(lines) <= 40
+    assert lines[0] == "Usage: vaekit train [DATA] [OPTIONS]"
+    assert tuple(line.split()[0] for line in lines if line.startswith("  --")) == COMMON_OPTIONS
+    assert sum(line.startswith("  vaekit train ") for line in lines) == 3
+    assert lines[-1] == "All options: vaekit train --help-all"
+    assert max(map(len, lines)) <= 100
+
+
+def test_help_all_lists_every_option_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = run_help("train", "photos/", "--help-all")
+    listed = [line.split()[0] for line in lines if line.startswith("  --")]
+    assert len(set(listed)) == len(listed)
+    accepted = {argument.name for argument in app["train"].assemble_argument_collection() if argument.show}
+    assert set(listed) == {name for name in accepted if name.startswith("--")}
+    assert not any(name.startswith("--decoder.") for name in listed)
+    beta = lines.index(next(line for line in lines if "--objective.beta" in line))
+    kinds = [line.split()[0] for line in lines[beta + 1 : beta + 7]]
+    assert "mmd:" in kinds and "total_correlation:" in kinds  # a line for each kind that explains it differently
+    assert max(map(len, lines)) <= 100
 
 
 def test_train_writes_the_documented_run_folder(run: Path) -> None:

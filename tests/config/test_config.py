@@ -20,7 +20,7 @@ from vaekit.errors import UserError
         ({"learning-rate": -1}, "--learning-rate -1 is not possible: it should be greater than 0."),
         ({"encoder": {"kind": "mpl"}}, "There is no encoder of kind 'mpl' (did you mean 'mlp'?); --encoder.kind takes"),
         ({"posterior": "full-gausian"}, "There is no posterior of kind 'full-gausian' (did you mean 'full_gaussian'?)"),
-        ({"latents": {"c": 4}}, "--latents {'c': 4} is not possible: it should be a"),
+        ({"latents": {"c": 4}}, "--latents {'c': 4} is not possible: it must be a"),
         ({"objective": {"beta": {"from": 0}}}, "--objective.beta {'from': 0} is not possible: it should be a valid"),
         (
             {"encoder": {"chanels": 3}},
@@ -33,11 +33,11 @@ from vaekit.errors import UserError
             {"fit": "crap"},
             "--fit crap is not possible: it should be 'crop', 'pad' or 'stretch' (did you mean",
         ),
-        ({"size": "big"}, "--size big is not possible: it should be 64 or 96x64 (width x height)"),
+        ({"size": "big"}, "--size big is not possible: it must be 64 or 96x64 (width x height)"),
         ({"size": "64x0"}, "--size 64x0 is not possible"),
-        ({"validation": "1.5"}, "--validation 1.5 is not possible: it should be a share between 0 and 1"),
-        ({"device": "gpu"}, "--device gpu is not possible: it should be auto, cpu, cuda, cuda:1 or mps."),
-        ({"device": "cuda:"}, "--device cuda: is not possible: it should be auto, cpu, cuda, cuda:1 or mps."),
+        ({"validation": "1.5"}, "--validation 1.5 is not possible: it must be a fraction between 0 and 1"),
+        ({"device": "gpu"}, "--device gpu is not possible: it must be auto, cpu, cuda, cuda:1 or mps."),
+        ({"device": "cuda:"}, "--device cuda: is not possible: it must be auto, cpu, cuda, cuda:1 or mps."),
         (
             {"objective": {"free_bits": 1, "capacity": 2}},
             "The objective 'elbo' with these settings is not possible: free",
@@ -45,7 +45,7 @@ from vaekit.errors import UserError
         ({"objective": {"kind": "miwae", "samples": 5}}, "is not possible: samples should be a multiple of bounds"),
         (
             {"latents": "4x7"},
-            "--latents 4x7 is not possible: it should be a number from 1 to 65536, or channels x height",
+            "--latents 4x7 is not possible: it must be a number from 1 to 65536, or channels x height",
         ),
         ({"encoder": {"kind": "resnet", "channels": 20}}, "--encoder.channels 20 is not possible"),
     ],

@@ -6,10 +6,11 @@ import sys
 import traceback
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from vaekit.cli.evaluate import evaluate, rank, report
 from vaekit.cli.generate import fit_prior, generate, reconstruct
+from vaekit.cli.help import FLAG_ALL, HelpFormatter
 from vaekit.cli.latents import encode, interpolate, traverse
 from vaekit.cli.tools import bench, doctor, presets
 from vaekit.cli.train import train
@@ -20,17 +21,21 @@ EXIT_RESUMABLE = 75
 """Exit status of an interrupted run that `--resume` goes on with (EX_TEMPFAIL)."""
 
 
+HELP = HelpFormatter()
+
 app = App(
     name="vaekit",
     help="From a folder of images to a variational autoencoder you can trust.",
     version=VERSION,
     version_flags=["--version"],
     help_format="plaintext",
+    help_formatter=HELP,
+    group_parameters=Group("Options"),
     default_parameter=Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
-for verb in (
-    train,
+app.command(train, usage="vaekit train [DATA] [OPTIONS]", help_epilogue=f"All options: vaekit train {FLAG_ALL}")
+for command in (
     generate,
     fit_prior,
     reconstruct,
@@ -44,7 +49,7 @@ for verb in (
     presets,
     doctor,
 ):
-    app.command(verb)
+    app.command(command)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -57,6 +62,10 @@ def _run(arguments: list[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if FLAG_ALL in arguments:
+        HELP.show_all, app["train"].help_epilogue = True, None
+        arguments = [*(argument for argument in arguments if argument != FLAG_ALL), "--help"]
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()

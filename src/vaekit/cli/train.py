@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from vaekit.cli.flags import CliOverrides
+from vaekit.cli.flags import COMMON, OTHER, CliOverrides
 from vaekit.errors import UserError
 
 
@@ -14,16 +14,31 @@ def train(
     data: Annotated[str | None, Parameter(help="Folder of images, .npz or .npy file, or folder of IDX files.")] = None,
     /,
     *,
-    out: Annotated[Path | None, Parameter(help="Run folder; default: the first free one below runs/.")] = None,
-    preset: Annotated[str | None, Parameter(help="Named model to start from; see `vaekit presets`.")] = None,
-    config: Annotated[Path | None, Parameter(help="TOML file of settings, between the preset and the flags.")] = None,
+    out: Annotated[Path | None, Parameter(group=COMMON, help="Run folder (default: a new one in runs/).")] = None,
+    preset: Annotated[
+        str | None, Parameter(group=COMMON, help="Named model to start from; `vaekit presets` lists them.")
+    ] = None,
     resume: Annotated[
-        bool, Parameter(negative=(), help="Go on with the run in --out; start it if it is not there.")
+        bool,
+        Parameter(group=COMMON, negative=(), help="Continue the run in --out, or start it if it does not exist."),
     ] = False,
-    max_minutes: Annotated[float | None, Parameter(help="Stop at the end of an epoch after this many minutes.")] = None,
+    max_minutes: Annotated[
+        float | None,
+        Parameter(group=COMMON, help="Time limit for training, in minutes (checked after each epoch)."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        Parameter(group=OTHER, help="TOML file with settings; overrides the preset, is overridden by flags."),
+    ] = None,
     settings: CliOverrides | None = None,
 ) -> None:
-    """Train a VAE on DATA (default: a bundled sample of 10,000 Fashion-MNIST images)."""
+    """Train a VAE on DATA (default: a bundled sample of 10,000 Fashion-MNIST images).
+
+    For example:
+      vaekit train photos/ --out runs/photos
+      vaekit train photos/ --size 32 --max-minutes 10
+      vaekit train --resume --out runs/photos --epochs 100
+    """
     layers = [*([_toml(config)] if config else []), settings or {}]
     from vaekit.api import load
     from vaekit.training.plan import TrainRequest

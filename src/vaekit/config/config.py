@@ -25,9 +25,9 @@ class Config(BaseConfig):
     """Everything that decides what a run computes."""
 
     latents: int | str = 32
-    """Dimensions of the latent space; or 4x7x7, channels x height x width, for a latent image."""
+    """Latent dimensions: 32, or 4x7x7 for a latent image. The latter is channels x height x width."""
     conditional: bool = False
-    """Give the class of an image to encoder and decoder, so that one class can be generated."""
+    """Condition on the class, to generate one class at a time."""
     encoder: NetworkConfig = ConvConfig()
     decoder: NetworkConfig = ConvConfig()
     posterior: PosteriorConfig = GaussianPosteriorConfig()
@@ -43,7 +43,7 @@ class Config(BaseConfig):
         words = "x".join(map(str, value)).split("x") if isinstance(value, (tuple, list)) else str(value).split("x")
         splits = [int(word) for word in words if word.isdecimal()]
         if len(splits) != len(words) or len(splits) not in (1, 3) or not (min(splits) >= 1 and prod(splits) <= 65536):
-            raise ValueError("should be a number from 1 to 65536, or channels x height x width such as 4x7x7")
+            raise ValueError("must be a number from 1 to 65536, or channels x height x width such as 4x7x7")
         return splits[0] if len(splits) == 1 else "x".join(map(str, splits))
 
     @property
