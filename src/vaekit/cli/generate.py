@@ -71,7 +71,7 @@ def reconstruct(
     from vaekit.utils.files import safe_name
 
     if not images:
-        raise UserError("reconstruct needs image files: name them after the run folder.")
+        raise UserError("Missing image files.", "Usage: vaekit reconstruct RUN IMAGE ...")
     model = load(run)
     folder = new_folder(model.run, out or first_free(run / "reconstructed", "set"))
     originals = load_images(images, model.config.data, model.shape)

@@ -12,6 +12,7 @@ from vaekit.cli.evaluate import evaluate, rank, report
 from vaekit.cli.generate import fit_prior, generate, reconstruct
 from vaekit.cli.help import FLAG_ALL, HelpFormatter
 from vaekit.cli.latents import encode, interpolate, traverse
+from vaekit.cli.messages import usage_message
 from vaekit.cli.tools import bench, doctor, presets
 from vaekit.cli.train import train
 from vaekit.errors import Interrupted, TrainingFailed, UserError, flag_spelling, spell_settings
@@ -70,7 +71,9 @@ def _run(arguments: list[str] | None) -> int:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
         return 0
-    except (CycloptsError, UserError) as error:
+    except CycloptsError as error:
+        return _fail(2, usage_message(error))
+    except UserError as error:
         return _fail(2, str(error))
     except (BrokenPipeError, SystemExit):  # the reader of our output has gone: `vaekit presets | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

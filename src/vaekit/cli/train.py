@@ -39,6 +39,8 @@ def train(
       vaekit train photos/ --size 32 --max-minutes 10
       vaekit train --resume --out runs/photos --epochs 100
     """
+    if data is not None and "://" in data:
+        raise UserError(f"{data} is not a local file.", "Download it, and give the folder that it is in.")
     layers = [*([_toml(config)] if config else []), settings or {}]
     from vaekit.api import load
     from vaekit.training.plan import TrainRequest
