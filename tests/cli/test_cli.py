@@ -18,7 +18,8 @@ from command import mistake, rings, start, vaekit, wait_for
 from vaekit.cli.flags import COMMON_OPTIONS
 from vaekit.cli.main import app
 from vaekit.cli.tools import presets
-from vaekit.config.overrides import resolve
+from vaekit.config.objectives import ElboConfig
+from vaekit.config.overrides import nest, resolve
 from vaekit.config.presets import PRESETS
 
 TINY = ("--epochs", 2, "--encoder.channels", 8, "--decoder.channels", 8, "--latents", 4, "--batch-size", 16)
@@ -232,7 +233,37 @@ def test_flags_override_the_file_and_the_file_the_preset(photos: Path, tmp_path:
     assert (config["training"]["epochs"], config["latents"]) == (1, 5)
     assert (config["objective"]["beta"], config["objective"]["warmup"]) == (2.0, 3.0)
     file.write_text("[objective\n")
-    assert "is not TOML" in mistake("train", photos, "--config", file)
+    assert "settings.toml is not valid TOML" in mistake("train", photos, "--config", file)
+    assert "--config: cannot read" in mistake("train", photos, "--config", tmp_path / "nowhere.toml")
+
+
+def test_config_takes_the_settings_of_a_run(run: Path, photos: Path, tmp_path: Path) -> None:
+    for source in (run, run / "config.json"):
+        vaekit("train", photos, "--out", tmp_path / source.name, "--config", source, "--epochs", 1)
+        old, new = (json.loads((folder / "config.json").read_text()) for folder in (run, tmp_path / source.name))
+        assert new["preset"] == old["preset"]
+        assert new["config"] == old["config"] | {"training": old["config"]["training"] | {"epochs": 1}}
+    (tmp_path / "other.json").write_text("[1]")
+    assert "is not the config.json of a run" in mistake("train", photos, "--config", tmp_path / "other.json")
+
+
+def test_the_documented_configuration_file_trains(photos: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    example = page.split("```toml\n")[1].split("```")[0]
+    (tmp_path / "photos.toml").write_text(example)
+    small = ("--epochs", 1, "--size", 12, "--prior.components", 4, "--encoder.channels", 8, "--decoder.channels", 8)
+    vaekit("train", photos, "--out", tmp_path / "run", "--config", tmp_path / "photos.toml", *small)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    settings = nest(tomllib.loads(example))
+    assert config["objective"] == ElboConfig(**settings["objective"]).model_dump()
+    assert config["data"]["fit"] == settings["data"]["fit"] == "pad"
+
+
+def test_install_completion_writes_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    vaekit("--install-completion", "--shell", "fish")
+    script = (tmp_path / ".config" / "fish" / "completions" / "vaekit.fish").read_text()
+    assert "learning-rate" in script and "interpolate" in script
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ for command in (
     doctor,
 ):
     app.command(command)
+app.register_install_completion_command(help="Install completion of commands and options for your shell.")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -1,6 +1,9 @@
 """`vaekit train`."""
 
+import json
 import shlex
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +31,7 @@ def train(
     ] = None,
     config: Annotated[
         Path | None,
-        Parameter(group=OTHER, help="TOML file with settings; overrides the preset, is overridden by flags."),
+        Parameter(group=OTHER, help="TOML file with settings, or a run whose settings to use. Flags override them."),
     ] = None,
     settings: CliOverrides | None = None,
 ) -> None:
@@ -41,23 +44,30 @@ def train(
     """
     if data is not None and "://" in data:
         raise UserError(f"{data} is not a local file.", "Download it, and give the folder that it is in.")
-    layers = [*([_toml(config)] if config else []), settings or {}]
+    file, file_preset = _read_settings(config) if config else ({}, None)
     from vaekit.api import load
     from vaekit.training.plan import TrainRequest
     from vaekit.training.session import run_training
 
-    run = run_training(TrainRequest(data, tuple(layers), preset, out, resume, max_minutes))
+    run = run_training(TrainRequest(data, (file, settings or {}), preset or file_preset, out, resume, max_minutes))
     load(run.folder).report()
     print(f"Wrote {run.folder}: report.html, loss.png, samples/, reconstructions/, model.safetensors")
     print(f"New images: vaekit generate {shlex.quote(str(run.folder))} -n 64")
 
 
-def _toml(path: Path) -> dict[str, Any]:
-    import tomllib
-
+def _read_settings(path: Path) -> tuple[Mapping[str, Any], str | None]:
+    """The settings in a TOML file, or in the config.json of a run with the run's preset."""
+    path = path / "config.json" if path.is_dir() else path
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"--config {path} cannot be read: name a TOML file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path} is not TOML: {error}.") from None
+        text = path.read_text(encoding="utf-8")
+        if path.suffix != ".json":
+            return tomllib.loads(text), None
+        record = json.loads(text)
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}).", option="config") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise UserError(f"{path} is not valid {kind}: {str(error).rstrip('.')}.", option="config") from None
+    if not (isinstance(record, Mapping) and isinstance(record.get("config"), Mapping)):
+        raise UserError(f"{path} is not the config.json of a run.", option="config")
+    return record["config"], record.get("preset")
