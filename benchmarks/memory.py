@@ -6,7 +6,6 @@ FOLDER is a scratch folder with 7 GB free. RssAnon, from /proc (Linux), is the m
 allocated, not what it has mapped from files, which the system takes back when it needs room.
 """
 
-import copy
 import json
 import os
 import subprocess
@@ -37,16 +36,14 @@ def measure(images: str) -> None:
     from vaekit.data.loader import ImageLoader
     from vaekit.data.packs.pack import open_pack
     from vaekit.models.builder import build
-    from vaekit.training.loop import evaluate, train
-    from vaekit.training.optimizers import make_optimizer
-    from vaekit.training.step import Progress
+    from vaekit.training.loop import Progress, evaluate, train
+    from vaekit.training.step import TrainStep
 
     config = resolve(SETTINGS, {"precision": "32", "compile": "off"})
     pack = open_pack(images, config.data, quiet=True)
     model, objective = build(config, pack.shape)
-    ema_model = copy.deepcopy(model).eval().requires_grad_(False)
-    batches = ImageLoader(pack, config.data, 128, 0, torch.device("cpu"))
-    optimizer, progress = make_optimizer(model.parameters(), config.training), Progress()
+    loader = ImageLoader(pack, config.data, 128, 0, torch.device("cpu"))
+    train_step, progress = TrainStep(model, objective, config.training, loader.steps_per_epoch), Progress()
     largest = 0
 
     def look(_: torch.Tensor) -> bool:
@@ -56,9 +53,9 @@ def measure(images: str) -> None:
         return progress.step >= STEPS
 
     with training_process():
-        for _ in train(model, ema_model, batches, objective, optimizer, config.training, progress, look):
+        for _ in train(train_step, loader, config.training.epochs, progress, look):
             pass
-        evaluate(ema_model, batches, "validation", objective, 0)
+        evaluate(train_step, loader, "validation")
         print(max(largest, private()))
 
 

@@ -9,36 +9,35 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
+from vaekit.training.artifacts import DataPreview, LossGraph, Pictures
+from vaekit.training.callbacks import Callback
+from vaekit.training.checkpointing import Checkpoints
 from vaekit.training.plan import TrainRequest
-from vaekit.training.session import _Session, run_training
+from vaekit.training.session import run_training
 
 
-def seconds(epochs: int, folder: Path) -> float:
+def seconds(epochs: int, folder: Path, callbacks: Sequence[Callback]) -> float:
     request = TrainRequest(layers=({"epochs": epochs},), out=folder, quiet=True)
-    begun = time.perf_counter()
-    run_training(request)
-    return time.perf_counter() - begun
-
-
-def nothing(*_: Any, **__: Any) -> None:
-    return None
+    start = time.perf_counter()
+    run_training(request, callbacks)
+    return time.perf_counter() - start
 
 
 def main(epochs: int, rounds: int) -> None:
-    training_alone = mock.patch.multiple(_Session, _fit_prior=nothing)
-    bare = mock.patch.multiple(_Session, _save=nothing, _draw_graph=nothing, _draw_pictures=nothing)
+    """Whole trainings with pictures, loss graph and checkpoints, and without, in turns."""
+    no_checkpoints = mock.patch.object(Checkpoints, "_save")
     pairs = []
-    with tempfile.TemporaryDirectory() as temporary, training_alone:
+    with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        seconds(1, folder / "warm")
+        seconds(1, folder / "warm", [])
         for number in range(rounds):
-            whole = seconds(epochs, folder / f"whole-{number}")
-            with bare:
-                pairs.append((whole, seconds(epochs, folder / f"bare-{number}")))
+            whole = seconds(epochs, folder / f"whole-{number}", [DataPreview(), Pictures(), LossGraph()])
+            with no_checkpoints:
+                pairs.append((whole, seconds(epochs, folder / f"bare-{number}", [])))
     for name, times in zip(("with", "without"), zip(*pairs, strict=True), strict=True):
         print(f"{name:<8} {statistics.median(times):6.1f} s (median of {rounds})")
     ratios = [whole / bare for whole, bare in pairs]

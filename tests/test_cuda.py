@@ -20,12 +20,12 @@ from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
 from vaekit.errors import TrainingFailed, UserError
 from vaekit.models.builder import build
-from vaekit.training.loop import Diverged, train
+from vaekit.training.loop import Diverged, Progress, train
 from vaekit.training.monitor import StepMonitor
-from vaekit.training.optimizers import compute_dtype, make_optimizer
+from vaekit.training.optimizers import compute_dtype
 from vaekit.training.plan import TrainRequest
 from vaekit.training.session import run_training
-from vaekit.training.step import Progress
+from vaekit.training.step import TrainStep
 from vaekit.utils.cuda_graphs import CudaGraph
 from vaekit.utils.device import matmul_precision
 
@@ -59,9 +59,9 @@ def steps(settings: dict[str, Any], preset: str, count: int, quiet_from: int | N
     model, objective = build(config, pack.shape, len(pack.classes), 224)
     model = model.to(GPU).train()
     model.precision = compute_dtype(config.training)
-    ema_model = copy.deepcopy(model).eval().requires_grad_(False)
-    batches = ImageLoader(pack, config.data, 16, 0, GPU)
-    optimizer = make_optimizer(model.parameters(), config.training)
+    loader = ImageLoader(pack, config.data, 16, 0, GPU)
+    training = config.training.model_copy(update={"epochs": 1000})
+    train_step = TrainStep(model, objective, training, loader.steps_per_epoch)
     progress = Progress(epoch=200)  # where all schedules have ended
     losses: list[torch.Tensor] = []
     begun = Counting.replays
@@ -76,8 +76,7 @@ def steps(settings: dict[str, Any], preset: str, count: int, quiet_from: int | N
 
     try:
         with matmul_precision(tf32=config.training.precision == "tf32"):
-            settings_of_run = config.training.model_copy(update={"epochs": 1000})
-            list(train(model, ema_model, batches, objective, optimizer, settings_of_run, progress, on_step))
+            list(train(train_step, loader, training.epochs, progress, on_step))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     replays, expected = Counting.replays - begun, min(count, 14) - CudaGraph.WARMUP_CALLS
@@ -183,11 +182,11 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts(tmp_path: Path) -> None
     iwae = {"objective": {"kind": "iwae", "samples": 128}}
     with memory(300):
         out = run_training(TrainRequest(images, (settings | iwae,), out=tmp_path / "run", quiet=True)).folder
-        assert "does not fit in the memory of cuda: it goes through in" in (out / "log.txt").read_text()
+        assert "does not fit in the memory of cuda: using" in (out / "log.txt").read_text()
         states = sorted(out.glob("checkpoints/*/state.json"))
-        assert json.loads(states[-1].read_text())["progress"]["micro_batches"] > 1
+        assert json.loads(states[-1].read_text())["micro_batches"] > 1
     large = np.random.default_rng(0).integers(0, 256, (600, 128, 128, 3), np.uint8)  # 100 MB a batch of floats
-    with memory(250), pytest.raises(UserError, match="looks at all of it at once"):
+    with memory(250), pytest.raises(UserError, match="needs all of it at once"):
         asked = settings | {"objective": "mmd", "batch_size": 512}
         run_training(TrainRequest(large, (asked,), out=tmp_path / "other", quiet=True))
 
@@ -215,13 +214,13 @@ def test_looking_at_the_loss_waits_for_nothing() -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         for loss in losses.unbind():
-            assert not watch.step(loss)
+            assert not watch.on_step(loss)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     torch.cuda.synchronize()
     with pytest.raises(Diverged):
         for _ in range(2):
-            watch.step(losses[0] * torch.nan)
+            watch.on_step(losses[0] * torch.nan)
             torch.cuda.synchronize()
 
 

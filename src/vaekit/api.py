@@ -44,6 +44,7 @@ from vaekit.runs.inputs import (
 from vaekit.runs.loaded import LoadedModel, load_model
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import new_folder, require_writable
+from vaekit.training.callbacks import Callback
 from vaekit.training.plan import TrainRequest
 from vaekit.training.session import run_training
 from vaekit.utils.files import atomic_folder
@@ -64,6 +65,7 @@ def train(
     resume: bool = False,
     max_minutes: float | None = None,
     report: bool = True,
+    callbacks: Sequence[Callback] | None = None,
     quiet: bool = False,
     **settings: Any,
 ) -> "TrainedModel":
@@ -78,6 +80,8 @@ def train(
         resume: go on with the run in `out`.
         max_minutes: stop at the end of the epoch in which this time is up.
         report: write report.html at the end, which takes some seconds.
+        callbacks: what happens besides training and saving (pictures, loss graph, fitted prior); None for all of it,
+            [] for nothing. See `vaekit.training.callbacks`.
         quiet: print nothing.
         settings: any setting by the name of its flag (epochs=50, size=64); a part's as a dictionary
             (objective={"beta": 4}), by its kind (encoder="mlp"), or, for encoder and decoder, as a torch module of your
@@ -96,8 +100,8 @@ def train(
                 f"The {slot} {getattr(given, '__name__', given)!r} is not a torch module: give an instance."
             )
     settings |= {slot: {"kind": "own", "name": type(module).__name__} for slot, module in own.items()}
-    request = TrainRequest(data, (settings,), preset, folder, resume, max_minutes, quiet, own)
-    run = run_training(request)
+    request = TrainRequest(data, (settings,), preset, folder, resume, max_minutes, quiet, own, report)
+    run = run_training(request, callbacks)
     device = settings.get("device", "auto")
     trained = TrainedModel(load_model(run, own, device, None if is_dataset(data) else data))
     if report:

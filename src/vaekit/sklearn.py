@@ -24,6 +24,7 @@ from torch import nn
 from vaekit.api import TrainedModel, load, train
 from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.errors import UserError
+from vaekit.training.artifacts import SamplingPrior
 
 ROUNDING = 1e-6
 """Floats so little outside [0, 1] are taken for 0 and 1: scaling leaves them there."""
@@ -99,7 +100,10 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         else:
             folder = _temporary_folder()
             try:
-                vae = train(images, out=folder / "run", report=False, quiet=not self.verbose, **settings)
+                callbacks = [SamplingPrior()]  # nobody sees the pictures of a temporary run
+                vae = train(
+                    images, out=folder / "run", report=False, callbacks=callbacks, quiet=not self.verbose, **settings
+                )
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise

@@ -4,7 +4,6 @@ Each maker returns a turn: one epoch. vaekit's validation, which the others do n
 """
 
 import contextlib
-import copy
 import importlib.util
 import io
 import logging
@@ -29,9 +28,9 @@ from vaekit.data.packs.pack import Pack
 from vaekit.models.builder import build
 from vaekit.models.terms import Objective
 from vaekit.models.vae import VAE
-from vaekit.training.loop import train
+from vaekit.training.loop import Progress, train
 from vaekit.training.optimizers import compute_dtype, make_optimizer
-from vaekit.training.step import Progress
+from vaekit.training.step import TrainStep
 from vaekit.utils.device import flush_denormals, keep_freed_memory, matmul_precision
 
 WORKERS = 2
@@ -91,17 +90,16 @@ def vaekit(config: Config, pack: Pack, device: torch.device, **settings: Any) ->
     config = override(config, {"epochs": 1_000_000, "compile": "off"}, settings)
     model, objective = made(config, pack, device)
     model.precision = compute_dtype(config.training)
-    ema_model = copy.deepcopy(model).eval().requires_grad_(False)
     size = int(config.training.batch_size)
-    batches = ImageLoader(pack, config.data, size, 0, device)
-    optimizer = make_optimizer(model.parameters(), config.training)
-    epochs = train(model, ema_model, batches, objective, optimizer, config.training, Progress(), lambda _: False)
+    loader = ImageLoader(pack, config.data, size, 0, device)
+    train_step = TrainStep(model, objective, config.training, loader.steps_per_epoch)
+    epochs = train(train_step, loader, config.training.epochs, Progress(), lambda _: False)
 
     def run_once() -> int:
         with training_process(), matmul_precision(tf32=config.training.precision == "tf32"):
             next(epochs)
             finish(device)
-        return int(batches.steps_per_epoch * size)
+        return int(loader.steps_per_epoch * size)
 
     return run_once
 

@@ -15,17 +15,17 @@ PARTS = {
     "forward": [("step.py", "loss_fn", "step.py")],
     "backward": [("_tensor.py", "backward", "step.py")],
     "optimizer": [("optimizer.py", "wrapper", "step.py"), ("_compile.py", "inner", "step.py")],
-    "EMA": [("ema.py", "update_ema", "")],
-    "logging": [("loop.py", "add", "train"), ("monitor.py", "step", ""), ("metrics.py", "append_metrics", "")],
-    "checkpoint": [("session.py", "_save", ""), ("session.py", "_snapshot", "_after_epoch")],
-    "pictures": [("session.py", "_draw_pictures", ""), ("session.py", "_draw_graph", "")],
+    "EMA": [("ema.py", "update", "step.py")],
+    "logging": [("loop.py", "add", "train"), ("monitor.py", "on_step", ""), ("metrics.py", "append_metrics", "")],
+    "checkpoint": [("checkpointing.py", "_save", ""), ("checkpointing.py", "_snapshot", "on_epoch_end")],
+    "pictures": [("artifacts.py", "_draw", ""), ("artifacts.py", "on_train_begin", "")],
     "validation": [("loop.py", "evaluate", "")],
     "files at the end": [("background_writer.py", "__exit__", "")],
 }
 """What is counted to a part: functions by file and name, all of their calls or those by one caller."""
 
 
-AFTERWARDS = [("session.py", "_fit_prior", "")]
+AFTERWARDS = [("artifacts.py", "on_saved", "")]
 """What is no part of the training."""
 
 
@@ -45,7 +45,9 @@ def shares(settings: Mapping[str, Any], source: Any = None) -> dict[str, float]:
         finally:
             profile.disable()
     stats: Any = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    whole = _seconds(stats, ("session.py", "train", "run_training")) - sum(_seconds(stats, one) for one in AFTERWARDS)
+    whole = _seconds(stats, ("session.py", "_run_session", "run_training")) - sum(
+        _seconds(stats, one) for one in AFTERWARDS
+    )
     found = {name: sum(_seconds(stats, one) for one in counted) / whole for name, counted in PARTS.items()}
     return {**found, "other": 1 - sum(found.values())}
 

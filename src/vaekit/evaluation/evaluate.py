@@ -27,11 +27,11 @@ from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.registry import provides
 from vaekit.models.vae import VAE
 from vaekit.plots import grids
-from vaekit.runs.commands import first_valid, resume_command_for, train_command
+from vaekit.runs.commands import first_valid, resume_command, train_command
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.inputs import class_numbers, held_out_rows, is_training_pack, training_pack
 from vaekit.runs.loaded import LoadedModel
-from vaekit.runs.metadata import read_config, read_dataset, write_json
+from vaekit.runs.metadata import read_dataset_summary, read_metadata, write_json
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import require_writable
 from vaekit.utils.logging import console_logging, log, progress
@@ -123,13 +123,13 @@ def diagnosis(model: LoadedModel, found: Mapping[str, Any], training_count: int)
     rows = read_metrics(model.run)
     settled = [row for row in rows if row["epoch"] > model.objective.schedule_end]
     losses = [row["val_loss"] for row in rows]
-    dataset = read_dataset(model.run)
+    metadata, dataset = read_metadata(model.run), read_dataset_summary(model.run)
 
     def again(*choices: Mapping[str, Any]) -> str:
-        return train_command(read_config(model.run), dataset, first_valid(model.config, choices, training_count))
+        return train_command(metadata, dataset, first_valid(model.config, choices, training_count))
 
     def go_on(epochs: int) -> str:
-        return resume_command_for(model.config, read_config(model.run), dataset, str(model.run.folder), epochs)
+        return resume_command(metadata, dataset, model.run.folder, epochs)
 
     loss_drop = losses[0] - min(losses) if losses else 0.0
     steps = int(rows[-1]["step"]) if rows else 0

@@ -32,7 +32,7 @@ from vaekit.runs.commands import train_command
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.inputs import class_numbers, held_out_rows
 from vaekit.runs.loaded import LoadedModel
-from vaekit.runs.metadata import read_config, read_dataset
+from vaekit.runs.metadata import DatasetSummary, RunMetadata, read_config, read_dataset
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import require_writable
 from vaekit.utils.files import printable, write_text
@@ -354,7 +354,7 @@ def _again(record: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
     where = f"Seed {record['seed']}; {record['device']}, {threads}, precision {record['precision']}"
     where = f"{where}; {versions}."
     parts = [
-        f"<pre>{html.escape(train_command(record, dataset))}</pre>",
+        f"<pre>{html.escape(train_command(RunMetadata.model_validate(record), DatasetSummary.model_validate(dataset)))}</pre>",
         f"<p>Data: fingerprint <code>{html.escape(dataset['fingerprint'][:16])}</code>, in full in dataset.json.</p>",
     ]
     return "".join(section("How to make it again", html.escape(where), parts))

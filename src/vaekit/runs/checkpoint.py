@@ -78,7 +78,8 @@ def restore_optimizer(optimizer: Optimizer, tensors: Tensors) -> None:
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def finite(snapshot: Snapshot) -> bool:
+def is_finite(snapshot: Snapshot) -> bool:
+    """Whether all weights are numbers."""
     return all(bool(t.isfinite().all()) for t in snapshot.raw.values() if t.is_floating_point())
 
 

@@ -28,6 +28,10 @@ class Run:
         return self.folder / "metrics.csv"
 
     @property
+    def data_preview(self) -> Path:
+        return self.folder / "data.png"
+
+    @property
     def loss_graph(self) -> Path:
         return self.folder / "loss.png"
 

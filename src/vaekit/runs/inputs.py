@@ -15,7 +15,7 @@ from vaekit.data.packs.pack import BUNDLED, Pack, open_pack
 from vaekit.errors import UserError
 from vaekit.runs.image_set import NamedImages
 from vaekit.runs.loaded import LoadedModel
-from vaekit.runs.metadata import read_config, read_dataset
+from vaekit.runs.metadata import read_dataset_summary, read_metadata
 from vaekit.utils.files import natural_sort_key, printable
 from vaekit.utils.logging import log
 
@@ -98,9 +98,9 @@ def training_pack(model: LoadedModel, quiet: bool, otherwise: str = "") -> Pack:
     Raises:
         UserError: the images are not there as they were; `otherwise` is what to do but to bring them back.
     """
-    source = read_config(model.run)["source"]
+    source = read_metadata(model.run).source
     gone = f"bring them back{otherwise and f', or {otherwise}'}."
-    if source is None and model.arrays is None and read_dataset(model.run)["source"] != BUNDLED:
+    if source is None and model.arrays is None and read_dataset_summary(model.run).source != BUNDLED:
         raise UserError(f"The training images came from Python and are not kept: {gone}")
     pack = open_pack(model.arrays if source is None else source, model.config.data, quiet)
     if not is_training_pack(model, pack):
@@ -110,7 +110,7 @@ def training_pack(model: LoadedModel, quiet: bool, otherwise: str = "") -> Pack:
 
 def is_training_pack(model: LoadedModel, pack: Pack) -> bool:
     """Whether a pack holds the very images, labels and sides that a model was trained on."""
-    return bool(pack.fingerprint == read_dataset(model.run)["fingerprint"])
+    return pack.fingerprint == read_dataset_summary(model.run).fingerprint
 
 
 def held_out_rows(model: LoadedModel, data: Any, quiet: bool) -> tuple[Pack, str, NDArray[np.int64]]:
@@ -154,7 +154,7 @@ def all_images(model: LoadedModel, data: Any, quiet: bool) -> NamedImages:
 
 
 def _is_source(model: LoadedModel, data: Any) -> bool:
-    return isinstance(data, (str, Path)) and str(Path(data).expanduser().resolve()) == read_config(model.run)["source"]
+    return isinstance(data, (str, Path)) and str(Path(data).expanduser().resolve()) == read_metadata(model.run).source
 
 
 def _other_pack(model: LoadedModel, data: Any, quiet: bool) -> Pack:

@@ -11,14 +11,13 @@ import torch
 from torch import nn
 
 from vaekit.config.config import Config
-from vaekit.config.overrides import load_config
 from vaekit.models.builder import build
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.terms import Objective
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoint import load_prior, load_weights
 from vaekit.runs.folder import Run
-from vaekit.runs.metadata import read_config
+from vaekit.runs.metadata import read_metadata
 from vaekit.utils.device import resolve_device
 from vaekit.utils.files import sha256
 
@@ -82,8 +81,8 @@ def load_model(
         UserError: no run there, a damaged one, or no such device.
     """
     wanted = resolve_device(device)
-    record = read_config(run)
-    config, shape, classes = load_config(record), tuple(record["shape"]), tuple(record["classes"])
+    metadata = read_metadata(run)
+    config, shape, classes = metadata.config, metadata.shape, metadata.classes
     vae, objective = build(config, shape, len(classes), networks=networks)
     load_weights(vae, run.weights)
     vae = vae.to(wanted).eval().requires_grad_(False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vaekit.errors import UserError
 from vaekit.runs.folder import Run
-from vaekit.runs.metadata import read_config
+from vaekit.runs.metadata import read_metadata
 from vaekit.utils.files import require_outside
 
 
@@ -36,7 +36,7 @@ def new_file(run: Run | None, out: str | Path, suffixes: Sequence[str], data: ob
     if path.suffix.lower() not in suffixes:
         which = "one of these endings" if len(suffixes) > 1 else "that ending"
         raise UserError(f"--out {out} is no name of a {_either(suffixes)} file: give it {which}.")
-    for source in (data, read_config(run)["source"] if run else None):
+    for source in (data, read_metadata(run).source if run else None):
         require_outside(path, source)
     for file in (path, path.with_suffix(also)) if also else (path,):
         if file.exists():
@@ -55,7 +55,7 @@ def new_folder(run: Run, out: str | Path) -> Path:
         UserError: what stands against it.
     """
     path = Path(out).expanduser()
-    require_outside(path, read_config(run)["source"])
+    require_outside(path, read_metadata(run).source)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path} is there already and stays as it is: name a new folder with --out.")
     return path

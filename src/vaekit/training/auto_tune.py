@@ -1,4 +1,4 @@
-"""What --precision, --batch-size and --compile come to where they are left open: by the device, or by trying."""
+"""What precision, batch size and compile choice come to where they are "auto": by the device, or by a trial."""
 
 import copy
 import math
@@ -11,138 +11,147 @@ from torch import nn
 from vaekit.config.overrides import override
 from vaekit.data.decoding.pool import cores
 from vaekit.data.loader import ImageLoader
-from vaekit.errors import UserError
+from vaekit.errors import OutOfMemory, UserError, setting
 from vaekit.models.vae import VAE
-from vaekit.training.optimizers import compute_dtype, make_optimizer
+from vaekit.training.optimizers import compute_dtype
 from vaekit.training.plan import AUTO_SETTINGS, Plan
-from vaekit.training.step import OutOfMemory, Progress, make_train_step
+from vaekit.training.step import TrainStep
 from vaekit.utils.device import fast_bf16, fast_tf32, fork_rng, matmul_precision
-from vaekit.utils.logging import muted
+from vaekit.utils.logging import log, muted
 
-SMALLEST, SIZES = 32, (64, 128, 256, 512, 1024, 2048, 4096)
-"""Batch sizes that are tried."""
-
-
-FEWEST = 20
-"""Steps that an epoch is to keep."""
-
-
-WORTH = 1.1
+SMALLEST_BATCH = 32
+BATCH_SIZES = (64, 128, 256, 512, 1024, 2048, 4096)
+"""Batch sizes that are tried after the smallest one."""
+MIN_STEPS_PER_EPOCH = 20
+"""A larger batch must leave an epoch so many steps."""
+MIN_BATCH_GAIN = 1.1
 """A batch of twice the size has to raise the images per second by this factor."""
+MIN_COMPILE_GAIN = 1.05
+"""A compiled step has to be so many times as fast in a trial: less is noise."""
+COMPILE_SECONDS = 60.0
+"""What compiling may take."""
+COMPILE_SAVING = {"cpu": 0.05, "cuda": 0.3}
+"""The share of the time that compiling can be hoped to save."""
+TRIAL_STEPS = 6
+TRIAL_SECONDS = 2.0
+"""A trial ends after so many steps, or so many seconds."""
 
 
-GAIN = 1.05
-"""How many times as fast a compiled step has to be in a trial: less is noise."""
-
-
-COST, HOPED = 60.0, {"cpu": 0.05, "cuda": 0.3}
-"""Seconds that compiling may take, and the share of the time that it can be hoped to save."""
-
-
-TRIES, PATIENCE = 6, 2.0
-"""Steps that are timed, and the seconds after which no further one is."""
-
-
-def resolve_auto(plan: Plan, longest: float = math.inf) -> Plan:
-    """The plan with nothing left open; a run that goes on keeps what was found at its beginning.
+def resolve_auto(plan: Plan, max_minutes: float = math.inf) -> Plan:
+    """The plan with nothing left open; a resumed run keeps what was chosen at its beginning.
 
     Args:
-        longest: minutes after which the run will be stopped.
+        plan: from `make_plan`.
+        max_minutes: minutes after which the run will be stopped.
 
     Raises:
         UserError: a precision that the device does not have.
     """
-    found, lines = dict(plan.record), list(plan.lines)
-    if found["precision"] == "auto":
-        quick = fast_bf16(plan.device) and _convolutional(plan.model)
-        found["precision"] = "bf16" if quick else "tf32" if fast_tf32(plan.device) else "32"
-    elif found["precision"] == "tf32" and not fast_tf32(plan.device):
-        if not plan.resumed:
-            raise UserError(
-                f"--precision tf32 is for NVIDIA GPUs of 2020 or later, and this run is on {plan.device}: "
-                "use --precision auto."
-            )
-        found["precision"] = "32"
-    plan = _with(plan, found)
-    if found["batch_size"] == "auto":
-        found["batch_size"] = _batch_size(plan)
-        plan = _with(plan, found)
-        lines.append(f"Batch size: {found['batch_size']} images a step, found by trying")
-    if found["compile"] == "auto":
-        found["compile"], why = _compile(plan, longest)
-        plan = _with(plan, found)
-        lines.append(why)
-    elif found["compile"] == "on" and not plan.resumed:
-        lines.append("Compiling: the first steps take up to a minute longer")
-    how = f"precision {found['precision']}; seed {plan.config.training.seed}"
-    lines.append(f"Computing on {plan.device}, {plan.threads} thread{'s' * (plan.threads > 1)}, {how}")
-    if plan.threads > cores():
-        lines.append(f"{plan.threads} threads on {cores()} cores hold each other up: leave --threads out")
-    return replace(plan, record=found, lines=lines)
+    plan = _set(plan, precision=_choose_precision(plan))
+    if plan.metadata.batch_size == "auto":
+        log.info("Checking the speed of batch sizes")
+        plan = _set(plan, batch_size=_choose_batch_size(plan))
+        log.info(f"Batch size: {plan.metadata.batch_size} (fastest in a trial)")
+    if plan.metadata.compile == "auto":
+        choice, reason = _choose_compile(plan, max_minutes)
+        plan = _set(plan, compile=choice)
+        log.log(20 if choice == "on" else 10, f"torch.compile: {choice}, {reason}")
+    elif plan.metadata.compile == "on" and not plan.resumed:
+        log.info("Compiling: the first steps take up to a minute longer")
+    threads, precision = (
+        plan.metadata.threads,
+        {"32": "float32", "bf16": "bfloat16"}.get(plan.metadata.precision, "TF32"),
+    )
+    used = f" ({threads} thread{'' if threads == 1 else 's'})" if plan.device.type == "cpu" else ""
+    log.info(f"Device: {plan.device}{used}, {precision}. Seed {plan.metadata.seed}.")
+    if threads > cores():
+        log.info(
+            f"{setting('threads', threads)} exceeds the {cores()} available cores and slows training down. "
+            f"Omit {setting('threads')} to use one per core."
+        )
+    return plan
 
 
-def _with(plan: Plan, found: dict[str, object]) -> Plan:
-    return replace(plan, config=override(plan.config, {name: found[name] for name in AUTO_SETTINGS}))
+def _set(plan: Plan, **chosen: object) -> Plan:
+    metadata = plan.metadata.model_copy(update=chosen)
+    config = override(plan.config, {name: getattr(metadata, name) for name in AUTO_SETTINGS})
+    return replace(plan, metadata=metadata, config=config)
 
 
-def _convolutional(model: VAE) -> bool:
-    return any(isinstance(one, nn.Conv2d) for network in (model.encoder, model.decoder) for one in network.modules())
+def _choose_precision(plan: Plan) -> str:
+    precision = plan.metadata.precision
+    if precision == "auto":
+        if fast_bf16(plan.device) and _has_convolutions(plan.model):
+            return "bf16"
+        return "tf32" if fast_tf32(plan.device) else "32"
+    if precision == "tf32" and not fast_tf32(plan.device):
+        if plan.resumed:
+            return "32"
+        raise UserError(
+            f"tf32 needs an NVIDIA GPU of 2020 or later, and this run is on {plan.device}.",
+            f"Use {setting('precision', 'auto')}.",
+            "precision",
+        )
+    return precision
 
 
-def _batch_size(plan: Plan) -> int:
-    """Double it as long as that is worth its while, fits in the memory and leaves an epoch enough steps."""
+def _has_convolutions(model: VAE) -> bool:
+    networks = (model.encoder, model.decoder)
+    return any(isinstance(module, nn.Conv2d) for network in networks for module in network.modules())
+
+
+def _choose_batch_size(plan: Plan) -> int:
+    """Double it as long as that pays, fits in memory and leaves an epoch enough steps."""
     train = plan.pack.splits["train"]
     count = int(train.stop - train.start)
-    best, speed = min(SMALLEST, count), 0.0
-    for size in [best, *(size for size in SIZES if size * FEWEST <= count)]:
-        found = size / _seconds(plan, size)
-        if not found > WORTH * speed:
+    best, speed = min(SMALLEST_BATCH, count), 0.0
+    for size in [best, *(size for size in BATCH_SIZES if size * MIN_STEPS_PER_EPOCH <= count)]:
+        images_per_second = size / _step_seconds(plan, size)
+        if not images_per_second > MIN_BATCH_GAIN * speed:
             break
-        best, speed = size, found
+        best, speed = size, images_per_second
     return best
 
 
-def _compile(plan: Plan, longest: float) -> tuple[str, str]:
-    """Whether to compile, and a sentence that says why."""
+def _choose_compile(plan: Plan, max_minutes: float) -> tuple[str, str]:
+    """Whether to compile, "on" or "off", and why."""
     settings = plan.config.training
     size = int(settings.batch_size)
     train = plan.pack.splits["train"]
     steps = settings.epochs * max(1, (train.stop - train.start) // size)
-    eager = _seconds(plan, size)
+    log.info("Checking the speed of a training step")
+    eager = _step_seconds(plan, size)
     if math.isinf(eager):
-        return "off", "Not compiled: a batch does not fit in the memory at once"
-    minutes = min(steps * eager / 60, longest)
-    if 60 * minutes * HOPED.get(plan.device.type, 0) < COST:
-        return "off", f"Not compiled: the steps take about {_about(minutes)}, too little to earn it back"
+        return "off", "a batch does not fit in memory at once"
+    seconds = min(steps * eager, 60 * max_minutes)
+    if seconds * COMPILE_SAVING.get(plan.device.type, 0) < COMPILE_SECONDS:
+        return "off", "the run is too short to benefit"
+    log.info("Testing torch.compile (up to a minute)")
     try:
-        compiled = _seconds(plan, size, "on")
+        compiled = _step_seconds(plan, size, "on")
     except Exception as error:  # of many kinds: no compiler, an operation it does not know
-        return "off", f"Not compiled: it failed here ({type(error.__cause__ or error).__name__})"
+        return "off", f"it failed on this machine ({type(error.__cause__ or error).__name__})"
     gain = eager / compiled
-    found = f"{gain:.2f} times as fast in a trial"
-    return ("on", f"Compiled: {found}") if gain > GAIN else ("off", f"Not compiled: {found}")
+    return ("on" if gain > MIN_COMPILE_GAIN else "off"), f"{gain:.2f} times as fast in a trial"
 
 
-def _about(minutes: float) -> str:
-    return f"{minutes:.0f} minutes" if minutes >= 2 else f"{60 * minutes:.0f} s"
-
-
-def _seconds(plan: Plan, size: int, compiled: str = "off") -> float:
-    """The shortest of a few steps of a copy of the model, after a first that counts for nothing; infinite where the
+def _step_seconds(plan: Plan, size: int, compiled: str = "off") -> float:
+    """The shortest of a few steps of a copy of the model, after a first one that does not count; infinite if the
     memory does not suffice for a batch at once."""
     settings, device = plan.config.training.model_copy(update={"compile": compiled}), plan.device
     model = copy.deepcopy(plan.model).to(device).train()
     model.precision = compute_dtype(settings)
-    batches = ImageLoader(plan.pack, plan.config.data, size, settings.seed, device)
-    progress = Progress()
-    train_step = make_train_step(
-        model, plan.objective, make_optimizer(model.parameters(), settings), settings, progress
-    )
-    x, y = next(batches.train(0))
+    loader = ImageLoader(plan.pack, plan.config.data, size, settings.seed, device)
     times: list[float] = []
     with fork_rng(), matmul_precision(tf32=settings.precision == "tf32"), muted(), suppress(OutOfMemory):
-        while progress.micro_batches == 1 and len(times) <= TRIES and (len(times) < 2 or sum(times[1:]) < PATIENCE):
-            begun = time.perf_counter()
-            train_step(x, y if model.classes else None, math.inf)["loss"].item()  # which waits for a GPU
-            times.append(time.perf_counter() - begun)
-    return min(times[1:], default=math.inf) if progress.micro_batches == 1 else math.inf
+        train_step = TrainStep(model, plan.objective, settings, loader.steps_per_epoch)
+        x, y = next(loader.train(0))
+        labels = y if model.classes else None
+        while train_step.micro_batches == 1 and len(times) <= TRIAL_STEPS:
+            if len(times) >= 2 and sum(times[1:]) >= TRIAL_SECONDS:
+                break
+            start = time.perf_counter()
+            train_step.optimize(x, labels, math.inf)["loss"].item()  # which waits for a GPU
+            times.append(time.perf_counter() - start)
+        return min(times[1:], default=math.inf) if train_step.micro_batches == 1 else math.inf
+    return math.inf

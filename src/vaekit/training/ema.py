@@ -1,31 +1,35 @@
-"""The moving average of the weights."""
+"""The exponential moving average (EMA) of the weights, which is what is validated and saved for use."""
 
+import copy
 import math
-from collections.abc import Callable
 
 import torch
-from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from vaekit.models.vae import VAE
 
-def make_ema_update(ema_model: nn.Module, model: nn.Module, decay: float) -> Callable[[int], None]:
-    """A function of the step that moves the weights of `ema_model` towards those of `model` and copies its buffers.
 
-    The decay starts low, min(decay, (1 + step) / (10 + step)), so that the first random weights are soon forgotten. Of
-    an average over many steps every second, fourth, .. sixteenth tells as much as all of them, a sixteenth of those it
-    reaches back over: it is moved as far as they would have moved it, at a fraction of the passes over all weights.
+class EMA:
+    """A copy of a model whose weights follow the model's.
+
+    The decay starts low, min(decay, (1 + step) / (10 + step)), so that the random initial weights are soon forgotten.
+    An average over many steps changes little from one to the next, so it is updated every second, fourth, ... or
+    sixteenth step only (a sixteenth of its horizon), by as much as the skipped updates would have moved it.
     """
-    weights = list(ema_model.parameters()), list(model.parameters())
-    buffers = list(zip(ema_model.buffers(), model.buffers(), strict=True))
+
+    def __init__(self, model: VAE, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        self._weights = list(self.model.parameters()), list(model.parameters())
+        self._buffers = list(zip(self.model.buffers(), model.buffers(), strict=True))
 
     @torch.no_grad()
-    def update_ema(step: int) -> None:
-        now = min(decay, (1 + step) / (10 + step))
-        every = 2 ** min(4, int(math.log2(max(1.0, 1 / (16 * (1 - now))))))
+    def update(self, step: int) -> None:
+        """Follow the model after training step number `step`."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        every = 2 ** min(4, int(math.log2(max(1.0, 1 / (16 * (1 - decay))))))
         if step % every:
             return
-        get_ema_multi_avg_fn(now**every)(*weights, step)
-        for old, new in buffers:
-            old.copy_(new)
-
-    return update_ema
+        get_ema_multi_avg_fn(decay**every)(*self._weights, step)
+        for average, current in self._buffers:
+            average.copy_(current)

@@ -1,4 +1,4 @@
-"""The clock of a session: speed, progress, a look at the loss, and how often a file is worth writing again."""
+"""The clock of training: speed, time left, a look at the loss, and how often a file is worth writing again."""
 
 import math
 import time
@@ -10,75 +10,128 @@ from torch import Tensor
 
 from vaekit.training.loop import Diverged
 
+REPORT_IMAGES = 4000
+"""Images in training that take as long as the report at the end, whose cost is in decoding importance samples."""
+PRIOR_SHARE = 0.17
+"""Time to encode an image, for fitting the prior, over the time to train on it."""
+PRIOR_IMAGES = 20_000
+"""Images that are encoded for the prior, at most."""
+PRIOR_SECONDS = 10.0
+"""Fitting its densities, whatever the network."""
+
 
 class StepMonitor:
-    """Counts and times steps, moves the progress bar, and looks at the loss a few times a second: at a loss that a GPU
-    has sent meanwhile, so that nothing ever waits for it. One that was looked over shows at the end of the epoch."""
+    """Counts and times steps, reports progress, and looks at the loss a few times a second.
+
+    On a GPU it looks at a loss that has been sent meanwhile, so that nothing ever waits for the device. A loss that it
+    did not look at shows at the end of the epoch.
+
+    Args:
+        batch_size: images per step.
+        on_progress: called a few times a second with the number of images since the last call.
+        should_stop: asked after every step.
+    """
 
     PERIOD = 0.25
+    """Seconds between two looks."""
 
-    def __init__(self, batch: int, advance: Callable[..., None], stop: Callable[[], bool]) -> None:
-        self.batch, self.advance, self.stop = batch, advance, stop
-        self.started = self.last = self.shown = time.perf_counter()
-        self.steps = self.unshown = 0
-        self.sent: tuple[Tensor, torch.cuda.Event] | None = None
+    def __init__(self, batch_size: int, on_progress: Callable[[int], None], should_stop: Callable[[], bool]) -> None:
+        self.batch_size, self.on_progress, self.should_stop = batch_size, on_progress, should_stop
+        self._epoch_start = self._last_step = self._last_look = time.perf_counter()
+        self._steps = self._unreported_steps = 0
+        self._sent: tuple[Tensor, torch.cuda.Event] | None = None
 
-    def step(self, loss: Tensor) -> bool:
-        self.last = time.perf_counter()
-        self.steps += 1
-        self.unshown += 1
-        if self.last - self.shown > self.PERIOD:
-            arrived = self._arrived(loss)
-            if not math.isfinite(arrived):
-                raise Diverged(f"the loss became {arrived}")
-            self._show()
-        return self.stop()
+    def on_step(self, loss: Tensor) -> bool:
+        """Note a step; whether to stop after it.
 
-    def _arrived(self, loss: Tensor) -> float:
-        """This loss, or on a GPU the one sent at an earlier look, if it has arrived; this one is sent then."""
-        if loss.device.type != "cuda":
-            return loss.item()
-        if self.sent is not None and not self.sent[1].query():
-            return 0.0
-        found = 0.0 if self.sent is None else self.sent[0].item()
-        event, here = torch.cuda.Event(), torch.empty((), pin_memory=True)  # other memory would be waited for
-        self.sent = here.copy_(loss.detach(), non_blocking=True), event
-        event.record(torch.cuda.current_stream(loss.device))
-        return found
+        Raises:
+            Diverged: the loss is NaN or infinite.
+        """
+        self._last_step = time.perf_counter()
+        self._steps += 1
+        self._unreported_steps += 1
+        if self._last_step - self._last_look > self.PERIOD:
+            value = self._arrived(loss)
+            if not math.isfinite(value):
+                raise Diverged(f"the loss became {value}")
+            self._report()
+        return self.should_stop()
 
-    def epoch_stats(self, trained: float) -> dict[str, float]:
-        """Seconds since the last lap, validation included, and training images per second up to `trained`."""
-        self._show()
+    def epoch_stats(self, trained_at: float) -> dict[str, float]:
+        """Seconds since the last epoch's end, validation included, and images per second until `trained_at`."""
+        self._report()
         now = time.perf_counter()
-        speed = self.steps * self.batch / max(trained - self.started, 1e-9)
-        seconds = now - self.started
-        self.started, self.steps = now, 0
+        speed = self._steps * self.batch_size / max(trained_at - self._epoch_start, 1e-9)
+        seconds = now - self._epoch_start
+        self._epoch_start, self._steps = now, 0
         return {"seconds": round(seconds, 3), "images_per_second": round(speed, 1)}
 
-    def _show(self) -> None:
-        self.advance(self.unshown * self.batch)
-        self.unshown, self.shown = 0, self.last
+    def _arrived(self, loss: Tensor) -> float:
+        """This loss; on a GPU the one sent at an earlier look if it has arrived, and then this one is sent."""
+        if loss.device.type != "cuda":
+            return loss.item()
+        if self._sent is not None and not self._sent[1].query():
+            return 0.0
+        value = 0.0 if self._sent is None else self._sent[0].item()
+        event, here = torch.cuda.Event(), torch.empty((), pin_memory=True)  # unpinned memory would be waited for
+        self._sent = here.copy_(loss.detach(), non_blocking=True), event
+        event.record(torch.cuda.current_stream(loss.device))
+        return value
+
+    def _report(self) -> None:
+        self.on_progress(self._unreported_steps * self.batch_size)
+        self._unreported_steps, self._last_look = 0, self._last_step
+
+
+class TimeLeft:
+    """Seconds until a training command returns: the epochs, validation, the fitted prior and the report.
+
+    Args:
+        start: when the command began, on the clock of `time.perf_counter`.
+        limit: seconds after which the epoch that runs is the last one.
+        images_per_epoch: training images in an epoch.
+        training_images: in all.
+        with_report: whether a report follows.
+    """
+
+    def __init__(
+        self, start: float, limit: float, images_per_epoch: int, training_images: int, with_report: bool
+    ) -> None:
+        self.start, self.limit, self.images_per_epoch = start, limit, images_per_epoch
+        self.work_at_end = PRIOR_SHARE * min(PRIOR_IMAGES, training_images) + (REPORT_IMAGES if with_report else 0)
+        self._began, self._seen = time.perf_counter(), 0
+
+    def add(self, images: int) -> None:
+        """Note images that were trained on."""
+        self._seen += images
+
+    def estimate(self, images_left: int) -> float | None:
+        """Seconds left with so many images to train on; None until there is something to go by."""
+        elapsed = time.perf_counter() - self._began
+        if not self._seen or elapsed < 2:
+            return None
+        per_image = elapsed / self._seen  # validation and pictures are in it
+        training = images_left * per_image
+        if math.isfinite(self.limit):
+            until_limit = max(0.0, self.start + self.limit - time.perf_counter())
+            training = min(training, until_limit + 0.5 * self.images_per_epoch * per_image)
+        return training + self.work_at_end * per_image + PRIOR_SECONDS
 
 
 class RateLimiter:
     """Keeps a job that is done again and again to a share of the time."""
 
     def __init__(self, share: float) -> None:
-        self.share, self.next = share, 0.0
+        self.share, self._next = share, 0.0
 
     def ready(self) -> bool:
-        return time.perf_counter() >= self.next
+        """Whether the job may be done again."""
+        return time.perf_counter() >= self._next
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        begun = time.perf_counter()
+        """Time the job."""
+        start = time.perf_counter()
         yield
         now = time.perf_counter()
-        self.next = now + (now - begun) / self.share
-
-
-def picture_due(epoch: int) -> bool:
-    """Every epoch up to 20, then every 2nd to 50, 5th to 100, 10th to 200, and so on: about 15 a decade."""
-    decade = 10 ** int(math.log10(max(epoch / 10, 1)))
-    step = max(decade * nice for nice in (1, 2, 5) if decade * nice <= max(epoch / 10, 1))
-    return bool(epoch % step == 0)
+        self._next = now + (now - start) / self.share

@@ -1,4 +1,4 @@
-"""From what a person asked for to what will be done: a run, its data, its preset and its configuration."""
+"""From what a user asked for to what will be done: a run, its data, its preset and its configuration."""
 
 import platform
 from collections.abc import Mapping
@@ -11,36 +11,34 @@ import torch
 from torch import nn
 
 from vaekit.config.config import Config
-from vaekit.config.overrides import differences, load_config, override, resolve
-from vaekit.config.training import TrainingConfig
+from vaekit.config.overrides import differences, override, resolve
 from vaekit.data.packs.pack import Pack, open_pack
-from vaekit.errors import UserError
+from vaekit.errors import UserError, setting
 from vaekit.models.builder import build
 from vaekit.models.registry import provides
 from vaekit.models.terms import Objective
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import Run
-from vaekit.runs.metadata import FORMAT, read_config, read_dataset
+from vaekit.runs.metadata import RunMetadata, read_dataset_summary, read_metadata
 from vaekit.runs.outputs import first_free
 from vaekit.utils.device import hardware_name, is_available, resolve_device
 from vaekit.utils.files import require_outside
 from vaekit.version import VERSION
 
 AUTO_SETTINGS = ("precision", "batch_size", "compile")
-"""Settings that may be "auto"; what they come to stands in config.json, for a run that goes on: the batch size for
-good, since steps are counted by it, the others as long as machine and versions are the same."""
-
-
-DEFAULT_PRESET = {"gray": "classic", "colour": "best"}
+"""Settings that may be "auto". What they come to stands in config.json and holds for a resumed run: the batch size
+always, since steps are counted by it, the others as long as machine and versions are the same."""
+DEFAULT_PRESETS = {"gray": "classic", "colour": "best"}
 
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What a person asked for."""
+    """What a user asked for."""
 
     source: Any = None
+    """The data, as `vaekit.train` takes them."""
     layers: tuple[Mapping[str, Any], ...] = ()
-    """Settings over the preset's, later ones first in rank: a file's, then those of the command line."""
+    """Settings over the preset's; later ones override earlier ones."""
     preset: str | None = None
     out: Path | None = None
     resume: bool = False
@@ -48,6 +46,8 @@ class TrainRequest:
     quiet: bool = False
     networks: Mapping[str, nn.Module] = field(default_factory=dict)
     """The user's own encoder or decoder, given from Python."""
+    report: bool = True
+    """Whether a report is written afterwards, which counts in the time left."""
 
 
 @dataclass(frozen=True)
@@ -56,107 +56,85 @@ class Plan:
 
     run: Run
     config: Config
+    """With every "auto" resolved, once `resolve_auto` has seen it."""
     pack: Pack
     device: torch.device
-    threads: int
-    record: dict[str, Any]
+    metadata: RunMetadata
     """What config.json will hold."""
     model: VAE
     objective: Objective
     resumed: bool
-    lines: list[str]
-    """What was found and what was chosen, for the screen and log.txt."""
+    lines: tuple[str, ...]
+    """What was found and chosen, for the screen and log.txt."""
 
 
 def make_plan(request: TrainRequest) -> Plan:
-    """Read the data, choose what was left open, and check a run that goes on against its beginning.
+    """Read the data, choose what was left open, and check a resumed run against its beginning.
 
     Raises:
-        UserError: the first thing that cannot be, in one sentence.
+        UserError: the first thing that is not possible.
     """
     if request.max_minutes is not None and not request.max_minutes >= 0:
-        raise UserError(f"--max-minutes {request.max_minutes} is not possible: it should be 0 or more.")
-    before = _saved(request)
-    source = before["source"] if before and request.source is None else request.source
-    if isinstance(source, (str, Path)) and not str(source).startswith("hf:"):
+        raise UserError(f"must be at least 0 (got {request.max_minutes}).", option="max_minutes")
+    before = _metadata_to_resume(request)
+    source = before.source if before and request.source is None else request.source
+    if isinstance(source, (str, Path)):
         source = Path(source).expanduser()
-    early = _provisional(request, before)
-    device = _device(early.training, before)
+    early = _config_before_data(request, before)
+    device = _choose_device(early, before)
     require_outside(request.out or Path("runs"), source)
     pack = open_pack(source, early.data, quiet=request.quiet)
-    preset, config = _decide(request, before, pack)
+    preset, config = _config_with_data(request, before, pack)
     run = Run(request.out or first_free(Path("runs"), pack.name))
     train = pack.splits["train"]
     model, objective = build(config, pack.shape, len(pack.classes), train.stop - train.start, request.networks)
-    threads = before["threads"] if before else config.training.threads or torch.get_num_threads()
-    versions = {
-        "vaekit": VERSION,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
-    machine = {"device": str(device), "hardware": hardware_name(device), "versions": versions}
-    same = before is not None and all(before.get(name) == value for name, value in machine.items())
-    found = {name: before[name] for name in AUTO_SETTINGS if before and (same or name == "batch_size")}
-    record = {
-        "format": FORMAT,
-        "preset": preset,
-        "config": config.model_dump(),
-        "shape": list(pack.shape),
-        "classes": list(pack.classes),
-        "source": str(Path(source).resolve()) if isinstance(source, (str, Path)) else None,
-        "seed": config.training.seed,
-        **machine,
-        "threads": threads,
-        **{name: found.get(name, getattr(config.training, name)) for name in AUTO_SETTINGS},
-    }
-    lines = [
-        *pack.summary.splitlines(),
-        _choice(request, preset, resumed=before is not None),
-    ]
+    metadata = _make_metadata(preset, config, pack, source, device, before)
+    lines = [*pack.summary.splitlines(), _preset_line(request, preset, resumed=before is not None)]
     if "normalised" not in provides(model.likelihood):
-        kind = config.likelihood.kind
-        lines.append(f"Likelihood {kind}: not over 256 levels, so losses compare with those of {kind} alone")
+        lines.append(f"Losses are only comparable with other {config.likelihood.kind} runs.")
     if before:
-        lines += _changes(run, before, record, pack)
-    return Plan(run, config, pack, device, threads, record, model, objective, before is not None, lines)
+        lines += _require_same_run(run, before, metadata, pack)
+    return Plan(run, config, pack, device, metadata, model, objective, before is not None, tuple(lines))
 
 
 def require_new_run(plan: Plan) -> None:
-    """Refuse, once the run folder is locked, where another process has begun a run in it meanwhile."""
+    """Refuse, once the run folder is locked, if another process has begun a run in it meanwhile."""
     if not plan.resumed and plan.run.exists():
-        raise UserError(_taken(plan.run))
+        raise _run_exists(plan.run)
 
 
-def _saved(request: TrainRequest) -> dict[str, Any] | None:
-    """config.json of the run to go on with, or None where a new one starts."""
+def _metadata_to_resume(request: TrainRequest) -> RunMetadata | None:
+    """The metadata of the run to resume; None for a new run."""
     if request.out is None:
         if request.resume:
-            raise UserError("--resume needs --out RUN: the folder of the run to go on with.")
+            raise UserError(
+                f"{setting('resume', True)} needs the folder of the run to resume.", f"Add {setting('out')}."
+            )
         return None
     run = Run(request.out)
     if run.exists():
         if not request.resume:
-            raise UserError(_taken(run))
-        return read_config(run)
+            raise _run_exists(run)
+        return read_metadata(run)
     if run.folder.is_file() or (run.folder.is_dir() and {f.name for f in run.folder.iterdir()} - {".lock", "log.txt"}):
-        raise UserError(f"{run.folder} is there and is not a run: name another folder with --out.")
+        raise UserError(f"{run.folder} exists and is not a run.", f"Choose another {setting('out')}.")
     return None
 
 
-def _taken(run: Run) -> str:
-    return f"{run.folder} already holds a run: go on with it by --resume, or name another folder with --out."
+def _run_exists(run: Run) -> UserError:
+    hint = f"Add {setting('resume', True)} to continue it, or choose another {setting('out')}."
+    return UserError(f"{run.folder} already contains a run.", hint)
 
 
-def _provisional(request: TrainRequest, record: dict[str, Any] | None) -> Config:
-    """A configuration whose data and training settings are final; the default preset is chosen once data were seen.
+def _config_before_data(request: TrainRequest, before: RunMetadata | None) -> Config:
+    """A configuration whose data and training settings are final; the default preset depends on the data.
 
     Settings that fit no preset are refused here, before any image is read.
     """
-    if record:
-        return override(load_config(record), *request.layers)
+    if before:
+        return override(before.config, *request.layers)
     errors = []
-    for preset in [request.preset] if request.preset else DEFAULT_PRESET.values():
+    for preset in [request.preset] if request.preset else DEFAULT_PRESETS.values():
         try:
             return resolve(*request.layers, preset=preset)
         except UserError as error:
@@ -164,53 +142,84 @@ def _provisional(request: TrainRequest, record: dict[str, Any] | None) -> Config
     raise errors[0]
 
 
-def _decide(request: TrainRequest, record: dict[str, Any] | None, pack: Pack) -> tuple[str, Config]:
-    """The preset's name and the whole configuration, now that the data are known."""
-    if not record:
-        preset = request.preset or DEFAULT_PRESET["gray" if pack.shape[0] == 1 else "colour"]
+def _config_with_data(request: TrainRequest, before: RunMetadata | None, pack: Pack) -> tuple[str, Config]:
+    """The preset's name and the configuration."""
+    if not before:
+        preset = request.preset or DEFAULT_PRESETS["gray" if pack.shape[0] == 1 else "colour"]
         return preset, resolve(*request.layers, preset=preset)
-    if request.preset not in (None, record["preset"]):
+    other_run = f"or choose another {setting('out')}."
+    if request.preset not in (None, before.preset):
         raise UserError(
-            f"The run {request.out} was begun with --preset {record['preset']}, not {request.preset}: "
-            "drop --preset, or name another folder with --out."
+            f"{request.out} was started with {setting('preset', before.preset)}, not {request.preset}.",
+            f"Omit {setting('preset')}, {other_run}",
         )
-    old = load_config(record)
-    new = override(old, *request.layers)
-    for name, (before, after) in differences(old, new).items():
+    config = override(before.config, *request.layers)
+    for flag, (old, new) in differences(before.config, config).items():
+        name = flag.replace("-", "_")
         if name != "epochs":
             raise UserError(
-                f"The run {request.out} was begun with --{name} {before}, not {after}: "
-                f"drop --{name}, or name another folder with --out."
+                f"{request.out} was started with {setting(name, old)}, not {new}.", f"Omit {setting(name)}, {other_run}"
             )
-        if after < before:
-            raise UserError(f"The run {request.out} was begun for {before} epochs: --epochs can only be raised.")
-    return record["preset"], new
+        if new < old:
+            raise UserError(f"{request.out} was started with {old} epochs; {setting('epochs')} cannot be lowered.")
+    return before.preset, config
 
 
-def _choice(request: TrainRequest, preset: str, resumed: bool) -> str:
+def _choose_device(config: Config, before: RunMetadata | None) -> torch.device:
+    """The device of the run so far if it is still there, else the one that was asked for."""
+    if before and is_available(torch.device(before.device)):
+        return torch.device(before.device)
+    return resolve_device(config.training.device)
+
+
+def _make_metadata(
+    preset: str, config: Config, pack: Pack, source: Any, device: torch.device, before: RunMetadata | None
+) -> RunMetadata:
+    """What config.json will hold. What a resumed run chose for "auto" holds on the same machine, see AUTO_SETTINGS."""
+    versions = {
+        "vaekit": VERSION,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+    machine: dict[str, Any] = {"device": str(device), "hardware": hardware_name(device), "versions": versions}
+    same = before is not None and all(getattr(before, name) == value for name, value in machine.items())
+    chosen = {name: getattr(config.training, name) for name in AUTO_SETTINGS}
+    if before:
+        chosen |= {name: getattr(before, name) for name in AUTO_SETTINGS if same or name == "batch_size"}
+    return RunMetadata(
+        preset=preset,
+        config=config,
+        shape=pack.shape,
+        classes=pack.classes,
+        source=str(Path(source).resolve()) if isinstance(source, (str, Path)) else None,
+        seed=config.training.seed,
+        threads=before.threads if before else config.training.threads or torch.get_num_threads(),
+        **machine,
+        **chosen,
+    )
+
+
+def _preset_line(request: TrainRequest, preset: str, resumed: bool) -> str:
     if request.preset or resumed:
         return f"Preset: {preset}"
-    return f"Preset: {preset}, the default for such images (`vaekit presets` lists others; choose with --preset NAME)"
+    return f"Preset: {preset} (default for such images). Others: `vaekit presets`."
 
 
-def _device(settings: TrainingConfig, record: dict[str, Any] | None) -> torch.device:
-    """The device of the run so far where it is still there, else the one that was asked for."""
-    if record and is_available(torch.device(record["device"])):
-        return torch.device(record["device"])
-    return resolve_device(settings.device)
-
-
-def _changes(run: Run, before: dict[str, Any], record: dict[str, Any], pack: Pack) -> list[str]:
-    """Refuse other data; say where the machine differs, since the resumed run is then not the same bit for bit."""
-    dataset = read_dataset(run)
-    if dataset["fingerprint"] != pack.fingerprint:
+def _require_same_run(run: Run, before: RunMetadata, now: RunMetadata, pack: Pack) -> list[str]:
+    """Refuse other data; a line where the machine differs."""
+    dataset = read_dataset_summary(run)
+    if dataset.fingerprint != pack.fingerprint:
         raise UserError(
-            f"The run {run.folder} was begun on other images ({dataset['source']}, as they were then): "
-            "give the same data, or name another folder with --out."
+            f"{run.folder} was trained on other images ({dataset.source}, as they were then).",
+            f"Give the same data, or choose another {setting('out')}.",
         )
     changed = [
-        f"{name} {before.get(name)} -> {record[name]}"
+        f"{name} {getattr(before, name)} -> {getattr(now, name)}"
         for name in ("device", "hardware", "threads", "versions")
-        if before.get(name) != record[name]
+        if getattr(before, name) != getattr(now, name)
     ]
-    return [f"Not the same bit for bit as without the break: {'; '.join(changed)}"] if changed else []
+    if not changed:
+        return []
+    changes = "; ".join(changed)
+    return [f"Resuming on a different setup ({changes}): results will not be bit-identical to an uninterrupted run."]

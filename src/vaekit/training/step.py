@@ -1,140 +1,201 @@
-"""One step of training: what is minimised, compiled or not, recorded on a GPU, and a batch that does not fit in the
-memory."""
+"""One training step: from a batch to new weights."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import Optimizer
 from zuko.lazy import LazyTransform
 
 from vaekit.config.training import TrainingConfig
-from vaekit.errors import UserError
+from vaekit.errors import OutOfMemory, UserError, setting
 from vaekit.models.registry import provides
 from vaekit.models.terms import Labels, Objective
 from vaekit.models.vae import VAE
+from vaekit.runs.checkpoint import Snapshot, copied, optimizer_tensors, restore_optimizer
+from vaekit.training.ema import EMA
+from vaekit.training.optimizers import learning_rate, make_optimizer, set_learning_rate
 from vaekit.utils.cuda_graphs import CudaGraph, is_capturing
 from vaekit.utils.device import out_of_memory
 from vaekit.utils.logging import log
+from vaekit.utils.random import derive_seed
+
+Metrics = dict[str, Tensor]
+"""Named values to log, nats per image; "loss" is among them. They may be overwritten by the next step."""
+LossFn = Callable[[Tensor, Labels | None, float], tuple[Tensor, Metrics]]
+"""Images, labels and the epoch (with its fraction) -> the loss, and metrics."""
 
 
-class OutOfMemory(UserError):
-    """A step does not fit in the memory, and dividing the batch cannot help."""
+class TrainStep:
+    """Owns the model in training, its EMA, optimizer and schedules, and takes training steps.
 
+    Random numbers and the learning rate are functions of the step's number, so that a resumed run takes the same steps
+    as an unbroken one. A batch that does not fit in memory goes through in micro-batches. On an NVIDIA GPU the step is
+    captured as a CUDA graph once the objective's schedules have ended, together with the optimizer's work if that
+    counts its steps on the device.
 
-Report = dict[str, Tensor]
-
-
-LossFn = Callable[[Tensor, Labels | None, float], tuple[Tensor, Report]]
-"""Images, labels and the epoch -> the loss, and named values to log."""
-
-
-Step = Callable[[Tensor, Labels | None, float], Report]
-"""Images, labels and the epoch -> what a step that changed the weights found; the next one may overwrite it."""
-
-
-@dataclass
-class Progress:
-    """Where training stands. With the weights and the optimizer's state it is all that a resumed run needs."""
-
-    epoch: int = 0
-    """Epochs finished."""
-    done: int = 0
-    """Steps taken in the epoch that has begun."""
-    step: int = 0
-    """Steps taken in all."""
-    totals: dict[str, float] = field(default_factory=dict)
-    """Sums of the epoch's values so far."""
-    micro_batches: int = 1
-    """Parts that a batch goes through the model in, because the whole did not fit in the memory."""
-    eval_micro_batches: int = 1
-    """The same for batches of held-out images, which are looked at beside what training keeps in the memory."""
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> "Progress":
-        """From a checkpoint's state.json, also from one of vaekit 0.1.0, where micro-batches were called pieces."""
-        return cls(
-            **{
-                name.replace("held_out_pieces", "eval_micro_batches").replace("pieces", "micro_batches"): value
-                for name, value in state.items()
-            }
-        )
-
-
-def make_train_step(
-    model: VAE, objective: Objective, optimizer: Optimizer, settings: TrainingConfig, progress: Progress
-) -> Step:
-    """The function that takes a step, and keeps count in `progress` of the parts that a batch goes through in.
-
-    On an NVIDIA GPU it is recorded once the schedules have reached their final values: with the optimizer's own work
-    where that keeps its count of steps on the device.
+    Args:
+        model: on its device; it is trained in place.
+        objective: what is minimized.
+        settings: with batch size, precision and compile choice resolved.
+        steps_per_epoch: the epoch of a step, fractions included, is its number divided by this.
     """
-    loss_fn, parameters = make_loss_fn(model, objective, settings.compile == "on"), list(model.parameters())
-    # A noise level that follows the batches would follow their parts, and those of an attempt that failed; so would
-    # the averages of a normalisation in a user's own modules
-    supports_accumulation = (
-        objective.supports_accumulation
-        and "any_weights" in provides(model.likelihood)
-        and not any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
-    )
 
-    def gradient(x: Tensor, y: Labels | None = None, epoch: float = math.inf) -> Report:
-        report, progress.micro_batches = compute_gradients(
-            loss_fn, x, y, epoch, parameters, progress.micro_batches, supports_accumulation
-        )
-        return report
+    def __init__(self, model: VAE, objective: Objective, settings: TrainingConfig, steps_per_epoch: int) -> None:
+        self.model, self.objective, self.settings = model, objective, settings
+        self.steps_per_epoch = steps_per_epoch
+        self.ema = EMA(model, settings.ema)
+        self.optimizer = make_optimizer(model.parameters(), settings)
+        self.loss_fn = make_loss_fn(model, objective, settings.compile == "on")
+        self.micro_batches = 1
+        """Parts that a batch goes through the model in, because the whole did not fit in memory."""
+        self.eval_micro_batches = 1
+        """The same for validation batches, which share the memory with what training keeps there."""
+        self._parameters = list(model.parameters())
+        self._captures_optimizer = all(group.get("capturable") for group in self.optimizer.param_groups)
+        self._graph = self._eval_graph = None
+        if model.graph_safe:
+            self._eval_graph = CudaGraph(self._eval_metrics)
+            if self._parameters[0].device.type == "cuda":
+                self._graph = CudaGraph(self._step if self._captures_optimizer else self.compute_gradient)
 
-    def update() -> None:
-        if settings.clip:
-            torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+    def __call__(self, x: Tensor, y: Labels | None, step: int) -> Metrics:
+        """Take training step number `step` (from 0) on a batch x [B, C, H, W] with labels y [B].
+
+        Raises:
+            OutOfMemory: the batch does not fit in memory and cannot be divided.
+        """
+        seed_generators(x.device, self.settings.seed, "noise", step)
+        total = self.settings.epochs * self.steps_per_epoch
+        set_learning_rate(self.optimizer, learning_rate(self.settings, step, total))
+        metrics = self.optimize(x, y if self.model.classes else None, step / self.steps_per_epoch)
+        self.ema.update(step)
+        return metrics
+
+    def optimize(self, x: Tensor, y: Labels | None, epoch: float) -> Metrics:
+        """Gradient and optimizer step, from a CUDA graph where there is one."""
+        # A graph keeps its memory, which is short where there are micro-batches
+        if self._graph is None or epoch < self.objective.schedule_end or self.micro_batches > 1:
+            return self._step(x, y, epoch)
+        metrics = self._graph(x) if y is None else self._graph(x, y)
+        if not self._captures_optimizer:
+            self._update_weights()
+        return metrics
+
+    def _step(self, x: Tensor, y: Labels | None = None, epoch: float = math.inf) -> Metrics:
+        metrics = self.compute_gradient(x, y, epoch)
+        self._update_weights()
+        return metrics
+
+    def compute_gradient(self, x: Tensor, y: Labels | None = None, epoch: float = math.inf) -> Metrics:
+        """Give the weights the gradient of the batch's loss: zero_grad, loss, backward.
+
+        Where the memory does not suffice the batch is divided in two, four, ... micro-batches, and the gradient is the
+        mean of theirs.
+
+        Raises:
+            OutOfMemory: the batch does not fit in memory and cannot be divided.
+            UserError: the step cannot be compiled here.
+        """
+        while True:
+            for parameter in self._parameters:  # what optimizer.zero_grad does, at a fifth of the cost
+                parameter.grad = None
+            try:
+                return self._backward(x, y, epoch) if self.micro_batches == 1 else self._accumulate(x, y, epoch)
+            except RuntimeError as error:
+                if any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__):
+                    reason = str(error).partition(":")[0]
+                    hint = f"Use {setting('compile', 'auto')} or {setting('compile', 'off')}."
+                    raise UserError(f"compilation failed on this machine ({reason}).", hint, "compile") from error
+                if not out_of_memory(error) or is_capturing(x.device):
+                    raise
+            self.micro_batches = divide_further(self.micro_batches, x, self.supports_accumulation)
+
+    def _backward(self, x: Tensor, y: Labels | None, epoch: float) -> Metrics:
+        loss, metrics = self.loss_fn(x, y, epoch)
+        loss.backward()
+        return {name: value.detach() for name, value in metrics.items()}
+
+    def _accumulate(self, x: Tensor, y: Labels | None, epoch: float) -> Metrics:
+        sums: Metrics = {}
+        for images, labels in _chunks(x, y, self.micro_batches):
+            loss, metrics = self.loss_fn(images, labels, epoch)
+            share = len(images) / len(x)
+            (share * loss).backward()
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0) + share * value.detach()
+        return sums
+
+    def _update_weights(self) -> None:
+        if self.settings.clip:
+            nn.utils.clip_grad_norm_(self._parameters, self.settings.clip)
         try:
-            optimizer.step()
+            self.optimizer.step()
         except RuntimeError as error:
-            device = parameters[0].device
+            device = self._parameters[0].device
             if not out_of_memory(error) or is_capturing(device):
                 raise
             raise OutOfMemory(
-                f"What the optimizer keeps of every weight does not fit in the memory of {device}: take a smaller "
-                "network, or --optimizer sgd."
+                f"Out of memory while allocating the optimizer's state on {device}.",
+                f"Use a smaller network or {setting('optimizer', 'sgd')}.",
             ) from error
 
-    def step(x: Tensor, y: Labels | None = None, epoch: float = math.inf) -> Report:
-        report = gradient(x, y, epoch)
-        update()
-        return report
+    @property
+    def supports_accumulation(self) -> bool:
+        """Whether a batch may go through in micro-batches.
 
-    if parameters[0].device.type != "cuda" or not model.graph_safe:
-        return step
-    whole = all(group.get("capturable") for group in optimizer.param_groups)
-    recorded = CudaGraph(step if whole else gradient)
+        A noise level that follows the batches would follow their parts, and those of a failed attempt; so would the
+        averages of a batch normalization in a user's own modules.
+        """
+        normalizes = any(isinstance(module, _BatchNorm) and module.training for module in self.model.modules())
+        return (
+            self.objective.supports_accumulation and "any_weights" in provides(self.model.likelihood) and not normalizes
+        )
 
-    def quick(x: Tensor, y: Labels | None, epoch: float) -> Report:
-        if (
-            epoch < objective.schedule_end or progress.micro_batches > 1
-        ):  # a recording keeps its memory, which is short here
-            return step(x, y, epoch)
-        report = recorded(x) if y is None else recorded(x, y)
-        if not whole:
-            update()
-        return report
+    # --- Validation ---
 
-    return quick
+    def eval_step(self, x: Tensor, y: Labels | None, micro_batches: int = 1) -> Metrics:
+        """The objective's values for a batch under the EMA weights, at its final schedules."""
+        labels = y if self.model.classes else None
+        if self._eval_graph is None or micro_batches > 1:
+            return self._eval_metrics(x, labels)
+        return self._eval_graph(x) if labels is None else self._eval_graph(x, labels)
+
+    def _eval_metrics(self, x: Tensor, y: Labels | None = None) -> Metrics:
+        return self.objective(self.ema.model.terms(x, y, self.objective.samples))[1]
+
+    # --- State ---
+
+    def state_dict(self) -> Snapshot:
+        """Copies of everything that its steps continue from."""
+        return Snapshot(
+            raw=copied(self.model.state_dict()),
+            ema=copied(self.ema.model.state_dict()),
+            optimizer=copied(optimizer_tensors(self.optimizer)),
+            state={"micro_batches": self.micro_batches, "eval_micro_batches": self.eval_micro_batches},
+        )
+
+    def load_state_dict(self, snapshot: Snapshot) -> None:
+        """Continue from what `state_dict` gave."""
+        self.model.load_state_dict(snapshot.raw)
+        self.ema.model.load_state_dict(snapshot.ema)
+        restore_optimizer(self.optimizer, snapshot.optimizer)
+        self.micro_batches = snapshot.state["micro_batches"]
+        self.eval_micro_batches = snapshot.state["eval_micro_batches"]
 
 
 def make_loss_fn(model: VAE, objective: Objective, compiled: bool = False) -> LossFn:
-    """The objective's value for a batch.
+    """The function of a batch that is minimized.
 
-    Compiled, all of it becomes one graph once the schedules have reached their final values, which are then a constant
-    of it. A flow would break that graph into pieces and gain nothing: of a model with any, encoder and decoder are.
+    Compiled, all of it becomes one graph once the objective's schedules have ended, whose final values are then
+    constants of it. A flow would break that graph into pieces and gain nothing: of a model with one, only encoder and
+    decoder are compiled.
     """
 
-    def loss_fn(x: Tensor, y: Labels | None, epoch: float) -> tuple[Tensor, Report]:
-        return objective(model.terms(x, y, objective.samples), epoch)
+    def loss_fn(x: Tensor, y: Labels | None, epoch: float) -> tuple[Tensor, Metrics]:
+        terms = model.terms(x, y, objective.samples)
+        return objective(terms, epoch)
 
     if not compiled:
         return loss_fn
@@ -145,78 +206,42 @@ def make_loss_fn(model: VAE, objective: Objective, compiled: bool = False) -> Lo
     # With torch's own random numbers, so that a compiled run draws what another would
     graph: LossFn = torch.compile(loss_fn, options={"fallback_random": True})
 
-    def settled(x: Tensor, y: Labels | None, epoch: float) -> tuple[Tensor, Report]:
+    def compiled_loss_fn(x: Tensor, y: Labels | None, epoch: float) -> tuple[Tensor, Metrics]:
         return graph(x, y, math.inf) if epoch >= objective.schedule_end else loss_fn(x, y, epoch)
 
-    return settled
+    return compiled_loss_fn
 
 
-def compute_gradients(
-    loss_fn: LossFn,
-    x: Tensor,
-    y: Labels | None,
-    epoch: float,
-    parameters: list[nn.Parameter],
-    micro_batches: int,
-    supports_accumulation: bool,
-) -> tuple[Report, int]:
-    """Give the weights the gradient of a batch's loss; return the values to log, and the parts it took.
-
-    The batch goes through in `micro_batches` parts, and in twice as many where the memory does not suffice: its
-    gradient is the mean of theirs.
+def divide_further(micro_batches: int, x: Tensor, supports_accumulation: bool) -> int:
+    """Twice as many micro-batches, for a batch that did not fit in memory in `micro_batches`.
 
     Raises:
-        TooLarge: the memory does not suffice, and the batch cannot be divided.
-        UserError: the step cannot be compiled here.
+        OutOfMemory: it cannot be divided further.
     """
-    while True:
-        for parameter in parameters:  # as the optimizer would, at a fifth of the cost
-            parameter.grad = None
-        try:
-            # In functions of their own, whose tensors are gone where the memory did not suffice
-            return (_whole if micro_batches == 1 else partial(_accumulate_gradients, micro_batches=micro_batches))(
-                loss_fn, x, y, epoch
-            ), micro_batches
-        except RuntimeError as error:
-            if any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__):
-                why = str(error).partition(":")[0]
-                raise UserError(f"--compile on failed here ({why}): use --compile auto, or off.") from error
-            if not out_of_memory(error) or is_capturing(x.device):
-                raise
-        micro_batches = split_further(micro_batches, len(x), supports_accumulation, x.device)
-
-
-def _whole(loss_fn: LossFn, x: Tensor, y: Labels | None, epoch: float) -> Report:
-    loss, report = loss_fn(x, y, epoch)
-    loss.backward()
-    return {name: value.detach() for name, value in report.items()}
-
-
-def _accumulate_gradients(loss_fn: LossFn, x: Tensor, y: Labels | None, epoch: float, micro_batches: int) -> Report:
-    report: Report = {}
-    images = x.chunk(micro_batches)
-    for part, labels in zip(images, [None] * len(images) if y is None else y.chunk(micro_batches), strict=True):
-        loss, found = loss_fn(part, labels, epoch)
-        share = len(part) / len(x)
-        (share * loss).backward()
-        for name, value in found.items():
-            report[name] = report.get(name, 0) + share * value.detach()
-    return report
-
-
-def split_further(micro_batches: int, size: int, supports_accumulation: bool, device: torch.device) -> int:
-    """Twice as many parts, for a batch of `size` images that did not fit in the memory in `micro_batches`.
-
-    Raises:
-        TooLarge: it cannot be divided further.
-    """
-    if device.type == "cuda":
+    if x.device.type == "cuda":
         torch.cuda.empty_cache()
-    if not supports_accumulation or micro_batches >= size:
-        why = "not even one image does" if supports_accumulation else "this model's loss looks at all of it at once"
-        raise OutOfMemory(
-            f"A batch of {size} images does not fit in the memory of {device}, and {why}: "
-            "take a smaller --batch-size, a smaller --size or a smaller network."
+    if not supports_accumulation or micro_batches >= len(x):
+        reason = (
+            "a single image does not either" if supports_accumulation else "this model's loss needs all of it at once"
         )
-    log.info(f"A batch does not fit in the memory of {device}: it goes through in {2 * micro_batches} parts")
+        raise OutOfMemory(
+            f"A batch of {len(x)} images does not fit in the memory of {x.device}, and {reason}.",
+            f"Use a smaller {setting('batch_size')}, a smaller {setting('size')} or a smaller network.",
+        )
+    log.info(f"A batch does not fit in the memory of {x.device}: using {2 * micro_batches} micro-batches")
     return 2 * micro_batches
+
+
+def seed_generators(device: torch.device, *parts: int | str) -> None:
+    """Seed the generators that noise on `device` and on the CPU is drawn from."""
+    seed = derive_seed(*parts)
+    if device.type == "mps":
+        torch.mps.manual_seed(seed)
+    elif device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed asks for every kind of device first
+
+
+def _chunks(x: Tensor, y: Labels | None, count: int) -> Iterator[tuple[Tensor, Labels | None]]:
+    images = x.chunk(count)
+    return zip(images, [None] * len(images) if y is None else y.chunk(count), strict=True)

@@ -1,0 +1,156 @@
+"""Callbacks that write what people look at: pictures, the loss graph, and the prior that new images are drawn from."""
+
+import copy
+import math
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from vaekit.errors import Interrupted, UserError
+from vaekit.latents.fit_prior import fit_prior
+from vaekit.latents.sampling import decode_images, draw_latents, to_uint8
+from vaekit.plots import curves, grids
+from vaekit.runs.checkpoint import load_prior, load_weights, write_prior
+from vaekit.runs.metrics import Row, read_metrics
+from vaekit.training.callbacks import Callback, TrainingState
+from vaekit.training.loop import EpochResult
+from vaekit.training.monitor import RateLimiter
+from vaekit.utils.files import atomic_file, sha256
+from vaekit.utils.logging import log
+
+PREVIEW_IMAGES = 64
+"""Training images in data.png."""
+SAMPLE_IMAGES = 64
+"""New images in a picture of samples."""
+RECONSTRUCTED_IMAGES = 32
+"""Validation images in a picture of reconstructions."""
+TIME_SHARE = 0.03
+"""At most this share of the time goes into drawing the loss graph."""
+
+
+class DataPreview(Callback):
+    """Draws data.png before the first step: training images, exactly as the model sees them."""
+
+    def on_train_begin(self, state: TrainingState) -> None:
+        if state.plan.resumed:
+            return
+        pack, loader = state.plan.pack, state.loader
+        count = min(PREVIEW_IMAGES, loader.batch_size)
+        x, y = next(loader.train(0))
+        images = to_uint8(x[:count]).numpy()
+        labels = _class_names(pack.classes, y, count)
+        title = f"{count} of {loader.count:,} training images, as the model sees them"
+        _write_picture(state.run.data_preview, grids.grid(images, labels=labels, title=title))
+
+
+class Pictures(Callback):
+    """Draws samples/ and reconstructions/: the same latent noise and the same validation images every time."""
+
+    def on_epoch_end(self, state: TrainingState, result: EpochResult, row: Row) -> None:
+        if is_picture_epoch(state.progress.epoch) or state.finished:
+            self._draw(state)
+            if state.progress.epoch == 1:
+                log.info(f"Pictures of every epoch: {state.run.folder}/samples/, {state.run.folder}/reconstructions/")
+
+    @torch.no_grad()
+    def _draw(self, state: TrainingState) -> None:
+        """Decode the pictures now; draw and write them in the background."""
+        model, classes, epoch = state.train_step.ema.model, state.plan.pack.classes, state.progress.epoch
+        device = state.loader.device
+        count, columns, y = SAMPLE_IMAGES, None, None
+        if model.classes:
+            columns = max(1, SAMPLE_IMAGES // model.classes)
+            count = min(SAMPLE_IMAGES, columns * model.classes)
+            y = torch.arange(count, device=device) // columns % model.classes
+        z = draw_latents(model, count, state.plan.config.training.seed, y)
+        samples = to_uint8(decode_images(model, z, y)).numpy()
+        x, truth = next(state.loader.split("validation", RECONSTRUCTED_IMAGES, size=RECONSTRUCTED_IMAGES))
+        originals, reconstructions = to_uint8(x).numpy(), to_uint8(model.reconstruct(x, truth)).numpy()
+        sample_names = _class_names(classes, y, count)
+        names = _class_names(classes, truth, len(x))
+
+        def write() -> None:
+            title = f"Epoch {epoch}: new images from the model's own prior"
+            _write_picture(state.run.samples(epoch), grids.grid(samples, columns, sample_names, title))
+            title = f"Epoch {epoch}: validation images (top) and their reconstructions (bottom)"
+            sheet = grids.pairs(originals, reconstructions, 8, names, title)
+            _write_picture(state.run.reconstructions(epoch), sheet)
+
+        state.background.put(f"pictures {epoch}", write)
+
+
+class LossGraph(Callback):
+    """Draws loss.png from metrics.csv."""
+
+    def __init__(self) -> None:
+        self.limiter = RateLimiter(TIME_SHARE)
+
+    def on_epoch_end(self, state: TrainingState, result: EpochResult, row: Row) -> None:
+        if self.limiter.ready():
+            self._draw(state)
+
+    def on_train_end(self, state: TrainingState) -> None:
+        self._draw(state)
+
+    def _draw(self, state: TrainingState) -> None:
+        def write() -> None:
+            import pandas as pd
+
+            with self.limiter.timed():
+                if rows := read_metrics(state.run):
+                    title = f"{state.plan.pack.name}, preset {state.plan.metadata.preset}"
+                    _write_bytes(state.run.loss_graph, curves.loss_graph(pd.DataFrame(rows), title))
+
+        state.background.put("graph", write)
+
+
+class SamplingPrior(Callback):
+    """Fits a prior to the latents of the weights to use, and keeps it if it beats the model's own."""
+
+    def on_saved(self, state: TrainingState) -> None:
+        run, model = state.run, copy.deepcopy(state.train_step.ema.model)
+        weights_hash = sha256(run.weights)
+        if not state.trained and _has_prior(state, weights_hash):
+            return
+        load_weights(model, run.weights)
+        try:
+            fit = fit_prior(model, state.loader, state.plan.config.training.seed, state.request.quiet)
+        except KeyboardInterrupt:
+            raise Interrupted(f"Stopped while fitting the sampling prior. {state.how_to_resume()}") from None
+        write_prior(run, fit.prior, fit.record, weights_hash)
+        log.info(fit.sentence)
+
+
+def default_callbacks() -> list[Callback]:
+    """What `vaekit.train` does besides training, unless it is told otherwise."""
+    return [DataPreview(), Pictures(), LossGraph(), SamplingPrior()]
+
+
+def is_picture_epoch(epoch: int) -> bool:
+    """Every epoch up to 20, then every 2nd up to 50, 5th up to 100, 10th up to 200, ...: about 15 per decade."""
+    decade = 10 ** int(math.log10(max(epoch / 10, 1)))
+    step = max(decade * factor for factor in (1, 2, 5) if decade * factor <= max(epoch / 10, 1))
+    return bool(epoch % step == 0)
+
+
+def _has_prior(state: TrainingState, weights_hash: str) -> bool:
+    try:
+        return load_prior(state.run, weights_hash) is not None
+    except UserError:  # a damaged one is fitted again
+        return False
+
+
+def _class_names(classes: tuple[str, ...], y: torch.Tensor | None, count: int) -> list[str] | None:
+    if y is None or not classes:
+        return None
+    return [classes[i] if i >= 0 else "" for i in y[:count].tolist()]
+
+
+def _write_picture(path: Path, image: Image.Image) -> None:
+    _write_bytes(path, grids.png(image))
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)

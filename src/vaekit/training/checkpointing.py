@@ -1,0 +1,117 @@
+"""Saving and restoring a training session."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from vaekit.errors import TrainingFailed, UserError, setting
+from vaekit.runs.checkpoint import Snapshot, is_finite, newest_checkpoint, write_checkpoint, write_weights
+from vaekit.runs.metrics import Row, keep_metrics, read_metrics
+from vaekit.training.callbacks import BestEpoch, Callback, TrainingState
+from vaekit.training.data_init import init_from_data
+from vaekit.training.loop import Diverged, EpochResult, Progress
+from vaekit.training.monitor import RateLimiter
+from vaekit.utils.logging import log
+
+TIME_SHARE = 0.03
+"""At most this share of the time goes into checkpoints."""
+
+
+class Checkpoints(Callback):
+    """Writes checkpoints: the newest few, the best epoch's, and with that the weights to use."""
+
+    def __init__(self) -> None:
+        self.limiter = RateLimiter(TIME_SHARE)
+        self.best: Snapshot | None = None
+        """Of the best epoch, if it was in this session."""
+        self.best_step_written = 0
+
+    def on_train_begin(self, state: TrainingState) -> None:
+        self.best_step_written = state.best.step
+
+    def on_epoch_end(self, state: TrainingState, result: EpochResult, row: Row) -> None:
+        if state.improved:
+            self.best = _snapshot(state)
+        if self.limiter.ready() and not state.background.waiting("checkpoint"):
+            self._save(state)
+
+    def on_train_end(self, state: TrainingState) -> None:
+        self._save(state)
+
+    def _save(self, state: TrainingState) -> None:
+        current, best = self.best, self.best
+        if current is None or current.step != state.progress.step or state.progress.steps_in_epoch:
+            current = _snapshot(state)
+        if not is_finite(current):
+            raise divergence_error(Diverged("the weights are no longer finite"), state)
+        unsaved_best = best if best is not None and best.step != self.best_step_written else None
+
+        def write() -> None:
+            with self.limiter.timed():
+                if unsaved_best is not None:
+                    write_checkpoint(state.run, unsaved_best)
+                    write_weights(state.run.weights, unsaved_best.ema)
+                    self.best_step_written = unsaved_best.step
+                if current is not unsaved_best:
+                    write_checkpoint(state.run, current)
+
+        state.background.put("checkpoint", write)
+
+
+def restore(state: TrainingState) -> None:
+    """Continue from the newest checkpoint of the run, or start from the data where there is none.
+
+    Raises:
+        UserError: the run holds trained weights but no checkpoint to continue from.
+    """
+    snapshot = newest_checkpoint(state.run)
+    if snapshot is None:
+        if state.run.weights.exists():
+            raise UserError(
+                f"{state.run.folder} holds a trained model but no intact checkpoint to resume from.",
+                f"The model can be used as it is. To train a new one, choose another {setting('out')}.",
+            )
+        keep_metrics(state.run, [])
+        models = (state.train_step.model, state.train_step.ema.model)
+        init_from_data(models, state.loader, state.plan.config.training.seed)
+        return
+    if snapshot.state["best_step"] == snapshot.step:  # the run may have ended between these two writes
+        write_weights(state.run.weights, snapshot.ema)
+    progress, counts = _read_state(snapshot.state)
+    state.train_step.load_state_dict(replace(snapshot, state=counts))
+    state.progress = progress
+    state.best = BestEpoch(**snapshot.state["best"])
+    keep_metrics(state.run, [row for row in read_metrics(state.run) if row["epoch"] <= progress.epoch])
+    log.info(f"Resuming in epoch {progress.epoch + 1}, after step {progress.step:,}")
+
+
+def divergence_error(error: Diverged, state: TrainingState) -> TrainingFailed:
+    """What to tell a user whose training diverged."""
+    smaller = setting("learning_rate", float(f"{state.plan.config.training.learning_rate / 3:.1g}"))
+    return TrainingFailed(
+        f"Training stopped because {error}. Checkpoints in {state.run.folder} up to this point are valid. Start a new "
+        f"run in another {setting('out')} with {smaller} or {setting('clip', 1000)}."
+    )
+
+
+def _snapshot(state: TrainingState) -> Snapshot:
+    snapshot, progress = state.train_step.state_dict(), asdict(state.progress)
+    record = {
+        "step": state.progress.step,
+        "epoch": state.progress.epoch,
+        "best_step": state.best.step,
+        "best": asdict(state.best),
+        "progress": progress,
+    }
+    return replace(snapshot, state=record | snapshot.state)
+
+
+def _read_state(state: dict[str, Any]) -> tuple[Progress, dict[str, Any]]:
+    """Progress and the counts of `TrainStep` from state.json, also of vaekit 0.1.0, which had other names for them."""
+    progress = dict(state["progress"])
+    counts = {
+        "micro_batches": state.get("micro_batches", progress.pop("pieces", 1)),
+        "eval_micro_batches": state.get("eval_micro_batches", progress.pop("held_out_pieces", 1)),
+    }
+    if "done" in progress:
+        progress["steps_in_epoch"] = progress.pop("done")
+    return Progress(**progress), counts
