@@ -1,7 +1,7 @@
 """vaekit from Python: train, load, and a trained model with NumPy arrays in and out."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
@@ -217,18 +217,31 @@ class TrainedModel:
         Raises:
             UserError: a class that it does not know, or a prior that it does not have.
         """
+        batches = self.sample_batches(n, seed=seed, label=label, temperature=temperature, prior=prior)
+        channels, height, width = self.shape
+        images: Images = np.concatenate([np.zeros((0, height, width, channels), np.uint8), *batches])
+        return images
+
+    def sample_batches(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        label: str | int | None = None,
+        temperature: float = 1.0,
+        prior: Prior | None = None,
+    ) -> Iterator[Images]:
+        """The images of `sample`, up to 64 at a time, so that memory does not grow with `n`.
+
+        Arguments and errors are those of `sample`; errors are raised at once.
+        """
         if n < 0:
-            raise UserError(f"{n} images are not possible: ask for 0 or more.")
+            raise UserError(f"must be at least 0 (got {n}).", option="n")
         if not 0 <= temperature <= 100:
-            raise UserError(f"A temperature of {temperature} is not possible: it should be between 0 and 100.")
+            raise UserError(f"must be between 0 and 100 (got {temperature}).", option="temperature")
         source = self._prior(prior)
         y, prior_y = self._sample_labels(n, label, source)
-        chunks = generate_images(self.model, source, n, seed, y, prior_y, temperature)
-        channels, height, width = self.shape
-        images: Images = np.concatenate(
-            [np.zeros((0, height, width, channels), np.uint8), *(c.numpy() for c in chunks)]
-        )
-        return images
+        return (batch.numpy() for batch in generate_images(self.model, source, n, seed, y, prior_y, temperature))
 
     def _sample_labels(
         self, n: int, label: str | int | None, source: VAE | FittedPrior

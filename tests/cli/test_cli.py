@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ import pytest
 from PIL import Image
 
 from command import mistake, rings, start, vaekit, wait_for
+from vaekit.api import TrainedModel
 from vaekit.cli.flags import COMMON_OPTIONS
+from vaekit.cli.generate import generate
 from vaekit.cli.main import app
 from vaekit.cli.tools import presets
 from vaekit.config.objectives import ElboConfig
@@ -126,19 +129,21 @@ def test_train_writes_the_documented_run_folder(run: Path) -> None:
         "manifest.json",
     }
     log = (run / "log.txt").read_text()
-    assert "Preset: best, the default for such images" in log
+    assert "Preset: best (default for such images)" in log
     assert "posterior.head" in log
     assert "epoch 2/2" in log
-    assert ("--epochs 4 goes on" in log) == (float(rows[1]["val_loss"]) < float(rows[0]["val_loss"]))
+    assert ("--epochs 4" in log) == (float(rows[1]["val_loss"]) < float(rows[0]["val_loss"]))
     assert not [file for file in run.rglob("*") if file.suffix in (".pt", ".pth", ".pkl", ".bin")]
 
 
 def test_default_preset_depends_on_the_images(tmp_path: Path) -> None:
     gray = write_folder(tmp_path / "gray", channels=1, classes=())
     output = vaekit("train", gray, "--out", tmp_path / "run", *TINY)
-    assert "classic" in output
-    assert "losses compare with those of bernoulli alone" in output
-    assert "--preset" in output
+    assert "Preset: classic" in output and "`vaekit presets`" in output
+    assert "comparable" in output
+    assert output.startswith(f"vaekit 0.1.0\nReading {gray} ...\n")
+    assert f"Done. Open {tmp_path / 'run' / 'report.html'} to see the results." in output
+    assert output.endswith(f"More images: vaekit generate {tmp_path / 'run'} -n 64\n")
     assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["likelihood"]["kind"] == "bernoulli"
 
 
@@ -157,6 +162,25 @@ def test_generate_is_reproducible_by_seed(run: Path, tmp_path: Path) -> None:
     assert content["a"] != content["c"]
     with Image.open(files["a"][0]) as image:
         assert (image.size, image.mode) == ((24, 24), "RGB")
+
+
+def test_generate_writes_images_as_they_come(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Memory does not grow with the number of images, and what is written before a failure is whole."""
+    pixels = np.zeros((3, 24, 24, 3), np.uint8)
+
+    def batches(*_: object, **__: object) -> Iterator[np.ndarray]:
+        yield pixels
+        assert len(list((tmp_path / "new").glob("*.png"))) == 3
+        yield pixels
+        raise OSError("no space")
+
+    monkeypatch.setattr(TrainedModel, "sample_batches", batches)
+    with pytest.raises(OSError, match="no space"):
+        generate(run, n=9, out=tmp_path / "new")
+    files = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert files == [f"000{index + 1}-{('dry', 'rain')[index % 2]}.png" for index in range(6)]
 
 
 def test_generate_by_class(run: Path, tmp_path: Path) -> None:
@@ -180,7 +204,7 @@ def test_generate_refuses_a_folder_that_has_files(run: Path, photos: Path, tmp_p
 def test_output_inside_the_image_folder_is_refused(verb: str, run: Path, photos: Path) -> None:
     before = sorted(photos.rglob("*"))
     given = [next(photos.rglob("*.png"))] if verb == "reconstruct" else []
-    assert "lies inside the images of" in mistake(verb, run, *given, "--out", photos / "new")
+    assert "is inside the image folder" in mistake(verb, run, *given, "--out", photos / "new")
     assert sorted(photos.rglob("*")) == before
 
 
@@ -284,7 +308,7 @@ def test_install_completion_writes_a_script(tmp_path: Path, monkeypatch: pytest.
         (("train", "https://example.org/photos.zip"), "https://example.org/photos.zip"),
         (("train", "--resume"), "--out"),
         (("train", "--device", "cuda:9"), "--device auto"),
-        (("generate", "nowhere"), "no run in nowhere"),
+        (("generate", "nowhere"), "nowhere is not a run"),
         (("generate",), "Missing argument RUN."),
         (
             ("generate", "run", "--prior", "fited"),
@@ -322,14 +346,34 @@ def test_the_image_folder_is_never_changed(tmp_path: Path) -> None:
     }
     assert after == before
     assert folders == {folder: folder.stat().st_mtime_ns for folder in folders}
-    assert "lies inside the images" in mistake("train", photos, "--out", photos / "run")
+    assert "is inside the image folder" in mistake("train", photos, "--out", photos / "run")
 
 
 def test_max_minutes_stops_after_an_epoch_and_resume_continues(tmp_path: Path) -> None:
     np.save(tmp_path / "rings.npy", rings())
     output = vaekit("train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--max-minutes", 0.0001, "--epochs", 5)
-    assert "Stopped after epoch 1" in output
-    assert "Going on after epoch 1" in vaekit("train", "--out", tmp_path / "run", "--resume", "--max-minutes", 0.0001)
+    assert "Time limit reached after epoch 1 of 5. Continue: vaekit train --resume --out" in output
+    assert "Resuming in epoch 2" in vaekit("train", "--out", tmp_path / "run", "--resume", "--max-minutes", 0.0001)
+
+
+def test_interrupted_training_prints_how_to_continue(tmp_path: Path) -> None:
+    np.save(tmp_path / "rings.npy", rings())
+    run = tmp_path / "run"
+    process = start("train", tmp_path / "rings.npy", "--out", run, "--epochs", 100_000, "--compile", "off")
+    wait_for(lambda: any(run.glob("checkpoints/step_*")), process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("vaekit: Stopped in epoch ") and " of 100000; nothing is lost." in last
+    assert last.endswith(f"Continue: vaekit train --resume --out {run}")
+
+
+def test_train_without_a_report(photos: Path, tmp_path: Path) -> None:
+    output = vaekit("train", photos, "--out", tmp_path / "run", "--no-report", "--verbose", *TINY)
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert f"Done. The results are in {tmp_path / 'run'}." in output
+    assert "posterior.head" in output
 
 
 def test_a_closed_pipe_does_not_stop_saving(tmp_path: Path) -> None:
@@ -368,7 +412,7 @@ def test_unwritable_output_is_a_user_error(tmp_path: Path, run: Path) -> None:
     np.save(tmp_path / "rings.npy", rings(20))
     assert "name another folder with --out" in mistake("train", tmp_path / "rings.npy", "--out", tmp_path / "file/run")
     assert "name a new folder with --out" in mistake("generate", run, "--out", tmp_path / "file")
-    assert "name another folder with --out" in mistake("generate", run, "--out", tmp_path / "file/new")
+    assert "--out: cannot create" in mistake("generate", run, "--out", tmp_path / "file/new")
 
 
 def test_a_full_disk_is_reported_and_the_run_resumes(tmp_path: Path) -> None:

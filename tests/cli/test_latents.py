@@ -60,7 +60,9 @@ def test_encode_writes_csv_npz_and_parquet(plain: vaekit.TrainedModel, photos: P
     before = state(photos)
     for suffix in tables.SUFFIXES:
         file = tmp_path / "new" / f"z{suffix}"
-        assert f"Wrote the latents of 43 images to {file}" in command("encode", plain.run.folder, photos, "--out", file)
+        assert f"Wrote the latent vectors of 43 images to {file}" in command(
+            "encode", plain.run.folder, photos, "--out", file
+        )
     table = pd.read_csv(tmp_path / "new/z.csv")
     assert list(table.columns) == ["file", "label", "z1", "z2", "z3", "z4"]
     assert list(table["file"][:3]) == ["a/0.png", "a/2.png", "a/4.png"] and table["file"][5] == "a/10.png"
@@ -124,7 +126,7 @@ def test_encode_checks_the_output_path_first(
     assert there.read_text() == "mine"
     for out, output in {
         tmp_path / "z.xls": r"\.csv, \.npz or \.parquet",
-        photos / "z.csv": "lies inside the images",
+        photos / "z.csv": "is inside the image folder",
         there / "z.csv": "name another file with --out",
     }.items():
         with pytest.raises(UserError, match=output):

@@ -1,7 +1,8 @@
-"""The command line: a few lines a verb. Errors are one sentence on the last line of standard error."""
+"""The command line. Errors are one sentence on the last line of standard error."""
 
 import io
 import os
+import shutil
 import sys
 import traceback
 from typing import NoReturn
@@ -15,11 +16,12 @@ from vaekit.cli.latents import encode, interpolate, traverse
 from vaekit.cli.messages import usage_message
 from vaekit.cli.tools import bench, doctor, presets
 from vaekit.cli.train import train
-from vaekit.errors import Interrupted, TrainingFailed, UserError, flag_spelling, spell_settings
+from vaekit.errors import Interrupted, TrainingFailed, UserError, flag_spelling, spell_settings, spelled
+from vaekit.utils.logging import wrapped
 from vaekit.version import VERSION
 
 EXIT_RESUMABLE = 75
-"""Exit status of an interrupted run that `--resume` goes on with (EX_TEMPFAIL)."""
+"""Exit status of an interrupted run that can be resumed (EX_TEMPFAIL)."""
 
 
 HELP = HelpFormatter()
@@ -55,7 +57,7 @@ app.register_install_completion_command(help="Install completion of commands and
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 a failure, 2 a user's mistake, 75 an interrupted, resumable run."""
+    """Run the command line and exit: 0 success, 1 failure, 2 user error, 75 interrupted but resumable."""
     sys.exit(_run(arguments))
 
 
@@ -63,7 +65,7 @@ def _run(arguments: list[str] | None) -> int:
     spell_settings(flag_spelling)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
+            stream.reconfigure(errors="replace")  # for file names that the terminal cannot show
     arguments = sys.argv[1:] if arguments is None else arguments
     if FLAG_ALL in arguments:
         HELP.show_all, app["train"].help_epilogue = True, None
@@ -76,20 +78,23 @@ def _run(arguments: list[str] | None) -> int:
         return _fail(2, usage_message(error))
     except UserError as error:
         return _fail(2, str(error))
-    except (BrokenPipeError, SystemExit):  # the reader of our output has gone: `vaekit presets | head -1`
+    except (BrokenPipeError, SystemExit):  # the reader of the output is gone: `vaekit presets | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Interrupted:
-        return _fail(EXIT_RESUMABLE, "Interrupted; --resume goes on.")
+    except Interrupted as error:
+        return _fail(EXIT_RESUMABLE, spelled(str(error)))
     except KeyboardInterrupt:
         return _fail(130, "Interrupted.")
     except (OSError, TrainingFailed) as error:
         return _fail(1, str(error))
-    except Exception as error:  # a fault of ours: show where
+    except Exception as error:  # a bug: show where
         traceback.print_exc()
         return _fail(1, str(error) or type(error).__name__)
 
 
 def _fail(status: int, message: str) -> int:
-    print("vaekit: " + " ".join(message.split()), file=sys.stderr)
+    text = "vaekit: " + " ".join(message.split())
+    if sys.stderr.isatty():
+        text = wrapped(text, shutil.get_terminal_size().columns)
+    print(text, file=sys.stderr)
     return status

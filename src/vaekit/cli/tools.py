@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from vaekit.cli.common import say
 from vaekit.config.presets import PRESETS, to_toml
 
 
@@ -13,31 +14,31 @@ def bench(
     *workloads: Annotated[
         str,
         Parameter(
-            help="What to measure: mlp, conv, resnet, folder-first, folder-later, generation, evaluation, scaling; "
-            "default: all, half an hour."
+            help="Workloads to run: mlp, conv, resnet, folder-first, folder-later, generation, evaluation, scaling "
+            "(default: all, about 30 minutes)."
         ),
     ],
-    rounds: Annotated[int, Parameter(help="Turns that everything takes; medians count.")] = 9,
+    rounds: Annotated[int, Parameter(help="Measurement rounds; the median is reported.")] = 9,
     out: Annotated[
-        Path | None, Parameter(help="JSON file to write; default: bench-1.json here, or the next number.")
+        Path | None, Parameter(help="JSON file to write (default: bench-1.json here, or the next number).")
     ] = None,
 ) -> None:
-    """Measure how fast vaekit trains and runs here, beside a bare loop, a DataLoader script and Pythae."""
+    """Benchmark vaekit here against a plain PyTorch loop, a DataLoader script and Pythae."""
     from vaekit.bench.runner import bench as run_bench
     from vaekit.runs.metadata import write_json
     from vaekit.runs.outputs import first_free, new_file
 
     file = new_file(None, out or first_free(Path(), "bench", ".json"), (".json",))
     write_json(file, run_bench(workloads, rounds))
-    print(f"Wrote {file}")
+    say(f"Wrote {file}")
 
 
 def presets(name: Annotated[str | None, Parameter(help="Preset to show in full.")] = None, /) -> None:
-    """List the available presets by purpose, or show one in full, as a file for `train --config`."""
+    """List the available presets, or show one in full."""
     from vaekit.config.overrides import describe_components, resolve
 
     if name is None:
-        print(_list_presets())
+        say(_list_presets())
         return
     config = resolve(preset=name)
     preset = PRESETS[name]
@@ -64,10 +65,8 @@ def _list_presets() -> str:
     return "\n".join(lines[1:])
 
 
-def doctor(
-    *, clear_cache: Annotated[bool, Parameter(negative=(), help="Delete the packs of images read before.")] = False
-) -> None:
+def doctor(*, clear_cache: Annotated[bool, Parameter(negative=(), help="Delete cached image data.")] = False) -> None:
     """Show versions, device, threads, free disk and cache."""
     from vaekit.cli.doctor import clear, report
 
-    print(clear() if clear_cache else report())
+    say(clear() if clear_cache else report())

@@ -1,7 +1,6 @@
 """`vaekit train`."""
 
 import json
-import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +8,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from vaekit.cli.common import load_model, quoted, say
 from vaekit.cli.flags import COMMON, OTHER, CliOverrides
 from vaekit.errors import UserError
+from vaekit.utils.logging import console_logging
+from vaekit.version import VERSION
 
 
 def train(
@@ -33,6 +35,12 @@ def train(
         Path | None,
         Parameter(group=OTHER, help="TOML file with settings, or a run whose settings to use. Flags override them."),
     ] = None,
+    no_report: Annotated[
+        bool, Parameter(group=OTHER, negative=(), help="Do not write report.html at the end.")
+    ] = False,
+    verbose: Annotated[
+        bool, Parameter(group=OTHER, negative=(), help="Also show details, such as the layers of the networks.")
+    ] = False,
     settings: CliOverrides | None = None,
 ) -> None:
     """Train a VAE on DATA (default: a bundled sample of 10,000 Fashion-MNIST images).
@@ -45,14 +53,21 @@ def train(
     if data is not None and "://" in data:
         raise UserError(f"{data} is not a local file.", "Download it, and give the folder that it is in.")
     file, file_preset = _read_settings(config) if config else ({}, None)
-    from vaekit.api import load
-    from vaekit.training.plan import TrainRequest
+    say(f"vaekit {VERSION}")
+    say(f"Resuming {out} ..." if resume and data is None else f"Reading {data or 'the bundled sample'} ...")
+
+    from vaekit.training.plan import TrainRequest  # imports torch, which takes seconds
     from vaekit.training.session import run_training
 
-    run = run_training(TrainRequest(data, (file, settings or {}), preset or file_preset, out, resume, max_minutes))
-    load(run.folder).report()
-    print(f"Wrote {run.folder}: report.html, loss.png, samples/, reconstructions/, model.safetensors")
-    print(f"New images: vaekit generate {shlex.quote(str(run.folder))} -n 64")
+    layers = (file, settings or {})
+    request = TrainRequest(data, layers, preset or file_preset, out, resume, max_minutes, report=not no_report)
+    with console_logging(verbose=verbose):
+        run = run_training(request)
+        if no_report:
+            say(f"Done. The results are in {run.folder}.")
+        else:
+            say(f"Done. Open {load_model(run.folder).report()} to see the results.")
+    say(f"More images: vaekit generate {quoted(run.folder)} -n 64")
 
 
 def _read_settings(path: Path) -> tuple[Mapping[str, Any], str | None]:

@@ -104,8 +104,8 @@ def read_dataset_summary(run: Run) -> DatasetSummary:
         UserError: it is missing or damaged.
     """
     try:
-        return DatasetSummary.model_validate_json(run.dataset.read_bytes())
-    except (OSError, ValidationError):
+        return DatasetSummary.model_validate(json.loads(run.dataset.read_bytes()))
+    except (OSError, ValueError):
         hint = "Restore it from a copy, or train a new run."
         raise UserError(f"{run.dataset} is missing or damaged.", hint) from None
 
@@ -115,12 +115,12 @@ def read_config(run: Run) -> dict[str, Any]:
 
 
 def read_dataset(run: Run) -> dict[str, Any]:
-    return read_dataset_summary(run).model_dump(mode="json")
+    return read_dataset_summary(run).model_dump()
 
 
 def write_record(path: Path, record: BaseModel) -> None:
     """Write a record as JSON, whole or not at all."""
-    write_text(path, record.model_dump_json(indent=2) + "\n")
+    write_json(path, record.model_dump())  # pydantic's own writer refuses names of files that are not UTF-8
 
 
 def write_json(path: Path, record: Any) -> None:

@@ -1,6 +1,7 @@
 """What the user sees while vaekit works: log lines, phases and progress, on a terminal and without one."""
 
 import logging
+import math
 import re
 import textwrap
 import threading
@@ -149,7 +150,7 @@ class Advance(Protocol):
         Args:
             n: how many more are done.
             description: name of the phase from now on.
-            remaining: seconds left, in place of the bar's own estimate, which ends with the total.
+            remaining: seconds left, nan if unknown; from then on the bar makes no estimate of its own.
             total: start a new phase of this length, such as the next epoch; `n` of it are done.
         """
 
@@ -161,7 +162,8 @@ class _Meter:
         self.total, self.description, self.unit, self.done, self.after = total, description, unit, done, after
         self.counted = 0
         self.samples = deque([(time.monotonic(), 0)])
-        self.end: float | None = None
+        self.end = math.nan
+        self.estimated_by_caller = False
 
     def advance(
         self, n: int, description: str | None = None, remaining: float | None = None, total: int | None = None
@@ -176,10 +178,10 @@ class _Meter:
             self.samples.append((now, self.counted))
             while len(self.samples) > 2 and now - self.samples[1][0] > SPEED_SECONDS:
                 self.samples.popleft()
-        if remaining is None and (speed := self.speed()):
-            remaining = max(0, self.total - self.done) / speed + self.after
         if remaining is not None:
-            self.end = now + remaining
+            self.estimated_by_caller, self.end = True, now + remaining
+        elif not self.estimated_by_caller and (speed := self.speed()):
+            self.end = now + max(0, self.total - self.done) / speed + self.after
 
     def speed(self) -> float:
         """Units per second; 0 while unknown."""
@@ -196,7 +198,7 @@ class _Meter:
         return f"{speed:,.{0 if speed >= 10 else 1}f} {self.unit}/s" if speed and self.unit else ""
 
     def time_text(self) -> str:
-        return "" if self.end is None else duration_left(self.end - time.monotonic())
+        return "" if math.isnan(self.end) else duration_left(self.end - time.monotonic())
 
     def line(self) -> str:
         return (
