@@ -18,10 +18,10 @@ def setting(name: str, value: object = None) -> str:
 
 
 def python_spelling(name: str, value: str | None) -> str:
-    """`epochs=5`, `objective={'beta': 4}`; without a value `epochs`."""
+    """epochs=5, objective={'beta': 4}; without a value the name in backticks."""
     slot, _, field = name.rpartition(".")
     if value is None:
-        return name
+        return f"`{name}`"
     literal = value if re.fullmatch(r"-?[0-9.]+(e-?[0-9]+)?|True|False|None", value) else repr(value)
     return f"{slot}={{{field!r}: {literal}}}" if slot else f"{name}={literal}"
 

@@ -27,38 +27,38 @@ from vaekit.errors import UserError
 from vaekit.training.artifacts import SamplingPrior
 
 ROUNDING = 1e-6
-"""Floats so little outside [0, 1] are taken for 0 and 1: scaling leaves them there."""
+"""Floats this little outside [0, 1], as scaling leaves them, count as 0 and 1."""
 
 
-OWN = {name: name for name in ("preset", "epochs", "latents", "out")} | {"seed": "random_state", "quiet": "verbose"}
-"""Settings of `vaekit.train` that are parameters of the transformer, and what they are called there."""
+PARAMETERS = {name: name for name in ("preset", "epochs", "latents", "out")} | {"seed": "random_state", "quiet": "verbose"}
+"""Settings of `vaekit.train` that are parameters of the transformer, and their names there."""
 
 
 class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """A variational autoencoder that turns N images into float32 [N, D], the means of its posteriors q(z | x).
+    """A variational autoencoder that maps N images to float32 [N, D], the means of its posteriors q(z | x).
 
     X is uint8 [N, H, W] or [N, H, W, C], or floats from 0 to 1 of such a shape, or, with `image_shape`, rows [N, F] of
     H * W * C features. A tenth of X is held out to find the best epoch (`settings={"validation": 0.2}`: another share).
-    It learns without labels; `y` is ignored everywhere. Every X that it is fitted to stays in vaekit's cache, which
+    Training uses no labels; `y` is ignored everywhere. The X of every fit stays in vaekit's cache, which
     `vaekit doctor --clear-cache` empties.
 
     Args:
         preset: a name of `vaekit presets`; None chooses by the images: "classic" for gray ones, "best" for colour.
         epochs: passes over X.
-        latents: D, or "4x7x7" and the like for a latent image, which comes out as a row; None for the preset's.
+        latents: D, or "4x7x7" and the like for a spatial latent, which is returned as a row; None for the preset's.
         random_state: seed of weights, order and noise: an int, a RandomState, or None for another one in every fit.
         image_shape: (H, W) or (H, W, C) of the images that are the rows of a 2-D X.
-        samples: importance samples of every image for `score_samples` and `score`.
-        settings: any other settings of `vaekit.train`, as {"batch_size": 64, "objective": {"beta": 4}}.
-        out: a new run folder to keep, with the loss graph, pictures and checkpoints; None for a temporary one, which is
-            deleted with the model. A search fits many models and needs None.
+        samples: importance samples per image for `score_samples` and `score`.
+        settings: other settings of `vaekit.train`, as {"batch_size": 64, "objective": {"beta": 4}}.
+        out: a new run folder to keep, with pictures, loss graph and report; None for a temporary one without them,
+            which is deleted with the model. A search fits many models and needs None.
         verbose: show what `vaekit.train` prints.
 
     Attributes:
-        vae_: the trained model, for new images and all else (`vaekit.TrainedModel`), on the processor.
+        vae_: the trained model (`vaekit.TrainedModel`), for new images and everything else.
         n_latents_: D.
         n_features_in_: H * W * C.
-        feature_names_in_: names of the columns of X, where it was a DataFrame.
+        feature_names_in_: names of the columns of X, if it was a DataFrame.
         image_shape_: (H, W, C).
     """
 
@@ -89,7 +89,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Train on X.
 
         Raises:
-            UserError: settings or values that cannot be, in one sentence; it is a ValueError.
+            UserError: invalid settings or values; it is a ValueError.
         """
         settings = self._settings()
         X = self._checked(X, fitting=True)
@@ -124,11 +124,11 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return self.vae_.encode(self._known(X)).reshape(-1, self.n_latents_)
 
     def inverse_transform(self, X: Float[np.ndarray, "N D"]) -> NDArray[Any]:
-        """The images at latents [N, D], shaped and scaled as those it was fitted to: uint8, or float32 from 0 to 1."""
+        """The images at latents [N, D], with the shape and scale of the X of `fit`: uint8, or float32 from 0 to 1."""
         check_is_fitted(self, "vae_")
         z = check_array(X, dtype=np.float32, ensure_min_samples=0)
         if z.shape[1] != self.n_latents_:
-            raise UserError(f"Latents should have shape [N, {self.n_latents_}], not {list(z.shape)}.")
+            raise UserError(f"Latents have shape {list(z.shape)}, but this model has [N, {self.n_latents_}].")
         shape, as_levels = self._layout
         images = self.vae_.decode(z.reshape(-1, *self.vae_.model.latent_shape)).reshape(-1, *shape)
         return images if as_levels else images.astype(np.float32) / 255
@@ -136,9 +136,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def score_samples(self, X: Any) -> Float[np.ndarray, " N"]:
         """log p(x) of every image, in nats, by importance sampling: a lower bound that rises with `samples`.
 
-        The noise is that of `random_state` and of the place in X, so the same X has the same scores. They compare among
-        models of one likelihood: that of gray pixels under a Bernoulli (preset "classic") is a cross-entropy, under
-        levels a probability, under continuous values a density.
+        The noise depends on `random_state` and the position in X, so the same X has the same scores. Scores are only
+        comparable between models of one likelihood: that of gray pixels under a Bernoulli (preset "classic") is a
+        cross-entropy, that of 256 levels a probability, that of continuous values a density.
 
         Raises:
             UserError: the model has no likelihood (its posterior is a point).
@@ -147,10 +147,10 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return self.vae_.log_likelihood(self._known(X), samples=self.samples, seed=self.vae_.config.training.seed)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """The mean of `score_samples`, by which a search chooses; higher is better."""
+        """The mean of `score_samples`, which a search maximizes."""
         return float(self.score_samples(X).mean(dtype=np.float64))
 
-    # --- what scikit-learn asks for ---
+    # --- The interface of scikit-learn ---
 
     @property
     def _n_features_out(self) -> int:
@@ -164,12 +164,12 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """The model as the files that `Trained.save` writes."""
+        """With the model as the files that `TrainedModel.save` writes."""
         state: dict[str, Any] = super().__getstate__()
         if (vae := state.get("vae_")) is None:
             return state
         if not vae.run.weights.is_file():
-            raise UserError(f"{vae.run.folder} is not there any more, and the model cannot be copied: fit it again.")
+            raise UserError(f"{vae.run.folder} no longer exists, so the model cannot be copied.", "Fit it again.")
         with tempfile.TemporaryDirectory(prefix="vaekit-") as folder:
             vae.save(Path(folder) / "run")
             files = {path.name: path.read_bytes() for path in (Path(folder) / "run").iterdir()}
@@ -192,16 +192,16 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     # --- from parameters and X to what `train` takes ---
 
     def _settings(self) -> dict[str, Any]:
-        """What `vaekit.train` is given, beside the images and the folder."""
+        """The keyword arguments of `vaekit.train`, but for the run folder."""
         given = {} if self.settings is None else self.settings
         if not isinstance(given, Mapping):
-            raise UserError(f"settings={given!r} are no settings: give a dictionary such as {{'batch_size': 64}}.")
-        for name, called in OWN.items():
+            raise UserError("settings must be a dictionary such as {'batch_size': 64}.", f"Got {given!r}.")
+        for name, called in PARAMETERS.items():
             if name in given:
-                raise UserError(f"{name!r} is not one of the settings here: give VAETransformer({called}=...).")
+                raise UserError(f"{name!r} is a parameter of its own.", f"Use VAETransformer({called}=...).")
         if given.get("conditional") or given.get("resume"):
             name = "conditional" if given.get("conditional") else "resume"
-            raise UserError(f"{name!r} is not possible here, since fit starts anew without labels: use vaekit.train.")
+            raise UserError(f"{name!r} is not supported, since fit trains a new model without labels.", "Use vaekit.train.")
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(2**31 - 1)
@@ -224,20 +224,19 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 return X.shape[1:]
             side = math.isqrt(X.shape[1])
             example = f"({side}, {side})" if side * side == X.shape[1] else "(H, W) or (H, W, C)"
-            raise UserError(f"X holds rows of {X.shape[1]} features: say what images they are, image_shape={example}.")
+            raise UserError(f"X has rows of {X.shape[1]} features.", f"Give the shape of an image: image_shape={example}.")
         try:
             shape = tuple(int(side) for side in given)
         except (TypeError, ValueError):
             shape = ()
         if len(shape) not in (2, 3) or min(shape) < 1:
-            raise UserError(f"image_shape={given!r} is not possible: give (H, W) or (H, W, C), in pixels.")
+            raise UserError(f"image_shape must be (H, W) or (H, W, C), in pixels (got {given!r}).")
         if X.ndim == 2 and math.prod(shape) != X.shape[1]:
             raise UserError(
-                f"Images of {' x '.join(map(str, shape))} have {math.prod(shape)} features, the rows of X "
-                f"{X.shape[1]}: give their image_shape."
+                f"image_shape {shape} has {math.prod(shape)} features, but the rows of X have {X.shape[1]}."
             )
         if X.ndim > 2 and X.shape[1:] != shape:
-            raise UserError(f"X holds images {list(X.shape[1:])}, not {list(shape)}: leave image_shape out.")
+            raise UserError(f"X has images {list(X.shape[1:])}, but image_shape is {list(shape)}.", "Omit image_shape.")
         return shape
 
     def _known(self, X: Any) -> NDArray[np.uint8]:
@@ -250,8 +249,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             low, high = float(X.min()), float(X.max())
             if low >= -ROUNDING and 1 + ROUNDING < high <= 255 + ROUNDING:
                 raise UserError(
-                    f"The values of X run from {low:.3g} to {high:.3g}, pixels from 0 to 1: divide by the highest "
-                    "value that a pixel can have, X / 255 for 256 levels, X / 16 for scikit-learn's digits."
+                    f"The values of X range from {low:.3g} to {high:.3g}, but pixels range from 0 to 1.",
+                    "Divide by the largest possible value: X / 255 for 256 levels, X / 16 for scikit-learn's digits.",
                 )
             if low >= -ROUNDING and high <= 1 + ROUNDING:
                 X = X.clip(0, 1)
@@ -263,7 +262,7 @@ def _temporary_folder() -> Path:
 
 
 def _delete_with(vae: TrainedModel, folder: Path) -> None:
-    """Delete the folder once the model is gone, or this process; its history and `save` read from there till then."""
+    """Delete the folder when the model is garbage-collected or the process ends; it reads from there until then."""
     weakref.finalize(vae, _delete, folder, os.getpid())
 
 

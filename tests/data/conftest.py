@@ -1,4 +1,4 @@
-"""A cache of its own for every test, and folders of made-up images."""
+"""A separate cache for every test, and folders of random images."""
 
 from collections.abc import Callable
 from pathlib import Path

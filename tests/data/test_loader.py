@@ -5,15 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from vaekit.config.data import DataConfig
-from vaekit.data.augment import recolour, shift, uniform
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
-from vaekit.data.samplers import BalancedSampler, permute
 from vaekit.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -22,33 +18,19 @@ LABELS = np.repeat([0, 1, 2], [40, 15, 5])
 ALL = {"flip": True, "crop": 2, "jitter": 0.4}
 
 
-def feed(size: int, seed: int = 0, images: Any = (IMAGES, LABELS), **wanted: Any) -> ImageLoader:
-    config = DataConfig(validation="last:10", **wanted)
+def make_loader(size: int, seed: int = 0, images: Any = (IMAGES, LABELS), **options: Any) -> ImageLoader:
+    config = DataConfig(validation="last:10", **options)
     return ImageLoader(open_pack(images, config), config, size, seed, torch.device("cpu"))
 
 
-def joined(batches: Any) -> tuple[Tensor, Tensor]:
+def concat(batches: Any) -> tuple[Tensor, Tensor]:
     x, y = zip(*batches, strict=True)
     return torch.cat(x), torch.cat(y)
 
 
-@given(st.integers(1, 3000), st.integers(0, 2**63 - 1))
-@settings(max_examples=60)
-def test_an_order_is_a_permutation(count: int, seed: int) -> None:
-    assert sorted(permute(np.arange(count), count, seed).tolist()) == list(range(count))
-
-
-def test_orders_are_unbiased_and_unrelated() -> None:
-    orders = np.array([permute(np.arange(20), 20, seed) for seed in range(4000)])
-    places = np.array([np.bincount(column, minlength=20) for column in orders.T])
-    assert np.abs(places - 200).max() < 5.5 * np.sqrt(200)  # every image at every place equally often
-    steps = np.mean((orders[:, 1:] - orders[:, :-1]) % 20 == 1)
-    assert abs(steps - 1 / 20) < 0.005  # neighbours stay neighbours no more often than by chance
-
-
-def test_an_epoch_holds_every_image_once_exactly_as_it_is() -> None:
-    batches = feed(10)
-    x, y = joined(batches.train(0))
+def test_an_epoch_holds_every_image_once_unchanged() -> None:
+    loader = make_loader(10)
+    x, y = concat(loader.train(0))
     assert x.shape == (50, 3, 6, 5) and x.dtype == torch.float32 and y.dtype == torch.int64
     expected = torch.from_numpy(IMAGES[:50]).permute(0, 3, 1, 2) / 255
     rows = [int(torch.nonzero((expected == image).all((1, 2, 3))).item()) for image in x]
@@ -56,79 +38,75 @@ def test_an_epoch_holds_every_image_once_exactly_as_it_is() -> None:
     assert y.tolist() == LABELS[rows].tolist()
 
 
-def test_order_differs_by_epoch_and_seed_alone() -> None:
-    first = joined(feed(10).train(3))[0]
-    assert torch.equal(first, joined(feed(10).train(3))[0])
-    assert not torch.equal(first, joined(feed(10).train(4))[0])
-    assert not torch.equal(first, joined(feed(10, seed=1).train(3))[0])
+def test_order_depends_on_epoch_and_seed_alone() -> None:
+    first = concat(make_loader(10).train(3))[0]
+    assert torch.equal(first, concat(make_loader(10).train(3))[0])
+    assert not torch.equal(first, concat(make_loader(10).train(4))[0])
+    assert not torch.equal(first, concat(make_loader(10, seed=1).train(3))[0])
 
 
-@pytest.mark.parametrize("wanted", [{}, ALL, {"balance": True, **ALL}])
-def test_entering_late_and_batch_size_change_nothing(wanted: dict[str, Any]) -> None:
-    whole = joined(feed(10, **wanted).train(2))
-    late = joined(feed(10, **wanted).train(2, start=3))
+@pytest.mark.parametrize("options", [{}, ALL, {"balance": True, **ALL}])
+def test_batches_do_not_depend_on_start_or_batch_size(options: dict[str, Any]) -> None:
+    whole = concat(make_loader(10, **options).train(2))
+    late = concat(make_loader(10, **options).train(2, start=3))
     assert torch.equal(whole[0][30:], late[0]) and torch.equal(whole[1][30:], late[1])
-    small = joined(feed(5, **wanted).train(2))
+    small = concat(make_loader(5, **options).train(2))
     assert torch.equal(whole[0], small[0]) and torch.equal(whole[1], small[1])
 
 
 def test_order_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = joined(feed(10, **ALL).train(2))
-    monkeypatch.setattr("vaekit.data.loader.BLOCK", 20)
-    assert torch.equal(whole[0], joined(feed(10, **ALL).train(2))[0])
+    whole = concat(make_loader(10, **ALL).train(2))
+    monkeypatch.setattr("vaekit.data.loader.DRAWS_PER_BLOCK", 20)
+    assert torch.equal(whole[0], concat(make_loader(10, **ALL).train(2))[0])
 
 
-def test_left_over_images_wait_for_another_epoch() -> None:
-    batches = feed(16)
-    assert batches.steps_per_epoch == 3 and [len(x) for x, _ in batches.train(0)] == [16] * 3
-    few = feed(1000)
+def test_an_epoch_has_full_batches_only() -> None:
+    loader = make_loader(16)
+    assert loader.steps_per_epoch == 3 and [len(x) for x, _ in loader.train(0)] == [16] * 3
+    few = make_loader(1000)
     assert few.steps_per_epoch == 1 and [len(x) for x, _ in few.train(0)] == [50]
 
 
-def test_sides_come_whole_and_in_order() -> None:
-    batches = feed(4, **ALL)
-    x, y = joined(batches.split("validation"))
+def test_split_is_whole_and_in_order() -> None:
+    loader = make_loader(4, **ALL)
+    x, y = concat(loader.split("validation"))
     assert (
-        torch.equal(x, torch.from_numpy(IMAGES[50:]).permute(0, 3, 1, 2) / 255) and y.tolist() == LABELS[50:].tolist()
+        torch.equal(x, torch.from_numpy(IMAGES[50:]).permute(0, 3, 1, 2) / 255)
+        and y.tolist() == LABELS[50:].tolist()
     )
-    assert [len(x) for x, _ in batches.split("validation")] == [4, 4, 2]
-    assert [len(x) for x, _ in batches.split("validation", limit=7)] == [4, 3]
-    every, few = (torch.cat([x for x, _ in batches.split("validation", limit=n)]) for n in (None, 4))
-    assert torch.equal(few, every[[0, 2, 5, 7]])  # also from the end: sides are sorted by class
-    assert [len(x) for x, _ in batches.split("validation", limit=70, size=70)] == [10]
-    assert list(batches.split("test")) == []
+    assert [len(x) for x, _ in loader.split("validation")] == [4, 4, 2]
+    assert [len(x) for x, _ in loader.split("validation", limit=7)] == [4, 3]
+    every, few = (torch.cat([x for x, _ in loader.split("validation", limit=n)]) for n in (None, 4))
+    assert torch.equal(few, every[[0, 2, 5, 7]])  # also from the end, since splits are sorted by class
+    assert [len(x) for x, _ in loader.split("validation", limit=70, size=70)] == [10]
+    assert list(loader.split("test")) == []
 
 
-def test_no_classes_no_labels() -> None:
-    assert next(feed(4, images=IMAGES).train(0))[1] is None
-    assert next(feed(4, images=IMAGES).split("validation"))[1] is None
-    with pytest.raises(UserError, match="--balance needs classes"):
-        feed(4, images=IMAGES, balance=True)
+def test_without_classes_there_are_no_labels() -> None:
+    assert next(make_loader(4, images=IMAGES).train(0))[1] is None
+    assert next(make_loader(4, images=IMAGES).split("validation"))[1] is None
+    with pytest.raises(UserError, match="balance: needs classes"):
+        make_loader(4, images=IMAGES, balance=True)
 
 
-def test_balance_draws_every_class_equally_often() -> None:
-    batches = feed(6, balance=True)
-    _, y = joined(batches.train(0))
+def test_balance_draws_classes_equally_often() -> None:
+    loader = make_loader(6, balance=True)
+    _, y = concat(loader.train(0))
     assert torch.bincount(y).tolist() == [24, 24]  # class 2 is in validation alone
-    rows = BalancedSampler(np.repeat([5, 9], [7, 3])).rows(np.arange(28), 1)
-    assert sorted(rows[0::2].tolist()) == sorted(list(range(7)) * 2)
-    rare = rows[1::2]
-    assert (np.sort(rare[:12].reshape(4, 3)) == [7, 8, 9]).all()  # all three before any comes again
-    assert len({tuple(turn) for turn in rare[:12].reshape(4, 3)}) > 1
 
 
-def test_flip_mirrors_half_of_the_images_and_does_no_more() -> None:
-    plain, flipped = joined(feed(10).train(1))[0], joined(feed(10, flip=True).train(1))[0]
+def test_flip_mirrors_half_of_the_images() -> None:
+    plain, flipped = concat(make_loader(10).train(1))[0], concat(make_loader(10, flip=True).train(1))[0]
     mirrored = [torch.equal(a.flip(-1), b) for a, b in zip(plain, flipped, strict=True)]
     same = [torch.equal(a, b) for a, b in zip(plain, flipped, strict=True)]
     assert all(m != s for m, s in zip(mirrored, same, strict=True)) and 10 < sum(mirrored) < 40
-    again = joined(feed(10, flip=True).train(2))[0]
-    back = {tuple(x.flatten().tolist()) for x in again} - {tuple(x.flatten().tolist()) for x in flipped}
-    assert back  # anew in every epoch
+    next_epoch = concat(make_loader(10, flip=True).train(2))[0]
+    back = {tuple(x.flatten().tolist()) for x in next_epoch} - {tuple(x.flatten().tolist()) for x in flipped}
+    assert back  # another half in every epoch
 
 
 def test_crop_shifts_and_reflects() -> None:
-    plain, moved = joined(feed(10).train(1))[0], joined(feed(10, crop=2).train(1))[0]
+    plain, moved = concat(make_loader(10).train(1))[0], concat(make_loader(10, crop=2).train(1))[0]
     padded = torch.nn.functional.pad(plain, (2, 2, 2, 2), mode="reflect")
     seen = set()
     for image, at in zip(moved, padded, strict=True):
@@ -138,52 +116,86 @@ def test_crop_shifts_and_reflects() -> None:
     assert len(seen) > 12 and {i for i, _ in seen} == {j for _, j in seen} == set(range(5))
 
 
-def test_shift_farther_than_the_image_is_wide() -> None:
-    x = torch.arange(3.0).view(1, 1, 1, 3)
-    zero = torch.zeros(1, dtype=torch.long)
-    assert shift(x, zero, torch.tensor([1])).flatten().tolist() == [1, 0, 1]
-    assert shift(x, zero, torch.tensor([6])).flatten().tolist() == [2, 1, 0]
-    assert shift(x, torch.tensor([7]), zero).flatten().tolist() == [0, 1, 2]
-
-
 def test_jitter_stays_on_the_256_levels() -> None:
-    plain, varied = joined(feed(10).train(1))[0], joined(feed(10, jitter=0.5).train(1))[0]
+    plain, varied = concat(make_loader(10).train(1))[0], concat(make_loader(10, jitter=0.5).train(1))[0]
     assert not torch.equal(plain, varied) and varied.min() >= 0 and varied.max() <= 1
     assert torch.equal(varied, (varied * 255).round() / 255)
     changed = (varied - plain).abs().mean((1, 2, 3))
-    assert len(set(changed.tolist())) == 50  # every image has its own
+    assert len(set(changed.tolist())) == 50  # no two images alike
 
 
-def test_recolour() -> None:
-    x = torch.rand(4, 4, 3, 3) * 0.4 + 0.2
-    assert torch.allclose(recolour(x, torch.ones(4, 3)), x)
-    bright = recolour(x, torch.tensor([[1.2, 1, 1]] * 4))
-    assert torch.allclose(bright[:, :3], x[:, :3] * 1.2) and torch.equal(bright[:, 3], x[:, 3])
-    flat = recolour(x, torch.tensor([[1.0, 0, 1]] * 4))[:, :3]
-    assert torch.allclose(flat, flat.mean((2, 3), keepdim=True).expand_as(flat), atol=1e-6)
-    gray = recolour(x, torch.tensor([[1.0, 1, 0]] * 4))[:, :3]
-    assert torch.allclose(gray, gray[:, :1].expand_as(gray), atol=1e-6)
-    assert torch.allclose(recolour(x[:, :1], torch.tensor([[1.0, 1, 0]] * 4)), x[:, :1])
+class ArraysInMemory:
+    """The smallest image source."""
+
+    shape, classes = (3, 6, 5), ("a", "b", "c")
+
+    def count(self, split: str) -> int:
+        return {"train": 50, "validation": 10, "test": 0}[split]
+
+    def split_labels(self, split: str) -> np.ndarray:
+        return LABELS[self._rows(split)]
+
+    def read(self, split: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return IMAGES[self._rows(split)][rows], self.split_labels(split)[rows]
+
+    def _rows(self, split: str) -> slice:
+        return {"train": slice(50), "validation": slice(50, 60), "test": slice(0)}[split]
 
 
-def test_uniform_numbers_are_uniform() -> None:
-    numbers = uniform(20_000, 7, 0, torch.device("cpu"))
-    assert numbers.min() >= 0 and numbers.max() < 1
-    assert (numbers.mean(0) - 0.5).abs().max() < 0.01 and (numbers.var(0) - 1 / 12).abs().max() < 0.003
-    assert torch.corrcoef(numbers.T).fill_diagonal_(0).abs().max() < 0.03
-    assert torch.equal(numbers[100:], uniform(19_900, 7, 100, torch.device("cpu")))
-    assert not torch.equal(numbers, uniform(20_000, 8, 0, torch.device("cpu")))
+@pytest.mark.parametrize("balance", [False, True])
+def test_loader_reads_from_any_image_source(balance: bool) -> None:
+    config = DataConfig(validation="last:10", balance=balance, **ALL)
+    loader, of_pack = (
+        ImageLoader(source, config, 10, 0, torch.device("cpu"))
+        for source in (ArraysInMemory(), open_pack((IMAGES, LABELS), config))
+    )
+    for batches, expected in (
+        (loader.train(1), of_pack.train(1)),
+        (loader.split("validation"), of_pack.split("validation")),
+    ):
+        (x, y), (u, v) = concat(batches), concat(expected)
+        assert torch.equal(x, u) and torch.equal(y, v)
+
+
+@pytest.mark.parametrize("options", [ALL, {"balance": True, **ALL}])
+def test_loaders_of_all_ranks_make_one_batch(options: dict[str, Any]) -> None:
+    config = DataConfig(validation="last:10", **options)
+    pack = open_pack((IMAGES, LABELS), config)
+    one, *ranks = (
+        ImageLoader(pack, config, 12, 3, torch.device("cpu"), *ranks)
+        for ranks in ((0, 1), (0, 3), (1, 3), (2, 3))
+    )
+    assert {loader.steps_per_epoch for loader in ranks} == {one.steps_per_epoch}
+    for (x, y), *parts in zip(
+        one.train(2, start=1), *(loader.train(2, start=1) for loader in ranks), strict=True
+    ):
+        assert [len(part) for part, _ in parts] == [4, 4, 4]
+        whole = concat(parts)
+        assert torch.equal(whole[0], x) and torch.equal(whole[1], y)
+    assert all(
+        torch.equal(concat(loader.split("validation"))[0], concat(one.split("validation"))[0])
+        for loader in ranks
+    )
+
+
+def test_a_batch_must_divide_among_the_ranks() -> None:
+    config = DataConfig(validation="last:10")
+    pack, device = open_pack((IMAGES, LABELS), config), torch.device("cpu")
+    with pytest.raises(UserError, match="batch_size: must be a multiple of the 4 processes"):
+        ImageLoader(pack, config, 10, 0, device, rank=1, world_size=4)
+    assert ImageLoader(pack, config, 1000, 0, device, rank=1, world_size=4).batch_size == 48
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("fits", [True, False])
-def test_a_gpu_is_fed_the_same(fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_on_a_gpu_are_the_same(fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not fits:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
     config = DataConfig(validation="last:10", flip=True, crop=2)
     pack = open_pack((IMAGES, LABELS), config)
-    there = ImageLoader(pack, config, 10, 0, torch.device("cuda"))
-    here = ImageLoader(pack, config, 10, 0, torch.device("cpu"))
-    assert there.resident == fits
-    for (x, y), (u, v) in zip(there.train(1), here.train(1), strict=True):
+    before = torch.cuda.memory_allocated()
+    on_gpu = ImageLoader(pack, config, 10, 0, torch.device("cuda"))
+    assert (torch.cuda.memory_allocated() > before) == fits
+    on_cpu = ImageLoader(pack, config, 10, 0, torch.device("cpu"))
+    for (x, y), (u, v) in zip(on_gpu.train(1), on_cpu.train(1), strict=True):
         assert x.is_cuda and torch.equal(x.cpu(), u) and torch.equal(y.cpu(), v)

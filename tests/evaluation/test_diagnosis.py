@@ -17,7 +17,7 @@ from vaekit.config.config import Config
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS
 from vaekit.evaluation.diagnosis import DiagnosisInput, diagnose
-from vaekit.latents import fit_prior as latent_prior
+from vaekit.latents import densities
 from vaekit.models.compatibility import is_valid
 from vaekit.runs.commands import first_valid, resume_command_for, train_command
 
@@ -141,7 +141,7 @@ HEALTHY: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any]]] = {
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mixtures find what there is to be found here; the flow beside them takes longest. Shapes are checked elsewhere:
     that is a third of the time of these many steps."""
-    monkeypatch.setattr(latent_prior, "STEPS", 100)
+    monkeypatch.setattr(densities, "FLOW_STEPS", 100)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 

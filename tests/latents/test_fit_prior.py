@@ -16,8 +16,9 @@ from command import mistake, rings
 from command import vaekit as command
 from vaekit.config.overrides import resolve
 from vaekit.errors import UserError
-from vaekit.latents import fit_prior as latent_prior
-from vaekit.latents.fit_prior import Encodings, PriorFit, choose_prior
+from vaekit.latents import densities
+from vaekit.latents.densities import Encodings
+from vaekit.latents.fit_prior import MIN_VALIDATION_ENCODINGS, PriorFit, choose_prior, encodings
 from vaekit.models.builder import build
 from vaekit.models.distributions.latents import tempered
 from vaekit.models.fitted_prior import FittedPrior
@@ -93,7 +94,7 @@ def test_densities_integrate_to_one_and_samples_match_them(full: bool | None, cl
             assert ((values.mean(0) - inside @ power(points)).abs() < 5 * error + 2e-3).all()
 
 
-def test_rows_of_several_classes_each_get_the_density_of_their_own() -> None:
+def test_rows_get_the_density_of_their_class() -> None:
     prior = fitted(True, 3)
     z, y = torch.randn(2, 9, 2), torch.arange(9) % 3
     each = torch.stack([prior(torch.full((9,), label)).log_prob(z) for label in range(3)])
@@ -111,28 +112,28 @@ def test_at_temperature_0_draws_are_centres(full: bool | None) -> None:
 @pytest.mark.parametrize("classes", [0, 2])
 def test_heaps_that_the_prior_knows_nothing_of_are_found(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best density possible is the true one, whose mean log-density is minus its entropy."""
-    monkeypatch.setattr(latent_prior, "STEPS", 50)
+    monkeypatch.setattr(densities, "FLOW_STEPS", 50)
     fit = choose_prior(model_of(2), two_heaps(2000, classes, 1), two_heaps(1000, classes, 2), classes, seed=0)
     entropy = math.log(2 * math.pi * math.e * 0.2**2) + math.log(2)
     assert fit.prior is not None
     assert fit.candidates[fit.prior.name] == pytest.approx(-entropy, abs=0.05)
     held_out = two_heaps(1000, classes, 2).z
     own = (-0.5 * held_out.square().sum(1) - math.log(2 * math.pi)).mean().item()
-    assert fit.own == pytest.approx(own, rel=1e-5)
+    assert fit.model_prior == pytest.approx(own, rel=1e-5)
     assert fit.gain == pytest.approx(fit.candidates[fit.prior.name] - own, rel=1e-5)
     if classes:
         z = fit.prior(torch.ones(500, dtype=torch.long)).sample()
         assert z[:, 0].max() < 0
 
 
-def test_classes_of_a_conditional_model_are_judged_each_by_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latent_prior, "STEPS", 50)
+def test_conditional_models_score_each_class_by_its_density(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(densities, "FLOW_STEPS", 50)
     fit = choose_prior(model_of(2, 2), two_heaps(2000, 2, 1), two_heaps(1000, 2, 2), 2, seed=0)
     assert fit.prior is not None
     assert fit.candidates[fit.prior.name] == pytest.approx(-math.log(2 * math.pi * math.e * 0.2**2), abs=0.05)
 
 
-def test_a_class_of_few_images_has_its_own_place_and_the_others_width() -> None:
+def test_small_classes_share_the_covariance() -> None:
     many = two_heaps(2000, 2, 1)
     few = Encodings(torch.cat([many.z, torch.tensor([[0.0, 5.0]])]), torch.cat([many.y, torch.tensor([2])]))
     fit = choose_prior(model_of(2), few, two_heaps(1000, 2, 2), 3, seed=0)
@@ -156,20 +157,20 @@ def test_classes_of_two_images_each_have_the_width_of_all() -> None:
     assert variance.item() == pytest.approx(1.5, rel=0.2)
 
 
-def test_where_the_latents_are_as_the_prior_says_none_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latent_prior, "STEPS", 50)
+def test_no_prior_is_fitted_where_the_model_prior_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(densities, "FLOW_STEPS", 50)
     train, held_out = (Encodings(torch.randn(n, 2), torch.zeros(n, dtype=torch.long)) for n in (3000, 3000))
     fit = choose_prior(model_of(2), train, held_out, 0, seed=0)
-    assert fit.prior is None and "none beats the model's own" in fit.sentence
+    assert fit.prior is None and "no fitted prior was better" in fit.sentence
 
 
 def test_by_few_held_out_images_nothing_is_chosen() -> None:
-    fit = choose_prior(model_of(2), two_heaps(500, 0, 1), two_heaps(latent_prior.FEWEST - 1, 0, 2), 0, seed=0)
-    assert fit.prior is None and "too few to choose" in fit.sentence
+    fit = choose_prior(model_of(2), two_heaps(500, 0, 1), two_heaps(MIN_VALIDATION_ENCODINGS - 1, 0, 2), 0, seed=0)
+    assert fit.prior is None and "too few validation images" in fit.sentence
 
 
-def test_latents_that_never_vary_and_many_of_them_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latent_prior, "STEPS", 20)
+def test_constant_latents_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(densities, "FLOW_STEPS", 20)
     wide = torch.cat([two_heaps(200, 0, 1).z, torch.zeros(200, 700)], 1)
     fit = choose_prior(model_of(702), Encodings(wide, torch.zeros(200, dtype=torch.long)), two_heaps_wide(), 0, seed=0)
     assert fit.prior is not None and math.isfinite(fit.gain)
@@ -179,7 +180,7 @@ def test_latents_that_never_vary_and_many_of_them_do_no_harm(monkeypatch: pytest
 
 @pytest.mark.parametrize("size", [math.inf, 1e30])
 def test_latents_beyond_all_measure_do_not_stop_a_training(size: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latent_prior, "STEPS", 10)
+    monkeypatch.setattr(densities, "FLOW_STEPS", 10)
     train, held_out = two_heaps(300, 0, 1), two_heaps(100, 0, 2)
     train.z[0, 0] = size
     fit = choose_prior(model_of(2), train, held_out, 0, seed=0)
@@ -198,18 +199,18 @@ def same(a: PriorFit, b: PriorFit) -> bool:
 
 
 def test_the_same_seed_fits_the_same_prior(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latent_prior, "STEPS", 20)
+    monkeypatch.setattr(densities, "FLOW_STEPS", 20)
     before = torch.random.get_rng_state()
     first, again = (choose_prior(model_of(2), two_heaps(600, 2, 1), two_heaps(100, 2, 2), 2, seed=7) for _ in range(2))
     assert same(first, again)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_the_noise_of_training_encodings_is_not_that_of_held_out_ones() -> None:
+def test_splits_are_encoded_with_different_noise() -> None:
     """Else unused latents, which are noise alone, would seem to be fitted."""
     model = model_of(30)
     images = torch.rand(64, 1, 4, 4)
-    train, held_out = (latent_prior.encodings(model, [(images, None)], side, 0).z for side in ("train", "validation"))
+    train, held_out = (encodings(model, [(images, None)], side, 0).z for side in ("train", "validation"))
     noise = torch.stack([train, held_out]) - model.encode(images).mean
     assert torch.corrcoef(noise.flatten(1))[0, 1].abs() < 0.1
 
@@ -231,7 +232,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_fits_one_and_says_what_it_is(run: Path) -> None:
     said = (run / "log.txt").read_text()
-    assert "New images are drawn from a prior fitted to the latents" in said
+    assert "Sampling prior: " in said and "better than the model's own" in said
     with safe_open(run / "latent_prior.safetensors", "pt") as file:
         about = json.loads(file.metadata()["about"])
     assert about["name"] in about["nats_per_held_out_image"] and about["gain"] > 2 * about["gain_standard_error"]
@@ -241,9 +242,9 @@ def test_training_fits_one_and_says_what_it_is(run: Path) -> None:
 
 def test_generate_uses_it_and_says_so(run: Path, tmp_path: Path) -> None:
     said = command("generate", run, "-n", 4, "--out", tmp_path / "fitted")
-    assert "Drawn from a prior fitted to its latents" in said
+    assert "Sampled from the fitted prior" in said
     said = command("generate", run, "-n", 4, "--prior", "model", "--out", tmp_path / "own")
-    assert "Drawn from its own prior" in said
+    assert "Sampled from the model's own prior" in said
     model = vaekit.load(run)
     assert not np.array_equal(model.sample(4), model.sample(4, prior="model"))
     np.testing.assert_array_equal(model.sample(4), model.sample(4, prior="fitted"))

@@ -61,7 +61,7 @@ def rows(run: Path) -> int:
     return (run / "metrics.csv").read_text().count("\n") if (run / "metrics.csv").exists() else 0
 
 
-def test_killed_at_random_moments_and_resumed_is_the_unbroken_run(tmp_path: Path, images: Path, unbroken: Path) -> None:
+def test_runs_killed_at_random_resume_bit_for_bit(tmp_path: Path, images: Path, unbroken: Path) -> None:
     chance, run = random.Random(5), tmp_path / "run"
     killed = 0
     for _ in range(3):
@@ -79,9 +79,7 @@ def test_killed_at_random_moments_and_resumed_is_the_unbroken_run(tmp_path: Path
     same(run, unbroken)
 
 
-def test_interrupted_within_an_epoch_and_resumed_is_the_unbroken_run(
-    tmp_path: Path, images: Path, unbroken: Path
-) -> None:
+def test_interrupted_epochs_resume_bit_for_bit(tmp_path: Path, images: Path, unbroken: Path) -> None:
     run = tmp_path / "run"
     for number, more in ((signal.SIGINT, 4), (signal.SIGTERM, 9)):
         process = start("train", images, "--out", run, "--resume", "--epochs", 60, *SMALL)
@@ -93,11 +91,11 @@ def test_interrupted_within_an_epoch_and_resumed_is_the_unbroken_run(
         state = json.loads((max((run / "checkpoints").glob("step_*")) / "state.json").read_text())
         assert rows(run) == state["epoch"] + 1
     said = vaekit("train", "--out", run, "--resume")
-    assert "Going on after epoch" in said
+    assert "Resuming in epoch" in said
     same(run, unbroken)
 
 
-def test_more_epochs_can_be_asked_for_and_a_finished_run_stays(tmp_path: Path, images: Path, unbroken: Path) -> None:
+def test_epochs_can_be_raised(tmp_path: Path, images: Path, unbroken: Path) -> None:
     run = tmp_path / "run"
     vaekit("train", images, "--out", run, "--epochs", 23, *SMALL)
     before = {file: file.read_bytes() for file in run.rglob("*.safetensors")}
@@ -107,7 +105,7 @@ def test_more_epochs_can_be_asked_for_and_a_finished_run_stays(tmp_path: Path, i
     same(run, unbroken)
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, images: Path, unbroken: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, images: Path, unbroken: Path) -> None:
     run = tmp_path / "run"
     vaekit("train", images, "--out", run, "--epochs", 20, *SMALL)
     vaekit("train", "--out", run, "--resume", "--epochs", 30)
@@ -121,25 +119,25 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
     same(run, unbroken)
 
 
-def test_a_run_of_other_settings_or_data_or_in_use_is_refused(tmp_path: Path, images: Path) -> None:
+def test_other_settings_or_data_are_refused(tmp_path: Path, images: Path) -> None:
     run, other = tmp_path / "run", tmp_path / "other.npy"
     vaekit("train", images, "--out", run, "--epochs", 1, *SMALL)
     np.save(other, rings(seed=1))
-    assert "already holds a run" in mistake("train", images, "--out", run)
-    assert "begun with --latents 4, not 5" in mistake("train", images, "--out", run, "--resume", "--latents", 5)
-    assert "begun on other images" in mistake("train", other, "--out", run, "--resume")
+    assert "already contains a run" in mistake("train", images, "--out", run)
+    assert "was started with --latents 4, not 5" in mistake("train", images, "--out", run, "--resume", "--latents", 5)
+    assert "was trained on other images" in mistake("train", other, "--out", run, "--resume")
     process = start("train", "--out", run, "--resume", "--epochs", 100_000)
     wait_for(lambda: rows(run) > 3, process)
     assert "in use by another process" in mistake("train", "--out", run, "--resume", "--epochs", 100_000)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 75
-    assert "begun for 100000 epochs: --epochs can only be raised" in mistake(
+    assert "was started with 100000 epochs; --epochs cannot be lowered" in mistake(
         "train", "--out", run, "--resume", "--epochs", 9
     )
 
 
-def test_a_diverging_loss_stops_the_run_and_leaves_what_was_good(tmp_path: Path, images: Path) -> None:
+def test_divergence_stops_the_run(tmp_path: Path, images: Path) -> None:
     process = start("train", images, "--out", tmp_path / "wild", *SMALL, "--optimizer", "sgd", "--learning-rate", 100)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -148,7 +146,7 @@ def test_a_diverging_loss_stops_the_run_and_leaves_what_was_good(tmp_path: Path,
     assert not list((tmp_path / "wild").glob("checkpoints/step_*"))
 
 
-def test_a_second_signal_ends_at_once_and_the_last_checkpoint_is_good(tmp_path: Path, images: Path) -> None:
+def test_a_second_signal_ends_at_once(tmp_path: Path, images: Path) -> None:
     run = tmp_path / "run"
     process = start("train", images, "--out", run, "--epochs", 100_000, *SMALL)
     wait_for(lambda: any(run.glob("checkpoints/step_*")), process)
@@ -156,4 +154,4 @@ def test_a_second_signal_ends_at_once_and_the_last_checkpoint_is_good(tmp_path: 
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode in (75, 128 + signal.SIGTERM, 128 + signal.SIGINT)
-    assert "Going on" in vaekit("train", "--out", run, "--resume", "--epochs", 100_000, "--max-minutes", 0.001)
+    assert "Resuming in epoch" in vaekit("train", "--out", run, "--resume", "--epochs", 100_000, "--max-minutes", 0.001)

@@ -18,7 +18,7 @@ def test_what_has_one_axis_is_moved_as_by_adam() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-def test_a_weight_with_axes_too_long_to_turn_is_moved_as_by_adam() -> None:
+def test_long_axes_are_updated_as_by_adam() -> None:
     ours, theirs = (nn.Parameter(torch.ones(600, 601)) for _ in range(2))
     soap, adam = SOAP([ours], 0.01), torch.optim.Adam([theirs], 0.01, betas=(0.9, 0.99))
     for step in range(3):
@@ -29,7 +29,7 @@ def test_a_weight_with_axes_too_long_to_turn_is_moved_as_by_adam() -> None:
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (3, 2, 2, 5)], ids=str)
-def test_moments_are_those_of_the_gradients_in_a_basis_of_their_eigenvectors(shape: tuple[int, ...]) -> None:
+def test_moments_live_in_the_eigenbasis(shape: tuple[int, ...]) -> None:
     weight = nn.Parameter(torch.zeros(shape))
     soap = SOAP([weight], 1e-9, every=5)
     stretch = torch.randn(shape[0], shape[0]).double()

@@ -1,1 +1,1 @@
-"""Images in: files to a pack, a pack to batches."""
+"""From image files to batches on the device."""

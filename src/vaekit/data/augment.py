@@ -1,70 +1,74 @@
-"""Augmentation on the device: each image's own numbers come from (seed, number of its draw), by counting."""
+"""Augmentation on the device, with random numbers that depend on seed and number of the draw alone."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.config.data import DataConfig
+from vaekit.utils.random import GOLDEN_GAMMA, splitmix64, unit_interval
 
-NUMBERS = 6
-"""Random numbers an image may use: one to mirror it, two to shift it, three for its colours."""
+NUMBERS_PER_IMAGE = 6
+"""Random numbers per image: one for the flip, two for the shift, three for the colours."""
 
 
-def augment(x: Float[Tensor, "B C H W"], settings: DataConfig, seed: int, first: int) -> Float[Tensor, "B C H W"]:
-    """Mirror, shift and recolour images as `settings` asks; pixels stay on the 256 levels.
+def augment(
+    x: Float[Tensor, "B C H W"], settings: DataConfig, seed: int, first_draw: int
+) -> Float[Tensor, "B C H W"]:
+    """Flip, shift and jitter the colours of images; pixels stay on the 256 levels.
 
     Args:
-        seed: the epoch's.
-        first: number of the first image's draw in its epoch; the others follow it.
+        x: images in [0, 1].
+        settings: which augmentations, and how strong.
+        seed: seed of the epoch.
+        first_draw: number of the first image's draw in its epoch; the others are numbered on from it.
+
+    Returns:
+        Images [B, C, H, W]; `x` itself without augmentation.
     """
     if not (settings.flip or settings.crop or settings.jitter):
         return x
-    numbers = uniform(len(x), seed, first, x.device)
+    numbers = uniform(len(x), seed, first_draw, x.device)
     if settings.flip:
         x = torch.where(numbers[:, 0, None, None, None] < 0.5, x.flip(-1), x)
     if settings.crop:
-        reach = 2 * settings.crop + 1
-        by = (numbers[:, 1:3] * reach).long().clamp_(max=reach - 1) - settings.crop
-        x = shift(x, by[:, 0], by[:, 1])
+        choices = 2 * settings.crop + 1
+        offsets = (numbers[:, 1:3] * choices).long().clamp_(max=choices - 1) - settings.crop
+        x = shift(x, offsets[:, 0], offsets[:, 1])
     if settings.jitter:
-        x = recolour(x, 1 + settings.jitter * (2 * numbers[:, 3:] - 1))
+        x = color_jitter(x, 1 + settings.jitter * (2 * numbers[:, 3:] - 1))
         x = torch.div(torch.round(x * 255), 255)
     return x
 
 
-def uniform(count: int, seed: int, first: int, device: torch.device) -> Float[Tensor, "B 6"]:
-    """Numbers in [0, 1), a function of seed, draw and column: splitmix64 of a counter (Steele et al. 2014, OOPSLA)."""
-    counter = torch.arange(first * NUMBERS, (first + count) * NUMBERS, device=device)
-    words = (counter + 1) * -0x61C8864680B583EB + seed  # int64 wraps around, as the algorithm wants
-    words = (words ^ _right(words, 30)) * -0x40A7B892E31B1A47
-    words = (words ^ _right(words, 27)) * -0x6B2FB644ECCEEE15
-    words = words ^ _right(words, 31)
-    return (_right(words, 40).float() / (1 << 24)).view(count, NUMBERS)
-
-
-def _right(words: Tensor, bits: int) -> Tensor:
-    """Shift right, filling with zeros."""
-    return (words >> bits) & ((1 << (64 - bits)) - 1)
+def uniform(count: int, seed: int, first_draw: int, device: torch.device) -> Float[Tensor, "B 6"]:
+    """Random numbers in [0, 1) that depend on seed, draw and column alone: splitmix64 of a counter."""
+    counter = torch.arange(
+        first_draw * NUMBERS_PER_IMAGE, (first_draw + count) * NUMBERS_PER_IMAGE, device=device
+    )
+    words = splitmix64((counter + 1) * GOLDEN_GAMMA + seed)
+    return unit_interval(words).view(count, NUMBERS_PER_IMAGE)
 
 
 def shift(x: Float[Tensor, "B C H W"], down: Tensor, right: Tensor) -> Float[Tensor, "B C H W"]:
-    """Move each image by whole pixels; what comes in is its reflection in the edge."""
-    rows = _reflected(torch.arange(x.shape[2], device=x.device) - down[:, None], x.shape[2])
-    columns = _reflected(torch.arange(x.shape[3], device=x.device) - right[:, None], x.shape[3])
+    """Shift each image by whole pixels, filling with its reflection at the edge."""
+    rows = _reflect(torch.arange(x.shape[2], device=x.device) - down[:, None], x.shape[2])
+    columns = _reflect(torch.arange(x.shape[3], device=x.device) - right[:, None], x.shape[3])
     batch = torch.arange(len(x), device=x.device)[:, None, None]
     return x.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _reflected(places: Tensor, size: int) -> Tensor:
+def _reflect(positions: Tensor, size: int) -> Tensor:
     period = max(1, 2 * (size - 1))
-    places = places.remainder(period)
-    return torch.minimum(places, period - places) if size > 1 else places
+    positions = positions.remainder(period)
+    return torch.minimum(positions, period - positions) if size > 1 else positions
 
 
-def recolour(x: Float[Tensor, "B C H W"], factors: Float[Tensor, "B 3"]) -> Float[Tensor, "B C H W"]:
-    """Brightness times a factor, then contrast about the image's mean, then saturation about each pixel's gray.
+def color_jitter(x: Float[Tensor, "B C H W"], factors: Float[Tensor, "B 3"]) -> Float[Tensor, "B C H W"]:
+    """Scale brightness, then contrast about the image's mean, then saturation about each pixel's gray value.
 
-    Transparency, a fourth channel, stays as it is.
+    Args:
+        x: images with 1, 3 or 4 channels; a fourth channel (transparency) is left unchanged.
+        factors: brightness, contrast and saturation; 1 changes nothing.
     """
     brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
     colours, alpha = x[:, :3], x[:, 3:]

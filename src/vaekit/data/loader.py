@@ -1,5 +1,6 @@
-"""Batches: a seeded order, augmentation, and the way to the device."""
+"""Batches on the device, in a seeded order and with augmentation."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,103 +12,138 @@ from torch import Tensor
 
 from vaekit.config.data import DataConfig
 from vaekit.data.augment import augment
-from vaekit.data.packs.pack import Pack
+from vaekit.data.image_source import ImageSource
 from vaekit.data.samplers import BalancedSampler, ShuffleSampler
+from vaekit.data.sources.arrays import slices
 from vaekit.errors import UserError
 from vaekit.utils.random import derive_seed
 
 Batch = tuple[Float[Tensor, "B C H W"], Int64[Tensor, " B"] | None]
 
-
-BLOCK = 1 << 14
-"""Draws whose order is worked out at once: memory does not grow with the number of images."""
+DRAWS_PER_BLOCK = 1 << 14
+"""Draws whose rows are computed at once, so that memory does not grow with the number of images."""
 
 
 class ImageLoader:
-    """The images of a pack, batch by batch.
+    """Iterate over the images of a source in batches (x, y).
 
-    `x` is float32 [B, C, H, W] in [0, 1] on the device, colours last in memory (channels_last) as convolutions like
-    it; `y` is int64 [B], or None without classes. Order and augmentation depend on (seed, epoch, number of the draw in
-    its epoch) alone: neither on the batch size nor on where an epoch is entered.
+    `x` is float32 [B, C, H, W] in [0, 1] on the device, in channels_last memory format, which convolutions
+    prefer; `y` is int64 [B], or None without classes. Order and augmentation are functions of seed, epoch and
+    number of the draw in its epoch. They do not depend on the batch size, on the number of processes or on
+    where an epoch starts.
+
+    Args:
+        source: the images, such as a `Pack`.
+        settings: augmentation, and whether classes are balanced.
+        batch_size: images per training step, over all processes; at most the number of training images.
+        seed: seed of order and augmentation.
+        device: device of the batches.
+        rank: number of this process, which gets an equal, contiguous part of every training batch.
+        world_size: number of processes.
+
+    Raises:
+        UserError: `settings.balance` is on but there are no classes, or the batch does not divide by
+            `world_size`.
     """
 
-    def __init__(self, pack: Pack, settings: DataConfig, batch_size: int, seed: int, device: torch.device) -> None:
-        """Raises UserError where `settings.balance` meets a pack without classes."""
-        self.pack, self.settings, self.seed, self.device = pack, settings, seed, device
-        train = pack.splits["train"]
-        self.count = train.stop - train.start
-        self.batch_size = min(batch_size, self.count)
-        self.steps_per_epoch = self.count // self.batch_size
-        """Full batches of an epoch: what is left over is drawn in another epoch."""
-        if settings.balance and not pack.classes:
-            raise UserError("--balance needs classes: sort the images into a folder per class, or leave it out.")
-        self._order = BalancedSampler(pack.labels[train]) if settings.balance else ShuffleSampler(self.count)
-        self._pixels = np.asarray(pack.images).reshape(len(pack.images), -1)
-        self._labels = np.asarray(pack.labels) if pack.classes else None
-        self._resident = self._settle() if device.type == "cuda" else None
+    def __init__(
+        self,
+        source: ImageSource,
+        settings: DataConfig,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.source, self.settings, self.seed, self.device = source, settings, seed, device
+        self.count = source.count("train")
+        if batch_size > self.count:
+            batch_size = self.count - self.count % world_size
+        self.batch_size = batch_size
+        if settings.balance and not source.classes:
+            raise UserError("needs classes.", "Sort the images into one folder per class.", option="balance")
+        processes = rank, world_size
+        self._sampler = (
+            BalancedSampler(source.split_labels("train"), batch_size, *processes)
+            if settings.balance
+            else ShuffleSampler(self.count, batch_size, *processes)
+        )
+        self.steps_per_epoch = self.count // batch_size
+        """Full batches per epoch; the remaining images are drawn in other epochs."""
+        self._device_cache = self._cache_on_device() if device.type == "cuda" else None
 
-    @property
-    def resident(self) -> bool:
-        """Whether the training images stay on the device."""
-        return self._resident is not None
-
-    def _settle(self) -> tuple[Tensor, Tensor | None] | None:
-        """The training images and labels on the device, where they take up to half of its free memory."""
-        train = self.pack.splits["train"]
-        torch.cuda.empty_cache()  # what a trial of settings has left behind
-        pixels, free = self._pixels[train], torch.cuda.mem_get_info(self.device)[0]
-        if pixels.nbytes > free // 2:
+    def _cache_on_device(self) -> tuple[Tensor, Tensor] | None:
+        """The training images and labels on the device, if they fit into half of its free memory."""
+        torch.cuda.empty_cache()  # left behind by trials of other settings
+        shape = (self.count, math.prod(self.source.shape))
+        if math.prod(shape) > torch.cuda.mem_get_info(self.device)[0] // 2:
             return None
-        labels = None if self._labels is None else torch.from_numpy(self._labels[train]).to(self.device)
-        return torch.from_numpy(pixels).to(self.device), labels
+        pixels = torch.empty(shape, dtype=torch.uint8, device=self.device)
+        for part in slices(self.count):
+            images, _ = self.source.read("train", np.arange(part.start, part.stop))
+            pixels[part] = torch.from_numpy(images).flatten(1).to(self.device)
+        return pixels, torch.from_numpy(np.array(self.source.split_labels("train"))).to(self.device)
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from number `start` on, shuffled and augmented."""
-        size, seed, tint = (
-            self.batch_size,
-            derive_seed(self.seed, "order", epoch),
-            derive_seed(self.seed, "augment", epoch),
-        )
-        block = max(1, BLOCK // size)
+        """Iterate over this process's part of the batches of an epoch, shuffled and augmented.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            start: first batch, where an interrupted epoch is resumed.
+        """
+        order_seed = derive_seed(self.seed, "order", epoch)
+        augment_seed = derive_seed(self.seed, "augment", epoch)
+        block = max(1, DRAWS_PER_BLOCK // self.batch_size)
         for first in range(start, self.steps_per_epoch, block):
-            last = min(first + block, self.steps_per_epoch)
-            rows = self._order.rows(np.arange(first * size, last * size), seed).reshape(-1, size)
-            for step, (x, y) in enumerate(self._gather(rows), first):
-                yield augment(self._floats(x), self.settings, tint, step * size), y
+            steps = range(first, min(first + block, self.steps_per_epoch))
+            rows = self._sampler.batches(steps, order_seed)
+            for step, (x, y) in zip(steps, self._gather(rows), strict=True):
+                first_draw = step * self.batch_size + self._sampler.offset
+                yield augment(self._to_float(x), self.settings, augment_seed, first_draw), y
 
     def split(self, name: str, limit: int | None = None, size: int | None = None) -> Iterator[Batch]:
-        """The images of a side in order, as they are: all, or `limit` of them, evenly spread; `size` a batch."""
-        split, size = self.pack.splits[name], size or self.batch_size
-        count = split.stop - split.start
-        kept = count if limit is None else min(limit, count)
-        for start in range(0, kept, size):
-            rows = split.start + np.arange(start, min(start + size, kept)) * count // kept
-            y = None if self._labels is None else self._send(self._labels.take(rows))
-            yield self._floats(self._send(self._pixels.take(rows, axis=0))), y
+        """Iterate over a split in order, without augmentation; every process gets all of it.
 
-    def _gather(self, rows: NDArray[np.int64]) -> Iterator[tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]]:
-        """Pixels and labels on the device, for each line of `rows` [steps, B]."""
-        if self._resident is not None:
-            pixels, labels = self._resident
-            for chosen in self._send(rows).unbind(0):
-                yield pixels.index_select(0, chosen), None if labels is None else labels.index_select(0, chosen)
+        Args:
+            name: "train", "validation" or "test".
+            limit: use only this many images, evenly spread over the split.
+            size: images per batch; default: `batch_size`.
+        """
+        count, size = self.source.count(name), size or self.batch_size
+        used = count if limit is None else min(limit, count)
+        for start in range(0, used, size):
+            rows = np.arange(start, min(start + size, used)) * count // used
+            x, y = self._read(name, rows)
+            yield self._to_float(x), y
+
+    def _gather(
+        self, batches: NDArray[np.int64]
+    ) -> Iterator[tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]]:
+        """Pixels and labels on the device for each row of `batches` [steps, B]."""
+        if self._device_cache is None:
+            yield from (self._read("train", rows) for rows in batches)
             return
-        # Gathered by NumPy: as fast as torch on one thread, and it does not wake the threads that compute.
-        for chosen in rows:  # the training images are the first of a pack
-            y = None if self._labels is None else self._send(self._labels.take(chosen))
-            yield self._send(self._pixels.take(chosen, axis=0)), y
+        pixels, labels = self._device_cache
+        for indices in self._to_device(batches).unbind(0):
+            y = labels.index_select(0, indices) if self.source.classes else None
+            yield pixels.index_select(0, indices), y
 
-    def _send(self, array: NDArray[Any]) -> Tensor:
-        """To the device, without waiting for it."""
+    def _read(
+        self, split: str, rows: NDArray[np.int64]
+    ) -> tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]:
+        """Pixels and labels of some rows of a split, on the device."""
+        images, labels = self.source.read(split, rows)
+        y = self._to_device(labels) if self.source.classes else None
+        return self._to_device(images.reshape(len(rows), -1)), y
+
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
+        """Copy an array to the device, without waiting on CUDA."""
         tensor = torch.from_numpy(array)
-        if self.device.type == "cpu":
-            return tensor
-        return (
-            tensor.pin_memory().to(self.device, non_blocking=True)
-            if self.device.type == "cuda"
-            else tensor.to(self.device)
-        )
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
-    def _floats(self, pixels: UInt8[Tensor, "B HWC"]) -> Float[Tensor, "B C H W"]:
-        channels, height, width = self.pack.shape
+    def _to_float(self, pixels: UInt8[Tensor, "B HWC"]) -> Float[Tensor, "B C H W"]:
+        channels, height, width = self.source.shape
         return torch.div(pixels.view(len(pixels), height, width, channels).permute(0, 3, 1, 2), 255)

@@ -1,76 +1,122 @@
-"""The order of an epoch as a function: which row a draw takes, without a list of all rows in memory."""
+"""The order of an epoch as a function from draw to row, so that no list of all rows is held in memory."""
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vaekit.errors import UserError
+from vaekit.utils.random import GOLDEN_GAMMA, splitmix64
+
 Indices = NDArray[np.int64]
 
+FEISTEL_ROUNDS = 6
 
-UInt64s = NDArray[np.uint64]
+FEISTEL_FACTOR = np.uint64(GOLDEN_GAMMA % 2**64)
 
-
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-ROUNDS, TOP = 6, np.uint64(32)
+HALF_WORD = np.uint64(32)
+"""Bits in half a word; the upper half of a product is better mixed than the lower."""
 
 
-def mix(words: UInt64s) -> UInt64s:
-    """The finaliser of splitmix64 (Steele et al. 2014, OOPSLA): 64 bits in, 64 unrelated bits out."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+def permute(positions: Indices, count: int, seed: int) -> Indices:
+    """Evaluate a pseudorandom permutation of 0 to count - 1: a Feistel network with cycle walking.
 
+    Black & Rogaway 2002, "Ciphers with arbitrary finite domains", section 5. The network permutes a power of
+    four that is at least `count`; following its cycles until a value falls below `count` permutes the values
+    below `count`.
 
-def permute(places: Indices, count: int, seed: int) -> Indices:
-    """A permutation of 0 to count - 1, taken at `places`: a Feistel network that walks until it lands inside.
+    Args:
+        positions: int64 [n], from 0 to count - 1.
+        count: number of permuted elements.
+        seed: signed 64-bit seed.
 
-    Black & Rogaway 2002, "Ciphers with arbitrary finite domains", section 5: the network permutes a power of four no
-    smaller than `count`; following its cycles until a value falls below `count` permutes those below `count`.
+    Returns:
+        int64 [n], the elements at `positions`.
     """
     half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half) - np.uint64(1)
-    start = np.uint64(seed)
-    keys = mix(np.arange(1, ROUNDS + 1, dtype=np.uint64) * GOLDEN + start)
+    counter = np.arange(1, FEISTEL_ROUNDS + 1, dtype=np.int64)
+    keys = splitmix64(counter * GOLDEN_GAMMA + np.int64(seed)).view(np.uint64)
 
-    def network(words: UInt64s) -> UInt64s:
+    def network(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
         left, right = words >> half, words & mask
         for round_key in keys:
-            left, right = right, left ^ (((right ^ round_key) * GOLDEN) >> TOP & mask)
+            left, right = right, left ^ (((right ^ round_key) * FEISTEL_FACTOR) >> HALF_WORD & mask)
         return (left << half) | right
 
-    words = network(places.astype(np.uint64))
+    words = network(positions.astype(np.uint64))
     while (outside := np.flatnonzero(words >= np.uint64(count))).size:
         words[outside] = network(words[outside])
     return words.astype(np.int64)
 
 
-class ShuffleSampler:
-    """Every row once. `rows` gives what the draws with these numbers take in the epoch of this seed."""
+class BatchSampler(ABC):
+    """Base class: the rows of every batch, or the part of them that one of several processes takes.
 
-    def __init__(self, count: int) -> None:
+    Each process takes an equal, contiguous part of every batch. Concatenated by rank, the parts are exactly
+    the batch of a single process.
+
+    Args:
+        batch_size: images per step, over all processes.
+        rank: number of this process.
+        world_size: number of processes.
+
+    Raises:
+        UserError: `batch_size` is not a multiple of `world_size`.
+    """
+
+    def __init__(self, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        if batch_size < world_size or batch_size % world_size:
+            raise UserError(
+                f"must be a multiple of the {world_size} processes (got {batch_size}).", option="batch_size"
+            )
+        self.batch_size, self.share = batch_size, batch_size // world_size
+        self.offset = rank * self.share
+        """Position of this process's part within a batch."""
+
+    @abstractmethod
+    def rows(self, draws: Indices, seed: int) -> Indices:
+        """The rows int64 [n] that draws int64 [n] take in the epoch with this seed."""
+
+    def batches(self, steps: range, seed: int) -> Indices:
+        """This process's rows int64 [n, batch_size // world_size] in n steps of the epoch with this seed."""
+        first = np.arange(steps.start, steps.stop)[:, None] * self.batch_size + self.offset
+        draws = first + np.arange(self.share)
+        return self.rows(draws.ravel(), seed).reshape(draws.shape)
+
+
+class ShuffleSampler(BatchSampler):
+    """Draw each of `count` rows once."""
+
+    def __init__(self, count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(batch_size, rank, world_size)
         self.count = count
 
     def rows(self, draws: Indices, seed: int) -> Indices:
         return permute(draws, self.count, seed)
 
 
-class BalancedSampler:
-    """The classes in turn; within a class every row once before any comes again."""
+class BalancedSampler(BatchSampler):
+    """Draw from the classes in turn; within a class, each row once before any is repeated.
 
-    def __init__(self, labels: NDArray[np.int64]) -> None:
+    Args:
+        labels: int64 [N], the class of every row.
+    """
+
+    def __init__(
+        self, labels: NDArray[np.int64], batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        super().__init__(batch_size, rank, world_size)
         self.order = np.argsort(labels, kind="stable").astype(np.int64)
         _, self.starts, self.counts = np.unique(labels[self.order], return_index=True, return_counts=True)
 
     def rows(self, draws: Indices, seed: int) -> Indices:
-        kinds = len(self.counts)
-        which, turn = draws % kinds, draws // kinds
+        class_count = len(self.counts)
+        labels, turns = draws % class_count, draws // class_count
         rows = np.empty_like(draws)
-        for kind, (start, count) in enumerate(zip(self.starts.tolist(), self.counts.tolist(), strict=True)):
-            for again in np.unique(turn[which == kind] // count).tolist():
-                chosen = (which == kind) & (turn // count == again)
-                places = permute(
-                    turn[chosen] % count, count, int(mix(np.array([seed ^ (kind << 32) ^ again], np.uint64))[0])
-                )
-                rows[chosen] = self.order[start + places]
+        for label, (start, count) in enumerate(zip(self.starts.tolist(), self.counts.tolist(), strict=True)):
+            for cycle in np.unique(turns[labels == label] // count).tolist():
+                members = (labels == label) & (turns // count == cycle)
+                cycle_seed = int(splitmix64(np.array([seed ^ (label << 32) ^ cycle], np.int64))[0])
+                rows[members] = self.order[start + permute(turns[members] % count, count, cycle_seed)]
         return rows

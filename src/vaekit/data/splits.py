@@ -1,4 +1,4 @@
-"""Which images train, which validate, which test: pure functions of content and order, never of chance."""
+"""Which images are for training, validation and test: a function of content and order, never of chance."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,50 +7,64 @@ from vaekit.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 
-
-TRAIN, VALIDATION, TEST = range(3)
-
+TRAIN = 0
+VALIDATION = 1
+TEST = 2
 
 LEFT_OUT = 3
-"""Marks an image that is on no side: a copy of one on a side that must stay unseen in training."""
+"""Marks a duplicate of an image in a more protected split; it is in no split."""
 
 
-NOTHING = "No images to train with: all are held out or copies of held-out ones, so add other images to train."
+def assign_splits(
+    source_splits: NDArray[np.int8], content: NDArray[np.uint64], rule: str
+) -> NDArray[np.int8]:
+    """Assign every image to TRAIN, VALIDATION, TEST or LEFT_OUT.
 
-
-def assign_splits(given: NDArray[np.int8], content: NDArray[np.uint64], rule: str) -> NDArray[np.int8]:
-    """The side of every image: TRAIN, VALIDATION, TEST or LEFT_OUT.
+    An image that is in several splits stays only in the most protected one: test, then validation, then
+    train. With a share, the split of an image depends on its content alone, so it does not change when images
+    are added. If no digest falls into the share, the image with the smallest one validates, so that the
+    validation split is never empty.
 
     Args:
-        given: [N] the side the source puts each image on.
-        content: [N] digest of each image's content; equal digests are copies.
-        rule: "0.1" or "last:N", how validation is cut from train where the source has none (`config.Data.validation`).
+        source_splits: int8 [N], the split of each image in its source.
+        content: uint64 [N], a digest of each image's content; duplicates have equal digests.
+        rule: how validation is cut from train if the source has no validation split: a share such as "0.1",
+            or "last:N" (`DataConfig.validation`).
 
-    A copy across sides stays where it judges: in test before validation before train. An image's side by a share
-    depends on its content alone, so it stays when others come. Where no digest falls into the share the smallest
-    one validates, so that there is always a validation side.
+    Returns:
+        int8 [N].
 
     Raises:
-        UserError: there is nothing to train or validate with.
+        UserError: the training or the validation split would be empty.
     """
-    splits = given.copy()
+    splits = source_splits.copy()
     for split in (TEST, VALIDATION):
         splits[(splits < split) & np.isin(content, content[splits == split])] = LEFT_OUT
     train = np.flatnonzero(splits == TRAIN)
     if not len(train):
-        raise UserError(NOTHING)
+        raise _nothing_to_train()
     if not (splits == VALIDATION).any():
-        splits[train] = _last(content[train], rule) if rule.startswith("last:") else _share(content[train], rule)
+        splits[train] = (
+            _last(content[train], rule) if rule.startswith("last:") else _share(content[train], rule)
+        )
     if not (splits == TRAIN).any():
-        raise UserError(NOTHING)
+        raise _nothing_to_train()
     return splits
+
+
+def _nothing_to_train() -> UserError:
+    return UserError(
+        "There are no training images: all are held out, or duplicates of held-out images.", "Add images."
+    )
 
 
 def _share(content: NDArray[np.uint64], rule: str) -> NDArray[np.int8]:
     if content.min() == content.max():
-        raise UserError("All images to train with are copies of one, so none can be held out: add other images.")
+        raise UserError(
+            "All training images are identical, so none can be held out.", "Add different images."
+        )
     bound = min(int(float(rule) * 2**64), 2**64 - 1)
-    # At least one on either side: the smallest digest validates, the largest trains.
+    # Neither split is empty: the smallest digest validates, the largest trains.
     bound = min(max(bound, int(content.min()) + 1), int(content.max()))
     return np.where(content < np.uint64(bound), VALIDATION, TRAIN).astype(np.int8)
 
@@ -59,7 +73,7 @@ def _last(content: NDArray[np.uint64], rule: str) -> NDArray[np.int8]:
     count = int(rule.removeprefix("last:"))
     if count >= len(content):
         raise UserError(
-            f"--validation {rule} leaves nothing to train with: there are {len(content)} images, so hold out fewer."
+            f"{rule} leaves nothing to train on, there are only {len(content)} images.", option="validation"
         )
     splits = np.full(len(content), TRAIN, np.int8)
     splits[-count:] = VALIDATION

@@ -77,6 +77,11 @@ class FittedPrior(nn.Module):
         """What it is, for a person."""
         return str(self.metadata["name"])
 
+    def named(self, name: str) -> "FittedPrior":
+        """The same density under a name."""
+        self.metadata = {**self.metadata, "name": name}
+        return self
+
     def forward(self, y: Int[Tensor, " N"]) -> Distribution:
         """p(z | y); its batch shape is that of `y`."""
         distribution: Distribution = self.density(y)

@@ -20,14 +20,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vaekit.errors import UserError
+from vaekit.errors import UserError, setting, spelled
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.runs.folder import Run
 from vaekit.utils.files import atomic_file, atomic_folder, sha256
 from vaekit.utils.logging import log
 
 MAX_CHECKPOINTS = 3
-"""Newest checkpoints kept, beside the best."""
+"""The newest checkpoints that are kept, besides the best."""
 
 
 OBSOLETE = frozenset({"latent_scale"})
@@ -38,13 +38,13 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Copies of everything that training goes on from; nothing in it changes any more."""
+    """Copies of everything that training continues from; nothing in it changes any more."""
 
     raw: Tensors
     ema: Tensors
     optimizer: Tensors
     state: dict[str, Any]
-    """step, epoch, best_step and whatever else of the loop is not a tensor; JSON."""
+    """Everything that is not a tensor, as JSON: step, epoch, best_step, ..."""
 
     @property
     def step(self) -> int:
@@ -52,7 +52,7 @@ class Snapshot:
 
 
 def copied(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Copies on the processor, in the memory order that files have."""
+    """Copies on the CPU, in the memory order that files have."""
     return {name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for name, t in tensors.items()}
 
 
@@ -63,8 +63,10 @@ def optimizer_tensors(optimizer: Optimizer) -> Tensors:
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Tensors) -> None:
-    """Fill in what `optimizer_tensors` gave; what has the shape of a parameter gets its order in memory as well, which
-    fused kernels rely on."""
+    """Fill in what `optimizer_tensors` gave.
+
+    A tensor of a parameter's shape gets its order in memory as well, which fused kernels rely on.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, tensor in tensors.items():
@@ -84,10 +86,10 @@ def is_finite(snapshot: Snapshot) -> bool:
 
 
 def write_checkpoint(run: Run, snapshot: Snapshot) -> Path:
-    """Write a checkpoint whole, then drop the ones that are neither among the newest nor the best."""
+    """Write a checkpoint, whole or not at all, then delete those that are neither among the newest nor the best."""
     folder = run.checkpoints / f"step_{snapshot.step:08d}"
-    if folder.exists() and not _whole(folder):
-        shutil.rmtree(folder)  # a damaged one, passed over when the run was resumed
+    if folder.exists() and not _is_intact(folder):
+        shutil.rmtree(folder)  # a damaged one, skipped when the run was resumed
     with _explain_write_errors(folder), atomic_folder(folder) as temporary:
         weights = {f"raw.{k}": t for k, t in snapshot.raw.items()} | {f"ema.{k}": t for k, t in snapshot.ema.items()}
         save_file(weights, temporary / "model.safetensors")
@@ -100,10 +102,10 @@ def write_checkpoint(run: Run, snapshot: Snapshot) -> Path:
 
 
 def newest_checkpoint(run: Run) -> Snapshot | None:
-    """The newest checkpoint that is whole, or None where there is none."""
+    """The newest intact checkpoint; None if there is none."""
     for folder in reversed(_folders(run)):
-        if not _whole(folder):
-            log.info(f"{folder} is damaged: passing over it")
+        if not _is_intact(folder):
+            log.info(f"{folder} is damaged and is skipped")
         else:
             weights = load_file(folder / "model.safetensors")
             return Snapshot(
@@ -121,24 +123,26 @@ def _with_prefix(tensors: Tensors, prefix: str) -> Tensors:
 
 
 def write_weights(path: Path, weights: Tensors) -> None:
-    """The weights to use, alone."""
+    """Write weights, whole or not at all."""
     with _explain_write_errors(path), atomic_file(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
 
 
 def write_prior(run: Run, prior: FittedPrior | None, metadata: Mapping[str, Any], weights: str) -> None:
-    """A fitted prior with its description as JSON in the file's header; without one, none is left from before.
-    `weights` is the SHA-256 of those whose latents it was fitted to."""
+    """Write a fitted prior with its description as JSON in the file's header; without a prior, delete an earlier one.
+
+    `weights` is the SHA-256 of the weights whose latents it was fitted to.
+    """
     if prior is None:
         run.latent_prior.unlink(missing_ok=True)
         return
-    said = {**prior.metadata, **metadata, "weights": weights}
+    description = {**prior.metadata, **metadata, "weights": weights}
     with _explain_write_errors(run.latent_prior), atomic_file(run.latent_prior) as temporary:
-        save_file(copied(prior.state_dict()), temporary, metadata={"about": json.dumps(said, indent=2)})
+        save_file(copied(prior.state_dict()), temporary, metadata={"about": json.dumps(description, indent=2)})
 
 
 def load_prior(run: Run, weights: str) -> FittedPrior | None:
-    """The prior fitted to the latents of the weights whose SHA-256 is given; None where none was.
+    """The prior fitted to the latents of the weights with this SHA-256; None if there is none.
 
     Raises:
         UserError: its file is damaged.
@@ -153,21 +157,20 @@ def load_prior(run: Run, weights: str) -> FittedPrior | None:
         prior = FittedPrior(metadata)
         prior.load_state_dict(load_file(run.latent_prior))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError):
-        anew = f"vaekit fit-prior {shlex.quote(str(run.folder))}"
-        raise UserError(f"{run.latent_prior} is damaged: make it anew with `{anew}`.") from None
+        command = f"vaekit fit-prior {shlex.quote(str(run.folder))}"
+        raise UserError(f"{run.latent_prior} is damaged.", f"Fit it again: `{command}`.") from None
     return prior.eval().requires_grad_(False)
 
 
 @contextmanager
 def _explain_write_errors(path: Path) -> Iterator[None]:
-    """Say what could not be written, why, and what to do about it; what was there before stays whole."""
+    """Name the file, the reason and the fix in the error; what was there before stays intact."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise OSError(
-            f"{path} cannot be written ({reason}): free some space, then --resume goes on from the last checkpoint."
-        ) from error
+        hint = f"Free some space, then continue from the last checkpoint with {setting('resume', True)}."
+        raise OSError(spelled(f"Cannot write {path} ({reason}). {hint}")) from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -177,28 +180,29 @@ def load_weights(model: nn.Module, path: Path) -> None:
         UserError: no such file, or one that does not fit the model.
     """
     if not path.is_file():
-        raise UserError(f"{path} is not there yet: the run has no finished epoch; go on with `vaekit train --resume`.")
+        hint = f"Continue training with {setting('resume', True)}."
+        raise UserError(f"{path} does not exist: no epoch of the run is finished.", hint)
     try:
         weights = _with_prefix(load_file(path), "")
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}): restore it from a copy.") from None
-    if unlike := _difference(model.state_dict(), weights):
+        raise UserError(f"Cannot read {path} ({error}).", "Restore it from a copy.") from None
+    if difference := _difference(model.state_dict(), weights):
         raise UserError(
-            f"{path} does not hold the weights of this model ({unlike}): give the run the file, the version of vaekit "
-            "and, where it has any, the modules of your own that it was trained with."
+            f"{path} does not match this model ({difference}).",
+            "Load it with the vaekit version, and any custom modules, it was trained with.",
         )
     model.load_state_dict(weights)
 
 
-def _difference(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """The first tensor that is missing, too much or of another shape; empty where there is none."""
-    for name in [*wanted, *found]:
-        if name not in found:
+def _difference(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    """The first tensor that is missing, unexpected or of another shape; empty if there is none."""
+    for name in [*expected, *tensors]:
+        if name not in tensors:
             return f"{name} is missing"
-        if name not in wanted:
-            return f"{name} is not part of it"
-        if wanted[name].shape != found[name].shape:
-            return f"{name} is {[*found[name].shape]}, not {[*wanted[name].shape]}"
+        if name not in expected:
+            return f"{name} is unexpected"
+        if expected[name].shape != tensors[name].shape:
+            return f"{name} is {[*tensors[name].shape]}, not {[*expected[name].shape]}"
     return ""
 
 
@@ -206,7 +210,7 @@ def _folders(run: Run) -> list[Path]:
     return sorted(run.checkpoints.glob("step_*")) if run.checkpoints.is_dir() else []
 
 
-def _whole(folder: Path) -> bool:
+def _is_intact(folder: Path) -> bool:
     try:
         sums = json.loads((folder / "manifest.json").read_text())["sha256"]
         return set(sums) >= {"model.safetensors", "optimizer.safetensors", "state.json"} and all(
@@ -220,5 +224,5 @@ def _prune(run: Run, best: int | None) -> None:
     for folder in _folders(run)[:-MAX_CHECKPOINTS]:
         if folder.name != f"step_{best or 0:08d}":
             shutil.rmtree(folder, ignore_errors=True)
-    for left in run.checkpoints.glob(".step_*"):  # what a crash left half-made
-        shutil.rmtree(left, ignore_errors=True)
+    for unfinished in run.checkpoints.glob(".step_*"):  # of a crash
+        shutil.rmtree(unfinished, ignore_errors=True)

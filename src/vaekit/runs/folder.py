@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaekit.errors import UserError
+from vaekit.errors import UserError, setting
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where the parts of a run lie."""
+    """The paths of a run's files."""
 
     folder: Path
 
@@ -75,16 +75,17 @@ class Run:
 
 @contextmanager
 def locked(run: Run) -> Iterator[None]:
-    """Hold the run folder for this process; it is free again when the process ends, however it ends.
+    """Lock the run folder for this process; the lock ends with the process, however it ends.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process has locked it.
     """
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
         handle = (run.folder / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"{run.folder} cannot be written ({error.strerror}): name another folder with --out.") from None
+        reason = f"Cannot write to {run.folder} ({error.strerror})."
+        raise UserError(reason, f"Choose another {setting('out')}.") from None
     with handle as file:
         if sys.platform != "win32":
             import fcntl
@@ -93,6 +94,6 @@ def locked(run: Run) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise UserError(
-                    f"The run {run.folder} is in use by another process: wait for it, or name another with --out."
+                    f"{run.folder} is in use by another process.", f"Wait for it, or choose another {setting('out')}."
                 ) from None
         yield

@@ -10,26 +10,28 @@ from vaekit.errors import UserError
 from vaekit.runs.folder import Run
 from vaekit.utils.files import write_text
 
+STILL_FALLING = 0.05
+"""The loss still falls if the last fifth of training brought more than this share of all that it fell by."""
+
+Row = dict[str, float]
+"""An epoch: column -> value."""
+
 
 def still_falling(losses: Sequence[float], loss_drop: float) -> bool:
-    """Whether the last fifth of some epochs brought a good part of all that the validation loss fell by."""
+    """Whether the last fifth of some epochs brought a good part of all that the validation loss fell by.
+
+    Args:
+        losses: validation losses of epochs with the objective's final schedules.
+        loss_drop: what the validation loss fell by since the first epoch.
+    """
     if not losses or losses[-1] > min(losses):
         return False
     last = max(1, len(losses) // 5)
     return len(losses) == 1 or losses[-1 - last] - losses[-1] > STILL_FALLING * loss_drop
 
 
-STILL_FALLING = 0.05
-"""Of all that the loss fell by, the part it fell by in the last fifth of training."""
-
-
-# --- metrics.csv -----------------------------------------------------------------------------------------------------
-
-Row = dict[str, float]
-
-
 def read_metrics(run: Run) -> list[Row]:
-    """The rows of metrics.csv; a last line that a crash cut short is left out.
+    """The rows of metrics.csv; a last line that a crash cut short is ignored.
 
     Raises:
         UserError: it is damaged.
@@ -46,18 +48,18 @@ def read_metrics(run: Run) -> list[Row]:
             if len(row) == len(header)
         ]
     except ValueError:
-        raise UserError(f"{run.metrics} is damaged: restore it from a copy, or delete it.") from None
+        raise UserError(f"{run.metrics} is damaged.", "Restore it from a copy, or delete it.") from None
 
 
 def append_metrics(run: Run, row: Row) -> None:
-    """One epoch's row, with the header before the first."""
+    """Append an epoch; the first one comes after the header."""
     new = not run.metrics.exists()
     with run.metrics.open("a", newline="", encoding="utf-8") as file:
         file.write((_line(row.keys()) if new else "") + _line(_cell(value) for value in row.values()))
 
 
 def keep_metrics(run: Run, rows: list[Row]) -> None:
-    """Replace metrics.csv by `rows`: what a resumed run goes on from."""
+    """Replace metrics.csv by `rows`, which a resumed run continues."""
     if rows:
         write_text(run.metrics, _line(rows[0]) + "".join(_line(map(_cell, row.values())) for row in rows))
     else:
@@ -71,7 +73,7 @@ def _line(cells: Any) -> str:
 
 
 def _cell(value: float) -> str:
-    """A number as it reads back; nothing for one that does not exist, such as the KL of a posterior without noise."""
+    """A number that reads back as it was; empty for one that does not exist, such as the KL of a point posterior."""
     if math.isnan(value):
         return ""
     return str(int(value)) if math.isfinite(value) and value == int(value) and abs(value) < 1e15 else repr(float(value))

@@ -1,4 +1,4 @@
-"""Writing files while training goes on: one thread, and one waiting job a slot."""
+"""Writing files while training continues: one thread, and one waiting job per slot."""
 
 import threading
 from collections.abc import Callable
@@ -9,10 +9,10 @@ Job = Callable[[], None]
 
 
 class BackgroundWriter:
-    """Runs jobs in a thread of its own, in the order of their slots' first arrival.
+    """Runs jobs in a thread, in the order in which their slots were first used.
 
     A job put into a slot replaces one that still waits there, so that training never waits for a slow disk and the
-    newest state is what gets written. Leaving the block finishes all that waits. An error in a job is raised at the
+    newest state is what gets written. Leaving the block runs all jobs that wait. An error in a job is raised at the
     next `put` or at the end.
     """
 

@@ -1,4 +1,4 @@
-"""Optimizer, learning rate and moving average of the weights, from the training settings."""
+"""Optimizer and learning rate, from the training settings."""
 
 import math
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from vaekit.training.soap import SOAP
 
 
 def compute_dtype(settings: TrainingConfig) -> torch.dtype:
-    """The type that products of matrices are taken in."""
+    """The type that matrix products are computed in."""
     return torch.bfloat16 if settings.precision == "bf16" else torch.float32
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingConfig) -> Optimizer:
-    """Adam (Kingma & Ba 2015) and its kin with their usual constants, SOAP with its own; SGD with momentum 0.9."""
+    """Adam (Kingma & Ba 2015), AdamW and Adamax with their usual constants, SOAP, or SGD with momentum 0.9."""
     rate, decay = settings.learning_rate, settings.weight_decay
     parameters = list(parameters)
     device = parameters[0].device
@@ -25,9 +25,9 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingConfig)
     match settings.optimizer:
         case "adam" | "adamw" as kind:
             make = Adam if kind == "adam" else AdamW
-            if device.type == "cuda":  # all that a step needs stays on the device, where a recorded step finds it
-                there = torch.tensor(rate, device=device)
-                return make(parameters, there, weight_decay=decay, fused=True, capturable=True)
+            if device.type == "cuda":  # all that a step needs stays on the device, where a CUDA graph finds it
+                rate_on_device = torch.tensor(rate, device=device)
+                return make(parameters, rate_on_device, weight_decay=decay, fused=True, capturable=True)
             return make(parameters, rate, weight_decay=decay, fused=fused)
         case "adamax":
             return Adamax(parameters, rate, weight_decay=decay)
@@ -38,9 +38,9 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingConfig)
 
 
 def learning_rate(settings: TrainingConfig, step: int, steps: int) -> float:
-    """The learning rate at `step` of `steps`: a linear ramp, then constant or half a cosine down to zero.
+    """The learning rate at `step` of `steps`: a linear warm-up, then constant or a cosine decay to zero.
 
-    However long a ramp was asked for, it takes no more than half of the steps: a short run would end on it.
+    The warm-up (`ramp`) takes no more than half of the steps: a short run would end within it.
     """
     rate, ramp = settings.learning_rate, min(settings.ramp, steps // 2)
     if step < ramp:

@@ -7,17 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-LARGEST = 512
-"""An axis longer than this keeps its own basis: turning it would cost more than the step it improves."""
+MAX_AXIS = 512
+"""An axis longer than this keeps its basis: rotating it would cost more than the better step is worth."""
 
 
 class SOAP(Optimizer):
-    """Vyas et al. 2024 (arXiv:2409.11321), algorithm 3; where a weight has one axis it is Adam.
+    """SOAP (Vyas et al. 2024, arXiv:2409.11321, algorithm 3); for weights with one axis it is Adam.
 
     A weight counts as a matrix [out, rest]. The second moments of its gradient along each axis, G G^T and G^T G, are
-    followed with `memory`; every `every` steps the bases are brought nearer to their eigenvectors by a power iteration
-    and a QR decomposition. Adam's moments live in these bases, and the first one is turned along with them. Products
-    of matrices are taken in `precision`; all that is kept is float32.
+    averaged with decay `memory`; every `every` steps the bases are moved towards their eigenvectors by a power
+    iteration and a QR decomposition. Adam's moments live in these bases, and the first one is rotated with them.
+    Matrix products are computed in `precision`; all state is float32.
     """
 
     def __init__(
@@ -38,56 +38,57 @@ class SOAP(Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._move(weight, weight.grad, group["lr"], group["weight_decay"])
+                    self._update(weight, weight.grad, group["lr"], group["weight_decay"])
 
-    def _move(self, weight: nn.Parameter, gradient: Tensor, lr: float, weight_decay: float) -> None:
+    def _update(self, weight: nn.Parameter, gradient: Tensor, lr: float, weight_decay: float) -> None:
         gradient = gradient.flatten(1) if weight.ndim > 1 else gradient
         state, (fast, slow) = self.state[weight], self.betas
-        turned = [axis for axis in range(weight.ndim > 1 and 2) if gradient.shape[axis] <= LARGEST]
+        axes = (0, 1) if weight.ndim > 1 else ()
+        rotated = [axis for axis in axes if gradient.shape[axis] <= MAX_AXIS]
         if not state:
             state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
-            for axis in turned:
+            for axis in rotated:
                 size = gradient.shape[axis]
                 state[f"moment_{axis}"] = gradient.new_zeros(size, size)
                 state[f"basis_{axis}"] = torch.eye(size, device=gradient.device)
         state["step"] += 1
         step = int(state["step"])
         low = gradient.to(self.precision)
-        for axis in turned:
+        for axis in rotated:
             square = low @ low.T if axis == 0 else low.T @ low
             state[f"moment_{axis}"].lerp_(square.float(), 1 - self.memory)
             if step % self.every == 1:
-                self._turn(state, axis)
-        bases = {axis: state[f"basis_{axis}"].to(self.precision) for axis in turned}
+                self._rotate_basis(state, axis)
+        bases = {axis: state[f"basis_{axis}"].to(self.precision) for axis in rotated}
         first, second = state["exp_avg"], state["exp_avg_sq"]
-        seen = _into(low, bases).float()
-        first.lerp_(seen, 1 - fast)
-        second.mul_(slow).addcmul_(seen, seen, value=1 - slow)
-        wanted = first / (second / (1 - slow**step)).sqrt_().add_(1e-8)
-        wanted = _back(wanted.to(self.precision), bases).float()
+        projected = _to_bases(low, bases).float()
+        first.lerp_(projected, 1 - fast)
+        second.mul_(slow).addcmul_(projected, projected, value=1 - slow)
+        direction = first / (second / (1 - slow**step)).sqrt_().add_(1e-8)
+        direction = _from_bases(direction.to(self.precision), bases).float()
         if weight_decay:
             weight.mul_(1 - lr * weight_decay)
-        weight.add_(wanted.view_as(weight), alpha=-lr / (1 - fast**step))
+        weight.add_(direction.view_as(weight), alpha=-lr / (1 - fast**step))
 
-    def _turn(self, state: dict[str, Tensor], axis: int) -> None:
-        """One power iteration of a basis towards the eigenvectors of its axis; the first moment turns with it."""
+    def _rotate_basis(self, state: dict[str, Tensor], axis: int) -> None:
+        """One power iteration of a basis towards the eigenvectors of its axis; the first moment is rotated with it."""
         moment, old = state[f"moment_{axis}"], state[f"basis_{axis}"]
         device = torch.device("cpu") if old.device.type == "mps" else old.device  # which has no QR
         new = torch.linalg.qr((moment @ old).to(device))[0].to(old.device).contiguous()
-        turn = {axis: old.T @ new}
-        state["exp_avg"] = _into(state["exp_avg"], turn)
+        rotation = {axis: old.T @ new}
+        state["exp_avg"] = _to_bases(state["exp_avg"], rotation)
         state[f"basis_{axis}"] = new
 
 
-def _into(matrix: Tensor, bases: dict[int, Tensor]) -> Tensor:
+def _to_bases(matrix: Tensor, bases: dict[int, Tensor]) -> Tensor:
     """The matrix in other bases of its axes, the columns of `bases`."""
     if 0 in bases:
         matrix = bases[0].T @ matrix
     return matrix @ bases[1] if 1 in bases else matrix
 
 
-def _back(matrix: Tensor, bases: dict[int, Tensor]) -> Tensor:
+def _from_bases(matrix: Tensor, bases: dict[int, Tensor]) -> Tensor:
     if 0 in bases:
         matrix = bases[0] @ matrix
     return matrix @ bases[1].T if 1 in bases else matrix

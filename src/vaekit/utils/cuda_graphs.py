@@ -1,4 +1,4 @@
-"""The same work again and again on an NVIDIA GPU: recorded once, then begun by one call instead of hundreds."""
+"""CUDA graphs: the work of a function on an NVIDIA GPU, captured once and launched by one call."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -12,17 +12,17 @@ Result = TypeVar("Result")
 
 
 class CudaGraph(Generic[Result]):
-    """A function of tensors on a GPU whose work is replayed as a CUDA graph after a few ordinary calls.
+    """A function of tensors that is replayed as a CUDA graph after a few ordinary calls.
 
-    Small networks are done with a kernel sooner than Python has begun the next; a graph begins all of them at once.
-    The function must do the same whatever the values of its tensors, and never wait for the device. What it returns,
-    and the gradients it leaves, lie in the same memory every time. Noise goes on from where the device's generator
-    stands, as in an ordinary call. Where the work cannot be recorded, and for inputs of another shape, calls stay
-    ordinary; on other devices all are.
+    A GPU finishes the kernels of small networks faster than Python launches them; a graph launches all at once. The
+    function must do the same whatever the values of its tensors, and never wait for the device. What it returns, and
+    the gradients it leaves, are in the same memory every time. Noise continues from the state of the device's
+    generator, as in an ordinary call. If the work cannot be captured, for inputs of another shape, and on other
+    devices, calls are ordinary ones.
     """
 
     WARMUP_CALLS = 3
-    """Calls before recording, in which libraries choose their ways and take their memory."""
+    """Calls before the capture, in which libraries choose algorithms and allocate memory."""
 
     def __init__(self, function: Callable[..., Result]) -> None:
         self.function, self.calls, self.graph_safe = function, 0, True
@@ -43,28 +43,28 @@ class CudaGraph(Generic[Result]):
         self.calls += 1
         if self.graph is None and (self.calls <= self.WARMUP_CALLS or not self._capture(inputs)):
             return self._warmup_call(inputs)
-        for kept, new in zip(self.inputs, inputs, strict=True):
-            kept.copy_(new)
+        for static, new in zip(self.inputs, inputs, strict=True):
+            static.copy_(new)
         assert self.graph is not None
         self.graph.replay()
         return self.outputs
 
     def _warmup_call(self, inputs: tuple[Tensor, ...]) -> Result:
-        """An ordinary call on the stream that will be recorded."""
+        """An ordinary call on the stream that will be captured."""
         device = inputs[0].device
-        usual = torch.cuda.current_stream(device)
-        self.stream.wait_stream(usual)
+        current = torch.cuda.current_stream(device)
+        self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
             result = self.function(*inputs)
-        usual.wait_stream(self.stream)
+        current.wait_stream(self.stream)
         return result
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> bool:
-        """Record the work on copies of the inputs; nothing of it is done by that."""
+        """Capture the work on copies of the inputs, without doing it; whether that was possible."""
         device = inputs[0].device
         generator = torch.cuda.default_generators[device.index or 0]
         noise = generator.clone_state()
-        usual = torch.cuda.current_stream(device)
+        current = torch.cuda.current_stream(device)
         self.inputs = tuple(x.clone() for x in inputs)
         graph = torch.cuda.CUDAGraph()
         try:
@@ -72,11 +72,11 @@ class CudaGraph(Generic[Result]):
                 self.outputs = self.function(*self.inputs)
         except RuntimeError as error:
             self.graph_safe = False
-            log.info(f"Not recorded as a CUDA graph: {str(error).splitlines()[0]}")
+            log.info(f"The training step cannot be captured as a CUDA graph: {str(error).splitlines()[0]}")
         if self.graph_safe:
             self.graph = graph
-        else:  # a recording that breaks off leaves its stream, its noise and its memory behind
-            torch.cuda.set_stream(usual)
+        else:  # a failed capture leaves its stream, noise and memory behind
+            torch.cuda.set_stream(current)
             generator.graphsafe_set_state(noise)
             del graph
             torch.cuda.empty_cache()
@@ -84,5 +84,5 @@ class CudaGraph(Generic[Result]):
 
 
 def is_capturing(device: torch.device) -> bool:
-    """Whether work for the device is being recorded rather than done."""
+    """Whether work for the device is being captured rather than done."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()

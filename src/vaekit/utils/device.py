@@ -1,4 +1,4 @@
-"""Where to compute, in what memory, and with what numbers."""
+"""Devices, their arithmetic and their memory."""
 
 import ctypes
 import sys
@@ -10,12 +10,16 @@ import torch
 
 from vaekit.errors import UserError, setting
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""The names of malloc's parameters for mallopt(3), from glibc's malloc.h."""
-
-
-USUAL, MOST, ALL = 64 << 20, 32 << 20, 2**31 - 1
-"""What glibc trims by at most by itself, in bytes; the largest block that it lets come from the heap; everything."""
+M_TRIM_THRESHOLD = -1
+"""A parameter of mallopt(3), as in glibc's malloc.h."""
+M_MMAP_THRESHOLD = -3
+"""The same."""
+DEFAULT_TRIM = 64 << 20
+"""Bytes of freed memory at the top of the heap that glibc keeps, at most, by default."""
+NEVER_TRIM = 2**31 - 1
+"""All of them."""
+LARGEST_HEAP_BLOCK = 32 << 20
+"""The largest block, in bytes, that glibc lets come from the heap."""
 
 
 def is_available(device: torch.device) -> bool:
@@ -30,7 +34,7 @@ def is_available(device: torch.device) -> bool:
 
 
 def best_device() -> torch.device:
-    """A GPU where there is one, else the processor."""
+    """A GPU if there is one, else the CPU."""
     return next(device for device in map(torch.device, ("cuda", "mps", "cpu")) if is_available(device))
 
 
@@ -52,19 +56,19 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies matrices of bfloat16 in units made for it."""
+    """Whether the device has matrix units for bfloat16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def fast_tf32(device: torch.device) -> bool:
-    """Whether the device multiplies matrices of float32 in units that read 19 of their bits."""
+    """Whether the device has matrix units for TF32."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def hardware_name(device: torch.device) -> str:
-    """What computes: the name of a GPU, or what a processor can do. On another, results differ in their last bits."""
+    """The name of a GPU, or the instruction set of a CPU: with another one results differ in their last bits."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -74,8 +78,8 @@ def hardware_name(device: torch.device) -> str:
 
 @contextmanager
 def matmul_precision(tf32: bool = False) -> Iterator[None]:
-    """On NVIDIA GPUs, take products of float32 numbers whole, or of 19 of their bits (TF32), which torch does by
-    itself for convolutions; and convolutions in ways that give the same bits at every call."""
+    """On NVIDIA GPUs, allow TF32 for matrix products and convolutions or forbid it (torch allows it for convolutions by
+    default), and use deterministic convolutions."""
     dense, layers = torch.backends.cuda.matmul, torch.backends.cudnn
     before = dense.allow_tf32, layers.allow_tf32, layers.deterministic
     dense.allow_tf32, layers.allow_tf32, layers.deterministic = tf32, tf32, True
@@ -86,7 +90,7 @@ def matmul_precision(tf32: bool = False) -> Iterator[None]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of a device does not suffice; a processor's comes without a type."""
+    """Whether an error says that a device is out of memory; the CPU's has no type of its own."""
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "allocate memory" in str(error)
     )
@@ -94,7 +98,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def fork_rng() -> Iterator[None]:
-    """Random numbers outside the block are as if it had not been, on the processor and every GPU in use."""
+    """Restore the random state of the CPU and of every GPU in use after the block."""
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(gpus):
         yield
@@ -102,29 +106,31 @@ def fork_rng() -> Iterator[None]:
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
-    """Keep the memory of freed tensors for the next ones, where the C library is glibc: by itself it hands blocks of
-    many megabytes back to the system, which then clears their pages anew at every step, a tenth to a fifth of the time
-    of a step with large tensors. What is left over goes back at the end."""
+    """Keep the memory of freed tensors for the next ones, if the C library is glibc.
+
+    By default it returns large blocks to the system, which then clears their pages again at every step: a tenth to a
+    fifth of the time of a step with large tensors. What is left is returned at the end.
+    """
     libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
         yield
         return
-    libc.mallopt(MMAP_THRESHOLD, MOST)
-    libc.mallopt(TRIM_THRESHOLD, ALL)
+    libc.mallopt(M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK)
+    libc.mallopt(M_TRIM_THRESHOLD, NEVER_TRIM)
     try:
         yield
     finally:
-        libc.mallopt(TRIM_THRESHOLD, USUAL)
+        libc.mallopt(M_TRIM_THRESHOLD, DEFAULT_TRIM)
         libc.malloc_trim(0)
 
 
 @contextmanager
 def flush_denormals() -> Iterator[None]:
-    """Take numbers below 1.2e-38 for zero, on every thread that computes.
+    """Flush denormal numbers (below 1.2e-38) to zero, on every thread that computes.
 
-    The running means of Adam and its kin decay into them wherever a gradient has become exactly zero (a unit that no
-    longer fires, a latent that is no longer used), and processors take many times as long for such a number: a bare
-    loop of 784-400-20 on Fashion-MNIST loses a quarter of its speed after 700 steps, in bfloat16 two fifths.
+    Adam's running means decay into them where a gradient has become exactly zero (a dead unit, an unused latent), and
+    CPUs take many times as long for such a number: a plain loop of 784-400-20 on Fashion-MNIST loses a quarter of its
+    speed after 700 steps, in bfloat16 two fifths.
     """
     before = not bool(torch.tensor(1e-39) * 1)
     _on_all_threads(lambda: torch.set_flush_denormal(True))
@@ -135,8 +141,11 @@ def flush_denormals() -> Iterator[None]:
 
 
 def _on_all_threads(do: Callable[[], object]) -> None:
-    """Here, and on the threads of OpenMP, which torch's processor kernels run on: those that have already begun go
-    their own way, later ones begin with the state of this one. Where there is no OpenMP to be found, here alone."""
+    """Call `do` here and on the threads of OpenMP, on which torch's CPU kernels run.
+
+    Threads that exist already have a state of their own; later ones start with that of this thread. Without OpenMP it
+    is called here only.
+    """
     do()
     parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None) if sys.platform != "win32" else None
     if parallel is not None:

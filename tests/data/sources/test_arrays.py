@@ -31,11 +31,13 @@ def labels_in_order(pack: Pack) -> np.ndarray:
     return pack.labels[np.argsort([int(path.split("/")[1]) for path in pack.paths()])]
 
 
-# --- In memory -------------------------------------------------------------------------------------------------------
+# --- In memory ----------------------------------------------------------------------------------------------
 
 
 def test_uint8_bool_and_floats() -> None:
-    assert np.array_equal(to_uint8_images(GRAY), GRAY[..., None]) and np.array_equal(to_uint8_images(COLOUR), COLOUR)
+    assert np.array_equal(to_uint8_images(GRAY), GRAY[..., None]) and np.array_equal(
+        to_uint8_images(COLOUR), COLOUR
+    )
     assert np.array_equal(to_uint8_images(GRAY > 9), np.where(GRAY > 9, 255, 0)[..., None])
     for dtype in (np.float32, np.float64):
         assert np.array_equal(to_uint8_images((COLOUR / 255).astype(dtype)), COLOUR)
@@ -52,22 +54,25 @@ def test_tensors_have_channels_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
-        (COLOUR / 127.5 - 1, r"run from -1 to 1, pixels from 0 to 1: undo the normalisation, \(x \+ 1\) / 2"),
-        (COLOUR.astype(np.float32), r"run from 0 to 255, .* divide by 255"),
-        (np.where(COLOUR > 250, np.nan, 0.5), "not numbers"),
-        (np.where(COLOUR > 250, np.inf, 0.5), "not numbers"),
-        (COLOUR.astype(np.int64), "holds int64: give uint8"),
-        (COLOUR.transpose(0, 3, 1, 2), "shape 40 x 3 x 7 x 5"),
-        (COLOUR[0, 0], "shape 5 x 3"),
+        (
+            COLOUR / 127.5 - 1,
+            r"range from -1 to 1 instead of 0 to 1\. Undo the normalization; .* \(x \+ 1\) / 2",
+        ),
+        (COLOUR.astype(np.float32), r"range from 0 to 255 instead of 0 to 1\. Divide by 255"),
+        (np.where(COLOUR > 250, np.nan, 0.5), "NaN or infinite"),
+        (np.where(COLOUR > 250, np.inf, 0.5), "NaN or infinite"),
+        (COLOUR.astype(np.int64), "dtype of .*array.* is int64. Use uint8"),
+        (COLOUR.transpose(0, 3, 1, 2), "shape of the array is 40 x 3 x 7 x 5"),
+        (COLOUR[0, 0], "shape of the array is 5 x 3"),
         ([COLOUR[0], COLOUR[0, 1:]], "differ in shape"),
     ],
 )
-def test_what_is_no_image_is_refused_with_the_remedy(values: Any, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_invalid_arrays_are_refused_with_a_fix(values: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         to_uint8_images(values)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_pack(values, DataConfig())
 
 
@@ -76,7 +81,8 @@ def test_a_pack_of_an_array() -> None:
     assert pack.shape == (3, 7, 5) and pack.classes == ("0", "1", "2", "3") and pack.name == "array"
     assert np.array_equal(in_order(pack), COLOUR) and np.array_equal(labels_in_order(pack), LABELS)
     assert open_pack((COLOUR, LABELS), DataConfig()).folder == pack.folder
-    assert open_pack((COLOUR / 255, LABELS), DataConfig()).fingerprint == pack.fingerprint  # the same contents
+    same_contents = open_pack((COLOUR / 255, LABELS), DataConfig())
+    assert same_contents.fingerprint == pack.fingerprint
     other = COLOUR.copy()
     other[3, 0, 0, 0] ^= 1
     assert open_pack((other, LABELS), DataConfig()).fingerprint != pack.fingerprint
@@ -102,23 +108,26 @@ def test_arrays_are_resized_only_when_asked() -> None:
     assert composited.shape == (3, 7, 5) and (composited.images == [0, 0, 255]).all()
 
 
-def test_last_images_validate_and_their_copies_leave_training() -> None:
+def test_copies_of_validation_images_leave_training() -> None:
     images = GRAY.copy()
     images[2] = images[39]
     pack = open_pack((images, LABELS), DataConfig(validation="last:10"))
     assert np.array_equal(pack.images[pack.splits["validation"]][..., 0], images[30:])
     assert np.array_equal(pack.images[pack.splits["train"]][..., 0], np.delete(images[:30], 2, 0))
-    assert pack.skipped == [("train/2", "a copy of one in validation")]
+    assert pack.skipped == [("train/2", "duplicated in validation")]
 
 
-# --- Files -----------------------------------------------------------------------------------------------------------
+# --- Files --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "names",
-    [("x_train", "y_train", "x_test", "y_test"), ("train_images", "train_labels", "test_images", "test_labels")],
+    [
+        ("x_train", "y_train", "x_test", "y_test"),
+        ("train_images", "train_labels", "test_images", "test_labels"),
+    ],
 )
-def test_npz_with_sides(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_npz_with_splits(tmp_path: Path, names: tuple[str, ...]) -> None:
     values = (COLOUR[:30], LABELS[:30, None], COLOUR[30:], LABELS[30:, None])
     np.savez(tmp_path / "set.npz", **dict(zip(names, values, strict=True)))
     pack = open_pack(tmp_path / "set.npz", DataConfig())
@@ -129,7 +138,7 @@ def test_npz_with_sides(tmp_path: Path, names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("names", [("images", "labels"), ("x", "y"), ("arr_0", "arr_1"), ("anything", None)])
-def test_npz_without_sides_and_npy(tmp_path: Path, names: tuple[str, str | None]) -> None:
+def test_npz_without_splits_and_npy(tmp_path: Path, names: tuple[str, str | None]) -> None:
     images, labels = names
     np.savez(tmp_path / "set.npz", **{images: GRAY / 255} | ({labels: LABELS} if labels else {}))
     pack = open_pack(str(tmp_path / "set.npz"), DataConfig())
@@ -143,27 +152,30 @@ def test_npz_that_cannot_be_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", x=np.array([GRAY, None], object))
     (tmp_path / "broken.npz").write_bytes(b"PK nonsense")
     np.savez(tmp_path / "normalised.npz", x_train=GRAY / 127.5 - 1)
-    for name, said in (
-        ("names", "holds a, b: name the arrays"),
+    for name, message in (
+        ("names", "contains a, b. Name its arrays"),
         ("objects", "cannot be read as NumPy arrays"),
         ("broken", "cannot be read as NumPy arrays"),
-        ("normalised", "undo the normalisation"),
+        ("normalised", "Undo the normalization"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             open_pack(tmp_path / f"{name}.npz", DataConfig())
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
-    data = struct.pack(f">{values.ndim + 1}I", 0x800 + values.ndim, *values.shape) + values.astype(np.uint8).tobytes()
+    data = (
+        struct.pack(f">{values.ndim + 1}I", 0x800 + values.ndim, *values.shape)
+        + values.astype(np.uint8).tobytes()
+    )
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
 @pytest.mark.parametrize("dot", ["-", "."])
 def test_idx_folder(tmp_path: Path, ending: str, dot: str) -> None:
-    for side, part in (("train", slice(30)), ("t10k", slice(30, 40))):
-        write_idx(tmp_path / f"{side}-images{dot}idx3-ubyte{ending}", GRAY[part])
-        write_idx(tmp_path / f"{side}-labels{dot}idx1-ubyte{ending}", LABELS[part])
+    for prefix, part in (("train", slice(30)), ("t10k", slice(30, 40))):
+        write_idx(tmp_path / f"{prefix}-images{dot}idx3-ubyte{ending}", GRAY[part])
+        write_idx(tmp_path / f"{prefix}-labels{dot}idx1-ubyte{ending}", LABELS[part])
     pack = open_pack(tmp_path, DataConfig())
     assert pack.shape == (1, 7, 5) and pack.classes == ("0", "1", "2", "3")
     assert np.array_equal(pack.images[pack.splits["test"]][..., 0], GRAY[30:])
@@ -175,7 +187,7 @@ def test_damaged_idx(tmp_path: Path) -> None:
     data = (tmp_path / "train-images-idx3-ubyte").read_bytes()
     for broken in (data[:-1], data[:9], b"\0" + data[1:4] + data[5:]):
         (tmp_path / "train-images-idx3-ubyte").write_bytes(broken)
-        with pytest.raises(UserError, match="fetch it again"):
+        with pytest.raises(UserError, match="Download it again"):
             open_pack(tmp_path, DataConfig())
 
 
@@ -185,13 +197,14 @@ def test_the_bundled_sample() -> None:
     assert np.bincount(pack.labels).tolist() == [1000] * 10
     assert pack.classes[0] == "T-shirt/top" and pack.classes[9] == "Ankle boot"
     mean = [pack.images[pack.labels == kind].mean() for kind in range(10)]
-    assert np.argmin(mean) == 5 and np.argmax(mean) in (2, 4)  # sandals are dark, pullovers and coats fill the picture
+    # Sandals are dark; pullovers and coats fill the picture.
+    assert np.argmin(mean) == 5 and np.argmax(mean) in (2, 4)
     sample = Path(to_uint8_images.__code__.co_filename).parents[1] / "sample"
     assert "Copyright (c) 2017 Zalando SE" in (sample / "LICENSE.txt").read_text()
     assert sum(file.stat().st_size for file in sample.iterdir()) < 5_000_000
 
 
-# --- torch data sets -------------------------------------------------------------------------------------------------
+# --- torch data sets ----------------------------------------------------------------------------------------
 
 
 class Pictures(Dataset[Any]):
@@ -228,21 +241,21 @@ def test_dataset_of_pillow_images() -> None:
     assert np.array_equal(in_order(pack), COLOUR[:6]) and pack.classes == ("0", "1")
     assert open_pack(Pictures(*map(Image.fromarray, GRAY)), DataConfig()).shape == (1, 7, 5)
     uneven = Pictures(*pictures, Image.new("L", (30, 20), 9))
-    with pytest.raises(UserError, match=r"differ in shape .* give --size"):
+    with pytest.raises(UserError, match=r"differ in shape: 7x5x3 and 20x30x3\. Set size"):
         open_pack(uneven, DataConfig())
     assert open_pack(uneven, DataConfig(size="4")).shape == (3, 4, 4)
 
 
-def test_dataset_that_is_none(cache: Path) -> None:
+def test_invalid_datasets_are_refused(cache: Path) -> None:
     normalised = Pictures(*(torch.from_numpy(COLOUR).permute(0, 3, 1, 2) / 127.5 - 1))
-    for source, said in (
-        (normalised, "undo the normalisation"),
-        (Pictures(), "is empty"),
-        (Pictures({"image": 1}), "is a dict"),
+    for source, message in (
+        (normalised, "Undo the normalization"),
+        (Pictures(), "no items in the Pictures"),
+        (Pictures({"image": 1}), "has type dict"),
         (Pictures((1, 2, 3)), "has 3 parts"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             open_pack(source, DataConfig())
-    with pytest.raises(UserError, match="int is no source"):
+    with pytest.raises(UserError, match="type int is not a source"):
         open_pack(3, DataConfig())
     assert not list((cache / "vaekit" / "packs").iterdir())

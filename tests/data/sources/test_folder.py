@@ -30,12 +30,16 @@ def state(folder: Path) -> dict[str, tuple[bytes, int, int]]:
     """Bytes, time and mode of everything below a folder."""
     paths = [folder, *folder.rglob("*")]
     return {
-        str(path): (path.read_bytes() if path.is_file() else b"", path.lstat().st_mtime_ns, path.lstat().st_mode)
+        str(path): (
+            path.read_bytes() if path.is_file() else b"",
+            path.lstat().st_mtime_ns,
+            path.lstat().st_mode,
+        )
         for path in paths
     }
 
 
-def side_of(pack: Pack) -> dict[str, str]:
+def split_by_path(pack: Pack) -> dict[str, str]:
     return {row["path"]: row["split"] for row in pack.table()}
 
 
@@ -45,7 +49,7 @@ def test_pixels_labels_and_table(photos: Make) -> None:
     pack = open_pack(root, DataConfig())
     assert pack.classes == ("cat", "dog") and pack.shape == (3, 8, 10) and pack.images.shape == (40, 8, 10, 3)
     assert sorted(pack.paths()) == sorted(names)
-    ranges = [pack.splits[side] for side in ("train", "validation", "test")]
+    ranges = [pack.splits[split] for split in ("train", "validation", "test")]
     assert [rows.start for rows in ranges] == [0, ranges[0].stop, 40] and ranges[2].stop == 40
     for index, row in enumerate(pack.table()):
         assert np.array_equal(pack.images[index], np.asarray(Image.open(root / row["path"])))
@@ -54,16 +58,16 @@ def test_pixels_labels_and_table(photos: Make) -> None:
         assert index in range(pack.splits[row["split"]].start, pack.splits[row["split"]].stop)
     paths = pack.paths()
     assert all(paths[rows] == sorted(paths[rows]) for rows in ranges)
-    about = pack.describe()
-    assert about["images"] == 40 and sum(about["counts"]["train"].values()) == about["splits"]["train"]
-    assert about["fingerprint"] == pack.fingerprint and about["width"] == 10 and about["height"] == 8
+    record = pack.describe()
+    assert record["images"] == 40 and sum(record["counts"]["train"].values()) == record["splits"]["train"]
+    assert record["fingerprint"] == pack.fingerprint and record["width"] == 10 and record["height"] == 8
 
 
-def test_sides_and_classes_by_folder(photos: Make) -> None:
+def test_splits_and_classes_by_folder(photos: Make) -> None:
     root = photos("train/a/1.png", "train/b/2.png", "Val/a/3.png", "test/b/4.png", "test/b/deep/5.png")
     pack = open_pack(root, DataConfig())
     assert pack.classes == ("a", "b")
-    assert side_of(pack) == {
+    assert split_by_path(pack) == {
         "train/a/1.png": "train",
         "train/b/2.png": "train",
         "Val/a/3.png": "validation",
@@ -73,7 +77,7 @@ def test_sides_and_classes_by_folder(photos: Make) -> None:
     assert pack.labels[pack.splits["test"]].tolist() == [1, 1]
 
 
-def test_flat_folder_has_no_classes_and_strays_get_a_class_of_their_own(photos: Make) -> None:
+def test_flat_and_mixed_folders(photos: Make) -> None:
     flat = open_pack(photos("1.png", "2.png", folder="flat"), DataConfig())
     assert flat.classes == () and flat.labels.tolist() == [-1, -1]
     mixed = open_pack(photos("a/1.png", "2.png", "zoo/3.png", folder="mixed"), DataConfig())
@@ -82,7 +86,7 @@ def test_flat_folder_has_no_classes_and_strays_get_a_class_of_their_own(photos: 
     assert labels == {"a/1.png": 0, "2.png": 2, "zoo/3.png": 1}
 
 
-def test_files_that_cannot_be_read_are_no_class(photos: Make) -> None:
+def test_folders_of_damaged_files_are_not_classes(photos: Make) -> None:
     root = photos("a/1.png", "b/1.png", "c/1.png")
     for broken in ("top.jpg", "b/1.png"):
         (root / broken).write_bytes(b"nothing")
@@ -94,10 +98,8 @@ def test_files_that_cannot_be_read_are_no_class(photos: Make) -> None:
     assert pack.classes == () and pack.labels.tolist() == [-1, -1]
 
 
-def test_what_cannot_be_used_is_listed_and_the_folder_stays_as_it_was(
-    photos: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = photos("1.png", "2.png", "3.png", ".hidden.png", ".git/x.png", "__MACOSX/4.png", "a b ü.png")
+def add_unusable_files(root: Path, outside: Path) -> None:
+    """Add files of every kind that is skipped; the current folder must be `root`."""
     good = (root / "1.png").read_bytes()
     (root / "cut.png").write_bytes(good[: len(good) // 2])
     (root / "empty.jpg").touch()
@@ -107,10 +109,8 @@ def test_what_cannot_be_used_is_listed_and_the_folder_stays_as_it_was(
     (root / "phone.HEIC").write_bytes(b"x")
     (root / "notes.txt").write_text("x")
     os.mkfifo(root / "pipe.png")
-    monkeypatch.chdir(root)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind("socket.jpg")
-    outside = photos("secret.png", folder="outside")
+        server.bind("socket.jpg")  # the path of a socket must be short
     (root / "out.png").symlink_to(outside / "secret.png")
     (root / "device.png").symlink_to("/dev/zero")
     (root / "linked").symlink_to(outside)
@@ -119,6 +119,14 @@ def test_what_cannot_be_used_is_listed_and_the_folder_stays_as_it_was(
     (root / "2.png").chmod(0o444)
     os.utime(root / "3.png", ns=(1, 1_234_567_891_234_567_891))
     os.utime(root, ns=(1, 987_654_321_987_654_321))
+
+
+def test_unusable_files_are_listed_and_folder_is_unchanged(
+    photos: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = photos("1.png", "2.png", "3.png", ".hidden.png", ".git/x.png", "__MACOSX/4.png", "a b ü.png")
+    monkeypatch.chdir(root)
+    add_unusable_files(root, photos("secret.png", folder="outside"))
     before = state(root)
     pack = open_pack(root, DataConfig())
     assert state(root) == before
@@ -128,35 +136,41 @@ def test_what_cannot_be_used_is_listed_and_the_folder_stays_as_it_was(
         "cut.png": "truncated",
         "empty.jpg": "empty",
         "huge.png": "over 100 million pixels",
-        "text.gif": "not a JPEG, PNG, WebP, BMP, TIFF or GIF image",
-        "disguised.png": "not a JPEG, PNG, WebP, BMP, TIFF or GIF image",
-        "phone.HEIC": "HEIC is not read",
+        "text.gif": "not in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF)",
+        "disguised.png": "not in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF)",
+        "phone.HEIC": "HEIC is not supported",
         "pipe.png": "not a regular file",
-        "out.png": "a link out of the folder",
-        "device.png": "a link out of the folder",
-        "linked": "a link to a folder",
-        "loop.png": "a link to nothing",
+        "out.png": "linked outside the folder",
+        "device.png": "linked outside the folder",
+        "linked": "linked to a folder",
+        "loop.png": "linked to a missing file",
     }
-    about = pack.describe()
-    assert {"path": "cut.png", "reason": "truncated"} in about["skipped"] and about["files_that_are_no_images"] == 1
+    record = pack.describe()
+    assert {"path": "cut.png", "reason": "truncated"} in record["skipped"] and record[
+        "files_that_are_no_images"
+    ] == 1
     assert f"{len(pack.skipped)} files skipped: " in pack.summary and "1 truncated" in pack.summary
+    assert pack.summary.endswith("1 HEIC (unsupported; convert to JPEG). Details in dataset.json.")
     assert not any(b"secret" in path.encode() for path in pack.paths())
 
 
 def test_fewer_than_two_images(photos: Make) -> None:
     root = photos("1.png")
     (root / "empty.png").touch()
-    with pytest.raises(UserError, match=r"1 usable images \(1 skipped: 1 empty\) but at least 2"):
+    with pytest.raises(
+        UserError, match=r"'photos' contains 1 usable image \(1 skipped: 1 empty\); at least 2"
+    ):
         open_pack(root, DataConfig())
-    with pytest.raises(UserError, match="holds no images"):
+    with pytest.raises(UserError, match="contains no images"):
         open_pack(photos("x/.no.png", folder="none"), DataConfig())
     np.save(root.parent / "none" / "images.npy", np.zeros((2, 8, 8), np.uint8))
-    with pytest.raises(UserError, match=r"no image files, but images\.npy: give .*none/images\.npy itself"):
+    with pytest.raises(UserError, match=r"no image files, but images\.npy\. Give '.*none/images\.npy'"):
         open_pack(root.parent / "none", DataConfig())
-    with pytest.raises(UserError, match="There is no"):
+    with pytest.raises(UserError, match="does not exist"):
         open_pack(root / "nowhere", DataConfig())
-    with pytest.raises(UserError, match="Hugging Face"):
-        open_pack("hf:mnist", DataConfig())
+    (root / "photos.zip").touch()
+    with pytest.raises(UserError, match=r"photos.zip' is an archive. Unpack it"):
+        open_pack(root / "photos.zip", DataConfig())
     with pytest.raises(UserError, match="neither a folder"):
         open_pack(root / "1.png", DataConfig())
 
@@ -171,6 +185,11 @@ def test_size_is_chosen_from_the_data(tmp_path: Path) -> None:
     assert sized("same", (28, 19), (28, 19)) == (3, 19, 28)
     assert sized("large", (300, 200), (300, 200)) == (3, 64, 64)
     assert sized("mixed", (40, 30), (50, 32), (60, 90)) == (3, 32, 32)
+    assert (
+        "64x64 and centre-cropped (originals up to 300x200)"
+        in open_pack(tmp_path / "large", DataConfig()).summary
+    )
+    assert "28x19 (not resized)" in open_pack(tmp_path / "same", DataConfig()).summary
     wide = open_pack(tmp_path / "large", DataConfig(size="48x16", fit="stretch"))
     assert wide.shape == (3, 16, 48) and "48x16" in wide.summary
 
@@ -193,37 +212,41 @@ def test_channels_are_what_the_images_have(tmp_path: Path) -> None:
     assert saved("opaque", gray[0], Image.new("RGB", (8, 8), "red"), alpha="keep").shape[0] == 3
 
 
-def test_copies_never_end_on_two_sides(photos: Make) -> None:
+def test_copies_are_never_in_two_splits(photos: Make) -> None:
     root = photos(*[f"{i}.png" for i in range(12)])
     for i in range(12):
         shutil.copy(root / f"{i}.png", root / f"copy of {i}.png")
-    splits = side_of(open_pack(root, DataConfig(validation="0.3")))
+    splits = split_by_path(open_pack(root, DataConfig(validation="0.3")))
     assert len(splits) == 24 and set(splits.values()) == {"train", "validation"}
     assert all(splits[f"{i}.png"] == splits[f"copy of {i}.png"] for i in range(12))
     (root / "test").mkdir()
     shutil.copy(root / "3.png", root / "test" / "3.png")
     pack = open_pack(root, DataConfig(validation="0.3"))
-    assert side_of(pack)["test/3.png"] == "test" and "3.png" not in side_of(pack)
-    assert pack.skipped == [("3.png", "a copy of one in test"), ("copy of 3.png", "a copy of one in test")]
+    assert split_by_path(pack)["test/3.png"] == "test" and "3.png" not in split_by_path(pack)
+    assert pack.skipped == [("3.png", "duplicated in test"), ("copy of 3.png", "duplicated in test")]
 
 
-def test_an_image_keeps_its_side_when_the_folder_grows_or_moves(photos: Make) -> None:
+def test_splits_are_stable_when_a_folder_changes(photos: Make) -> None:
     root = photos(*[f"{i}.png" for i in range(30)])
     before = open_pack(root, DataConfig(validation="0.3"))
     photos(*[f"{i}.png" for i in range(30, 50)])
     after = open_pack(root, DataConfig(validation="0.3"))
-    assert len(side_of(after)) == 50 and side_of(before).items() <= side_of(after).items()
+    assert len(split_by_path(after)) == 50 and split_by_path(before).items() <= split_by_path(after).items()
     assert before.fingerprint != after.fingerprint
     shutil.copytree(root, root.parent / "moved")
     assert open_pack(root.parent / "moved", DataConfig(validation="0.3")).fingerprint == after.fingerprint
 
 
-def test_a_second_run_starts_from_the_pack(photos: Make, cache: Path) -> None:
+def test_packs_are_reused(photos: Make, cache: Path) -> None:
     root = photos("1.png", "2.png", "3.png")
     first = open_pack(root, DataConfig())
     files = state(first.folder)
-    again = open_pack(root, DataConfig(flip=True))  # augmentation is no matter of the pack
-    assert again.folder == first.folder and state(first.folder) == files and again.fingerprint == first.fingerprint
+    second = open_pack(root, DataConfig(flip=True))  # augmentation does not change the pack
+    assert (
+        second.folder == first.folder
+        and state(first.folder) == files
+        and second.fingerprint == first.fingerprint
+    )
     assert sorted(path.name for path in first.folder.iterdir()) == [
         "images.npy",
         "labels.npy",
@@ -236,12 +259,16 @@ def test_a_second_run_starts_from_the_pack(photos: Make, cache: Path) -> None:
     assert changed.folder != first.folder and changed.fingerprint == first.fingerprint
     (changed.folder / "images.npy").write_bytes(b"damaged")
     assert np.array_equal(open_pack(root, DataConfig()).images, first.images)
-    assert clear_cache() > 0 and not [path for path in (cache / "vaekit" / "packs").iterdir() if path.is_dir()]
+    assert clear_cache() > 0 and not [
+        path for path in (cache / "vaekit" / "packs").iterdir() if path.is_dir()
+    ]
 
 
-SCRIPT = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
+SCRIPT = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
+)
 SCRIPT += "from vaekit.data.packs.pack import open_pack; from vaekit.config.data import DataConfig\n"
-SCRIPT += "print(open_pack(sys.argv[1], DataConfig(size='64')).fingerprint)"
+SCRIPT += "print(open_pack(sys.argv[1], DataConfig(size='64'), quiet=True).fingerprint)"
 
 
 def builder(root: Path) -> "subprocess.Popen[str]":
@@ -265,15 +292,15 @@ def many(tmp_path: Path) -> Path:
 
 def workers(at: Path) -> list[str]:
     """Other processes with `at`, or a file below it, open."""
-    found = []
+    processes = []
     for process in Path("/proc").iterdir():
         if process.name.isdecimal() and process.name != str(os.getpid()):
             try:
                 opened = [str(link.readlink()) for link in (process / "fd").iterdir()]
             except OSError:
                 continue
-            found += [process.name for path in opened if path.startswith(str(at))]
-    return found
+            processes += [process.name for path in opened if path.startswith(str(at))]
+    return processes
 
 
 def wait_until(true: Callable[[], object]) -> None:
@@ -284,7 +311,7 @@ def wait_until(true: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_build_leaves_nothing_half_made(many: Path, cache: Path, how: signal.Signals) -> None:
+def test_an_interrupted_build_leaves_no_pack(many: Path, cache: Path, how: signal.Signals) -> None:
     packs = cache / "vaekit" / "packs"
     for _ in range(20):  # on a busy machine a build may end before the signal is sent
         process = builder(many)
@@ -303,15 +330,15 @@ def test_an_interrupted_build_leaves_nothing_half_made(many: Path, cache: Path, 
     assert len(pack.images) == 240 and not [path for path in packs.glob(".*") if path.is_dir()]
 
 
-def test_two_processes_build_at_once(many: Path, cache: Path) -> None:
+def test_two_processes_build_one_pack(many: Path, cache: Path) -> None:
     processes = [builder(many), builder(many)]
-    said = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert said[0][0] == said[1][0] and len(said[0][0].strip()) == 64
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0] and len(outputs[0][0].strip()) == 64
     assert len([path for path in (cache / "vaekit" / "packs").iterdir() if path.is_dir()]) == 1
 
 
-def test_an_image_that_kills_its_decoder_is_one_skipped_image(photos: Make) -> None:
+def test_an_image_that_crashes_its_decoder_is_skipped(photos: Make) -> None:
     root = photos(*[f"{i}.png" for i in range(20)])
     Image.new("RGB", (9000, 9000)).save(root / "poison.png")  # slow enough to be caught in the act
     done = threading.Event()
@@ -329,17 +356,17 @@ def test_an_image_that_kills_its_decoder_is_one_skipped_image(photos: Make) -> N
     finally:
         done.set()
         thread.join()
-    assert pack.skipped == [("poison.png", "crashes its decoder")] and len(pack.images) == 20
+    assert pack.skipped == [("poison.png", "crashed the decoder")] and len(pack.images) == 20
 
 
-def test_no_room_on_the_disk(photos: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(photos: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     root = photos("1.png", "2.png", *[f"{i}.png" for i in range(3, 60)])
     tiny = os.statvfs("/proc")
     assert tiny.f_bavail == 0
-    from vaekit.data.packs.write import require_space_for
+    from vaekit.data.packs.write import require_pack_space
 
     with pytest.raises(UserError, match=r"needs .* MB but only 0 MB are free"):
-        require_space_for(Path("/proc"), 59, 64 * 64 * 3)
+        require_pack_space(Path("/proc"), 59, 64 * 64 * 3)
     assert open_pack(root, DataConfig()).images.shape[0] == 59
 
 
@@ -354,8 +381,8 @@ def test_load_images(photos: Make) -> None:
     for bad, why in (
         ("pipe.png", "not a regular file"),
         ("bad.png", "empty"),
-        ("none.png", "not there"),
-        (".", "a folder"),
+        ("none.png", "not found"),
+        (".", "is a folder"),
     ):
         with pytest.raises(UserError, match=f"cannot be used .*{why}"):
             load_images([root / bad], DataConfig(), (3, 8, 10))

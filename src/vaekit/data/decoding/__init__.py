@@ -1,1 +1,1 @@
-"""From image files to pixels, in parallel processes."""
+"""Decoding of image files, in parallel processes."""

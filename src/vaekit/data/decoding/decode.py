@@ -1,4 +1,6 @@
-"""One image file -> pixels, right for the files people really have. Imports neither torch nor, unless needed, NumPy.
+"""Decode one image file: colour modes, bit depths, transparency, EXIF orientation, damage.
+
+Imports neither torch nor, unless needed, NumPy, so that worker processes start fast.
 
 Every image becomes one of three Pillow modes: L (gray), RGB, or RGBA where transparency is kept.
 """
@@ -29,12 +31,10 @@ FORMATS = tuple(
     )
 )
 
-
 MAX_PIXELS = 100_000_000
-"""Pixels above which an image is not decoded: a small file can unpack to more memory than there is."""
+"""Larger images are not decoded: a small file can expand to more than all memory."""
 
-
-EXIF_TRANSPOSE = {  # the EXIF orientation of a stored image -> what makes it upright
+EXIF_TRANSPOSE = {  # EXIF orientation -> the operation that makes the stored image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -46,7 +46,7 @@ EXIF_TRANSPOSE = {  # the EXIF orientation of a stored image -> what makes it up
 
 
 class ResizeSpec(NamedTuple):
-    """What an image is made into."""
+    """Size and form of the decoded image."""
 
     width: int
     height: int
@@ -57,14 +57,17 @@ class ResizeSpec(NamedTuple):
 
 
 class UnusableError(Exception):
-    """An image that is left out, with the reason in plain words."""
+    """An image that cannot be used; the text is the reason, as a phrase that can follow "1 file skipped:"."""
 
 
 def decode(file: BinaryIO, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int]]:
-    """The image in an open file, made into `target`; and its original (width, height), upright.
+    """Decode and resize the image in an open file.
+
+    Returns:
+        The image in mode L, RGB or RGBA, and its original (width, height), upright.
 
     Raises:
-        UnusableError: with the reason; nothing else is raised, whatever the bytes are.
+        UnusableError: the image cannot be used; nothing else is raised, whatever the file contains.
     """
     try:
         return _decode(file, target)
@@ -81,7 +84,8 @@ def _decode(file: BinaryIO, target: ResizeSpec) -> tuple[Image.Image, tuple[int,
             raise UnusableError("over 100 million pixels")
         extent = _draft(image, target)
         image.load()
-        orientation = _orientation(image)  # after loading: a PNG may tell at its end, and Pillow turns a TIFF by itself
+        # Read after loading, since a PNG may store it at its end, and Pillow rotates a TIFF itself.
+        orientation = _orientation(image)
         if extent is None:
             stored = image.size
         upright = stored[::-1] if orientation >= 5 else stored
@@ -89,20 +93,20 @@ def _decode(file: BinaryIO, target: ResizeSpec) -> tuple[Image.Image, tuple[int,
 
 
 def probe(file: BinaryIO) -> tuple[int, int] | None:
-    """The upright (width, height) of the image in an open file, from its header alone; None where there is none."""
+    """Read the upright (width, height) of an image from the header of its file; None if there is none."""
     try:
         with Image.open(file, formats=FORMATS) as image:
-            turned = isinstance(image, JpegImagePlugin.JpegImageFile) and _orientation(image) >= 5
-            return image.size[::-1] if turned else image.size
-    except Exception:  # decoding it will tell why
+            rotated = isinstance(image, JpegImagePlugin.JpegImageFile) and _orientation(image) >= 5
+            return image.size[::-1] if rotated else image.size
+    except Exception:  # decoding will report the reason
         return None
 
 
 def to_rgb(image: Image.Image, target: ResizeSpec) -> Image.Image:
-    """A loaded image of any mode as L, RGB or RGBA; transparency composited unless `target` keeps it."""
+    """Convert a loaded image to L, RGB or RGBA; composite transparency unless `target` keeps it."""
     if image.mode == "F" or image.mode.startswith("I"):
         image = _to_8_bits(image)
-    if image.mode in ("La", "RGBa"):  # colours already multiplied by alpha
+    if image.mode in ("La", "RGBa"):  # premultiplied alpha
         image = image.convert(image.mode.upper())
     gray = image.mode in ("1", "L", "LA") or (image.mode == "P" and _gray_palette(image))
     if not image.has_transparency_data:
@@ -118,14 +122,16 @@ def to_rgb(image: Image.Image, target: ResizeSpec) -> Image.Image:
 def resize(
     image: Image.Image, target: ResizeSpec, extent: tuple[float, float] | None = None, orientation: int = 1
 ) -> Image.Image:
-    """An L, RGB or RGBA image at exactly the target's width and height.
+    """Resize an L, RGB or RGBA image to exactly the target's width and height.
 
-    Transparent pixels lend no colour to their neighbours.
+    The colours of transparent pixels do not bleed into their neighbours.
 
     Args:
-        extent: the part of `image`, from its top left, that holds picture, in pixels: a reduced JPEG may end in a part
-            of a pixel.
-        turn: the EXIF orientation of `image`. It is resized as it lies; the small result is turned.
+        image: the image as stored, not yet rotated.
+        target: size and fit.
+        extent: width and height of the picture within `image`, in pixels; default: all of it. A JPEG that was
+            decoded at a reduced size may end within a pixel.
+        orientation: EXIF orientation of `image`; it is applied after resizing, when there is less to rotate.
     """
     if target.fit == "pad" and image.mode == "L" and not _is_gray(target.background):
         image = image.convert("RGB")
@@ -143,13 +149,13 @@ def resize(
     if target.fit == "stretch":
         return _rotate(image.resize(unrotated, Image.Resampling.LANCZOS, (0, 0, width, height)), orientation)
     scale = max(unrotated[0] / width, unrotated[1] / height)
-    if scale == 1:  # pixels as they are, not between pixels
+    if scale == 1:  # crop at whole pixels, without resampling
         image = _rotate(image, orientation)
         x, y = (image.width - wanted[0]) // 2, (image.height - wanted[1]) // 2
         return image.crop((x, y, x + wanted[0], y + wanted[1]))
-    kept = unrotated[0] / scale, unrotated[1] / scale
-    left, top = max(0.0, (width - kept[0]) / 2), max(0.0, (height - kept[1]) / 2)
-    box = left, top, min(left + kept[0], width), min(top + kept[1], height)
+    covered = unrotated[0] / scale, unrotated[1] / scale
+    left, top = max(0.0, (width - covered[0]) / 2), max(0.0, (height - covered[1]) / 2)
+    box = left, top, min(left + covered[0], width), min(top + covered[1], height)
     return _rotate(image.resize(unrotated, Image.Resampling.LANCZOS, box), orientation)
 
 
@@ -158,57 +164,59 @@ def _rotate(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def to_bytes(image: Image.Image, channels: int) -> bytes:
-    """The bytes [H, W, C] of an L, RGB or RGBA image with 1 (gray), 3 (colour) or 4 channels (with alpha)."""
+    """The pixels [H, W, C] of an L, RGB or RGBA image, with 1 (gray), 3 (colour) or 4 (alpha) channels."""
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     return (image if image.mode == mode else image.convert(mode)).tobytes()
 
 
 def _draft(image: Image.Image, target: ResizeSpec) -> tuple[float, float] | None:
-    """Ask a JPEG to come out small: at 1/2, 1/4 or 1/8, at a fraction of the cost. Gives the extent of its picture.
+    """Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, at a fraction of the cost; return its extent.
 
-    Twice the target leaves the last step to a good filter: the result is within half a level of decoding all of it.
+    At twice the target or more, the final resampling keeps the result within half a level, on average, of a
+    full decode.
     """
     if not isinstance(image, JpegImagePlugin.JpegImageFile):
         return None
-    unrotated = _orientation(image) >= 5
-    width, height = image.size[::-1] if unrotated else image.size
+    rotated = _orientation(image) >= 5
+    width, height = image.size[::-1] if rotated else image.size
     across, down = target.width / width, target.height / height
     if target.fit != "stretch":
         across = down = (max if target.fit == "crop" else min)(across, down)
-    near = math.ceil(2 * width * across), math.ceil(2 * height * down)
-    drafted = image.draft(None, near[::-1] if unrotated else near)
+    minimum = math.ceil(2 * width * across), math.ceil(2 * height * down)
+    drafted = image.draft(None, minimum[::-1] if rotated else minimum)
     return None if drafted is None else (drafted[1][2], drafted[1][3])
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # damaged EXIF data spoil no picture
+    except Exception:  # damaged EXIF data do not make the image unusable
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Gray values of 9 to 16 bits, or decimals from 0 to 1, as 8 bits: L, or LA where a value is transparent."""
+    """Convert gray values of 9 to 16 bits, or floats in [0, 1], to mode L; LA if a value is transparent."""
     import numpy as np
 
     values = np.asarray(image)
     if image.mode == "F":
-        if not (values.min() >= 0 and values.max() <= 1):  # also false where a value is not a number
-            raise UnusableError("decimal values outside 0 to 1")
+        if not (values.min() >= 0 and values.max() <= 1):  # also false for NaN
+            raise UnusableError("with float values outside 0 to 1")
         return Image.fromarray(np.rint(values * 255).astype(np.uint8))
     bits, inverted = 16, False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = min(16, int(np.atleast_1d(image.tag_v2.get(258, 16))[0]))
-        inverted = image.mode != "I" and image.tag_v2.get(262) == 0  # WhiteIsZero, which Pillow heeds at 8 bits only
+        # WhiteIsZero, which Pillow handles for 8 bits only
+        inverted = image.mode != "I" and image.tag_v2.get(262) == 0
     white = (1 << bits) - 1
     if values.min() < 0 or values.max() > white:
-        raise UnusableError(f"whole numbers outside {bits} bits")
+        raise UnusableError(f"with values of more than {bits} bits")
     scaled = ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
     gray = Image.fromarray(255 - scaled if inverted else scaled)
-    hidden = image.info.get("transparency")
-    if isinstance(hidden, int):
-        gray.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
+    transparent_value = image.info.get("transparency")
+    if isinstance(transparent_value, int):
+        gray.putalpha(Image.fromarray(np.where(values == transparent_value, 0, 255).astype(np.uint8)))
     return gray
 
 
@@ -224,21 +232,21 @@ def _is_gray(colour: tuple[int, int, int]) -> bool:
 
 
 def _reason(error: Exception, file: BinaryIO) -> str:
-    """Why Pillow gave up, in plain words."""
-    said = str(error).lower()
+    """The reason for an error of Pillow's, as a phrase."""
+    text = str(error).lower()
     if isinstance(error, Image.DecompressionBombError):
         return "over 100 million pixels"
     if isinstance(error, MemoryError):
-        return "not enough memory to decode it"
-    if "truncated" in said or isinstance(error, EOFError) or _ends_early(file):
+        return "too large for the memory"
+    if "truncated" in text or isinstance(error, EOFError) or _ends_early(file):
         return "truncated"
     if isinstance(error, UnidentifiedImageError):
-        return "not a JPEG, PNG, WebP, BMP, TIFF or GIF image"
+        return "not in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF)"
     return f"damaged ({' '.join(str(error).split())[:100] or type(error).__name__})"
 
 
 def _ends_early(file: BinaryIO) -> bool:
-    """Whether a file lacks the end that its format prescribes, where Pillow's own message does not tell."""
+    """Whether a file lacks the end that its format prescribes, which Pillow does not always report."""
     try:
         file.seek(0)
         data = file.read()

@@ -1,8 +1,8 @@
 """Decoding in parallel processes.
 
-The processes are `worker.py`, started as commands and fed over pipes. So a user's script needs no
-`if __name__ == "__main__"`, no process inherits threads or memory, and an image that kills its decoder is one skipped
-image.
+The processes run `worker.py` as a command and are fed over pipes. So a user's script needs no guard
+`if __name__ == "__main__"`, processes inherit neither threads nor memory, and an image that crashes its
+decoder costs that image only.
 """
 
 import json
@@ -20,40 +20,44 @@ from typing import IO, Any
 from vaekit.data.decoding.decode import ResizeSpec
 from vaekit.data.decoding.worker import Answer
 
-CHUNK = 8
-"""Images per message: few enough to share the work evenly, enough to make talking cheap."""
-
+IMAGES_PER_MESSAGE = 8
+"""Images per message to a worker: few enough to balance the load, enough to keep the overhead low."""
 
 Job = dict[str, Any]
-
 
 Task = tuple[int, str]
 
 
-def job(root: str, out: str = os.devnull, target: ResizeSpec | None = None, channels: int = 0) -> Job:
-    """What to do with every file below `root`: write it into `out` as `target`, or, without one, read its size."""
+def make_job(root: str, out: str = os.devnull, target: ResizeSpec | None = None, channels: int = 0) -> Job:
+    """A job for workers: decode files below `root` into `out` as `target`; without it, read their sizes."""
     return {"root": root, "out": out, "target": target, "channels": channels}
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
+    """Number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def work(job: Job, paths: Sequence[str]) -> Iterator[tuple[int, Answer]]:
-    """The answer of a worker for each of `paths`, as (index, answer), in the order they come.
+def run_workers(job: Job, paths: Sequence[str]) -> Iterator[tuple[int, Answer]]:
+    """Process files in parallel worker processes, which end with the iterator.
 
-    A text is the reason why that file cannot be used. The processes end with the iterator, however it ends.
+    Args:
+        job: what to do, from `make_job`.
+        paths: files, relative to the job's root.
+
+    Yields:
+        (index, answer) for each of `paths`, as they complete. A text is the reason why a file is unusable.
 
     Raises:
         OSError: the workers cannot start or cannot write.
     """
-    chunks = deque(list(enumerate(paths))[at : at + CHUNK] for at in range(0, len(paths), CHUNK))
+    tasks, size = list(enumerate(paths)), IMAGES_PER_MESSAGE
+    chunks = deque(tasks[at : at + size] for at in range(0, len(tasks), size))
     answers: SimpleQueue[tuple[int, Answer] | BaseException] = SimpleQueue()
     running: list[subprocess.Popen[str]] = []
     stopping = threading.Event()
     threads = [
-        threading.Thread(target=_feed, args=(job, chunks, answers, running, stopping), daemon=True)
+        threading.Thread(target=_run_worker, args=(job, chunks, answers, running, stopping), daemon=True)
         for _ in range(min(cores(), len(chunks)))
     ]
     try:
@@ -72,42 +76,42 @@ def work(job: Job, paths: Sequence[str]) -> Iterator[tuple[int, Answer]]:
             thread.join()
 
 
-def _feed(
+def _run_worker(
     job: Job,
     chunks: deque[list[Task]],
     answers: SimpleQueue[tuple[int, Answer] | BaseException],
     running: list[subprocess.Popen[str]],
     stopping: threading.Event,
 ) -> None:
-    """Have one process work through `chunks`; start it again when an image has killed it."""
+    """Have one process work through `chunks`; restart it if an image crashes it."""
     process: subprocess.Popen[str] | None = None
     with tempfile.TemporaryFile() as errors:
         try:
-            while not stopping.is_set() and (chunk := _next(chunks)):
+            while not stopping.is_set() and (chunk := _next_chunk(chunks)):
                 if process is None:
                     process = _start(job, errors)
                     running.append(process)
-                done = _ask(process, chunk)
-                if done is not None:
-                    for (index, _), answer in zip(chunk, done, strict=True):
+                results = _request(process, chunk)
+                if results is not None:
+                    for (index, _), answer in zip(chunk, results, strict=True):
                         answers.put((index, answer))
                     continue
-                if _end(process) >= 0 and not stopping.is_set():  # it said why; a crash is a signal
-                    raise OSError(f"decoding stopped: {_last_line(errors)}")
+                if _wait(process) >= 0 and not stopping.is_set():  # it raised; a crash is a signal
+                    raise OSError(f"decoding failed: {_last_line(errors)}")
                 process = None
                 if len(chunk) > 1:
-                    chunks.extendleft([task] for task in chunk)  # one by one, to find the culprit
+                    chunks.extendleft([task] for task in chunk)  # singly, to find the one that crashes
                 else:
-                    answers.put((chunk[0][0], "crashes its decoder"))
-        except BaseException as error:  # for the thread that waits for answers
+                    answers.put((chunk[0][0], "crashed the decoder"))
+        except BaseException as error:  # raised by the thread that waits for answers
             answers.put(error)
         finally:
             if process is not None:
                 process.kill()
-                _end(process)
+                _wait(process)
 
 
-def _next(chunks: deque[list[Task]]) -> list[Task] | None:
+def _next_chunk(chunks: deque[list[Task]]) -> list[Task] | None:
     try:
         return chunks.popleft()
     except IndexError:
@@ -123,14 +127,14 @@ def _start(job: Job, errors: IO[bytes]) -> subprocess.Popen[str]:
         text=True,
         encoding="ascii",
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the workers
+        start_new_session=True,  # Ctrl-C reaches only this process, which then ends the workers
     )
     _send(process, job)
     return process
 
 
-def _ask(process: subprocess.Popen[str], tasks: list[Task]) -> list[Answer] | None:
-    """The answers to `tasks`, or None where the process died over them."""
+def _request(process: subprocess.Popen[str], tasks: list[Task]) -> list[Answer] | None:
+    """Send tasks to a worker and return its answers, or None if it died."""
     _send(process, tasks)
     line = process.stdout.readline() if process.stdout else ""
     answers: list[Answer] | None = json.loads(line) if line.endswith("\n") else None
@@ -139,13 +143,13 @@ def _ask(process: subprocess.Popen[str], tasks: list[Task]) -> list[Answer] | No
 
 def _send(process: subprocess.Popen[str], message: Any) -> None:
     if process.stdin is not None:
-        with suppress(BrokenPipeError):  # a dead process is noticed by its missing answer
+        with suppress(BrokenPipeError):  # a dead process is detected by its missing answer
             process.stdin.write(json.dumps(message) + "\n")
             process.stdin.flush()
 
 
-def _end(process: subprocess.Popen[str]) -> int:
-    """Wait for a process that is ending; its exit status, negative for a signal."""
+def _wait(process: subprocess.Popen[str]) -> int:
+    """Wait for a process to end; returns its exit status, negative for a signal."""
     with suppress(BrokenPipeError):
         process.communicate()
     return process.wait()
@@ -154,4 +158,4 @@ def _end(process: subprocess.Popen[str]) -> int:
 def _last_line(errors: IO[bytes]) -> str:
     errors.seek(0)
     lines = errors.read().decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "a decoding process ended without a word"
+    return lines[-1] if lines else "a decoding process ended without an error message"

@@ -1,8 +1,8 @@
 """A process that decodes images: `python -m vaekit.data.decoding.worker`, started and fed by `pool.py`.
 
-It reads lines of JSON and answers each with one line. The first is the job; every other is a list of [row, path]. It
-ends when its input does, so it never outlives the process that started it; and it needs neither torch nor NumPy to
-start, nor anything of the user's script.
+It reads lines of JSON. The first is the job; each of the others is a list of [row, path] and is answered with
+one line. The process ends at the end of its input, so it never outlives its parent. It starts without torch,
+NumPy or the user's script.
 """
 
 import errno
@@ -23,35 +23,38 @@ Answer = str | list[int]
 
 
 def open_regular(path: str) -> BufferedReader:
-    """Open a regular file to read; anything else, also what took its place since it was listed, is refused."""
+    """Open a regular file for reading; refuse anything else, even if it replaced a listed file."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
-        raise UnusableError("a folder" if stat.S_ISDIR(mode) else "not a regular file")
+        raise UnusableError("is a folder" if stat.S_ISDIR(mode) else "not a regular file")
     return os.fdopen(handle, "rb")
 
 
-def digest(sha256: bytes) -> int:
-    """The 64 bits of a content's hash by which copies are found and sides are chosen."""
+def short_digest(sha256: bytes) -> int:
+    """The first 64 bits of a hash, by which duplicates are found and splits are assigned."""
     return int.from_bytes(sha256[:8], "big")
 
 
-def read(path: str, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int], int]:
-    """The decoded image of a file, its original (width, height), and the digest of the file's bytes.
+def read_image(path: str, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int], int]:
+    """Decode an image file.
+
+    Returns:
+        The image, its original (width, height), and the short digest of the file's bytes.
 
     Raises:
-        UnusableError: with the reason in plain words.
+        UnusableError: the image cannot be used, with the reason.
     """
     try:
         with open_regular(path) as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise UnusableError("empty")
-            content = digest(hashlib.file_digest(file, "sha256").digest())
+            content = short_digest(hashlib.file_digest(file, "sha256").digest())
             file.seek(0)
             image, size = decode(file, target)
     except FileNotFoundError:
-        raise UnusableError("not there") from None
+        raise UnusableError("not found") from None
     except PermissionError:
         raise UnusableError("not readable (no permission)") from None
     except OSError as error:
@@ -69,9 +72,9 @@ def _probe(path: str) -> Answer:
 
 
 def _decode(path: str, target: ResizeSpec, row: int, channels: int, out: FileIO) -> Answer:
-    """Write the image as row `row` of `out`; answer [width, height, is gray, has alpha, digest], or why not."""
+    """Write the image as a row of `out`; return [width, height, is gray, has alpha, digest] or a reason."""
     try:
-        image, size, content = read(path, target)
+        image, size, content = read_image(path, target)
         data = to_bytes(image, channels)
     except UnusableError as error:
         return str(error)
@@ -84,17 +87,19 @@ def _decode(path: str, target: ResizeSpec, row: int, channels: int, out: FileIO)
 def main() -> None:
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)  # what a library may print is no answer
+    os.dup2(2, 1)  # a library may print to standard output
     job = json.loads(sys.stdin.readline())
     root, target, channels = Path(job["root"]), job["target"], job["channels"]
-    aim = ResizeSpec(target[0], target[1], target[2], tuple(target[3]), target[4]) if target else None
+    spec = ResizeSpec(target[0], target[1], target[2], tuple(target[3]), target[4]) if target else None
     try:
         with Path(job["out"]).open("r+b", buffering=0) as out:
             for line in sys.stdin:
                 tasks = [(row, str(root / path)) for row, path in json.loads(line)]
-                done = [_decode(path, aim, row, channels, out) if aim else _probe(path) for row, path in tasks]
-                print(json.dumps(done), file=answers, flush=True)
-    except BrokenPipeError:  # the parent is gone
+                results = [
+                    _decode(path, spec, row, channels, out) if spec else _probe(path) for row, path in tasks
+                ]
+                print(json.dumps(results), file=answers, flush=True)
+    except BrokenPipeError:  # the parent has ended
         os._exit(0)
 
 

@@ -1,1 +1,1 @@
-"""All images of a data set, decoded once."""
+"""Packs: the images of a data set, decoded once and cached on disk."""

@@ -1,4 +1,4 @@
-"""From a source to a pack: choose a size, decode, decide the sides, write."""
+"""Building a pack from a source: choose a size, decode, assign splits, write."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,89 +12,96 @@ from PIL import Image, ImageColor
 
 from vaekit.config.data import DataConfig
 from vaekit.data.decoding.decode import ResizeSpec, resize, to_bytes, to_rgb
-from vaekit.data.decoding.pool import cores, job, work
-from vaekit.data.decoding.worker import digest
-from vaekit.data.packs.write import DecodedSource, count_reasons, require_space_for, write
+from vaekit.data.decoding.pool import cores, make_job, run_workers
+from vaekit.data.decoding.worker import short_digest
+from vaekit.data.packs.write import DecodedSource, count_reasons, require_pack_space, write_pack
 from vaekit.data.sources.arrays import ArrayBlock, ArraySource, Pixels, as_uint8, check_pixels, slices
 from vaekit.data.sources.folder import NO_CLASS, FolderSource
 from vaekit.data.splits import SPLITS
-from vaekit.errors import UserError
+from vaekit.errors import UserError, setting
 from vaekit.utils.logging import progress
 
-SMALL, MEDIUM = 128, 64
-"""Images of one size with sides up to SMALL pixels stay as they are; others become squares of up to MEDIUM."""
+MAX_UNRESIZED_SIDE = 128
+"""Images that all have the same size are not resized up to this many pixels per side."""
+
+DEFAULT_SIDE = 64
+"""Other images are resized to squares of at most this many pixels per side."""
 
 
-def build(found: FolderSource | ArraySource, settings: DataConfig, folder: Path, quiet: bool) -> None:
-    """Read all of `found` and write its pack into the empty `folder`.
+def build_pack(source: FolderSource | ArraySource, settings: DataConfig, folder: Path, quiet: bool) -> None:
+    """Read all images of `source` and write their pack into the empty `folder`.
 
     Raises:
-        UserError: fewer than 2 images are usable, the disk is too full, or the sides cannot be had.
+        UserError: fewer than 2 images are usable, the disk has no space, or a split would be empty.
     """
     staging = folder / "staging"
-    rows = (
-        from_folder(found, settings, staging, quiet)
-        if isinstance(found, FolderSource)
-        else from_arrays(found, settings, quiet)
+    decoded = (
+        decode_folder(source, settings, staging, quiet)
+        if isinstance(source, FolderSource)
+        else decode_arrays(source, settings, quiet)
     )
-    if len(rows.labels) < 2:
-        because = f" ({len(rows.skipped):,} skipped: {count_reasons(rows.skipped)})" if rows.skipped else ""
-        few = f"{found.name}: {len(rows.labels)} usable images{because}"
-        raise UserError(f"{few} but at least 2 are needed, so add some.")
-    write(folder, rows, found.name, settings)
+    if len(decoded.labels) < 2:
+        skipped = decoded.skipped
+        skip_note = f" ({len(skipped):,} skipped: {count_reasons(skipped)})" if skipped else ""
+        images = "1 usable image" if len(decoded.labels) else "no usable images"
+        raise UserError(f"'{source.name}' contains {images}{skip_note}; at least 2 are needed.")
+    write_pack(folder, decoded, source.name, settings)
     staging.unlink(missing_ok=True)
 
 
 def resize_spec(settings: DataConfig, width: int, height: int) -> ResizeSpec:
+    """The settings of `decode` for a width and height."""
     red, green, blue = ImageColor.getrgb(settings.background)[:3]
     return ResizeSpec(width, height, settings.fit, (red, green, blue), settings.alpha == "keep")
 
 
-# --- A folder --------------------------------------------------------------------------------------------------------
+# --- A folder -----------------------------------------------------------------------------------------------
 
 
-def from_folder(found: FolderSource, settings: DataConfig, staging: Path, quiet: bool) -> DecodedSource:
-    """Decode the files of a folder into the file `staging`."""
-    count, root = len(found.files), str(found.root)
-    width, height, size_note = _choose(found, settings, quiet)
+def decode_folder(source: FolderSource, settings: DataConfig, staging: Path, quiet: bool) -> DecodedSource:
+    """Decode the files of a folder into the file `staging`, in parallel processes."""
+    count, root = len(source.files), str(source.root)
+    width, height, size_note = _choose_size(source, settings, quiet)
     target = resize_spec(settings, width, height)
-    channels = 4 if target.keep_alpha else 3  # what the images have is known when all are decoded
-    require_space_for(staging.parent, count, 2 * height * width * channels)
+    channels = 4 if target.keep_alpha else 3  # how many are needed is known once all images are decoded
+    require_pack_space(staging.parent, count, 2 * height * width * channels)
     with staging.open("wb") as file:
         file.truncate(count * height * width * channels)
     sizes, content = np.zeros((count, 2), np.int32), np.zeros(count, np.uint64)
     gray, alpha, usable = (np.zeros(count, np.bool_) for _ in range(3))
-    skipped = list(found.skipped)
-    with progress(count, f"Packing {found.name}", quiet=quiet) as advance:
-        for index, answer in work(job(root, str(staging), target, channels), found.files):
+    skipped = list(source.skipped)
+    with progress(count, "Reading images", quiet=quiet) as advance:
+        for index, answer in run_workers(make_job(root, str(staging), target, channels), source.files):
             if isinstance(answer, str):
-                skipped.append((found.files[index], answer))
+                skipped.append((source.files[index], answer))
             else:
                 sizes[index] = answer[:2]
                 gray[index], alpha[index], content[index] = answer[2:]
                 usable[index] = True
             advance(1)
-    kept = np.flatnonzero(usable)
-    classes, labels = _seen(found.classes, found.labels[kept])
-    channels_kept = 1 if gray[kept].all() else 4 if alpha[kept].any() else 3
-    stage = np.memmap(staging, np.uint8, "r", shape=(count, height, width, channels))
+    decoded = np.flatnonzero(usable)
+    classes, labels = _used_classes(source.classes, source.labels[decoded])
+    used_channels = 1 if gray[decoded].all() else 4 if alpha[decoded].any() else 3
+    staged = np.memmap(staging, np.uint8, "r", shape=(count, height, width, channels))
     return DecodedSource(
-        path=lambda index: found.files[kept[index]],
+        path=lambda index: source.files[decoded[index]],
         labels=labels,
         classes=classes,
-        given=found.splits[kept],
-        content=content[kept],
-        sizes=sizes[kept],
-        shape=(height, width, channels_kept),
-        read=lambda rows: stage[kept[rows]][..., :channels_kept],
+        splits=source.splits[decoded],
+        content=content[decoded],
+        sizes=sizes[decoded],
+        shape=(height, width, used_channels),
+        read=lambda rows: staged[decoded[rows]][..., :used_channels],
         size_note=size_note,
         skipped=sorted(skipped),
-        other_files=found.other_files,
+        other_files=source.other_files,
     )
 
 
-def _seen(classes: tuple[str, ...], labels: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The classes that have an image, and the labels as their numbers; a folder of broken files is no class."""
+def _used_classes(
+    classes: tuple[str, ...], labels: NDArray[np.int64]
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Drop classes without a usable image, and renumber the labels."""
     present, numbers = np.unique(labels, return_inverse=True)
     names = tuple(classes[label] for label in present) if classes else ()
     if not names or names == (NO_CLASS,):
@@ -102,126 +109,149 @@ def _seen(classes: tuple[str, ...], labels: NDArray[np.int64]) -> tuple[tuple[st
     return names, numbers.astype(np.int64)
 
 
-def _choose(found: FolderSource, settings: DataConfig, quiet: bool) -> tuple[int, int, str]:
-    """Width and height for the images of a folder, and a sentence about them; read from their headers if not given."""
+def _choose_size(source: FolderSource, settings: DataConfig, quiet: bool) -> tuple[int, int, str]:
+    """Choose width and height for the images of a folder, from their headers unless set; and a size note."""
     if settings.width_height is not None:
         width, height = settings.width_height
-        return width, height, f"{width}x{height} ({_fitting(settings)})"
-    seen: list[list[int]] = []
-    with progress(len(found.files), f"Measuring {found.name}", quiet=quiet) as advance:
-        for _, answer in work(job(str(found.root)), found.files):
+        return width, height, f"resized to {width}x{height} and {_fit_phrase(settings)}"
+    answers: list[list[int]] = []
+    with progress(len(source.files), f"Scanning {len(source.files):,} images", quiet=quiet) as advance:
+        for _, answer in run_workers(make_job(str(source.root)), source.files):
             if answer and not isinstance(answer, str):
-                seen.append(answer)
+                answers.append(answer)
             advance(1)
-    if not seen:
-        return MEDIUM, MEDIUM, ""
-    sizes = np.array(seen)
-    (left, low), (right, high) = sizes.min(0).tolist(), sizes.max(0).tolist()
-    if (left, low) == (right, high) and max(right, high) <= SMALL:
-        return right, high, f"{right}x{high}, as they are"
-    side = max(1, min(MEDIUM, int(np.median(sizes.min(1)))))
-    spread = f"{right}x{high}" if (left, low) == (right, high) else f"{left} to {right} wide, {low} to {high} high"
-    return side, side, f"{side}x{side} from {spread} ({_fitting(settings)}; --size changes it)"
+    if not answers:
+        return DEFAULT_SIDE, DEFAULT_SIDE, ""
+    sizes = np.array(answers)
+    width, height = sizes.max(0).tolist()
+    if (sizes == sizes[0]).all() and max(width, height) <= MAX_UNRESIZED_SIDE:
+        return width, height, f"{width}x{height} (not resized)"
+    side = max(1, min(DEFAULT_SIDE, int(np.median(sizes.min(1)))))
+    size_note = f"resized to {side}x{side} and {_fit_phrase(settings)} (originals up to {width}x{height}). "
+    return side, side, size_note + f"Change with {setting('size')} and {setting('fit')}."
 
 
-def _fitting(settings: DataConfig) -> str:
-    return {"crop": "centre crop", "pad": "padded", "stretch": "stretched"}[settings.fit]
+def _fit_phrase(settings: DataConfig) -> str:
+    return {"crop": "centre-cropped", "pad": "padded", "stretch": "stretched"}[settings.fit]
 
 
-# --- Arrays ----------------------------------------------------------------------------------------------------------
+# --- Arrays -------------------------------------------------------------------------------------------------
 
 
-def from_arrays(found: ArraySource, settings: DataConfig, quiet: bool) -> DecodedSource:
-    """Read arrays; they keep their size unless another is asked for."""
-    blocks = [block for block in found.read() if len(block.images)]
-    if not blocks:
-        raise UserError(f"{found.name} holds no images: at least 2 are needed.")
+def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> DecodedSource:
+    """Read arrays; images are resized only if a size is set."""
+    blocks = _checked_blocks(source)
     height, width, channels = blocks[0].images.shape[1:]
-    for block in blocks:
-        check_pixels(block.images, found.name)
-        if block.images.shape[1:] != (height, width, channels):
-            one, two = ("x".join(map(str, each.images.shape[1:])) for each in (blocks[0], block))
-            raise UserError(f"The sides of {found.name} differ in shape ({one}, {two}): make them equal.")
-    labels, classes = _number(blocks, found)
+    labels, classes = _number_labels(blocks, source)
     starts = np.cumsum([0, *(len(block.images) for block in blocks)])
     target = resize_spec(settings, *(settings.width_height or (width, height)))
     flattened = channels == 4 and not target.keep_alpha
-    remade = (target.height, target.width) != (height, width) or flattened
-    coloured_edge = target.fit == "pad" and remade and len(set(target.background)) > 1
-    kept = 3 if flattened or (channels == 1 and coloured_edge) else channels
-    content = np.zeros(starts[-1], np.uint64)
-    with progress(int(starts[-1]), f"Reading {found.name}", quiet=quiet) as advance:
-        for block, start in zip(blocks, starts, strict=False):
-            for part in slices(len(block.images)):
-                images = np.ascontiguousarray(as_uint8(block.images[part]))
-                hashes = [digest(hashlib.sha256(image.data).digest()) for image in images]
-                content[start + part.start : start + part.stop] = hashes
-                advance(len(images))
+    resized = (target.height, target.width) != (height, width) or flattened
+    colored_padding = target.fit == "pad" and resized and len(set(target.background)) > 1
+    out_channels = 3 if flattened or (channels == 1 and colored_padding) else channels
 
     def read(rows: NDArray[np.intp]) -> Pixels:
-        which = np.searchsorted(starts, rows, "right") - 1
-        got = [as_uint8(blocks[b].images[rows[which == b] - starts[b]]) for b in np.unique(which)]
-        images = np.concatenate(got)  # rows ascend within a side, so blocks come in order
-        return _remake(images, target, kept) if remade else images
+        block_of_row = np.searchsorted(starts, rows, "right") - 1
+        parts = [
+            as_uint8(blocks[b].images[rows[block_of_row == b] - starts[b]]) for b in np.unique(block_of_row)
+        ]
+        images = np.concatenate(parts)  # rows ascend within a split, so the blocks are in order
+        return _resize_images(images, target, out_channels) if resized else images
 
     def path(row: int) -> str:
         block = int(np.searchsorted(starts, row, "right")) - 1
         return f"{SPLITS[blocks[block].split]}/{row - starts[block]}"
 
-    total = int(starts[-1])
+    size_note = f"{width}x{height} (not resized)"
+    if resized:
+        size_note = f"resized from {width}x{height} to {target.width}x{target.height}"
     return DecodedSource(
         path=path,
         labels=labels,
         classes=classes,
-        given=np.repeat(np.array([block.split for block in blocks], np.int8), np.diff(starts)),
-        content=content,
-        sizes=np.broadcast_to(np.array([width, height], np.int32), (total, 2)),
-        shape=(target.height, target.width, kept),
+        splits=np.repeat(np.array([block.split for block in blocks], np.int8), np.diff(starts)),
+        content=_digest_images(blocks, quiet),
+        sizes=np.broadcast_to(np.array([width, height], np.int32), (len(labels), 2)),
+        shape=(target.height, target.width, out_channels),
         read=read,
-        size_note=f"{target.width}x{target.height}" + (f" from {width}x{height}" if remade else ", as they are"),
+        size_note=size_note,
         skipped=[],
         other_files=0,
     )
 
 
-def _remake(images: Pixels, target: ResizeSpec, channels: int) -> Pixels:
-    def one(image: Pixels) -> bytes:
+def _checked_blocks(source: ArraySource) -> list[ArrayBlock]:
+    """The blocks of a source that are not empty, with images of one shape."""
+    blocks = [block for block in source.read() if len(block.images)]
+    if not blocks:
+        raise UserError(f"'{source.name}' contains no images; at least 2 are needed.")
+    for block in blocks:
+        check_pixels(block.images, f"'{source.name}'")
+        if block.images.shape[1:] != blocks[0].images.shape[1:]:
+            one, two = ("x".join(map(str, each.images.shape[1:])) for each in (blocks[0], block))
+            raise UserError(f"The splits of '{source.name}' differ in image shape: {one} and {two}.")
+    return blocks
+
+
+def _digest_images(blocks: Sequence[ArrayBlock], quiet: bool) -> NDArray[np.uint64]:
+    """The digests [N] of the images of all blocks."""
+    digests: list[NDArray[np.uint64]] = []
+    with progress(sum(len(block.images) for block in blocks), "Reading images", quiet=quiet) as advance:
+        for block in blocks:
+            for part in slices(len(block.images)):
+                images = np.ascontiguousarray(as_uint8(block.images[part]))
+                part_digests = [short_digest(hashlib.sha256(image.data).digest()) for image in images]
+                digests.append(np.array(part_digests, np.uint64))
+                advance(len(images))
+    return np.concatenate(digests)
+
+
+def _resize_images(images: Pixels, target: ResizeSpec, channels: int) -> Pixels:
+    def resize_one(image: Pixels) -> bytes:
         opened = Image.fromarray(image[..., 0] if image.shape[2] == 1 else np.ascontiguousarray(image))
         return to_bytes(resize(to_rgb(opened, target), target), channels)
 
     with ThreadPoolExecutor(cores()) as threads:
-        data = b"".join(threads.map(one, images))
+        data = b"".join(threads.map(resize_one, images))
     return np.frombuffer(data, np.uint8).reshape(len(images), target.height, target.width, channels)
 
 
-def _number(blocks: Sequence[ArrayBlock], found: ArraySource) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Labels as given -> numbers of classes, and the classes' names."""
+def _number_labels(
+    blocks: Sequence[ArrayBlock], source: ArraySource
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Convert the labels of all blocks to class numbers; also return the names of the classes."""
     counts = [len(block.images) for block in blocks]
-    given = [None if block.labels is None else _one_each(block, found.name) for block in blocks]
-    known = [labels for labels in given if labels is not None]
+    labels_of_blocks = [
+        None if block.labels is None else _checked_labels(block, source.name) for block in blocks
+    ]
+    known = [labels for labels in labels_of_blocks if labels is not None]
     if not known:
         return np.full(sum(counts), -1, np.int64), ()
     values = np.unique(np.concatenate(known))
-    if found.classes and values.dtype.kind in "iu" and values.min() >= 0 and values.max() < len(found.classes):
-        values, names = np.arange(len(found.classes)), found.classes
+    class_numbers = np.arange(len(source.classes))
+    if values.dtype.kind in "iu" and np.isin(values, class_numbers).all():
+        values, names = class_numbers, source.classes
     else:
         names = tuple(str(value) for value in values.tolist())
     rest = len(names)
     numbers = [
         np.full(count, rest, np.int64) if labels is None else np.searchsorted(values, labels).astype(np.int64)
-        for count, labels in zip(counts, given, strict=True)
+        for count, labels in zip(counts, labels_of_blocks, strict=True)
     ]
-    return np.concatenate(numbers), names if len(known) == len(given) else (*names, NO_CLASS)
+    return np.concatenate(numbers), names if len(known) == len(labels_of_blocks) else (*names, NO_CLASS)
 
 
-def _one_each(block: ArrayBlock, name: str) -> NDArray[Any]:
+def _checked_labels(block: ArrayBlock, name: str) -> NDArray[Any]:
     labels = np.asarray(block.labels)
     labels = labels.reshape(len(labels)) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.shape != (len(block.images),):
         shape = " x ".join(map(str, labels.shape))
-        raise UserError(f"{name} has {len(block.images)} images but labels of shape {shape}: give one label an image.")
+        raise UserError(
+            f"'{name}' has {len(block.images)} images but labels of shape {shape}.",
+            "Give one label per image.",
+        )
     if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "iubUS":
-        raise UserError(f"The labels of {name} are {labels.dtype}: give whole numbers or names.")
+        raise UserError(f"The labels of '{name}' have dtype {labels.dtype}.", "Use integers or strings.")
     return labels

@@ -1,4 +1,4 @@
-"""Where packs are kept, and who may write there."""
+"""The folder of the packs, and the locks under which they are written."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from vaekit.errors import UserError
 
 
 def cache_folder() -> Path:
-    """The folder that vaekit keeps its packs below: XDG_CACHE_HOME/vaekit, or the system's usual place."""
+    """vaekit's cache folder: XDG_CACHE_HOME/vaekit, or the usual place of the system."""
     home = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if home.is_absolute():
         return home / "vaekit"
@@ -20,23 +20,33 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("vaekit", appauthor=False))
 
 
-def packs() -> Path:
-    """The folder of the packs, made where it is missing."""
+def packs_folder() -> Path:
+    """The folder of the packs, created if it does not exist.
+
+    Raises:
+        UserError: it cannot be created.
+    """
     folder = cache_folder() / "packs"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{folder} cannot be made ({error.strerror}): set XDG_CACHE_HOME to a folder of yours."
+            f"The cache folder '{folder}' cannot be created ({error.strerror}).",
+            "Set XDG_CACHE_HOME to a folder that you can write to.",
         ) from None
     return folder
 
 
 @contextmanager
-def lock(pack: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the right to build `pack`; yields whether it is held, which without `wait` it may not be.
+def lock_pack(pack: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock under which `pack` is built; the operating system releases it when the process ends.
 
-    The system lets go of it when this process ends, however it ends.
+    Args:
+        pack: folder of the pack.
+        wait: wait for another process that holds the lock.
+
+    Yields:
+        Whether the lock is held; always true with `wait`.
     """
     with (pack.parent / f".{pack.name}.lock").open("w") as file:
         if sys.platform != "win32":
@@ -50,29 +60,29 @@ def lock(pack: Path, wait: bool = True) -> Iterator[bool]:
         yield True
 
 
-def sweep(mine: Path) -> None:
-    """Delete what interrupted builds have left; `mine` is the pack whose lock is held."""
-    for rest in mine.parent.glob(".*"):
-        if not rest.is_dir():
+def remove_leftovers(pack: Path) -> None:
+    """Delete what interrupted builds have left behind. The caller holds the lock of `pack`."""
+    for leftover in pack.parent.glob(".*"):
+        if not leftover.is_dir():
             continue
-        name = rest.name.split(".")[1]
-        if name == mine.name:
-            shutil.rmtree(rest, ignore_errors=True)
+        name = leftover.name.split(".")[1]
+        if name == pack.name:
+            shutil.rmtree(leftover, ignore_errors=True)
         else:
-            with lock(mine.parent / name, wait=False) as held:
+            with lock_pack(pack.parent / name, wait=False) as held:
                 if held:
-                    shutil.rmtree(rest, ignore_errors=True)
+                    shutil.rmtree(leftover, ignore_errors=True)
 
 
 def clear_cache() -> int:
-    """Delete every pack that no process is building; gives the bytes freed. They are built again when needed."""
+    """Delete all packs but those being built; return the bytes freed. Packs are rebuilt when needed."""
     folder = cache_folder() / "packs"
     freed = 0
     for pack in folder.iterdir() if folder.is_dir() else ():
         if not pack.is_dir():
             continue
         name = pack.name.split(".")[1] if pack.name.startswith(".") else pack.name
-        with lock(folder / name, wait=False) as held:
+        with lock_pack(folder / name, wait=False) as held:
             if held:
                 freed += sum(file.stat().st_size for file in pack.iterdir())
                 shutil.rmtree(pack, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A pack: all images of a data set, decoded and resized once, in files that are mapped into memory."""
+"""Packs: the images of a data set, decoded and resized once, in memory-mapped files."""
 
 import csv
 import hashlib
@@ -15,49 +15,54 @@ from numpy.typing import NDArray
 
 from vaekit.config.data import DataConfig
 from vaekit.data.decoding.decode import UnusableError, to_bytes
-from vaekit.data.decoding.worker import read
-from vaekit.data.packs.build import build, resize_spec
-from vaekit.data.packs.cache import lock, packs, sweep
+from vaekit.data.decoding.worker import read_image
+from vaekit.data.packs.build import build_pack, resize_spec
+from vaekit.data.packs.cache import lock_pack, packs_folder, remove_leftovers
 from vaekit.data.packs.write import count_reasons
-from vaekit.data.sources.arrays import Pixels
-from vaekit.data.sources.folder import find_source
-from vaekit.data.sources.torch_datasets import dataset, is_dataset
+from vaekit.data.sources.arrays import ArraySource, Pixels
+from vaekit.data.sources.folder import NO_CLASS, FolderSource, find_source
+from vaekit.data.sources.torch_datasets import dataset_source, is_dataset
+from vaekit.data.splits import SPLITS
 from vaekit.errors import UserError
 from vaekit.utils.files import atomic_folder
 from vaekit.utils.logging import log
 
-FORMAT = 2
-"""Part of every pack's key: a new format builds new packs."""
-
+PACK_FORMAT = 3
+"""Part of the key of every pack, so that packs of older formats are not opened."""
 
 BUNDLED = "the bundled sample"
-"""The source of a pack that was made of nothing."""
+"""Description of the source when no data are given."""
 
-
-PASSING = ("not readable", "folder not readable", "not there", "not enough memory", "crashes its decoder")
-"""Beginnings of reasons that lie in the moment, not in the file: such images are tried again every time."""
+TRANSIENT_REASONS = (
+    "not readable",
+    "folder not readable",
+    "not found",
+    "too large for the memory",
+    "crashed the decoder",
+)
+"""Beginnings of reasons that may not last: files skipped for them are retried every time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """Images and labels, ordered by side: a side is a range of rows."""
+    """The decoded images and labels of a data set; an `ImageSource`. Each split is a range of rows."""
 
     folder: Path
     source: str
-    """What the images came from, for a person."""
+    """Description of where the images come from."""
     name: str
-    """A short name: that of the folder or file."""
+    """Short name: that of the folder or file."""
     images: Pixels
     """[N, H, W, C], mapped into memory."""
     labels: NDArray[np.int64]
-    """[N], numbers of `classes`; -1 without classes."""
+    """[N], indices into `classes`; -1 without classes."""
     classes: tuple[str, ...]
     splits: dict[str, slice]
-    """train, validation and test: the rows of each."""
+    """The rows of "train", "validation" and "test"."""
     fingerprint: str
-    """Hash of the contents: images, labels and sides."""
+    """Hash of the contents: images, labels, classes and splits."""
     skipped: list[tuple[str, str]]
-    """(path, reason) of the images left out."""
+    """(path, reason) of each image that is not used."""
     metadata: dict[str, Any]
 
     @property
@@ -66,25 +71,43 @@ class Pack:
         _, height, width, channels = self.images.shape
         return channels, height, width
 
+    def count(self, split: str) -> int:
+        """Number of images in "train", "validation" or "test"."""
+        rows = self.splits[split]
+        return int(rows.stop - rows.start)
+
+    def split_labels(self, split: str) -> NDArray[np.int64]:
+        """Class numbers int64 [count] of all images of a split; -1 without classes."""
+        return self.labels[self.splits[split]]
+
+    def read(self, split: str, rows: NDArray[np.int64]) -> tuple[Pixels, NDArray[np.int64]]:
+        """Images uint8 [n, H, W, C] and class numbers int64 [n] of some rows (0 to count - 1) of a split."""
+        rows = rows + self.splits[split].start
+        # Gathered by NumPy: as fast as torch on one thread, and it does not wake the threads that compute.
+        pixels = np.asarray(self.images).reshape(len(self.images), -1).take(rows, axis=0)
+        return pixels.reshape(len(rows), *self.images.shape[1:]), np.asarray(self.labels).take(rows)
+
     @property
     def summary(self) -> str:
-        """What was found and what was chosen for it, a line each."""
+        """Description of the images: one sentence per line."""
         channels = {1: "gray", 3: "colour", 4: "colour with transparency"}[self.shape[0]]
-        classes = f" in {len(self.classes)} class{'es' if len(self.classes) > 1 else ''}" if self.classes else ""
-        splits = ", ".join(
-            f"{rows.stop - rows.start:,} {split}" for split, rows in self.splits.items() if rows.stop > rows.start
+        classes = (
+            f" in {len(self.classes)} class{'es' if len(self.classes) > 1 else ''}" if self.classes else ""
         )
+        if NO_CLASS in self.classes:
+            classes += f", counting {NO_CLASS}"
+        splits = ", ".join(f"{self.count(split):,} {split}" for split in SPLITS if self.count(split))
         lines = [
             f"{len(self.images):,} images{classes} from {self.source}: {splits}",
             f"Images: {channels}, {self.metadata['size_note']}",
         ]
         if self.skipped:
             files = "1 file" if len(self.skipped) == 1 else f"{len(self.skipped):,} files"
-            lines.append(f"{files} skipped: {count_reasons(self.skipped)}; listed in dataset.json")
+            lines.append(f"{files} skipped: {count_reasons(self.skipped)}. Details in dataset.json.")
         return "\n".join(lines)
 
     def describe(self) -> dict[str, Any]:
-        """What dataset.json holds: fingerprint, counts per class and split, files skipped and why."""
+        """The contents of dataset.json: fingerprint, counts per class and split, files skipped and why."""
         channels, height, width = self.shape
         return {
             "fingerprint": self.fingerprint,
@@ -94,112 +117,122 @@ class Pack:
             "height": height,
             "channels": channels,
             "classes": list(self.classes),
-            "splits": {split: rows.stop - rows.start for split, rows in self.splits.items()},
+            "splits": {split: self.count(split) for split in SPLITS},
             "counts": self.metadata["counts"],
             "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
             "files_that_are_no_images": self.metadata["other_files"],
         }
 
     def table(self) -> Iterator[dict[str, str]]:
-        """A dictionary per row, in the order of the rows: path, label, split, and the original width and height."""
+        """Iterate over the rows as dictionaries: path, label, split, and the original width and height."""
         with (self.folder / "table.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             yield from csv.DictReader(file)
 
     def paths(self) -> list[str]:
-        """Where every image came from: its path in the folder, or side/number in an array."""
+        """The path of every image in its folder, or "split/number" for arrays."""
         return [row["path"] for row in self.table()]
 
 
 def open_pack(source: Any, settings: DataConfig, quiet: bool = False) -> Pack:
-    """The pack of a source; built if this source with these settings has none yet.
+    """Open the pack of a source, which is built first if there is none for these settings.
 
     Args:
-        source: what `sources.find` takes, or a torch `Dataset` or `DataLoader`.
+        source: what `find_source` takes, or a torch `Dataset` or `DataLoader`.
+        settings: how images are resized and split.
         quiet: show no progress.
 
     Raises:
-        UserError: no such source, not two usable images in it, or no room for the pack.
+        UserError: the source does not exist, has fewer than two usable images, or does not fit on the disk.
     """
     if is_dataset(source):
-        wanted = settings.width_height
-        found: Any = dataset(source, packs(), resize_spec(settings, *(wanted or (1, 1))), wanted is not None, quiet)
-        shown = f"a {type(source).__name__}"
+        size = settings.width_height
+        spec = resize_spec(settings, *(size or (1, 1)))
+        resolved: FolderSource | ArraySource = dataset_source(
+            source, packs_folder(), spec, size is not None, quiet
+        )
+        source_text = f"a {type(source).__name__}"
     else:
-        found = find_source(source)
-        shown = BUNDLED if source is None else _display_default(source)
-    matters = settings.model_dump(include={"size", "fit", "background", "alpha", "validation"})
-    key = hashlib.sha256(json.dumps([FORMAT, found.key, matters]).encode()).hexdigest()[:32]
-    folder = packs() / key
-    pack = _open(folder, shown)
-    if pack is not None and not any(reason.startswith(PASSING) for _, reason in pack.skipped):
+        resolved = find_source(source)
+        source_text = BUNDLED if source is None else _source_text(source)
+    pack_settings = settings.model_dump(include={"size", "fit", "background", "alpha", "validation"})
+    key = hashlib.sha256(json.dumps([PACK_FORMAT, resolved.key, pack_settings]).encode()).hexdigest()[:32]
+    folder = packs_folder() / key
+    pack = _open(folder, source_text)
+    if pack is not None and not any(reason.startswith(TRANSIENT_REASONS) for _, reason in pack.skipped):
         return pack
-    with lock(folder, wait=False) as held:
+    with lock_pack(folder, wait=False) as held:
         if held:
-            return _build(found, settings, folder, shown, quiet)
-    log.info("Another process is packing these images: waiting for it.")
-    with lock(folder):
-        return _open(folder, shown) or _build(found, settings, folder, shown, quiet)
+            return _build(resolved, settings, folder, source_text, quiet)
+    log.info("Waiting for another process that is reading the same images.")
+    with lock_pack(folder):
+        return _open(folder, source_text) or _build(resolved, settings, folder, source_text, quiet)
 
 
-def _build(found: Any, settings: DataConfig, folder: Path, shown: str, quiet: bool) -> Pack:
-    sweep(folder)
-    shutil.rmtree(folder, ignore_errors=True)  # what is there could not be opened
+def _build(
+    source: FolderSource | ArraySource, settings: DataConfig, folder: Path, source_text: str, quiet: bool
+) -> Pack:
+    remove_leftovers(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # a damaged pack, which could not be opened
     try:
         with atomic_folder(folder) as temporary:
-            build(found, settings, temporary, quiet)
+            build_pack(source, settings, temporary, quiet)
     except OSError as error:
         raise UserError(
-            f"The pack cannot be written to {folder.parent} ({error}): free some space, or set XDG_CACHE_HOME."
+            f"The images cannot be cached in '{folder.parent}' ({error}).",
+            "Free some space, or set XDG_CACHE_HOME to a folder on another disk.",
         ) from error
-    pack = _open(folder, shown)
+    pack = _open(folder, source_text)
     if pack is None:
         raise OSError(f"the pack {folder} cannot be opened just after it was built")
     return pack
 
 
-def _open(folder: Path, shown: str) -> Pack | None:
-    """The pack in a folder; None where there is none, or a damaged one."""
+def _open(folder: Path, source_text: str) -> Pack | None:
+    """The pack in a folder, or None if there is none or it is damaged."""
     try:
         metadata = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
-        # Mapped copy-on-write: nothing writes to it, and torch takes it without a warning about read-only memory.
+        # Copy-on-write, although nothing writes to it, because torch warns about read-only memory.
         images = np.load(folder / "images.npy", mmap_mode="c")
         labels = np.load(folder / "labels.npy", mmap_mode="c")
         splits = {split: slice(start, end) for split, (start, end) in metadata["splits"].items()}
         skipped = [(path, reason) for path, reason in metadata["skipped"]]
         name, classes = metadata["name"], tuple(metadata["classes"])
-        return Pack(folder, shown, name, images, labels, classes, splits, metadata["fingerprint"], skipped, metadata)
+        fingerprint = metadata["fingerprint"]
+        return Pack(
+            folder, source_text, name, images, labels, classes, splits, fingerprint, skipped, metadata
+        )
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _display_default(source: Any) -> str:
+def _source_text(source: Any) -> str:
     return str(source) if isinstance(source, (str, Path)) else f"an {type(source).__name__} in memory"
 
 
 def load_images(paths: Sequence[str | Path], settings: DataConfig, shape: tuple[int, int, int]) -> Pixels:
-    """Image files made into what a model was trained on.
+    """Read image files as a model was trained on them.
 
     Args:
-        paths: the files.
-        settings: how the model's images were fitted.
-        shape: C, H, W of the model.
+        paths: the image files.
+        settings: how the training images were resized.
+        shape: (C, H, W) of the model.
 
     Returns:
         uint8 [N, H, W, C].
 
     Raises:
-        UserError: a file is no usable image.
+        UserError: a file cannot be used.
     """
     channels, height, width = shape
-    target = resize_spec(settings, width, height)._replace(keep_alpha=channels == 4)
+    spec = resize_spec(settings, width, height)._replace(keep_alpha=channels == 4)
     images = np.empty((len(paths), height, width, channels), np.uint8)
     for row, path in enumerate(paths):
         with warnings.catch_warnings(action="ignore"):
             try:
-                image, _, _ = read(str(Path(path).expanduser()), target)
+                image, _, _ = read_image(str(Path(path).expanduser()), spec)
             except UnusableError as error:
                 raise UserError(
-                    f"{path} cannot be used ({error}): name a JPEG, PNG, WebP, BMP, TIFF or GIF image."
+                    f"'{path}' cannot be used ({error}).", "Give a JPEG, PNG, WebP, BMP, TIFF or GIF image."
                 ) from None
         images[row] = np.frombuffer(to_bytes(image, channels), np.uint8).reshape(height, width, channels)
     return images

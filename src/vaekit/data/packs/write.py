@@ -1,4 +1,4 @@
-"""The files of a pack."""
+"""Writing of the files of a pack."""
 
 import csv
 import hashlib
@@ -13,89 +13,111 @@ from numpy.typing import NDArray
 
 from vaekit.config.data import DataConfig
 from vaekit.data.sources.arrays import Pixels, slices
+from vaekit.data.sources.folder import UNSUPPORTED
 from vaekit.data.splits import LEFT_OUT, SPLITS, TEST, assign_splits
 from vaekit.utils.files import require_space
 
 
 @dataclass(frozen=True)
 class DecodedSource:
-    """A source read, before its images are put on sides."""
+    """The images of a source after decoding, before they are assigned to splits."""
 
     path: Callable[[int], str]
     labels: NDArray[np.int64]
     """[N], -1 without classes."""
     classes: tuple[str, ...]
-    given: NDArray[np.int8]
-    """[N], the side each image comes on."""
+    splits: NDArray[np.int8]
+    """[N], the split of each image in its source."""
     content: NDArray[np.uint64]
-    """[N], digests of the images' content."""
+    """[N], digests of the images' contents."""
     sizes: NDArray[np.int32]
-    """[N, 2], original width and height in pixels."""
+    """[N, 2], original widths and heights in pixels."""
     shape: tuple[int, int, int]
     """H, W, C of the pack."""
     read: Callable[[NDArray[np.intp]], Pixels]
-    """The images [n, H, W, C] of given rows."""
+    """The images [n, H, W, C] of the given rows."""
     size_note: str
-    """What was chosen for their size, for a person."""
+    """A phrase that describes the size of the images and how they were resized."""
     skipped: list[tuple[str, str]]
     other_files: int
 
 
-def write(folder: Path, rows: DecodedSource, name: str, settings: DataConfig) -> None:
-    """The files of a pack: images.npy, labels.npy, table.csv and, about them, pack.json."""
-    splits = assign_splits(rows.given, rows.content, settings.validation)
+def write_pack(folder: Path, source: DecodedSource, name: str, settings: DataConfig) -> None:
+    """Write the files of a pack: images.npy, labels.npy, table.csv and, with its metadata, pack.json."""
+    splits = assign_splits(source.splits, source.content, settings.validation)
     order = np.concatenate([np.flatnonzero(splits == split) for split in range(len(SPLITS))])
     ends = np.cumsum([np.count_nonzero(splits == split) for split in range(len(SPLITS))]).tolist()
     ranges = dict(zip(SPLITS, zip([0, *ends], ends, strict=False), strict=True))
-    copies = np.flatnonzero(splits == LEFT_OUT)
-    tested = np.isin(rows.content[copies], rows.content[splits == TEST])
-    left_out = [
-        (rows.path(int(row)), f"a copy of one in {SPLITS[2] if in_test else SPLITS[1]}")
-        for row, in_test in zip(copies, tested, strict=True)
-    ]
-    require_space_for(folder, len(order), int(np.prod(rows.shape)))
-    labels = rows.labels[order]
-    with (folder / "images.npy").open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(order), *rows.shape)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for start, end in ranges.values():
-            for part in slices(end - start):
-                file.write(np.ascontiguousarray(rows.read(order[start:end][part])).data)
+    labels = source.labels[order]
+    require_pack_space(folder, len(order), int(np.prod(source.shape)))
+    rows_of_splits = {split: order[start:end] for split, (start, end) in ranges.items()}
+    _write_images(folder / "images.npy", source, list(rows_of_splits.values()))
     np.save(folder / "labels.npy", labels)
-    with (folder / "table.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(("path", "label", "split", "width", "height"))
-        names = (*rows.classes, "")  # label -1 is the last
-        for split, (start, end) in ranges.items():
-            for row, label in zip(order[start:end].tolist(), labels[start:end].tolist(), strict=True):
-                table.writerow((rows.path(row), names[label], split, *rows.sizes[row].tolist()))
-    hashing = hashlib.sha256(json.dumps([rows.shape, ranges, rows.classes]).encode())
-    hashing.update(rows.content[order].tobytes())
+    _write_table(folder / "table.csv", source, rows_of_splits)
+    hashing = hashlib.sha256(json.dumps([source.shape, ranges, source.classes]).encode())
+    hashing.update(source.content[order].tobytes())
     hashing.update(labels.tobytes())
     counts = {
-        split: dict(Counter(rows.classes[label] for label in labels[start:end].tolist()))
-        if rows.classes
-        else end - start
-        for split, (start, end) in ranges.items()
+        split: dict(Counter(source.classes[label] for label in source.labels[rows].tolist()))
+        if source.classes
+        else len(rows)
+        for split, rows in rows_of_splits.items()
     }
     metadata = {
         "name": name,
         "fingerprint": hashing.hexdigest(),
-        "classes": rows.classes,
+        "classes": source.classes,
         "splits": ranges,
         "counts": counts,
-        "size_note": rows.size_note,
-        "skipped": [*rows.skipped, *left_out],
-        "other_files": rows.other_files,
+        "size_note": source.size_note,
+        "skipped": [*source.skipped, *_duplicates(source, splits)],
+        "other_files": source.other_files,
     }
     (folder / "pack.json").write_text(json.dumps(metadata), encoding="utf-8")
 
 
+def _duplicates(source: DecodedSource, splits: NDArray[np.int8]) -> list[tuple[str, str]]:
+    """(path, reason) of the images that are left out as duplicates."""
+    rows = np.flatnonzero(splits == LEFT_OUT)
+    in_test_split = np.isin(source.content[rows], source.content[splits == TEST])
+    return [
+        (source.path(int(row)), f"duplicated in {'test' if in_test else 'validation'}")
+        for row, in_test in zip(rows, in_test_split, strict=True)
+    ]
+
+
+def _write_images(path: Path, source: DecodedSource, rows_of_splits: Sequence[NDArray[np.intp]]) -> None:
+    with path.open("wb") as file:
+        shape = (sum(map(len, rows_of_splits)), *source.shape)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for rows in rows_of_splits:
+            for part in slices(len(rows)):
+                file.write(np.ascontiguousarray(source.read(rows[part])).data)
+
+
+def _write_table(path: Path, source: DecodedSource, rows_of_splits: dict[str, NDArray[np.intp]]) -> None:
+    names = (*source.classes, "")  # label -1 is the last
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("path", "label", "split", "width", "height"))
+        for split, rows in rows_of_splits.items():
+            for row in rows.tolist():
+                table.writerow(
+                    (source.path(row), names[source.labels[row]], split, *source.sizes[row].tolist())
+                )
+
+
 def count_reasons(skipped: Sequence[tuple[str, str]]) -> str:
-    """`2 truncated, 1 over 100 million pixels`; what stands in brackets is for the list alone."""
-    reasons = Counter(reason.split(" (")[0] for _, reason in skipped)
-    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+    """A phrase such as "2 truncated, 1 HEIC, 1 AVIF (unsupported; convert to JPEG)"."""
+    reasons = Counter(reason.split(" (")[0] for _, reason in skipped).most_common()
+    formats = [
+        f"{count:,} {reason.removesuffix(UNSUPPORTED)}" for reason, count in reasons if UNSUPPORTED in reason
+    ]
+    others = [f"{count:,} {reason}" for reason, count in reasons if UNSUPPORTED not in reason]
+    return ", ".join([*others, *formats]) + (" (unsupported; convert to JPEG)" if formats else "")
 
 
-def require_space_for(folder: Path, count: int, each: int) -> None:
-    require_space(folder, count * (each + 200), f"Packing {count:,} images")
+def require_pack_space(folder: Path, count: int, bytes_per_image: int) -> None:
+    """Raise UserError if the disk of `folder` has no space for a pack."""
+    require_space(folder, count * (bytes_per_image + 200), f"Caching {count:,} images")

@@ -1,4 +1,4 @@
-"""Images that come as arrays: in memory, in .npz and .npy files, as IDX files, from torch data sets."""
+"""Images in arrays: in memory, in .npz and .npy files, in IDX files, from torch data sets."""
 
 import gzip
 import hashlib
@@ -21,43 +21,43 @@ from vaekit.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class ArrayBlock:
-    """Images of one side and their labels, as given."""
+    """Images of one split and their labels, as they come."""
 
     images: NDArray[Any]
-    """[N, H, W, C], of any dtype `as_uint8` takes."""
+    """[N, H, W, C], of any dtype that `as_uint8` takes."""
     labels: NDArray[Any] | None = None
     split: int = TRAIN
 
 
 @dataclass(frozen=True)
 class ArraySource:
-    """A source of arrays; `read` brings them."""
+    """A data set of arrays, which `read` loads."""
 
     name: str
     key: tuple[str, ...]
     read: Callable[[], list[ArrayBlock]]
     classes: tuple[str, ...] = ()
-    """Names for the labels 0, 1, 2 and so on; without them a label names itself."""
+    """Names of the labels 0, 1, 2, ...; if empty, the labels themselves are the names."""
 
 
-# --- Pixels ----------------------------------------------------------------------------------------------------------
+# --- Pixels -------------------------------------------------------------------------------------------------
 
 
 def to_uint8_images(value: Any, name: str = "the array") -> Pixels:
-    """Images in memory as uint8 [N, H, W, C].
+    """Convert images in memory to uint8 [N, H, W, C].
 
     Args:
-        value: an array [N, H, W] or [N, H, W, C], a torch tensor [N, H, W] or [N, C, H, W], or a list of arrays; uint8,
-            bool, or floats in [0, 1], which are rounded to the 256 levels.
+        value: an array [N, H, W] or [N, H, W, C], a torch tensor [N, H, W] or [N, C, H, W], or a list of
+            arrays; uint8, bool, or floats in [0, 1], which are rounded to 256 levels.
+        name: what messages call the images.
 
     Raises:
-        UserError: another shape, another type, or values that are not pixels.
+        UserError: shape, dtype or values are not those of images.
     """
     images = to_nhwc(value, name)
     check_pixels(images, name)
@@ -65,7 +65,11 @@ def to_uint8_images(value: Any, name: str = "the array") -> Pixels:
 
 
 def to_nhwc(value: Any, name: str) -> NDArray[Any]:
-    """The same values as [N, H, W, C], without a copy of them where there can be none."""
+    """Convert images to [N, H, W, C], without copying if possible; the dtype stays.
+
+    Raises:
+        UserError: the shape is not that of images.
+    """
     if is_tensor(value):
         tensor = value.detach().cpu()
         array = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
@@ -75,66 +79,78 @@ def to_nhwc(value: Any, name: str) -> NDArray[Any]:
         try:
             array = np.asarray(value)
         except ValueError:
-            raise UserError(f"The images of {name} differ in shape: give arrays of one size, or a folder.") from None
+            raise UserError(
+                f"The images of {name} differ in shape.",
+                "Give arrays of one size, or a folder of image files.",
+            ) from None
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.shape[3] not in (1, 3, 4) or 0 in array.shape[1:]:
         shape = " x ".join(map(str, np.shape(value)))
-        raise UserError(f"{name} has shape {shape}: images are [N, H, W] or [N, H, W, C] with 1, 3 or 4 channels.")
+        raise UserError(
+            f"The shape of {name} is {shape}.",
+            "Images must be [N, H, W] or [N, H, W, C] with 1, 3 or 4 channels.",
+        )
     return array
 
 
 def check_pixels(images: NDArray[Any], name: str) -> None:
-    """Refuse values that are no pixels.
+    """Check that values are uint8, bool, or floats in [0, 1].
 
     Raises:
-        UserError: with how to undo what was done to them.
+        UserError: they are not; the hint says how to undo a normalization.
     """
     if images.dtype in (np.uint8, np.bool_) or not images.size:
         return
     if images.dtype.kind != "f":
-        raise UserError(f"{name} holds {images.dtype}: give uint8 (0 to 255), bool, or floats from 0 to 1.")
+        raise UserError(
+            f"The dtype of {name} is {images.dtype}.", "Use uint8 (0 to 255), bool, or floats from 0 to 1."
+        )
     low, high = np.inf, -np.inf
     for part in slices(len(images)):
-        low = min(low, float(np.min(images[part])))  # min and max are nan where a value is
+        low = min(low, float(np.min(images[part])))  # NaN if any value is NaN
         high = max(high, float(np.max(images[part])))
         if not (np.isfinite(low) and np.isfinite(high)):
-            raise UserError(f"{name} holds values that are not numbers: mend or leave out those images.")
+            raise UserError(f"There are NaN or infinite values in {name}.", "Remove those images.")
     if low >= 0 and high <= 1:
         return
-    undo = "divide by 255" if low >= 0 and high <= 255 else "undo the normalisation, (x + 1) / 2 for one to [-1, 1]"
-    raise UserError(f"The values of {name} run from {low:.3g} to {high:.3g}, pixels from 0 to 1: {undo}.")
+    fix = (
+        "Divide by 255."
+        if low >= 0 and high <= 255
+        else "Undo the normalization; from [-1, 1] by (x + 1) / 2."
+    )
+    raise UserError(f"The values of {name} range from {low:.3g} to {high:.3g} instead of 0 to 1.", fix)
 
 
 def as_uint8(images: NDArray[Any]) -> Pixels:
-    """Checked images as uint8."""
+    """Convert images that `check_pixels` accepts to uint8."""
     if images.dtype == np.uint8:
         return cast(Pixels, images)
     return np.rint(images.astype(np.float32) * 255).astype(np.uint8)
 
 
 def slices(count: int, size: int = 1024) -> Iterator[slice]:
-    """0 to `count` in slices small enough to hold in memory."""
+    """Divide the range 0 to `count` into slices of at most `size`."""
     return (slice(at, min(at + size, count)) for at in range(0, count, size))
 
 
 def is_tensor(value: Any) -> "TypeGuard[torch.Tensor]":
-    torch = sys.modules.get("torch")  # who has a tensor has imported torch
+    torch = sys.modules.get("torch")  # whoever has a tensor has imported torch
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-# --- Arrays in memory ------------------------------------------------------------------------------------------------
+# --- Arrays in memory ---------------------------------------------------------------------------------------
 
 
 def array_source(value: Any) -> ArraySource:
-    """Images, or (images, labels)."""
+    """A source from images, or from a tuple (images, labels)."""
     images, labels = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
-    block = ArrayBlock(to_nhwc(images, "the array"), None if labels is None else _labels(labels))
+    block = ArrayBlock(to_nhwc(images, "the array"), None if labels is None else _to_numpy(labels))
     return ArraySource("array", content_key(block), lambda: [block])
 
 
 def content_key(block: ArrayBlock) -> tuple[str, ...]:
-    """The hash of a block's own bytes."""
+    """Key of arrays in memory: a hash of their contents."""
     hashing = hashlib.sha256()
     for part in slices(len(block.images)):
         hashing.update(np.ascontiguousarray(block.images[part]).data)
@@ -143,11 +159,11 @@ def content_key(block: ArrayBlock) -> tuple[str, ...]:
     return ("array", str(block.images.shape), str(block.images.dtype), hashing.hexdigest())
 
 
-def _labels(value: Any) -> NDArray[Any]:
+def _to_numpy(value: Any) -> NDArray[Any]:
     return value.detach().cpu().numpy() if is_tensor(value) else np.asarray(value)
 
 
-# --- Files of arrays -------------------------------------------------------------------------------------------------
+# --- Files of arrays ----------------------------------------------------------------------------------------
 
 NPZ_NAMES = {
     TRAIN: (
@@ -165,17 +181,17 @@ NPZ_NAMES = {
     ),
     TEST: (("x_test", "y_test"), ("test_images", "test_labels")),
 }
-"""What images and labels are called in .npz files: Keras, MedMNIST, and NumPy's own names."""
+"""Names of images and labels in .npz files: those of Keras, MedMNIST and NumPy."""
 
 
 def file_key(*paths: Path) -> tuple[str, ...]:
-    """What changes when a file does: path, size, time."""
+    """Key of files: their paths, sizes and modification times."""
     stats = [(path.resolve(), path.stat()) for path in paths]
     return tuple(f"{path}|{stat.st_size}|{stat.st_mtime_ns}" for path, stat in stats)
 
 
 def numpy_source(path: Path) -> ArraySource:
-    """A .npy file of images, or a .npz file of images and labels under the usual names."""
+    """A source from a .npy file of images, or a .npz file of images and labels under the usual names."""
 
     def read() -> list[ArrayBlock]:
         try:
@@ -183,32 +199,32 @@ def numpy_source(path: Path) -> ArraySource:
             if isinstance(loaded, np.ndarray):
                 return [ArrayBlock(to_nhwc(loaded, path.name))]
             with loaded:
-                return _npz(loaded, path.name)
+                return _npz_blocks(loaded, path.name)
         except UserError:
             raise
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(
-                f"{path} cannot be read as NumPy arrays ({error}): save it again with numpy.savez."
+                f"'{path}' cannot be read as NumPy arrays ({error}).", "Save it again with numpy.savez."
             ) from None
 
     return ArraySource(path.stem, file_key(path), read)
 
 
-def _npz(loaded: Any, name: str) -> list[ArrayBlock]:
+def _npz_blocks(loaded: Any, name: str) -> list[ArrayBlock]:
     keys = {key.lower(): key for key in loaded.files}
     blocks = []
     for split, pairs in NPZ_NAMES.items():
         for images, labels in pairs:
             if images in keys:
-                found = loaded[keys[labels]] if labels in keys else None
-                blocks.append(ArrayBlock(to_nhwc(loaded[keys[images]], f"{images} of {name}"), found, split))
+                pixels = to_nhwc(loaded[keys[images]], f"{images} of {name}")
+                blocks.append(ArrayBlock(pixels, loaded[keys[labels]] if labels in keys else None, split))
                 break
     if not any(block.split == TRAIN for block in blocks) and len(keys) == 1:
         blocks = [ArrayBlock(to_nhwc(loaded[loaded.files[0]], name))]
     if not any(block.split == TRAIN for block in blocks):
         raise UserError(
-            f"{name} holds {', '.join(loaded.files) or 'nothing'}: name the arrays x_train, y_train, x_test, y_test or "
-            "images, labels."
+            f"'{name}' contains {', '.join(loaded.files) or 'nothing'}.",
+            "Name its arrays x_train, y_train, x_test, y_test, or images, labels.",
         )
     return blocks
 
@@ -217,32 +233,39 @@ IDX_IMAGES = re.compile(r"^(.*)images([.-])idx3(-ubyte(?:\.gz)?)$")
 
 
 def idx_source(folder: Path) -> ArraySource | None:
-    """A folder of IDX files, the layout of MNIST; t10k and test files are the test side. None where there are none.
+    """A source from a folder of IDX files, as MNIST has them, or None if there are none.
 
-    A file classes.txt beside them names the classes, a line each.
+    Files with "t10k" or "test" in their names are the test split. An optional file classes.txt names the
+    classes, one per line.
+
+    Raises:
+        UserError: there are several files for one split.
     """
-    found: dict[int, tuple[Path, Path | None]] = {}
+    files_of_split: dict[int, tuple[Path, Path | None]] = {}
     for path in sorted(folder.iterdir()):
         match = IDX_IMAGES.match(path.name)
         if not match or not path.is_file():
             continue
         split = TEST if "t10k" in match[1] or "test" in match[1] else TRAIN
         labels = path.with_name(f"{match[1]}labels{match[2]}idx1{match[3]}")
-        if split in found and path.name.removesuffix(".gz") != found[split][0].name:
+        if split in files_of_split and path.name.removesuffix(".gz") != files_of_split[split][0].name:
             raise UserError(
-                f"{folder} holds several sets of {SPLITS[split]} images: put each into a folder of its own."
+                f"'{folder}' contains several IDX files of {SPLITS[split]} images.",
+                "Put each data set into its own folder.",
             )
-        if split not in found:  # the plain file comes before its compressed copy
-            found[split] = path, labels if labels.is_file() else None
-    if not found:
+        if split not in files_of_split:  # the plain file is sorted before its compressed copy
+            files_of_split[split] = path, labels if labels.is_file() else None
+    if not files_of_split:
         return None
     names = folder / "classes.txt"
-    files = [path for pair in found.values() for path in pair if path is not None]
+    files = [path for pair in files_of_split.values() for path in pair if path is not None]
 
     def read() -> list[ArrayBlock]:
         return [
-            ArrayBlock(_idx(images, 3)[..., None], None if labels is None else _idx(labels, 1), split)
-            for split, (images, labels) in sorted(found.items())
+            ArrayBlock(
+                _read_idx(images, 3)[..., None], None if labels is None else _read_idx(labels, 1), split
+            )
+            for split, (images, labels) in sorted(files_of_split.items())
         ]
 
     if not names.is_file():
@@ -251,17 +274,17 @@ def idx_source(folder: Path) -> ArraySource | None:
     return ArraySource(folder.resolve().name, file_key(*files, names), read, classes)
 
 
-def _idx(path: Path, axes: int) -> Pixels:
-    """An IDX file of bytes: two zeros, the type (8), the number of axes, their sizes, the values."""
+def _read_idx(path: Path, axes: int) -> Pixels:
+    """Read an IDX file of bytes: two zeros, the type (8), the number of axes, their sizes, the values."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = cast(IO[bytes], file).read()
         start = 4 + 4 * axes
         kind, *shape = struct.unpack(f">{axes + 1}I", data[:start])
     except (OSError, EOFError, struct.error, zlib.error):
-        raise UserError(f"{path} cannot be read: it is cut short or damaged, so fetch it again.") from None
+        raise UserError(f"'{path}' is truncated or damaged.", "Download it again.") from None
     if kind != 0x0800 + axes:
-        raise UserError(f"{path} is not an IDX file of bytes with {axes} axes: fetch it again.")
+        raise UserError(f"'{path}' is not an IDX file of bytes with {axes} axes.", "Download it again.")
     if len(data) - start != np.prod(shape, dtype=np.int64):
-        raise UserError(f"{path} is cut short or damaged: fetch it again.")
+        raise UserError(f"'{path}' is truncated or damaged.", "Download it again.")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

@@ -1,4 +1,4 @@
-"""What DATA means: a folder of images, arrays in files or in memory, or nothing: the bundled sample."""
+"""Sources of images: a folder, arrays in files or in memory, or the bundled sample."""
 
 import os
 import stat
@@ -13,25 +13,26 @@ from vaekit.data.sources.arrays import ArraySource, array_source, idx_source, is
 from vaekit.data.splits import TEST, TRAIN, VALIDATION
 from vaekit.errors import UserError
 
-READ = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"))
-
-
-NOT_READ = frozenset(
-    f".{name}"
-    for name in (
-        *("heic", "heif", "hif", "avif", "svg", "psd", "xcf", "jp2", "j2k", "jxl", "ppm", "pgm", "pbm", "pnm", "tga"),
-        *("ico", "icns", "exr", "hdr", "dds", "eps", "pcx", "raw", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2"),
-        *("raf", "dcm", "fits"),
-    )
+READABLE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
 )
-"""Endings of images that are skipped and listed; files of any other ending are no images."""
 
+UNSUPPORTED_FORMATS = (
+    "heic heif hif avif svg psd xcf jp2 j2k jxl ppm pgm pbm pnm tga ico icns exr hdr dds eps pcx "
+    "raw dng cr2 cr3 nef arw orf rw2 raf dcm fits"
+)
+UNSUPPORTED_SUFFIXES = frozenset(f".{name}" for name in UNSUPPORTED_FORMATS.split())
+"""Suffixes of images that are skipped and listed; files with other suffixes are not images."""
+
+UNSUPPORTED = " is not supported"
+"""End of the reason for which they are skipped."""
+
+ARCHIVE_SUFFIXES = frozenset((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"))
 
 SPLIT_FOLDERS = {"train": TRAIN, "val": VALIDATION, "validation": VALIDATION, "test": TEST}
 
-
 NO_CLASS = "(none)"
-"""Class of the images that lie beside class folders."""
+"""Class of the images outside the class folders."""
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,24 @@ class FolderSource:
     root: Path
     key: tuple[str, ...]
     files: list[str]
-    """Paths relative to `root`, with '/'."""
+    """Paths relative to `root`, separated by "/"."""
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     splits: NDArray[np.int8]
     skipped: list[tuple[str, str]]
-    """(path, reason) of the images that are not even tried."""
+    """(path, reason) of the images that are not opened."""
     other_files: int
-    """Files that are no images."""
+    """Number of files that are not images."""
 
 
 def find_source(source: Any) -> FolderSource | ArraySource:
-    """What `source` names; torch data sets are `torch_datasets.py`'s.
+    """Find the images that `source` stands for; for torch data sets see `torch_datasets.py`.
 
     Args:
-        source: a path, an array, (images, labels), or None for the bundled sample.
+        source: a path, an array, a tuple (images, labels), or None for the bundled sample.
 
     Raises:
-        UserError: there is no such thing, or it holds no images.
+        UserError: it does not exist, or contains no images.
     """
     if source is None:
         return bundled_sample()
@@ -67,103 +68,119 @@ def find_source(source: Any) -> FolderSource | ArraySource:
         return array_source(source)
     if not isinstance(source, (str, os.PathLike)):
         raise UserError(
-            f"{type(source).__name__} is no source of images: give a folder, a .npz file, an array or a Dataset."
+            f"An object of type {type(source).__name__} is not a source of images.",
+            "Give a folder, a .npz or .npy file, an array or a torch Dataset.",
         )
-    text = os.fspath(source)
-    if str(text).startswith("hf:"):
-        raise UserError(f"{text}: data sets of the Hugging Face hub are not read yet, so download it to a folder.")
-    path = Path(text).expanduser()
+    path = Path(source).expanduser()
     if not path.exists():
-        raise UserError(f"There is no {path}: name a folder of images, a .npz or .npy file, or a folder of IDX files.")
+        raise UserError(
+            f"'{source}' does not exist.",
+            "Give a folder of images, a .npz or .npy file, or a folder of IDX files.",
+        )
     try:
         if path.is_dir():
             return idx_source(path) or scan_folder(path)
         if path.suffix.lower() in (".npz", ".npy") and path.is_file():
             return numpy_source(path)
     except PermissionError:
-        raise UserError(f"{path} is not readable: ask its owner for permission.") from None
-    raise UserError(f"{path} is neither a folder nor a .npz or .npy file: name the folder that holds the images.")
+        raise UserError(f"'{path}' is not readable.", "Check its permissions.") from None
+    if path.suffix.lower() in ARCHIVE_SUFFIXES:
+        raise UserError(f"'{path}' is an archive.", "Unpack it, and give the folder of images.")
+    raise UserError(
+        f"'{path}' is neither a folder nor a .npz or .npy file.", "Give the folder of the images."
+    )
 
 
 def bundled_sample() -> ArraySource:
-    """10,000 training images of Fashion-MNIST, 1,000 of each of its 10 classes."""
-    found = idx_source(Path(__file__).parent.parent / "sample")
-    if found is None:
-        raise FileNotFoundError("the bundled sample is missing from this installation of vaekit")
-    return ArraySource("fashion-mnist-sample", found.key, found.read, found.classes)
+    """10,000 training images of Fashion-MNIST, 1,000 per class."""
+    sample = idx_source(Path(__file__).parent.parent / "sample")
+    if sample is None:
+        raise FileNotFoundError("The bundled sample is missing from this installation of vaekit.")
+    return ArraySource("fashion-mnist-sample", sample.key, sample.read, sample.classes)
 
 
 def scan_folder(folder: Path) -> FolderSource:
-    """The image files below `folder`, found by their names alone; no file is opened.
+    """List the image files in a folder and its subfolders by their names; no file is opened.
 
-    Hidden files and folders are passed over. Links to files inside the folder count as files; links to folders and
-    links out of the folder are skipped.
+    Hidden files and folders are ignored. Links to files inside the folder are treated as files; links to
+    folders and links to files outside the folder are skipped.
 
     Raises:
-        UserError: there is no image.
+        UserError: there are no images.
     """
     root = folder.resolve()
+    files, skipped, other_files = _walk(root)
+    if not files:
+        raise _no_images(folder, skipped)
+    paths = sorted(files)
+    key = [str(root), *(f"{path}|{files[path].st_size}|{files[path].st_mtime_ns}" for path in paths)]
+    key += [f"{path}|{reason}" for path, reason in skipped]
+    places = [_split_and_class(path) for path in paths]
+    classes, labels = _classes([name for _, name in places])
+    splits = np.array([split for split, _ in places], np.int8)
+    name = root.name or "images"
+    return FolderSource(name, root, tuple(key), paths, labels, classes, splits, skipped, other_files)
+
+
+def _walk(root: Path) -> tuple[dict[str, os.stat_result], list[tuple[str, str]], int]:
+    """The status of each image file, (path, reason) of those skipped, and the number of other files."""
     files: dict[str, os.stat_result] = {}
     skipped: list[tuple[str, str]] = []
     other_files = 0
-    waiting = [root]
-    while waiting:
-        here = waiting.pop()
+    pending = [root]
+    while pending:
+        current = pending.pop()
         try:
-            entries = list(os.scandir(here))
+            entries = list(os.scandir(current))
         except OSError as error:
-            if here == root:
+            if current == root:
                 raise
-            skipped.append((here.relative_to(root).as_posix(), f"folder not readable ({error.strerror})"))
+            skipped.append((current.relative_to(root).as_posix(), f"folder not readable ({error.strerror})"))
             continue
         for entry in entries:
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
             relative = Path(entry.path).relative_to(root).as_posix()
             if entry.is_dir(follow_symlinks=False):
-                waiting.append(Path(entry.path))
+                pending.append(Path(entry.path))
             elif entry.is_symlink() and Path(entry.path).is_dir():
-                skipped.append((relative, "a link to a folder"))
-            elif (ending := Path(entry.name).suffix.lower()) in NOT_READ:
-                skipped.append((relative, f"{ending[1:].upper()} is not read"))
-            elif ending not in READ:
+                skipped.append((relative, "linked to a folder"))
+            elif (suffix := Path(entry.name).suffix.lower()) in UNSUPPORTED_SUFFIXES:
+                skipped.append((relative, suffix[1:].upper() + UNSUPPORTED))
+            elif suffix not in READABLE_SUFFIXES:
                 other_files += 1
+            elif isinstance(checked := _check_file(entry, root), str):
+                skipped.append((relative, checked))
             else:
-                found = _look(entry, root)
-                if isinstance(found, str):
-                    skipped.append((relative, found))
-                else:
-                    files[relative] = found
-    if not files:
-        for array in sorted(path for path in root.iterdir() if path.suffix.lower() in (".npz", ".npy")):
-            raise UserError(f"{folder} holds no image files, but {array.name}: give {folder / array.name} itself.")
-        also = f" ({len(skipped)} skipped: {skipped[0][0]} {skipped[0][1]})" if skipped else ""
-        raise UserError(f"{folder} holds no images{also}: put JPEG, PNG, WebP, BMP, TIFF or GIF files there.")
-    paths = sorted(files)
-    skipped.sort()
-    key = [str(root), *(f"{path}|{files[path].st_size}|{files[path].st_mtime_ns}" for path in paths)]
-    key += [f"{path}|{reason}" for path, reason in skipped]
-    places = [_place(path) for path in paths]
-    classes, labels = _classes([name for _, name in places])
-    splits = np.array([split for split, _ in places], np.int8)
-    return FolderSource(root.name or "images", root, tuple(key), paths, labels, classes, splits, skipped, other_files)
+                files[relative] = checked
+    return files, sorted(skipped), other_files
 
 
-def _look(entry: os.DirEntry[str], root: Path) -> os.stat_result | str:
-    """The size and time of a file, or the reason why it is not opened."""
+def _no_images(folder: Path, skipped: list[tuple[str, str]]) -> UserError:
+    if arrays := sorted(path for path in folder.iterdir() if path.suffix.lower() in (".npz", ".npy")):
+        return UserError(f"'{folder}' contains no image files, but {arrays[0].name}.", f"Give '{arrays[0]}'.")
+    skip_note = f" ({len(skipped)} skipped, e.g. {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
+    return UserError(
+        f"'{folder}' contains no images{skip_note}.",
+        "Supported formats are JPEG, PNG, WebP, BMP, TIFF and GIF.",
+    )
+
+
+def _check_file(entry: os.DirEntry[str], root: Path) -> os.stat_result | str:
+    """The status of an image file, or the reason why it is not opened."""
     try:
         if entry.is_symlink():
             target = Path(entry.path).resolve(strict=True)
             if not target.is_relative_to(root):
-                return "a link out of the folder"
-        found = entry.stat()
+                return "linked outside the folder"
+        file = entry.stat()
     except (OSError, RuntimeError):  # RuntimeError: a link to itself
-        return "a link to nothing" if entry.is_symlink() else "not readable"
-    return found if stat.S_ISREG(found.st_mode) else "not a regular file"
+        return "linked to a missing file" if entry.is_symlink() else "not readable"
+    return file if stat.S_ISREG(file.st_mode) else "not a regular file"
 
 
-def _place(path: str) -> tuple[int, str | None]:
-    """The side and the class that the folders above a file name: val/cat/1.png -> (VALIDATION, "cat")."""
+def _split_and_class(path: str) -> tuple[int, str | None]:
+    """The split and the class that the folders of a file stand for: val/cat/1.png is (VALIDATION, "cat")."""
     *folders, _ = path.split("/")
     split = SPLIT_FOLDERS.get(folders[0].lower()) if folders else None
     if split is not None:
@@ -172,10 +189,10 @@ def _place(path: str) -> tuple[int, str | None]:
 
 
 def _classes(names: list[str | None]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The classes, in the order of their names, and the class of every image; -1 where there are no classes."""
-    known = sorted({name for name in names if name is not None})
-    if known and None in names:
-        known.append(NO_CLASS)
-    numbers: dict[str | None, int] = {name: index for index, name in enumerate(known)}
-    numbers[None] = len(known) - 1  # the class of the rest, or -1
-    return tuple(known), np.array([numbers[name] for name in names], np.int64)
+    """The classes, sorted by name, and the class number of every image; -1 without classes."""
+    classes = sorted({name for name in names if name is not None})
+    if classes and None in names:
+        classes.append(NO_CLASS)
+    numbers: dict[str | None, int] = {name: index for index, name in enumerate(classes)}
+    numbers[None] = len(classes) - 1  # NO_CLASS, or -1
+    return tuple(classes), np.array([numbers[name] for name in names], np.int64)

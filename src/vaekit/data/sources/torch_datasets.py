@@ -1,4 +1,4 @@
-"""A torch `Dataset` or `DataLoader` as a source: read once, in the order it gives, into a file that has no name."""
+"""A torch `Dataset` or `DataLoader` as a source: read once, in its order, into a temporary file."""
 
 import sys
 import tempfile
@@ -11,7 +11,7 @@ from PIL import Image
 
 from vaekit.data.decoding.decode import ResizeSpec, resize, to_bytes, to_rgb
 from vaekit.data.sources.arrays import ArrayBlock, ArraySource, content_key, is_tensor, to_uint8_images
-from vaekit.errors import UserError
+from vaekit.errors import UserError, setting
 from vaekit.utils.logging import progress
 
 
@@ -20,50 +20,55 @@ def is_dataset(value: Any) -> bool:
     return data is not None and isinstance(value, (data.Dataset, data.DataLoader))
 
 
-def dataset(source: Any, folder: Path, target: ResizeSpec, resizing: bool, quiet: bool) -> ArraySource:
-    """Every item of `source`: an image or (image, label); images are Pillow images, or tensors [C, H, W] or [H, W].
+def dataset_source(source: Any, folder: Path, target: ResizeSpec, resizing: bool, quiet: bool) -> ArraySource:
+    """Read all items of `source`: an image or (image, label).
+
+    Images are Pillow images, or tensors [C, H, W] or [H, W].
 
     Args:
-        folder: a folder on a disk with room for the images, uncompressed.
-        target: what images are made into where `resizing` is true; otherwise they keep their size, which must be one.
+        source: the `Dataset` or `DataLoader`.
+        folder: a folder on a disk with space for the uncompressed images.
+        target: how images are resized, if `resizing`; otherwise they must all have the same size.
+        resizing: whether a size is set.
+        quiet: show no progress.
 
     Raises:
-        UserError: an item that is no image, or images of different shapes.
+        UserError: an item is not an image, or the images differ in shape.
     """
     name = f"the {type(source).__name__}"
     labels: list[Any] = []
     shape: tuple[int, ...] | None = None
     all_gray = True
     total = len(source) if hasattr(source, "__len__") else 0
-    # The file has no name: it is gone with this process, whatever happens to it.
+    # A file without a name disappears with this process, however that ends.
     with (
         tempfile.TemporaryFile(dir=folder) as spool,
-        progress(total, f"Reading {name}", "items", quiet=quiet) as advance,
+        progress(total, "Reading images", quiet=quiet) as advance,
     ):
         for image, label in _items(source, name):
             row, gray = _row(image, target, resizing, name)
             if shape is not None and row.shape != shape:
                 raise UserError(
-                    f"The images of {name} differ in shape ({_text(shape)}, then {_text(row.shape)}): give --size, or "
-                    "make them equal in its transform."
+                    f"The images of {name} differ in shape: {_text(shape)} and {_text(row.shape)}.",
+                    f"Set {setting('size')}, or resize them in its transform.",
                 )
             shape, all_gray = row.shape, all_gray and gray
             spool.write(row.data)
             labels.append(label)
             advance(1)
         if shape is None:
-            raise UserError(f"{name} is empty: give one with at least 2 images.")
+            raise UserError(f"There are no items in {name}; at least 2 images are needed.")
         spool.flush()
         images = np.memmap(spool, np.uint8, "r", shape=(len(labels), *shape))
     if any((label is None) != (labels[0] is None) for label in labels):
-        raise UserError(f"Some items of {name} have a label and some have none: give all of them one, or none.")
-    given = None if labels[0] is None else np.asarray(labels)
-    block = ArrayBlock(images[..., :1] if all_gray else images, given)
+        raise UserError(f"Only some items of {name} have a label.", "Give all items a label, or none.")
+    label_array = None if labels[0] is None else np.asarray(labels)
+    block = ArrayBlock(images[..., :1] if all_gray else images, label_array)
     return ArraySource("dataset", content_key(block), lambda: [block])
 
 
 def _items(source: Any, name: str) -> Iterator[tuple[Any, Any]]:
-    """The images one by one, each with its label or None."""
+    """Iterate over the images, each with its label or None."""
     from torch.utils.data import DataLoader, IterableDataset
 
     if isinstance(source, DataLoader):
@@ -72,15 +77,21 @@ def _items(source: Any, name: str) -> Iterator[tuple[Any, Any]]:
             if isinstance(images, (tuple, list)) and len(images) == 1:  # a TensorDataset without labels
                 images = images[0]
             if not hasattr(images, "__len__"):
-                raise UserError(f"A batch of {name} is neither images nor (images, labels): give one that is.")
+                raise UserError(f"A batch of {name} is neither images nor (images, labels).")
             for index in range(len(images)):
                 yield images[index], None if labels is None else _plain_label(labels[index])
         return
-    items = iter(source) if isinstance(source, IterableDataset) else (source[index] for index in range(len(source)))
+    items = (
+        iter(source)
+        if isinstance(source, IterableDataset)
+        else (source[index] for index in range(len(source)))
+    )
     for item in items:
         if isinstance(item, (tuple, list)):
             if len(item) not in (1, 2):
-                raise UserError(f"An item of {name} has {len(item)} parts: give an image, or an image and its label.")
+                raise UserError(
+                    f"An item of {name} has {len(item)} parts.", "It must be an image, or (image, label)."
+                )
             yield item[0], _plain_label(item[1]) if len(item) == 2 else None
         else:
             yield item, None
@@ -90,11 +101,15 @@ def _plain_label(label: Any) -> Any:
     return label.item() if hasattr(label, "item") else label
 
 
-def _row(image: Any, target: ResizeSpec, resizing: bool, name: str) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], bool]:
-    """One item as uint8 [H, W, C], and whether it is gray."""
+def _row(
+    image: Any, target: ResizeSpec, resizing: bool, name: str
+) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], bool]:
+    """An item as uint8 [H, W, C], and whether it is gray."""
     if not isinstance(image, Image.Image):
         if not (is_tensor(image) or isinstance(image, np.ndarray)):
-            raise UserError(f"An item of {name} is a {type(image).__name__}: give tensors or Pillow images.")
+            raise UserError(
+                f"An item of {name} has type {type(image).__name__}.", "Use tensors or Pillow images."
+            )
         array = to_uint8_images(image[None], name)[0]
         if not resizing:
             return np.ascontiguousarray(array), array.shape[2] == 1

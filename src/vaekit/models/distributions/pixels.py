@@ -21,6 +21,7 @@ from vaekit.models.distributions.discretized import (
     discretized_sample,
     expected_power,
 )
+from vaekit.utils.random import GOLDEN_GAMMA, splitmix64, unit_interval
 
 
 class LevelSupport(constraints.Constraint):
@@ -225,23 +226,8 @@ class DiscretizedLocScale(LocScale):
 def deterministic_binarize(x: Float[Tensor, "B C H W"], seed: int) -> Float[Tensor, "B C H W"]:
     """Black-and-white pixels with x as the probability of white, by a hash of (seed, the image's 256-level values, the
     pixel's place): the same on every device and in every batch. 0 and 1 stay as they are."""
-    place = _hash(torch.arange(1, x[0].numel() + 1, device=x.device) * _GOLDEN + seed)
+    place = splitmix64(torch.arange(1, x[0].numel() + 1, device=x.device) * GOLDEN_GAMMA + seed)
     levels = (x.flatten(1) * 255).round().long()
-    image = _hash(_hash(levels ^ place).sum(1, keepdim=True))
-    uniform = _unsigned_shift(_hash(image ^ place), 40).to(torch.float32) * 2.0**-24
+    image = splitmix64(splitmix64(levels ^ place).sum(1, keepdim=True))
+    uniform = unit_interval(splitmix64(image ^ place))
     return (uniform.reshape(x.shape) < x).to(x.dtype)
-
-
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
-
-
-def _hash(word: Tensor) -> Tensor:
-    """The finaliser of splitmix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators") on
-    64-bit words; integer products wrap around."""
-    word = (word ^ _unsigned_shift(word, 30)) * (0xBF58476D1CE4E5B9 - 2**64)
-    word = (word ^ _unsigned_shift(word, 27)) * (0x94D049BB133111EB - 2**64)
-    return word ^ _unsigned_shift(word, 31)
-
-
-def _unsigned_shift(word: Tensor, bits: int) -> Tensor:
-    return (word >> bits) & ((1 << (64 - bits)) - 1)

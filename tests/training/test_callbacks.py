@@ -1,0 +1,126 @@
+"""What happens around the loop: callbacks, the time left, and files that are written on the side."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import vaekit
+from command import rings
+from vaekit.errors import TrainingFailed
+from vaekit.training.background_writer import BackgroundWriter
+from vaekit.training.callbacks import Callback, TrainingState
+from vaekit.training.loop import EpochResult
+from vaekit.training.monitor import RateLimiter, TimeLeft
+
+TINY: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16, "quiet": True}
+
+
+class Recorder(Callback):
+    """Notes what it is called with."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_begin(self, state: TrainingState) -> None:
+        self.events.append(f"begin {state.progress.epoch}")
+
+    def on_epoch_end(self, state: TrainingState, result: EpochResult, row: dict[str, float]) -> None:
+        self.events.append(f"epoch {state.progress.epoch}")
+        self.rows.append(row)
+        assert row["val_loss"] == result.validation["loss"]
+
+    def on_train_end(self, state: TrainingState) -> None:
+        self.events.append("end")
+
+    def on_saved(self, state: TrainingState) -> None:
+        assert state.run.weights.exists()
+        self.events.append("saved")
+
+
+def test_a_callback_sees_training_from_begin_to_end(tmp_path: Path) -> None:
+    recorder = Recorder()
+    trained = vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[recorder], report=False, **TINY)
+    assert recorder.events == ["begin 0", "epoch 1", "epoch 2", "end", "saved"]
+    assert [row["val_loss"] for row in recorder.rows] == list(trained.history["val_loss"])
+    again = Recorder()
+    vaekit.train(rings(60, 12), out=tmp_path / "run", resume=True, epochs=3, callbacks=[again], report=False, **TINY)
+    assert again.events == ["begin 2", "epoch 3", "end", "saved"]
+
+
+def test_without_callbacks_nothing_is_drawn(tmp_path: Path) -> None:
+    vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=1, callbacks=[], report=False, **TINY)
+    assert not list((tmp_path / "run").rglob("*.png"))
+    assert not (tmp_path / "run" / "latent_prior.safetensors").exists()
+    assert vaekit.load(tmp_path / "run").sample(2).shape == (2, 12, 12, 1)
+
+
+def test_a_failing_callback_fails_the_training(tmp_path: Path) -> None:
+    class Failing(Callback):
+        def on_epoch_end(self, state: TrainingState, result: EpochResult, row: dict[str, float]) -> None:
+            state.background.put("job", self.fail)
+
+        def fail(self) -> None:
+            raise TrainingFailed("a job failed")
+
+    with pytest.raises(TrainingFailed, match="a job failed"):
+        vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[Failing()], report=False, **TINY)
+
+
+def test_data_png_shows_the_inputs_before_training(tmp_path: Path) -> None:
+    class Look(Callback):
+        def on_epoch_end(self, state: TrainingState, result: EpochResult, row: dict[str, float]) -> None:
+            with Image.open(state.run.data_preview) as sheet:
+                assert min(sheet.size) > 100
+
+    from vaekit.training.artifacts import DataPreview
+
+    callbacks = [DataPreview(), Look()]
+    vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=1, callbacks=callbacks, report=False, **TINY)
+    assert (tmp_path / "run" / "data.png").exists()
+
+
+def test_the_time_left_includes_what_follows_the_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    short, long = (TimeLeft(100.0, limit, 1000, 1000, True) for limit in (30.0, float("inf")))
+    assert long.estimate(5000) is None  # nothing to go by
+    for time_left in (short, long):
+        time_left.add(1000)
+    clock[0] = 110.0  # 10 ms per image
+    after = 10 + 0.01 * (0.17 * 1000 + 4000)
+    assert long.estimate(5000) == pytest.approx(50 + after)
+    assert short.estimate(5000) == pytest.approx(20 + 5 + after)  # half an epoch beyond the limit, on average
+    assert short.estimate(500) == pytest.approx(5 + after)
+
+
+def test_the_newest_job_of_a_slot_is_written() -> None:
+    written: list[int] = []
+    with BackgroundWriter() as writer:
+        writer.put("slow", lambda: time.sleep(0.2))
+        for number in range(5):
+            writer.put("numbers", lambda number=number: written.append(number))  # type: ignore[misc]
+    assert written == [4]
+
+
+def test_an_error_in_a_job_is_raised() -> None:
+    def fail() -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"), BackgroundWriter() as writer:
+        writer.put("job", fail)
+
+
+def test_a_limited_job_takes_its_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    limiter = RateLimiter(0.1)
+    assert limiter.ready()
+    with limiter.timed():
+        clock[0] = 3.0
+    assert not limiter.ready()
+    clock[0] = 33.1
+    assert limiter.ready()
