@@ -196,7 +196,7 @@ def test_generate_defaults_to_a_new_folder_in_the_run(run: Path) -> None:
 
 def test_generate_refuses_a_folder_that_has_files(run: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("kept")
-    assert "is there already and stays as it is" in mistake("generate", run, "-n", 2, "--out", tmp_path)
+    assert "already exists. Choose another --out." in mistake("generate", run, "-n", 2, "--out", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -410,9 +410,9 @@ def test_file_names_that_are_not_utf8(tmp_path: Path) -> None:
 def test_unwritable_output_is_a_user_error(tmp_path: Path, run: Path) -> None:
     (tmp_path / "file").write_text("")
     np.save(tmp_path / "rings.npy", rings(20))
-    assert "name another folder with --out" in mistake("train", tmp_path / "rings.npy", "--out", tmp_path / "file/run")
-    assert "name a new folder with --out" in mistake("generate", run, "--out", tmp_path / "file")
-    assert "--out: cannot create" in mistake("generate", run, "--out", tmp_path / "file/new")
+    assert "Choose another --out." in mistake("train", tmp_path / "rings.npy", "--out", tmp_path / "file/run")
+    assert "Choose another --out." in mistake("generate", run, "--out", tmp_path / "file")
+    assert "Choose another --out." in mistake("generate", run, "--out", tmp_path / "file/new")
 
 
 def test_a_full_disk_is_reported_and_the_run_resumes(tmp_path: Path) -> None:
@@ -422,6 +422,6 @@ def test_a_full_disk_is_reported_and_the_run_resumes(tmp_path: Path) -> None:
     limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-", *map(str, command)]
     done = subprocess.run(limited, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "free some space, then --resume" in done.stderr.strip().splitlines()[-1]
+    assert "Free some space" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert "Best validation" in vaekit("train", "--out", tmp_path / "run", "--resume")

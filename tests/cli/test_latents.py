@@ -122,12 +122,12 @@ def test_encode_checks_the_output_path_first(
 ) -> None:
     run, there = plain.run.folder, tmp_path / "there.csv"
     there.write_text("mine")
-    assert "is there already and stays as it is" in mistake("encode", run, photos, "--out", there)
+    assert "already exists. Choose another --out." in mistake("encode", run, photos, "--out", there)
     assert there.read_text() == "mine"
     for out, output in {
         tmp_path / "z.xls": r"\.csv, \.npz or \.parquet",
         photos / "z.csv": "is inside the image folder",
-        there / "z.csv": "name another file with --out",
+        there / "z.csv": "Cannot write",
     }.items():
         with pytest.raises(UserError, match=output):
             plain.latents(photos, out=out)
@@ -186,7 +186,7 @@ def test_interpolation_starts_and_ends_at_reconstructions(
         assert strip.width == 2 * 12 + 7 * (72 + 4) - 4 + 2 * (24 - 4)
         tile = np.asarray(strip.convert("L"))[-12 - 72 : -12, 12 + 72 + 24 :][::6, :72:6]
     assert np.abs(tile.astype(int) - path[0, ..., 0]).max() <= 1
-    assert "there already" in mistake(
+    assert "already exists" in mistake(
         "interpolate", plain.run.folder, *(photos / name for name in names), "--out", file
     )
 
@@ -283,7 +283,7 @@ def test_rank_lists_unlikely_images_first(plain: vaekit.TrainedModel, photos: Pa
 def test_rank_refuses_models_without_a_likelihood(plain: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "order.png").write_text("mine")
     output = mistake("rank", plain.run.folder, photos, "--out", tmp_path / "order.csv")
-    assert "order.png is there already" in output and (tmp_path / "order.png").read_text() == "mine"
+    assert "order.png already exists" in output and (tmp_path / "order.png").read_text() == "mine"
     with pytest.raises(UserError, match="0 samples are not possible"):
         plain.rank(photos, samples=0)
     with pytest.raises(UserError, match="1 colour channels"):

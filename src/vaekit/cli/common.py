@@ -33,14 +33,15 @@ def output_png(model: "TrainedModel", out: Path | None, name: str) -> Path:
 
 def output_folder(model: "TrainedModel", out: Path | None, name: str) -> Path:
     """An empty folder for images: `out`, or a new one in the run folder."""
-    from vaekit.errors import UserError
+    from vaekit.errors import UserError, setting
     from vaekit.runs.outputs import first_free, new_folder
 
     folder = new_folder(model.run, out or first_free(model.run.folder / name, "set"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot create {folder} ({error.strerror}).", "Choose another folder.", "out") from None
+        reason = f"Cannot write to {folder} ({error.strerror})."
+        raise UserError(reason, f"Choose another {setting('out')}.") from None
     return folder
 
 
