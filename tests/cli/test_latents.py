@@ -21,7 +21,7 @@ ODD = ("b/noise 1.png", "b/noise 2.png", "noise 3.png")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rings in two folders, under numbers that sort otherwise as text; noise among them, some beside the folders."""
+    """Rings in two folders, under numbers that sort otherwise as text; noise among them, and outside them."""
     folder = tmp_path_factory.mktemp("data") / "photos"
     images = {f"{'ab'[index % 2]}/{index}.png": image for index, image in enumerate(rings(40, 12))}
     noise = np.random.default_rng(1).integers(0, 256, (len(ODD), 12, 12, 1), dtype=np.uint8)

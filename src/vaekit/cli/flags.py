@@ -1,8 +1,8 @@
 """The configuration as flags: a flat view of it that the command line can parse and explain.
 
-The kinds of a component share its flags (`--encoder.channels` belongs to `conv` and to `resnet`), which a parser
-cannot tell from a union of settings classes; so each slot becomes one class with the settings of all its kinds. Values
-are handed on as they are given: `resolve` alone validates, once the preset is known.
+The kinds of a component share its flags (`--encoder.channels` belongs to `conv` and to `resnet`), which a
+parser cannot tell from a union of settings classes; so each slot becomes one class with the settings of all
+its kinds. Values are handed on as they are given: `resolve` alone validates, once the preset is known.
 """
 
 from pathlib import Path
@@ -49,7 +49,7 @@ DEFAULTS = Config()
 
 
 def _type_of(field: FieldInfo) -> Any:
-    """What the parser needs to know of a type: whether a flag takes a value, its choices, and its name in the help."""
+    """The type as the parser needs it: whether a flag takes a value, its choices, its name in the help."""
     if field.annotation in (bool, int, float) or str(field.annotation).startswith("typing.Literal"):
         return field.annotation
     return str | None if field.default is None else str
@@ -96,7 +96,7 @@ def _slot(name: str) -> tuple[Any, Any]:
 
 
 def _shared_flag(owners: dict[str, FieldInfo], everywhere: bool) -> tuple[Any, Any]:
-    """The flag of a setting that several kinds have: a line for all that explain it alike, with the same default."""
+    """The flag of a setting that several kinds share, with a line of help for each meaning."""
     meanings: dict[tuple[str, Any], list[str]] = {}
     for kind, field in owners.items():
         meanings.setdefault((_help(field), _display_default(field.default)), []).append(kind)

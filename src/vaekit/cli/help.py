@@ -16,7 +16,7 @@ FLAG_ALL = "--help-all"
 class HelpFormatter:
     """Formats the help of all commands.
 
-    A command with common options shows these alone, each by the first sentence of its description, unless `show_all`.
+    A command with common options shows these alone, with the first sentence of each, unless `show_all`.
     """
 
     def __init__(self) -> None:

@@ -37,10 +37,10 @@ class DataConfig(BaseConfig):
             return None
         if isinstance(value, (tuple, list)) and len(value) == 2:
             value = f"{value[0]}x{value[1]}"
-        words = str(value).lower().split("x")
-        if not (len(words) in (1, 2) and all(w.isdecimal() and 1 <= int(w) <= 4096 for w in words)):
+        sides = str(value).lower().split("x")
+        if not (len(sides) in (1, 2) and all(s.isdecimal() and 1 <= int(s) <= 4096 for s in sides)):
             raise ValueError("must be 64 or 96x64 (width x height), each side from 1 to 4096 pixels")
-        return "x".join(str(int(w)) for w in words)
+        return "x".join(str(int(side)) for side in sides)
 
     @field_validator("validation", mode="before")
     @classmethod

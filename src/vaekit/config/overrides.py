@@ -16,14 +16,14 @@ from vaekit.errors import UserError, setting
 GROUPS: dict[str, type[BaseModel]] = {"data": DataConfig, "training": TrainingConfig}
 
 TRAIN_ARGUMENTS = ("preset", "out", "resume", "max_minutes")
-"""Arguments of `train` beside the settings."""
+"""Arguments of `train` that are not settings."""
 
 
 def resolve(*layers: Mapping[str, Any], preset: str = "classic") -> Config:
     """The preset's settings, overridden by each of `layers` in turn, validated.
 
     Raises:
-        UserError: an unknown name or an impossible value, in one sentence with the bounds or the nearest name.
+        UserError: an unknown name or an impossible value, with the bounds or the nearest name.
     """
     if preset not in PRESETS:
         near = did_you_mean(preset, PRESETS)
@@ -56,7 +56,7 @@ def load_config(record: Mapping[str, Any]) -> Config:
 
 
 def nest(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Move the flat names of data and training into their groups: {"epochs": 3} -> {"training": {"epochs": 3}}."""
+    """Move flat names into their groups: {"epochs": 3} -> {"training": {"epochs": 3}}."""
     tree: dict[str, Any] = {}
     for name, value in layer.items():
         name = name.replace("-", "_")
@@ -65,7 +65,7 @@ def nest(layer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Lay `layer` over `tree`, in place. A component of another kind replaces the old one and all of its settings."""
+    """Lay `layer` over `tree`, in place; a component of another kind replaces all settings of the old."""
     for name, value in layer.items():
         old = tree.get(name)
         if isinstance(value, str) and isinstance(old, dict) and "kind" in old:
@@ -186,15 +186,16 @@ def _unknown_kind(slot: str, kind: str | None) -> UserError:
     return UserError(f"must be {_alternatives(kinds)} (got {kind}).", did_you_mean(kind, kinds), f"{slot}.kind")
 
 
-def _alternatives(words: Sequence[str]) -> str:
+def _alternatives(choices: Sequence[str]) -> str:
     """`a, b or c`."""
-    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
 
 
 def _locate(path: list[str]) -> tuple[type[BaseModel], str, str | None]:
     """The settings class that holds a faulty field, the name of the setting, and the component's kind.
 
-    `path` is pydantic's: a component of several kinds is followed by its kind, as in likelihood, gaussian, scale.
+    `path` is pydantic's: a component of several kinds is followed by its kind, as in
+    likelihood, gaussian, scale.
     """
     slot, *rest = path
     if slot in GROUPS and rest:

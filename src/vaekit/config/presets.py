@@ -9,7 +9,7 @@ from vaekit.config.base import BaseConfig
 
 
 class Checked(BaseConfig):
-    """What was measured against a published number, by a row of `benchmarks/paper_table/` that starts from a preset."""
+    """A result to compare with a published one, by a row of `benchmarks/paper_table/`."""
 
     row: str
     nll: float
@@ -41,7 +41,7 @@ PRESETS = {
 
 
 def to_toml(settings: Mapping[str, Any]) -> str:
-    """Settings as the text of a file for `vaekit train --config`: plain values first, then a table per component."""
+    """Settings as a file for `vaekit train --config`: plain values, then a table per component."""
     tables = {name: value for name, value in settings.items() if isinstance(value, Mapping)}
     lines = [f"{name} = {_toml_value(value)}" for name, value in settings.items() if name not in tables]
     for name, table in tables.items():

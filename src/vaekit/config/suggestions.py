@@ -34,13 +34,13 @@ USUAL_NAMES = {
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """`Did you mean 'learning_rate'?` where one of `names` is close to `word`, or what other programs call `word`."""
+    """`Did you mean 'learning_rate'?` if one of `names` is near to `word`, otherwise an empty text."""
     near = nearest(word, names)
     return f"Did you mean {near!r}?" if near else ""
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that `word` was meant to be, as far as can be guessed; underscores and hyphens are alike."""
+    """The one of `names` that `word` probably means; hyphens and underscores are equal."""
     known = {name.lstrip("-").replace("-", "_"): name for name in names}
     word = word.lstrip("-").replace("-", "_").lower()
     if (usual := USUAL_NAMES.get(word)) in known:

@@ -32,16 +32,16 @@ class TrainingConfig(BaseConfig):
     patience: int = Field(0, ge=0)
     """Early stopping: epochs without improvement; 0 turns it off."""
     seed: int = Field(0, ge=0, lt=2**63)
-    """Random seed. The same seed, data and settings give the same weights on the same machine, except where a speed
-    trial chooses the settings (compile or batch size auto)."""
+    """Random seed. The same seed, data and settings give the same weights on the same machine, except where a
+    speed trial chooses the settings (compile or batch size auto)."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "32", "tf32", "bf16"] = "auto"
-    """Arithmetic of the networks. 32: float32. tf32: reduced-precision matrix products (NVIDIA Ampere or newer). bf16:
-    bfloat16, with weights, KL and likelihood in float32. auto: bf16 for convolutions where the hardware supports it,
-    otherwise tf32 where available."""
+    """Arithmetic of the networks. 32: float32. tf32: reduced-precision matrix products (NVIDIA Ampere or
+    newer). bf16: bfloat16, with weights, KL and likelihood in float32. auto: bf16 for convolutions where the
+    hardware supports it, otherwise tf32 where available."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile, which starts slowly: on, off, or auto (used only if a short trial shows that it pays off)."""
+    """torch.compile, which starts slowly: on, off, or auto (only if a short trial shows a gain)."""
     threads: int = Field(0, ge=0, le=1024)
     """CPU threads; 0 for one per core. The number changes results in the last bits."""
 

@@ -23,7 +23,7 @@ def fsync(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; it replaces `path` when the block ends without an error.
+    """Yield a temporary path in the folder of `path`; it replaces `path` when the block succeeds.
 
     A reader sees the old file or the new one, never a part of either; if `durable`, also after a power cut.
     """
@@ -45,7 +45,7 @@ def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder in the parent of `path`; it becomes `path` when the block ends without an error.
+    """Yield a temporary folder in the parent of `path`; it becomes `path` when the block succeeds.
 
     If `path` exists by then, because another process was faster, the new folder is dropped.
     """

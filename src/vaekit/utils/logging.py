@@ -29,7 +29,7 @@ SAMPLE_SECONDS = 0.25
 
 
 FIRST_LINE_SECONDS = 4.0
-"""Without a terminal, seconds until a phase reports for the first time; the interval doubles from line to line."""
+"""Without a terminal, seconds until the first report of a phase; the interval doubles each time."""
 
 
 LINE_SECONDS = 30.0
@@ -45,7 +45,7 @@ def _spell(record: logging.LogRecord) -> bool:
 
 
 log = logging.getLogger("vaekit")
-"""The logger of the package. Settings marked by `vaekit.errors.setting` are spelled before any handler sees a line."""
+"""The logger of the package. It spells settings marked by `vaekit.errors.setting` for all handlers."""
 log.addFilter(_spell)
 
 
@@ -57,9 +57,9 @@ def console() -> "Console":
 
 
 def wrapped(text: str, width: int) -> str:
-    """`text` in lines of at most `width` columns, broken between words; continuation lines are indented by two more.
+    """Wrap `text` to `width` columns between words; continuation lines are indented by two more.
 
-    Commands, which stand in backticks or end a line after a colon, are not broken, so that they can be copied.
+    Commands, which stand in backticks or end a line after a colon, are not broken, to be copied.
     """
     lines = []
     for line in text.splitlines():
@@ -82,7 +82,7 @@ def fit_terminal(text: str) -> str:
 
 
 def _print(text: str) -> None:
-    """Print above a progress bar. Once the reader is gone (`vaekit train | head`), training continues silently."""
+    """Print above a progress bar. Training continues silently once the reader is gone (`... | head`)."""
     with suppress(OSError, UnicodeError, SystemExit):  # rich raises SystemExit on a broken pipe
         console().print(fit_terminal(text))
 
@@ -96,7 +96,7 @@ class ConsoleHandler(logging.Handler):
 
 @contextmanager
 def console_logging(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
-    """Show log lines on the screen inside the block, unless `quiet` or already shown; debug lines if `verbose`."""
+    """Show log lines inside the block, unless `quiet` or already shown; debug lines if `verbose`."""
     shown = any(isinstance(handler, ConsoleHandler) for handler in log.handlers)
     handlers = [] if quiet or shown else [ConsoleHandler(logging.DEBUG if verbose else logging.INFO)]
     level, propagate = log.level, log.propagate
@@ -220,7 +220,7 @@ def duration_left(seconds: float) -> str:
 def progress(
     total: int, description: str, unit: str = "images", done: int = 0, quiet: bool = False, after: float = 0.0
 ) -> Iterator[Advance]:
-    """Show the progress of a phase: a bar on a terminal, otherwise a line at its start and at most 30 seconds apart.
+    """Show the progress of a phase: a bar on a terminal, otherwise lines at most 30 seconds apart.
 
     Args:
         total: how much there is to do.
@@ -291,7 +291,7 @@ def _report_lines(first: str, line: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def status(text: str, quiet: bool = False) -> Iterator[None]:
-    """Show a phase of unknown length at once: a line that vanishes on a terminal, otherwise a line that stays.
+    """Show a phase of unknown length at once, on a terminal by a line that vanishes at its end.
 
     Args:
         text: what is being done, such as "Checking speed".
