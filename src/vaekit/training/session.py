@@ -135,7 +135,8 @@ def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: fl
         monitor = StepMonitor(loader.batch_size, on_progress, lambda: state.stop_requested)
         for result in train(state.train_step, loader, settings.epochs, state.progress, monitor.on_step):
             row = metrics_row(state, result, monitor.epoch_stats(result.trained_at))
-            advance(0, label(), total=images_per_epoch)
+            if not state.finished:
+                advance(0, label(), total=images_per_epoch)
             if state.best.loss is None or row["val_loss"] < state.best.loss:
                 state.best = BestEpoch(state.progress.epoch, state.progress.step, row["val_loss"])
             for callback in callbacks:

@@ -36,6 +36,10 @@ LINE_SECONDS = 30.0
 """Without a terminal, the longest interval between two reports."""
 
 
+FIGURES_WIDTH = 60
+"""Columns of a bar's row that the count, the speed and the time left take."""
+
+
 # --- Log lines -------------------------------------------------------------------------------------------------------
 
 
@@ -264,7 +268,9 @@ def _bar_row(meter: _Meter) -> "Table":
     texts = [Column(no_wrap=True) for _ in range(4)]
     row = Table.grid(texts[0], Column(ratio=1), *texts[1:], padding=(0, 1), expand=True)
     bar = ProgressBar(total=max(meter.total, 1), completed=meter.done)
-    row.add_row(meter.description, bar, meter.count_text(), meter.speed_text(), meter.time_text())
+    width = max(console().width - FIGURES_WIDTH, 12)
+    name = meter.description if len(meter.description) <= width else f"{meter.description[: width - 1]}…"
+    row.add_row(name, bar, meter.count_text(), meter.speed_text(), meter.time_text())
     return row
 
 
