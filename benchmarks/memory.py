@@ -1,9 +1,9 @@
-"""Private memory of a training: from 10,000 and from 1,000,000 made-up images of 32x32.
+"""Private memory of a training from 10,000 and from 1,000,000 synthetic images of 32x32.
 
     python benchmarks/memory.py [FOLDER]       # writes benchmarks/results/memory.json
 
-FOLDER is a scratch folder with 7 GB free. RssAnon, from /proc (Linux), is the memory a process owns: what it has
-allocated, not what it has mapped from files, which the system takes back when it needs room.
+FOLDER is a scratch folder with 7 GB free. RssAnon, from /proc (Linux), is the memory that the process has
+allocated, without mapped files, which the system can drop at any time.
 """
 
 import json
@@ -28,10 +28,10 @@ RESULTS = Path(__file__).parent / "results" / "memory.json"
 
 
 def measure(images: str) -> None:
-    """In a process of its own: pack, take the steps, look at all held-out images; print the largest RssAnon in kB."""
+    """Pack, train, validate; print the largest RssAnon in kB. Runs in a new process."""
     import torch
 
-    from vaekit.bench.baselines import training_process
+    from vaekit.bench.loops import training_process
     from vaekit.config.overrides import resolve
     from vaekit.data.loader import ImageLoader
     from vaekit.data.packs.pack import open_pack
@@ -49,26 +49,26 @@ def measure(images: str) -> None:
     def look(_: torch.Tensor) -> bool:
         nonlocal largest
         if progress.step % 20 == 0:
-            largest = max(largest, private())
+            largest = max(largest, private_memory())
         return progress.step >= STEPS
 
     with training_process():
         for _ in train(train_step, loader, config.training.epochs, progress, look):
             pass
         evaluate(train_step, loader, "validation")
-        print(max(largest, private()))
+        print(max(largest, private_memory()))
 
 
-def private() -> int:
+def private_memory() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1])
-    raise OSError("this system does not tell RssAnon")
+    raise OSError("no RssAnon in /proc/self/status")
 
 
 def main(scratch: Path) -> None:
     os.environ["XDG_CACHE_HOME"] = str(scratch / "cache")
-    found = {}
+    kilobytes = {}
     for count in (10_000, 1_000_000):
         path = scratch / f"{count}.npy"
         images = np.lib.format.open_memmap(path, "w+", np.uint8, (count, 32, 32, 3))
@@ -78,11 +78,11 @@ def main(scratch: Path) -> None:
         del images
         command = [sys.executable, __file__, "--measure", str(path)]
         for run in ("first run, packs", "second run"):
-            said = subprocess.run(command, check=True, capture_output=True, text=True)
-            found[count] = int(said.stdout)
-            print(f"{count:>9,} images, {run:16}: RssAnon {found[count] / 1e3:6.1f} MB", flush=True)
-    print(f"ratio of the second runs: {found[1_000_000] / found[10_000]:.3f}")
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            process = subprocess.run(command, check=True, capture_output=True, text=True)
+            kilobytes[count] = int(process.stdout)
+            print(f"{count:>9,} images, {run:16}: RssAnon {kilobytes[count] / 1e3:6.1f} MB", flush=True)
+    print(f"ratio of the second runs: {kilobytes[1_000_000] / kilobytes[10_000]:.3f}")
+    RESULTS.write_text(json.dumps(kilobytes, indent=1) + "\n")
 
 
 if __name__ == "__main__":

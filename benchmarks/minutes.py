@@ -1,13 +1,15 @@
-"""Quality by minutes: NLL of MNIST after 1, 5 and 10 minutes of training, here and by Pythae's default VAE.
+"""Quality over time: NLL of MNIST after 1, 5 and 10 minutes of training, with vaekit and with Pythae's
+default VAE.
 
-    python benchmarks/minutes.py mnist/            # half an hour, the machine left alone; Pythae where it is installed
+    python benchmarks/minutes.py mnist/    # half an hour on an idle machine; Pythae if it is installed
 
-Protocol of `paper_table/run.py`: the first 50,000 images train with pixels drawn anew, the test images are drawn once,
-a Bernoulli decoder, NLL by importance sampling in float32. `classic` and `best` with their networks, optimizers and
-settings, arithmetic among them, their likelihood replaced by that of the protocol; pixels are drawn at every step.
-Pythae: its VAE and trainer with all their defaults (a dense network of 512 units, 10 latents, Adam at 1e-4, batches of
-64); pixels are drawn before every epoch, on nobody's time. Minutes are those of training, vaekit's with its validation;
-without the start and what is made at the end. The three take turns, from mark to mark.
+The protocol is that of `paper_table/run.py`: the first 50,000 images train, dynamically binarized; the test
+images are binarized once; a Bernoulli decoder; NLL by importance sampling in float32. `classic` and `best`
+keep their networks, optimizers and settings (precision included), with the protocol's likelihood; pixels are
+drawn at every step. Pythae: its VAE and trainer with all defaults (a dense network of 512 units, 10 latents,
+Adam at 1e-4, batches of 64); pixels are drawn before every epoch, outside the measured time. Minutes count
+training (vaekit's with validation), not the start or what is written at the end. The three train in turn,
+from mark to mark.
 """
 
 import io
@@ -27,24 +29,27 @@ import torch
 import torch.nn.functional as F
 
 import vaekit
-from vaekit.bench.baselines import has_pythae
+from baselines import has_pythae
 from vaekit.bench.measure import machine
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import open_pack
 
 MARKS = (1.0, 5.0, 10.0)
-IMAGES, SAMPLES = 1000, 500
+"""Minutes of training after which models are evaluated."""
+TEST_IMAGES = 1000
+SAMPLES = 500
+"""Importance samples per image."""
 HERE = Path(__file__).parent
 Mark = dict[str, float]
 
 
-def judged(nats: np.ndarray, minutes: float, epochs: int) -> Mark:
+def make_mark(nats: np.ndarray, minutes: float, epochs: int) -> Mark:
     error = float(nats.std(ddof=1) / math.sqrt(len(nats)))
     return {"nll": -float(nats.mean()), "standard_error": error, "minutes": minutes, "epochs": epochs}
 
 
 def ours(preset: str, mnist: Path, test: np.ndarray) -> Iterator[Mark]:
-    """Train until each mark in turn, and judge the weights that training would hand on then."""
+    """Train to each mark in turn, and evaluate the weights to use at that point."""
     with tempfile.TemporaryDirectory() as folder:
         out, spent = Path(folder) / "run", 0.0
         for mark in MARKS:
@@ -63,7 +68,7 @@ def ours(preset: str, mnist: Path, test: np.ndarray) -> Iterator[Mark]:
                     quiet=True,
                 )
                 spent = float(model.history["seconds"].sum()) / 60
-            yield judged(model.log_likelihood(test, samples=SAMPLES), spent, len(model.history))
+            yield make_mark(model.log_likelihood(test, samples=SAMPLES), spent, len(model.history))
 
 
 def pythae(images: np.ndarray, test: np.ndarray) -> Iterator[Mark]:
@@ -86,16 +91,16 @@ def pythae(images: np.ndarray, test: np.ndarray) -> Iterator[Mark]:
         for mark in MARKS:
             while spent < 60 * mark:
                 torch.bernoulli(x, out=drawn)
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                     trainer.train_step(epoch + 1)
-                spent, epoch = spent + time.perf_counter() - begun, epoch + 1
-            yield judged(weighed(trainer.model, test), spent / 60, epoch)
+                spent, epoch = spent + time.perf_counter() - start, epoch + 1
+            yield make_mark(importance_log_likelihood(trainer.model, test), spent / 60, epoch)
 
 
 @torch.no_grad()
-def weighed(model: Any, test: np.ndarray) -> np.ndarray:
-    """log p(x) by importance sampling, of a model with a Gaussian encoder and sigmoid outputs."""
+def importance_log_likelihood(model: Any, test: np.ndarray) -> np.ndarray:
+    """log p(x) of a model with a Gaussian encoder and sigmoid outputs, by importance sampling."""
     model.eval()
     nats = []
     for x in torch.from_numpy(test).reshape(-1, 1, 28, 28).div(255).split(20):
@@ -114,14 +119,14 @@ def draw(models: dict[str, Any]) -> None:
     import seaborn as sns
 
     matplotlib.use("Agg")
-    rows = [{"model": name, **mark} for name, one in models.items() for mark in one["nll"].values()]
+    rows = [{"model": name, **mark} for name, model in models.items() for mark in model["nll"].values()]
     sns.set_theme(style="whitegrid", palette="colorblind", font_scale=0.9)
     axes = sns.lineplot(
         pd.DataFrame(rows), x="minutes", y="nll", hue="model", style="model", markers=True, dashes=False
     )
     axes.set(xlabel="minutes of training on 2 cores", ylabel="test NLL, nats per image (lower is better)")
     axes.set_xlim(left=0)
-    axes.set_title("MNIST, pixels drawn anew: quality by minutes", loc="left")
+    axes.set_title("MNIST, dynamically binarized: quality over time", loc="left")
     sns.despine()
     axes.figure.set_size_inches(7, 4)
     axes.figure.savefig(HERE.parent / "docs" / "pictures" / "minutes.png", dpi=120, bbox_inches="tight")
@@ -131,20 +136,21 @@ def main(mnist: Path) -> None:
     pack = open_pack(mnist, DataConfig(validation="last:10000"), quiet=True)
     gray = np.asarray(pack.images[pack.splits["test"]])[..., 0]
     white = np.random.RandomState(777).rand(len(gray), 784) < gray.reshape(-1, 784) / 255
-    test = (255 * white[:IMAGES]).astype(np.uint8).reshape(-1, 28, 28)
+    test = (255 * white[:TEST_IMAGES]).astype(np.uint8).reshape(-1, 28, 28)
     train = np.asarray(pack.images[pack.splits["train"]])[..., 0]
-    runs_once = {preset: ours(preset, mnist, test) for preset in ("classic", "best")}
+    trainings = {preset: ours(preset, mnist, test) for preset in ("classic", "best")}
     if has_pythae():
-        runs_once = {"Pythae, its default VAE": pythae(train, test), **runs_once}
+        trainings = {"Pythae, its default VAE": pythae(train, test), **trainings}
     else:
         print("Pythae is not installed")
-    models: dict[str, Any] = {name: {"nll": {}} for name in runs_once}
-    for mark in MARKS:
-        for name, run_once in runs_once.items():
-            models[name]["nll"][f"{mark:g}"] = found = next(run_once)
-            print(name, found, flush=True)
-    about = f"Test NLL in nats per image, {IMAGES:,} images of MNIST drawn once, {SAMPLES} importance samples"
-    about += "; in brackets the minutes of training at the end of the epoch that was judged."
+    models: dict[str, Any] = {name: {"nll": {}} for name in trainings}
+    for minutes in MARKS:
+        for name, training in trainings.items():
+            models[name]["nll"][f"{minutes:g}"] = mark = next(training)
+            print(name, mark, flush=True)
+    about = f"Test NLL in nats per image: {TEST_IMAGES:,} MNIST images binarized once, "
+    about += f"{SAMPLES} importance samples; in parentheses, "
+    about += "minutes of training at the end of the evaluated epoch."
     results = {"about": about, "machine": machine(), "models": models}
     (HERE / "results" / "minutes.json").write_text(json.dumps(results, indent=1) + "\n")
     draw(models)

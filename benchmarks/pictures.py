@@ -1,8 +1,8 @@
-"""What pictures, the loss graph and checkpoints cost: python benchmarks/pictures.py [epochs] [rounds]
+"""Cost of pictures, the loss graph and checkpoints: python benchmarks/pictures.py [epochs] [rounds]
 
-Trains `classic` on the bundled sample as `vaekit train` does, and again without writing any of them, in turn; prints
-the seconds of both and the median of the ratios. Each run is a whole call in this process, its imports done before;
-without the prior that is fitted afterwards, which takes as long with pictures as without.
+Trains `classic` on the bundled sample like `vaekit train`, and the same without writing any of them, in turn;
+prints the seconds of both and the median ratio. Each run is a whole call in this process, after all imports,
+and without fitting a prior, which takes the same time in both.
 """
 
 import statistics
@@ -28,7 +28,7 @@ def seconds(epochs: int, folder: Path, callbacks: Sequence[Callback]) -> float:
 
 
 def main(epochs: int, rounds: int) -> None:
-    """Whole trainings with pictures, loss graph and checkpoints, and without, in turns."""
+    """Whole trainings with pictures, loss graph and checkpoints, and without them, in turn."""
     no_checkpoints = mock.patch.object(Checkpoints, "_save")
     pairs = []
     with tempfile.TemporaryDirectory() as temporary:

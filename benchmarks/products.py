@@ -1,5 +1,6 @@
-"""What memory costs the products of 784-400-20 in bfloat16: each by itself, and after 10 MB have passed through the
-cache, as weights, gradients and Adam's averages do at every step. Medians, in microseconds; all cores.
+"""Cost of memory in the matrix products of 784-400-20 in bfloat16: each product alone, and after 10 MB have
+passed through the cache, as weights, gradients and Adam's averages do at every step. Prints medians in
+microseconds; all cores.
 
     python benchmarks/products.py [rounds]
 """
@@ -13,9 +14,9 @@ import torch
 
 
 def microseconds(product: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     product()
-    return 1e6 * (time.perf_counter() - begun)
+    return 1e6 * (time.perf_counter() - start)
 
 
 def main(rounds: int) -> None:

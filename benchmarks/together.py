@@ -1,7 +1,7 @@
-"""Two trainings that share the cores: images a second of each, with all threads each and with a share of them.
-The ways take turns.
+"""Two trainings that share the cores: images per second of each, with all threads each and with half of them
+each. The setups are measured in turn.
 
-python benchmarks/together.py          # five minutes; writes benchmarks/results/together.json
+    python benchmarks/together.py          # five minutes; writes benchmarks/results/together.json
 """
 
 import json
@@ -12,54 +12,65 @@ import sys
 import time
 from pathlib import Path
 
-NETWORKS = {"784-400-20": {"encoder": "mlp", "decoder": "mlp", "latents": 20, "batch_size": 128}, "classic": {}}
-SECONDS, ROUNDS = 5.0, 5
+NETWORKS = {
+    "784-400-20": {"encoder": "mlp", "decoder": "mlp", "latents": 20, "batch_size": 128},
+    "classic": {},
+}
+SECONDS = 5.0
+ROUNDS = 5
 RESULTS = Path(__file__).parent / "results" / "together.json"
 
 
 def train(name: str) -> None:
-    """Print the images a second of epochs of 3,000 images, their median."""
+    """Print images per second, the median over epochs of 3,000 images. Runs in a new process."""
     import torch
 
-    from vaekit.bench import baselines
-    from vaekit.bench.workloads import bundled
+    from vaekit.bench.loops import vaekit_loop
+    from vaekit.bench.workloads import bundled_images
     from vaekit.config.overrides import resolve
     from vaekit.data.packs.pack import open_pack
 
     config = resolve(NETWORKS[name], {"validation": "last:1"})
-    run_once = baselines.vaekit(config, open_pack(bundled()[:3000], config.data, quiet=True), torch.device("cpu"))
+    pack = open_pack(bundled_images()[:3000], config.data, quiet=True)
+    run_once = vaekit_loop(config, pack, torch.device("cpu"))
     run_once()
     speeds: list[float] = []
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or not speeds:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         count = run_once()
-        speeds.append(count / (time.perf_counter() - begun))
+        speeds.append(count / (time.perf_counter() - start))
     print(round(statistics.median(speeds)))
 
 
-def together(count: int, name: str, threads: int) -> list[int]:
+def train_together(count: int, name: str, threads: int) -> list[int]:
+    """Images per second of each of `count` simultaneous trainings."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, __file__, name]
-    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(count)]
-    return [int(one.communicate()[0]) for one in running]
+    running = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(count)
+    ]
+    return [int(process.communicate()[0]) for process in running]
+
+
+def describe(count: int, threads: int) -> str:
+    number = f"{threads} thread" if threads == 1 else f"{threads} threads"
+    return f"one, {number}" if count == 1 else f"two at once, {number} each"
 
 
 def main() -> None:
     cores = len(os.sched_getaffinity(0))
-    ways = [(1, cores), (1, cores // 2), (2, cores), (2, cores // 2)]
-    found: dict[str, dict[str, float]] = {}
+    setups = [(1, cores), (1, cores // 2), (2, cores), (2, cores // 2)]
+    results: dict[str, dict[str, float]] = {}
     for name in NETWORKS:
-        speeds: dict[tuple[int, int], list[int]] = {way: [] for way in ways}
+        speeds: dict[str, list[int]] = {describe(*setup): [] for setup in setups}
         for _ in range(ROUNDS):
-            for count, threads in ways:
-                speeds[count, threads] += together(count, name, threads)
-        found[name] = {}
-        for count, threads in ways:
-            how = f"{('one', 'two at once')[count - 1]}, {threads} thread{'s' * (threads > 1)}"
-            found[name][how if count == 1 else f"{how} each"] = statistics.median(speeds[count, threads])
-            print(f"{name:<11} {how}: {statistics.median(speeds[count, threads]):,.0f} images/s each", flush=True)
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            for count, threads in setups:
+                speeds[describe(count, threads)] += train_together(count, name, threads)
+        results[name] = {setup: statistics.median(values) for setup, values in speeds.items()}
+        for setup, speed in results[name].items():
+            print(f"{name:<11} {setup}: {speed:,.0f} images/s", flush=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -58,15 +58,14 @@ def test_the_python(tmp_path: Path) -> None:
     assert "val_loss" in run([sys.executable, "-c"], blocks("python"), tmp_path)
 
 
-def test_the_part_that_the_docs_add(tmp_path: Path) -> None:
-    """In a process of its own, since it registers a part."""
+def test_component_of_the_docs_can_be_built(tmp_path: Path) -> None:
+    """In a separate process, since it registers a component."""
     script = f"""
 from vaekit.config.likelihoods import *
 from vaekit.models.likelihoods import *
 from torch.distributions import Independent
-{blocks("python", (ROOT / "docs" / "adding-a-part.md").read_text(encoding="utf-8"))}
-settings = StudentLikelihoodConfig().model_dump(exclude={{"kind"}})
-p = Student(channels=1, **settings)(torch.zeros(2, 3, 1, 4, 4))
+{blocks("python", (ROOT / "docs" / "adding-a-component.md").read_text(encoding="utf-8"))}
+p = Student(StudentLikelihoodConfig(), BuildContext())(torch.zeros(2, 3, 1, 4, 4))
 print(p.log_prob(torch.zeros(3, 1, 4, 4)).shape, p.mean.shape)
 """
     assert "[2, 3]" in run([sys.executable, "-c"], script, tmp_path)
@@ -78,7 +77,9 @@ def test_every_link_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("script", ["tools/docs/parts.py", "tools/docs/performance.py", "tools/docs/published.py"])
+@pytest.mark.parametrize(
+    "script", ["tools/docs/components.py", "tools/docs/performance.py", "tools/docs/published.py", "tools/docs/samples.py"]
+)
 def test_generated_pages_are_up_to_date(script: str) -> None:
     assert subprocess.run([sys.executable, ROOT / script, "--check"], check=False).returncode == 0
 

@@ -17,7 +17,8 @@ from vaekit.data.packs.pack import load_images
 from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.data.sources.torch_datasets import is_dataset
 from vaekit.errors import UserError, setting
-from vaekit.evaluation.evaluate import COMPARED, FEWEST, evaluation
+from vaekit.evaluation.context import DEFAULT_NEW_IMAGES, MIN_NEW_IMAGES
+from vaekit.evaluation.evaluate import evaluate_model
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.evaluation.ranking import rank
 from vaekit.latents import encode, traverse
@@ -26,7 +27,9 @@ from vaekit.latents.sampling import CHUNK, decode_images, generate_images, inter
 from vaekit.latents.traverse import Traversal
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.vae import VAE
-from vaekit.report.report import write_report
+from vaekit.plots import grids
+from vaekit.plots.notebook import ImageArray, html_card
+from vaekit.report.report import facts, write_report
 from vaekit.runs.checkpoint import write_prior
 from vaekit.runs.folder import Run
 from vaekit.runs.image_set import BATCH, to_tensor
@@ -192,6 +195,11 @@ class TrainedModel:
         images = f"{width}x{height} {({1: 'gray', 3: 'colour', 4: 'RGBA'})[channels]} images"
         return f"<vaekit model of {images}, {self.config.latents} latents, in {self.run.folder}>"
 
+    def _repr_html_(self) -> str:
+        """The model in a notebook: its facts, and new images."""
+        sheet = grids.grid(self.sample(16), 8, self.sample_labels(16), "New images")
+        return html_card(self.run.folder.resolve().name, facts(self.loaded), sheet)
+
     def sample(
         self,
         n: int = 1,
@@ -220,7 +228,7 @@ class TrainedModel:
         batches = self.sample_batches(n, seed=seed, label=label, temperature=temperature, prior=prior)
         channels, height, width = self.shape
         images: Images = np.concatenate([np.zeros((0, height, width, channels), np.uint8), *batches])
-        return images
+        return images.view(ImageArray)
 
     def sample_batches(
         self,
@@ -459,7 +467,7 @@ class TrainedModel:
         data: Any = None,
         *,
         samples: SupportsIndex = 1000,
-        new_images: SupportsIndex = COMPARED,
+        new_images: SupportsIndex = DEFAULT_NEW_IMAGES,
         seed: int = 0,
         quiet: bool = False,
     ) -> dict[str, Any]:
@@ -480,9 +488,8 @@ class TrainedModel:
         Raises:
             UserError: images of another shape, or classes the model does not know.
         """
-        return evaluation(
-            self.loaded, data, check_count(samples), check_count(new_images, "new images", FEWEST), seed, quiet
-        )
+        count = check_count(new_images, "new images", MIN_NEW_IMAGES)
+        return evaluate_model(self.loaded, data, check_count(samples), count, seed, quiet).model_dump(mode="json")
 
     def report(self, *, quiet: bool = False) -> Path:
         """Write report.html: all about this model on one page that opens without a network. Returns its path.
@@ -523,7 +530,7 @@ class TrainedModel:
         if not len(z):
             channels, height, width = self.shape
             return np.zeros((0, height, width, channels), np.uint8)
-        return to_uint8(decode_images(self.model, z, y)).numpy()
+        return to_uint8(decode_images(self.model, z, y)).numpy().view(ImageArray)
 
     def _image(self, given: Any) -> Images:
         """One image, an array or a file, as [1, H, W, C]."""

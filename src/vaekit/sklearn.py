@@ -30,7 +30,10 @@ ROUNDING = 1e-6
 """Floats this little outside [0, 1], as scaling leaves them, count as 0 and 1."""
 
 
-PARAMETERS = {name: name for name in ("preset", "epochs", "latents", "out")} | {"seed": "random_state", "quiet": "verbose"}
+PARAMETERS = {name: name for name in ("preset", "epochs", "latents", "out")} | {
+    "seed": "random_state",
+    "quiet": "verbose",
+}
 """Settings of `vaekit.train` that are parameters of the transformer, and their names there."""
 
 
@@ -201,7 +204,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 raise UserError(f"{name!r} is a parameter of its own.", f"Use VAETransformer({called}=...).")
         if given.get("conditional") or given.get("resume"):
             name = "conditional" if given.get("conditional") else "resume"
-            raise UserError(f"{name!r} is not supported, since fit trains a new model without labels.", "Use vaekit.train.")
+            raise UserError(
+                f"{name!r} is not supported, since fit trains a new model without labels.", "Use vaekit.train."
+            )
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(2**31 - 1)
@@ -224,7 +229,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 return X.shape[1:]
             side = math.isqrt(X.shape[1])
             example = f"({side}, {side})" if side * side == X.shape[1] else "(H, W) or (H, W, C)"
-            raise UserError(f"X has rows of {X.shape[1]} features.", f"Give the shape of an image: image_shape={example}.")
+            raise UserError(
+                f"X has rows of {X.shape[1]} features.", f"Give the shape of an image: image_shape={example}."
+            )
         try:
             shape = tuple(int(side) for side in given)
         except (TypeError, ValueError):

@@ -14,6 +14,7 @@ from command import NEW_PROCESS, mistake, rings
 from command import vaekit as command
 from vaekit.errors import UserError
 from vaekit.latents import sampling, tables
+from vaekit.plots.grids import GAP, MARGIN, TITLE_HEIGHT
 
 TINY = {"latents": 4, "encoder": "mlp", "decoder": "mlp", "batch_size": 16, "quiet": True}
 ODD = ("b/noise 1.png", "b/noise 2.png", "noise 3.png")
@@ -183,8 +184,8 @@ def test_interpolation_starts_and_ends_at_reconstructions(
     file = tmp_path / "strip.png"
     command("interpolate", plain.run.folder, *(photos / name for name in names), "--steps", 5, "--out", file)
     with Image.open(file) as strip:
-        assert strip.width == 2 * 12 + 7 * (72 + 4) - 4 + 2 * (24 - 4)
-        tile = np.asarray(strip.convert("L"))[-12 - 72 : -12, 12 + 72 + 24 :][::6, :72:6]
+        assert strip.width == 2 * MARGIN + 7 * (96 + GAP) - GAP + 2 * 3 * GAP
+        tile = np.asarray(strip.convert("L"))[-MARGIN - 96 : -MARGIN, MARGIN + 96 + 4 * GAP :][::8, :96:8]
     assert np.abs(tile.astype(int) - path[0, ..., 0]).max() <= 1
     assert "already exists" in mistake(
         "interpolate", plain.run.folder, *(photos / name for name in names), "--out", file
@@ -250,7 +251,7 @@ def test_traverse_writes_its_picture(classes: vaekit.TrainedModel, tmp_path: Pat
     traversal = classes.traverse(label="b", quiet=True)
     with Image.open(file) as sheet:
         whole = np.asarray(sheet.convert("L"))
-    last = whole[-12 - 72 : -12 : 6, -12 - 72 : -12 : 6]
+    last = whole[-MARGIN - 96 : -MARGIN : 8, -MARGIN - 96 : -MARGIN : 8]
     np.testing.assert_array_equal(last, traversal.images[-1, -1, ..., 0])
     assert "it knows a, b, (none)" in mistake("traverse", classes.run.folder, "--class", "fog")
     with pytest.raises(UserError, match="0 rows of 11 are not possible"):
@@ -275,7 +276,8 @@ def test_rank_lists_unlikely_images_first(plain: vaekit.TrainedModel, photos: Pa
     np.testing.assert_allclose(table["bits_per_dimension"], -table["log_likelihood"] / 144 / math.log(2), rtol=1e-4)
     pd.testing.assert_frame_equal(plain.rank(photos, samples=20, quiet=True), table, check_dtype=False)
     with Image.open(tmp_path / "order.png") as sheet:
-        first = np.asarray(sheet.convert("L"))[30 : 30 + 72 : 6, 12 : 12 + 72 : 6]
+        top = MARGIN + TITLE_HEIGHT + GAP
+        first = np.asarray(sheet.convert("L"))[top : top + 96 : 8, MARGIN : MARGIN + 96 : 8]
     np.testing.assert_array_equal(first, read(photos, [table["file"][0]])[0, ..., 0])
     assert state(photos) == before
 
@@ -290,11 +292,12 @@ def test_rank_refuses_models_without_a_likelihood(plain: vaekit.TrainedModel, ph
         plain.rank(rings(10, 12, 3))
     model = vaekit.train(photos, out=tmp_path / "ae", epochs=1, preset="ae", **TINY)
     output = mistake("rank", model.run.folder)
-    assert "single point without density" in output and "train one with --posterior.kind gaussian" in output
+    assert "single point without density" in output and "Train one with --posterior.kind gaussian" in output
     assert len(model.latents(quiet=True)) == 43
 
 
 def test_rank_of_a_cross_entropy_has_no_bits_per_dimension(classes: vaekit.TrainedModel) -> None:
     output = command("rank", classes.run.folder, "--samples", 2)
-    assert "no bits/dim: a cross-entropy" in output and "ranking-1.csv" in output and "ranking-1.png" in output
+    assert "no bits/dim: p(x | z) is a cross-entropy" in output
+    assert "ranking-1.csv" in output and "ranking-1.png" in output
     assert "bits_per_dimension" not in pd.read_csv(classes.run.folder / "ranking-1.csv")

@@ -1,7 +1,10 @@
-"""The likelihood of a trained model: exact where the answer is known, and through every way a user has."""
+"""The likelihood of a trained model: exact where the answer is known, and through all interfaces."""
 
 import json
 import math
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +20,21 @@ from command import rings
 from command import vaekit as command
 from vaekit.config.overrides import resolve
 from vaekit.errors import UserError
+from vaekit.evaluation.features import Extractor
 from vaekit.evaluation.likelihood import estimate_importance, evaluate_likelihood
-from vaekit.evaluation.text import lines
+from vaekit.evaluation.results import EvaluationResult, LatentUse, Likelihood, Reconstruction
+from vaekit.evaluation.text import format_evaluation, sections
 from vaekit.models.builder import build
-from vaekit.models.registry import components, provides
+from vaekit.models.registry import Capability, components
 from vaekit.models.vae import VAE
 
-PIXELS, SIGMA = 6, 0.5
+PIXELS = 6
+SIGMA = 0.5
 
 
 def linear_gaussian(wrong: float) -> tuple[VAE, Tensor, Tensor]:
-    """A model of linear maps and Gaussian noise, images from it, and their exact log p(x). Its posterior is the true
-    one, moved and widened by `wrong`; the third latent is not used at all."""
+    """A model of linear maps and Gaussian noise, images from it, and their exact log p(x). Its posterior is
+    the true one, moved and widened by `wrong`; the third latent is not used at all."""
     config = resolve(
         {
             "latents": 3,
@@ -56,59 +62,62 @@ def linear_gaussian(wrong: float) -> tuple[VAE, Tensor, Tensor]:
     return model.eval(), x.reshape(-1, 1, 2, 3), MultivariateNormal(offset, covariance).log_prob(x)
 
 
-def test_the_bound_rises_with_samples_to_the_exact_likelihood() -> None:
+def test_bound_rises_to_the_exact_likelihood() -> None:
     model, x, exact = linear_gaussian(wrong=0.4)
-    found = estimate_importance(model, x, None, 10_000)
-    assert list(found.bounds) == [1, 10, 100, 1000, 10_000]
-    means = [bound.mean().item() for bound in found.bounds.values()]
+    result = estimate_importance(model, x, None, 10_000)
+    assert list(result.bounds) == [1, 10, 100, 1000, 10_000]
+    means = [bound.mean().item() for bound in result.bounds.values()]
     assert means[0] < exact.mean().item() - 0.2
     assert means[0] < means[1] < means[2] < means[3] + 0.01
-    torch.testing.assert_close(found.bounds[10_000], exact.double(), atol=0.3, rtol=0)
+    torch.testing.assert_close(result.bounds[10_000], exact.double(), atol=0.3, rtol=0)
     assert means[-1] == pytest.approx(exact.mean().item(), abs=0.01)
-    assert (found.effective < 9_000).all()
+    assert (result.effective < 9_000).all()
 
 
-def test_under_the_true_posterior_every_sample_weighs_the_same() -> None:
+def test_true_posterior_gives_equal_weights() -> None:
     model, x, exact = linear_gaussian(wrong=0.0)
-    found = estimate_importance(model, x, None, 10)
-    for bound in found.bounds.values():
+    result = estimate_importance(model, x, None, 10)
+    for bound in result.bounds.values():
         torch.testing.assert_close(bound, exact.double(), atol=1e-3, rtol=0)
-    torch.testing.assert_close(found.effective, torch.full((200,), 10.0).double(), atol=1e-2, rtol=0)
-    torch.testing.assert_close(found.log_px - found.kl, exact.double(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(result.effective, torch.full((200,), 10.0).double(), atol=1e-2, rtol=0)
+    torch.testing.assert_close(result.log_px - result.kl, exact.double(), atol=1e-3, rtol=0)
 
 
-def test_the_judgement_adds_up() -> None:
+def test_likelihood_terms_add_up() -> None:
     model, x, exact = linear_gaussian(wrong=0.0)
-    found = evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0)
-    assert found["images"] == 200
-    assert found["nll"] == pytest.approx(-exact.mean().item(), abs=1e-3)
-    assert found["nll_standard_error"] == pytest.approx(exact.std().item() / math.sqrt(200), rel=1e-3)
-    assert found["elbo"] == pytest.approx(-found["reconstruction"] - found["kl"])
-    assert (found["active_units"], found["latents"]) == (2, 3)  # the third posterior mean is the same for every image
-    assert found["kl_per_latent"][2] == pytest.approx(0, abs=1e-5)
-    assert sum(found["kl_per_latent"]) == pytest.approx(found["kl"], rel=0.1)
-    assert found["bits_per_dimension"] is None  # a density has none
-    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0) == found
-    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)["elbo"] != found["elbo"]
+    result, latents = evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0)
+    assert result.nll == pytest.approx(-exact.mean().item(), abs=1e-3)
+    assert result.nll_standard_error == pytest.approx(exact.std().item() / math.sqrt(200), rel=1e-3)
+    assert result.elbo == pytest.approx(-result.reconstruction - result.kl)
+    assert (latents.active, latents.total) == (2, 3)  # the third posterior mean is the same for every image
+    assert latents.kl is not None and latents.kl[2] == pytest.approx(0, abs=1e-5)
+    assert sum(latents.kl) == pytest.approx(result.kl, rel=0.1)
+    assert result.bits_per_dimension is None  # a density has none
+    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0) == (
+        result,
+        latents,
+    )
+    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)[0].elbo != result.elbo
 
 
-def test_the_effective_sample_size_by_hand() -> None:
-    """(sum w)^2 / sum w^2 of unequal weights, taken again with the same draws: weights 1 and 3 count as 1.6 samples."""
+def test_effective_sample_size_by_hand() -> None:
+    """(sum w)^2 / sum w^2 of unequal weights, with the same draws: weights 1 and 3 count as 1.6 samples."""
     model, x, _ = linear_gaussian(wrong=0.4)
     torch.manual_seed(3)
-    found = estimate_importance(model, x, None, 7)
+    result = estimate_importance(model, x, None, 7)
     torch.manual_seed(3)
-    q, p, stops = model.encode(x), model.prior(model.encode), (1, 6)  # as many draws at a time as lie between bounds
+    q, p = model.encode(x), model.prior(model.encode)
+    stops = (1, 6)  # as many draws at a time as lie between bounds
     z = torch.cat([q.rsample((count,)) for count in stops])
     log_w = (model.decode(z).log_prob(x) + p.log_prob(z) - q.log_prob(z)).double()
     w = (log_w - log_w.max(0).values).exp()
-    torch.testing.assert_close(found.effective, w.sum(0).square() / w.square().sum(0), rtol=1e-3, atol=1e-3)
-    assert (found.effective < 6.9).any()
+    torch.testing.assert_close(result.effective, w.sum(0).square() / w.square().sum(0), rtol=1e-3, atol=1e-3)
+    assert (result.effective < 6.9).any()
 
 
 @pytest.mark.parametrize("prior", list(components("prior")))
 @pytest.mark.parametrize("posterior", list(components("posterior")))
-def test_every_pair_of_posterior_and_prior_is_judged(posterior: str, prior: str) -> None:
+def test_likelihood_of_every_posterior_and_prior(posterior: str, prior: str) -> None:
     layers: dict[str, Any] = {"posterior": posterior, "prior": prior, "conditional": prior == "class"}
     try:
         config = resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": "gaussian", **layers})
@@ -116,10 +125,45 @@ def test_every_pair_of_posterior_and_prior_is_judged(posterior: str, prior: str)
     except UserError:
         return
     y = torch.arange(5) % 2 if config.conditional else None
-    found = evaluate_likelihood(model.eval(), [(torch.randint(0, 256, (5, 1, 4, 4)) / 255, y)], samples=12, seed=0)
-    bounds = list(found["bounds"].values())
-    assert all(map(math.isfinite, bounds)) and -found["nll"] == bounds[-1] >= found["elbo"] - 1e-6
-    assert 1 <= found["effective_sample_size"]["mean"] <= 12
+    result, _ = evaluate_likelihood(model.eval(), [(torch.randint(0, 256, (5, 1, 4, 4)) / 255, y)], samples=12, seed=0)
+    bounds = list(result.bounds.values())
+    assert all(map(math.isfinite, bounds)) and -result.nll == bounds[-1] >= result.elbo - 1e-6
+    assert 1 <= result.effective_sample_size.mean <= 12
+
+
+def shown(result: EvaluationResult) -> str:
+    return "\n".join(format_evaluation(result, 200))
+
+
+def with_likelihood(likelihood: Likelihood) -> EvaluationResult:
+    """An evaluation of 20 samples by an image, of which only the likelihood matters."""
+    reconstruction = Reconstruction(
+        images=9,
+        mse=0.1,
+        mse_standard_error=0.01,
+        psnr=10,
+        psnr_standard_error=0.1,
+        ssim=None,
+        ssim_standard_error=None,
+        explained_variance=0.9,
+    )
+    return EvaluationResult(
+        weights_hash="",
+        data="x",
+        split="test",
+        same_dataset=True,
+        images=9,
+        samples=20,
+        seed=0,
+        likelihood=likelihood,
+        latents=LatentUse(total=3, active=3, kl=None),
+        reconstruction=reconstruction,
+        training_reconstruction=None,
+        prior_gap=None,
+        memorization=None,
+        fidelity=None,
+        unavailable={"fidelity": "few images"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,51 +178,55 @@ def test_every_pair_of_posterior_and_prior_is_judged(posterior: str, prior: str)
         ("logistic_mixture", True, "probability"),
     ],
 )
-def test_what_is_no_likelihood_of_the_images_is_not_called_one(likelihood: Any, gray: bool, measure: str) -> None:
+def test_kind_of_likelihood(likelihood: Any, gray: bool, measure: str) -> None:
     config = resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": likelihood})
     model, _ = build(config, (1, 4, 4))
     x = torch.randint(0, 256, (5, 1, 4, 4)) / 255
-    found = evaluate_likelihood(model.eval(), [(x if gray else x.round(), None)], samples=2, seed=0)
-    assert found["measure"] == measure
-    said = "\n".join(lines({"side": "test", "data": "x", **found}))
-    assert ("cross-entropy of pixels between" in said) == (measure == "cross-entropy")
-    assert ("bits/dim" in said.replace("no bits/dim", "")) == ("normalised" in provides(model.likelihood))
+    result, _ = evaluate_likelihood(model.eval(), [(x if gray else x.round(), None)], samples=2, seed=0)
+    assert result.kind == measure
+    text = shown(with_likelihood(result))
+    assert ("cross-entropy of gray pixels" in text) == (measure == "cross-entropy")
+    assert ("bits/dim" in text.replace("bits/dim   ", "")) == (Capability.NORMALIZED in model.likelihood.provides)
 
 
 @pytest.mark.parametrize(("wrong", "loose"), [(0.0, False), (3.0, True)])
-def test_a_bound_that_a_sample_or_two_decide_is_called_loose(wrong: float, loose: bool) -> None:
+def test_few_effective_samples_are_reported(wrong: float, loose: bool) -> None:
     model, x, _ = linear_gaussian(wrong)
-    found = evaluate_likelihood(model, [(x, None)], samples=20, seed=0)
-    assert ("so few that the true NLL" in "\n".join(lines({"side": "test", "data": "x", **found}))) == loose
+    result, _ = evaluate_likelihood(model, [(x, None)], samples=20, seed=0)
+    assert ("Too few effective samples" in shown(with_likelihood(result))) == loose
 
 
-def test_pixels_drawn_to_be_judged_are_drawn_again_the_same() -> None:
+def test_binarized_pixels_are_reproducible() -> None:
     model, _ = build(resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": "binarized"}), (1, 4, 4))
     x = torch.rand(20, 1, 4, 4)
-    first, again = (evaluate_likelihood(model.eval(), [(x, None)], samples=3, seed=0)["nll"] for _ in range(2))
-    assert first == again
+    first, second = (evaluate_likelihood(model.eval(), [(x, None)], samples=3, seed=0)[0].nll for _ in range(2))
+    assert first == second
 
 
-def test_a_latent_is_active_whose_mean_varies_by_more_than_a_hundredth() -> None:
+def test_active_units_by_variance_of_means() -> None:
     model, x, _ = linear_gaussian(wrong=0.0)
     x = torch.randn_like(x)
     with torch.no_grad():
         model.posterior.head.weight.zero_()
         for latent, variance in enumerate((0.02, 0.005, 0.0001)):
             model.posterior.head.weight[latent, latent] = math.sqrt(variance)
-    assert evaluate_likelihood(model, [(x, None)], samples=1, seed=0)["active_units"] == 1
+    assert evaluate_likelihood(model, [(x, None)], samples=1, seed=0)[1].active == 1
 
 
-def test_weights_that_are_equal_count_fully_at_any_size() -> None:
-    """A decoder that ignores z, and the prior as posterior: every weight is the same, of tens of thousands of nats."""
+def test_equal_weights_of_large_images_count_fully() -> None:
+    """A decoder that ignores z, and the prior as posterior: all weights are tens of thousands of nats."""
     config = resolve({"latents": 4, "encoder": "mlp", "decoder": "mlp"}, preset="sigma-vae")
     model, _ = build(config, (3, 64, 64))
     with torch.no_grad():
-        for weight in (model.posterior.head.weight, model.posterior.head.bias, model.decoder.layers.first.weight):
+        for weight in (
+            model.posterior.head.weight,
+            model.posterior.head.bias,
+            model.decoder.layers.first.weight,
+        ):
             weight.zero_()
-    found = estimate_importance(model.eval(), torch.randint(0, 256, (2, 3, 64, 64)) / 255, None, 300)
-    torch.testing.assert_close(found.effective, torch.full((2,), 300.0).double(), atol=0.01, rtol=0)
-    torch.testing.assert_close(found.bounds[1], found.bounds[300], atol=1e-3, rtol=3e-7)  # log p(x | z) is in 32 bits
+    result = estimate_importance(model.eval(), torch.randint(0, 256, (2, 3, 64, 64)) / 255, None, 300)
+    torch.testing.assert_close(result.effective, torch.full((2,), 300.0).double(), atol=0.01, rtol=0)
+    torch.testing.assert_close(result.bounds[1], result.bounds[300], atol=1e-3, rtol=3e-7)  # log p(x | z) is in 32 bits
 
 
 TINY = {"epochs": 1, "latents": 4, "encoder": "mlp", "decoder": "mlp", "batch_size": 16, "quiet": True}
@@ -190,15 +238,15 @@ def colour(tmp_path_factory: pytest.TempPathFactory) -> vaekit.TrainedModel:
     return vaekit.train((rings(90, 12, 3), np.arange(90) % 3), out=out, conditional=True, **TINY)
 
 
-def test_likelihoods_of_single_images_average_to_the_evaluation(colour: vaekit.TrainedModel) -> None:
+def test_log_likelihood_averages_to_the_evaluation(colour: vaekit.TrainedModel) -> None:
     images, labels = rings(70, 12, 3), np.arange(70) % 3
     each = colour.log_likelihood(images, labels, samples=30)
     assert (each.shape, each.dtype) == ((70,), np.float32)
     np.testing.assert_array_equal(each, colour.log_likelihood(images, labels, samples=30))
     whole = colour.evaluate((images, labels), samples=30, quiet=True)
     assert whole["images"] == 70
-    assert whole["nll"] == pytest.approx(-each.mean(), rel=2e-3)
-    assert whole["bits_per_dimension"] == pytest.approx(whole["nll"] / (432 * math.log(2)))
+    assert whole["likelihood"]["nll"] == pytest.approx(-each.mean(), rel=2e-3)
+    assert whole["likelihood"]["bits_per_dimension"] == pytest.approx(whole["likelihood"]["nll"] / (432 * math.log(2)))
     assert json.loads(colour.run.evaluation.read_text()) == whole
     with pytest.raises(UserError, match="class of every image"):
         colour.log_likelihood(images)
@@ -206,7 +254,7 @@ def test_likelihoods_of_single_images_average_to_the_evaluation(colour: vaekit.T
         colour.log_likelihood(images, labels, samples=0)
 
 
-def test_what_cannot_be_judged_is_said(colour: vaekit.TrainedModel) -> None:
+def test_data_that_cannot_be_evaluated(colour: vaekit.TrainedModel) -> None:
     with pytest.raises(UserError, match="name other images to judge by with --data"):
         vaekit.load(colour.run.folder).evaluate()  # trained on an array, which is not there any more
     with pytest.raises(UserError, match="3 colour channels"):
@@ -215,60 +263,91 @@ def test_what_cannot_be_judged_is_said(colour: vaekit.TrainedModel) -> None:
         colour.evaluate((rings(20, 12, 3), np.arange(20) % 5))
 
 
-def test_its_own_images_are_known_wherever_they_lie(tmp_path: Path) -> None:
-    """Else its training images would be judged as if it had never seen them."""
+def test_training_data_is_recognized_wherever_it_lies(tmp_path: Path) -> None:
+    """Otherwise its training images would be evaluated as if they were new."""
     images = rings(120, 12)
     np.save(tmp_path / "own.npy", images)
     model = vaekit.train(tmp_path / "own.npy", out=tmp_path / "run", preset="classic", **TINY)
-    found = model.evaluate(samples=2, quiet=True)
+    result = model.evaluate(samples=2, quiet=True)
     (tmp_path / "own.npy").rename(tmp_path / "moved.npy")
-    for again in (tmp_path / "moved.npy", images):
-        same = vaekit.load(tmp_path / "run").evaluate(again, samples=2, quiet=True)
-        assert same["side"] == "validation" and same["own"] and same["nll"] == found["nll"]
-        assert same["memorisation"] == found["memorisation"]
+    for data in (tmp_path / "moved.npy", images):
+        same = vaekit.load(tmp_path / "run").evaluate(data, samples=2, quiet=True)
+        assert same["split"] == "validation" and same["same_dataset"] and same["likelihood"] == result["likelihood"]
+        assert same["memorization"] == result["memorization"]
     np.save(tmp_path / "own.npy", rings(121, 12))  # one more than it was trained on: most are no strangers
     with pytest.raises(UserError, match="not there as they were"):
         vaekit.load(tmp_path / "run").evaluate(tmp_path / "own.npy", samples=2)
     other = vaekit.load(tmp_path / "run").evaluate(rings(50, 12, seed=5), samples=2, quiet=True)
-    assert other["side"] == "all" and not other["own"] and other["memorisation"] is None
+    assert other["split"] == "all" and not other["same_dataset"] and other["memorization"] is None
     assert not (tmp_path / "run" / "nearest.png").exists()
 
 
-def test_images_from_elsewhere_do_not_make_a_model_ill(tmp_path: Path) -> None:
-    """That noise comes back badly says nothing of what was learned by heart."""
+def test_other_images_cause_no_overfitting_finding(tmp_path: Path) -> None:
+    """Noise that is reconstructed badly is no sign of memorization."""
     model = vaekit.train(rings(2600, 12), out=tmp_path / "run", preset="classic", **TINY)
     noise = np.random.default_rng(0).integers(0, 256, (100, 12, 12, 1)).astype(np.uint8)
-    found = model.evaluate(noise, samples=2, quiet=True)
-    assert found["reconstructions"]["mse"] > 1.5 * found["learned"]["mse"]
-    assert not {"overfitting", "too little data"} & {one["name"] for one in found["diagnosis"]}
+    result = model.evaluate(noise, samples=2, quiet=True)
+    assert result["reconstruction"]["mse"] > 1.5 * result["training_reconstruction"]["mse"]
+    assert not {"overfitting", "too little data"} & {one["name"] for one in result["diagnosis"]}
 
 
-def test_too_few_new_images_or_held_out_ones_are_met_in_a_sentence(colour: vaekit.TrainedModel) -> None:
+def test_too_few_images(colour: vaekit.TrainedModel) -> None:
     with pytest.raises(UserError, match="3 new images are not possible: ask for a whole number from 50"):
         colour.evaluate(new_images=3)
-    found = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)
-    assert found["active_units"] is None and "posterior collapse" not in {one["name"] for one in found["diagnosis"]}
-    assert "not told: it takes 20 images" in "\n".join(lines(found))
+    result = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)
+    assert result["latents"]["active"] is None and "posterior collapse" not in {
+        one["name"] for one in result["diagnosis"]
+    }
+    assert "needs at least 20 images" in shown(EvaluationResult.model_validate(result))
 
 
-def test_the_verb_writes_a_file_and_a_table(tmp_path: Path) -> None:
+def test_command_writes_a_file_and_a_table(tmp_path: Path) -> None:
     images = rings(80, 12)[..., 0]
     np.savez(tmp_path / "all.npz", x_train=images[:50], x_test=images[50:])
     run = tmp_path / "run"
-    tiny = ("--epochs", 1, "--latents", 4, "--encoder.kind", "mlp", "--decoder.kind", "mlp", "--batch-size", 16)
+    mlp = ("--encoder.kind", "mlp", "--decoder.kind", "mlp")
+    tiny = ("--epochs", 1, "--latents", 4, *mlp, "--batch-size", 16)
     command("train", tmp_path / "all.npz", "--out", run, *tiny)
-    said = command("evaluate", run, "--samples", 20)
-    assert "30 images of" in said and "test side" in said and "active latents" in said and "evaluation.json" in said
-    found = json.loads((run / "evaluation.json").read_text())
-    assert (found["side"], found["images"], found["samples"]) == ("test", 30, 20)
-    assert f"{found['nll']:.2f}" in said
+    text = command("evaluate", run, "--samples", 20)
+    assert "30 images of" in text and "test split" in text and "active latents" in text and "evaluation.json" in text
+    result = json.loads((run / "evaluation.json").read_text())
+    assert (result["split"], result["images"], result["samples"]) == ("test", 30, 20)
+    assert f"{result['likelihood']['nll']:.2f}" in text
     with Image.open(run / "nearest.png") as picture:
         assert picture.width > 100
     np.save(tmp_path / "others.npy", rings(40, 24)[..., 0])
     assert "40 images of" in command("evaluate", run, "--samples", 5, "--data", tmp_path / "others.npy")
     plain = tmp_path / "plain"
     command("train", tmp_path / "all.npz", "--out", plain, "--preset", "ae", *tiny)
-    said = command("evaluate", plain)
-    assert "NLL             none: the posterior is a single point without density" in said and "PSNR" in said
-    assert "30 held-out images are too few to compare sets, which takes 100: --data names a folder of more" in said
+    text = command("evaluate", plain)
+    assert "NLL             n/a: the posterior has no density" in text and "PSNR" in text
+    assert "needs 100 held-out images, has 30; give more with --data FOLDER" in text
     assert "pip install torch-fidelity" in command("doctor")
+
+
+def test_progress_and_text_of_a_full_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All work is counted; the text fits 80 columns, and its command can be pasted."""
+    done: dict[str, int] = {"total": 0}
+
+    @contextmanager
+    def progress(total: int, *_: object, **__: object) -> Iterator[Callable[[int, str], None]]:
+        done["total"] = total
+        yield lambda n, part: done.update({part: done.get(part, 0) + n})
+
+    features = Extractor("Mean colours", False, "not", lambda x: x.float().mean((2, 3)))
+    monkeypatch.setattr("vaekit.evaluation.evaluate.progress", progress)
+    monkeypatch.setattr("vaekit.evaluation.evaluate.load_extractor", lambda: (features, ""))
+    monkeypatch.chdir(tmp_path)
+    np.save("many rings.npy", rings(400, 12))
+    settings = TINY | {"latents": 20, "validation": 0.4, "objective": {"beta": 50.0}, "epochs": 2}
+    model = vaekit.train("many rings.npy", out="run", preset="classic", report=False, **settings)
+    result = EvaluationResult.model_validate(model.evaluate(samples=3, quiet=True))
+    assert sum(done.values()) == 2 * done.pop("total") and done["Likelihood"] == 3 * result.images
+    assert result.fidelity is not None and {"new", "other_held_out", "training"} <= result.fidelity.sets.keys()
+    lines = format_evaluation(result, 80)
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if line[0] != " "][1:] == ["Diagnosis", *sections(result)]
+    start = next(i for i, line in enumerate(lines) if "Fix: " in line)
+    end = next(i for i in range(start, len(lines)) if not lines[i].endswith("\\"))
+    pasted = "\n".join(lines[start : end + 1]).replace("\\\n", "")
+    assert shlex.split(pasted)[1:] == shlex.split(result.diagnosis[0].fix)

@@ -1,4 +1,4 @@
-"""Sets of images compared: closed forms, counts by hand, floors; reconstructions and copies."""
+"""Comparison of sets of images, reconstruction metrics and copies."""
 
 import math
 from pathlib import Path
@@ -17,36 +17,36 @@ from vaekit.evaluation.reconstruction import reconstruction
 from vaekit.models.builder import build
 
 
-def test_neighbourhoods_are_counted_as_by_hand() -> None:
+def test_neighbourhood_metrics_by_hand() -> None:
     """Against a double loop over the definitions."""
     real, other = torch.randn(40, 3).double(), (0.7 * torch.randn(40, 3) + 0.5).double()
 
-    def radius(of: Tensor, index: int, k: int) -> float:
-        return sorted(float((of[index] - one).norm()) for j, one in enumerate(of) if j != index)[k - 1]
+    def radius(points: Tensor, index: int, k: int) -> float:
+        return sorted(float((points[index] - one).norm()) for j, one in enumerate(points) if j != index)[k - 1]
 
-    def inside(point: Tensor, of: Tensor, k: int) -> list[bool]:
-        return [float((point - posterior_mean).norm()) <= radius(of, i, k) for i, posterior_mean in enumerate(of)]
+    def inside(point: Tensor, points: Tensor, k: int) -> list[bool]:
+        return [float((point - center).norm()) <= radius(points, i, k) for i, center in enumerate(points)]
 
-    found = compare(real, other)
-    assert found["precision"]["value"] == pytest.approx(np.mean([any(inside(o, real, 3)) for o in other]))
-    assert found["recall"]["value"] == pytest.approx(np.mean([any(inside(r, other, 3)) for r in real]))
-    assert found["density"]["value"] == pytest.approx(np.mean([sum(inside(o, real, 5)) for o in other]) / 5)
+    result = compare(real, other)
+    assert result.precision.value == pytest.approx(np.mean([any(inside(o, real, 3)) for o in other]))
+    assert result.recall.value == pytest.approx(np.mean([any(inside(r, other, 3)) for r in real]))
+    assert result.density.value == pytest.approx(np.mean([sum(inside(o, real, 5)) for o in other]) / 5)
     covered = np.array([inside(o, real, 5) for o in other]).any(0)
-    assert found["coverage"]["value"] == pytest.approx(covered.mean())
+    assert result.coverage.value == pytest.approx(covered.mean())
 
 
-def test_kid_is_the_unbiased_estimate_by_hand() -> None:
+def test_kid_by_hand() -> None:
     real, other = torch.randn(20, 4).double(), torch.randn(20, 4).double() + 1
     kernel = [[(float(a @ b) / 4 + 1) ** 3 for b in torch.cat([real, other])] for a in torch.cat([real, other])]
     k = np.array(kernel)
     among = [k[:20, :20], k[20:, 20:]]
     expected = sum((m.sum() - np.trace(m)) / (20 * 19) for m in among) - 2 * k[:20, 20:].mean()
-    assert compare(real, other)["kid"]["value"] == pytest.approx(expected)
+    assert compare(real, other).kid.value == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("count", [2000, 30])  # more images than features, and fewer
-def test_fid_is_the_distance_between_the_gaussians_of_the_samples(count: int) -> None:
-    """tr (S T)^1/2 by the matrix root of S^1/2 T S^1/2, and for few features of many images the closed form."""
+def test_fid_is_the_distance_between_gaussians(count: int) -> None:
+    """By the matrix root of S^1/2 T S^1/2, and for few features of many images in closed form."""
     features = 4 if count == 2000 else 50
     real = torch.randn(count, features).double()
     other = 2 * torch.randn(count, features).double() + 1
@@ -55,114 +55,113 @@ def test_fid_is_the_distance_between_the_gaussians_of_the_samples(count: int) ->
     root = vectors @ values.clamp(min=0).sqrt().diag() @ vectors.T
     overlap = torch.linalg.eigvalsh(root @ t @ root).clamp(min=0).sqrt().sum()
     expected = (real.mean(0) - other.mean(0)).square().sum() + s.trace() + t.trace() - 2 * overlap
-    found = compare(real, other)["fid"]["value"]
-    assert found == pytest.approx(expected.item(), rel=1e-5)
+    result = compare(real, other).fid.value
+    assert result == pytest.approx(expected.item(), rel=1e-5)
     if count == 2000:
-        assert found == pytest.approx(4 * (1 + (2 - 1) ** 2), rel=0.1)
+        assert result == pytest.approx(4 * (1 + (2 - 1) ** 2), rel=0.1)
 
 
-def test_the_same_distribution_is_within_its_interval_as_often_as_it_says() -> None:
-    """KID 0 and, with as many images, the coverage 1 - 2^-5 that Naeem et al. expect, in nearly 95 of 100 intervals."""
+def test_intervals_cover_equal_distributions() -> None:
+    """KID 0 and the coverage 1 - 2^-5 that Naeem et al. expect, in nearly 95 of 100 intervals."""
     torch.manual_seed(1)
     kid = coverage = 0
     for _ in range(60):
-        found = compare(torch.randn(120, 6), torch.randn(120, 6))
-        kid += found["kid"]["low"] <= 0 <= found["kid"]["high"]
-        coverage += found["coverage"]["low"] <= 1 - 0.5**5 <= found["coverage"]["high"]
+        result = compare(torch.randn(120, 6), torch.randn(120, 6))
+        kid += result.kid.low <= 0 <= result.kid.high
+        coverage += result.coverage.low <= 1 - 0.5**5 <= result.coverage.high
     assert kid >= 52 and coverage >= 50
 
 
-def test_worse_sets_are_told_from_better_ones() -> None:
+def test_worse_sets_score_worse() -> None:
     real, like, narrow, off = torch.randn(4, 300, 8)
     narrow, off = 0.3 * narrow, off + 3
     good, collapsed, wrong = (compare(real, other) for other in (like, narrow, off))
-    assert good["coverage"]["value"] > 0.9 and good["recall"]["value"] > 0.7
-    assert collapsed["precision"]["value"] > 0.95 and collapsed["recall"]["value"] < 0.2
-    assert wrong["precision"]["value"] < 0.1 and wrong["coverage"]["value"] < 0.1
-    assert good["kid"]["high"] < wrong["kid"]["low"] and good["fid"]["high"] < wrong["fid"]["low"]
+    assert good.coverage.value > 0.9 and good.recall.value > 0.7
+    assert collapsed.precision.value > 0.95 and collapsed.recall.value < 0.2
+    assert wrong.precision.value < 0.1 and wrong.coverage.value < 0.1
+    assert good.kid.high < wrong.kid.low and good.fid.high < wrong.fid.low
 
 
-def test_a_difference_is_that_of_the_figures_with_an_interval_of_its_own() -> None:
+def test_difference_has_its_own_interval() -> None:
     real, like, near = torch.randn(3, 400, 6)
     near = near + 0.25
-    ours, theirs, found = compare(real, near), compare(real, like), difference(real, near, like)
-    for name, figure in found.items():
-        assert figure["value"] == pytest.approx(ours[name]["value"] - theirs[name]["value"])
-    assert found["kid"]["low"] > 0  # told apart with the same real images
+    ours, theirs, result = compare(real, near), compare(real, like), difference(real, near, like)
+    for name, interval in result:
+        assert interval.value == pytest.approx(getattr(ours, name).value - getattr(theirs, name).value)
+    assert result.kid.low > 0  # told apart with the same real images
     same = difference(real, like, like)
-    assert all(figure["low"] == figure["high"] == 0 for figure in same.values())
+    assert all(interval.low == interval.high == 0 for _, interval in same)
 
 
 @pytest.mark.parametrize("count", [50, 1000])
-def test_what_was_never_seen_has_an_interval_all_the_same(count: int) -> None:
-    """Of 0 in N the 97.5 % bound is 1 - 0.025^(1/N), about 3.7 / N (Clopper & Pearson); shares end at 0 and 1."""
+def test_shares_of_zero_and_one_have_binomial_intervals(count: int) -> None:
+    """Of 0 in N the 97.5 % bound is 1 - 0.025^(1/N), about 3.7 / N (Clopper & Pearson)."""
     real = torch.randn(count, 4)
     far = compare(real, real + 1000)
     for name in ("precision", "recall", "coverage"):
-        assert far[name]["value"] == far[name]["low"] == 0
-        assert far[name]["high"] == pytest.approx(3.69 / count, rel=0.05)
-    assert far["density"]["low"] == 0 < far["fid"]["low"]
+        assert getattr(far, name).value == getattr(far, name).low == 0
+        assert getattr(far, name).high == pytest.approx(3.69 / count, rel=0.05)
+    assert far.density.low == 0 < far.fid.low
     same = compare(real, real + 1e-6)
     for name in ("precision", "recall", "coverage"):
-        assert same[name]["value"] == same[name]["high"] == 1
-        assert 1 - same[name]["low"] == pytest.approx(3.69 / count, rel=0.05)
-    neither = difference(real, real + 1000, real - 1000)["recall"]
-    assert neither["high"] == -neither["low"] == pytest.approx(3.69 / count, rel=0.05)
+        assert getattr(same, name).value == getattr(same, name).high == 1
+        assert 1 - getattr(same, name).low == pytest.approx(3.69 / count, rel=0.05)
+    neither = difference(real, real + 1000, real - 1000).recall
+    assert neither.high == -neither.low == pytest.approx(3.69 / count, rel=0.05)
 
 
-def test_figures_are_of_equal_size_and_finite() -> None:
-    found = compare(torch.randn(50, 3), torch.randn(50, 3))
-    assert set(found) == {"precision", "recall", "density", "coverage", "kid", "fid"}
-    assert all(math.isfinite(end) for figure in found.values() for end in figure.values())
-    assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in found.values())
-    assert fidelity.GROUPS == 10  # STUDENT belongs to it
+def test_metrics_are_finite_and_within_their_intervals() -> None:
+    result = compare(torch.randn(50, 3), torch.randn(50, 3))
+    assert all(math.isfinite(end) for _, interval in result for _, end in interval)
+    assert all(interval.low <= interval.value <= interval.high for _, interval in result)
+    assert fidelity.JACKKNIFE_GROUPS == 10  # STUDENT_QUANTILE belongs to it
 
 
-def test_nearest_is_found_across_batches_and_a_copy_stands_out() -> None:
+def test_nearest_images_across_batches() -> None:
     training = torch.rand(500, 30)
     copy = training[321] + 1e-3
     plain = torch.full((30,), 0.5)  # near to all, a copy of none
-    found = nearest(torch.stack([copy, plain, training[7]]), training.split(64))
-    assert found.row.tolist()[0] == 321 and found.row.tolist()[2] == 7
-    assert found.distance[0].item() == pytest.approx(0.255, rel=0.2)  # of a difference of squares in 32 bits
+    result = nearest(torch.stack([copy, plain, training[7]]), training.split(64))
+    assert result.row.tolist()[0] == 321 and result.row.tolist()[2] == 7
+    assert result.distance[0].item() == pytest.approx(0.255, rel=0.2)  # of a difference of squares in 32 bits
     by_hand = 255 * (training - plain).square().mean(1).sqrt()
-    assert found.distance[1].item() == pytest.approx(by_hand.min().item(), rel=1e-4)
-    assert found.relative[0] < 0.01 and found.relative[1] > 0.7
+    assert result.distance[1].item() == pytest.approx(by_hand.min().item(), rel=1e-4)
+    assert result.relative[0] < 0.01 and result.relative[1] > 0.7
 
 
 def test_copies_and_duplicates_are_counted() -> None:
     training, held_out, new = torch.rand(400, 20), torch.rand(200, 20), torch.rand(100, 20)
     honest = memorization(nearest(new, [training]), nearest(held_out, [training]))
-    assert honest["copied"] < 0.06 and honest["duplicates"] == 0
+    assert honest.copied < 0.06 and honest.duplicates == 0
     new[:40] = training[:40]
     held_out[:20] = training[100:120] + 0.001
-    found = memorization(nearest(new, [training]), nearest(held_out, [training]))
-    assert found["copied"] == pytest.approx(0.4, abs=0.06) or found["copied"] >= 0.38
-    assert found["duplicates"] == pytest.approx(0.1)
-    assert memorization(nearest(new, [training]), nearest(held_out[:99], [training]))["copied"] is None
+    result = memorization(nearest(new, [training]), nearest(held_out, [training]))
+    assert result.copied == pytest.approx(0.4, abs=0.06) or result.copied >= 0.38
+    assert result.duplicates == pytest.approx(0.1)
+    assert memorization(nearest(new, [training]), nearest(held_out[:99], [training])).copied is None
 
 
 @pytest.mark.parametrize("count", [100, 150, 400])
-def test_as_many_copies_as_expected_are_found_where_there_are_none(count: int) -> None:
-    """Of new images that are drawn as held-out ones are, a hundredth, and no more by chance than is said."""
+def test_copies_without_memorization_are_as_expected(count: int) -> None:
+    """New images drawn as held-out ones are: a hundredth, and no more by chance than reported."""
 
     def drawn(size: int) -> Nearest:
         relative = torch.rand(size)
         return Nearest(torch.zeros(size, dtype=torch.long), torch.ones(size), relative)
 
-    found = [memorization(drawn(count), drawn(count)) for _ in range(600)]
+    result = [memorization(drawn(count), drawn(count)) for _ in range(600)]
     expected = max(1, round(0.01 * (count + 1))) / (count + 1)
-    assert np.mean([one["copied"] for one in found]) == pytest.approx(expected, rel=0.2)
-    assert np.mean([one["copied"] > one["copied_by_chance"] for one in found]) < 0.045
+    assert np.mean([one.copied for one in result]) == pytest.approx(expected, rel=0.2)
+    assert np.mean([one.copied > one.copied_by_chance for one in result]) < 0.045
 
 
-def test_structural_similarity_is_averaged_over_whole_windows() -> None:
-    """Wang et al.'s mean SSIM of two constant images and a margin that differs: the margin beyond whole windows counts
-    only as far as windows reach into it."""
+def test_ssim_averages_whole_windows() -> None:
+    """Wang et al.'s mean SSIM of two constant images and a margin that differs: the margin beyond whole
+    windows counts only as far as windows reach into it."""
     model = build(resolve({"latents": 4, "encoder": "mlp", "decoder": "mlp"}), (1, 16, 16))[0].eval()
     images = torch.from_numpy(rings(6, 16)).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
-        again = model.reconstruct(images)
+        reconstructed = model.reconstruct(images)
     offsets = torch.arange(11) - 5.0
     window = torch.exp(-offsets.square() / (2 * 1.5**2))
     window = (window[:, None] * window / window.sum() ** 2).double()
@@ -178,37 +177,37 @@ def test_structural_similarity_is_averaged_over_whole_windows() -> None:
                 values.append((2 * m * n + 1e-4) * (2 * c + 9e-4) / ((m**2 + n**2 + 1e-4) * (s + t + 9e-4)))
         return float(torch.stack(values).mean())
 
-    expected = np.mean([by_hand(a[0], b[0]) for a, b in zip(again, images, strict=True)])
-    assert reconstruction(model, [(images, None)])["ssim"] == pytest.approx(expected, abs=1e-4)
+    expected = np.mean([by_hand(a[0], b[0]) for a, b in zip(reconstructed, images, strict=True)])
+    assert reconstruction(model, [(images, None)]).ssim == pytest.approx(expected, abs=1e-4)
 
 
-def test_reconstruction_figures_are_those_of_the_formulas() -> None:
+def test_reconstruction_metrics_by_formula() -> None:
     config = resolve({"latents": 4, "encoder": "mlp", "decoder": "mlp"})
     model = build(config, (1, 16, 16))[0].eval()
     images = torch.from_numpy(rings(30, 16)).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
-        again = model.reconstruct(images)
-    found = reconstruction(model, [(part, None) for part in images.split(7)])
-    mse = (again - images).square().mean((1, 2, 3))
-    assert found["mse"] == pytest.approx(mse.mean().item(), rel=1e-5)
-    assert found["psnr"] == pytest.approx((-10 * mse.log10()).mean().item(), rel=1e-5)
+        reconstructed = model.reconstruct(images)
+    result = reconstruction(model, [(part, None) for part in images.split(7)])
+    mse = (reconstructed - images).square().mean((1, 2, 3))
+    assert result.mse == pytest.approx(mse.mean().item(), rel=1e-5)
+    assert result.psnr == pytest.approx((-10 * mse.log10()).mean().item(), rel=1e-5)
     variance = images.var(0, correction=0).mean().item()
-    assert found["explained"] == pytest.approx(1 - mse.mean().item() / variance, rel=1e-4)
-    assert found["mse_standard_error"] == pytest.approx(mse.std().item() / math.sqrt(30), rel=1e-4)
-    assert -1 < (found["ssim"] or 2) < 1
+    assert result.explained_variance == pytest.approx(1 - mse.mean().item() / variance, rel=1e-4)
+    assert result.mse_standard_error == pytest.approx(mse.std().item() / math.sqrt(30), rel=1e-4)
+    assert -1 < (result.ssim or 2) < 1
 
 
-def test_images_smaller_than_its_window_have_no_ssim() -> None:
+def test_small_images_have_no_ssim() -> None:
     model = build(resolve({"latents": 4, "encoder": "mlp", "decoder": "mlp"}), (1, 8, 8))[0].eval()
-    assert reconstruction(model, [(torch.rand(4, 1, 8, 8), None)])["ssim"] is None
+    assert reconstruction(model, [(torch.rand(4, 1, 8, 8), None)]).ssim is None
 
 
-def test_the_real_extractor_sees_gray_colour_and_transparency(tmp_path: Path) -> None:
-    from vaekit.evaluation.features import extractor
+def test_extractor_takes_gray_colour_and_transparency(tmp_path: Path) -> None:
+    from vaekit.evaluation.features import load_extractor
 
-    network, said = extractor()
+    network, note = load_extractor()
     if network is None:
-        assert "pip install" in said
+        assert "pip install" in note
         pytest.skip("no extractor installed")
     gray = rings(4, 20)
     seen = network(gray)

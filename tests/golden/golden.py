@@ -82,8 +82,38 @@ def results(case: str, model: Any) -> tuple[dict[str, Any], dict[str, np.ndarray
     }
     history = model.history.drop(columns=["seconds", "images_per_second"])
     evaluation = model.evaluate(given, samples=20, new_images=50, quiet=True)
-    figures = {"history": history.to_dict("list"), "evaluation": leaves(evaluation)}
+    figures = {"history": history.to_dict("list"), "evaluation": as_of_0_1_0(leaves(evaluation))}
     return json.loads(json.dumps(figures)), arrays
+
+
+RENAMED = {
+    "likelihood.effective_sample_size.min": "effective_sample_size.smallest",
+    "likelihood.": "",
+    "latents.total": "latents",
+    "latents.active": "active_units",
+    "latents.kl": "kl_per_latent",
+    "same_dataset": "own",
+    "reconstruction.": "reconstructions.",
+    "training_reconstruction.": "learned.",
+    "prior_gap.mutual_information_bound": "aggregate.mutual_information_at_most",
+    "prior_gap.": "aggregate.",
+    "memorization.": "memorisation.",
+}
+"""Places in evaluation.json of format 2, or their beginnings, and what 0.1.0 called them."""
+
+
+NEW = {"format", "reconstructions.images"}
+"""Numbers that 0.1.0 did not write, or that say nothing of what it computed."""
+
+
+def as_of_0_1_0(numbers: dict[str, float]) -> dict[str, float]:
+    """The numbers of an evaluation under the names of format 1."""
+    renamed = {}
+    for path, value in numbers.items():
+        start = next((new for new in RENAMED if path.startswith(new)), "")
+        old = RENAMED.get(start, "") + path.removeprefix(start)
+        renamed[old.replace(".explained_variance", ".explained")] = value
+    return {path: value for path, value in renamed.items() if path not in NEW}
 
 
 def leaves(tree: Any, path: str = "") -> dict[str, float]:
@@ -123,7 +153,9 @@ def numbers(place: Path) -> dict[str, Any]:
         tensors = load_file(file)
         known = {name: tensor for name, tensor in tensors.items() if name.split(".")[-1] != "latent_scale"}
         found |= {f"{file.relative_to(place)} {name}": tensor for name, tensor in known.items()}
-    return found | {"results": json.loads((place / "results.json").read_text())}
+    results = json.loads((place / "results.json").read_text())
+    results["evaluation"].pop("format", None)
+    return found | {"results": results}
 
 
 def compare(folder: Path, other: Path) -> int:

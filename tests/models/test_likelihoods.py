@@ -1,4 +1,5 @@
-"""Every registered likelihood with every choice of its settings: a new one is tested here without being named."""
+"""Every registered likelihood with every choice of its settings: a new one is tested here without being
+named."""
 
 import math
 from itertools import product
@@ -11,26 +12,27 @@ from torch.distributions import constraints
 
 import vaekit.models.likelihoods  # noqa: F401  registers them
 from vaekit.config.config import settings_classes
-from vaekit.models.registry import components, provides
+from vaekit.models.registry import BuildContext, Capability, components, make_component
 
 LEVELS = torch.arange(256) / 255
 BINARY = [
     kind
     for kind, likelihood in components("likelihood").items()
-    if "normalised" not in provides(likelihood(channels=1)) and likelihood(channels=1).likelihood_kind == "probability"
+    if Capability.NORMALIZED not in likelihood.provides
+    and getattr(likelihood, "likelihood_kind", "") == "probability"
 ]
 """Probabilities of pixels 0 and 1."""
 
 
 def choices(kind: str) -> list[dict[str, str]]:
-    """Every combination of the settings that are one of a few words."""
+    """Every combination of the settings that are a choice."""
     fields = settings_classes("likelihood")[kind].model_fields
-    words = {
+    options = {
         name: get_args(field.annotation)
         for name, field in fields.items()
         if get_origin(field.annotation) is Literal and name != "kind"
     }
-    return [dict(zip(words, combination, strict=True)) for combination in product(*words.values())]
+    return [dict(zip(options, combination, strict=True)) for combination in product(*options.values())]
 
 
 EVERY = [(kind, settings) for kind in components("likelihood") for settings in choices(kind)]
@@ -40,14 +42,16 @@ every = pytest.mark.parametrize(
 
 
 def make(kind: str, channels: int = 1, **settings: Any) -> Any:
-    return components("likelihood")[kind](channels=channels, **settings).eval()
+    context = BuildContext((channels, 1, 1))
+    return make_component("likelihood", settings_classes("likelihood")[kind](**settings), context).eval()
 
 
 def pixels_and_weights(kind: str, likelihood: Any) -> tuple[Tensor, Tensor]:
-    """Points and weights over which a sum of p is its total: all values of a pixel, or those of a numeric integral."""
+    """Points and weights over which a sum of p is its total: all values of a pixel, or those of a numeric
+    integral."""
     if kind in BINARY:
         return torch.tensor([0.0, 1.0]), torch.ones(2)
-    if "normalised" in provides(likelihood):
+    if Capability.NORMALIZED in likelihood.provides:
         return LEVELS, torch.ones(256)
     points = torch.linspace(0, 1, 200_001, dtype=torch.float64)
     if likelihood.support is constraints.real:
@@ -72,10 +76,16 @@ def outputs(likelihood: Any, count: int, size: float = 1.0) -> Tensor:
 def test_probabilities_sum_to_one(kind: str, settings: dict[str, str]) -> None:
     likelihood = make(kind, **settings)
     points, weights = pixels_and_weights(kind, likelihood)
-    for output in torch.cat([outputs(likelihood, 5), outputs(likelihood, 5, 0.01), outputs(likelihood, 3, 2.0)]):
+    for output in torch.cat(
+        [outputs(likelihood, 5), outputs(likelihood, 5, 0.01), outputs(likelihood, 3, 2.0)]
+    ):
         p = probabilities(likelihood, output, points)
-        scale = p.max().item() * weights.min().item()  # of the error of the integral, where a density is narrow
-        assert (p * weights).sum().item() == pytest.approx(1, abs=3e-4 + (0.1 * scale if len(points) > 256 else 0))
+        scale = (
+            p.max().item() * weights.min().item()
+        )  # of the error of the integral, where a density is narrow
+        assert (p * weights).sum().item() == pytest.approx(
+            1, abs=3e-4 + (0.1 * scale if len(points) > 256 else 0)
+        )
 
 
 @every
@@ -122,7 +132,7 @@ def test_shapes_and_sums_over_pixels(kind: str, settings: dict[str, str], channe
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 50.0, 1e4, 1e8])
 @every
-def test_values_and_gradients_are_finite_whatever_the_decoder_says(
+def test_values_and_gradients_are_finite_for_extreme_outputs(
     kind: str, settings: dict[str, str], size: float
 ) -> None:
     likelihood = make(kind, 2, **settings)
@@ -141,11 +151,18 @@ def test_values_and_gradients_are_finite_whatever_the_decoder_says(
 
 @pytest.mark.parametrize(("size", "tolerance"), [(0.01, 1e-3), (1.0, 2e-3), (6.0, 0.1)])
 @every
-def test_float32_is_as_good_as_float64(kind: str, settings: dict[str, str], size: float, tolerance: float) -> None:
-    """Log-probability, gradient and mean. The last tolerance is for a million nats, of which the gradient is an exp."""
+def test_float32_is_as_good_as_float64(
+    kind: str, settings: dict[str, str], size: float, tolerance: float
+) -> None:
+    """Log-probability, gradient and mean. The last tolerance is for a million nats, of which the gradient is
+    an exp."""
     likelihood = make(kind, 2, **settings)
     output = outputs(likelihood, 64, size).reshape(1, 64, -1, 1, 1)
-    x = torch.randint(0, 2, (64, 2, 1, 1)).float() if kind in BINARY else torch.randint(0, 256, (64, 2, 1, 1)) / 255
+    x = (
+        torch.randint(0, 2, (64, 2, 1, 1)).float()
+        if kind in BINARY
+        else torch.randint(0, 256, (64, 2, 1, 1)) / 255
+    )
     results = []
     for dtype in (torch.float32, torch.float64):
         free = output.to(dtype, copy=True).requires_grad_()
@@ -159,10 +176,10 @@ def test_float32_is_as_good_as_float64(kind: str, settings: dict[str, str], size
         torch.testing.assert_close(single, double, rtol=tolerance, atol=tolerance)
 
 
-# --- binarized -------------------------------------------------------------------------------------------------------
+# --- binarized ---
 
 
-def test_binarized_draws_anew_in_training_alone() -> None:
+def test_binarized_resamples_in_training_only() -> None:
     x = torch.rand(50, 1, 28, 28)
     likelihood = make("binarized")
     first = likelihood.prepare_target(x)
@@ -179,18 +196,18 @@ def test_binarized_draws_anew_in_training_alone() -> None:
 
 @pytest.mark.parametrize("training", [False, True], ids=["use", "training"])
 @pytest.mark.parametrize("draw", ["step", "once"])
-def test_binarized_leaves_black_and_white_as_it_is(draw: str, training: bool) -> None:
+def test_binarized_likelihood_keeps_black_and_white(draw: str, training: bool) -> None:
     x = (torch.rand(50, 1, 28, 28) > 0.5).float()
     assert torch.equal(make("binarized", draw=draw).train(training).prepare_target(x), x)
 
 
-# --- Noise around a location -----------------------------------------------------------------------------------------
+# --- Noise around a location ---
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "laplace"])
 @pytest.mark.parametrize("levels", ["256", "none"])
 @pytest.mark.parametrize("dark", [False, True], ids=["noise", "mostly black"])
-def test_optimal_sigma_maximises_the_likelihood_and_is_frozen_for_use(kind: str, dark: bool, levels: str) -> None:
+def test_optimal_sigma_maximizes_likelihood_and_is_frozen_in_eval(kind: str, dark: bool, levels: str) -> None:
     likelihood = make(kind, sigma="optimal", levels=levels).train()
     x = torch.randint(0, 256, (8, 1, 8, 8)) / 255
     if dark:
@@ -199,19 +216,19 @@ def test_optimal_sigma_maximises_the_likelihood_and_is_frozen_for_use(kind: str,
     for _ in range(5000):
         likelihood(output, x)
     likelihood.eval()
-    found = likelihood.log_sigma.clone()
+    log_sigma = likelihood.log_sigma.clone()
     scores = []
     for shift in (-0.03, 0.0, 0.03):
-        likelihood.log_sigma.copy_(found + shift)
+        likelihood.log_sigma.copy_(log_sigma + shift)
         scores.append(likelihood(output).log_prob(x).mean().item())
     assert scores[1] > max(scores[0], scores[2])
-    likelihood.log_sigma.copy_(found)
+    likelihood.log_sigma.copy_(log_sigma)
     likelihood(output, x / 2)
-    assert torch.equal(likelihood.log_sigma, found)
+    assert torch.equal(likelihood.log_sigma, log_sigma)
 
 
 @pytest.mark.parametrize(("kind", "power"), [("gaussian", 2), ("laplace", 1)])
-def test_optimal_sigma_of_a_density_is_right_from_the_first_step(kind: str, power: int) -> None:
+def test_optimal_sigma_of_a_density_is_exact_after_one_step(kind: str, power: int) -> None:
     likelihood = make(kind, sigma="optimal", levels="none").train()
     x, output = torch.rand(8, 1, 8, 8), torch.full((1, 8, 1, 8, 8), 0.3)
     likelihood(output, x)
@@ -221,7 +238,7 @@ def test_optimal_sigma_of_a_density_is_right_from_the_first_step(kind: str, powe
 
 @pytest.mark.parametrize("kind", ["gaussian", "laplace"])
 @pytest.mark.parametrize("levels", ["256", "none"])
-def test_a_sigma_per_pixel_starts_at_the_scale_and_moves_by_its_own_output(kind: str, levels: str) -> None:
+def test_sigma_per_pixel_starts_at_scale_and_follows_output(kind: str, levels: str) -> None:
     pixel, fixed = (
         make(kind, 2, sigma="pixel", scale=0.2, levels=levels),
         make(kind, 2, sigma="fixed", scale=0.2, levels=levels),
@@ -245,12 +262,12 @@ def _single(likelihood: Any, loc: Tensor, x: Tensor, cut: tuple[slice, ...]) -> 
     return log_p[0, 0]
 
 
-# --- logistic_mixture ------------------------------------------------------------------------------------------------
+# --- logistic_mixture ---
 
 
 def mixture_by_hand(output: Tensor, x: Tensor, K: int, C: int) -> float:
-    """log P of one colour x [C], from the outputs of its pixel: Salimans et al. 2017, equations 1 to 3, as they stand,
-    with differences of sigmoids in double precision, on the side where they are small."""
+    """log P of one colour x [C], from the outputs of its pixel: Salimans et al. 2017, equations 1 to 3, as
+    they stand, with differences of sigmoids in double precision, on the side where they are small."""
     output, x = output.double(), x.double()
     logits, rest = output[:K], output[K:]
     loc, rest = rest[: C * K].reshape(C, K), rest[C * K :]
@@ -263,14 +280,16 @@ def mixture_by_hand(output: Tensor, x: Tensor, K: int, C: int) -> float:
             mean = mean + next(coupling) * (x[j] - 0.5)
         upper = (x[c] + 1 / 510 - mean) / scale[c] if x[c] < 0.999 else torch.full((K,), math.inf)
         lower = (x[c] - 1 / 510 - mean) / scale[c] if x[c] > 0.001 else torch.full((K,), -math.inf)
-        near = torch.where(x[c] > mean, (-lower).sigmoid() - (-upper).sigmoid(), upper.sigmoid() - lower.sigmoid())
+        near = torch.where(
+            x[c] > mean, (-lower).sigmoid() - (-upper).sigmoid(), upper.sigmoid() - lower.sigmoid()
+        )
         joint = joint * near
     return joint.sum().log().item()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("components", [1, 3])
-def test_the_mixture_is_the_papers(channels: int, components: int) -> None:
+def test_logistic_mixture_matches_the_paper(channels: int, components: int) -> None:
     likelihood = make("logistic_mixture", channels, components=components)
     assert likelihood.outputs == components * (1 + 2 * channels + channels * (channels - 1) // 2)
     output = outputs(likelihood, 30, 0.5)
@@ -286,7 +305,7 @@ def all_colours() -> Tensor:
 
 
 @pytest.mark.parametrize("size", [0.0, 0.5, 2.0])
-def test_probabilities_of_all_two_channel_colours_sum_to_one_and_are_those_of_the_samples(size: float) -> None:
+def test_two_channel_probabilities_sum_to_one_and_match_samples(size: float) -> None:
     likelihood = make("logistic_mixture", 2)
     output = outputs(likelihood, 1, size).reshape(1, 1, -1, 1, 1)
     x = all_colours()
@@ -306,13 +325,13 @@ def test_probabilities_of_all_two_channel_colours_sum_to_one_and_are_those_of_th
 
 
 @pytest.mark.parametrize("channels", [3, 4])
-def test_the_mean_of_a_mixture_is_that_of_its_samples_to_a_few_levels(channels: int) -> None:
+def test_mean_of_logistic_mixture_matches_samples(channels: int) -> None:
     likelihood = make("logistic_mixture", channels)
     px = likelihood(torch.randn(1, 1, likelihood.outputs, 4, 4))
     torch.testing.assert_close(px.mean, px.sample((40_000,)).mean(0), atol=0.012, rtol=0)
 
 
-def test_the_components_start_apart() -> None:
+def test_mixture_components_start_spread() -> None:
     px = make("logistic_mixture")(torch.zeros(1, 1, 15, 1, 1))
     assert px.loc.flatten().tolist() == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
     assert px.log_sigma.exp().flatten().tolist() == pytest.approx([0.1] * 5)
@@ -320,20 +339,23 @@ def test_the_components_start_apart() -> None:
 
 
 @every
-def test_a_decoder_can_start_at_a_mean_image(kind: str, settings: dict[str, str]) -> None:
+def test_inverse_mean_gives_the_mean(kind: str, settings: dict[str, str]) -> None:
     likelihood = make(kind, channels=3, **settings)
-    if not hasattr(likelihood, "inverse_mean"):
-        pytest.skip("its decoders start where they are")
     mean = 0.3 + 0.4 * torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
-    found = likelihood(likelihood.inverse_mean(mean)[None, None]).mean
+    if (output := likelihood.inverse_mean(mean)) is None:
+        pytest.skip("its decoders start where they are")
+    actual = likelihood(output[None, None]).mean
     # Noise that is clipped at black and white moves a mean a little; nothing else does
-    torch.testing.assert_close(found[0, 0], mean, rtol=0, atol=0.04 if "normalised" in provides(likelihood) else 1e-4)
+    torch.testing.assert_close(
+        actual[0, 0], mean, rtol=0, atol=0.04 if Capability.NORMALIZED in likelihood.provides else 1e-4
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", ["gaussian", "laplace", "logistic_mixture"])
 def test_white_and_black_are_shown_as_white_and_black(kind: str, channels: int) -> None:
-    """The mean of noise that is clipped at white is 14 to 20 levels darker; the location is the decoder's own."""
+    """The mean of noise that is clipped at white is 14 to 20 levels darker; the location is the decoder's
+    own."""
     settings = {"components": 1} if kind == "logistic_mixture" else {"scale": 0.15}
     likelihood = make(kind, channels=channels, **settings)
     level = torch.tensor([0.0, 1.0]).expand(channels, 1, 2)
@@ -348,6 +370,6 @@ def test_likelihoods_without_noise_show_their_mean(kind: str) -> None:
     assert torch.equal(px.location, px.mean)
 
 
-def test_a_density_around_a_location_beyond_white_shows_white() -> None:
+def test_location_is_clipped_to_the_unit_interval() -> None:
     px = make("gaussian", levels="none")(torch.tensor([-0.2, 0.5, 1.3])[None, None, None, None])
     assert px.location.flatten().tolist() == [0.0, 0.5, 1.0]

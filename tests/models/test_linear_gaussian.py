@@ -1,8 +1,8 @@
 """A VAE whose optimum is known: linear maps and Gaussian noise make it probabilistic PCA.
 
-Tipping & Bishop 1999, equations 7 and 8: the maximum-likelihood noise is the mean of the discarded eigenvalues of the
-data's covariance, and the likelihood follows from the eigenvalues. Lucas et al. 2019 (arXiv:1911.02469): the linear VAE
-has the same global optimum, where its bound is tight.
+Tipping & Bishop 1999, equations 7 and 8: the maximum-likelihood noise is the mean of the discarded
+eigenvalues of the data's covariance, and the likelihood follows from the eigenvalues. Lucas et al. 2019
+(arXiv:1911.02469): the linear VAE has the same global optimum, where its bound is tight.
 """
 
 import math
@@ -51,7 +51,10 @@ def test_linear_vae_reaches_probabilistic_pca(sigma: str) -> None:
     eigenvalues = torch.linalg.eigvalsh(flat.T.cov(correction=0)).flip(0)
     noise = eigenvalues[LATENTS:].mean()
     log_likelihood = -0.5 * (
-        PIXELS * math.log(2 * math.pi) + eigenvalues[:LATENTS].log().sum() + (PIXELS - LATENTS) * noise.log() + PIXELS
+        PIXELS * math.log(2 * math.pi)
+        + eigenvalues[:LATENTS].log().sum()
+        + (PIXELS - LATENTS) * noise.log()
+        + PIXELS
     )
     model.eval()
     with torch.no_grad():
@@ -61,7 +64,10 @@ def test_linear_vae_reaches_probabilistic_pca(sigma: str) -> None:
         weight = torch.stack([column - offset for column in columns], dim=1)
         variance = px.log_sigma.double().mul(2).exp()
         exact = (
-            MultivariateNormal(offset, weight @ weight.T + variance * torch.eye(PIXELS)).log_prob(flat).mean().item()
+            MultivariateNormal(offset, weight @ weight.T + variance * torch.eye(PIXELS))
+            .log_prob(flat)
+            .mean()
+            .item()
         )
     assert variance.item() == pytest.approx(noise.item(), rel=0.02)
     assert exact == pytest.approx(log_likelihood.item(), abs=0.01)

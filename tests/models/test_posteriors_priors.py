@@ -1,4 +1,5 @@
-"""Every registered posterior and prior: its density, its samples, its divergence. A new one is enrolled by itself."""
+"""Every registered posterior and prior: its density, its samples, its divergence. A new one is enrolled by
+itself."""
 
 import math
 from collections.abc import Iterator
@@ -12,24 +13,37 @@ from torch.distributions import Distribution, MultivariateNormal
 
 from vaekit.config.base import BaseConfig
 from vaekit.config.config import settings_classes
+from vaekit.config.latents import FlowPriorConfig, FullGaussianPosteriorConfig
+from vaekit.config.objectives import DregConfig, IwaeConfig
 from vaekit.config.overrides import resolve
 from vaekit.models.builder import build
-from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, Mixture, StandardNormal, tempered
+from vaekit.models.distributions.latents import (
+    DiagonalGaussian,
+    Flow,
+    FullGaussian,
+    Mixture,
+    StandardNormal,
+    tempered,
+)
 from vaekit.models.objectives.importance import Dreg, Iwae
-from vaekit.models.registry import components, provides
+from vaekit.models.registry import BuildContext, Capability, components, make_component
 from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.models.terms import Group, Objective
 from vaekit.models.vae import VAE
 
 IMAGES, CLASSES = 3, 2
-POSTERIORS = [k for k, part in components("posterior").items() if "density_at_sample" in provides(part)]
+POSTERIORS = [k for k, q in components("posterior").items() if Capability.DENSITY_AT_SAMPLE in q.provides]
 PRIORS = list(components("prior"))
 
 
-def ways(settings: type[BaseConfig]) -> list[dict[str, Any]]:
-    """Every choice of a part's settings that are one of several words."""
-    words = {n: get_args(f.annotation) for n, f in settings.model_fields.items() if get_origin(f.annotation) is Literal}
-    return [dict(zip(words, chosen, strict=True)) for chosen in product(*words.values())]
+def setting_choices(settings: type[BaseConfig]) -> list[dict[str, Any]]:
+    """Every combination of the settings of a component that are a choice."""
+    options = {
+        n: get_args(f.annotation)
+        for n, f in settings.model_fields.items()
+        if get_origin(f.annotation) is Literal
+    }
+    return [dict(zip(options, chosen, strict=True)) for chosen in product(*options.values())]
 
 
 EVERY = [
@@ -37,7 +51,7 @@ EVERY = [
     for slot in ("posterior", "prior")
     for kind, settings in settings_classes(slot).items()
     if kind in PRIORS or kind in POSTERIORS
-    for way in ways(settings)
+    for way in setting_choices(settings)
 ]
 
 
@@ -52,11 +66,15 @@ def precise() -> Iterator[None]:
 def model_of(latents: int, **layers: Any) -> VAE:
     """A small model, conditional so that every prior is legal, with weights away from where they start."""
     for slot in ("posterior", "prior"):
-        part = layers.get(slot, {"kind": "normal" if slot == "prior" else "gaussian"})
-        part = {"kind": part} if isinstance(part, str) else part
+        component = layers.get(slot, {"kind": "normal" if slot == "prior" else "gaussian"})
+        component = {"kind": component} if isinstance(component, str) else component
         small = {"hidden": 8, "steps": 3, "context": 4, "components": 6}
-        layers[slot] = part | {k: v for k, v in small.items() if k in settings_classes(slot)[part["kind"]].model_fields}
-    config = resolve({"latents": latents, "conditional": True, "encoder": {"kind": "mlp", "hidden": 8}, **layers})
+        layers[slot] = component | {
+            k: v for k, v in small.items() if k in settings_classes(slot)[component["kind"]].model_fields
+        }
+    config = resolve(
+        {"latents": latents, "conditional": True, "encoder": {"kind": "mlp", "hidden": 8}, **layers}
+    )
     model, _ = build(config, (1, 2, 2), CLASSES)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -108,8 +126,8 @@ def test_prior_densities_integrate_to_one(kind: str, latents: int) -> None:
 
 
 def assert_samples_match(p: Distribution, z: Tensor) -> None:
-    """Samples [N, B, D] against integrals of the density: mean, second moments, and shares of the quarters of the plane
-    around the origin."""
+    """Samples [N, B, D] against integrals of the density: mean, second moments, and shares of the quarters of
+    the plane around the origin."""
     points, volume = grid(2)
     inside = density(p, points) * volume
     z = z.reshape(len(z), -1, 2)
@@ -137,13 +155,13 @@ def test_prior_samples_match_their_density(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", POSTERIORS)
-def test_the_density_that_comes_with_a_draw_is_the_density_there(kind: str) -> None:
+def test_density_returned_with_sample_matches_log_prob(kind: str) -> None:
     """For an inverse autoregressive flow by the slow way round, one latent after another."""
     q = posterior(kind, 5)
     z, log_q = rsample_with_log_prob(q, 50)
-    found = q.log_prob(z) if log_q is None else log_q
-    assert found.shape == (50, IMAGES)
-    torch.testing.assert_close(found, q.log_prob(z), atol=1e-3, rtol=1e-3)
+    log_q_sample = q.log_prob(z) if log_q is None else log_q
+    assert log_q_sample.shape == (50, IMAGES)
+    torch.testing.assert_close(log_q_sample, q.log_prob(z), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("slot", "way"), EVERY, ids=str)
@@ -164,11 +182,13 @@ def test_flow_jacobians_match_autograd_and_round_trips_are_exact(slot: str, way:
         torch.testing.assert_close(flow.transform.call_and_ladj(there)[1], -log_det, atol=1e-8, rtol=1e-8)
 
 
-def test_a_coupling_is_affine_in_realnvp_and_bent_in_a_spline() -> None:
+def test_coupling_is_affine_in_realnvp_and_nonlinear_in_spline() -> None:
     """Second differences of the coordinate that moves, along itself."""
     bent = {}
     for transform in ("realnvp", "spline"):
-        prior = components("prior")["flow"](latents=(2,), transform=transform, steps=1, hidden=(8,))
+        prior = make_component(
+            "prior", FlowPriorConfig(transform=transform, steps=1, hidden=(8,)), BuildContext(latents=(2,))
+        )
         with torch.no_grad():
             for parameter in prior.parameters():
                 parameter.add_(0.5 * torch.randn_like(parameter))
@@ -182,17 +202,17 @@ def test_a_coupling_is_affine_in_realnvp_and_bent_in_a_spline() -> None:
     assert bent["spline"] > 1e-4
 
 
-@pytest.mark.parametrize("of", PRIORS)
+@pytest.mark.parametrize("prior_kind", PRIORS)
 @pytest.mark.parametrize("kind", POSTERIORS)
-def test_the_kl_is_what_samples_say(kind: str, of: str) -> None:
-    """The closed form, where there is one, meets Monte Carlo; otherwise the KL is that of the samples, which is the
-    integral of q log q / p over a grid."""
-    if "density_anywhere" not in provides(components("posterior")[kind]) and of == "vamp":
+def test_kl_matches_samples(kind: str, prior_kind: str) -> None:
+    """The closed form, where there is one, meets Monte Carlo; otherwise the KL is that of the samples, which
+    is the integral of q log q / p over a grid."""
+    if Capability.DENSITY_ANYWHERE not in components("posterior")[kind].provides and prior_kind == "vamp":
         pytest.skip("no density for the pseudo-inputs")
-    model = model_of(2, posterior=kind, prior=of)
+    model = model_of(2, posterior=kind, prior=prior_kind)
     x, y = data()
     q, p = model.encode(x, y), model.prior(model.encode, y)
-    slow = (kind, of) == ("nsf", "vamp")  # every draw under every pseudo-input's flow
+    slow = (kind, prior_kind) == ("nsf", "vamp")  # every draw under every pseudo-input's flow
     z, log_q = rsample_with_log_prob(q, 5_000 if slow else 40_000)
     group = Group(z, q, p, log_q)
     sampled = group.log_q - group.log_p
@@ -208,7 +228,8 @@ def test_the_kl_is_what_samples_say(kind: str, of: str) -> None:
     assert ((expected - sampled.mean(0)).abs() <= 4 * error + 1e-3).all()
     assert (expected > -1e-3).all()
     factorised = all(
-        "factorised" in provides(components(slot)[one]) for slot, one in (("posterior", kind), ("prior", of))
+        Capability.FACTORIZED in components(slot)[one].provides
+        for slot, one in (("posterior", kind), ("prior", prior_kind))
     )
     assert (group.kl_per_latent is not None) == factorised
     if group.kl_per_latent is not None:
@@ -216,7 +237,7 @@ def test_the_kl_is_what_samples_say(kind: str, of: str) -> None:
 
 
 @pytest.mark.parametrize("kind", PRIORS)
-def test_temperature_scales_the_noise_and_nothing_else(kind: str) -> None:
+def test_temperature_scales_only_the_noise(kind: str) -> None:
     p = prior(kind, 2)
     assert tempered(p, 1.0) is p
     cold = tempered(p, 0.5)
@@ -233,12 +254,14 @@ def test_temperature_scales_the_noise_and_nothing_else(kind: str) -> None:
     assert len(torch.round(drawn, decimals=6).unique(dim=0)) <= points
 
 
-@pytest.mark.parametrize("of", PRIORS)
-@pytest.mark.parametrize("kind", [k for k in POSTERIORS if "stopped_density" in provides(components("posterior")[k])])
-def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, of: str) -> None:
-    """Means over 60 blocks of 300 draws, apart by no more than 4.5 standard errors in any weight; with a VampPrior the
-    encoder stands behind p(z) as well."""
-    model = model_of(2, posterior=kind, prior=of).requires_grad_(True)
+@pytest.mark.parametrize("prior_kind", PRIORS)
+@pytest.mark.parametrize(
+    "kind", [k for k in POSTERIORS if Capability.DETACHABLE_DENSITY in components("posterior")[k].provides]
+)
+def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, prior_kind: str) -> None:
+    """Means over 60 blocks of 300 draws, apart by no more than 4.5 standard errors in any weight; with a
+    VampPrior the encoder stands behind p(z) as well."""
+    model = model_of(2, posterior=kind, prior=prior_kind).requires_grad_(True)
     x, y = (t.repeat_interleave(100, 0) for t in data())
     weights = [w for slot in (model.encoder, model.posterior, model.prior) for w in slot.parameters()]
 
@@ -246,16 +269,18 @@ def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, of: str)
         grads = [torch.autograd.grad(objective(model.terms(x, y, 4))[0], weights) for _ in range(60)]
         return torch.stack([torch.cat([g.flatten() for g in each]) for each in grads])
 
-    plain, doubly = (blocks(make(samples=4)) for make in (Iwae, Dreg))
+    plain, doubly = (blocks(one) for one in (Iwae(IwaeConfig(samples=4)), Dreg(DregConfig(samples=4))))
     error = ((plain.var(0) + doubly.var(0)) / 60).sqrt()
     assert ((plain.mean(0) - doubly.mean(0)).abs() <= 4.5 * error + 1e-9).all()
 
 
 @pytest.mark.parametrize("latents", [4, 32])
-def test_a_full_covariance_knows_the_density_of_its_draws_however_narrow(latents: int) -> None:
+def test_full_gaussian_density_of_samples_is_accurate_in_float32(latents: int) -> None:
     """By the noise itself, and in 32 bits; against the solved one in 64."""
     torch.set_default_dtype(torch.float32)
-    posterior = components("posterior")["full_gaussian"](features=(3,), latents=(latents,))
+    posterior = make_component(
+        "posterior", FullGaussianPosteriorConfig(), BuildContext(latents=(latents,), features=(3,))
+    )
     with torch.no_grad():
         posterior.head.weight.mul_(3)
         q = posterior(torch.randn(50, 3))
@@ -269,42 +294,50 @@ def test_a_full_covariance_knows_the_density_of_its_draws_however_narrow(latents
     assert (q.covariance_matrix.diagonal(dim1=-2, dim2=-1).sqrt() < math.exp(7.5) * 1.01).all()
 
 
-def test_a_mixture_of_anything_takes_more_points_than_fit_at_once() -> None:
+def test_mixture_density_is_computed_in_chunks() -> None:
     count, latents = 64, 16
     tril = 0.2 * torch.randn(count, latents, latents).tril(-1) + torch.eye(latents)
     mixture = Mixture(torch.randn(count), FullGaussian(torch.randn(count, latents), tril))
     z = torch.randn(3, 1000, latents)
-    assert z[..., 0].numel() * count * latents > 2 * Mixture.AT_ONCE
+    assert z[..., 0].numel() * count * latents > 2 * Mixture.MAX_ELEMENTS
     expected = torch.cat([mixture.log_prob(one[None]) for one in z[1, 340:350]])
     torch.testing.assert_close(mixture.log_prob(z)[1, 340:350], expected)
     matrices = zip(mixture.logits.exp(), mixture.components.loc, tril, strict=True)
-    by_hand = sum(share * MultivariateNormal(m, scale_tril=t).log_prob(z[2, 7]).exp() for share, m, t in matrices)
+    by_hand = sum(
+        share * MultivariateNormal(m, scale_tril=t).log_prob(z[2, 7]).exp() for share, m, t in matrices
+    )
     torch.testing.assert_close(mixture.log_prob(z)[2, 7], by_hand.log())
 
 
-def test_narrow_components_of_a_mixture_lose_nothing_in_32_bits() -> None:
+def test_mixture_of_narrow_gaussians_is_accurate_in_float32() -> None:
     loc, log_variance = 3 * torch.randn(20, 8), torch.full((20, 8), 2 * math.log(1e-3))
     z = loc[:5] + 1e-3 * torch.randn(5, 8)
     exact = Mixture(torch.zeros(20), DiagonalGaussian(loc, log_variance)).log_prob(z)
-    by_hand = torch.stack([DiagonalGaussian(m, v).log_prob(z) for m, v in zip(loc, log_variance, strict=True)], 1)
+    by_hand = torch.stack(
+        [DiagonalGaussian(m, v).log_prob(z) for m, v in zip(loc, log_variance, strict=True)], 1
+    )
     torch.testing.assert_close(exact, by_hand.logsumexp(1) - math.log(20))
-    single = Mixture(torch.zeros(20).float(), DiagonalGaussian(loc.float(), log_variance.float())).log_prob(z.float())
+    single = Mixture(torch.zeros(20).float(), DiagonalGaussian(loc.float(), log_variance.float())).log_prob(
+        z.float()
+    )
     moved = loc.float().double()[:5] - z.float().double()
-    expected = -0.5 * ((moved / 1e-3).square() + log_variance[:5] + math.log(2 * math.pi)).sum(1) - math.log(20)
+    expected = -0.5 * ((moved / 1e-3).square() + log_variance[:5] + math.log(2 * math.pi)).sum(1) - math.log(
+        20
+    )
     torch.testing.assert_close(single.double(), expected, atol=1e-3, rtol=0)
 
 
-def test_pseudo_inputs_of_a_conditional_model_keep_the_labels_of_their_images() -> None:
+def test_conditional_pseudo_inputs_keep_the_labels_of_their_images() -> None:
     config = resolve({"prior": {"kind": "vamp", "components": 4}, "conditional": True, "encoder": "mlp"})
     model, _ = build(config, (1, 8, 8), 3)
     x, y, z = torch.rand(4, 1, 8, 8), torch.tensor([2, 0, 2, 1]), torch.randn(3, 2, 32)
     model.prior.init_from_data(x, y)
     each = torch.stack([model.encode(x[k : k + 1], y[k : k + 1]).log_prob(z) for k in range(4)])
-    found = model.prior(model.encode, torch.zeros(2, dtype=torch.long)).log_prob(z)
-    torch.testing.assert_close(found, each.logsumexp(0) - math.log(4))
+    log_p = model.prior(model.encode, torch.zeros(2, dtype=torch.long)).log_prob(z)
+    torch.testing.assert_close(log_p, each.logsumexp(0) - math.log(4))
 
 
-def test_pseudo_inputs_start_from_images_and_stay_within_them() -> None:
+def test_pseudo_inputs_start_from_images() -> None:
     model, _ = build(resolve({"prior": {"kind": "vamp", "components": 4}}), (1, 8, 8))
     x = torch.rand(4, 1, 8, 8)
     model.prior.init_from_data(x, None)

@@ -1,6 +1,7 @@
 """The report: one page that loads nothing, says what is so, and survives names and data that are not nice."""
 
 import json
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -14,7 +15,8 @@ from PIL import Image
 import vaekit
 from command import mistake, rings
 from command import vaekit as command
-from vaekit.report import report
+from vaekit.report import images
+from vaekit.report.report import _duration
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.inputs import class_numbers, held_out_rows
 
@@ -38,11 +40,16 @@ class Page(HTMLParser):
         self.addresses: list[str] = []
         self.open: list[str] = []
         self.headings: list[str] = []
+        self.captions = 0
+        self.pictures: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        names = ("src", "href", "xlink:href", "srcset", "action")
+        self.addresses += [value or "" for name, value in attrs if name in names]
+        if tag == "img" or ("role", "img") in attrs:
+            self.pictures.append(dict(attrs).get("alt" if tag == "img" else "aria-label") or "")
         if tag not in ("img", "meta"):
             self.open.append(tag)
 
@@ -52,6 +59,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open[-1:] == ["h2"]:
             self.headings.append(data)
+        if self.open[-1:] == ["figcaption"] and data.strip():
+            self.captions += 1
 
 
 @pytest.fixture(scope="module")
@@ -71,46 +80,71 @@ def read(run: Path) -> tuple[str, Page]:
     return text, Page(text)
 
 
-def test_train_writes_a_page_of_its_own(run: Path) -> None:
+def test_train_writes_a_self_contained_page(run: Path) -> None:
     text, page = read(run)
     assert not page.open
-    assert page.addresses and all(address.startswith("data:image/png;base64,") for address in page.addresses)
-    assert not {"script", "link", "iframe", "object"} & set(page.tags)
-    assert "url(" not in text and "@import" not in text
+    assert page.addresses and all(one.startswith(("data:image/png;base64,", "#")) for one in page.addresses)
+    assert not {"script", "link", "iframe", "object", "image"} & set(page.tags)
+    assert not re.search(r"url\((?!#)", text) and "@import" not in text
     assert page.headings == [
-        "What it was trained on",
-        "Loss of every epoch",
-        "Reconstructions",
         "New images",
-        "What single latents do",
+        "Diagnosis",
+        "Reconstructions",
+        "Training curves",
+        "Latent traversals",
         "Map of the latent space",
         "Interpolations",
-        "Odd ones, and typical ones",
-        "Diagnosis",
-        "Figures",
-        "How to make it again",
+        "Least and most likely images",
+        "Evaluation",
+        "Data",
+        "Reproduce this run",
     ]
     assert "prefers-color-scheme: dark" in text
-    assert "&lt;i&gt;broken.png" in text and "1 files skipped" not in text
-    history = vaekit.load(run).history
-    assert f"{history['val_loss'].min():,.2f} nats per image" in text
     assert "vaekit train" in text and "--preset sigma-vae" in text
 
 
-def test_figures_are_those_of_the_evaluation_while_it_is_of_these_weights(run: Path) -> None:
-    assert "A quick look at" in read(run)[0]
-    found = vaekit.load(run).evaluate(samples=10, quiet=True)
+def test_names_are_escaped(run: Path) -> None:
+    text, _ = read(run)
+    assert HOSTILE not in text and "<i>broken" not in text
+    assert text.count("&lt;script&gt;alert(1) &amp; rain") > 10
+    assert "&lt;i&gt;broken.png" in text and "1 skipped file<" in text
+
+
+def test_pictures_have_alternative_texts_and_captions_are_not_empty(run: Path) -> None:
+    text, page = read(run)
+    assert len(page.pictures) > 100 and all(page.pictures)
+    assert page.captions == page.tags.count("figcaption") > 3
+    contents = re.findall(r'<a href="#([^"]+)"', text)
+    assert contents == re.findall(r'<section id="([^"]+)"', text) and len(contents) == 11
+
+
+def test_header_states_what_was_trained(run: Path) -> None:
+    text, _ = read(run)
+    history = vaekit.load(run).history
+    assert f"{history['val_loss'].min():,.2f} nats per image" in text
+    assert "80 of 16x16 pixels, colour" in text and "2 of 2 epochs" in text
+    assert [_duration(seconds) for seconds in (4.4, 200, 3 * 3600 + 61)] == ["4 s", "3 min 20 s", "3 h 1 min"]
+
+
+def test_evaluation_is_used_only_with_its_weights(run: Path) -> None:
+    assert "Quick evaluation on" in read(run)[0]
+    evaluation = vaekit.load(run).evaluate(samples=10, quiet=True)
     command("report", run)
     text, _ = read(run)
-    assert "A quick look at" not in text and f"{found['nll']:.2f}" in text
+    assert "Quick evaluation on" not in text and f"{evaluation['likelihood']['nll']:.2f}" in text
     record = json.loads((run / "evaluation.json").read_text())
-    for other in (json.dumps(record | {"weights": "others"}), json.dumps({"weights": record["weights"]}), "[]", "x"):
+    for other in (
+        json.dumps(record | {"weights_hash": "others"}),
+        json.dumps({"weights_hash": record["weights_hash"]}),
+        "[]",
+        "x",
+    ):
         (run / "evaluation.json").write_text(other)
         vaekit.load(run).report(quiet=True)
-        assert "A quick look at" in read(run)[0]
+        assert "Quick evaluation on" in read(run)[0]
 
 
-def test_names_that_mean_something_to_a_graph_are_names(tmp_path: Path) -> None:
+def test_names_with_matplotlib_markup_are_shown_literally(tmp_path: Path) -> None:
     """Dollars begin mathematics, and an underscore hides a line from its key."""
     folder = tmp_path / "my $1_$ pics"
     for index, image in enumerate(rings(60, 16)[..., 0]):
@@ -118,19 +152,34 @@ def test_names_that_mean_something_to_a_graph_are_names(tmp_path: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place / f"{index}.png")
     run = tmp_path / "r $x_$ y"
-    said = command(
-        "train", folder, "--out", run, "--epochs", 1, "--latents", 3, "--encoder.kind", "mlp", "--decoder.kind", "mlp"
+    output = command(
+        "train",
+        folder,
+        "--out",
+        run,
+        "--epochs",
+        1,
+        "--latents",
+        3,
+        "--encoder.kind",
+        "mlp",
+        "--decoder.kind",
+        "mlp",
     )
-    assert (run / "loss.png").exists() and "Map of the latent space" in read(run)[1].headings and "Warning" not in said
-    assert f"vaekit generate '{run}' -n 64" in said
+    assert (
+        (run / "loss.png").exists()
+        and "Map of the latent space" in read(run)[1].headings
+        and "Warning" not in output
+    )
+    assert f"vaekit generate '{run}' -n 64" in output
 
 
-def test_what_is_missing_or_damaged_is_said_or_left_out(run: Path, tmp_path: Path) -> None:
+def test_missing_and_damaged_files(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     (copy / "metrics.csv").unlink()
     command("report", copy)
-    assert "not there any more" in read(copy)[0]
+    assert "metrics.csv is missing" in read(copy)[0]
     (copy / "metrics.csv").write_text("epoch,step,val_loss\n1,1,much\n")
     assert "metrics.csv is damaged" in mistake("report", copy)
     for content in ("", "{", "{}", "[]"):
@@ -138,22 +187,26 @@ def test_what_is_missing_or_damaged_is_said_or_left_out(run: Path, tmp_path: Pat
         assert "dataset.json is missing or damaged" in mistake("evaluate", copy)
 
 
-def test_a_way_between_images_stays_in_their_class(tmp_path: Path) -> None:
+def test_interpolations_of_conditional_models_stay_in_a_class(tmp_path: Path) -> None:
     labels = np.arange(90) % 2
-    model = vaekit.train((rings(90, 16), labels), out=tmp_path / "run", conditional=True, preset="classic", **TINY)
+    model = vaekit.train(
+        (rings(90, 16), labels), out=tmp_path / "run", conditional=True, preset="classic", **TINY
+    )
     pack, _, rows = held_out_rows(model.loaded, (rings(90, 16), labels), True)
-    chosen = report._pairs(ImageSet(pack, rows, class_numbers(model.loaded, pack)))
+    chosen = images._pairs(ImageSet(pack, rows, class_numbers(model.loaded, pack)))
     assert chosen.labels is not None and chosen.labels.tolist() == [0, 0, 1, 1]
     assert len(set(chosen.rows.tolist())) == 4
 
 
-def test_without_the_images_the_rest_is_there(tmp_path: Path) -> None:
+def test_report_without_the_training_images(tmp_path: Path) -> None:
     vaekit.train(rings(60, 12), out=tmp_path / "run", preset="classic", **TINY)
     assert "Reconstructions" in read(tmp_path / "run")[1].headings  # the array is still at hand
     vaekit.load(tmp_path / "run").report(quiet=True)
     text, page = read(tmp_path / "run")
     assert (
-        "not at hand as they were" in text and "New images" in page.headings and "Reconstructions" not in page.headings
+        "moved or changed since training" in text
+        and "New images" in page.headings
+        and "Reconstructions" not in page.headings
     )
 
 
@@ -167,26 +220,28 @@ def test_without_the_images_the_rest_is_there(tmp_path: Path) -> None:
         {"preset": "iaf"},
     ],
 )
-def test_every_kind_of_model_has_one(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_report_of_each_kind_of_model(settings: dict[str, Any], tmp_path: Path) -> None:
     data = (rings(60, 12), np.arange(60) % 3)
     vaekit.train(data, out=tmp_path / "run", **TINY | settings)
     _, page = read(tmp_path / "run")
-    assert ("Odd ones, and typical ones" in page.headings) == (settings["preset"] != "ae")
-    assert {"New images", "Figures"} <= set(page.headings)
+    assert ("Least and most likely images" in page.headings) == (settings["preset"] != "ae")
+    assert {"New images", "Evaluation"} <= set(page.headings)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
-def test_the_fewest_images_have_one(count: int, tmp_path: Path) -> None:
+def test_report_of_very_few_images(count: int, tmp_path: Path) -> None:
     vaekit.train(rings(count, 12), out=tmp_path / "run", preset="classic", **TINY)
-    assert "Figures" in read(tmp_path / "run")[1].headings
+    assert "Evaluation" in read(tmp_path / "run")[1].headings
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no browser")
-def test_a_browser_shows_it(run: Path, tmp_path: Path) -> None:
+def test_browser_renders_the_page(run: Path, tmp_path: Path) -> None:
     shot = tmp_path / "page.png"
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,3000")
     subprocess.run(
-        ["chromium", *options, f"--screenshot={shot}", (run / "report.html").as_uri()], check=True, capture_output=True
+        ["chromium", *options, f"--screenshot={shot}", (run / "report.html").as_uri()],
+        check=True,
+        capture_output=True,
     )
     with Image.open(shot) as picture:
         colours = np.asarray(picture.convert("L"))

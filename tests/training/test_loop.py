@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from command import rings
+from vaekit.config.objectives import ElboConfig
 from vaekit.config.overrides import resolve
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
@@ -88,14 +89,14 @@ def test_objectives_get_the_samples_they_ask_for() -> None:
     config = resolve(settings, {"learning_rate": 1e-4})
     model, _ = build(config, pack.shape)
     loader = ImageLoader(pack, config.data, 20, 0, torch.device("cpu"))
-    train_step = TrainStep(model, Counting(samples=7), config.training, loader.steps_per_epoch)
+    train_step = TrainStep(model, Counting(ElboConfig(samples=7)), config.training, loader.steps_per_epoch)
     assert len(list(train(train_step, loader, 1, Progress(), lambda _: False))) == 1
     assert Counting.seen == {7}
 
 
 def test_objectives_know_the_number_of_training_images() -> None:
     layers = {"validation": "last:20", "objective": "total_correlation"}
-    assert make_plan(TrainRequest(rings(60, 12), (layers,), quiet=True)).objective.images == 40  # type: ignore[attr-defined]
+    assert make_plan(TrainRequest(rings(60, 12), (layers,), quiet=True)).objective.images == 40
 
 
 def test_pictures_are_drawn_less_often_later() -> None:

@@ -1,1 +1,1 @@
-"""How fast this machine trains and uses models with vaekit, beside what others do with the same network and images."""
+"""Benchmarks of vaekit against bare PyTorch code on this machine."""

@@ -1,4 +1,4 @@
-"""What is measured: trainings of three networks, a folder of JPEGs from the first byte, and the use of a model."""
+"""What is measured: training three networks, training from a folder of JPEGs, and using a model."""
 
 import os
 import tempfile
@@ -15,58 +15,64 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from vaekit.bench import baselines
+from vaekit.bench.loops import bare_loop, synchronize, vaekit_loop
 from vaekit.bench.measure import BenchResult, RunOnce, run_interleaved
-from vaekit.bench.photos import photo
-from vaekit.bench.shares import shares
+from vaekit.config.config import Config
 from vaekit.config.data import DataConfig
 from vaekit.config.overrides import resolve
 from vaekit.data.decoding.pool import cores
 from vaekit.data.packs.cache import clear_cache
-from vaekit.data.packs.pack import open_pack
-from vaekit.evaluation.likelihood import VALUES, estimate_importance
+from vaekit.data.packs.pack import Pack, open_pack
+from vaekit.evaluation.likelihood import DECODED_PIXELS, estimate_importance
 from vaekit.latents.sampling import CHUNK, decode_images, draw_latents, to_uint8
 from vaekit.models.builder import build
 from vaekit.runs.image_set import BATCH
 
+Workload = Callable[[int, torch.device], BenchResult]
+"""A number of rounds and a device -> the images per second of everything compared."""
+
+DrawImage = Callable[[int, int, int], Image.Image]
+"""A seed, a width and a height -> an RGB image."""
+
+BARE_LOOP = "bare loop"
+BARE_LOOP_TUNED = "bare loop, tuned process"
+COMPILED = "vaekit, bfloat16, compiled"
 PRECISIONS = {
     "cpu": {"vaekit, float32": "32", "vaekit, bfloat16": "bf16"},
     "cuda": {"vaekit, float32": "32", "vaekit, TF32": "tf32", "vaekit, bfloat16": "bf16"},
 }
 
 
-COMPILED = "vaekit, bfloat16, compiled"
+def synthetic_image(seed: int, width: int, height: int) -> Image.Image:
+    """A random coarse pattern, enlarged smoothly, with pixel noise."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    noisy = smooth + rng.normal(scale=4, size=(height, width, 1))
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 
-LIMIT = "bare loop"
+def bundled_images() -> NDArray[np.uint8]:
+    return np.array(open_pack(None, DataConfig(), quiet=True).images)
 
 
-SAME_PROCESS_SETTINGS = "bare loop, process settled"
-
-
-USUAL = "bare loop, torch's default Adam"
-
-
-LOADER = "script with DataLoader"
-
-
-PYTHAE = "Pythae"
+# --- Training a network -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network to train, and the images it is trained on: `count` of `side`, None for the bundled sample, three times,
-    which makes turns of a second."""
+    """A network to train, and the images it is trained on."""
 
     about: str
     settings: Mapping[str, Any]
-    side: int | None = None
+    size: int | None = None
+    """Width and height of synthetic images, in pixels; None for the bundled sample, three times over (for an
+    epoch of about a second)."""
     count: int = 0
+    """Number of synthetic images."""
     compiled: bool = False
-    """Whether compiling is tried: half a minute, or many where the network is large."""
+    """Whether to measure it compiled, too: that takes half a minute, or many minutes for a large network."""
 
 
 NETWORKS = {
@@ -76,112 +82,134 @@ NETWORKS = {
         compiled=True,
     ),
     "conv": Network(
-        "the default convolutions, 64x64x3, batches of 64", {"batch_size": 64}, side=64, count=1070, compiled=True
+        "the default convolutions, 64x64x3, batches of 64",
+        {"batch_size": 64},
+        size=64,
+        count=1070,
+        compiled=True,
     ),
     "resnet": Network(
         "residual blocks with attention, 128x128x3, batches of 16",
         {"encoder": "resnet", "decoder": "resnet", "batch_size": 16},
-        side=128,
+        size=128,
         count=72,
     ),
 }
 
 
-def _precisions(device: torch.device) -> Mapping[str, str]:
-    return PRECISIONS.get(device.type, PRECISIONS["cpu"])
+def training_images(network: Network, draw: DrawImage = synthetic_image) -> NDArray[np.uint8]:
+    """The images [N, H, W, C] that a network is trained on."""
+    if network.size is None:
+        return np.concatenate([bundled_images()] * 3)
+    return np.stack([np.asarray(draw(seed, network.size, network.size)) for seed in range(network.count)])
+
+
+def training_pack(network: Network, images: NDArray[np.uint8]) -> tuple[Config, Pack]:
+    config = resolve(network.settings, {"validation": "last:1"})
+    return config, open_pack(images, config.data, quiet=True)
+
+
+def training_runs(network: Network, config: Config, pack: Pack, device: torch.device) -> dict[str, RunOnce]:
+    """Bare loops, and vaekit in each precision."""
+    runs_once = {
+        BARE_LOOP: bare_loop(config, pack, device),
+        BARE_LOOP_TUNED: bare_loop(config, pack, device, process_settings=True),
+    } | vaekit_runs(config, pack, device)
+    if network.compiled:
+        runs_once[COMPILED] = vaekit_loop(config, pack, device, precision="bf16", compile="on")
+    return runs_once
+
+
+def vaekit_runs(config: Config, pack: Pack, device: torch.device) -> dict[str, RunOnce]:
+    """vaekit in each precision of the device."""
+    precisions = PRECISIONS.get(device.type, PRECISIONS["cpu"])
+    return {
+        name: vaekit_loop(config, pack, device, precision=precision) for name, precision in precisions.items()
+    }
 
 
 def training(name: str, rounds: int, device: torch.device) -> BenchResult:
-    """A network trained by everyone."""
+    """A network trained by a bare loop and by vaekit."""
     network = NETWORKS[name]
-    config = resolve(network.settings, {"validation": "last:1"})
-    images = made_up(network.side, network.count) if network.side else np.concatenate([bundled()] * 3)
-    pack = open_pack(images, config.data, quiet=True)
-    runs_once: dict[str, RunOnce] = {
-        LIMIT: baselines.bare(config, pack, device),
-        SAME_PROCESS_SETTINGS: baselines.bare(config, pack, device, process_settings=True),
-        USUAL: baselines.bare(config, pack, device, fused=False),
-        LOADER: baselines.dataloader(config, pack, device),
-    }
-    precisions = _precisions(device)
-    runs_once |= {name: baselines.vaekit(config, pack, device, precision=p) for name, p in precisions.items()}
-    if network.compiled:
-        runs_once[COMPILED] = baselines.vaekit(config, pack, device, precision="bf16", compile="on")
-    missing = {}
-    if baselines.has_pythae():
-        runs_once[PYTHAE] = baselines.pythae(config, pack, device)
-    else:
-        missing[PYTHAE] = "pip install --no-deps pythae cloudpickle imageio tqdm"
-    found = run_interleaved(runs_once, rounds)
-    source = None if network.side is None else np.array(pack.images)
-    spent = shares({**network.settings, "epochs": 2 if network.side else 20, "device": str(device)}, source)
-    return BenchResult(network.about, LIMIT, found, missing, spent)
+    config, pack = training_pack(network, training_images(network))
+    return BenchResult(
+        network.about, BARE_LOOP, run_interleaved(training_runs(network, config, pack, device), rounds)
+    )
 
 
-# --- A folder of JPEGs -----------------------------------------------------------------------------------------------
+# --- Training from a folder of JPEGs ------------------------------------------------------------------------
 
-SIDE, PHOTOS = 64, 1000
-
-
-IMAGE_FOLDER = "ImageFolder and DataLoader"
-
-
-def _write_photo(task: tuple[str, int]) -> None:
-    folder, seed = task
-    photo(seed).save(Path(folder) / f"{seed:04d}.jpg", quality=85)
+JPEG_COUNT = 1000
+JPEG_SIZE = (800, 600)
+"""Width and height, in pixels."""
+FOLDER_IMAGE_SIZE = 64
+"""What they are resized to."""
 
 
-class ImageFolder(Dataset[Tensor]):
-    """As torchvision's ImageFolder with Resize, CenterCrop and ToTensor."""
+@dataclass(frozen=True)
+class JpegFolder:
+    """JPEG files, the pack made of them, and a configuration that trains on all but one."""
 
-    def __init__(self, files: list[Path]) -> None:
-        self.files = files
+    files: list[Path]
+    config: Config
+    pack: Pack
 
-    def __len__(self) -> int:
-        return len(self.files)
 
-    def __getitem__(self, index: int) -> Tensor:
-        with Image.open(self.files[index]) as file:
-            image = file.convert("RGB")
-        short = min(image.size)
-        width, height = (SIDE * side // short for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        left, top = (width - SIDE) // 2, (height - SIDE) // 2
-        return baselines.to_tensor(image.crop((left, top, left + SIDE, top + SIDE)))
+@contextmanager
+def jpeg_folder(draw: DrawImage = synthetic_image) -> Iterator[JpegFolder]:
+    """A temporary folder of JPEGs that `draw` makes."""
+    config = resolve({"size": FOLDER_IMAGE_SIZE, "batch_size": 64, "validation": "last:1"})
+    with tempfile.TemporaryDirectory() as scratch:
+        write_jpegs(Path(scratch), JPEG_COUNT, draw)
+        yield JpegFolder(sorted(Path(scratch).iterdir()), config, open_pack(scratch, config.data, quiet=True))
+
+
+def write_jpegs(folder: Path, count: int, draw: DrawImage = synthetic_image) -> None:
+    with get_context("fork").Pool(cores()) as pool:
+        pool.map(partial(_write_jpeg, folder, draw), range(count))
+
+
+def _write_jpeg(folder: Path, draw: DrawImage, seed: int) -> None:
+    draw(seed, *JPEG_SIZE).save(folder / f"{seed:04d}.jpg", quality=85)
+
+
+def folder_runs(folder: JpegFolder, first: bool, device: torch.device) -> dict[str, RunOnce]:
+    """vaekit in each precision, and a bare loop on the same images in memory.
+
+    Args:
+        folder: the images.
+        first: an epoch begins with reading the files, from the disk; else the pack is there.
+        device: where to train.
+    """
+
+    def read_and_train(train_once: RunOnce) -> int:
+        drop_from_file_cache(folder.files)
+        clear_cache()
+        open_pack(folder.files[0].parent, folder.config.data, quiet=True)
+        return train_once()  # on the same images, still mapped from the first pack
+
+    runs_once = vaekit_runs(folder.config, folder.pack, device)
+    if first:
+        runs_once = {name: partial(read_and_train, train_once) for name, train_once in runs_once.items()}
+    return {BARE_LOOP: bare_loop(folder.config, folder.pack, device)} | runs_once
+
+
+def folder_about(first: bool) -> str:
+    when = "the first epoch, from a cold cache" if first else "later epochs"
+    size = f"{FOLDER_IMAGE_SIZE}x{FOLDER_IMAGE_SIZE}"
+    return f"{JPEG_COUNT:,} JPEGs of 800x600 to {size}, the default convolutions, batches of 64: {when}"
 
 
 def folder(rounds: int, device: torch.device, first: bool) -> BenchResult:
-    """From JPEGs of 800x600 to a trained epoch: `first`, with nothing read before, or once more."""
-    config = resolve({"size": SIDE, "batch_size": 64, "validation": "last:1"})  # all train, as with the others
-    with tempfile.TemporaryDirectory() as scratch:
-        with get_context("fork").Pool(cores()) as pool:
-            pool.map(_write_photo, [(scratch, seed) for seed in range(PHOTOS)])
-        files = sorted(Path(scratch).iterdir())
-        pack = open_pack(scratch, config.data, quiet=True)
-        theirs = baselines.loader_turn(config, pack, device, ImageFolder(files))
-        ours = {name: baselines.vaekit(config, pack, device, precision=p) for name, p in _precisions(device).items()}
-
-        def theirs_from_nothing() -> int:
-            _forget(files)
-            return theirs()
-
-        def from_nothing(run_once: RunOnce) -> int:
-            _forget(files)
-            clear_cache()
-            open_pack(scratch, config.data, quiet=True)
-            return run_once()  # on the same images, mapped from the pack that was there before
-
-        runs_once = {IMAGE_FOLDER: theirs_from_nothing if first else theirs}
-        runs_once |= {name: partial(from_nothing, run_once) if first else run_once for name, run_once in ours.items()}
-        if not first:
-            runs_once[LIMIT] = baselines.bare(config, pack, device)
-        when = "the first epoch, from a cold cache" if first else "later epochs"
-        about = f"{PHOTOS:,} JPEGs of 800x600 to {SIDE}x{SIDE}, the default convolutions, batches of 64: {when}"
-        return BenchResult(about, IMAGE_FOLDER if first else LIMIT, run_interleaved(runs_once, rounds))
+    """The first epoch from JPEGs, or a later one, and a bare loop that reads no files."""
+    with jpeg_folder() as images:
+        return BenchResult(
+            folder_about(first), BARE_LOOP, run_interleaved(folder_runs(images, first, device), rounds)
+        )
 
 
-def _forget(files: list[Path]) -> None:
-    """Ask the system to drop files from its memory, so that they come from the disk again."""
+def drop_from_file_cache(files: list[Path]) -> None:
+    """Ask the system to drop files from its memory, so that they are read from disk."""
     for file in files:
         handle = os.open(file, os.O_RDONLY)
         try:
@@ -192,11 +220,11 @@ def _forget(files: list[Path]) -> None:
             os.close(handle)
 
 
-# --- The use of a model ----------------------------------------------------------------------------------------------
+# --- Using a model ------------------------------------------------------------------------------------------
 
 
 def generation(rounds: int, device: torch.device) -> BenchResult:
-    """New images, against the decoder alone."""
+    """New images, and the decoder alone."""
     model, _ = build(resolve({}), (3, 64, 64))
     model.to(device).eval()
     z = torch.randn(512, model.latents, device=device)
@@ -215,12 +243,12 @@ def generation(rounds: int, device: torch.device) -> BenchResult:
 
 
 def evaluation(rounds: int, device: torch.device) -> BenchResult:
-    """Importance-weighted likelihood, against the decoder and log p(x | z) at the same number of z."""
+    """The importance-weighted likelihood, and the decoder and log p(x | z) alone at the same number of z."""
     samples = 500
     model, _ = build(resolve(preset="burda-1"), (1, 28, 28))
     model.to(device).eval()
     x = torch.rand(BATCH, 1, 28, 28, device=device).round()
-    at_once = max(1, VALUES[device.type] // x.numel())
+    at_once = max(1, DECODED_PIXELS[device.type] // x.numel())
     z = torch.randn(at_once * BATCH, model.latents, device=device)
 
     @torch.no_grad()
@@ -229,12 +257,12 @@ def evaluation(rounds: int, device: torch.device) -> BenchResult:
             count = min(at_once, samples - start)
             logits = model.decoder(z[: count * BATCH]).unflatten(0, (count, BATCH))
             F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum((2, 3, 4))
-        baselines.finish(device)
+        synchronize(device)
         return BATCH
 
     def ours() -> int:
         estimate_importance(model, x, None, samples)
-        baselines.finish(device)
+        synchronize(device)
         return BATCH
 
     about = f"importance-weighted likelihood, {samples} samples, 784-200-200-50, float32"
@@ -243,45 +271,19 @@ def evaluation(rounds: int, device: torch.device) -> BenchResult:
 
 
 def scaling(rounds: int, device: torch.device) -> BenchResult:
-    """An epoch of ten times as many images."""
-    settings = NETWORKS["mlp"].settings
-    config = resolve(settings)
-    few = bundled()
+    """An epoch of the bundled sample, and of ten times as many images."""
+    config = resolve(NETWORKS["mlp"].settings)
+    few = bundled_images()
     packs = {"few images": few, "ten times as many": np.concatenate([few] * 10)}
     runs_once = {
-        name: baselines.vaekit(config, open_pack(images, config.data, quiet=True), device, precision="32")
+        name: vaekit_loop(config, open_pack(images, config.data, quiet=True), device, precision="32")
         for name, images in packs.items()
     }
-    return BenchResult(
-        "784-400-20: images a second from 9,000 images and from 90,000",
-        "few images",
-        run_interleaved(runs_once, rounds),
-    )
+    about = "784-400-20: an epoch of 9,000 images and one of 90,000"
+    return BenchResult(about, "few images", run_interleaved(runs_once, rounds))
 
 
-def bundled() -> NDArray[np.uint8]:
-    return np.array(open_pack(None, DataConfig(), quiet=True).images)
-
-
-def made_up(side: int, count: int) -> NDArray[np.uint8]:
-    return np.stack([np.asarray(photo(seed, side, side)) for seed in range(count)])
-
-
-@contextmanager
-def scratch_cache() -> Iterator[None]:
-    """A cache of packs for as long as the block."""
-    before = os.environ.get("XDG_CACHE_HOME")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder
-        try:
-            yield
-        finally:
-            os.environ.pop("XDG_CACHE_HOME")
-            if before is not None:
-                os.environ["XDG_CACHE_HOME"] = before
-
-
-WORKLOADS: dict[str, Callable[[int, torch.device], BenchResult]] = {
+WORKLOADS: dict[str, Workload] = {
     **{name: partial(training, name) for name in NETWORKS},
     "folder-first": partial(folder, first=True),
     "folder-later": partial(folder, first=False),
@@ -289,4 +291,3 @@ WORKLOADS: dict[str, Callable[[int, torch.device], BenchResult]] = {
     "evaluation": evaluation,
     "scaling": scaling,
 }
-"""By name: a function of the number of rounds and the device."""

@@ -1,5 +1,6 @@
 """How good a model is: `evaluate`, `rank`, `report`."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +28,11 @@ def evaluate(
     model = load_model(run)
     result = model.evaluate(data, samples=samples, new_images=new_images, seed=seed)
 
-    from vaekit.evaluation.text import lines
+    from vaekit.evaluation.results import EvaluationResult
+    from vaekit.evaluation.text import format_evaluation
 
-    say("\n".join(lines(result)))
+    width = shutil.get_terminal_size().columns
+    say("\n".join(format_evaluation(EvaluationResult.model_validate(result), width)))
     say(f"Wrote {model.run.evaluation}. `vaekit report {quoted(run)}` shows it on a page.")
 
 
@@ -50,9 +53,9 @@ def rank(
     file = out or first_free(run, "ranking", ".csv", ".png")
     ranking = load_model(run).rank(data, samples=samples, seed=seed, out=file)
 
-    from vaekit.evaluation.text import ranking_lines
+    from vaekit.evaluation.text import format_ranking
 
-    say("\n".join(ranking_lines(ranking, samples)))
+    say("\n".join(format_ranking(ranking, samples, shutil.get_terminal_size().columns)))
     say(f"Wrote {file} and {file.with_suffix('.png')}")
 
 

@@ -11,7 +11,6 @@ from vaekit.cli.flags import Out, RunFolder, Seed
 from vaekit.errors import UserError
 
 if TYPE_CHECKING:
-    from vaekit.api import TrainedModel
     from vaekit.plots.grids import Images
 
 SHEET_IMAGES = 256
@@ -48,10 +47,17 @@ def generate(
 
     from vaekit.plots import grids
 
-    title = f"{model.run.folder.resolve().name}: new images, seed {seed}"
+    fitted = None if prior == "model" else model.fitted_prior
+    count = f"{n:,}" if n <= SHEET_IMAGES else f"The first {SHEET_IMAGES} of {n:,}"
+    title = f"{count} new image{'' if n == 1 else 's'}{f' of {class_}' if class_ else ''}, "
+    title += f"{'model' if fitted is None else 'fitted'} prior, seed {seed}"
     sheet = grids.grid(shown, labels=labels[: len(shown)] if labels else None, title=title)
     write_image(folder / "grid.png", sheet)
-    say(_prior_used(model, prior, run))
+    if fitted is not None:
+        say(f"Sampled from the fitted prior: {fitted.name}.")
+    else:
+        hint = "" if prior == "model" else f" `vaekit fit-prior {quoted(run)}` usually gives better images."
+        say(f"Sampled from the model's own prior.{hint}")
     say(_written(n, folder))
 
 
@@ -75,14 +81,6 @@ def _write_batches(batches: "Iterator[Images]", n: int, labels: Sequence[str] | 
             written += len(batch)
             advance(len(batch))
     return np.concatenate(shown)
-
-
-def _prior_used(model: "TrainedModel", prior: str | None, run: Path) -> str:
-    fitted = None if prior == "model" else model.fitted_prior
-    if fitted is not None:
-        return f"Sampled from the fitted prior: {fitted.name}."
-    hint = "" if prior == "model" else f" `vaekit fit-prior {quoted(run)}` usually gives better images."
-    return f"Sampled from the model's own prior.{hint}"
 
 
 def _written(count: int, folder: Path) -> str:
@@ -115,6 +113,7 @@ def reconstruct(
 
     from vaekit.data.packs.pack import load_images
     from vaekit.plots import grids
+    from vaekit.plots.labels import file_labels
     from vaekit.utils.files import safe_name
 
     originals = load_images(images, model.config.data, model.shape)
@@ -124,8 +123,8 @@ def reconstruct(
     for index, path in enumerate(images):
         pair = grids.pairs(originals[index : index + 1], reconstructed[index : index + 1])
         write_image(folder / f"{index + 1:04d}-{safe_name(path.stem)}.png", pair)
-    names = [path.name for path in images[:SHEET_PAIRS]]
-    title = f"{model.run.folder.resolve().name}: images (top) and their reconstructions (bottom)"
+    names = file_labels(images[:SHEET_PAIRS])
+    title = "Top: input. Bottom: reconstruction."
     sheet = grids.pairs(originals[:SHEET_PAIRS], reconstructed[:SHEET_PAIRS], labels=names, title=title)
     write_image(folder / "grid.png", sheet)
     say(_written(len(images), folder))

@@ -60,11 +60,11 @@ def traverse(run: RunFolder, /, *, class_: Class = None, out: Png = None) -> Non
     model = load_model(run)
     file = output_png(model, out, "traversal")
 
-    from vaekit.evaluation.likelihood import ACTIVE
+    from vaekit.evaluation.likelihood import ACTIVE_VARIANCE
     from vaekit.plots import grids
 
     traversal = model.traverse(label=class_)
     grids.write(file, grids.table(traversal.images, traversal.rows, traversal.columns, traversal.title))
-    if (traversal.activity**2 < ACTIVE).all():
+    if (traversal.activity**2 < ACTIVE_VARIANCE).all():
         say(f"The model does not use its latents yet. Run `vaekit evaluate {quoted(run)}` for advice.")
     say(f"Wrote {file}")

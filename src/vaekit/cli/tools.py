@@ -23,7 +23,7 @@ def bench(
         Path | None, Parameter(help="JSON file to write (default: bench-1.json here, or the next number).")
     ] = None,
 ) -> None:
-    """Benchmark vaekit here against a plain PyTorch loop, a DataLoader script and Pythae."""
+    """Benchmark vaekit on this machine against a plain PyTorch loop of the same network."""
     from vaekit.bench.runner import bench as run_bench
     from vaekit.runs.metadata import write_json
     from vaekit.runs.outputs import first_free, new_file

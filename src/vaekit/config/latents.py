@@ -7,7 +7,7 @@ from pydantic import Field
 from vaekit.config.base import BaseConfig
 from vaekit.config.networks import Widths
 
-# --- Posteriors ------------------------------------------------------------------------------------------------------
+# --- Posteriors ---
 
 
 class GaussianPosteriorConfig(BaseConfig):
@@ -17,41 +17,41 @@ class GaussianPosteriorConfig(BaseConfig):
 
 
 class FullGaussianPosteriorConfig(BaseConfig):
-    """A Gaussian with full covariance, from its Cholesky factor."""
+    """A Gaussian with full covariance."""
 
     kind: Literal["full_gaussian"] = "full_gaussian"
 
 
 class _FlowPosteriorConfig(BaseConfig):
     steps: int = Field(4, ge=1, le=64)
-    """Transformations, one after another."""
+    """Number of transformations."""
     hidden: Widths = (128,)
-    """Widths of the hidden layers in every step, in units."""
+    """Units of the hidden layers of every transformation."""
     context: int = Field(64, ge=1, le=4096)
-    """Width of the summary of the image that every step sees."""
+    """Size of the summary of the image that conditions every transformation."""
 
 
 class IafPosteriorConfig(_FlowPosteriorConfig):
-    """A Gaussian bent by inverse autoregressive steps; its density is known at its own samples only."""
+    """An inverse autoregressive flow over a Gaussian; its density is known at its own samples only."""
 
     kind: Literal["iaf"] = "iaf"
 
 
 class NsfPosteriorConfig(_FlowPosteriorConfig):
-    """A Gaussian bent by coupling steps of monotonic splines."""
+    """A neural spline flow (coupling layers) over a Gaussian."""
 
     kind: Literal["nsf"] = "nsf"
     bins: int = Field(8, ge=2, le=64)
-    """Pieces of every spline."""
+    """Bins of every spline."""
 
 
 class DeltaPosteriorConfig(BaseConfig):
-    """A single point: the encoder of an autoencoder, without noise."""
+    """A single point: an autoencoder without noise."""
 
     kind: Literal["delta"] = "delta"
 
 
-# --- Priors ----------------------------------------------------------------------------------------------------------
+# --- Priors ---
 
 
 class NormalPriorConfig(BaseConfig):
@@ -65,31 +65,31 @@ class MixturePriorConfig(BaseConfig):
 
     kind: Literal["mixture"] = "mixture"
     components: int = Field(100, ge=1, le=65536)
-    """Gaussians in the mixture."""
+    """Number of Gaussians."""
 
 
 class VampPriorConfig(BaseConfig):
-    """A mixture of the posteriors of learned pseudo-inputs, started from training images."""
+    """The mixture of the posteriors of learned pseudo-inputs, which start as training images."""
 
     kind: Literal["vamp"] = "vamp"
     components: int = Field(500, ge=1, le=65536)
-    """Pseudo-inputs, each giving a component of the mixture."""
+    """Number of pseudo-inputs."""
 
 
 class FlowPriorConfig(BaseConfig):
-    """A learned normalising flow of coupling steps."""
+    """A learned normalizing flow of coupling layers."""
 
     kind: Literal["flow"] = "flow"
     transform: Literal["realnvp", "spline"] = "realnvp"
-    """What a step does to a half of the latents, given the other: scale and shift, or a monotonic spline."""
+    """Coupling transformation: scale and shift (RealNVP), or a monotonic spline."""
     steps: int = Field(6, ge=1, le=64)
-    """Transformations, one after another."""
+    """Number of transformations."""
     hidden: Widths = (256,)
-    """Widths of the hidden layers in every step, in units."""
+    """Units of the hidden layers of every transformation."""
 
 
 class ClassPriorConfig(BaseConfig):
-    """One learned Gaussian per class; needs --conditional."""
+    """One learned Gaussian per class, for conditional models."""
 
     kind: Literal["class"] = "class"
 

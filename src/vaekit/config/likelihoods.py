@@ -6,8 +6,6 @@ from pydantic import Field
 
 from vaekit.config.base import BaseConfig
 
-# --- Likelihoods -----------------------------------------------------------------------------------------------------
-
 
 class BernoulliLikelihoodConfig(BaseConfig):
     """Binary cross-entropy on pixels in [0, 1], from logits."""
@@ -16,52 +14,51 @@ class BernoulliLikelihoodConfig(BaseConfig):
 
 
 class BinarizedLikelihoodConfig(BaseConfig):
-    """A Bernoulli on black-and-white pixels, which are drawn with the gray value as the probability of white."""
+    """A Bernoulli on binarized pixels, sampled with the gray value as the probability of white."""
 
     kind: Literal["binarized"] = "binarized"
     draw: Literal["step", "once"] = "step"
-    """Draw the pixels of training images anew at every step, or once and for all. Others are always drawn once."""
+    """Binarize training pixels again at every step, or once. Validation pixels are always drawn once."""
     seed: int = Field(0, ge=0, lt=2**31)
-    """Random seed of the pixels that are drawn once; with the image itself it decides them."""
+    """Random seed of pixels that are drawn once."""
 
 
 class ContinuousBernoulliLikelihoodConfig(BaseConfig):
-    """The Bernoulli's curve as a normalised density on [0, 1]."""
+    """The Bernoulli normalized as a density on [0, 1]."""
 
     kind: Literal["continuous_bernoulli"] = "continuous_bernoulli"
 
 
 class _LocScaleConfig(BaseConfig):
-    """What the likelihoods around a location have in common."""
+    """Settings that likelihoods with noise around a location share."""
 
     sigma: Literal["fixed", "learned", "pixel", "optimal"] = "learned"
-    """The noise level: fixed at --likelihood.scale; learned with the weights, one for all pixels; pixel: an output of
-    the decoder for every pixel; or optimal (what maximises the likelihood, a running value of training, frozen for
-    validation and use)."""
+    """Noise level: fixed (at scale); learned (one for all pixels); pixel (a decoder output per pixel);
+    optimal (a running maximum-likelihood estimate, for objectives without importance weights)."""
     scale: float = Field(0.1, ge=1e-3, le=10)
-    """Noise level that sigma is fixed at or starts from, where pixels run from 0 to 1."""
+    """Fixed or initial noise level, for pixels in [0, 1]."""
     levels: Literal["256", "none"] = "256"
-    """256: probabilities of the 256 levels of a pixel, so that bits/dim are real. none: a plain density."""
+    """256: discretized likelihood (bits/dim are meaningful). none: a density."""
 
 
 class GaussianLikelihoodConfig(_LocScaleConfig):
-    """A Gaussian around the decoder's output; its scale is the standard deviation."""
+    """A Gaussian around the decoder's output; the noise level is its standard deviation."""
 
     kind: Literal["gaussian"] = "gaussian"
 
 
 class LaplaceLikelihoodConfig(_LocScaleConfig):
-    """A Laplace distribution around the decoder's output; its scale is the mean absolute deviation."""
+    """A Laplace distribution around the decoder's output; the noise level is its mean absolute deviation."""
 
     kind: Literal["laplace"] = "laplace"
 
 
 class LogisticMixtureLikelihoodConfig(BaseConfig):
-    """A mixture of logistics over the 256 levels, each colour given those before it (PixelCNN++)."""
+    """A mixture of logistics over the 256 levels, autoregressive over channels (PixelCNN++)."""
 
     kind: Literal["logistic_mixture"] = "logistic_mixture"
     components: int = Field(5, ge=1, le=64)
-    """Logistics in the mixture of every pixel."""
+    """Logistics per pixel."""
 
 
 LikelihoodConfig = Annotated[

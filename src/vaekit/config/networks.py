@@ -1,4 +1,4 @@
-"""Settings of encoders and decoders: each class serves an encoder and the decoder that mirrors it."""
+"""Settings of encoders and decoders; each class serves both."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,9 +8,9 @@ from vaekit.config.base import BaseConfig
 
 
 def _widths(value: Any) -> Any:
-    """`400`, `"400,200"`, `"none"` or a list of those, as a tuple: what a person would type."""
+    """`400`, `"400,200"`, `"none"` or a list of those, as a tuple."""
     items = value if isinstance(value, (list, tuple)) else [value]
-    return tuple(word for item in items for word in str(item).replace(",", " ").split() if word != "none")
+    return tuple(text for item in items for text in str(item).replace(",", " ").split() if text != "none")
 
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], BeforeValidator(_widths)]
@@ -19,60 +19,56 @@ Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], BeforeVali
 Activation = Literal["relu", "tanh", "silu", "gelu"]
 
 
-# --- Networks: each settings class serves an encoder and the decoder that mirrors it ---------------------------------
-
-
 class MlpConfig(BaseConfig):
     """Fully connected layers over all pixels."""
 
     kind: Literal["mlp"] = "mlp"
     hidden: Widths = (400,)
-    """Widths of the hidden layers, from the input on, in units; 'none' for a linear map."""
+    """Units of the hidden layers, from the input on; 'none' for a linear map."""
     activation: Activation = "relu"
-    """Nonlinearity after every hidden layer."""
+    """Activation after every hidden layer."""
 
 
 class GatedMlpConfig(BaseConfig):
-    """Fully connected layers, each the product of a linear map and a sigmoid of another."""
+    """Fully connected layers with gates: each is a linear map times the sigmoid of another."""
 
     kind: Literal["gated_mlp"] = "gated_mlp"
     hidden: Widths = (300, 300)
-    """Widths of the hidden layers, from the input on, in units."""
+    """Units of the hidden layers, from the input on."""
 
 
 class ConvConfig(BaseConfig):
-    """Strided convolutions that halve the image until its sides are below 8 pixels; the decoder mirrors them."""
+    """Strided convolutions that halve sides of 8 pixels and more; the decoder mirrors them."""
 
     kind: Literal["conv"] = "conv"
     channels: int = Field(32, ge=1, le=4096)
-    """Channels after the first convolution, doubled by every further one until there are 8 times as many."""
+    """Channels after the first convolution; doubled by every further one, up to 8 times as many."""
     hidden: Widths = (256,)
-    """Widths of the dense layers between the convolutions and the latent space, in units; 'none' for no such layer. A
-    latent image has none."""
+    """Units of the dense layers between convolutions and latent vector; 'none' for no such layer."""
     activation: Activation = "relu"
-    """Nonlinearity after every layer."""
+    """Activation after every layer."""
 
 
 class ResnetConfig(BaseConfig):
-    """Residual blocks with group normalisation, attention at the lowest resolution, nearest-neighbour upsampling."""
+    """Residual blocks with group normalization, and attention at the lowest resolution."""
 
     kind: Literal["resnet"] = "resnet"
     channels: int = Field(32, ge=8, le=4096, multiple_of=8)
-    """Channels at full resolution, doubled at every halving until there are 8 times as many; a multiple of 8."""
+    """Channels at full resolution, a multiple of 8; doubled at every halving, up to 8 times as many."""
     blocks: int = Field(1, ge=1, le=16)
     """Residual blocks at every resolution."""
     attention: bool = True
     """Self-attention between the pixels of the lowest resolution."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of activations dropped inside every block while training."""
+    """Dropout probability inside every block."""
 
 
 class CustomConfig(BaseConfig):
-    """A module of your own, given from Python: `vaekit.train(images, encoder=module, decoder=module)`."""
+    """Your own module, passed from Python: `vaekit.train(images, encoder=module, decoder=module)`."""
 
     kind: Literal["own"] = "own"
     name: str = ""
-    """What the module is called; filled in from its class."""
+    """Class name of the module; filled in automatically."""
 
 
 NetworkConfig = Annotated[

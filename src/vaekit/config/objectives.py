@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from vaekit.config.base import BaseConfig
-
-# --- Objectives ------------------------------------------------------------------------------------------------------
+from vaekit.errors import setting
 
 
 class ElboConfig(BaseConfig):
@@ -14,24 +13,24 @@ class ElboConfig(BaseConfig):
 
     kind: Literal["elbo"] = "elbo"
     beta: float = Field(1.0, ge=0, le=10_000)
-    """Weight of the KL divergence; 1 is the evidence lower bound."""
+    """Weight of the KL divergence; 1 gives the evidence lower bound."""
     warmup: float = Field(0.0, ge=0)
-    """Epochs over which beta (or, where it is set, the capacity) rises linearly from 0 to its value."""
+    """Epochs over which beta (or the capacity, if set) rises linearly from 0."""
     cycles: int = Field(1, ge=1, le=1_000)
-    """Times that beta rises; between two rises it stays at its value for as long as a rise takes."""
+    """Number of warm-ups; between two of them beta stays at its value for as many epochs."""
     free_bits: float = Field(0.0, ge=0, le=1_000)
-    """Nats of KL per latent that cost nothing (Kingma et al. 2016)."""
+    """Nats of KL per latent that are free (Kingma et al. 2016)."""
     capacity: float = Field(0.0, ge=0, le=100_000)
-    """Nats of KL per image that the model is held at, by beta * |KL - capacity|; 0: not held."""
+    """Target for the KL in nats per image: the loss has beta * |KL - capacity|; 0 for none."""
     samples: int = Field(1, ge=1, le=10_000)
-    """Samples of z per image in every training step."""
+    """Latent samples per image in every training step."""
 
     @model_validator(mode="after")
     def _one_target(self) -> "ElboConfig":
         if self.free_bits and self.capacity:
-            raise ValueError("free_bits and capacity both say how much KL is wanted, so set one of them")
+            raise ValueError("free_bits and capacity exclude each other, so set one of them")
         if self.cycles > 1 and not self.warmup:
-            raise ValueError("cycles are those of the warm-up, so set --objective.warmup to the epochs of a rise")
+            raise ValueError(f"several cycles need a warm-up, so set {setting('objective.warmup')}")
         return self
 
 
@@ -40,7 +39,7 @@ class IwaeConfig(BaseConfig):
 
     kind: Literal["iwae"] = "iwae"
     samples: int = Field(5, ge=1, le=10_000)
-    """Samples of z per image in every training step."""
+    """Latent samples per image in every training step."""
 
 
 class DregConfig(BaseConfig):
@@ -48,7 +47,7 @@ class DregConfig(BaseConfig):
 
     kind: Literal["dreg"] = "dreg"
     samples: int = Field(5, ge=1, le=10_000)
-    """Samples of z per image in every training step."""
+    """Latent samples per image in every training step."""
 
 
 class MiwaeConfig(BaseConfig):
@@ -56,14 +55,14 @@ class MiwaeConfig(BaseConfig):
 
     kind: Literal["miwae"] = "miwae"
     samples: int = Field(16, ge=1, le=10_000)
-    """Samples of z per image in every training step, shared out among the bounds."""
+    """Latent samples per image in every training step, divided among the bounds."""
     bounds: int = Field(4, ge=1, le=10_000)
-    """Bounds that are averaged; samples is a multiple of it."""
+    """Number of bounds to average; it divides samples."""
 
     @model_validator(mode="after")
     def _shared_out(self) -> "MiwaeConfig":
         if self.samples % self.bounds:
-            raise ValueError(f"samples should be a multiple of bounds, and {self.samples} is none of {self.bounds}")
+            raise ValueError(f"samples should be a multiple of bounds ({self.bounds}), got {self.samples}")
         return self
 
 
@@ -72,15 +71,15 @@ class MmdConfig(BaseConfig):
 
     kind: Literal["mmd"] = "mmd"
     weight: float = Field(100.0, ge=0, le=1e9)
-    """Weight of the maximum mean discrepancy, which lies between 0 and 2 (estimated by a batch, perhaps just below)."""
+    """Weight of the maximum mean discrepancy (0 to 2), the mean over its scales; the WAE authors sum seven."""
     beta: float = Field(0.0, ge=0, le=10_000)
     """Weight of the KL divergence."""
     kernel: Literal["imq", "rbf"] = "imq"
-    """Inverse multiquadric (heavy tails) or Gaussian."""
+    """Kernel: inverse multiquadric (heavy tails) or Gaussian."""
 
 
 class TotalCorrelationConfig(BaseConfig):
-    """Reconstruction + the KL's three parts, each with its weight (beta-TC-VAE)."""
+    """Reconstruction + the three terms of the KL, each with its weight (beta-TC-VAE)."""
 
     kind: Literal["total_correlation"] = "total_correlation"
     alpha: float = Field(1.0, ge=0, le=10_000)
@@ -88,7 +87,7 @@ class TotalCorrelationConfig(BaseConfig):
     beta: float = Field(6.0, ge=0, le=10_000)
     """Weight of the total correlation among latents."""
     gamma: float = Field(1.0, ge=0, le=10_000)
-    """Weight of the KL between each latent's aggregate and its prior."""
+    """Weight of the KL between every latent's aggregate posterior and its prior."""
 
 
 class DipConfig(BaseConfig):
@@ -96,11 +95,11 @@ class DipConfig(BaseConfig):
 
     kind: Literal["dip"] = "dip"
     variant: Literal["1", "2"] = "1"
-    """1: covariance of the posterior means; 2: of the latents, posterior variance included."""
+    """1: covariance of the posterior means; 2: of the latents, including the posterior variance."""
     off_diagonal: float = Field(10.0, ge=0, le=1e6)
     """Weight of the squared covariances between latents."""
     diagonal: float = Field(100.0, ge=0, le=1e6)
-    """Weight of the squared distances of the variances from 1."""
+    """Weight of the squared differences of the variances from 1."""
 
 
 class L2Config(BaseConfig):
@@ -112,6 +111,13 @@ class L2Config(BaseConfig):
 
 
 ObjectiveConfig = Annotated[
-    ElboConfig | IwaeConfig | DregConfig | MiwaeConfig | MmdConfig | TotalCorrelationConfig | DipConfig | L2Config,
+    ElboConfig
+    | IwaeConfig
+    | DregConfig
+    | MiwaeConfig
+    | MmdConfig
+    | TotalCorrelationConfig
+    | DipConfig
+    | L2Config,
     Field(discriminator="kind"),
 ]

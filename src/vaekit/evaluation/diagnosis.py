@@ -1,365 +1,236 @@
-"""What is wrong with a model, in plain English, by what was measured: each fault with the command that mends it.
+"""Faults of a model, from what was measured: each with a command that fixes it.
 
-Every check is a function of `DiagnosisInput` that returns a finding or None; its thresholds stand below, and
-`tests/evaluation/test_diagnosis.py` builds a model that has the fault and models that have none.
+Every check takes a `DiagnosisInput` and returns a finding or None. `tests/evaluation/test_diagnosis.py`
+trains a model with each fault, and models without any.
 """
 
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import accumulate
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from vaekit.config.config import Config
-from vaekit.runs.metrics import still_falling
+from vaekit.evaluation import fixes
+from vaekit.evaluation.diagnosis_input import MIN_STEPS, DiagnosisInput
+from vaekit.evaluation.results import Finding
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One fault: `name`, what was measured, and the command line that mends it."""
-
-    name: str
-    sentence: str
-    remedy: str
+UNUSED_SHARE = 0.5
+"""Share of active latents below which there are too many latents."""
 
 
-@dataclass(frozen=True)
-class DiagnosisInput:
-    """What the checks look at."""
-
-    config: Config
-    found: Mapping[str, Any]
-    """The content of evaluation.json."""
-    history: Sequence[Mapping[str, float]]
-    """The rows of metrics.csv, from where the objective's schedules had come to their ends."""
-    loss_drop: float
-    """What the validation loss fell by, at its best, since the first epoch: always at the final schedules."""
-    steps: int
-    """Of training, in all."""
-    training_images: int
-    run: str
-    """The run's folder, for commands."""
-    retrain_command: Callable[..., str]
-    """The command that trains it anew with the first of some changes of its settings that is possible and is one."""
-    resume_command: Callable[[int], str]
-    """The command that trains it on, to so many epochs."""
-
-    @property
-    def collapsed(self) -> bool:
-        """Hardly any latent depends on the image."""
-        active = self.found["active_units"]
-        return active is not None and bool(active < max(1, COLLAPSED * self.found["latents"]))
-
-    @property
-    def gap(self) -> float:
-        """The mean squared error of held-out reconstructions as a multiple of that of training images."""
-        learned = self.found["learned"]
-        return self.found["reconstructions"]["mse"] / max(learned["mse"], 1e-9) if learned else 1.0
-
-    @property
-    def memorized(self) -> bool:
-        """Training images come back much better than held-out ones, by what can be seen."""
-        ours, learned = self.found["reconstructions"]["explained"], self.found["learned"]
-        if not learned or ours is None or learned["explained"] is None or not self.found["own"]:
-            return False  # images from elsewhere may come back worse for what they show
-        return bool(self.gap > LEARNED_BY_HEART and learned["explained"] - ours > SEEN)
-
-    @property
-    def falling(self) -> bool:
-        """Whether the validation loss still fell at a good rate when training ended."""
-        constant = self.config.training.schedule == "constant"
-        return constant and still_falling([row["val_loss"] for row in self.history], self.loss_drop)
-
-    @property
-    def undertrained(self) -> bool:
-        """Training has only begun: what it has not learned yet is no fault of the model."""
-        return self.falling and self.steps < YOUNG
-
-    @property
-    def rise(self) -> float:
-        """What the training loss rose by on its way, in nats; 0 where that is little."""
-        losses = [row["train_loss"] for row in self.history]
-        lowest = list(accumulate(losses, min))
-        rise = max((loss - before for loss, before in zip(losses, lowest, strict=True)), default=0.0)
-        if len(losses) < 3 or rise <= max(NOTED, ROUGH * max(self.loss_drop, losses[0] - lowest[-1])):
-            return 0.0
-        return rise
+MAX_FEW_LATENTS = 8
+"""Number of latents that is never called too many."""
 
 
-COLLAPSED = 0.05
-"""Share of active latents below which the posterior has collapsed."""
+OVERFITTED_SHARE = 0.02
+"""Rise of the validation loss after its minimum, as a share of all that it fell by."""
 
 
-UNUSED, SPARE = 0.5, 8
-"""Share of active latents below which there are more than are of use, where there are more than a few."""
+OVERFITTED_NATS = 0.5
+"""The least rise of the validation loss that counts, in nats."""
 
 
-YOUNG = 1000
-"""Steps below which a model whose loss still falls has only begun to learn."""
+FEW_IMAGES = 2000
+"""Number of training images below which more of them are needed."""
 
 
-ROUGH, NOTED = 0.1, 2.0
-"""What the training loss rose by on its way: of all that the validation loss fell by, and at least so many nats."""
+MIN_EXPLAINED = 0.5
+"""Share of the pixels' variance that reconstructions of training images should explain."""
 
 
-LEARNED_BY_HEART = 1.5
-"""Held-out error over training error."""
+NOISE_RATIO = 1.5
+"""The likelihood's noise level over the reconstruction error."""
 
 
-SEEN = 0.02
-"""Of the pixels' variance, what training images' reconstructions have beyond those of held-out images."""
+MISMATCH_SHARE = 0.15
+"""Nats lost to the prior, as a share of the KL, that are a mismatch."""
 
 
-TURNED, WORSE = 0.02, 0.5
-"""What the validation loss rose by again: of all that it fell by, and at least so many nats."""
+MISMATCH_NATS = 2.0
+"""The least loss to the prior that counts, in nats."""
 
 
-FEW = 2000
-"""Training images below which more of them are the remedy."""
+HELD_OUT_FOLDERS = ("val", "validation", "test")
+"""Folders whose images were held out by the user."""
 
 
-EXPLAINED = 0.5
-"""Share of the pixels' variance that reconstructions of training images should have."""
+MAX_DUPLICATES = 0.01
+"""Share of held-out images that may be duplicates of training images."""
 
 
-NOISY = 1.5
-"""The likelihood's noise over the error that there is."""
-
-
-MISMATCH, LITTLE = 0.15, 2.0
-"""Nats lost to the prior: as a share of the KL, and at least so many."""
-
-
-GIVEN = ("val", "validation", "test")
-"""Folders of images that were held out by hand."""
-
-
-COPIES = 0.01
-"""Share of held-out images that stand among the training images."""
-
-
-def diagnose(measured: DiagnosisInput) -> list[dict[str, str]]:
-    """All faults found, the gravest first."""
-    found = [check(measured) for check in CHECKS]
-    return [asdict(one) for one in found if one is not None]
+def diagnose(inputs: DiagnosisInput) -> list[Finding]:
+    """All faults, the most serious first."""
+    findings = [check(inputs) for check in CHECKS]
+    return [finding for finding in findings if finding is not None]
 
 
 def duplicates(m: DiagnosisInput) -> Finding | None:
-    memory = m.found["memorisation"]
-    if not memory or memory["duplicates"] <= COPIES:
+    memorization = m.result.memorization
+    if memorization is None or memorization.duplicates <= MAX_DUPLICATES:
         return None
-    said = (
-        f"{memory['duplicates']:.0%} of the held-out images stand among the training images too, so that figures of "
-        "theirs flatter the model: take the copies out (evaluation.json names their files)"
+    text = (
+        f"{memorization.duplicates:.0%} of the held-out images are also in the training set, which makes "
+        "the scores too good. Remove the duplicates listed in evaluation.json"
     )
-    if m.found["own"] and memory["duplicate_files"][0][0].split("/")[0].lower() not in GIVEN:
+    if m.result.same_dataset and memorization.duplicate_files[0][0].split("/")[0].lower() not in HELD_OUT_FOLDERS:
         last = {"validation": f"last:{max(1, m.training_images // 9)}"}
-        film = ", or, where images follow one another like those of a film, hold out the last of them."
-        return Finding("duplicates across the split", said + film, m.retrain_command(last))
-    data = m.found["data"] if Path(m.found["data"]).exists() else "DATA"
-    anew = f"vaekit evaluate {shlex.quote(m.run)} --data {shlex.quote(data)}"
-    remedy = m.retrain_command({}) if m.found["own"] else anew
-    return Finding("duplicates across the split", f"{said}, then:", remedy)
+        advice = " or, for frames of a video, hold out the last images."
+        return Finding(name="duplicates across the split", message=text + advice, fix=m.retrain_command(last))
+    data = m.result.data if Path(m.result.data).exists() else "DATA"
+    evaluate_command = f"vaekit evaluate {shlex.quote(m.run)} --data {shlex.quote(data)}"
+    fix = m.retrain_command({}) if m.result.same_dataset else evaluate_command
+    return Finding(name="duplicates across the split", message=f"{text}, then run the command.", fix=fix)
 
 
 def rough_training(m: DiagnosisInput) -> Finding | None:
-    if not m.rise:
+    if not m.loss_rise:
         return None
     return Finding(
-        "learning rate too high",
-        f"The training loss rose by {m.rise:,.0f} nats on the way, where it should fall: the steps are too large.",
-        m.retrain_command({"learning_rate": float(f"{m.config.training.learning_rate / 5:.1g}")}),
+        name="learning rate too high",
+        message=f"The training loss rose by {m.loss_rise:,.0f} nats on the way: the steps are too large.",
+        fix=m.retrain_command({"learning_rate": float(f"{m.config.training.learning_rate / 5:.1g}")}),
     )
 
 
 def collapse(m: DiagnosisInput) -> Finding | None:
     if not m.collapsed or m.undertrained:
         return None
-    objective = m.config.objective
-    kl = m.found.get("kl")
-    carried = "" if kl is None else f"; the KL is {kl:.2f} nats"
-    beta = getattr(objective, "beta", 1.0)
-    warmup, free = getattr(objective, "warmup", 0.0), getattr(objective, "free_bits", 0.0)
-    changes: tuple[dict[str, Any], ...] = (
-        {"objective": {"kind": "elbo", "warmup": max(warmup, min(10.0, m.config.training.epochs // 2))}},
-        {"objective": {"kind": "elbo", "free_bits": 2 * free or 0.1}},
-        {"objective": {"kind": "elbo", "warmup": 2 * warmup}},
-    )
-    if m.config.posterior.kind == "delta":
-        changes = (VAE, {"prior": {"kind": "normal"}, **VAE})
-    elif beta > 1:
-        changes = ({"objective": {"beta": 1.0}}, *changes)
+    latents, beta = m.result.latents, getattr(m.config.objective, "beta", 1.0)
+    kl = "" if m.kl is None else f" (KL {m.kl:.2f} nats)"
     return Finding(
-        "posterior collapse",
-        f"{m.found['active_units']} of {m.found['latents']} latents depend on the image{carried}: the decoder has "
-        f"learned to do without them{f', pressed by beta = {beta:g}' if beta > 1 else ''}.",
-        m.retrain_command(*changes),
+        name="posterior collapse",
+        message=f"{latents.active} of {latents.total} latents are active{kl}: the decoder has learned to "
+        f"ignore the rest{f', because beta = {beta:g} penalizes them' if beta > 1 else ''}.",
+        fix=m.retrain_command(*fixes.weaker_kl(m.config)),
     )
 
 
-def noise(m: DiagnosisInput) -> Finding | None:
+def noise_level(m: DiagnosisInput) -> Finding | None:
     likelihood = m.config.likelihood
     if getattr(likelihood, "sigma", None) != "fixed":
         return None
-    scale, error = float(likelihood.scale), math.sqrt(m.found["reconstructions"]["mse"])  # type: ignore[union-attr]
-    if scale <= NOISY * error:
+    scale = float(likelihood.scale)  # type: ignore[union-attr]
+    error = math.sqrt(m.result.reconstruction.mse)
+    if scale <= NOISE_RATIO * error:
         return None
     return Finding(
-        "noise level too high",
-        f"The likelihood takes the noise of a pixel to be {scale:.3g}, where reconstructions are {error:.3g} off: what "
-        "is finer than its noise it need not learn.",
-        m.retrain_command({"likelihood": {"sigma": "learned"}}),
+        name="noise level too high",
+        message=f"The noise level is fixed at {scale:.3g}, but the reconstruction error is only "
+        f"{error:.3g}, so the model has no reason to learn finer detail.",
+        fix=m.retrain_command({"likelihood": {"sigma": "learned"}}),
     )
 
 
-def epochs(m: DiagnosisInput) -> Finding | None:
-    if not m.falling or m.rise or (m.collapsed and not m.undertrained):
+def too_few_epochs(m: DiagnosisInput) -> Finding | None:
+    if not m.falling or m.loss_rise or (m.collapsed and not m.undertrained):
         return None
-    done, asked = max(1, round(m.history[-1]["epoch"])), m.config.training.epochs
-    only = f" and {m.steps:,} steps, where {YOUNG:,} are few" if m.undertrained else ""
+    epochs, requested = max(1, round(m.history[-1]["epoch"])), m.config.training.epochs
+    plural = "s" if epochs > 1 else ""
+    text = f"The validation loss was still falling after {epochs} epoch{plural}."
+    if m.undertrained:
+        text = (
+            f"The validation loss was still falling after {epochs} epoch{plural} ({m.steps:,} steps; most "
+            "models need several thousand)."
+        )
     return Finding(
-        "too few epochs",
-        f"The validation loss still fell at the end, after {done} epoch{'s' * (done > 1)}{only}.",
-        m.resume_command(max(2 * asked, math.ceil(asked * YOUNG / max(1, m.steps)))),
+        name="too few epochs",
+        message=text,
+        fix=m.resume_command(max(2 * requested, math.ceil(requested * MIN_STEPS / max(1, m.steps)))),
     )
 
 
 def little_data(m: DiagnosisInput) -> Finding | None:
-    if not m.memorized or m.training_images >= FEW:
+    if not m.memorized or m.training_images >= FEW_IMAGES:
         return None
     return Finding(
-        "too little data",
-        f"Reconstructions of held-out images are {m.gap:.1f} times as far off as those of training images: "
-        f"{m.training_images:,} images are few to learn from. More help most; mirrored and shifted ones are some.",
-        m.retrain_command(*_varied(m.config)),
+        name="too little data",
+        message=f"The held-out reconstruction error is {m.error_ratio:.1f}x the training error: "
+        f"{m.training_images:,} training images are too few. Add images if you can; flips and crops also "
+        "help.",
+        fix=m.retrain_command(*fixes.varied_images(m.config)),
     )
 
 
 def overfitting(m: DiagnosisInput) -> Finding | None:
     losses = [row["val_loss"] for row in m.history]
-    turned = losses and losses[-1] - min(losses) > max(WORSE, TURNED * m.loss_drop)
-    memorized = m.memorized and m.training_images >= FEW
-    if m.collapsed or (not (turned and len(losses) > 3) and not memorized):
+    overfitted = losses and losses[-1] - min(losses) > max(OVERFITTED_NATS, OVERFITTED_SHARE * m.loss_drop)
+    memorized = m.memorized and m.training_images >= FEW_IMAGES
+    if m.collapsed or (not (overfitted and len(losses) > 3) and not memorized):
         return None
-    said = (
-        f"The validation loss was best in epoch {m.history[losses.index(min(losses))]['epoch']:.0f} of "
-        f"{m.history[-1]['epoch']:.0f} and has risen by "
-        f"{losses[-1] - min(losses):,.1f} nats since"
-        if turned
-        else f"Reconstructions of held-out images are {m.gap:.1f} times as far off as those of training images"
+    text = (
+        f"The validation loss was lowest in epoch {m.history[losses.index(min(losses))]['epoch']:.0f} of "
+        f"{m.history[-1]['epoch']:.0f} and has risen by {losses[-1] - min(losses):,.1f} nats since"
+        if overfitted
+        else f"The held-out reconstruction error is {m.error_ratio:.1f}x the training error"
     )
     return Finding(
-        "overfitting",
-        f"{said}: the model learns its training images by heart. The weights kept are those of the best epoch; varied "
-        "images and an early stop spare the rest.",
-        m.retrain_command(*_varied(m.config, patience=m.config.training.patience or 10)),
+        name="overfitting",
+        message=f"{text}: the model is memorizing its training images. The best epoch's weights were kept; "
+        "augmentation and early stopping save the remaining epochs.",
+        fix=m.retrain_command(*fixes.varied_images(m.config, patience=m.config.training.patience or 10)),
     )
 
 
 def underfitting(m: DiagnosisInput) -> Finding | None:
-    learned = m.found["learned"]
-    if not learned or learned["explained"] is None or learned["explained"] >= EXPLAINED:
+    training = m.result.training_reconstruction
+    explained = None if training is None else training.explained_variance
+    if explained is None or explained >= MIN_EXPLAINED:
         return None
     if m.collapsed or m.falling or m.memorized:
-        return None  # a fault of its own, which explains this one
+        return None  # another finding explains it
     return Finding(
-        "underfitting",
-        f"Reconstructions have {max(0.0, learned['explained']):.0%} of the variance even of training images: the model "
-        f"is too small for them, with {m.found['latents']} latents, or held back.",
-        m.retrain_command(
-            *[{"objective": {"beta": 1.0}}] * (getattr(m.config.objective, "beta", 1.0) > 1),
-            _larger(m.config),
-            {"epochs": 2 * m.config.training.epochs},
-        ),
+        name="underfitting",
+        message=f"Reconstructions explain only {max(0.0, explained):.0%} of the variance even of training "
+        f"images: the model is too small ({m.result.latents.total} latents) or too strongly regularized.",
+        fix=m.retrain_command(*fixes.more_capacity(m.config)),
     )
 
 
-def mismatch(m: DiagnosisInput) -> Finding | None:
-    aggregate = m.found["aggregate"]
-    kl = m.found.get("kl")
-    if not aggregate or m.falling or aggregate["gain"] <= max(LITTLE, MISMATCH * (kl or 0)):
+def prior_mismatch(m: DiagnosisInput) -> Finding | None:
+    gap = m.result.prior_gap
+    if gap is None or m.falling or gap.gain <= max(MISMATCH_NATS, MISMATCH_SHARE * (m.kl or 0)):
         return None
-    information = aggregate["mutual_information_at_most"]
-    given = ", given its class" if m.config.conditional else ""
-    most = None if information is None else f"{max(0.0, information):.1f} nats of an image{given}"
-    beside = "" if most is None else f"; beside it the latents carry at most {most}"
+    information = ""
+    if gap.mutual_information_bound is not None:
+        given = " given its class" if m.config.conditional else ""
+        limit = max(0.0, gap.mutual_information_bound)
+        information = f"; they carry at most {limit:.1f} nats about an image{given}"
     return Finding(
-        "prior mismatch",
-        f"Its own prior is {aggregate['gain']:.1f} nats per image from what the encoder does{beside}. New images "
-        "are drawn from a fitted prior, so they do not suffer; what follows would take the nats off the loss too.",
-        m.retrain_command(*_nearer(m.config)),
+        name="prior mismatch",
+        message=f"The prior does not match the latents: it loses {gap.gain:.1f} nats per "
+        f"image{information}. Generated images are unaffected, because a fitted prior is used; a better "
+        "match would also lower the loss.",
+        fix=m.retrain_command(*fixes.closer_prior(m.config)),
     )
 
 
-def unused(m: DiagnosisInput) -> Finding | None:
-    active, latents = m.found["active_units"], m.found["latents"]
+def unused_latents(m: DiagnosisInput) -> Finding | None:
+    active, latents = m.result.latents.active, m.result.latents.total
     if (
         active is None
         or m.collapsed
         or m.undertrained
-        or latents <= SPARE
-        or active >= UNUSED * latents
+        or latents <= MAX_FEW_LATENTS
+        or active >= UNUSED_SHARE * latents
         or not str(m.config.latents).isdecimal()
     ):
         return None
     return Finding(
-        "unused latents",
-        f"{active} of {latents} latents depend on the image: fewer would do as well, and make the latent space easier "
-        "to explore.",
-        m.retrain_command({"latents": max(2, math.ceil(1.25 * active))}),
+        name="unused latents",
+        message=f"Only {active} of {latents} latents are active. Fewer would do as well and make the latent "
+        "space easier to explore.",
+        fix=m.retrain_command({"latents": max(2, math.ceil(1.25 * active))}),
     )
-
-
-VAE: dict[str, Any] = {"posterior": {"kind": "gaussian"}, "objective": {"kind": "elbo"}}
-"""What makes a variational autoencoder of an autoencoder."""
-
-
-def _varied(config: Config, **beside: Any) -> tuple[dict[str, Any], ...]:
-    """Images that differ more from one epoch to the next."""
-    crop = config.data.crop
-    return {"flip": True, "crop": max(2, crop), **beside}, {"crop": min(64, 2 * crop)}, {"jitter": 0.2}
-
-
-def _nearer(config: Config) -> tuple[dict[str, Any], ...]:
-    """A prior nearer to what the encoder does, or an encoder nearer to its prior."""
-    objective: Any = config.objective
-    if objective.kind == "mmd":
-        return {"objective": {"weight": 10 * objective.weight}}, VAE
-    if config.posterior.kind == "delta":
-        return (VAE,)
-    nearer: list[dict[str, Any]] = [{"objective": {"beta": 1.0}}] * (getattr(objective, "beta", 1.0) < 1)
-    for kind in ("flow", "vamp", "mixture"):
-        nearer += [
-            {"prior": {"kind": kind}},
-            {"prior": {"kind": kind}, "objective": {"kind": "elbo", "free_bits": 0.0}},
-        ]
-    return *nearer, VAE
-
-
-def _larger(config: Config) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
-    if str(config.latents).isdecimal():
-        changes["latents"] = max(16, 4 * int(config.latents))
-    for slot in ("encoder", "decoder"):
-        network = getattr(config, slot)
-        if hasattr(network, "channels"):
-            changes[slot] = {"channels": 2 * network.channels}
-        elif getattr(network, "hidden", None):
-            changes[slot] = {"hidden": tuple(max(400, 2 * width) for width in network.hidden)}
-    return changes
 
 
 CHECKS: tuple[Callable[[DiagnosisInput], Finding | None], ...] = (
     duplicates,
     rough_training,
     collapse,
-    noise,
-    epochs,
+    noise_level,
+    too_few_epochs,
     little_data,
     overfitting,
     underfitting,
-    mismatch,
-    unused,
+    prior_mismatch,
+    unused_latents,
 )

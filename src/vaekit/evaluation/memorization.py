@@ -1,40 +1,47 @@
-"""Whether new images are copies of training images: the nearest of them, as far as it is for held-out images."""
+"""Whether new images are copies of training images, by comparison with held-out images."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-AROUND = 50
-"""Training images whose mean distance stands for how far training images are from here."""
+from vaekit.evaluation.results import Memorization
+
+NEIGHBOR_COUNT = 50
+"""Nearest training images whose mean distance a distance is relative to."""
 
 
-COPY, LIKE = 2.0, 0.2
-"""Two images are the same, but for their compression, within so many levels in root mean square, where the nearest is
-so much nearer than the fifty: plain images may all be within the former."""
+DUPLICATE_DISTANCE = 2.0
+"""Root mean square, in levels of 255, within which two images are the same but for compression."""
 
 
-RARE = 0.01
-"""Of held-out images, the share whose nearest training image counts as suspiciously near."""
+DUPLICATE_RELATIVE_DISTANCE = 0.2
+"""Relative distance of duplicates, as a second condition: plain images may all be near each other."""
 
 
-ENOUGH = 100
-"""Held-out images below which there is no saying where that share ends."""
+COPY_QUANTILE = 0.01
+"""Share of held-out images whose nearest training image counts as suspiciously near."""
+
+
+MIN_IMAGES_FOR_COPIES = 100
+"""Held-out images below which that quantile cannot be estimated."""
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """Of each of N images, against all training images: distances are root mean square differences in levels of 255."""
+    """The nearest training image of each of N images. Distances are root mean squares, in levels of 255."""
 
     row: Int[Tensor, " N"]
     """The nearest training image."""
     distance: Float[Tensor, " N"]
     relative: Float[Tensor, " N"]
-    """Divided by the mean distance to the nearest 50: a copy is far nearer than all others, an image that is merely
-    plain is near to many (Carlini et al. 2023, arXiv:2301.13188, section 4.2)."""
+    """Divided by the mean distance to the nearest 50.
+
+    A copy is far nearer than all others; an image that is merely plain is near to many (Carlini et al. 2023,
+    arXiv:2301.13188, section 4.2).
+    """
 
 
 def nearest(
@@ -42,14 +49,20 @@ def nearest(
     training: Iterable[Float[Tensor, "B P"]],
     advance: Callable[[int], None] = lambda _: None,
 ) -> Nearest:
-    """The nearest training images, by their pixels from 0 to 1; `training` in order."""
+    """The nearest training images, by their pixels.
+
+    Args:
+        images: pixels from 0 to 1.
+        training: all training images, in order, in parts.
+        advance: called with the number of training images done.
+    """
     best = images.new_full((len(images), 0), 0.0)
     rows = torch.zeros(len(images), 0, dtype=torch.long)
     squares, start = images.square().sum(1, keepdim=True), 0
     for part in training:
-        found = (squares + part.square().sum(1) - 2 * images @ part.T).clamp(min=0)
-        best, order = torch.cat([best, found], 1).topk(
-            min(AROUND, best.shape[1] + len(part)), dim=1, largest=False, sorted=True
+        squared_distances = (squares + part.square().sum(1) - 2 * images @ part.T).clamp(min=0)
+        best, order = torch.cat([best, squared_distances], 1).topk(
+            min(NEIGHBOR_COUNT, best.shape[1] + len(part)), dim=1, largest=False, sorted=True
         )
         numbers = torch.arange(start, start + len(part)).expand(len(images), -1)
         rows = torch.cat([rows, numbers], 1).gather(1, order)
@@ -59,31 +72,33 @@ def nearest(
     return Nearest(rows[:, 0], distance[:, 0], distance[:, 0] / distance.mean(1).clamp(min=1e-9))
 
 
-def memorization(new: Nearest, held_out: Nearest) -> dict[str, Any]:
-    """What evaluation.json says of it.
+def memorization(new: Nearest, held_out: Nearest, duplicate_files: Sequence[tuple[str, str]] = ()) -> Memorization:
+    """Shares of copies and duplicates, and median distances.
 
-    `copied` is the share of new images nearer to their training image, relative to its fifty nearest, than all but the
-    nearest hundredth of held-out images; 0.01 is expected of a model that copies nothing, and `copied_by_chance` is
-    what chance alone exceeds once in forty times. Both are None where held-out images are too few to tell. `duplicates`
-    is the share of held-out images that stand among the training images too.
+    `copied` is the share of new images nearer to their training image, relative to its fifty nearest, than
+    all but the nearest hundredth of held-out images. 0.01 is expected of a model that copies nothing;
+    `copied_by_chance` is exceeded by chance once in forty times. Both are None where held-out images are too
+    few. `duplicates` is the share of held-out images that are also in the training set.
     """
     from scipy.stats import betabinom
 
     count = len(held_out.relative)
-    rank = max(1, round(RARE * (count + 1)))  # one image more is nearer than the rank-th with chance rank / (N + 1)
+    # one image more is nearer than the rank-th with chance rank / (N + 1)
+    rank = max(1, round(COPY_QUANTILE * (count + 1)))
     copied = (new.relative < held_out.relative.sort().values[rank - 1]).double().mean().item()
     by_chance = betabinom.ppf(0.975, len(new.relative), rank, count + 1 - rank) / len(new.relative)
-    return {
-        "images": len(new.distance),
-        "distance": "root mean square of pixel differences, in levels of 255",
-        "nearest_to_new": new.distance.median().item(),
-        "nearest_to_held_out": held_out.distance.median().item(),
-        "copied": copied if count >= ENOUGH else None,
-        "copied_by_chance": float(by_chance) if count >= ENOUGH else None,
-        "duplicates": duplicated(held_out).double().mean().item(),
-    }
+    enough = count >= MIN_IMAGES_FOR_COPIES
+    return Memorization(
+        images=len(new.distance),
+        nearest_to_new=new.distance.median().item(),
+        nearest_to_held_out=held_out.distance.median().item(),
+        copied=copied if enough else None,
+        copied_by_chance=float(by_chance) if enough else None,
+        duplicates=duplicated(held_out).double().mean().item(),
+        duplicate_files=list(duplicate_files),
+    )
 
 
-def duplicated(found: Nearest) -> Bool[Tensor, " N"]:
-    """Which images are their nearest training image, but for two levels."""
-    return (found.distance < COPY) & (found.relative < LIKE)
+def duplicated(neighbors: Nearest) -> Bool[Tensor, " N"]:
+    """Which images are the same as their nearest training image, within two levels."""
+    return (neighbors.distance < DUPLICATE_DISTANCE) & (neighbors.relative < DUPLICATE_RELATIVE_DISTANCE)

@@ -1,4 +1,4 @@
-"""Images in the order of their likelihood, odd ones first: a table, and a sheet of both its ends."""
+"""Images in the order of their likelihood: a table, and a sheet of the least and the most likely."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.latents import tables
-from vaekit.models.registry import provides
+from vaekit.models.registry import Capability
 from vaekit.plots import grids
 from vaekit.runs.image_set import BATCH, batches
 from vaekit.runs.inputs import all_images, class_numbers
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-SHOWN = 32
-"""Images at either end of the sheet."""
+SHEET_IMAGES = 32
+"""Images at each end of the sheet."""
 
 
 def rank(model: LoadedModel, data: Any, samples: int, seed: int, out: Path | None, quiet: bool) -> "pd.DataFrame":
-    """Rank the images of a data set; the table and its sheet are written to `out` and beside it: see `Trained.rank`."""
+    """Rank the images of a data set and write the table and its sheet: see `TrainedModel.rank`."""
     require_density(model.vae)
     out = new_file(model.run, out, (".csv",), data, also=".png") if out is not None else None
     with console_logging(quiet):
-        found = all_images(model, data, quiet)
-        numbers = class_numbers(model, found.pack)
-        with progress(len(found.rows), f"{samples:,} samples", quiet=quiet) as advance:
-            images = batches(found.pack, found.rows, numbers, BATCH, model.device)
-            nats, measure = log_likelihoods(model.vae, images, samples, seed, advance)
-    pixels = math.prod(model.shape) if "normalised" in provides(model.vae.likelihood) else None
-    table = ranking(found.paths, found.labels, nats, pixels, measure)
+        images = all_images(model, data, quiet)
+        numbers = class_numbers(model, images.pack)
+        with progress(len(images.rows) * samples, "Ranking", "samples", quiet=quiet) as advance:
+            named_batches = batches(images.pack, images.rows, numbers, BATCH, model.device)
+            nats, measure = log_likelihoods(model.vae, named_batches, samples, seed, advance)
+    pixels = math.prod(model.shape) if Capability.NORMALIZED in model.vae.likelihood.provides else None
+    table = ranking(images.paths, images.labels, nats, pixels, measure)
     if out is not None:
         tables.write_csv(out, table)
-        odd, likely = shown(len(table))
-        rows = found.rows[table.index.to_numpy()]
-        ends = (found.pack.images[part] for part in (rows[:odd], rows[::-1][:likely]))
+        odd, likely = sheet_counts(len(table))
+        rows = images.rows[table.index.to_numpy()]
+        ends = (images.pack.images[part] for part in (rows[:odd], rows[::-1][:likely]))
         grids.write(out.with_suffix(".png"), sheet(table, *ends))
     return table.reset_index(drop=True)
 
@@ -56,8 +56,19 @@ def ranking(
     pixels: int | None,
     measure: str,
 ) -> "pd.DataFrame":
-    """A row an image, odd ones first: rank from 1, file, label where there are classes, log_likelihood in nats and,
-    where `pixels`, the numbers an image, is given, bits_per_dimension. `attrs["measure"]` says what p(x | z) is."""
+    """One row per image, the least likely first.
+
+    Args:
+        files: paths of the images.
+        labels: names of their classes, if they have any.
+        log_likelihood: in nats.
+        pixels: dimensions of an image, for bits/dim; None where the likelihood has none.
+        measure: what p(x | z) is, for `attrs["measure"]`.
+
+    Returns:
+        Columns rank (from 1), file, label (with `labels`), log_likelihood and bits_per_dimension (with
+        `pixels`).
+    """
     import pandas as pd
 
     nats = log_likelihood.double().numpy()
@@ -74,7 +85,8 @@ def ranking(
 def sheet(
     table: "pd.DataFrame", odd: UInt8[np.ndarray, "N H W C"], likely: UInt8[np.ndarray, "M H W C"]
 ) -> Image.Image:
-    """The first images of a ranking above the last, each with its file's name and its log-likelihood in nats."""
+    """The least likely images above the most likely ones, each with its file name and log-likelihood in
+    nats."""
 
     def captions(part: "pd.DataFrame") -> list[str]:
         rows = zip(part["file"], part["log_likelihood"], strict=True)
@@ -82,19 +94,19 @@ def sheet(
             f"{PurePosixPath(name).with_suffix('')}\n{nats:,.{0 if abs(nats) >= 1e4 else 1}f}" for name, nats in rows
         ]
 
-    columns = min(range(6, 11), key=lambda one: -len(odd) % one)  # as wide as the headings, with the fewest gaps
+    columns = min(range(6, 11), key=lambda count: -len(odd) % count)  # as wide as the headings, with the fewest gaps
     ends = [
-        (odd, captions(table[: len(odd)]), "oddest", "least"),
-        (likely, captions(table[::-1][: len(likely)]), "most likely", "most"),
+        (odd, captions(table[: len(odd)]), "least"),
+        (likely, captions(table[::-1][: len(likely)]), "most"),
     ]
     sheets = []
-    for images, names, end, first in ends:
-        title = f"The {len(images)} {end} of {len(table):,} images, {first} likely first; log p(x) in nats"
+    for images, names, end in ends:
+        title = f"The {len(images)} {end} likely of {len(table):,} images; log p(x) in nats"
         sheets.append(grids.grid(images, columns, names, title))
     return grids.stack(sheets)
 
 
-def shown(count: int) -> tuple[int, int]:
-    """How many of `count` images the sheet shows at the odd and at the likely end, none of them twice."""
-    odd = min(SHOWN, (count + 1) // 2)
-    return odd, min(SHOWN, count - odd)
+def sheet_counts(count: int) -> tuple[int, int]:
+    """How many of `count` images the sheet shows as least and as most likely, none of them twice."""
+    odd = min(SHEET_IMAGES, (count + 1) // 2)
+    return odd, min(SHEET_IMAGES, count - odd)

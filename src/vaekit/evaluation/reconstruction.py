@@ -1,4 +1,4 @@
-"""How well images come back: through the mean of q(z | x) and the location of p(x | z)."""
+"""Reconstruction quality, through the mean of q(z | x) and the location of p(x | z)."""
 
 import math
 from collections.abc import Iterable
@@ -7,50 +7,53 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vaekit.evaluation.results import Reconstruction
 from vaekit.models.terms import Labels
 from vaekit.models.vae import VAE
 
-WINDOW = 11
-"""Side of SSIM's window, in pixels."""
+SSIM_WINDOW = 11
+"""Width of SSIM's window, in pixels."""
 
 
 @torch.no_grad()
-def reconstruction(
-    model: VAE, batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]]
-) -> dict[str, float | None]:
-    """Of images from 0 to 1, each averaged over images, with the standard error of that average:
+def reconstruction(model: VAE, batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]]) -> Reconstruction:
+    """Metrics of images from 0 to 1, averaged over images, with the standard error of each average.
 
-    - mse: the mean squared error of their pixels;
-    - psnr: -10 log10 of each image's own, in decibels;
-    - ssim: structural similarity, from -1 to 1 (Wang et al. 2004, doi:10.1109/TIP.2003.819861), with a Gaussian window
-      of standard deviation 1.5; None for images smaller than its 11 pixels.
+    - mse: the mean squared error of the pixels;
+    - psnr: -10 log10 of each image's mse, in decibels;
+    - ssim: structural similarity, from -1 to 1 (Wang et al. 2004, doi:10.1109/TIP.2003.819861), with a
+      Gaussian window of standard deviation 1.5; None for images smaller than its 11 pixels.
 
-    And `explained`, the share of the pixels' variance over images that comes back, 1 - mse / variance.
+    `explained_variance` is 1 - mse / variance, with the variance of each pixel over images.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     errors: list[Tensor] = []
-    similar: list[Tensor] = []
+    similarities: list[Tensor] = []
     sums = squares = torch.zeros(model.shape, dtype=torch.float64)
     for x, y in batches:
-        again = model.reconstruct(x, y)
-        errors.append((again - x).square().mean((1, 2, 3)).cpu().double())
-        if min(x.shape[2:]) >= WINDOW:
-            _, found = structural_similarity_index_measure(
-                again, x, data_range=1.0, reduction="none", return_full_image=True
+        reconstructed = model.reconstruct(x, y)
+        errors.append((reconstructed - x).square().mean((1, 2, 3)).cpu().double())
+        if min(x.shape[2:]) >= SSIM_WINDOW:
+            _, similarity = structural_similarity_index_measure(
+                reconstructed, x, data_range=1.0, reduction="none", return_full_image=True
             )
-            edge = WINDOW // 2  # windows that reach over the image's edge are no part of the published mean
-            similar.append(found[..., edge:-edge, edge:-edge].mean((1, 2, 3)).cpu().double())
+            edge = SSIM_WINDOW // 2  # the published mean leaves out windows that reach over the image's edge
+            similarities.append(similarity[..., edge:-edge, edge:-edge].mean((1, 2, 3)).cpu().double())
         sums, squares = sums + x.cpu().double().sum(0), squares + x.cpu().double().square().sum(0)
     mse = torch.cat(errors)
     variance = (squares / len(mse) - (sums / len(mse)).square()).mean().item()
-    named = {"mse": mse, "psnr": -10 * mse.clamp(min=1e-12).log10(), "ssim": torch.cat(similar) if similar else None}
+    metrics = {
+        "mse": mse,
+        "psnr": -10 * mse.clamp(min=1e-12).log10(),
+        "ssim": torch.cat(similarities) if similarities else None,
+    }
     result: dict[str, float | None] = {}
-    for name, values in named.items():
+    for name, values in metrics.items():
         if values is None:
             result |= {name: None, f"{name}_standard_error": None}
             continue
         error = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
         result |= {name: values.mean().item(), f"{name}_standard_error": error}
-    result["explained"] = 1 - mse.mean().item() / variance if variance > 0 else None
-    return result
+    explained = 1 - mse.mean().item() / variance if variance > 0 else None
+    return Reconstruction(images=len(mse), explained_variance=explained, **result)

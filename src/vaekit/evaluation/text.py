@@ -1,181 +1,263 @@
-"""An evaluation for the screen."""
+"""Evaluations and rankings as text."""
 
-from typing import TYPE_CHECKING, Any
+import shlex
+import textwrap
+from typing import TYPE_CHECKING
 
-from vaekit.evaluation.likelihood import VARIED
-from vaekit.evaluation.memorization import ENOUGH
+from vaekit.errors import setting, spelled
+from vaekit.evaluation.likelihood import MIN_IMAGES_FOR_ACTIVE_UNITS
+from vaekit.evaluation.memorization import MIN_IMAGES_FOR_COPIES
+from vaekit.evaluation.reconstruction import SSIM_WINDOW
+from vaekit.evaluation.results import EvaluationResult, Finding, LikelihoodKind, SetMetrics
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 Row = tuple[str, ...]
-"""A name, and a text; or the cells of a table's columns. Without a name it belongs to the row above it."""
+"""A name and a text, or a name and the cells of a table. Without a name it belongs to the row above it."""
 
 
-FEW = 3
-"""Effective samples of a middling image below which its bound is called loose."""
+MIN_EFFECTIVE_SAMPLES = 3
+"""Median number of effective samples below which the bound is reported as loose."""
 
 
-NO_BITS = {
-    "density": "a density of pixels that run from 0 to 1, not a probability of levels",
-    "cross-entropy": "a cross-entropy of pixels between black and white, not their likelihood: "
-    "--likelihood.kind gaussian has one",
-    "probability": "a probability of black and white pixels, not of 256 levels",
+METRICS = ("precision", "recall", "density", "coverage", "kid", "fid")
+
+
+SET_NAMES = {
+    "new": "new images",
+    "model_prior": "model's own prior",
+    "other_held_out": "other held-out images",
+    "reconstructed": "held-out, reconstructed",
+    "training": "training images",
+}
+"""The sets of images that are compared."""
+
+
+NO_BITS: dict[LikelihoodKind, str] = {
+    "density": "p(x | z) is a density over [0, 1], not a probability of 256 levels",
+    "cross-entropy": "p(x | z) is a cross-entropy of gray pixels, not their likelihood; "
+    f"{setting('likelihood.kind', 'gaussian')} has one",
+    "probability": "p(x | z) is a probability of black and white pixels, not of 256 levels",
 }
 """Why there are no bits/dim, by what p(x | z) is."""
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """The content of evaluation.json, a line each."""
-    return [line for title, rows in sections(found).items() if rows for line in (title, *_table(rows))]
+def format_evaluation(result: EvaluationResult, width: int) -> list[str]:
+    """An evaluation for the screen: the diagnosis, then tables.
+
+    Args:
+        result: the evaluation.
+        width: of the screen, in characters.
+
+    Returns:
+        Lines of at most `width` characters, except for words and commands in Python that are longer.
+    """
+    split = "" if result.split == "all" else f" ({result.split} split)"
+    lines = _wrap(f"Evaluation on {result.images:,} images of {result.data}{split}", width, indent="  ")
+    lines += ["Diagnosis", *_diagnosis(result.diagnosis, width)]
+    for title, rows in sections(result).items():
+        lines += [title, *_table(rows, width)]
+    return lines
 
 
-def sections(found: dict[str, Any]) -> dict[str, list[Row]]:
-    """The content of evaluation.json: titles, and under each its rows."""
-    split = "" if found["side"] == "all" else f", {found['side']} side"
-    return {
-        f"Likelihood of {found['images']:,} images of {found['data']}{split}": _likelihood(found),
-        "Reconstructions of the same": _reconstructions(found),
-        **_fidelity(found),
-        "Copies of training images": _memorisation(found),
-        "Diagnosis": _diagnosis(found),
+def sections(result: EvaluationResult) -> dict[str, list[Row]]:
+    """Everything in an evaluation but the diagnosis: titles, and the rows under each."""
+    parts = {
+        "Sample quality": _fidelity(result),
+        "Memorization": _memorization(result),
+        "Reconstruction quality": _reconstruction(result),
+        "Likelihood": _likelihood(result),
     }
+    return {title: [tuple(map(spelled, row)) for row in rows] for title, rows in parts.items() if rows}
 
 
-def _table(rows: list[Row]) -> list[str]:
-    width = max(len(name) for name, *_ in rows)
-    cell = max((len(cell) for _, *cells in rows if len(cells) > 1 for cell in cells), default=0)
-    lines = [
-        (name, cells[0] if len(cells) == 1 else "  ".join(f"{one:>{cell}}" for one in cells)) for name, *cells in rows
-    ]
-    return [f"  {name:<{width}}  {text}" for name, text in lines]
+# --- layout -------------------------------------------------------------------------------------------------
 
 
-def _likelihood(found: dict[str, Any]) -> list[Row]:
-    units = found["active_units"]
-    told = f"not told: it takes {VARIED} images" if units is None else f"{units} of {found['latents']}"
-    active = ("active latents", told)
-    if found["nll"] is None:
-        return [("NLL", f"none: {found['why']['nll']}"), active]
-    error, bits = found["nll_standard_error"], found["bits_per_dimension"]
-    effective, per_latent = found["effective_sample_size"], found["kl_per_latent"]
-    rows: list[Row] = [
-        (
-            "NLL",
-            f"{found['nll']:.2f}{f' +- {error:.2f}' if error else ''} nats per image"
-            f"{'' if bits is None else f' = {bits:.4f} bits/dim'}, {found['samples']:,} importance samples each",
-        ),
-        ("ELBO", f"{found['elbo']:.2f} = -(reconstruction {found['reconstruction']:.2f} + KL {found['kl']:z.2f})"),
-        ("bound by samples", "   ".join(f"{int(k):,}: {bound:.2f}" for k, bound in found["bounds"].items())),
-        (
-            "effective samples",
-            f"mean {effective['mean']:.1f}, median {effective['median']:.1f}, smallest {effective['smallest']:.1f} "
-            f"of {found['samples']:,}",
-        ),
-    ]
-    if effective["median"] < FEW and found["samples"] > 1:
-        rows.append(
-            (
-                "",
-                f"so few that the true NLL may be far below: --samples {10 * found['samples']}, or a model that has "
-                "learned longer, comes nearer to it",
-            )
-        )
-    rows.append(active)
-    if bits is None:
-        rows.append(("no bits/dim", NO_BITS[found["measure"]]))
-    if not per_latent:
-        said = "none: with these parts the KL is not a sum over latents in closed form"
-    else:
-        largest = sorted(per_latent, reverse=True)
-        shown = " ".join(f"{value:z.2f}" for value in largest[:10])
-        said = f"{shown}{' ...' if len(largest) > 10 else ''} (largest first, all in evaluation.json)"
-    return [*rows, ("KL per latent", said)]
+def _wrap(text: str, width: int, first: str = "", indent: str = "") -> list[str]:
+    """The lines of a text: `first` opens the first, `indent` the others. Non-breaking spaces are kept."""
+    lines = textwrap.wrap(
+        text,
+        max(width, len(indent) + 20),
+        initial_indent=first,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\u00a0", " ") for line in lines]
 
 
-def _reconstructions(found: dict[str, Any]) -> list[Row]:
-    made = found.get("reconstructions")
-    if not made:
-        return []
-
-    def figure(name: str, form: str) -> str:
-        error = made[f"{name}_standard_error"]
-        return f"{made[name]:{form}}" + (f" +- {error:{form}}" if error is not None else "")
-
-    ssim = "none: for images of at least 11 pixels a side" if made["ssim"] is None else figure("ssim", ".3f")
-    return [("PSNR", f"{figure('psnr', '.2f')} dB"), ("SSIM", ssim), ("MSE", f"{figure('mse', '.5f')} (pixels 0 to 1)")]
+def _wrap_command(command: str, width: int, first: str, indent: str) -> list[str]:
+    """A command line that can be pasted whole; one in Python stays on its line."""
+    if not command.startswith("vaekit "):
+        return [first + command]
+    words = [shlex.quote(word).replace(" ", "\u00a0") for word in shlex.split(command)]
+    lines = _wrap(" ".join(words), width - len(" \\"), first, indent)
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 
-def _fidelity(found: dict[str, Any]) -> dict[str, list[Row]]:
-    """A table whose columns are the figures, each over its confidence interval."""
-    if "fidelity" not in found:
-        return {}
-    judged = found["fidelity"]
-    if judged is None:
-        return {"New images beside held-out ones": [("not compared", found["why"]["fidelity"])]}
-    columns = ("precision", "recall", "density", "coverage", "kid", "fid")
-    names = {"kid": "KID x 1000", "fid": "FID" if judged["standard"] else "Frechet*"}
-    rows: list[Row] = [("", *(names.get(name, name) for name in columns))]
-    above = judged["above_own_prior"]
-    for name, figures in (judged["sets"] | ({"new, above own prior's": above} if above else {})).items():
-        ends = [
-            [(1000 if column == "kid" else 1) * figures[column][end] for end in ("value", "low", "high")]
-            for column in columns
-        ]
-        rows.append((name, *(_figure(value) for value, _, _ in ends)))
-        rows.append(("", *(f"{_figure(low)} to {_figure(high)}" for _, low, high in ends)))
-    star = "" if judged["standard"] else "; * not the FID or KID of publications, which are Inception's"
-    seen = f"{judged['extractor']}, {judged['resize']}"
-    return {f"{judged['images']:,} images each beside as many held-out ones, 95 % intervals below: {seen}{star}": rows}
+def _table(rows: list[Row], width: int) -> list[str]:
+    """Rows in columns. Columns that do not fit continue in a second block below."""
+    name_width = max(len(name) for name, *_ in rows)
+    indent = " " * (name_width + 4)
+    table = [row for row in rows if len(row) > 2]
+    lines: list[str] = []
+    if table:
+        cell_width = max(len(cell) for _, *cells in table for cell in cells) + 2
+        fitting = max(1, (width - len(indent) + 2) // cell_width)
+        for start in range(1, len(table[0]), fitting):
+            lines += [
+                f"  {row[0]:<{name_width}}" + "".join(f"{cell:>{cell_width}}" for cell in row[start : start + fitting])
+                for row in table
+            ]
+    for name, text in (row for row in rows if len(row) == 2):
+        lines += _wrap(text, width, f"  {name:<{name_width}}  ", indent)
+    return lines
 
 
-def _figure(value: float) -> str:
+def _diagnosis(findings: list[Finding], width: int) -> list[str]:
+    if not findings:
+        return ["  No problems found."]
+    lines: list[str] = []
+    for finding in findings:
+        lines += _wrap(f"{finding.name.capitalize()}. {finding.message}", width, "  ", "    ")
+        lines += _wrap_command(finding.fix, width, "    Fix: ", "      ")
+    return lines
+
+
+# --- sections -----------------------------------------------------------------------------------------------
+
+
+def _fidelity(result: EvaluationResult) -> list[Row]:
+    """A table whose columns are the metrics, each with its confidence interval below."""
+    fidelity = result.fidelity
+    if fidelity is None:
+        return [("n/a", result.unavailable["fidelity"])]
+    names = {"kid": "KID x 1000", "fid": "FID" if fidelity.standard else "Frechet"}
+    rows: list[Row] = [("", *(names.get(name, name) for name in METRICS))]
+    for name, metrics in fidelity.sets.items():
+        rows += _metrics_rows(SET_NAMES[name], metrics)
+    if fidelity.fitted_prior_gain is not None:
+        rows += _metrics_rows("gain of fitted prior", fidelity.fitted_prior_gain)
+    count = f"{fidelity.images:,}"
+    rows.append(("compared", f"{count} images per set with {count} held-out ones; 95 % intervals"))
+    note = "" if fidelity.standard else ". Not comparable with published FID or KID."
+    rows.append(("features", f"{fidelity.extractor}, {fidelity.resize}{note}"))
+    return rows
+
+
+def _metrics_rows(name: str, metrics: SetMetrics) -> list[Row]:
+    values, intervals = [], []
+    for metric in METRICS:
+        scale, interval = 1000 if metric == "kid" else 1, getattr(metrics, metric)
+        values.append(_format_number(scale * interval.value))
+        intervals.append(f"{_format_number(scale * interval.low)} to {_format_number(scale * interval.high)}")
+    return [(name, *values), ("", *intervals)]
+
+
+def _format_number(value: float) -> str:
     """Three digits, or as many as stand before the point."""
     size = abs(value)
     return f"{value:z.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
 
 
-def _memorisation(found: dict[str, Any]) -> list[Row]:
-    memory = found.get("memorisation")
-    if not memory:
+def _memorization(result: EvaluationResult) -> list[Row]:
+    memorization = result.memorization
+    if memorization is None:
         return []
+    if memorization.copied is not None:
+        copies = (
+            f"{memorization.copied:.1%} of new images (1.0% expected without copies, up to "
+            f"{memorization.copied_by_chance:.1%} by chance)"
+        )
+    elif result.images < 2 * MIN_IMAGES_FOR_COPIES:
+        copies = f"n/a (needs at least {2 * MIN_IMAGES_FOR_COPIES} held-out images)"
+    else:
+        copies = f"n/a (needs at least {setting('new_images', MIN_IMAGES_FOR_COPIES)})"
+    duplicates = round(memorization.duplicates * memorization.images)
     return [
         (
             "nearest training image",
-            f"{memory['nearest_to_new']:.1f} levels from a new image, {memory['nearest_to_held_out']:.1f} from a "
-            "held-out one (medians, root mean square)",
+            f"median RMS distance {memorization.nearest_to_new:.1f} from new images, "
+            f"{memorization.nearest_to_held_out:.1f} from held-out ones (of 255)",
         ),
+        ("suspiciously near", copies),
         (
-            "suspiciously near",
-            f"not told: it takes {ENOUGH} images compared (--new-images), half of the held-out ones at most"
-            if memory["copied"] is None
-            else f"{memory['copied']:.1%} of new images, where 1.0% is expected without copies, and up to "
-            f"{memory['copied_by_chance']:.1%} by chance",
+            "duplicates",
+            f"{duplicates:,} of {memorization.images:,} held-out images are also in the training set",
         ),
-        ("held-out duplicates", f"{memory['duplicates']:.1%} of {memory['images']:,} stand among the training images"),
     ]
 
 
-def _diagnosis(found: dict[str, Any]) -> list[Row]:
-    if "diagnosis" not in found:
-        return []
-    if not found["diagnosis"]:
-        return [("healthy", "none of the faults that are looked for was found")]
-    rows: list[Row] = []
-    for one in found["diagnosis"]:
-        rows += [(one["name"], one["sentence"]), ("", f"-> {one['remedy']}")]
-    return rows
+def _reconstruction(result: EvaluationResult) -> list[Row]:
+    def mean(name: str, form: str) -> str:
+        value = getattr(result.reconstruction, name)
+        error = getattr(result.reconstruction, f"{name}_standard_error")
+        return f"{value:{form}}" + (f" +- {error:{form}}" if error is not None else "")
+
+    no_ssim = f"n/a (needs images of at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels)"
+    return [
+        ("PSNR", f"{mean('psnr', '.2f')} dB"),
+        ("SSIM", no_ssim if result.reconstruction.ssim is None else mean("ssim", ".3f")),
+        ("MSE", f"{mean('mse', '.5f')} (pixels from 0 to 1)"),
+    ]
 
 
-def ranking_lines(table: "pd.DataFrame", samples: int) -> list[str]:
-    """What a ranking is, and its odd end, a line each."""
+def _likelihood(result: EvaluationResult) -> list[Row]:
+    likelihood, latents = result.likelihood, result.latents
+    too_few = f"n/a (needs at least {MIN_IMAGES_FOR_ACTIVE_UNITS} images)"
+    active = ("active latents", too_few if latents.active is None else f"{latents.active} of {latents.total}")
+    if likelihood is None:
+        return [("NLL", f"n/a: {result.unavailable['likelihood']}"), active]
+    error, bits = likelihood.nll_standard_error, likelihood.bits_per_dimension
+    effective, count = likelihood.effective_sample_size, f"{result.samples:,}"
+    terms = f"reconstruction {likelihood.reconstruction:.2f} + KL {likelihood.kl:z.2f}"
+    rows: list[Row] = [
+        (
+            "NLL",
+            f"{likelihood.nll:.2f}{f' +- {error:.2f}' if error else ''} nats per image"
+            f"{'' if bits is None else f' = {bits:.4f} bits/dim'} ({count} importance samples)",
+        ),
+        ("ELBO", f"{likelihood.elbo:.2f} = -({terms})"),
+        (
+            "bound by samples",
+            "   ".join(f"{k:,}:\u00a0{bound:.2f}" for k, bound in likelihood.bounds.items()),
+        ),
+        (
+            "effective samples",
+            f"mean {effective.mean:.1f}, median {effective.median:.1f}, min {effective.min:.1f} of {count}",
+        ),
+    ]
+    if effective.median < MIN_EFFECTIVE_SAMPLES and result.samples > 1:
+        more = setting("samples", 10 * result.samples)
+        rows.append(("", f"Too few effective samples: the true NLL may be much lower. Use {more} or train longer."))
+    if bits is None:
+        rows.append(("bits/dim", f"n/a: {NO_BITS[likelihood.kind]}"))
+    return [*rows, active, ("KL per latent", _format_kl(latents.kl))]
+
+
+def _format_kl(kl: list[float] | None) -> str:
+    if not kl:
+        return "n/a (for these components it has no closed form)"
+    largest = " ".join(f"{value:z.2f}" for value in sorted(kl, reverse=True)[:10])
+    return f"{largest}{' ...' if len(kl) > 10 else ''} (largest first; all in evaluation.json)"
+
+
+# --- rankings -----------------------------------------------------------------------------------------------
+
+
+def format_ranking(table: "pd.DataFrame", samples: int, width: int) -> list[str]:
+    """A ranking for the screen: its least likely images, and what the order means."""
     nats = table["log_likelihood"]
-    bits = "bits_per_dimension" in table
-    found = [f"{len(table):,} images by log p(x), odd ones first, {samples:,} importance samples each"]
-    found += [f"  {value:12,.1f} nats  {file}" for file, value in zip(table["file"][:5], nats[:5], strict=True)]
-    found.append(f"  {nats.median():12,.1f} nats  the median image")
-    if not bits:
-        found.append(f"  no bits/dim: {NO_BITS[table.attrs['measure']]}")
-    said = "Simple images tend to rank as likely and busy ones as odd, whatever they show; "
-    return [*found, f"{said}of a model that has learned little, the order says little."]
+    lines = [f"{len(table):,} images by log p(x), least likely first ({samples:,} importance samples each)"]
+    lines += [f"  {value:12,.1f} nats  {file}" for file, value in zip(table["file"][:5], nats[:5], strict=True)]
+    lines.append(f"  {nats.median():12,.1f} nats  median")
+    if "bits_per_dimension" not in table:
+        lines += _wrap(spelled(f"no bits/dim: {NO_BITS[table.attrs['measure']]}"), width, "  ", "    ")
+    text = (
+        "Plain images rank as likely and detailed ones as unlikely, whatever they show. With an "
+        "undertrained model the order means little."
+    )
+    return [*lines, *_wrap(text, width)]

@@ -14,7 +14,7 @@ from vaekit.data.loader import Batch
 from vaekit.data.packs.pack import Pack
 from vaekit.errors import UserError
 from vaekit.latents.sampling import CHUNK, decode_images, seeded, to_uint8
-from vaekit.models.registry import provides
+from vaekit.models.registry import Capability
 from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.models.vae import VAE
 from vaekit.runs.image_set import batches
@@ -28,7 +28,7 @@ MEAN_SAMPLES = 1000
 
 def posterior_mean(model: VAE, q: Distribution) -> Float[Tensor, "B D"]:
     """The means of q(z | x), of draws where they have no closed form."""
-    return q.mean if "moments" in provides(model.posterior) else q.sample((MEAN_SAMPLES,)).mean(0)
+    return q.mean if Capability.MOMENTS in model.posterior.provides else q.sample((MEAN_SAMPLES,)).mean(0)
 
 
 ENCODED = 2000
@@ -83,7 +83,7 @@ def measure_latent_stats(
         with seeded(seed, "use", index):
             q = model.posterior_of(x, y)
             centres.append(posterior_mean(model, q).double().cpu())
-            if "moments" in provides(model.posterior):
+            if Capability.MOMENTS in model.posterior.provides:
                 mean, variance = q.mean.double().cpu(), q.variance.double().cpu()
             else:
                 mean = rsample_with_log_prob(q, 1)[0][0].double().cpu()

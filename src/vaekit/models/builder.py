@@ -1,9 +1,9 @@
-"""From a configuration to a model and an objective, refusing what does not make sense together."""
+"""Build a model and its objective from a configuration."""
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, cast
 
 import torch
 from torch import nn
@@ -14,11 +14,11 @@ import vaekit.models.objectives.elbo
 import vaekit.models.objectives.importance
 import vaekit.models.objectives.penalties
 import vaekit.models.posteriors
-import vaekit.models.priors  # noqa: F401  importing the rooms registers their parts
+import vaekit.models.priors  # noqa: F401  importing registers components
 from vaekit.config.config import Config
-from vaekit.errors import UserError
+from vaekit.errors import UserError, setting
 from vaekit.models.compatibility import require_compatible
-from vaekit.models.registry import make_component
+from vaekit.models.registry import BuildContext, make_component
 from vaekit.models.terms import Objective
 from vaekit.models.vae import VAE
 from vaekit.utils.device import fork_rng
@@ -32,42 +32,44 @@ def build(
     images: int = 0,
     networks: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> tuple[VAE, Objective]:
-    """The model of a configuration for images of `shape` (C, H, W), and what it is trained to minimise.
+    """Build the model of a configuration, and the objective that it is trained with.
 
-    Weights are drawn from the configuration's seed; torch's own random state is left as it was. `classes` is the number
-    of labels in the data; it matters only to a conditional model. `images` is the number of training images, for an
-    objective whose estimate depends on it; a model that is only used does not need it. `networks` are the user's own
-    modules, "encoder" or "decoder", where the configuration's kind is `own`.
+    Weights are drawn from the configuration's seed; the global random state is not changed.
+
+    Args:
+        shape: (C, H, W) of the images.
+        classes: number of labels in the data; used by conditional models only.
+        images: number of training images, for objectives whose estimate depends on it; not needed to use a
+            model.
+        networks: the user's modules, "encoder" or "decoder", where the configuration's kind is `own`.
 
     Raises:
-        UserError: parts that do not go together, in one sentence that names both.
+        UserError: the components are incompatible, or do not fit the images.
     """
     if config.conditional and classes == 0:
         raise UserError(
-            "--conditional needs classes, but these images have none: put each class in a folder of its own."
+            "the images have no classes.",
+            "Put the images of each class in a subfolder.",
+            option="conditional",
         )
     for slot in networks:
         if (kind := getattr(config, slot).kind) != "own":
-            raise UserError(f"This model's {slot} is {kind!r}, not a module of yours: leave {slot}= out.")
-    given = classes if config.conditional else 0
-    latents = config.latent_shape
-    objective = cast(Objective, make_component("objective", config.objective, images=images))
+            raise UserError(
+                f"The {slot} of this model is {kind!r}, not a custom module.", f"Omit {setting(slot)}."
+            )
+    context = BuildContext(shape, config.latent_shape, classes if config.conditional else 0, images)
+    objective: Objective = make_component("objective", config.objective, context)
     with fork_rng():
         require_compatible(config, classes, images)
         torch.manual_seed(derive_seed(config.training.seed, "weights"))
-        likelihood = make_component("likelihood", config.likelihood, channels=shape[0])
-        context: dict[str, Any] = {"latents": latents, "classes": given}
-        encoder = make_component(
-            "encoder", config.encoder, shape=shape, module=copy.deepcopy(networks.get("encoder")), **context
-        )
-        posterior = make_component("posterior", config.posterior, features=encoder.features, latents=latents)
-        prior = make_component("prior", config.prior, shape=shape, **context)
-        outputs = (likelihood.outputs, *shape[1:])
-        decoder = make_component(
-            "decoder", config.decoder, shape=outputs, module=copy.deepcopy(networks.get("decoder")), **context
-        )
-        model = VAE(encoder, posterior, prior, decoder, likelihood, shape, latents, given)
-        model.graph_safe = not networks
-    # Images come with their colours last in memory, as convolutions like it; so do the weights then
+        context = replace(context, modules={slot: copy.deepcopy(module) for slot, module in networks.items()})
+        likelihood = make_component("likelihood", config.likelihood, context)
+        encoder = make_component("encoder", config.encoder, context)
+        context = replace(context, features=encoder.features, outputs=likelihood.outputs)
+        posterior = make_component("posterior", config.posterior, context)
+        prior = make_component("prior", config.prior, context)
+        decoder = make_component("decoder", config.decoder, context)
+        model = VAE(encoder, posterior, prior, decoder, likelihood, context)
+    # Images come in channels-last memory format, which convolutions prefer; the weights should match
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model, objective

@@ -1,93 +1,113 @@
-"""Which parts go together: refusing what does not, in one sentence that says what would work."""
+"""Which components are compatible: incompatible ones are refused with a message that says what would work."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vaekit.config.config import SLOTS, Config, settings_classes
-from vaekit.errors import UserError
-from vaekit.models.registry import CAPABILITIES, components, make_component, provides
+from vaekit.errors import UserError, setting
+from vaekit.models.registry import Capability, components, make_component
 
 
 def is_valid(config: Config, images: int = 0) -> bool:
-    """Whether its parts go together (see `build`)."""
+    """Whether its components are compatible. `images` is the number of training images, 0 if unknown."""
     return _incompatibility(config, images) is None
 
 
 @dataclass(frozen=True)
 class _Incompatibility:
-    by: str
-    """The room of the part that needs something."""
-    of: str
-    """The room of the part that does not offer it, or "model"."""
-    missing: frozenset[str]
-    """What: words of CAPABILITIES."""
+    requirer: str
+    """The slot of the component that requires something."""
+    provider: str
+    """The slot of the component that does not provide it, or "model"."""
+    missing: frozenset[Capability]
 
 
 def require_compatible(config: Config, classes: int, images: int) -> None:
-    """Refuse parts that do not go together, in one sentence that names both sides and what would work here."""
-    fault = _incompatibility(config, images)
-    if fault is None:
+    """Check that the components are compatible.
+
+    Args:
+        classes: number of labels in the data.
+        images: number of training images, 0 if unknown.
+
+    Raises:
+        UserError: they are not; it names both components and what would work.
+    """
+    conflict = _incompatibility(config, images)
+    if conflict is None:
         return
-    asking, asked = getattr(config, fault.by), getattr(config, fault.of, None)
-    words = " and ".join(CAPABILITIES[one] for one in sorted(fault.missing))
-    choices, flags = _suggestions(config, fault, images)
-    if fault.missing == {"labels"} and classes:
-        choices.insert(0, "add --conditional")
-    if fault.missing == {"batch"} and config.training.batch_size == 1:
-        choices.insert(0, "take --batch-size 2 or more")
-    choices += [f"leave out {flag}" for flag in flags.values()]
-    wanted, lacking = (
-        (f"a {fault.of} with {words}", f"{asked.kind!r}{_with(flags.get(fault.of))}")
-        if asked
-        else (words, "this model")
-    )
-    raise UserError(
-        f"The {fault.by} {asking.kind!r}{_with(flags.get(fault.by))} needs {wanted}, which {lacking} does not have: "
-        f"{', or '.join(choices)}."
-    )
+    kinds, settings = _suggestions(config, conflict, images)
+    choices = [f"{setting(f'{slot}.kind', first)}{_or(rest)}" for slot, (first, *rest) in kinds.items()]
+    if conflict.missing == {Capability.LABELS} and classes:
+        choices.insert(0, setting("conditional", True))
+    if conflict.missing == {Capability.BATCH} and config.training.batch_size == 1:
+        choices.insert(0, f"{setting('batch_size', 2)} or more")
+    fixes = [f"use {', or '.join(choices)}"] if choices else []
+    hint = ", or ".join([*fixes, *(f"omit {text}" for text in settings.values())])
+
+    def name(slot: str) -> str:
+        with_setting = f" with {settings[slot]}" if slot in settings else ""
+        return f"{slot} {getattr(config, slot).kind!r}{with_setting}"
+
+    message = f"The {name(conflict.requirer)} needs "
+    message += " and ".join(capability.value for capability in Capability if capability in conflict.missing)
+    if conflict.provider != "model":
+        message += f", which the {name(conflict.provider)} does not provide"
+    raise UserError(f"{message}.", f"{hint[:1].upper()}{hint[1:]}.")
 
 
-def _with(flag: str | None) -> str:
-    return f" with {flag}" if flag else ""
+def _or(kinds: Sequence[str]) -> str:
+    """The end of a list of kinds: ", b, c or d"."""
+    return f"{''.join(f', {kind}' for kind in kinds[:-1])} or {kinds[-1]}" if kinds else ""
 
 
-def _suggestions(config: Config, fault: _Incompatibility, images: int) -> tuple[list[str], dict[str, str]]:
-    """What mends a fault on either side: other kinds, and by room a setting to leave out."""
+def _suggestions(
+    config: Config, conflict: _Incompatibility, images: int
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """What resolves a conflict: by slot other kinds, and by slot a setting to omit."""
 
-    def mends(other: Config) -> tuple[bool, bool]:
-        left = _incompatibility(other, images)
-        return left is None or (left.by, left.of) != (fault.by, fault.of), left is None
+    def resolved(other: Config) -> tuple[bool, bool]:
+        """Whether this conflict is resolved, and whether all are."""
+        remaining = _incompatibility(other, images)
+        if remaining is None:
+            return True, True
+        same = (remaining.requirer, remaining.provider) == (conflict.requirer, conflict.provider)
+        return not same, False
 
     kinds: list[tuple[str, str, bool]] = []
-    flags: dict[str, str] = {}
-    for slot in (fault.of, fault.by):
+    settings: dict[str, str] = {}
+    for slot in (conflict.provider, conflict.requirer):
         if slot == "model":
             continue
-        part = getattr(config, slot)
+        component = getattr(config, slot)
         for kind, make in settings_classes(slot).items():
-            helps, wholly = mends(config.model_copy(update={slot: make()}))
-            if helps and kind != part.kind:
-                kinds.append((slot, kind, wholly))
-        for name, value in part.model_dump(exclude_defaults=True, exclude={"kind"}).items():
-            default = getattr(type(part)(), name)
-            if mends(config.model_copy(update={slot: part.model_copy(update={name: default})}))[0]:
-                flags[slot] = f"--{slot}.{name.replace('_', '-')} {value}"
-    best = any(wholly for *_, wholly in kinds)  # where other rooms are at fault as well: what mends this fault
-    able = {slot: " or ".join(k for r, k, wholly in kinds if r == slot and wholly >= best) for slot, *_ in kinds}
-    choices = [f"--{slot}.kind {names}" for slot, names in able.items() if names]
-    return [f"choose {', or '.join(choices)}"] if choices else [], flags
+            this, all_of_them = resolved(config.model_copy(update={slot: make()}))
+            if this and kind != component.kind:
+                kinds.append((slot, kind, all_of_them))
+        for name, value in component.model_dump(exclude_defaults=True, exclude={"kind"}).items():
+            default = getattr(type(component)(), name)
+            if resolved(config.model_copy(update={slot: component.model_copy(update={name: default})}))[0]:
+                settings[slot] = setting(f"{slot}.{name}", value)
+    # Where other slots are in conflict as well, no kind may resolve everything: then those that resolve this
+    best = any(all_of_them for *_, all_of_them in kinds)
+    able = [(slot, kind) for slot, kind, all_of_them in kinds if all_of_them >= best]
+    return {slot: [kind for place, kind in able if place == slot] for slot, _ in able}, settings
 
 
 def _incompatibility(config: Config, images: int) -> _Incompatibility | None:
-    """The first need of the objective or of a part that another part does not meet."""
+    """The first requirement of the objective or of another component that is not met."""
     objective = make_component("objective", config.objective)
-    parts = {slot: components(slot)[getattr(config, slot).kind] for slot in SLOTS if slot != "objective"}
-    has = {slot: provides(part) for slot, part in parts.items()}
-    has["likelihood"] = provides(make_component("likelihood", config.likelihood, channels=1))  # its settings count
-    size = config.training.batch_size
-    together = images != 1 and size != 1  # of a size to be found there is more than one
-    has["model"] = frozenset(["labels"] * config.conditional + ["batch"] * together)
-    for by, part in [("objective", objective), *parts.items()]:
-        for of, needed in getattr(part, "requires", {}).items():
-            if missing := needed - has[of]:
-                return _Incompatibility(by, of, missing)
+    classes = {slot: components(slot)[getattr(config, slot).kind] for slot in SLOTS if slot != "objective"}
+    provided = {slot: component.provides for slot, component in classes.items()}
+    provided["likelihood"] = make_component(
+        "likelihood", config.likelihood
+    ).provides  # depends on its settings
+    provided["model"] = frozenset()
+    if config.conditional:
+        provided["model"] |= {Capability.LABELS}
+    if images != 1 and config.training.batch_size != 1:  # "auto" never chooses one image
+        provided["model"] |= {Capability.BATCH}
+    for requirer, component in [("objective", objective), *classes.items()]:
+        for provider, required in component.requires.items():
+            if missing := required - provided[provider]:
+                return _Incompatibility(requirer, provider, missing)
     return None

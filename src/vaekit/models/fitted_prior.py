@@ -1,4 +1,4 @@
-"""Densities of latents, one for each class, that are fitted after training: `latents/fit_prior.py` does that."""
+"""Densities of latents per class, fitted after training by `latents/fit_prior.py`."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,8 @@ from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaus
 
 
 class Gaussians(nn.Module):
-    """A mixture of K Gaussians for each of Y classes; `scale` is their standard deviations, or lower triangles."""
+    """A mixture of K Gaussians for each of Y classes; `scale` holds standard deviations or lower
+    triangles."""
 
     logits: Float[Tensor, "Y K"]
     loc: Float[Tensor, "Y K D"]
@@ -31,12 +32,17 @@ class Gaussians(nn.Module):
         self.full = full
 
     def forward(self, y: Int[Tensor, " N"]) -> MixtureOfClass:
-        each = FullGaussian(self.loc, self.scale) if self.full else DiagonalGaussian(self.loc, 2 * self.scale.log())
+        each = (
+            FullGaussian(self.loc, self.scale)
+            if self.full
+            else DiagonalGaussian(self.loc, 2 * self.scale.log())
+        )
         return MixtureOfClass(self.logits, each, y)
 
 
 class Splines(nn.Module):
-    """The standard normal of each class carried through coupling steps of splines, and to the encodings' units."""
+    """The standard normal transformed by spline couplings conditioned on the class, then scaled like the
+    encodings."""
 
     loc: Float[Tensor, " D"]
     scale: Float[Tensor, " D"]
@@ -55,13 +61,14 @@ class Splines(nn.Module):
         return Flow(ComposedTransform(units, self.steps(context)), DiagonalGaussian(origin, origin))
 
 
-KINDS: dict[str, Callable[..., nn.Module]] = {"gaussians": Gaussians, "splines": Splines}
+DENSITIES: dict[str, Callable[..., nn.Module]] = {"gaussians": Gaussians, "splines": Splines}
 
 
 class FittedPrior(nn.Module):
-    """A density of latents for each class, and how many of the encodings were of each.
+    """A density of latents for each class, with the frequencies of the classes.
 
-    `metadata` describes it, for `build` and for a person.
+    Args:
+        metadata: "kind", "latents", "classes" and "settings" to build it from, and its "name".
     """
 
     shares: Float[Tensor, " Y"]
@@ -69,12 +76,14 @@ class FittedPrior(nn.Module):
     def __init__(self, metadata: dict[str, Any]) -> None:
         super().__init__()
         self.metadata = metadata
-        self.density = KINDS[metadata["kind"]](metadata["latents"], metadata["classes"], **metadata["settings"])
+        self.density = DENSITIES[metadata["kind"]](
+            metadata["latents"], metadata["classes"], **metadata["settings"]
+        )
         self.register_buffer("shares", torch.full((metadata["classes"],), 1 / metadata["classes"]))
 
     @property
     def name(self) -> str:
-        """What it is, for a person."""
+        """A description to show."""
         return str(self.metadata["name"])
 
     def named(self, name: str) -> "FittedPrior":
@@ -83,7 +92,7 @@ class FittedPrior(nn.Module):
         return self
 
     def forward(self, y: Int[Tensor, " N"]) -> Distribution:
-        """p(z | y); its batch shape is that of `y`."""
+        """p(z | y), with the batch shape of `y`."""
         distribution: Distribution = self.density(y)
         return distribution
 
@@ -95,19 +104,19 @@ class FittedPrior(nn.Module):
     def sample_prior(
         self, n: int, y: Int[Tensor, " n"] | None = None, temperature: float = 1.0
     ) -> Float[Tensor, "n D"]:
-        """`n` draws of p(z | y), its noise scaled by `temperature`; without `y` of classes as frequent as in the
-        encodings."""
+        """`n` samples of p(z | y), its noise scaled by `temperature`; without `y` the classes are drawn by
+        their frequency in the encodings."""
         labels = torch.multinomial(self.shares, n, replacement=True) if y is None else y
         return tempered(self(labels), temperature).sample()
 
     def log_prior(self, z: Float[Tensor, "N D"], y: Int[Tensor, " N"] | None = None) -> Float[Tensor, " N"]:
-        """log p(z | y), or without `y` log p(z) = log sum_y p(y) p(z | y)."""
+        """log p(z | y); without `y` log p(z) = log sum_y p(y) p(z | y)."""
         if y is not None:
             log_p: Tensor = self(y).log_prob(z)
             return log_p
-        of_each = [
+        log_joint = [
             self(torch.full((len(z),), label, device=z.device)).log_prob(z) + math.log(share)
             for label, share in enumerate(self.shares.tolist())
             if share > 0
         ]
-        return torch.stack(of_each).logsumexp(0)
+        return torch.stack(log_joint).logsumexp(0)

@@ -1,5 +1,5 @@
-"""Invertible maps of D latents, given a context or none: zuko's, put together, and near the identity to start with, so
-that the first steps meet no extreme densities."""
+"""Invertible maps of D latents, composed of zuko's transforms and optionally conditioned on a context. They
+are initialized near the identity, so that training does not start at extreme densities."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,9 +13,9 @@ from zuko.transforms import CouplingTransform, MonotonicRQSTransform, Transform
 
 
 def autoregressive(latents: int, context: int, steps: int, hidden: Sequence[int]) -> nn.Module:
-    """Scale and shift of every latent, given those before it; the order turns round from step to step."""
+    """Scale and shift of every latent, given those before it; the order is reversed from step to step."""
     order = torch.arange(latents)
-    return _gently(
+    return _near_identity(
         [
             MaskedAutoregressiveTransform(
                 latents, context, order=order.flip(0) if step % 2 else order, hidden_features=tuple(hidden)
@@ -26,25 +26,29 @@ def autoregressive(latents: int, context: int, steps: int, hidden: Sequence[int]
 
 
 def affine(latents: int, context: int, steps: int, hidden: Sequence[int]) -> nn.Module:
-    """RealNVP (Dinh et al. 2017, arXiv:1605.08803): scale and shift of every other latent, given the rest."""
+    """RealNVP (Dinh et al. 2017, arXiv:1605.08803): scale and shift of every second latent, given the
+    others."""
     return _couplings(latents, context, steps, hidden)
 
 
 def spline(latents: int, context: int, steps: int, hidden: Sequence[int], bins: int = 8) -> nn.Module:
-    """Coupling steps of monotonic rational-quadratic splines on [-5, 5], the identity outside."""
+    """Coupling steps of monotonic rational-quadratic splines on [-5, 5], with the identity outside."""
     shapes = [(bins,), (bins,), (bins - 1,)]
     return _couplings(latents, context, steps, hidden, univariate=MonotonicRQSTransform, shapes=shapes)
 
 
 def _couplings(latents: int, context: int, steps: int, hidden: Sequence[int], **transform: Any) -> nn.Module:
-    return _gently(
-        [_Coupling(latents, context, step % 2, hidden_features=tuple(hidden), **transform) for step in range(steps)]
+    return _near_identity(
+        [
+            _Coupling(latents, context, step % 2, hidden_features=tuple(hidden), **transform)
+            for step in range(steps)
+        ]
     )
 
 
 class _Alternating(CouplingTransform):  # type: ignore[misc]
-    """A coupling that keeps every other latent, from number `first` on. zuko's own looks its latents up in a mask at
-    every use: a GPU would be waited for, and the step could not be recorded."""
+    """A coupling that leaves every second latent unchanged, starting with `first`. zuko's indexes by a mask,
+    which makes a GPU wait and cannot be recorded in a CUDA graph."""
 
     def __init__(self, meta: Callable[[Tensor], Transform], first: int) -> None:
         Transform.__init__(self)
@@ -60,11 +64,11 @@ class _Coupling(GeneralCouplingTransform):  # type: ignore[misc]
         return _Alternating(partial(self.meta, c), self.first)
 
 
-def _gently(steps: Sequence[nn.Module]) -> nn.Module:
-    """The steps, one after another, with a tenth of the weights that decide what each does."""
+def _near_identity(steps: Sequence[nn.Module]) -> nn.Module:
+    """Compose the steps, with the weights that determine each scaled down to a tenth."""
     with torch.no_grad():
         for step in steps:
-            hyper = getattr(step, "hyper", None)  # a single latent has no network that sees others
+            hyper = getattr(step, "hyper", None)  # with a single latent there is no network
             for weight in (hyper[-1] if isinstance(hyper, nn.Sequential) else step).parameters():
                 weight.mul_(0.1)
     return cast(nn.Module, LazyComposedTransform(*steps))

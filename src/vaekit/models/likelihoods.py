@@ -1,7 +1,5 @@
-"""p(x | z): from the decoder's output [S, B, outputs, H, W] to a distribution over images [C, H, W].
-
-`inverse_mean` is the other way round: the output whose distribution has a given mean, where a decoder starts.
-"""
+"""Likelihoods p(x | z): from the decoder's output [S, B, outputs, H, W] to a distribution over images [C, H,
+W]."""
 
 import math
 from typing import ClassVar, Literal
@@ -11,9 +9,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from vaekit.errors import UserError
+from vaekit.config.base import BaseConfig
+from vaekit.config.likelihoods import (
+    BinarizedLikelihoodConfig,
+    GaussianLikelihoodConfig,
+    LaplaceLikelihoodConfig,
+    LogisticMixtureLikelihoodConfig,
+)
+from vaekit.errors import UserError, setting
 from vaekit.models.distributions.discretized import LAPLACE, NORMAL, LocScaleFamily, clamp_straight_through
-from vaekit.models.distributions.logistic_mixture import STEPS, PixelMixture
+from vaekit.models.distributions.logistic_mixture import LATTICE_MULTIPLIERS, PixelMixture
 from vaekit.models.distributions.pixels import (
     DiscretizedLocScale,
     LevelSupport,
@@ -22,40 +27,44 @@ from vaekit.models.distributions.pixels import (
     PixelContinuousBernoulli,
     deterministic_binarize,
 )
-from vaekit.models.registry import register
+from vaekit.models.interfaces import Likelihood
+from vaekit.models.registry import BuildContext, Capability, register
 
-SMALLEST = 1 / 255 / 8
-"""An eighth of a level: below it a discretised distribution can no longer tell its neighbours apart."""
+MIN_SIGMA = 1 / 255 / 8
+"""An eighth of a level: below it a discretized distribution puts all its probability on one level."""
 
 
-LARGEST = 10.0
-"""Ten times the range of a pixel: above it nothing is left but the end levels, one half each."""
+MAX_SIGMA = 10.0
+"""Ten times the range of a pixel: above it only the end levels remain, with probability one half each."""
 
 
 MIN_MEAN = 1e-3
-"""No first mean is nearer to black or white: a pixel that is always black gives no slope to learn from otherwise."""
+"""Initial means stay this far from black and white, since a pixel that is always black would give no
+gradient."""
 
 
 def _bound_log_sigma(log_sigma: Tensor) -> Tensor:
-    return clamp_straight_through(log_sigma, math.log(SMALLEST), math.log(LARGEST))
+    return clamp_straight_through(log_sigma, math.log(MIN_SIGMA), math.log(MAX_SIGMA))
 
 
 @register("likelihood", "bernoulli")
-class Bernoulli(nn.Module):
+class Bernoulli(Likelihood):
     """Binary cross-entropy on [0, 1], from logits: the likelihood of the classic VAE.
 
-    Not normalised over grey levels, so its bound is no log-likelihood of them and has no bits/dim.
+    Not normalized over gray levels, so its bound is not a log-likelihood of them and bits/dim are undefined.
     """
 
     support = constraints.unit_interval
-    provides = frozenset({"any_weights"})
-    likelihood_kind = "probability"
+    provides = frozenset({Capability.IMPORTANCE_WEIGHTABLE})
+    likelihood_kind: Literal["probability", "density"] = "probability"
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, settings: BaseConfig, context: BuildContext) -> None:
         super().__init__()
-        self.outputs = channels
+        self.outputs = context.shape[0]
 
-    def forward(self, output: Float[Tensor, "*S B C H W"], x: Float[Tensor, "B C H W"] | None = None) -> PixelBernoulli:
+    def forward(
+        self, output: Float[Tensor, "*S B C H W"], x: Float[Tensor, "B C H W"] | None = None
+    ) -> PixelBernoulli:
         return PixelBernoulli(output)
 
     def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
@@ -64,28 +73,31 @@ class Bernoulli(nn.Module):
 
 @register("likelihood", "binarized")
 class Binarized(Bernoulli):
-    """A Bernoulli on black-and-white pixels, drawn with the gray value as the probability of white: a true probability.
+    """A Bernoulli on binarized pixels, sampled with the gray value as the probability of white: a true
+    probability.
 
-    The protocol of Salakhutdinov & Murray 2008 ("On the quantitative analysis of deep belief networks"): with draw
-    `step` anew at every training step (Burda et al. 2016, arXiv:1509.00519), with `once`, and always for validation and
-    use, by a hash of `seed` and the image, so that an image has the same black-and-white pixels wherever it is met.
+    The protocol of Salakhutdinov & Murray 2008 ("On the quantitative analysis of deep belief networks"). With
+    draw `step`, training pixels are sampled again at every step (Burda et al. 2016, arXiv:1509.00519). With
+    `once`, and always for validation and use, they follow from a hash of `seed` and the image, so that they
+    never change.
     """
 
-    def __init__(self, channels: int, draw: Literal["step", "once"] = "step", seed: int = 0) -> None:
-        super().__init__(channels)
-        self.draw, self.seed = draw, seed
+    def __init__(self, settings: BinarizedLikelihoodConfig, context: BuildContext) -> None:
+        super().__init__(settings, context)
+        self.draw, self.seed = settings.draw, settings.seed
 
     @torch.no_grad()
     def prepare_target(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """What is observed of an image: pixels 0 and 1. An image that has no others is returned as it is."""
+        """Binarized pixels; black-and-white images are unchanged."""
         if self.training and self.draw == "step":
-            return (torch.rand_like(x) < x).to(x.dtype)  # at a quarter of the cost of torch.bernoulli
+            return (torch.rand_like(x) < x).to(x.dtype)  # four times as fast as torch.bernoulli
         return deterministic_binarize(x, self.seed)
 
 
 @register("likelihood", "continuous_bernoulli")
 class ContinuousBernoulli(Bernoulli):
-    """The Bernoulli's curve as a density on [0, 1] (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845), from logits."""
+    """The Bernoulli normalized as a density on [0, 1] (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845),
+    from logits."""
 
     likelihood_kind = "density"
 
@@ -95,7 +107,7 @@ class ContinuousBernoulli(Bernoulli):
         return PixelContinuousBernoulli(output)
 
     def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
-        """By bisection; the mean is 1/60 from black or white at the ends."""
+        """By bisection over logits from -60 to 60, where the mean is 1/60 from black or white."""
         low, high = torch.full_like(mean, -60.0), torch.full_like(mean, 60.0)
         for _ in range(30):
             middle = (low + high) / 2
@@ -104,116 +116,121 @@ class ContinuousBernoulli(Bernoulli):
         return (low + high) / 2
 
 
-# --- Noise around a location -----------------------------------------------------------------------------------------
+class LocScaleLikelihood(Likelihood):
+    """Noise around the decoder's output, discretized to 256 levels or as a density; a subclass sets the
+    noise.
 
+    Its scale sigma is
 
-class LocScaleLikelihood(nn.Module):
-    """Noise around the decoder's output, over 256 levels or as a plain density; a subclass says which noise.
-
-    sigma, its scale: `fixed` at `scale`; `learned` with the weights, one for all pixels; `pixel`: its logarithm is
-    log `scale` + a further output of the decoder for every pixel and channel; or `optimal`: the value that maximises
-    the likelihood, which for a density is the root of the mean squared error, or for the Laplace the mean absolute
-    error (Rybkin et al. 2021, arXiv:2006.13202, here over a running window of training instead of one batch). Over 256
-    levels, where rounding and clipping hide a part of each error, its expectation takes its place, which is the EM step
-    for sigma (Dempster et al. 1977). It moves while the module trains on images `x` and is frozen otherwise. All
-    samples of z count alike in it, which is right for an ELBO and wrong for importance weights.
+    - `fixed` at `scale`; - `learned` with the weights, one value for all pixels; - `pixel`: log sigma is log
+    `scale` + a further output of the decoder for every pixel and channel; - `optimal`: the value that
+    maximizes the likelihood. For a density this is the root mean squared error, or for the
+      Laplace the mean absolute error (Rybkin et al. 2021, arXiv:2006.13202; here a running average over
+      training instead of one batch). With 256 levels, where rounding and clipping hide part of the error, its
+      expectation is used, which is the EM step for sigma (Dempster et al. 1977). It is updated in training
+      mode when images `x` are given, and frozen otherwise. All samples of z have equal weight in it, which
+      suits an ELBO but not importance weights.
     """
 
-    MEMORY = 0.99
-    provides: frozenset[str] = frozenset({"normalised", "any_weights"})
+    MOMENTUM = 0.99
+    provides = frozenset({Capability.NORMALIZED, Capability.IMPORTANCE_WEIGHTABLE})
     noise: ClassVar[LocScaleFamily]
     log_sigma: Tensor
     mean_power: Tensor
     weight: Tensor
 
     def __init__(
-        self,
-        channels: int,
-        sigma: Literal["fixed", "learned", "pixel", "optimal"] = "learned",
-        scale: float = 0.1,
-        levels: Literal["256", "none"] = "256",
+        self, settings: GaussianLikelihoodConfig | LaplaceLikelihoodConfig, context: BuildContext
     ) -> None:
         super().__init__()
-        self.outputs = 2 * channels if sigma == "pixel" else channels
-        self.sigma, self.discrete = sigma, levels == "256"
-        self.support: constraints.Constraint = LevelSupport() if self.discrete else constraints.real
+        self.sigma, self.discrete = settings.sigma, settings.levels == "256"
+        self.outputs = context.shape[0] * (2 if self.sigma == "pixel" else 1)
+        self.support = LevelSupport() if self.discrete else constraints.real
         self.likelihood_kind = "probability" if self.discrete else "density"
         if not self.discrete:
-            self.provides -= {"normalised"}
-        if sigma == "optimal":
-            self.provides -= {"any_weights"}
-        start = torch.tensor(math.log(scale))
-        if sigma == "learned":
+            self.provides -= {Capability.NORMALIZED}
+        if self.sigma == "optimal":
+            self.provides -= {Capability.IMPORTANCE_WEIGHTABLE}
+            self.supports_accumulation = False
+        start = torch.tensor(math.log(settings.scale))
+        if self.sigma == "learned":
             self.log_sigma = nn.Parameter(start)
         else:
             self.register_buffer("log_sigma", start)
-        if sigma == "optimal":
+        if self.sigma == "optimal":
             self.register_buffer("mean_power", torch.zeros(()))
-            self.register_buffer("weight", torch.zeros(()))  # of what the running mean has seen: it starts from 0
+            self.register_buffer("weight", torch.zeros(()))  # of the running mean, which starts at 0
 
-    def forward(self, output: Float[Tensor, "*S B outputs H W"], x: Float[Tensor, "B C H W"] | None = None) -> LocScale:
-        further: Tensor | None = None
+    def forward(
+        self, output: Float[Tensor, "*S B outputs H W"], x: Float[Tensor, "B C H W"] | None = None
+    ) -> LocScale:
+        pixel_log_sigma: Tensor | None = None
         if self.sigma == "pixel":
-            output, further = output.chunk(2, dim=-3)
+            output, pixel_log_sigma = output.chunk(2, dim=-3)
         loc = torch.sigmoid(output) if self.discrete else output
         if self.sigma == "optimal" and self.training and x is not None:
-            self._follow(self._around(loc.detach()).expected_power(x).mean())
-        return self._around(loc, further)
+            self._update_sigma(self._distribution(loc.detach()).expected_power(x).mean())
+        return self._distribution(loc, pixel_log_sigma)
 
     def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
         output = torch.logit(mean, MIN_MEAN) if self.discrete else mean
         return torch.cat([output, torch.zeros_like(output)]) if self.sigma == "pixel" else output
 
-    def _around(self, loc: Tensor, further: Tensor | None = None) -> LocScale:
-        log_sigma = _bound_log_sigma(self.log_sigma if further is None else self.log_sigma + further)
+    def _distribution(self, loc: Tensor, pixel_log_sigma: Tensor | None = None) -> LocScale:
+        log_sigma = _bound_log_sigma(
+            self.log_sigma if pixel_log_sigma is None else self.log_sigma + pixel_log_sigma
+        )
         return (DiscretizedLocScale if self.discrete else LocScale)(loc, log_sigma, self.noise)
 
     @torch.no_grad()
-    def _follow(self, mean_power: Float[Tensor, ""]) -> None:
-        self.mean_power.lerp_(mean_power.float(), 1 - self.MEMORY)
-        self.weight.lerp_(torch.ones_like(self.weight), 1 - self.MEMORY)
+    def _update_sigma(self, mean_power: Float[Tensor, ""]) -> None:
+        self.mean_power.lerp_(mean_power.float(), 1 - self.MOMENTUM)
+        self.weight.lerp_(torch.ones_like(self.weight), 1 - self.MOMENTUM)
         power = self.noise.power
-        self.log_sigma.copy_((self.mean_power / self.weight).clamp(min=SMALLEST**power).log() / power)
+        self.log_sigma.copy_((self.mean_power / self.weight).clamp(min=MIN_SIGMA**power).log() / power)
 
 
 @register("likelihood", "gaussian")
 class Gaussian(LocScaleLikelihood):
-    """A normal around the decoder's output; sigma is its standard deviation."""
+    """A normal distribution around the decoder's output; sigma is the standard deviation."""
 
     noise = NORMAL
 
 
 @register("likelihood", "laplace")
 class Laplace(LocScaleLikelihood):
-    """A Laplace distribution around the decoder's output; sigma is its mean absolute deviation."""
+    """A Laplace distribution around the decoder's output; sigma is the mean absolute deviation."""
 
     noise = LAPLACE
 
 
 @register("likelihood", "logistic_mixture")
-class LogisticMixture(nn.Module):
-    """A mixture of logistics over the 256 levels, every colour given those before it (Salimans et al. 2017, PixelCNN++,
-    arXiv:1701.05517, section 2.1 and 2.2).
+class LogisticMixture(Likelihood):
+    """A mixture of logistics over the 256 levels, each channel given the previous ones (Salimans et al. 2017,
+    PixelCNN++, arXiv:1701.05517, sections 2.1 and 2.2).
 
-    Outputs of a pixel, K components and C channels: K logits of the weights, then C x K locations, C x K log-scales and
-    C(C-1)/2 x K couplings, which pass through tanh. Component k's locations are its outputs + (k + 1/2) / K, so that a
-    decoder whose outputs are near zero starts with components spread over [0, 1]; scales start at 0.1.
+    The outputs of a pixel, for K components and C channels: K logits of the weights, C x K locations, C x K
+    log-scales and C(C-1)/2 x K couplings, which pass through tanh. Component k's locations are its outputs +
+    (k + 1/2) / K, so that components start spread over [0, 1] where outputs are near zero; scales start at
+    0.1.
     """
 
-    SCALE = 0.1
+    INITIAL_SCALE = 0.1
     support = LevelSupport()
-    provides = frozenset({"normalised", "any_weights"})
+    provides = frozenset({Capability.NORMALIZED, Capability.IMPORTANCE_WEIGHTABLE})
     likelihood_kind = "probability"
     offsets: Tensor
 
-    def __init__(self, channels: int, components: int = 5) -> None:
+    def __init__(self, settings: LogisticMixtureLikelihoodConfig, context: BuildContext) -> None:
         super().__init__()
-        if channels > len(STEPS):
+        channels, components = context.shape[0], settings.components
+        if channels > len(LATTICE_MULTIPLIERS):
             raise UserError(
-                f"The likelihood 'logistic_mixture' knows up to {len(STEPS)} channels, not {channels}: "
-                "take --likelihood.kind gaussian."
+                f"The likelihood 'logistic_mixture' supports at most {len(LATTICE_MULTIPLIERS)} channels "
+                f"(got {channels}).",
+                f"Use {setting('likelihood.kind', 'gaussian')}.",
             )
-        self.channels, self.components = channels, components
+        self.components = components
         pairs = channels * (channels - 1) // 2
         self.sizes = [components * n for n in (1, channels, channels, pairs)]
         self.outputs = sum(self.sizes)
@@ -225,10 +242,10 @@ class LogisticMixture(nn.Module):
     ) -> PixelMixture:
         logits, *rest = output.split(self.sizes, dim=-3)
         loc, log_sigma, coupling = (t.unflatten(-3, (-1, self.components)) for t in rest)
-        log_sigma = _bound_log_sigma(log_sigma + math.log(self.SCALE))
+        log_sigma = _bound_log_sigma(log_sigma + math.log(self.INITIAL_SCALE))
         return PixelMixture(logits, loc + self.offsets, log_sigma, torch.tanh(coupling))
 
     def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
-        """Components spread around the mean as they are around 1/2 at outputs of zero."""
+        """Components are spread around the mean as they are around 1/2 at outputs of zero."""
         logits, _, log_sigma, coupling = (mean.new_zeros(size, *mean.shape[1:]) for size in self.sizes)
         return torch.cat([logits, (mean - 0.5).repeat_interleave(self.components, 0), log_sigma, coupling])

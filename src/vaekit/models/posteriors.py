@@ -1,7 +1,7 @@
-"""q(z | x): from the encoder's features to a distribution over latents.
+"""Posteriors q(z | x): from the encoder's features to a distribution over latents.
 
-Features are [B, F], or [B, F, h, w] where the latents form an image [C, h, w]. Either way a posterior is a distribution
-over flat latents, D = C h w of them.
+Features are [B, F], or [B, F, h, w] for a latent image [c, h, w]. In both cases the distribution is over flat
+latents, D = c h w.
 """
 
 import math
@@ -10,30 +10,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaekit.errors import UserError
+from vaekit.config.base import BaseConfig
+from vaekit.config.latents import GaussianPosteriorConfig, IafPosteriorConfig, NsfPosteriorConfig
+from vaekit.errors import UserError, setting
 from vaekit.models import flows
 from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, PointMass
-from vaekit.models.registry import register
+from vaekit.models.interfaces import Posterior
+from vaekit.models.registry import BuildContext, Capability, register
 
 LOG_VARIANCE_BOUND = 15.0
-"""Standard deviations stay between exp(-7.5) and exp(7.5): no overflow, and no vanishing noise, whatever the encoder
-says. Near zero the bound is the identity."""
-
-
-Shape = tuple[int, ...]
+"""Standard deviations stay between exp(-7.5) and exp(7.5), so that nothing overflows and noise does not
+vanish. Near zero the bound is the identity."""
 
 
 Features = Float[Tensor, "B F"] | Float[Tensor, "B F h w"]
 
 
-ANYWHERE = frozenset({"density_at_sample", "density_anywhere", "single_group"})
+DENSITY = frozenset({Capability.DENSITY_AT_SAMPLE, Capability.DENSITY_ANYWHERE, Capability.SINGLE_GROUP})
 
 
-def _head(features: Shape, latents: Shape, numbers: int) -> nn.Module:
-    """A linear map to so many numbers a latent, at each pixel by itself where the latents form an image."""
-    if len(latents) == 3:
-        return nn.Conv2d(features[0], numbers * latents[0], 1)
-    return nn.Linear(features[0], numbers * latents[0])
+def _head(context: BuildContext, numbers: int) -> nn.Module:
+    """A linear map to `numbers` values per latent; for a latent image a 1x1 convolution."""
+    inputs, outputs = context.features[0], numbers * context.latents[0]
+    return nn.Conv2d(inputs, outputs, 1) if len(context.latents) == 3 else nn.Linear(inputs, outputs)
 
 
 def soft_bound(log_variance: Tensor) -> Tensor:
@@ -41,14 +40,14 @@ def soft_bound(log_variance: Tensor) -> Tensor:
 
 
 @register("posterior", "gaussian")
-class GaussianPosterior(nn.Module):
-    """A linear map to means and log-variances (Kingma & Welling 2014, appendix C.2)."""
+class GaussianPosterior(Posterior):
+    """Means and log-variances by a linear map (Kingma & Welling 2014, appendix C.2)."""
 
-    provides = ANYWHERE | {"factorised", "moments", "stopped_density"}
+    provides = DENSITY | {Capability.FACTORIZED, Capability.MOMENTS, Capability.DETACHABLE_DENSITY}
 
-    def __init__(self, features: Shape, latents: Shape) -> None:
+    def __init__(self, settings: BaseConfig, context: BuildContext) -> None:
         super().__init__()
-        self.head = _head(features, latents, 2)
+        self.head = _head(context, 2)
 
     def forward(self, features: Features) -> DiagonalGaussian:
         loc, raw = self.head(features).chunk(2, dim=1)
@@ -56,102 +55,104 @@ class GaussianPosterior(nn.Module):
 
 
 @register("posterior", "delta")
-class DeltaPosterior(nn.Module):
-    """A linear map to a point."""
+class DeltaPosterior(Posterior):
+    """A point, by a linear map."""
 
-    provides = frozenset({"single_group"})
+    provides = frozenset({Capability.SINGLE_GROUP})
 
-    def __init__(self, features: Shape, latents: Shape) -> None:
+    def __init__(self, settings: BaseConfig, context: BuildContext) -> None:
         super().__init__()
-        self.head = _head(features, latents, 1)
+        self.head = _head(context, 1)
 
     def forward(self, features: Features) -> PointMass:
         return PointMass(self.head(features).flatten(1))
 
 
 @register("posterior", "full_gaussian")
-class FullGaussianPosterior(nn.Module):
+class FullGaussianPosterior(Posterior):
     """N(mu, L L^T) with a lower triangular L (Kingma & Welling 2019, arXiv:1906.02691, section 2.5.1).
 
-    L = diag(sigma) C with rows of C of length 1: C is the Cholesky factor of the correlations, sigma, bounded as ever,
-    the standard deviation of every latent. What is below the diagonal of a row is kept shorter than REACH times the
-    diagonal: earlier latents tell at most 4/5 of a latent's variance. Without that bound the density of a point, which
-    solves for the noise, is off by millions of nats in 32 bits where the correlations of 32 latents are strong."""
+    L = diag(sigma) C with rows of C of length 1: C is the Cholesky factor of the correlation matrix, sigma
+    the standard deviations. The part of a row below the diagonal is kept shorter than MAX_SLOPE times the
+    diagonal, so that earlier latents explain at most 4/5 of a latent's variance. Without this bound the
+    density of a point, which solves for the noise, is wrong by millions of nats in float32 where the
+    correlations of 32 latents are strong."""
 
-    REACH = 2.0
-    WEIGHTS = 1 << 28
+    MAX_SLOPE = 2.0
+    MAX_WEIGHTS = 1 << 28
 
-    provides = ANYWHERE | {"moments", "stopped_density"}
+    provides = DENSITY | {Capability.MOMENTS, Capability.DETACHABLE_DENSITY}
     below: Tensor
 
-    def __init__(self, features: Shape, latents: Shape) -> None:
+    def __init__(self, settings: BaseConfig, context: BuildContext) -> None:
         super().__init__()
-        self.latents = math.prod(latents)
+        self.latents, inputs = context.latent_size, math.prod(context.features)
         numbers = self.latents * (self.latents + 3) // 2
-        if math.prod(features) * numbers > self.WEIGHTS:
+        if inputs * numbers > self.MAX_WEIGHTS:
             raise UserError(
-                f"The posterior 'full_gaussian' of {self.latents:,} latents takes {math.prod(features) * numbers:.1e} "
-                "weights: take --posterior.kind gaussian, or fewer --latents."
+                f"The posterior 'full_gaussian' of {self.latents:,} latents needs {inputs * numbers:.1e} "
+                "weights.",
+                f"Use {setting('posterior.kind', 'gaussian')}, or fewer {setting('latents')}.",
             )
-        self.head = nn.Linear(math.prod(features), numbers)
+        self.head = nn.Linear(inputs, numbers)
         rows, columns = torch.tril_indices(self.latents, self.latents, offset=-1)
         self.register_buffer("below", rows * self.latents + columns, persistent=False)
 
     def forward(self, features: Features) -> FullGaussian:
-        found = self.head(features.flatten(1))
-        loc, log_variance, below = found.split([self.latents, self.latents, len(self.below)], dim=-1)
+        outputs = self.head(features.flatten(1))
+        loc, log_variance, below = outputs.split([self.latents, self.latents, len(self.below)], dim=-1)
         square = (self.latents, self.latents)
-        rows = loc.new_zeros(len(found), self.latents**2).scatter(1, self.below.expand(len(found), -1), below)
+        rows = loc.new_zeros(len(outputs), self.latents**2).scatter(
+            1, self.below.expand(len(outputs), -1), below
+        )
         rows = rows.unflatten(1, square)
-        rows = rows / (1 + rows.square().sum(-1, keepdim=True) / self.REACH**2).sqrt()
+        rows = rows / (1 + rows.square().sum(-1, keepdim=True) / self.MAX_SLOPE**2).sqrt()
         rows = rows + torch.eye(self.latents, dtype=loc.dtype, device=loc.device)
         sigma = (0.5 * soft_bound(log_variance)).exp()
         return FullGaussian(loc, rows * (sigma / rows.norm(dim=-1)).unsqueeze(-1))
 
 
-class FlowPosterior(nn.Module):
-    """A diagonal Gaussian carried through flow steps that see a summary of the features, `context` numbers."""
+class FlowPosterior(Posterior):
+    """A diagonal Gaussian transformed by flow steps that are conditioned on a linear summary of the
+    features."""
 
-    def __init__(self, features: Shape, latents: Shape, context: int, steps: nn.Module) -> None:
+    def __init__(
+        self, settings: IafPosteriorConfig | NsfPosteriorConfig, context: BuildContext, steps: nn.Module
+    ) -> None:
         super().__init__()
-        self.base = GaussianPosterior(features, latents)
-        self.context = nn.Linear(math.prod(features), context)
+        self.base = GaussianPosterior(GaussianPosteriorConfig(), context)
+        self.context = nn.Linear(math.prod(context.features), settings.context)
         self.steps = steps
 
     def forward(self, features: Features) -> Flow:
-        carry = self.steps(self.context(features.flatten(1)))
-        return Flow(carry.inv, self.base(features))
+        transform = self.steps(self.context(features.flatten(1)))
+        return Flow(transform.inv, self.base(features))
 
 
 @register("posterior", "iaf")
 class IafPosterior(FlowPosterior):
-    """A diagonal Gaussian carried through inverse autoregressive steps (Kingma et al. 2016, arXiv:1606.04934).
+    """A diagonal Gaussian transformed by inverse autoregressive steps (Kingma et al. 2016, arXiv:1606.04934).
 
-    Drawing z and log q at it is one pass a step; the density of any other point takes D of them, so it is not offered.
+    Sampling z with its log q takes one pass per step; the density at any other point takes D, so it is not
+    provided.
     """
 
-    provides = frozenset({"density_at_sample", "single_group"})
+    provides = frozenset({Capability.DENSITY_AT_SAMPLE, Capability.SINGLE_GROUP})
 
-    def __init__(
-        self, features: Shape, latents: Shape, steps: int = 4, hidden: tuple[int, ...] = (128,), context: int = 64
-    ) -> None:
-        super().__init__(features, latents, context, flows.autoregressive(math.prod(latents), context, steps, hidden))
+    def __init__(self, settings: IafPosteriorConfig, context: BuildContext) -> None:
+        steps = flows.autoregressive(context.latent_size, settings.context, settings.steps, settings.hidden)
+        super().__init__(settings, context, steps)
 
 
 @register("posterior", "nsf")
 class NsfPosterior(FlowPosterior):
-    """A diagonal Gaussian carried through coupling steps of monotonic rational-quadratic splines, quick both ways
-    (Durkan et al. 2019, arXiv:1906.04032)."""
+    """A diagonal Gaussian transformed by coupling steps of monotonic rational-quadratic splines, fast in both
+    directions (Durkan et al. 2019, arXiv:1906.04032)."""
 
-    provides = ANYWHERE
+    provides = DENSITY
 
-    def __init__(
-        self,
-        features: Shape,
-        latents: Shape,
-        steps: int = 4,
-        hidden: tuple[int, ...] = (128,),
-        context: int = 64,
-        bins: int = 8,
-    ) -> None:
-        super().__init__(features, latents, context, flows.spline(math.prod(latents), context, steps, hidden, bins))
+    def __init__(self, settings: NsfPosteriorConfig, context: BuildContext) -> None:
+        steps = flows.spline(
+            context.latent_size, settings.context, settings.steps, settings.hidden, settings.bins
+        )
+        super().__init__(settings, context, steps)

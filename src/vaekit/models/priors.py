@@ -1,79 +1,78 @@
-"""p(z | y): what latents look like before an image is seen."""
+"""Priors p(z | y)."""
 
-import math
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vaekit.config.base import BaseConfig
+from vaekit.config.latents import FlowPriorConfig, MixturePriorConfig, VampPriorConfig
 from vaekit.models import flows
 from vaekit.models.distributions.discretized import clamp_straight_through
 from vaekit.models.distributions.latents import DiagonalGaussian, Flow, Mixture, StandardNormal
-from vaekit.models.registry import Requirements, register
+from vaekit.models.interfaces import Prior
+from vaekit.models.registry import BuildContext, Capability, Requirements, register
 from vaekit.models.terms import Encode, Labels
 
-Shape = tuple[int, ...]
-
-
-DENSITY = frozenset({"density_at_sample", "density_anywhere"})
+DENSITY = frozenset({Capability.DENSITY_AT_SAMPLE, Capability.DENSITY_ANYWHERE})
 
 
 @register("prior", "normal")
-class NormalPrior(nn.Module):
+class NormalPrior(Prior):
     """N(0, I), without parameters."""
 
-    provides = DENSITY | {"factorised", "reparameterised", "standard"}
+    provides = DENSITY | {Capability.FACTORIZED, Capability.REPARAMETERIZED, Capability.STANDARD_NORMAL}
     anchor: Tensor
 
-    def __init__(self, latents: Shape) -> None:
+    def __init__(self, settings: BaseConfig, context: BuildContext) -> None:
         super().__init__()
-        self.latents = math.prod(latents)
-        self.register_buffer("anchor", torch.zeros(()), persistent=False)  # knows which device the model is on
+        self.latents = context.latent_size
+        self.register_buffer("anchor", torch.zeros(()), persistent=False)  # tracks the device of the model
 
     def forward(self, encode: Encode, y: Labels | None = None) -> StandardNormal:
-        """p(z | y). A prior made of encodings (VampPrior) calls `encode`; this one needs neither argument."""
         return StandardNormal(self.latents, self.anchor.device)
 
 
 @register("prior", "mixture")
-class MixturePrior(nn.Module):
-    """Gaussians with learned means, variances and weights; their means start as draws of the standard normal."""
+class MixturePrior(Prior):
+    """A mixture of Gaussians with learned means, variances and weights; means start at samples of the
+    standard normal."""
 
     provides = DENSITY
 
-    def __init__(self, latents: Shape, components: int = 100) -> None:
+    def __init__(self, settings: MixturePriorConfig, context: BuildContext) -> None:
         super().__init__()
-        self.loc = nn.Parameter(torch.randn(components, math.prod(latents)))
-        self.log_variance = nn.Parameter(torch.zeros(components, math.prod(latents)))
-        self.logits = nn.Parameter(torch.zeros(components))
+        self.loc = nn.Parameter(torch.randn(settings.components, context.latent_size))
+        self.log_variance = nn.Parameter(torch.zeros(settings.components, context.latent_size))
+        self.logits = nn.Parameter(torch.zeros(settings.components))
 
     def forward(self, encode: Encode, y: Labels | None = None) -> Mixture:
         return Mixture(self.logits, DiagonalGaussian(self.loc, self.log_variance))
 
 
 @register("prior", "vamp")
-class VampPrior(nn.Module):
-    """The mean of the posteriors of K pseudo-inputs, which are learned (Tomczak & Welling 2018, arXiv:1705.07120,
-    equation 9). They stay in [0, 1]; in a conditional model each has a label of its own that does not change."""
+class VampPrior(Prior):
+    """The mean of the posteriors of K learned pseudo-inputs (Tomczak & Welling 2018, arXiv:1705.07120,
+    equation 9).
+
+    They stay in [0, 1]; in a conditional model each has a fixed label.
+    """
 
     provides = DENSITY
-    requires: ClassVar[Requirements] = {"posterior": frozenset({"density_anywhere"})}
+    requires: ClassVar[Requirements] = {"posterior": frozenset({Capability.DENSITY_ANYWHERE})}
     labels: Tensor | None
 
-    def __init__(self, shape: Shape, classes: int, components: int = 500) -> None:
+    def __init__(self, settings: VampPriorConfig, context: BuildContext) -> None:
         super().__init__()
-        self.pseudo_inputs = nn.Parameter(torch.rand(components, *shape))
-        self.register_buffer("labels", torch.arange(components) % classes if classes else None)
-
-    @property
-    def init_images(self) -> int:
-        """Training images that `start` asks for."""
-        return len(self.pseudo_inputs)
+        self.pseudo_inputs = nn.Parameter(torch.rand(settings.components, *context.shape))
+        labels = torch.arange(settings.components) % context.classes if context.classes else None
+        self.register_buffer("labels", labels)
+        self.init_images = settings.components
 
     @torch.no_grad()
     def init_from_data(self, x: Float[Tensor, "K C H W"], y: Labels | None) -> None:
-        """Take images, and in a conditional model their labels, as the first pseudo-inputs."""
+        """Start from images, and in a conditional model from their labels."""
         self.pseudo_inputs.copy_(x)
         if self.labels is not None and y is not None:
             self.labels.copy_(y)
@@ -84,23 +83,18 @@ class VampPrior(nn.Module):
 
 
 @register("prior", "flow")
-class FlowPrior(nn.Module):
-    """The standard normal carried through coupling steps: RealNVP or neural splines, quick both ways."""
+class FlowPrior(Prior):
+    """The standard normal transformed by coupling steps: RealNVP or neural splines, fast in both
+    directions."""
 
-    provides = DENSITY | {"reparameterised"}
+    provides = DENSITY | {Capability.REPARAMETERIZED}
     anchor: Tensor
 
-    def __init__(
-        self,
-        latents: Shape,
-        transform: Literal["realnvp", "spline"] = "realnvp",
-        steps: int = 6,
-        hidden: tuple[int, ...] = (256,),
-    ) -> None:
+    def __init__(self, settings: FlowPriorConfig, context: BuildContext) -> None:
         super().__init__()
-        make = flows.affine if transform == "realnvp" else flows.spline
-        self.latents = math.prod(latents)
-        self.steps = make(self.latents, 0, steps, hidden)
+        make = flows.affine if settings.transform == "realnvp" else flows.spline
+        self.latents = context.latent_size
+        self.steps = make(self.latents, 0, settings.steps, settings.hidden)
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
 
     def forward(self, encode: Encode, y: Labels | None = None) -> Flow:
@@ -108,16 +102,16 @@ class FlowPrior(nn.Module):
 
 
 @register("prior", "class")
-class ClassPrior(nn.Module):
-    """p(z | y): a Gaussian of its own for every class."""
+class ClassPrior(Prior):
+    """p(z | y): one learned Gaussian per class."""
 
-    provides = DENSITY | {"factorised", "reparameterised"}
-    requires: ClassVar[Requirements] = {"model": frozenset({"labels"})}
+    provides = DENSITY | {Capability.FACTORIZED, Capability.REPARAMETERIZED}
+    requires: ClassVar[Requirements] = {"model": frozenset({Capability.LABELS})}
 
-    def __init__(self, latents: Shape, classes: int) -> None:
+    def __init__(self, settings: BaseConfig, context: BuildContext) -> None:
         super().__init__()
-        self.loc = nn.Embedding(classes, math.prod(latents))
-        self.log_variance = nn.Embedding(classes, math.prod(latents))
+        self.loc = nn.Embedding(context.classes, context.latent_size)
+        self.log_variance = nn.Embedding(context.classes, context.latent_size)
         nn.init.zeros_(self.log_variance.weight)
 
     def forward(self, encode: Encode, y: Labels | None = None) -> DiagonalGaussian:

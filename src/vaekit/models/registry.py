@@ -1,7 +1,10 @@
-"""The registry that ties a part to its settings, and what parts are capable of."""
+"""What components can do and are built from, and the registry that ties them to their settings by slot and
+kind."""
 
-import inspect
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, TypeVar
 
 from torch import nn
@@ -9,59 +12,83 @@ from torch import nn
 from vaekit.config.base import BaseConfig
 
 
-def make_component(slot: str, settings: BaseConfig, **context: Any) -> Any:
-    """A part from its settings and from as much of what the rest of the model decides as it asks for."""
-    make = components(slot)[settings.model_dump()["kind"]]
-    wanted = inspect.signature(make).parameters
-    context = {name: value for name, value in context.items() if name in wanted}
-    return make(**context, **settings.model_dump(exclude={"kind"}))
+class Capability(Enum):
+    """What a component may provide and another one require; the value completes "a prior with ..."."""
+
+    DENSITY_AT_SAMPLE = "a log-density at its own samples"
+    DENSITY_ANYWHERE = "a log-density at any point"
+    DETACHABLE_DENSITY = "a log-density whose parameters can be held fixed"
+    FACTORIZED = "independent latents"
+    MOMENTS = "a mean and a variance in closed form"
+    REPARAMETERIZED = "samples that gradients flow through"
+    STANDARD_NORMAL = "the density of the standard normal"
+    SINGLE_GROUP = "one latent group"
+    IMPORTANCE_WEIGHTABLE = "a noise level that is right for samples of unequal weight"
+    NORMALIZED = "probabilities that sum to 1 over the 256 levels"
+    LABELS = "a conditional model"
+    """Provided by a conditional model as a whole."""
+    BATCH = "more than one image per step"
+    """Provided by the model as a whole."""
 
 
-Requirements = Mapping[str, frozenset[str]]
-"""What a part needs others to offer: room -> words of CAPABILITIES."""
+Requirements = Mapping[str, frozenset[Capability]]
+"""Slot -> what its component has to provide; "model" for what the model as a whole provides."""
 
 
-# --- Registry --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class BuildContext:
+    """What the data and the other components decide for a component.
 
-CAPABILITIES = {
-    "density_at_sample": "a log-density at its own samples",
-    "density_anywhere": "a log-density at any point",
-    "stopped_density": "a log-density whose parameters can be held fixed",
-    "factorised": "independent latents",
-    "moments": "a mean and a variance in closed form",
-    "reparameterised": "samples that gradients flow through",
-    "standard": "the density of the standard normal",
-    "single_group": "one latent group",
-    "any_weights": "a noise level that is right for samples of unequal weight",
-    "normalised": "probabilities that sum to 1 over the 256 levels",
-    "labels": "classes",
-    "batch": "more than one image in a step",
-}
-"""What a part may offer, and an objective or another part may need, as in "a prior with ..". Labels and a batch are
-offered by the model as a whole, "model" in `Requirements`."""
+    The defaults are the smallest image and latent space, for questions that depend on neither.
+    """
+
+    shape: tuple[int, int, int] = (1, 1, 1)
+    """(C, H, W) of the images."""
+    latents: tuple[int, ...] = (1,)
+    """(D,), or (c, h, w) of a latent image."""
+    classes: int = 0
+    """Labels that the model is conditioned on; 0 for none."""
+    images: int = 0
+    """Training images; 0 where the model is not trained."""
+    features: tuple[int, ...] = ()
+    """Shape of the encoder's output for one image; known to the posterior, the prior and the decoder."""
+    outputs: int = 0
+    """Channels that the likelihood reads; known to the posterior, the prior and the decoder."""
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+    """The user's modules, by slot."""
+
+    @property
+    def latent_size(self) -> int:
+        """D, the number of latents."""
+        return math.prod(self.latents)
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """(outputs, H, W) of the decoder."""
+        return (self.outputs, *self.shape[1:])
 
 
-Make = TypeVar("Make", bound=Callable[..., Any])
+ComponentClass = TypeVar("ComponentClass", bound=type)
+
+_COMPONENTS: dict[tuple[str, str], type] = {}
 
 
-_COMPONENTS: dict[tuple[str, str], Callable[..., Any]] = {}
+def register(slot: str, kind: str) -> Callable[[ComponentClass], ComponentClass]:
+    """Register a class under the `kind` of its settings; it is constructed from the settings and a
+    `BuildContext`."""
 
-
-def register(slot: str, kind: str) -> Callable[[Make], Make]:
-    """Register a part under the `kind` of its settings class; the fields of that class are its keyword arguments."""
-
-    def add(make: Make) -> Make:
-        _COMPONENTS[slot, kind] = make
-        return make
+    def add(component: ComponentClass) -> ComponentClass:
+        _COMPONENTS[slot, kind] = component
+        return component
 
     return add
 
 
-def components(slot: str) -> dict[str, Callable[..., Any]]:
-    """The parts of a room, by kind."""
-    return {kind: make for (where, kind), make in _COMPONENTS.items() if where == slot}
+def components(slot: str) -> dict[str, Any]:
+    """The component classes of a slot, by kind."""
+    return {kind: component for (place, kind), component in _COMPONENTS.items() if place == slot}
 
 
-def provides(part: nn.Module | Callable[..., Any]) -> frozenset[str]:
-    """What a part, or a kind of part, is capable of."""
-    return getattr(part, "provides", frozenset())
+def make_component(slot: str, settings: BaseConfig, context: BuildContext = BuildContext()) -> Any:
+    """Construct the component of a slot from its settings."""
+    return components(slot)[settings.model_dump()["kind"]](settings, context)

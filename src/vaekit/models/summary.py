@@ -1,4 +1,4 @@
-"""The table of a model's layers."""
+"""A table of a model's layers."""
 
 import torch
 from torch import Tensor, nn
@@ -8,18 +8,23 @@ from vaekit.utils.device import fork_rng
 
 
 def summary(model: VAE) -> str:
-    """A table of the layers with weights: name, type, output shape for one image, parameters."""
-    leaves = {name: module for name, module in model.named_modules() if [*module.parameters(recurse=False)] and name}
+    """A table of the layers that have weights: name, type, output shape for one image, number of
+    parameters."""
+    leaves = {
+        name: module for name, module in model.named_modules() if [*module.parameters(recurse=False)] and name
+    }
     outputs: dict[str, str] = {}
 
-    def note(name: str) -> "torch.utils.hooks.RemovableHandle":
+    def record_output(name: str) -> "torch.utils.hooks.RemovableHandle":
         def hook(_: nn.Module, __: object, output: object) -> None:
-            outputs.setdefault(name, "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else "")
+            outputs.setdefault(
+                name, "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else ""
+            )
 
         handle: torch.utils.hooks.RemovableHandle = leaves[name].register_forward_hook(hook)
         return handle
 
-    handles = [note(name) for name in leaves]
+    handles = [record_output(name) for name in leaves]
     device = next(model.parameters()).device
     training = model.training
     try:
@@ -27,7 +32,7 @@ def summary(model: VAE) -> str:
         with torch.no_grad(), fork_rng():
             label = torch.zeros(1, dtype=torch.long, device=device) if model.classes else None
             terms = model.terms(torch.zeros(1, *model.shape, device=device), label)
-            terms.groups[0].log_p  # noqa: B018  a flow's layers run only when its density is asked for
+            terms.groups[0].log_p  # noqa: B018  a flow's layers run only when its density is computed
     finally:
         model.train(training)
         for handle in handles:
@@ -38,7 +43,8 @@ def summary(model: VAE) -> str:
     total = sum(p.numel() for p in model.parameters())
     width, kind = max(map(len, outputs)), max(map(len, types.values()))
     lines = [
-        f"  {name:<{width}}  {types[name]:<{kind}}  {shape:>12}  {counts[name]:>11,}" for name, shape in outputs.items()
+        f"  {name:<{width}}  {types[name]:<{kind}}  {shape:>12}  {counts[name]:>11,}"
+        for name, shape in outputs.items()
     ]
     title = f"  {'layer':<{width}}  {'type':<{kind}}  {'output':>12}  {'parameters':>11}"
     return "\n".join([title, *lines, f"  {'total':<{width}}  {'':<{kind}}  {'':>12}  {total:>11,}"])

@@ -1,50 +1,53 @@
-"""The words that parts speak: latent groups, terms of a bound, and the registry that ties a part to its settings.
+"""What objectives see: latent groups and the terms of a bound.
 
-S is samples of z per image, B images, D latent dimensions, C, H, W channels, height and width. All log-probabilities
-and divergences are nats per image, summed over pixels or latents.
+S is samples of z per image, B images, D latent dimensions, C, H, W channels, height and width. All
+log-probabilities and divergences are nats per image, summed over pixels or latents.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
+from vaekit.config.base import BaseConfig
 from vaekit.models.distributions.latents import detach_parameters, kl_per_latent
-from vaekit.models.registry import Requirements
+from vaekit.models.registry import BuildContext, Requirements
 
 Labels = Int[Tensor, " B"]
 
 
 Encode = Callable[[Tensor, Tensor | None], Distribution]
-"""Images [B, C, H, W] and labels [B] -> q(z | x, y)."""
+"""(images [B, C, H, W], labels [B] or None) -> q(z | x, y)."""
 
 
 class _CachedProperty:
-    """A property worked out when first asked for and kept: functools' own takes a lock in Python 3.11, which
-    torch.compile stops at."""
+    """A property computed at first access. functools.cached_property takes a lock in Python 3.11, where
+    torch.compile breaks the graph."""
 
-    def __init__(self, work: Callable[[Any], Any]) -> None:
-        self.work, self.name, self.__doc__ = work, work.__name__, work.__doc__
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function, self.name, self.__doc__ = function, function.__name__, function.__doc__
 
     def __get__(self, owner: Any, _: type | None = None) -> Any:
         if owner is None:
             return self
-        found = owner.__dict__[self.name] = self.work(owner)
-        return found
+        value = owner.__dict__[self.name] = self.function(owner)
+        return value
 
 
 @dataclass(frozen=True)
 class Group:
-    """One latent variable with its posterior q(z | x) and its prior p(z); densities are computed when asked for."""
+    """One group of latents with its posterior q(z | x) and prior p(z); densities are computed at first
+    access."""
 
     z: Float[Tensor, "S B *D"]
     q: Distribution
     p: Distribution
     log_q_of_sample: Float[Tensor, "S B"] | None = None
-    """log q(z | x) where the draw yielded it, so that a flow need not be inverted."""
+    """log q(z | x) if sampling returned it, so that a flow need not be inverted."""
 
     @_CachedProperty
     def log_q(self) -> Float[Tensor, "S B"]:
@@ -52,7 +55,7 @@ class Group:
 
     @_CachedProperty
     def log_q_detached(self) -> Float[Tensor, "S B"]:
-        """log q(z | x) whose gradient reaches the encoder through z alone, its parameters held fixed."""
+        """log q(z | x) with its parameters detached: its gradient reaches the encoder through z alone."""
         return detach_parameters(self.q).log_prob(self.z)
 
     @_CachedProperty
@@ -61,12 +64,12 @@ class Group:
 
     @_CachedProperty
     def kl_per_latent(self) -> Float[Tensor, "B D"] | None:
-        """KL(q || p) of every latent, in closed form; None where it does not factorise."""
+        """KL(q || p) of every latent in closed form; None where it does not factorize."""
         return kl_per_latent(self.q, self.p)
 
     @_CachedProperty
     def kl(self) -> Float[Tensor, " B"] | Float[Tensor, "S B"]:
-        """KL(q || p): [B] in closed form where there is one, else log q - log p at the samples, [S, B]."""
+        """KL(q || p): [B] in closed form where there is one, else log q - log p at the samples [S, B]."""
         if self.kl_per_latent is not None:
             closed: Tensor = self.kl_per_latent.sum(-1)
             return closed
@@ -79,33 +82,44 @@ class Group:
 
 @dataclass(frozen=True)
 class Terms:
-    """All that an objective may look at."""
+    """Everything that an objective sees of a model."""
 
     log_px: Float[Tensor, "S B"]
     groups: tuple[Group, ...]
     y: Labels | None = None
     """The labels of a conditional model."""
-    aux: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """A function of the terms alone: a scalar to minimise, and named values to log, all in nats per image."""
+class Objective(ABC):
+    """A function of the terms: a scalar to minimize, and named values to log, all in nats per image.
 
-    samples: int
-    """S, in training."""
+    Args:
+        context: only `images`, the number of training images, is used.
+    """
+
+    settings: BaseConfig
+
+    def __init__(self, settings: BaseConfig, context: BuildContext = BuildContext()) -> None:
+        self.settings, self.images = settings, context.images
+        self.samples: int = getattr(settings, "samples", 1)
+        """Samples of z per image in training."""
 
     @property
+    @abstractmethod
     def requires(self) -> Requirements:
-        """What it needs the parts to offer."""
+        """What the components have to provide."""
 
     @property
     def schedule_end(self) -> float:
-        """Epochs after which its schedules have reached their final values."""
+        """The epoch from which all schedules have their final value."""
+        return 0.0
 
     @property
     def supports_accumulation(self) -> bool:
         """Whether its value for a batch is the mean of its values for equal parts of it."""
+        return True
 
+    @abstractmethod
     def __call__(self, terms: Terms, epoch: float = float("inf")) -> tuple[Tensor, dict[str, Tensor]]:
-        """`epoch` is epochs trained so far, fractions included; its default gives the final schedules."""
+        """Compute the loss. `epoch` is the number of epochs trained so far, with fractions; by default
+        schedules have their final values."""

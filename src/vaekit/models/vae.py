@@ -1,32 +1,21 @@
-"""VAE: encoder, posterior, prior, decoder and likelihood as one module on tensors. It knows parts, not files."""
+"""The model: encoder, posterior, prior, decoder and likelihood as one module."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
 from vaekit.errors import UserError
 from vaekit.models.distributions.latents import tempered
+from vaekit.models.interfaces import Decoder, Encoder, ImageDistribution, Likelihood, Posterior, Prior
+from vaekit.models.registry import BuildContext
 from vaekit.models.single_level import rsample_with_log_prob, single_level_terms
 from vaekit.models.terms import Group, Labels, Terms
-
-
-@runtime_checkable
-class ImageDistribution(Protocol):
-    """p(x | z) with batch shape [S, B] and events [C, H, W]."""
-
-    @property
-    def mean(self) -> Tensor: ...
-
-    def sample(self) -> Tensor: ...
-
-    def log_prob(self, value: Tensor) -> Tensor: ...
-
 
 DrawPosterior = Callable[[int], tuple[Float[Tensor, "n B D"], Float[Tensor, "n B"]]]
 
@@ -36,61 +25,68 @@ class LatentSpec:
     """What latents look like."""
 
     shapes: tuple[tuple[int, ...], ...]
-    """Of every group the shape for one image: (D,), or (C, h, w) of a spatial latent."""
+    """Shape of every group for one image: (D,), or (C, h, w) of a latent image."""
     continuous: bool = True
-    """Real numbers; False: codes, whole numbers."""
+    """Whether latents are real numbers; False for integer codes."""
 
     @property
     def size(self) -> int:
-        """Latents in all groups."""
+        """Number of latents in all groups."""
         return sum(map(math.prod, self.shapes))
 
 
 class VAE(nn.Module):
-    """A variational autoencoder put together from its parts (`builder.py` does that from a configuration).
+    """A variational autoencoder made of five components (`builder.py` builds it from a configuration).
 
-    `shape` is (C, H, W) of its images, `latent_shape` (D,), or (C, h, w) where the latents form an image; `latents` is
-    the number of them, and every z is flat, [.., latents]. `classes` is the number of labels it is conditioned on, 0
-    for none.
+    Attributes:
+        shape: (C, H, W) of the images.
+        latent_shape: (D,), or (c, h, w) of a latent image.
+        latents: the number of latents; every z is flat, [..., latents].
+        classes: number of labels the model is conditioned on, 0 for none.
     """
 
     def __init__(
         self,
-        encoder: nn.Module,
-        posterior: nn.Module,
-        prior: nn.Module,
-        decoder: nn.Module,
-        likelihood: nn.Module,
-        shape: tuple[int, int, int],
-        latents: tuple[int, ...],
-        classes: int = 0,
+        encoder: Encoder,
+        posterior: Posterior,
+        prior: Prior,
+        decoder: Decoder,
+        likelihood: Likelihood,
+        context: BuildContext,
     ) -> None:
         super().__init__()
         self.encoder, self.posterior, self.prior = encoder, posterior, prior
         self.decoder, self.likelihood = decoder, likelihood
-        self.shape, self.latent_shape, self.classes = shape, latents, classes
-        self.latents = math.prod(latents)
-        self.graph_safe = True
-        """Whether a step of it may be recorded and replayed: a user's own modules may have something in Python that
-        changes from call to call, of which a replay would know nothing."""
+        self.shape, self.latent_shape, self.classes = context.shape, context.latents, context.classes
+        self.latents = context.latent_size
+        self.graph_safe = not context.modules
+        """Whether a step may be recorded as a CUDA graph: custom modules may run Python code that changes
+        from call to call, which a replay would skip."""
         self.precision = torch.float32
-        """Arithmetic inside encoder and decoder; posterior, KL and likelihood are always in float32."""
+        """Compute dtype of encoder and decoder; posterior, KL and likelihood are always in float32."""
 
-    # --- The latent interface: all that code outside `models/` knows of latents ---
+    # --- The latent interface: all that code outside `models/` needs to know of latents ---
 
     @property
     def latent_spec(self) -> LatentSpec:
-        """The groups of latents, and their shapes."""
+        """The groups of latents and their shapes."""
         return LatentSpec((self.latent_shape,))
 
     def posterior_of(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Distribution:
-        """q(z | x, y) of images; `y` counts in a conditional model only."""
-        return self.encode(self.prepare_target(x), self._known(y))
+        """q(z | x, y) of images; `y` is used in a conditional model only."""
+        return self.encode(self.prepare_target(x), self._condition(y))
 
     def draw_posterior(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> DrawPosterior:
-        """A function that draws n samples of q(z | x, y) for every image: z [n, B, D], and log q(z | x) - log p(z) of
-        each, [n, B]. `x` is what `prepare_target` gave. What depends on x alone is computed once."""
-        q, p = self.encode(x, self._known(y)), self.prior(self.encode, self._known(y))
+        """A function of n that draws n samples of q(z | x, y) per image, computing once what depends on x
+        alone.
+
+        Args:
+            x: images that have passed `prepare_target`.
+
+        Returns:
+            n -> z [n, B, D] and log q(z | x) - log p(z) [n, B].
+        """
+        q, p = self.encode(x, self._condition(y)), self.prior(self.encode, self._condition(y))
 
         def draw(samples: int) -> tuple[Tensor, Tensor]:
             z, log_q = rsample_with_log_prob(q, samples)
@@ -99,58 +95,62 @@ class VAE(nn.Module):
 
         return draw
 
-    def kl_per_latent(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B D"] | None:
-        """KL(q || p) of every latent in closed form; None where it is not known to be a sum over latents."""
-        q = self.encode(x, self._known(y))
-        kl: Tensor | None = Group(q.mean[None], q, self.prior(self.encode, self._known(y))).kl_per_latent
+    def kl_per_latent(
+        self, x: Float[Tensor, "B C H W"], y: Labels | None = None
+    ) -> Float[Tensor, "B D"] | None:
+        """KL(q || p) of every latent in closed form; None where no such sum over latents is known."""
+        q = self.encode(x, self._condition(y))
+        kl: Tensor | None = Group(q.mean[None], q, self.prior(self.encode, self._condition(y))).kl_per_latent
         return kl
 
     def sample_prior(self, n: int, y: Labels | None = None, temperature: float = 1.0) -> Float[Tensor, "n D"]:
-        """`n` draws of p(z | y), the noise of the prior scaled by `temperature`."""
-        p = tempered(self.prior(self.encode, self._known(y)), temperature)
+        """`n` samples of p(z | y), the noise of the prior scaled by `temperature`."""
+        p = tempered(self.prior(self.encode, self._condition(y)), temperature)
         return p.sample(() if p.batch_shape else (n,))
 
     def log_prior(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, " N"]:
         """log p(z | y)."""
-        log_p: Tensor = self.prior(self.encode, self._known(y)).log_prob(z)
+        log_p: Tensor = self.prior(self.encode, self._condition(y)).log_prob(z)
         return log_p
 
     def decode(
         self, z: Float[Tensor, "*S B D"], y: Labels | None = None, x: Float[Tensor, "B C H W"] | None = None
     ) -> ImageDistribution:
-        """p(x | z, y) for every z. In training, `x` lets a likelihood whose scale follows the data see them."""
+        """p(x | z, y) for every z. In training `x` is passed on to likelihoods whose scale follows the
+        data."""
         lead = z.shape[:-1]
         if y is not None and z.ndim > 2:
             y = y.repeat(math.prod(lead[:-1]))
         output = self._network(self.decoder, z.reshape(-1, z.shape[-1]), y)
-        return cast(ImageDistribution, self.likelihood(output.unflatten(0, lead), x))
+        px: ImageDistribution = self.likelihood(output.unflatten(0, lead), x)
+        return px
 
     def image(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
-        """The images to show at `z`: the location of p(x | z), or its mean, clipped to [0, 1], where it has none."""
-        px = self.decode(z, self._known(y))
+        """The images to show at `z`: the location of p(x | z), or without one its mean clipped to [0, 1]."""
+        px = self.decode(z, self._condition(y))
         return cast(Tensor, px.location) if hasattr(px, "location") else px.mean.clamp(0, 1)
 
     def reconstruct(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B C H W"]:
-        """The location of p(x | z) at the mean of q(z | x), or at the centre of a flow."""
+        """The location of p(x | z) at the mean of q(z | x), or at the center of a flow."""
         return self.image(self.posterior_of(x, y).mean, y)
 
-    def _known(self, y: Labels | None) -> Labels | None:
-        """Labels, where the model is conditioned on them."""
+    def _condition(self, y: Labels | None) -> Labels | None:
+        """The labels in a conditional model, else None."""
         return y if self.classes else None
 
     # --- Training ---
 
     def prepare_target(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """What the likelihood sees of an image: the image, or pixels drawn from it."""
-        prepare = getattr(self.likelihood, "prepare_target", None)
-        return x if prepare is None else cast(Tensor, prepare(x))
+        """What the likelihood observes of an image: the image itself, or binarized pixels."""
+        return self.likelihood.prepare_target(x)
 
     def encode(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Distribution:
-        """q(z | x, y) of images that are prepared already, and of a prior's pseudo-inputs."""
-        return cast(Distribution, self.posterior(self._network(self.encoder, x, y)))
+        """q(z | x, y) of images that have passed `prepare_target`, and of a prior's pseudo-inputs."""
+        q: Distribution = self.posterior(self._network(self.encoder, x, y))
+        return q
 
     def terms(self, x: Float[Tensor, "B C H W"], y: Labels | None = None, samples: int = 1) -> Terms:
-        """log p(x | z), and z with its q and p, at `samples` draws of z per image."""
+        """log p(x | z), and z with its q and p, at `samples` samples of z per image."""
         x = self.prepare_target(x)
 
         def log_likelihood(z: Tensor) -> Tensor:
@@ -159,16 +159,18 @@ class VAE(nn.Module):
         return single_level_terms(self.encode, self.prior, log_likelihood, x, y, samples)
 
     def require_support(self, x: Float[Tensor, "B C H W"]) -> None:
-        """Refuse images that the likelihood gives no probability (for the Bernoulli: anything outside [0, 1])."""
-        support = cast(constraints.Constraint, self.likelihood.support)
+        """Raise a UserError for pixels outside the support of the likelihood (for the Bernoulli: outside [0,
+        1])."""
+        support = self.likelihood.support
         if not bool(support.check(x).all()):
-            wanted = "a level k / 255" if support.is_discrete else "from 0 to 1"
+            expected = "multiples of 1/255 from 0 to 1" if support.is_discrete else "numbers from 0 to 1"
             raise UserError(
-                f"Pixels from {x.min():.3g} to {x.max():.3g} are outside the support of the likelihood, "
-                f"{type(self.likelihood).__name__}: give images as uint8, or as numbers each {wanted}."
+                f"Pixel values from {x.min():.3g} to {x.max():.3g} are outside the support of the likelihood "
+                f"{type(self.likelihood).__name__}.",
+                f"Pass images as uint8, or as {expected}.",
             )
 
-    def _network(self, network: nn.Module, h: Tensor, y: Tensor | None) -> Tensor:
+    def _network(self, network: Encoder | Decoder, h: Tensor, y: Labels | None) -> Tensor:
         if self.precision == torch.float32:
             return cast(Tensor, network(h, y))
         with torch.autocast(h.device.type, dtype=self.precision):

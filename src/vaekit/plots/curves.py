@@ -1,75 +1,239 @@
-"""Curves: the loss of every epoch as a graph."""
+"""Graphs: the loss of every epoch, and points in a plane; on white, or in the colours of a page."""
 
 import io
+import re
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from vaekit.plots.labels import ELLIPSIS
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-HEADINGS = {"kl": "KL divergence", "mmd": "Maximum mean discrepancy", "l2": "Squared length of latents, halved"}
+HEADINGS = {
+    "kl": "KL divergence",
+    "mmd": "Maximum mean discrepancy",
+    "l2": "Squared length of latents, halved",
+}
+"""Titles of panels that are not the name of their column."""
+
+INK = "#3c3c3d"
+"""The colour of text and axes, which becomes the text's colour on a page."""
+
+SOFT = "#d9d9da"
+"""The colour of grid lines, which becomes the lines' colour on a page."""
+
+MIN_EPOCHS_TO_CLIP = 10
+"""With fewer epochs, all of them are on the scale."""
+
+LEGEND_CLASSES = 20
+"""With more classes, points are not coloured by class."""
 
 
 def loss_graph(metrics: "pd.DataFrame", title: str) -> bytes:
-    """The loss of every epoch as a PNG: total, reconstruction, KL and whatever else the objective reports, train and
-    validation, in nats per image."""
-    import pandas as pd
-    import seaborn as sns
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    reported = [name.removeprefix("train_") for name in metrics.columns if name.startswith("train_")]
-    names = [name for name in reported if metrics[f"train_{name}"].notna().any()]
-    panels = {name: HEADINGS.get(name, name.replace("_", " ").capitalize()) for name in names}
+    """A PNG of the loss of every epoch: total, reconstruction, KL and whatever else the objective reports."""
+    panels = reported(metrics)
     rows = -(-len(panels) // 3)
-    splits = {"train": "train", "val": "validation"}
-    parts = [
-        pd.DataFrame({"epoch": metrics["epoch"], "nats": metrics[f"{side}_{name}"], "panel": name, "side": label})
-        for side, label in splits.items()
-        for name in panels
-    ]
-    table = pd.concat(parts, ignore_index=True)
-    with sns.axes_style("whitegrid", {"grid.color": "#e6e6e6", "axes.edgecolor": "#999999"}):
-        figure = Figure(figsize=(12, 0.4 + 3.8 * rows), layout="constrained")
-        FigureCanvasAgg(figure)
+    with _figure(12.0, 0.5 + 3.6 * rows) as figure:
         grid = list(figure.subplots(rows, 3, squeeze=False).flat)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        for axes, (name, heading) in zip(grid, panels.items(), strict=False):
-            sns.lineplot(
-                table[table["panel"] == name],
-                x="epoch",
-                y="nats",
-                hue="side",
-                style="side",
-                palette="colorblind",
-                markers=len(metrics) <= 25,
-                dashes=False,
-                errorbar=None,
-                ax=axes,
-                legend=name == "loss",
+        for axes, name in zip(grid, panels, strict=False):
+            _draw_panel(axes, metrics, name)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=INK, parse_math=False)
+        return png(figure)
+
+
+def loss_panel(metrics: "pd.DataFrame", name: str) -> str:
+    """One panel of the loss graph as SVG for a page."""
+    with _figure(4.8, 3.4) as figure:
+        _draw_panel(figure.subplots(), metrics, name)
+        return svg(figure)
+
+
+def reported(metrics: "pd.DataFrame") -> list[str]:
+    """What there is a panel of: every value that was computed in training."""
+    names = [name.removeprefix("train_") for name in metrics.columns if name.startswith("train_")]
+    return [name for name in names if metrics[f"train_{name}"].notna().any()]
+
+
+def heading(name: str) -> str:
+    """The title of a panel."""
+    return HEADINGS.get(name, name.replace("_", " ").capitalize())
+
+
+def scatter(
+    points: Float[np.ndarray, "N 2"],
+    labels: Int64[np.ndarray, " N"] | None,
+    classes: Sequence[str],
+    axis_names: tuple[str, str],
+) -> str:
+    """Points in a plane as SVG for a page, with the same scale on both axes.
+
+    Args:
+        points: their coordinates.
+        labels: the class of each, by colour and shape; None for one colour.
+        classes: names of the classes.
+        axis_names: names of the two axes.
+    """
+    import seaborn as sns
+
+    with _figure(10.0, 5.0) as figure:
+        axes = figure.subplots()
+        groups = [np.arange(len(points))]
+        if labels is not None and 1 < len(classes) <= LEGEND_CLASSES:
+            groups = [np.flatnonzero(labels == number) for number in range(len(classes))]
+        palette = sns.color_palette("colorblind", 10)
+        for number, rows in enumerate(groups):
+            colour, shape = palette[number % 10], "os^Dv<>"[number % 7]
+            axes.scatter(
+                points[rows, 0], points[rows, 1], s=22, color=colour, marker=shape, alpha=0.8, linewidth=0
             )
-            axes.set_title(heading, loc="left", fontsize=12)
-            axes.set_ylabel("nats per image" if name == "loss" else "")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            sns.despine(ax=axes)
-            if name == "loss":
-                axes.legend(title=None, frameon=False)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13, parse_math=False)
-    return drawn(figure)
+        axes.set_xlabel(axis_names[0])
+        axes.set_ylabel(axis_names[1])
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.margins(0.05)
+        axes.locator_params(nbins=7)
+        if len(groups) > 1:
+            _name_groups(axes, classes)
+        return svg(figure)
 
 
-def drawn(figure: "Figure") -> bytes:
-    """A matplotlib figure as a PNG; names whose letters the font lacks are no reason to warn of it."""
+# --- drawing ----------------------------------------------------------------------
+
+
+@contextmanager
+def _figure(width: float, height: float) -> "Iterator[Figure]":
+    """An empty figure in the style of all graphs."""
+    import seaborn as sns
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    colours = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+    style = {"grid.color": SOFT, "axes.edgecolor": SOFT, "axes.facecolor": "none", **colours}
+    with sns.axes_style("whitegrid", style), rc_context({"svg.fonttype": "none", "font.size": 11}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+def _name_groups(axes: "Axes", names: Sequence[str]) -> None:
+    """A key beside the axes for the groups of points in them."""
+    # names are set afterwards: a leading underscore would hide one, and dollars begin mathematics
+    key = axes.legend(
+        axes.collections[: len(names)],
+        ["x"] * len(names),
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        markerscale=1.4,
+        labelcolor=INK,
+    )
+    for text, name in zip(key.get_texts(), names, strict=True):
+        text.set(text=short(name), parse_math=False)
+
+
+def _draw_panel(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:
+    """Training and validation values of every epoch, with a mark at the best one."""
+    import seaborn as sns
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    palette = sns.color_palette("colorblind")
+    epochs = metrics["epoch"].to_numpy()
+    for split, label, colour, shape in (
+        ("train", "train", palette[0], "o"),
+        ("val", "validation", palette[1], "s"),
+    ):
+        marker = shape if len(metrics) <= 25 else None
+        axes.plot(epochs, metrics[f"{split}_{name}"], color=colour, label=label, marker=marker, markersize=4)
+    _mark_best(axes, metrics, name)
+    values = metrics[[f"train_{name}", f"val_{name}"]].to_numpy(float)
+    axes.set_title(heading(name), loc="left", fontsize=12, color=INK)
+    axes.set_xlabel(f"epoch{_clip(axes, values)}")
+    axes.set_ylabel("nats per image")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.xaxis.set_major_formatter(FuncFormatter(_number))
+    axes.yaxis.set_major_formatter(FuncFormatter(_number))
+    axes.spines[["top", "right"]].set_visible(False)
+    if name == "loss":
+        axes.legend(title=None, frameon=False, loc="best")
+
+
+def _mark_best(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:
+    """A line at the epoch of the lowest validation loss, whose weights the model has."""
+    if not metrics["val_loss"].notna().any():
+        return
+    best = metrics.iloc[int(np.nanargmin(metrics["val_loss"]))]
+    axes.axvline(best["epoch"], color=INK, linestyle=":", linewidth=1)
+    axes.plot(best["epoch"], best[f"val_{name}"], "o", color="none", markeredgecolor=INK, markersize=9)
+    if name == "loss":
+        axes.set_title(f"dotted: best epoch, {best['epoch']:,.0f}", loc="right", fontsize=10, color=INK)
+
+
+def _clip(axes: "Axes", values: Float[np.ndarray, "N 2"]) -> str:
+    """Limit the vertical axis so that the first epochs do not flatten the others; returns what it left out.
+
+    The upper limit is three times as far from the lowest value as the median is, or further where more than a
+    fifth of the values would lie above it.
+    """
+    finite = values[np.isfinite(values)]
+    if len(values) < MIN_EPOCHS_TO_CLIP or not len(finite):
+        return ""
+    low, middle, most = np.quantile(finite, [0, 0.5, 0.8])
+    high = max(low + 3 * (middle - low), most)
+    if finite.max() <= high + 0.25 * (high - low) or high == low:
+        return ""
+    margin = 0.05 * (high - low)
+    axes.set_ylim(low - margin, high + margin)
+    count = int((np.nan_to_num(values, nan=-np.inf) > high + margin).any(1).sum())
+    return f" ({count:,} off the scale, up to {_number(finite.max())})"
+
+
+def _number(value: float, _: object = None) -> str:
+    """A number with separators of thousands, without the noise of its last digits."""
+    digits = 0 if abs(value) >= 100 else 10
+    return f"{value:,.{digits}f}" if digits == 0 else f"{value:.{digits}g}"
+
+
+# --- files ------------------------------------------------------------------------
+
+
+def png(figure: "Figure") -> bytes:
+    """A figure as the content of a PNG file."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings(action="ignore", category=UserWarning):
-        figure.savefig(buffer, format="png", dpi=110)
+    with _quiet():
+        figure.savefig(buffer, format="png", dpi=110, facecolor="white")
     return buffer.getvalue()
 
 
-def short(name: str, most: int = 24) -> str:
+def svg(figure: "Figure") -> str:
+    """A figure as SVG that stands inside a page, with its font and its colours of ink and grid."""
+    buffer = io.StringIO()
+    with _quiet():
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r' id="[A-Za-z0-9.]+_[0-9]+"', "", text)
+    return text.replace(INK, "currentColor").replace(SOFT, "var(--line)")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Names whose letters the font lacks are no reason to warn of it."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        yield
+
+
+def short(name: str, limit: int = 40) -> str:
     """A name that fits beside a graph."""
-    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return name if len(name) <= limit else name[: limit - 1] + ELLIPSIS

@@ -1,25 +1,56 @@
-"""Grids of images. Nothing here knows a model."""
+"""Grids of images as one picture. Nothing here knows a model."""
 
+import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from vaekit.errors import UserError
+from vaekit.plots.labels import Font, fit_labels, shorten, wrap
 from vaekit.utils.files import atomic_file
 
 Images = UInt8[np.ndarray, "N H W C"]
 
 
-PAPER, INK = (255, 255, 255), (70, 70, 70)
+PAPER = (255, 255, 255)
+"""The colour of a sheet."""
+
+INK = (60, 60, 60)
+"""The colour of its text."""
+
+EDGE = (235, 235, 235)
+"""The hairline around a tile, 8 % black: white images have an edge on white paper."""
+
+MIN_TILE = 96
+"""The longer edge of a tile is at least this many pixels."""
+
+GAP = 6
+"""Pixels between tiles."""
+
+PAIR_GAP = 2
+"""Pixels between the two images of a pair."""
+
+MARGIN = 16
+"""Pixels around a sheet."""
+
+LINE_HEIGHT = 16
+"""Pixels from one line of a label to the next."""
+
+TITLE_HEIGHT = 20
+"""Pixels from one line of a title to the next."""
+
+MIN_TITLE = 360
+"""A title is broken into lines of no less than this many pixels."""
 
 
-GAP, MARGIN, LINE = 4, 12, 16
+def zoom(height: int, width: int) -> int:
+    """The whole factor by which images of this size are magnified: a tile has at least MIN_TILE pixels."""
+    return math.ceil(MIN_TILE / max(height, width))
 
 
 def picture(image: UInt8[np.ndarray, "H W C"]) -> Image.Image:
@@ -30,43 +61,22 @@ def picture(image: UInt8[np.ndarray, "H W C"]) -> Image.Image:
 def grid(
     images: Images, columns: int | None = None, labels: Sequence[str] | None = None, title: str = ""
 ) -> Image.Image:
-    """Images side by side on white, row by row, each with its label below, of as many lines as all the others; small
-    ones magnified by whole pixels."""
-    return _sheet([[image] for image in images], columns, labels, title)
+    """Images row by row on white, small ones magnified by a whole factor.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        columns: images in a row; by default the sheet is square to twice as wide.
+        labels: a text below each image, left out where all are alike; after a line break a second text.
+        title: a text above all.
+    """
+    return _cells([[image] for image in images], columns, labels, title)
 
 
 def pairs(
     above: Images, below: Images, columns: int = 8, labels: Sequence[str] | None = None, title: str = ""
 ) -> Image.Image:
-    """Each image of `above` over its partner of `below`, pair by pair, each pair with its label."""
-    return _sheet([[one, other] for one, other in zip(above, below, strict=True)], columns, labels, title)
-
-
-def _sheet(cells: list[list[Any]], columns: int | None, labels: Sequence[str] | None, title: str) -> Image.Image:
-    height, width = cells[0][0].shape[:2]
-    zoom = _zoom(height, width)
-    width, height = width * zoom, height * zoom
-    columns = min(columns or _columns(len(cells)), len(cells))
-    rows = math.ceil(len(cells) / columns)
-    font = ImageFont.load_default(12)
-    tall = len(cells[0]) * (height + 1) - 1 + (LINE * (1 + labels[0].count("\n")) if labels else 0)
-    between = 3 * GAP if len(cells[0]) > 1 or (labels and "\n" in labels[0]) else GAP
-    pitch = (width + GAP, tall + between)
-    head = MARGIN + (18 if title else 0)
-    size = (2 * MARGIN + columns * pitch[0] - GAP, head + MARGIN + rows * pitch[1] - (pitch[1] - tall))
-    sheet = Image.new("RGB", size, PAPER)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, 8), _shortened(title, font, float(size[0] - 2 * MARGIN)), INK, font)
-    for index, cell in enumerate(cells):
-        left, top = MARGIN + index % columns * pitch[0], head + index // columns * pitch[1]
-        for row, image in enumerate(cell):
-            tile = picture(image).resize((width, height), Image.Resampling.NEAREST)
-            sheet.paste(tile, (left, top + row * (height + 1)), tile if tile.mode == "RGBA" else None)
-        if labels:
-            for line, text in enumerate(reversed(labels[index].split("\n"))):
-                place = (left + width / 2, top + tall - LINE * line)
-                pen.text(place, _shortened(text, font, float(width - GAP), middle=True), INK, font, anchor="md")
-    return sheet
+    """Each image of `above` over its partner of `below`, pair by pair: see `grid`."""
+    return _cells([[one, other] for one, other in zip(above, below, strict=True)], columns, labels, title)
 
 
 def strip(
@@ -76,63 +86,27 @@ def strip(
     names: tuple[str, str],
     title: str = "",
 ) -> Image.Image:
-    """Images on the way from `first` to `last`, each with how far it is; those two, named, at the ends."""
-    ways = [f"{index / max(1, len(between) - 1):.0%}" for index in range(len(between))]
-    tiles = [[(first, names[0])], list(zip(between, ways, strict=True)), [(last, names[1])]]
-    return _lines([tiles], title=title)
+    """An interpolation, each image with its share of the path; `first` and `last` stand at its ends."""
+    shares = [f"{index / max(1, len(between) - 1):.0%}" for index in range(len(between))]
+    ends = [Tile(first, names[0])], [Tile(last, names[1])]
+    return _rows([[ends[0], list(map(Tile, between, shares)), ends[1]]], title=title)
 
 
 def table(
     images: UInt8[np.ndarray, "R K H W C"], rows: Sequence[str], columns: Sequence[str], title: str = ""
 ) -> Image.Image:
     """Rows of images, with a name on the left of each, and one above each column."""
-    lines = [
-        [list(zip(row, columns if index == 0 else [""] * len(row), strict=True))] for index, row in enumerate(images)
-    ]
-    return _lines(lines, rows, title)
-
-
-Tiles = list[tuple[UInt8[np.ndarray, "H W C"], str]]
-
-
-def _lines(lines: Sequence[Sequence[Tiles]], names: Sequence[str] = (), title: str = "") -> Image.Image:
-    """Lines of groups of tiles, wide gaps between groups, a caption above each tile that has one, names on the left."""
-    height, width = lines[0][0][0][0].shape[:2]
-    zoom = _zoom(height, width)
-    width, height = width * zoom, height * zoom
-    font = ImageFont.load_default(12)
-    side = max((round(font.getlength(part)) for name in names for part in name.split("\n")), default=-MARGIN) + MARGIN
-    heading = title.split("\n") if title else []
-    top = MARGIN + len(heading) * LINE + (GAP if heading else 0)
-    across = max(sum(len(tiles) * (width + GAP) - GAP + 2 * MARGIN for tiles in line) - 2 * MARGIN for line in lines)
-    captions = LINE if any(text for tiles in lines[0] for _, text in tiles) else 0
-    size = (2 * MARGIN + side + across, top + captions + len(lines) * (height + GAP) - GAP + MARGIN)
-    sheet = Image.new("RGB", size, PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for index, text in enumerate(heading):
-        pen.text((MARGIN, 8 + index * LINE), _shortened(text, font, float(size[0] - 2 * MARGIN)), INK, font)
-    top += captions
-    for index, line in enumerate(lines):
-        left = MARGIN + side
-        if names:
-            middle = (MARGIN, top + height / 2)
-            pen.multiline_text(middle, names[index], INK, font, anchor="lm", spacing=3)
-        for tiles in line:
-            for image, text in tiles:
-                tile = picture(image).resize((width, height), Image.Resampling.NEAREST)
-                sheet.paste(tile, (left, top), tile if tile.mode == "RGBA" else None)
-                short = _shortened(text, font, float(width - GAP), middle=True)
-                pen.text((left + width / 2, top - 3), short, INK, font, anchor="md")
-                left += width + GAP
-            left += 2 * MARGIN - GAP
-        top += height + GAP
-    return sheet
+    captions = [columns, *([[""] * len(columns)] * (len(images) - 1))]
+    return _rows(
+        [[list(map(Tile, row, names))] for row, names in zip(images, captions, strict=True)], rows, title
+    )
 
 
 def stack(sheets: Sequence[Image.Image]) -> Image.Image:
     """Sheets one below the other on white."""
-    size = max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)
-    whole = Image.new("RGB", size, PAPER)
+    whole = Image.new(
+        "RGB", (max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)), PAPER
+    )
     top = 0
     for sheet in sheets:
         whole.paste(sheet, (0, top))
@@ -140,8 +114,99 @@ def stack(sheets: Sequence[Image.Image]) -> Image.Image:
     return whole
 
 
-def _zoom(height: int, width: int) -> int:
-    return max(1, round(72 / max(height, width)))
+# --- drawing ----------------------------------------------------------------------
+
+
+class Tile(NamedTuple):
+    """An image with a caption."""
+
+    image: UInt8[np.ndarray, "H W C"]
+    caption: str
+
+
+def _cells(
+    cells: list[list[UInt8[np.ndarray, "H W C"]]],
+    columns: int | None,
+    labels: Sequence[str] | None,
+    title: str,
+) -> Image.Image:
+    """A grid of cells, each one image or a pair, with its label below."""
+    width, height = _tile_size(cells[0][0])
+    font = ImageFont.load_default(12)
+    columns = min(columns or _columns(len(cells)), len(cells))
+    texts = fit_labels(labels, font, width - GAP) if labels else [[]]
+    lines, depth = max(map(len, texts)), len(cells[0])
+    cell_height = depth * (height + PAIR_GAP) - PAIR_GAP + LINE_HEIGHT * lines + 2 * (lines > 0)
+    between = 2 * GAP if lines or depth > 1 else GAP
+    content = (
+        columns * (width + GAP) - GAP,
+        math.ceil(len(cells) / columns) * (cell_height + between) - between,
+    )
+    sheet, pen, top = _blank(content, title)
+    for index, cell in enumerate(cells):
+        x, y = MARGIN + index % columns * (width + GAP), top + index // columns * (cell_height + between)
+        for image in cell:
+            _paste(sheet, image, (x, y))
+            y += height + PAIR_GAP
+        for text in texts[index] if lines else []:
+            pen.text((x + width / 2, y + LINE_HEIGHT), text, INK, font, anchor="md")
+            y += LINE_HEIGHT
+    return sheet
+
+
+def _rows(lines: Sequence[Sequence[list[Tile]]], names: Sequence[str] = (), title: str = "") -> Image.Image:
+    """Lines of groups of tiles, captions above the first line, names on the left of each."""
+    width, height = _tile_size(lines[0][0][0].image)
+    font = ImageFont.load_default(12)
+    left = max((round(font.getlength(part)) + GAP for name in names for part in name.split("\n")), default=0)
+    group_gap = 4 * GAP
+    across = max(
+        sum(len(tiles) * (width + GAP) - GAP + group_gap for tiles in line) - group_gap for line in lines
+    )
+    captions = LINE_HEIGHT if any(tile.caption for tiles in lines[0] for tile in tiles) else 0
+    sheet, pen, top = _blank((left + across, captions + len(lines) * (height + GAP) - GAP), title)
+    top += captions
+    for index, line in enumerate(lines):
+        x = MARGIN + left
+        if names:
+            pen.multiline_text((MARGIN, top + height / 2), names[index], INK, font, anchor="lm", spacing=3)
+        for tiles in line:
+            for tile in tiles:
+                _paste(sheet, tile.image, (x, top))
+                pen.text((x + width / 2, top - 3), shorten(tile.caption, font, width), INK, font, anchor="md")
+                x += width + GAP
+            x += group_gap - GAP
+        top += height + GAP
+    return sheet
+
+
+def _blank(content: tuple[int, int], title: str) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
+    """A sheet for content of a size, with its title; something to draw with, and where the content begins."""
+    font: Font = ImageFont.load_default(14)
+    paragraphs = title.split("\n") if title else []
+    width = max([content[0], *(min(MIN_TITLE, math.ceil(font.getlength(text))) for text in paragraphs)])
+    lines = [line for text in paragraphs for line in wrap(text, font, width, 4)]
+    top = MARGIN + (TITLE_HEIGHT * len(lines) + GAP if lines else 0)
+    sheet = Image.new("RGB", (width + 2 * MARGIN, top + content[1] + MARGIN), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for index, line in enumerate(lines):
+        pen.text((MARGIN, MARGIN - 2 + index * TITLE_HEIGHT), line, INK, font)
+    return sheet, pen, top
+
+
+def _paste(sheet: Image.Image, image: UInt8[np.ndarray, "H W C"], place: tuple[int, int]) -> None:
+    """Draw a tile with a hairline around it, which takes no pixel of the image."""
+    tile = picture(image).resize(_tile_size(image), Image.Resampling.NEAREST)
+    (left, top), (width, height) = place, tile.size
+    ImageDraw.Draw(sheet).rectangle((left - 1, top - 1, left + width, top + height), outline=EDGE)
+    sheet.paste(tile, place, tile if tile.mode == "RGBA" else None)
+
+
+def _tile_size(image: UInt8[np.ndarray, "H W C"]) -> tuple[int, int]:
+    """Width and height of an image on a sheet."""
+    height, width = image.shape[:2]
+    factor = zoom(height, width)
+    return width * factor, height * factor
 
 
 def _columns(count: int) -> int:
@@ -150,44 +215,22 @@ def _columns(count: int) -> int:
     return min(range(square, 2 * square + 1), key=lambda columns: -count % columns)
 
 
-def _shortened(text: str, font: Any, width: float, middle: bool = False) -> str:
-    """Text that fits: its end cut off, or its middle, where names are told apart by their ends."""
-    if font.getlength(text) <= width:
-        return text
-    kept = len(text) - 1
-    while kept > 0:
-        head = kept // 3 if middle else kept
-        short = f"{text[:head]}…{text[len(text) - (kept - head) :]}"
-        if font.getlength(short) <= width:
-            return short
-        kept -= 1
-    return "…"
+# --- files ------------------------------------------------------------------------
 
 
 def png(image: Image.Image) -> bytes:
+    """A picture as the content of a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, format="png")
     return buffer.getvalue()
 
 
+def png_source(png: bytes) -> str:
+    """The content of a PNG file as an address that holds it, for HTML."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
 def write(path: Path, image: Image.Image) -> None:
+    """Write a picture to a PNG file, whole or not at all."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(png(image))
-
-
-def write_folder(folder: Path, images: Mapping[str, Image.Image], overview: Image.Image) -> str:
-    """Write every image under its name, and the overview as grid.png; a sentence that says so.
-
-    Raises:
-        UserError: the folder holds files already, or cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror}): name another folder with --out.") from None
-    if any(folder.iterdir()):
-        raise UserError(f"{folder} holds other files, which stay as they are: name a new folder with --out.")
-    for name, image in images.items():
-        image.save(folder / f"{name}.png")
-    overview.save(folder / "grid.png")
-    return f"Wrote {len(images):,} image{'s' * (len(images) != 1)} and grid.png to {folder}"

@@ -1,82 +1,206 @@
-"""The HTML of a report: sections, figures whose pictures stand in the page itself, and its style, light and dark."""
+"""What a page is made of, and the page, which template.html makes of it. All texts are escaped there."""
 
-import base64
-import html
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from PIL import Image
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ImageFont
 
 from vaekit.plots import grids
+from vaekit.plots.labels import fit_labels
+from vaekit.utils.files import printable
+
+Images = UInt8[np.ndarray, "N H W C"]
+
+CONTENT_WIDTH = 1186
+"""Pixels across a section of the page on a wide screen."""
+
+TILE_GAP = 8
+"""Pixels between tiles, at least."""
+
+TABLE_GAP = 4
+"""Pixels between the tiles of a table."""
+
+LABEL_SIZE = 14
+"""The size at which labels are measured: that of the page, 12, with some space for wider fonts."""
 
 
-def section(title: str, said: str, parts: Iterable[str]) -> list[str]:
-    return [f"<section><h2>{title}</h2><p>{said}</p>{''.join(parts)}</section>"]
+@dataclass(frozen=True)
+class Cell:
+    """One image, or several above each other, and a label."""
+
+    images: tuple[str, ...]
+    alt: str
+    label: Sequence[str] = ()
+    """Its lines."""
 
 
-def note(text: str) -> str:
-    return f"<p class=note>{html.escape(text)}</p>"
+@dataclass(frozen=True)
+class Tiles:
+    """Cells side by side, as many in a row as fit."""
+
+    kind: ClassVar[str] = "tiles"
+    cells: list[Cell]
+    width: int
+    """Pixels across a tile."""
+    sharp: bool
+    """Whether pixels are magnified by a whole factor."""
+    caption: str = ""
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of a name and a text, or of the cells of columns; one without a name stands under the row above it."""
-    lines = []
+@dataclass(frozen=True)
+class TileTable:
+    """Rows of tiles under the names of columns, each row with its name."""
+
+    kind: ClassVar[str] = "tile_table"
+    rows: list[tuple[str, list[Cell]]]
+    columns: Sequence[str]
+    width: int
+    sharp: bool
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """Graphs side by side: SVG, and a text for who cannot see it."""
+
+    kind: ClassVar[str] = "graphs"
+    graphs: list[tuple[str, str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A PNG file."""
+
+    kind: ClassVar[str] = "sheet"
+    source: str
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Names, each with a text or the cells of columns; a row without a name belongs to the one above."""
+
+    kind: ClassVar[str] = "rows"
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    """Of a table that always shows."""
+    summary: str = ""
+    """Of a table that opens with a click."""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """The diagnosis: (name, explanation, command) of each fault."""
+
+    kind: ClassVar[str] = "faults"
+    faults: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Code:
+    """A command."""
+
+    kind: ClassVar[str] = "code"
+    text: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page; words between backticks in its text are code."""
+
+    title: str
+    text: str
+    blocks: Sequence[Any] = ()
+    warning: bool = field(default=False, kw_only=True)
+
+    @property
+    def anchor(self) -> str:
+        """Its name in the address of the page."""
+        return self.title.lower().replace(" ", "-")
+
+
+def render(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
+    """The page as HTML."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("vaekit.report", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"code": _code, "with_styles": _with_styles}
+    page = environment.get_template("template.html")
+    return page.render(title=title, facts=facts, sections=sections, width=CONTENT_WIDTH, gap=TILE_GAP)
+
+
+def _code(text: str) -> str:
+    """A text with what stands between backticks as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def tile_columns(shape: tuple[int, int, int]) -> int:
+    """How many images of a shape (C, H, W) fill a row of tiles on a wide screen."""
+    return max(1, (CONTENT_WIDTH + TILE_GAP) // (_tile_width(shape[1:]) + TILE_GAP))
+
+
+def tiles(columns: Sequence[Images], what: str, labels: Sequence[str] = (), caption: str = "") -> Tiles:
+    """Images side by side, those of several arrays above each other; `what` names one in its alt text."""
+    width, count = _tile_width(columns[0].shape[1:3]), len(columns[0])
+    alts = [f"{what} {number}" for number in range(1, count + 1)]
+    lines: list[list[str]] = [[] for _ in range(count)]
+    if labels:
+        labels = [printable(label) for label in labels]
+        alts = [f"{alt}: {label}".replace("\n", ", ") for alt, label in zip(alts, labels, strict=True)]
+        lines = fit_labels(labels, ImageFont.load_default(LABEL_SIZE), width)
+    cells = [
+        Cell(tuple(map(image_source, images)), alt, label)
+        for *images, alt, label in zip(*columns, alts, lines, strict=True)
+    ]
+    return Tiles(cells, width, max(columns[0].shape[1:3]) < grids.MIN_TILE, caption)
+
+
+def tile_table(
+    images: UInt8[np.ndarray, "R K H W C"], rows: Sequence[str], columns: Sequence[str], caption: str = ""
+) -> TileTable:
+    """A table of images, magnified by the largest whole factor that fits, if that makes them large enough."""
+    available = (CONTENT_WIDTH + TABLE_GAP) // len(columns) - TABLE_GAP
+    width = images.shape[3] * max(1, available // images.shape[3])
+    sharp = grids.MIN_TILE <= width <= available
+    cells = [
+        (
+            name,
+            [
+                Cell((image_source(image),), ", ".join(filter(None, (name, column))))
+                for image, column in zip(row, columns, strict=True)
+            ],
+        )
+        for name, row in zip(rows, images, strict=True)
+    ]
+    return TileTable(cells, columns, width if sharp else available, sharp, caption)
+
+
+def _tile_width(size: tuple[int, ...]) -> int:
+    height, width = size
+    return width * grids.zoom(height, width)
+
+
+def image_source(image: UInt8[np.ndarray, "H W C"]) -> str:
+    """An image as an address that holds it."""
+    return grids.png_source(grids.png(grids.picture(image)))
+
+
+def _with_styles(rows: Sequence[Sequence[str]]) -> Iterable[tuple[str, Sequence[str], str]]:
+    """Name, cells and style of each row of a table of texts."""
     for (name, *cells), (below, *_) in zip(rows, [*rows[1:], ["-"]], strict=True):
-        of_row = " ".join(["under"] * (not name) + ["over"] * (not below) + ["cells"] * (len(cells) > 1))
-        told = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        lines.append(f'<tr class="{of_row}"><th>{html.escape(name)}</th>{told}</tr>')
-    return f"<div class=scroll><table class=figures>{''.join(lines)}</table></div>"
-
-
-def figure(sheet: Image.Image, caption: str = "") -> str:
-    said = html.escape(caption)
-    width = f' style="width:{sheet.width}px"'
-    return f'<figure><img src="{data(grids.png(sheet))}" alt="{said}"{width}><figcaption>{said}</figcaption></figure>'
-
-
-def data(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-STYLE = """
-:root { color-scheme: light dark; --paper: #fbfbfa; --card: #fff; --ink: #23262b; --soft: #667; --line: #e2e3e6;
-  --accent: #0b6bb0; --good: #1d7a46; --bad: #a8480a }
-@media (prefers-color-scheme: dark) { :root { --paper: #15171b; --card: #1e2127; --ink: #e6e7ea; --soft: #9aa0ab;
-  --line: #343842; --accent: #6db7f2; --good: #6fce97; --bad: #f2a264 } }
-* { box-sizing: border-box }
-body { margin: 0 auto; max-width: 1080px; padding: 32px 24px 64px; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, sans-serif }
-h1 { margin: 0 0 16px; font-size: 30px; letter-spacing: -.01em } h2 { margin: 0 0 4px; font-size: 21px }
-h3 { margin: 20px 0 6px; font-size: 15px; font-weight: 600 }
-p { margin: 0 0 14px; color: var(--soft); max-width: 78ch }
-section { margin-top: 28px; padding: 22px 24px; background: var(--card); border: 1px solid var(--line);
-  border-radius: 10px }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 14px 28px; margin: 0 }
-dt { color: var(--soft); font-size: 13px } dd { margin: 0; font-weight: 600 }
-figure { margin: 0 0 14px }
-figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px }
-figcaption { margin-top: 6px; color: var(--soft); font-size: 14px }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums }
-th, td { padding: 3px 18px 3px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
-th { font-weight: 500; color: var(--soft); white-space: nowrap }
-.over th, .over td { border-bottom: 0; padding-bottom: 0 } .cells td { text-align: right; white-space: nowrap }
-.under.cells td { color: var(--soft); font-size: 12px; padding-top: 0 }
-.scroll { overflow-x: auto } .scroll + figure { margin-top: 14px }
-details { margin: 8px 0 } summary { cursor: pointer; color: var(--accent) }
-pre { margin: 8px 0; padding: 10px 12px; white-space: pre-wrap; overflow-wrap: anywhere; background: var(--paper);
-  border: 1px solid var(--line);
-  border-radius: 6px; font: 13px/1.5 ui-monospace, monospace }
-code { font: 0.9em ui-monospace, monospace } .note, .faults strong { color: var(--bad) } .good { color: var(--good) }
-.faults { margin: 0; padding: 0; list-style: none } .faults li { margin-bottom: 14px }
-.faults strong::after { content: "." }
-"""
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}: vaekit report</title><style>{style}</style></head>
-<body>
-{body}
-</body>
-</html>
-"""
+        styles = {"under": not name, "over": not below, "cells": len(cells) > 1}
+        yield name, cells, " ".join(style for style, applies in styles.items() if applies)

@@ -110,14 +110,6 @@ def read_dataset_summary(run: Run) -> DatasetSummary:
         raise UserError(f"{run.dataset} is missing or damaged.", hint) from None
 
 
-def read_config(run: Run) -> dict[str, Any]:
-    return read_metadata(run).model_dump(mode="json")
-
-
-def read_dataset(run: Run) -> dict[str, Any]:
-    return read_dataset_summary(run).model_dump()
-
-
 def write_record(path: Path, record: BaseModel) -> None:
     """Write a record as JSON, whole or not at all."""
     write_json(path, record.model_dump())  # pydantic's own writer refuses names of files that are not UTF-8

@@ -1,13 +1,14 @@
 """Where results may be written: new files and folders, never among the user's images."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from vaekit.errors import UserError, setting
 from vaekit.runs.folder import Run
 from vaekit.runs.metadata import read_metadata
-from vaekit.utils.files import require_outside
+from vaekit.utils.files import atomic_folder, require_outside
 
 
 def first_free(parent: Path, name: str, *suffixes: str) -> Path:
@@ -63,6 +64,28 @@ def new_folder(run: Run, out: str | Path) -> Path:
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path} already exists.", f"Choose another {setting('out')}.")
     return path
+
+
+def copy_run(run: Run, target: Path) -> None:
+    """Copy what a trained model consists of to a new folder: configuration, weights, prior and history.
+
+    Raises:
+        UserError: the folder exists.
+    """
+    if target.exists():
+        raise UserError(f"{target} already exists.", "Choose a new folder.")
+    with atomic_folder(new_folder(run, target)) as temporary:
+        copy = Run(temporary)
+        for source, destination in (
+            (run.config, copy.config),
+            (run.dataset, copy.dataset),
+            (run.weights, copy.weights),
+            (run.latent_prior, copy.latent_prior),
+            (run.metrics, copy.metrics),
+            (run.loss_graph, copy.loss_graph),
+        ):
+            if source.exists():
+                shutil.copyfile(source, destination)
 
 
 def require_writable(run: Run) -> None:

@@ -30,9 +30,9 @@ def init_from_data(models: Sequence[VAE], loader: ImageLoader, seed: int) -> Non
     if hasattr(first.encoder, "init_from_data") or hasattr(first.decoder, "init_from_data"):
         mean = _mean_image(loader)
         arguments["encoder"] = (mean,)
-        if hasattr(first.likelihood, "inverse_mean"):
-            arguments["decoder"] = (first.likelihood.inverse_mean(mean),)  # type: ignore[operator]
-    if count := getattr(first.prior, "init_images", 0):
+        if (outputs := first.likelihood.inverse_mean(mean)) is not None:
+            arguments["decoder"] = (outputs,)
+    if count := first.prior.init_images:
         x, y = _distinct_images(loader, count, seed)
         arguments["prior"] = (x, y if first.classes else None)
     for slot, values in arguments.items():

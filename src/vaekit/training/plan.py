@@ -15,7 +15,7 @@ from vaekit.config.overrides import differences, override, resolve
 from vaekit.data.packs.pack import Pack, open_pack
 from vaekit.errors import UserError, setting
 from vaekit.models.builder import build
-from vaekit.models.registry import provides
+from vaekit.models.registry import Capability
 from vaekit.models.terms import Objective
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import Run
@@ -90,7 +90,7 @@ def make_plan(request: TrainRequest) -> Plan:
     model, objective = build(config, pack.shape, len(pack.classes), train.stop - train.start, request.networks)
     metadata = _make_metadata(preset, config, pack, source, device, before)
     lines = [*pack.summary.splitlines(), _preset_line(request, preset, resumed=before is not None)]
-    if "normalised" not in provides(model.likelihood):
+    if Capability.NORMALIZED not in model.likelihood.provides:
         lines.append(f"Losses are only comparable with other {config.likelihood.kind} runs.")
     if before:
         lines += _require_same_run(run, before, metadata, pack)

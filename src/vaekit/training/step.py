@@ -10,7 +10,6 @@ from zuko.lazy import LazyTransform
 
 from vaekit.config.training import TrainingConfig
 from vaekit.errors import OutOfMemory, UserError, setting
-from vaekit.models.registry import provides
 from vaekit.models.terms import Labels, Objective
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoint import Snapshot, copied, optimizer_tensors, restore_optimizer
@@ -150,7 +149,7 @@ class TrainStep:
         """
         normalizes = any(isinstance(module, _BatchNorm) and module.training for module in self.model.modules())
         return (
-            self.objective.supports_accumulation and "any_weights" in provides(self.model.likelihood) and not normalizes
+            self.objective.supports_accumulation and self.model.likelihood.supports_accumulation and not normalizes
         )
 
     # --- Validation ---

@@ -36,7 +36,7 @@ def test_standard_normal_samples_have_their_moments() -> None:
 
 
 @pytest.mark.parametrize("prior", ["standard", "gaussian"])
-def test_closed_form_kl_meets_monte_carlo_and_torch(prior: str) -> None:
+def test_closed_form_kl_matches_monte_carlo_and_torch(prior: str) -> None:
     q = latents()
     p = StandardNormal(4) if prior == "standard" else latents()
     z = q.rsample((400_000,))
@@ -46,5 +46,7 @@ def test_closed_form_kl_meets_monte_carlo_and_torch(prior: str) -> None:
     assert per_latent is not None
     closed = per_latent.sum(-1)
     assert ((closed - ratio.mean(0)).abs() < 5 * error).all()
-    reference = kl_divergence(Normal(q.mean, q.stddev), Normal(p.mean.expand(3, 4), p.variance.sqrt().expand(3, 4)))
+    reference = kl_divergence(
+        Normal(q.mean, q.stddev), Normal(p.mean.expand(3, 4), p.variance.sqrt().expand(3, 4))
+    )
     torch.testing.assert_close(per_latent, reference, atol=1e-5, rtol=1e-5)

@@ -1,7 +1,7 @@
 """Importance-weighted bounds on a linear-Gaussian model, whose exact log p(x) is known.
 
-z ~ N(0, I), x = W z + b + s noise. The columns of W are orthogonal, so that the exact posterior has independent
-latents: their precisions are 1 + |w_d|^2 / s^2 and their means w_d . (x - b) / s^2 over those.
+z ~ N(0, I), x = W z + b + s noise. The columns of W are orthogonal, so that the exact posterior has
+independent latents: their precisions are 1 + |w_d|^2 / s^2 and their means w_d . (x - b) / s^2 over those.
 """
 
 import math
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
+from vaekit.config.objectives import DregConfig, ElboConfig, IwaeConfig, MiwaeConfig
 from vaekit.models.distributions.latents import DiagonalGaussian, FullGaussian, StandardNormal
 from vaekit.models.objectives.elbo import Elbo
 from vaekit.models.objectives.importance import Dreg, Iwae, Miwae, importance_bound
@@ -48,10 +49,10 @@ def terms(x: Tensor, q: DiagonalGaussian, samples: int) -> Terms:
     return Terms(Normal(z @ W.T + B, S).log_prob(x).sum(-1), (Group(z, q, StandardNormal(2)),))
 
 
-# --- Values ----------------------------------------------------------------------------------------------------------
+# --- Values ---
 
 
-def test_the_orthogonal_columns_give_the_exact_posterior() -> None:
+def test_orthogonal_columns_give_the_exact_posterior() -> None:
     assert (W[:, 0] @ W[:, 1]).item() == pytest.approx(0)
     x = images(4)
     z = torch.randn(4, 2, dtype=torch.float64)
@@ -59,7 +60,7 @@ def test_the_orthogonal_columns_give_the_exact_posterior() -> None:
     torch.testing.assert_close(joint - exact(x).log_prob(z), evidence(x))
 
 
-def test_weights_by_hand() -> None:
+def test_importance_bound_by_hand() -> None:
     """Two samples of one image with weights 1 and 3: log 2; as two bounds of one sample, log 3 / 2."""
     log_w = torch.tensor([[0.0], [math.log(3)]])
     assert importance_bound(log_w).item() == pytest.approx(math.log(2))
@@ -67,12 +68,12 @@ def test_weights_by_hand() -> None:
     assert importance_bound(log_w + 1000).item() == pytest.approx(1000 + math.log(2))
 
 
-def test_the_bound_rises_with_samples_to_the_evidence() -> None:
+def test_bound_rises_with_samples_to_the_evidence() -> None:
     x = images(8)
     bounds = {}
     for samples, repeats in ((1, 20_000), (5, 5000), (50, 1000), (5000, 20)):
         many = x.repeat(repeats, 1)
-        bounds[samples] = -Iwae(samples)(terms(many, wrong(many), samples))[0].item()
+        bounds[samples] = -Iwae(IwaeConfig(samples=samples))(terms(many, wrong(many), samples))[0].item()
     target = evidence(x).mean().item()
     gaps = [target - bound for bound in bounds.values()]
     # KL(wrong || exact) per latent is (2 + 1 - 1 - log 2) / 2, and with one sample it is the gap
@@ -82,9 +83,13 @@ def test_the_bound_rises_with_samples_to_the_evidence() -> None:
 
 
 @pytest.mark.parametrize("samples", [1, 3, 20])
-def test_the_exact_posterior_gives_the_evidence_at_any_number_of_samples(samples: int) -> None:
+def test_exact_posterior_gives_evidence_with_any_number_of_samples(samples: int) -> None:
     x = images(8)
-    for objective in (Iwae(samples), Dreg(samples), Miwae(samples, bounds=samples)):
+    for objective in (
+        Iwae(IwaeConfig(samples=samples)),
+        Dreg(DregConfig(samples=samples)),
+        Miwae(MiwaeConfig(samples=samples, bounds=samples)),
+    ):
         loss, report = objective(terms(x, exact(x), samples))
         assert loss.item() == pytest.approx(-evidence(x).mean().item())
         assert report["kl"].item() == pytest.approx(terms(x, exact(x), 1).groups[0].kl.mean().item())
@@ -92,37 +97,43 @@ def test_the_exact_posterior_gives_the_evidence_at_any_number_of_samples(samples
 
 def test_miwae_lies_between_elbo_and_iwae() -> None:
     x = images(50)
-    given = terms(x, wrong(x), 6)
-    (group,) = given.groups
-    by_sampling = -(given.log_px + group.log_p - group.log_q).mean()
-    loss = {bounds: Miwae(6, bounds)(given)[0] for bounds in (1, 2, 6)}
-    torch.testing.assert_close(loss[1], Iwae(6)(given)[0])
+    inputs = terms(x, wrong(x), 6)
+    (group,) = inputs.groups
+    by_sampling = -(inputs.log_px + group.log_p - group.log_q).mean()
+    loss = {bounds: Miwae(MiwaeConfig(samples=6, bounds=bounds))(inputs)[0] for bounds in (1, 2, 6)}
+    torch.testing.assert_close(loss[1], Iwae(IwaeConfig(samples=6))(inputs)[0])
     torch.testing.assert_close(loss[6], by_sampling)
     assert loss[1] < loss[2] < loss[6]
-    halves = (given.log_px + group.log_p - group.log_q).split(3)
+    halves = (inputs.log_px + group.log_p - group.log_q).split(3)
     torch.testing.assert_close(loss[2], -torch.stack([importance_bound(half) for half in halves]).mean())
 
 
-def test_the_kl_of_the_report_is_that_of_the_elbo() -> None:
+def test_importance_weighted_objectives_report_the_kl_of_the_elbo() -> None:
     x = images(5)
-    given = terms(x, wrong(x), 4)
-    _, expected = Elbo()(given)
-    for objective in (Iwae(4), Dreg(4), Miwae(4, 2)):
-        _, report = objective(given)
+    inputs = terms(x, wrong(x), 4)
+    _, expected = Elbo(ElboConfig())(inputs)
+    for objective in (
+        Iwae(IwaeConfig(samples=4)),
+        Dreg(DregConfig(samples=4)),
+        Miwae(MiwaeConfig(samples=4, bounds=2)),
+    ):
+        _, report = objective(inputs)
         assert list(report) == ["loss", "reconstruction", "kl"]
         torch.testing.assert_close(report["kl"], expected["kl"])
         torch.testing.assert_close(report["reconstruction"], expected["reconstruction"])
 
 
-def test_weights_multiply_over_groups() -> None:
+def test_importance_weights_multiply_over_groups() -> None:
     x = images(5)
     one, other = terms(x, wrong(x), 4), terms(x, exact(x), 4)
     both = Terms(one.log_px, (*one.groups, *other.groups))
     ratio = [group.log_p - group.log_q for group in both.groups]
-    torch.testing.assert_close(Iwae(4)(both)[0], -importance_bound(one.log_px + ratio[0] + ratio[1]))
+    torch.testing.assert_close(
+        Iwae(IwaeConfig(samples=4))(both)[0], -importance_bound(one.log_px + ratio[0] + ratio[1])
+    )
 
 
-# --- Gradients -------------------------------------------------------------------------------------------------------
+# --- Gradients ---
 
 
 @dataclass
@@ -140,7 +151,9 @@ class Small:
         loc, log_variance = self.encoder(x).chunk(2, -1)
         q: DiagonalGaussian | FullGaussian = DiagonalGaussian(loc, log_variance)
         if self.full:
-            q = FullGaussian(loc, q.stddev.diag_embed() + loc[:, :1, None] * torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+            q = FullGaussian(
+                loc, q.stddev.diag_embed() + loc[:, :1, None] * torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+            )
         z = q.rsample((samples,))
         log_px = Normal(self.decoder(z), S).log_prob(x).sum(-1)
         return Terms(log_px, (Group(z, q, DiagonalGaussian(self.loc, self.log_variance)),))
@@ -164,7 +177,9 @@ def small() -> Small:
     return model
 
 
-def gradient(make: Callable[[], Terms], objective: Objective, of: list[nn.Parameter], seed: int = 0) -> Tensor:
+def gradient(
+    make: Callable[[], Terms], objective: Objective, of: list[nn.Parameter], seed: int = 0
+) -> Tensor:
     torch.manual_seed(seed)
     loss, _ = objective(make())
     return torch.cat([grad.flatten() for grad in torch.autograd.grad(loss, of)])
@@ -174,42 +189,45 @@ def test_dreg_has_the_value_and_the_decoder_gradient_of_iwae(small: Small) -> No
     x = images(6)
     for samples in (1, 8):
         torch.manual_seed(3)
-        plain, _ = Iwae(samples)(small.terms(x, samples))
+        plain, _ = Iwae(IwaeConfig(samples=samples))(small.terms(x, samples))
         torch.manual_seed(3)
-        doubly, _ = Dreg(samples)(small.terms(x, samples))
+        doubly, _ = Dreg(DregConfig(samples=samples))(small.terms(x, samples))
         assert plain.item() == pytest.approx(doubly.item(), rel=1e-12)
 
         def make(samples: int = samples) -> Terms:
             return small.terms(x, samples)
 
-        expected = gradient(make, Iwae(samples), small.outer)
-        torch.testing.assert_close(gradient(make, Dreg(samples), small.outer), expected, rtol=1e-10, atol=1e-12)
+        expected = gradient(make, Iwae(IwaeConfig(samples=samples)), small.outer)
+        torch.testing.assert_close(
+            gradient(make, Dreg(DregConfig(samples=samples)), small.outer), expected, rtol=1e-10, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["diagonal", "full covariance"])
-def test_dreg_is_the_sum_of_squared_weights_written_out(small: Small, full: bool) -> None:
+def test_dreg_gradient_matches_the_formula(small: Small, full: bool) -> None:
     """Tucker et al. 2019, equation 8, with every derivative taken by itself."""
     small.full = full
     x = images(2)
-    found = gradient(lambda: small.terms(x, 3), Dreg(3), small.inner)
+    actual = gradient(lambda: small.terms(x, 3), Dreg(DregConfig(samples=3)), small.inner)
     torch.manual_seed(0)
-    given = small.terms(x, 3)
-    (group,) = given.groups
-    log_w = given.log_px + group.log_p - group.log_q_detached
+    inputs = small.terms(x, 3)
+    (group,) = inputs.groups
+    log_w = inputs.log_px + group.log_p - group.log_q_detached
     (to_z,) = torch.autograd.grad(log_w.sum(), group.z, retain_graph=True)
     shares = (log_w - log_w.logsumexp(0)).exp().detach()
-    expected = torch.zeros_like(found)
+    expected = torch.zeros_like(actual)
     for s in range(3):
         for b in range(2):
             along = (group.z[s, b] * to_z[s, b].detach()).sum()
             grads = torch.autograd.grad(along, small.inner, retain_graph=True)
             expected -= shares[s, b] ** 2 * torch.cat([grad.flatten() for grad in grads]) / 2
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_dreg_has_the_expected_encoder_gradient_of_iwae(small: Small) -> None:
-    """Means over 200 blocks of 2000 draws. They may differ by 4.5 standard errors in each of 16 numbers (one failure in
-    10,000), and those errors are small enough to tell the single weight (Roeder et al. 2017) from the right one."""
+    """Means over 200 blocks of 2000 draws. They may differ by 4.5 standard errors in each of 16 numbers (one
+    failure in 10,000), and those errors are small enough to tell the single weight (Roeder et al. 2017) from
+    the right one."""
     x = images(2).repeat(2000, 1)
 
     def blocks(objective: Callable[[Terms], Tensor]) -> Tensor:
@@ -219,11 +237,18 @@ def test_dreg_has_the_expected_encoder_gradient_of_iwae(small: Small) -> None:
             rows.append(torch.cat([grad.flatten() for grad in grads]))
         return torch.stack(rows)
 
-    def single(given: Terms) -> Tensor:
-        (group,) = given.groups
-        return -importance_bound(given.log_px + group.log_p - group.log_q_detached)
+    def single(inputs: Terms) -> Tensor:
+        (group,) = inputs.groups
+        return -importance_bound(inputs.log_px + group.log_p - group.log_q_detached)
 
-    plain, doubly, biased = (blocks(make) for make in (lambda t: Iwae(4)(t)[0], lambda t: Dreg(4)(t)[0], single))
+    plain, doubly, biased = (
+        blocks(make)
+        for make in (
+            lambda t: Iwae(IwaeConfig(samples=4))(t)[0],
+            lambda t: Dreg(DregConfig(samples=4))(t)[0],
+            single,
+        )
+    )
 
     def distances(a: Tensor, b: Tensor) -> Tensor:
         return (a.mean(0) - b.mean(0)).abs() / ((a.var(0) + b.var(0)) / 200).sqrt()
@@ -237,16 +262,21 @@ def test_dreg_is_less_noisy_for_a_trained_encoder(small: Small, samples: int) ->
     x = images(64)
     optimizer = torch.optim.Adam([*small.inner, *small.outer], lr=0.02)
     for _ in range(300):
-        loss, _ = Iwae(samples)(small.terms(x, samples))
+        loss, _ = Iwae(IwaeConfig(samples=samples))(small.terms(x, samples))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
     def noise(objective: Objective) -> float:
         make = lambda: small.terms(x[:8], samples)  # noqa: E731
-        return torch.stack([gradient(make, objective, small.inner, seed) for seed in range(300)]).var(0).sum().item()
+        return (
+            torch.stack([gradient(make, objective, small.inner, seed) for seed in range(300)])
+            .var(0)
+            .sum()
+            .item()
+        )
 
-    ratio = noise(Iwae(samples)) / noise(Dreg(samples))
+    ratio = noise(Iwae(IwaeConfig(samples=samples))) / noise(Dreg(DregConfig(samples=samples)))
     print(f"variance of the encoder's gradient at S = {samples}: IWAE / DReG = {ratio:.1f}")
     assert ratio > 2
 
@@ -254,10 +284,10 @@ def test_dreg_is_less_noisy_for_a_trained_encoder(small: Small, samples: int) ->
 def test_dreg_without_gradients_and_with_a_fixed_encoder(small: Small) -> None:
     x = images(4)
     with torch.no_grad():
-        loss, _ = Dreg(5)(small.terms(x, 5))
+        loss, _ = Dreg(DregConfig(samples=5))(small.terms(x, 5))
     assert not loss.requires_grad
     for parameter in small.inner:
         parameter.requires_grad_(False)
-    loss, _ = Dreg(5)(small.terms(x, 5))
+    loss, _ = Dreg(DregConfig(samples=5))(small.terms(x, 5))
     loss.backward()
     assert all(parameter.grad is not None for parameter in small.outer)

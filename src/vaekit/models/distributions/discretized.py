@@ -1,6 +1,6 @@
-"""Noise around a location: normal, Laplace and logistic as plain functions, and the same rounded to 256 levels.
+"""Location-scale families (normal, Laplace, logistic), and their discretization to 256 levels.
 
-u = (t - loc) / sigma is a standardised value, f the density and F the distribution function of the noise.
+u = (t - loc) / sigma is a standardized value, f the density and F the distribution function of the noise.
 """
 
 import math
@@ -15,10 +15,11 @@ from torch import Tensor
 from vaekit.models.distributions.latents import HALF_LOG_TAU
 
 HALF_LEVEL = 1 / 510
+"""Half the distance between two of the 256 levels."""
 
 
-FAR = 1e12
-"""As good as infinity for a standardised value, and finite, so that no gradient becomes infinity times zero."""
+FAR_EDGE = 1e12
+"""Stands for infinity in standardized values; finite, so that no gradient becomes infinity times zero."""
 
 
 @dataclass(frozen=True)
@@ -28,23 +29,20 @@ class LocScaleFamily:
     log_density: Callable[[Tensor], Tensor]
     """log f(u)."""
     log_between: Callable[[Tensor, Tensor], Tensor]
-    """log(F(upper) - F(lower)) for lower < upper, mirrored so that lower is the one farther from zero: there F is
-    small, and nothing cancels."""
+    """log(F(upper) - F(lower)) for lower < upper, mirrored so that lower is farther from zero, where F is
+    small and nothing cancels."""
     integral: Callable[[Tensor], Tensor]
     """The integral of F from minus infinity to u."""
     fill: Callable[[Tensor], Tensor]
-    """Draws in the shape of a tensor, which it may overwrite."""
+    """Samples in the shape of a tensor, which may be overwritten."""
     power: int = 0
-    """The most likely sigma is the root of this degree of the mean of |t - loc| to this power; 0: no power."""
-
-
-# --- The three -------------------------------------------------------------------------------------------------------
+    """The maximum-likelihood sigma is mean(|t - loc|^power)^(1/power); 0 if it has no such form."""
 
 
 def _log_phi(x: Tensor) -> Tensor:
     """log Phi(x): from erfc, and below -10 by its asymptotic series (Abramowitz & Stegun 1964, 26.2.12).
 
-    torch.special.log_ndtr does the same at several times the cost, and not on every device.
+    torch.special.log_ndtr is several times slower and not available on every device.
     """
     near = torch.erfc(x.clamp(min=-10) * -math.sqrt(0.5)).mul_(0.5).log_()
     tail = x.clamp(max=-10)
@@ -60,10 +58,10 @@ def _log_between_normal(lower: Tensor, upper: Tensor) -> Tensor:
 
 
 def _log_between_laplace(lower: Tensor, upper: Tensor) -> Tensor:
-    """Both edges below zero: (e^u - e^l) / 2. One on either side of it: 1 - (e^l + e^-u) / 2."""
-    beside = upper - math.log(2) + torch.log(-torch.expm1(lower - upper))
-    around = torch.log((torch.expm1(lower) + torch.expm1(-upper.abs())).mul_(-0.5))
-    return torch.where(upper < 0, beside, around)
+    """(e^u - e^l) / 2 if both edges are below zero, else 1 - (e^l + e^-u) / 2."""
+    both_below = upper - math.log(2) + torch.log(-torch.expm1(lower - upper))
+    across = torch.log((torch.expm1(lower) + torch.expm1(-upper.abs())).mul_(-0.5))
+    return torch.where(upper < 0, both_below, across)
 
 
 def _log_between_logistic(lower: Tensor, upper: Tensor) -> Tensor:
@@ -97,7 +95,7 @@ LOGISTIC = LocScaleFamily(
 )
 
 
-# --- Rounded to the nearest of 256 levels; what falls below 0 or above 1 counts as the end levels ---------------------
+# --- Rounded to the nearest of 256 levels; values outside [0, 1] count as the end levels ---
 
 
 def discretized_sample(loc: Tensor, log_sigma: Tensor, noise: LocScaleFamily) -> Tensor:
@@ -105,26 +103,28 @@ def discretized_sample(loc: Tensor, log_sigma: Tensor, noise: LocScaleFamily) ->
 
 
 def clipped_mean(loc: Tensor, log_sigma: Tensor, noise: LocScaleFamily) -> Tensor:
-    """E[t clipped to [0, 1]] = the integral of P(t > v) over v from 0 to 1. Rounding moves it by less than 2e-4 once
-    sigma is above half a level, and by at most half a level below that."""
+    """E[t clipped to [0, 1]] = the integral of P(t > v) over v from 0 to 1. Rounding changes it by less than
+    2e-4 where sigma is above half a level, and by at most half a level below that."""
     sigma = log_sigma.exp()
     return (sigma * (noise.integral(loc / sigma) - noise.integral((loc - 1) / sigma))).clamp(0, 1)
 
 
 def discretized_log_prob(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: LocScaleFamily) -> Tensor:
-    """log P of every pixel; `log_sigma` and `value` broadcast to `loc`, and `value` is data, without a gradient.
+    """log P of every pixel. `log_sigma` and `value` broadcast to `loc`; `value` is data and gets no gradient.
 
-    P(x) = F((x + h - loc) / sigma) - F((x - h - loc) / sigma) with h = 1/510, its outer edges moved to infinity
-    (Salimans et al. 2017, PixelCNN++, equation 2).
+    P(x) = F((x + h - loc) / sigma) - F((x - h - loc) / sigma) with h = 1/510, its outer edges moved to
+    infinity (Salimans et al. 2017, PixelCNN++, equation 2).
     """
     return _apply_discretized(loc, log_sigma, value, noise)
 
 
 def expected_power(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: LocScaleFamily) -> Tensor:
-    """E |t - loc|^power of the noisy t that was rounded and clipped to `value`: the E step for sigma.
+    """E |t - loc|^power of the noisy t given that it was rounded and clipped to `value`: the E step for
+    sigma.
 
-    The derivative of log P by log sigma is the mean over the level of that of log f, which is |u|^power - 1 for the
-    normal and for the Laplace: so E |u|^power = 1 + (l f(l) - u f(u)) / P between the standardised edges l and u.
+    The derivative of log P by log sigma is the mean over the level of that of log f, which is |u|^power - 1
+    for the normal and for the Laplace: so E |u|^power = 1 + (l f(l) - u f(u)) / P between the standardised
+    edges l and u.
     """
     lower, upper, _ = _edges(loc, log_sigma, value)
     falling, rising = _slopes(lower, upper, noise.log_between(lower, upper), noise)
@@ -132,7 +132,7 @@ def expected_power(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: LocScal
 
 
 class _DiscretizedLogProb(torch.autograd.Function):
-    """With its gradient in closed form: two exponentials, where a derivative of every step of the way would cost more
+    """With its gradient in closed form, two exponentials; autograd through every operation would cost more
     than the decoder of a small model."""
 
     @staticmethod
@@ -156,12 +156,14 @@ class _DiscretizedLogProb(torch.autograd.Function):
         return by_loc, by_log_sigma, None, None
 
 
-_apply_discretized = cast(Callable[[Tensor, Tensor, Tensor, LocScaleFamily], Tensor], _DiscretizedLogProb.apply)
+_apply_discretized = cast(
+    Callable[[Tensor, Tensor, Tensor, LocScaleFamily], Tensor], _DiscretizedLogProb.apply
+)
 
 
 def _edges(loc: Tensor, log_sigma: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The standardised edges of the level's bin, mirrored to the side of zero where F is small; and where they were,
-    which is where the value lies above loc."""
+    """The standardized edges of the level's bin, mirrored to the side of zero where F is small, and where
+    they were mirrored: where the value is above loc."""
     distance = value - loc
     above = distance > 0
     precision = (-log_sigma).exp()
@@ -170,15 +172,12 @@ def _edges(loc: Tensor, log_sigma: Tensor, value: Tensor) -> tuple[Tensor, Tenso
     white = value > 1 - HALF_LEVEL
     end = white | (value < HALF_LEVEL)
     outward = above == white
-    return lower.masked_fill_(end & outward, -FAR), upper.masked_fill_(end & ~outward, FAR), above
+    return lower.masked_fill_(end & outward, -FAR_EDGE), upper.masked_fill_(end & ~outward, FAR_EDGE), above
 
 
 def _slopes(lower: Tensor, upper: Tensor, log_p: Tensor, noise: LocScaleFamily) -> tuple[Tensor, Tensor]:
-    """f / P at both edges: the derivatives of log P by them, the lower one's without its minus sign."""
+    """f / P at both edges: the derivatives of log P by the edges, the lower one's without its minus sign."""
     return noise.log_density(lower).sub(log_p).exp_(), noise.log_density(upper).sub(log_p).exp_()
-
-
-# --- Bounds ----------------------------------------------------------------------------------------------------------
 
 
 class _ClampStraightThrough(torch.autograd.Function):
@@ -195,5 +194,5 @@ _apply_clamp = cast(Callable[[Tensor, float, float], Tensor], _ClampStraightThro
 
 
 def clamp_straight_through(t: Tensor, low: float, high: float) -> Tensor:
-    """t, clamped; the gradient passes, so that what lies outside finds its way back."""
+    """Clamp t, and pass the gradient through, so that values outside can return."""
     return _apply_clamp(t, low, high)

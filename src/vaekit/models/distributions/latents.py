@@ -1,12 +1,11 @@
-"""Distributions of latents, each with its density, its samples and its mean (those of images: `pixels.py`).
+"""Distributions of latents (those of images are in `pixels.py`).
 
-They follow `torch.distributions.Distribution`; arguments are validated on request only, because a check on a device
-makes the processor wait for it.
+Arguments are never validated, because a check makes the CPU wait for the device.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -16,20 +15,18 @@ from torch.distributions.kl import register_kl
 from zuko.distributions import NormalizingFlow
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+"""log of the normal density's normalizing constant."""
 
 
 class DiagonalGaussian(Distribution):
-    """Independent normals over the last axis, from their means and log-variances [..., D]."""
+    """Independent normals over the last axis, from means and log-variances [..., D]."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "log_variance": constraints.real}
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(
-        self, loc: Float[Tensor, "*B D"], log_variance: Float[Tensor, "*B D"], validate_args: bool = False
-    ) -> None:
+    def __init__(self, loc: Float[Tensor, "*B D"], log_variance: Float[Tensor, "*B D"]) -> None:
         self.loc, self.log_variance = loc, log_variance
-        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args)
+        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
 
     @property
     def mean(self) -> Tensor:
@@ -48,8 +45,6 @@ class DiagonalGaussian(Distribution):
         return torch.addcmul(self.loc, self.stddev, noise)
 
     def log_prob(self, value: Float[Tensor, "*S B D"]) -> Float[Tensor, "*S B"]:
-        if self._validate_args:
-            self._validate_sample(value)
         squares = (value - self.loc).square() * (-self.log_variance).exp()
         return -0.5 * (squares + self.log_variance).sum(-1) - value.shape[-1] * HALF_LOG_TAU
 
@@ -57,13 +52,12 @@ class DiagonalGaussian(Distribution):
 class StandardNormal(Distribution):
     """N(0, I) over D latents; its batch shape is empty."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, latents: int, device: torch.device | None = None, validate_args: bool = False) -> None:
+    def __init__(self, latents: int, device: torch.device | None = None) -> None:
         self.device = device
-        super().__init__(Size(), Size([latents]), validate_args)
+        super().__init__(Size(), Size([latents]), validate_args=False)
 
     @property
     def mean(self) -> Tensor:
@@ -77,8 +71,6 @@ class StandardNormal(Distribution):
         return torch.randn(*sample_shape, *self.event_shape, device=self.device)
 
     def log_prob(self, value: Float[Tensor, "*S B D"]) -> Float[Tensor, "*S B"]:
-        if self._validate_args:
-            self._validate_sample(value)
         return -0.5 * value.square().sum(-1) - value.shape[-1] * HALF_LOG_TAU
 
 
@@ -89,7 +81,7 @@ class FullGaussian(MultivariateNormal):
         super().__init__(loc, scale_tril=scale_tril, validate_args=False)
 
     def rsample_and_log_prob(self, sample_shape: Any = Size()) -> tuple[Tensor, Tensor]:
-        """A draw loc + L e, and its density from e itself: nothing has to be solved for, whatever L is like."""
+        """Samples loc + L e and their density, computed from e without solving a linear system."""
         noise = torch.randn(*sample_shape, *self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)
         z = self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
         log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
@@ -97,15 +89,14 @@ class FullGaussian(MultivariateNormal):
 
 
 class PointMass(Distribution):
-    """All probability at one point per image, `loc` [B, D]: the posterior of an autoencoder. It has no density."""
+    """All probability at `loc` [B, D]: the posterior of an autoencoder. It has no density."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real}
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, loc: Float[Tensor, "*B D"], validate_args: bool = False) -> None:
+    def __init__(self, loc: Float[Tensor, "*B D"]) -> None:
         self.loc = loc
-        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args)
+        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
 
     @property
     def mean(self) -> Tensor:
@@ -116,45 +107,43 @@ class PointMass(Distribution):
 
 
 class Mixture(Distribution):
-    """K distributions, the batch of `components`, with probabilities softmax(logits); its own batch shape is empty."""
+    """K distributions, the batch of `components`, with probabilities softmax(logits); its batch shape is
+    empty."""
 
-    AT_ONCE = 1 << 20
-    """Of the numbers [points, K, D] that a density under components other than Gaussians needs, several times over."""
+    MAX_ELEMENTS = 1 << 20
+    """Of a tensor [points, K, D]; the density under components other than diagonal Gaussians needs several of
+    them."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.real}
     support = constraints.real_vector
 
-    def __init__(self, logits: Float[Tensor, " K"], components: Distribution, validate_args: bool = False) -> None:
+    def __init__(self, logits: Float[Tensor, " K"], components: Distribution) -> None:
         self.logits, self.components = logits.log_softmax(-1), components
-        super().__init__(Size(), components.event_shape, validate_args)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.logits.exp() @ self.components.mean
+        super().__init__(Size(), components.event_shape, validate_args=False)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
         with torch.no_grad():
-            chosen = torch.distributions.Categorical(logits=self.logits, validate_args=False).sample(sample_shape)
+            chosen = torch.distributions.Categorical(logits=self.logits, validate_args=False).sample(
+                sample_shape
+            )
             drawn = self.components.sample(sample_shape)
             return drawn.take_along_dim(chosen[..., None, None], -2).squeeze(-2)
 
     def log_prob(self, value: Float[Tensor, "*S B D"]) -> Float[Tensor, "*S B"]:
         each = self.components
         if isinstance(each, DiagonalGaussian):
-            of_each = _pairwise_log_prob(value, each)
+            log_probs = _pairwise_log_prob(value, each)
         else:
             count, latents = len(self.logits), value.shape[-1]
-            points = value.reshape(-1, 1, latents).split(max(1, self.AT_ONCE // (count * latents)))
-            found = [each.log_prob(part.expand(-1, count, -1)) for part in points]
-            of_each = torch.cat(found).reshape(*value.shape[:-1], count)
-        return torch.logsumexp(of_each + self.logits, -1)
+            points = value.reshape(-1, 1, latents).split(max(1, self.MAX_ELEMENTS // (count * latents)))
+            chunks = [each.log_prob(chunk.expand(-1, count, -1)) for chunk in points]
+            log_probs = torch.cat(chunks).reshape(*value.shape[:-1], count)
+        return torch.logsumexp(log_probs + self.logits, -1)
 
 
 class MixtureOfClass(Distribution):
-    """For every row of a batch the mixture of its class: K of the [Y, K] Gaussians of `components`, with probabilities
-    softmax(logits[y]); its batch shape is that of `y`."""
+    """The mixture of its class for every row of a batch: K of the [Y, K] Gaussians `components`, with
+    probabilities softmax(logits[y]). Its batch shape is that of `y`."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.real}
     support = constraints.real_vector
 
     def __init__(
@@ -162,61 +151,64 @@ class MixtureOfClass(Distribution):
         logits: Float[Tensor, "Y K"],
         components: "DiagonalGaussian | FullGaussian",
         y: Int[Tensor, " N"],
-        validate_args: bool = False,
     ) -> None:
         self.logits, self.components, self.y = logits, components, y
-        super().__init__(y.shape, components.event_shape, validate_args)
-
-    @property
-    def mean(self) -> Tensor:
-        return (self.logits.softmax(-1)[..., None] * self.components.mean).sum(-2)[self.y]
+        super().__init__(y.shape, components.event_shape, validate_args=False)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
         with torch.no_grad():
             weights = torch.distributions.Categorical(logits=self.logits[self.y], validate_args=False)
             chosen = weights.sample(sample_shape)
-            return _some(self.components, (self.y.expand_as(chosen), chosen)).sample()
+            return _select(self.components, (self.y.expand_as(chosen), chosen)).sample()
 
     def log_prob(self, value: Float[Tensor, "*S N D"]) -> Float[Tensor, "*S N"]:
-        found = value.new_zeros(value.shape[:-1])
+        log_p = value.new_zeros(value.shape[:-1])
         for label in self.y.unique():
             rows = self.y == label
-            mixture = Mixture(self.logits[label], _some(self.components, (label,)))
-            found[..., rows] = mixture.log_prob(value[..., rows, :])
-        return found
+            mixture = Mixture(self.logits[label], _select(self.components, (label,)))
+            log_p[..., rows] = mixture.log_prob(value[..., rows, :])
+        return log_p
 
 
-def _some(of: "DiagonalGaussian | FullGaussian", index: tuple[Tensor, ...]) -> "DiagonalGaussian | FullGaussian":
-    """Those of a batch of Gaussians that `index` picks."""
-    if isinstance(of, DiagonalGaussian):
-        return DiagonalGaussian(of.loc[index], of.log_variance[index])
-    return FullGaussian(of.loc[index], of.scale_tril[index])
+def _select(
+    gaussians: "DiagonalGaussian | FullGaussian", index: tuple[Tensor, ...]
+) -> "DiagonalGaussian | FullGaussian":
+    """The Gaussians of a batch at `index`."""
+    if isinstance(gaussians, DiagonalGaussian):
+        return DiagonalGaussian(gaussians.loc[index], gaussians.log_variance[index])
+    return FullGaussian(gaussians.loc[index], gaussians.scale_tril[index])
 
 
-def _pairwise_log_prob(z: Float[Tensor, "*S B D"], of: DiagonalGaussian) -> Float[Tensor, "*S B K"]:
-    """log N(z | mu_k, sigma_k^2) of every z under every component, by matrix products: nothing of [*S, B, K, D] is
-    made. The multiplied-out square cancels where components are narrow, so it is taken in 64 bits where there are."""
+def _pairwise_log_prob(z: Float[Tensor, "*S B D"], gaussians: DiagonalGaussian) -> Float[Tensor, "*S B K"]:
+    """log N(z | mu_k, sigma_k^2) of every z under every component, by matrix products without a tensor [*S,
+    B, K, D].
+
+    The expanded square cancels where components are narrow, so it is computed in float64 where available.
+    """
     wide = torch.float64 if z.device.type != "mps" else z.dtype
-    loc, precision, points = of.loc.to(wide), (-of.log_variance).exp().to(wide), z.to(wide)
-    squares = points.square() @ precision.T - 2 * points @ (loc * precision).T + (loc.square() * precision).sum(-1)
+    loc, precision, points = gaussians.loc.to(wide), (-gaussians.log_variance).exp().to(wide), z.to(wide)
+    squares = (
+        points.square() @ precision.T - 2 * points @ (loc * precision).T + (loc.square() * precision).sum(-1)
+    )
     squares = squares.clamp(min=0).to(z.dtype)
-    return -0.5 * (squares + of.log_variance.sum(-1)) - z.shape[-1] * HALF_LOG_TAU
+    return -0.5 * (squares + gaussians.log_variance.sum(-1)) - z.shape[-1] * HALF_LOG_TAU
 
 
 class Flow(NormalizingFlow):  # type: ignore[misc]
-    """Draws of `base` carried on by the inverse of `transform`."""
+    """Samples of `base` mapped by the inverse of `transform`."""
 
     @property
     def mean(self) -> Tensor:
-        """Where the base's mean is carried to: the centre, which is not the expectation."""
+        """The image of the base's mean: the center, not the expectation."""
         return cast(Tensor, self.transform.inv(self.base.mean))
 
 
-# --- What is known of them in closed form ----------------------------------------------------------------------------
+# --- Closed forms ---
 
 
 def _gaussian_from_standard(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
-    """Kingma & Welling 2014, appendix B: KL(N(mu, sigma^2) || N(0, 1)) = (mu^2 + sigma^2 - 1 - log sigma^2) / 2."""
+    """Kingma & Welling 2014, appendix B: KL(N(mu, sigma^2) || N(0, 1)) = (mu^2 + sigma^2 - 1 - log sigma^2) /
+    2."""
     return 0.5 * (q.loc.square() + q.variance - 1 - q.log_variance)
 
 
@@ -233,7 +225,7 @@ _KL_PER_LATENT: dict[tuple[type, type], Callable[..., Tensor]] = {
 
 
 def kl_per_latent(q: Distribution, p: Distribution) -> Float[Tensor, "*B D"] | None:
-    """KL(q || p) of every latent in closed form, or None where it is not known to be a sum over latents."""
+    """KL(q || p) of every latent in closed form, or None where no such sum over latents is known."""
     formula = _KL_PER_LATENT.get((type(q), type(p)))
     return formula(q, p) if formula else None
 
@@ -254,7 +246,7 @@ def _full_from_gaussian(q: MultivariateNormal, p: DiagonalGaussian) -> Tensor:
 
 
 def detach_parameters(q: Distribution) -> Distribution:
-    """q with its parameters held fixed: no gradient reaches them."""
+    """q with its parameters detached."""
     match q:
         case DiagonalGaussian():
             return DiagonalGaussian(q.loc.detach(), q.log_variance.detach())
@@ -264,9 +256,10 @@ def detach_parameters(q: Distribution) -> Distribution:
 
 
 def tempered(p: Distribution, temperature: float) -> Distribution:
-    """p with its noise scaled by `temperature`: below 1 its draws are more typical and less varied.
+    """p with its noise scaled by `temperature`: below 1 samples are more typical and less varied.
 
-    A Gaussian's standard deviations are scaled, those of each component of a mixture, and the base of a flow.
+    This scales the standard deviations of a Gaussian, of the components of a mixture, or of the base of a
+    flow.
     """
     if temperature == 1:
         return p

@@ -1,7 +1,7 @@
-"""Mixtures of logistics over the 256 levels of a pixel, its colours one after another (PixelCNN++)."""
+"""Mixtures of logistics over the 256 levels of a pixel, autoregressive over its channels (PixelCNN++)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,29 +18,30 @@ from vaekit.models.distributions.discretized import (
 )
 from vaekit.models.distributions.pixels import LevelSupport
 
-REACH = (-3.0, 4.0)
-"""Bounds of a location, far outside [0, 1]: beyond them a level's width would drown in float32. The gradient passes."""
+LOCATION_BOUNDS = (-3.0, 4.0)
+"""Bounds of a location, far outside [0, 1]: beyond them float32 does not resolve a level. Gradients pass
+through."""
 
 
-NODES = 16
+QUADRATURE_NODES = 16
+"""Values of each earlier channel over which the mean of a channel is averaged."""
 
 
-STEPS = (1, 7, 11, 13)
-"""Multipliers, odd so that every colour meets every node once, in an order of its own: a rank-1 lattice."""
+LATTICE_MULTIPLIERS = (1, 7, 11, 13)
+"""Of a rank-1 lattice, one per channel; odd, so that every channel takes every node once, in a different
+order."""
 
 
 class PixelMixture(Distribution):
-    """K logistics per pixel, rounded to the 256 levels (see `DiscretizedLocScale`); a component serves all colours.
+    """K logistics per pixel, rounded to the 256 levels (see `DiscretizedLocScale`); a component covers all
+    channels.
 
-    Salimans et al. 2017 (PixelCNN++, arXiv:1701.05517), equations 1 to 3: the location of colour c is
-    `loc[c]` + the sum over earlier colours j < c of `coupling[c(c-1)/2 + j]` * (x_j - 1/2), with the value x_j that the
-    pixel really has. (The paper's pixels run from -1 to 1, so that gray is zero there too.) P is the number of pairs of
-    colours, C(C-1)/2.
+    Salimans et al. 2017 (PixelCNN++, arXiv:1701.05517), equations 1 to 3: the location of channel c is
+    `loc[c]` + the sum over earlier channels j < c of `coupling[c(c-1)/2 + j]` * (x_j - 1/2), with the
+    observed value x_j. (The paper's pixels run from -1 to 1, so that gray is zero there too.) P = C(C-1)/2 is
+    the number of pairs of channels.
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = dict.fromkeys(
-        ("logits", "loc", "log_sigma", "coupling"), constraints.real
-    )
     support = constraints.independent(LevelSupport(), 3)
 
     def __init__(
@@ -49,26 +50,23 @@ class PixelMixture(Distribution):
         loc: Float[Tensor, "*S B C K H W"],
         log_sigma: Float[Tensor, "*S B C K H W"],
         coupling: Float[Tensor, "*S B P K H W"],
-        validate_args: bool = False,
     ) -> None:
         self.logits, self.coupling = logits, coupling
         self.loc, self.log_sigma = loc, log_sigma
-        self.colours = loc.shape[-4]
-        # Each once: the gradients of single slices would each be as large as the whole
+        self.channels = loc.shape[-4]
+        # Unbound once: the gradient of every slice would be as large as the whole tensor
         self._locs, self._log_sigmas, self._couplings = (t.unbind(-4) for t in (loc, log_sigma, coupling))
-        super().__init__(logits.shape[:-3], Size([self.colours, *logits.shape[-2:]]), validate_args)
+        super().__init__(logits.shape[:-3], Size([self.channels, *logits.shape[-2:]]), validate_args=False)
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
-        if self._validate_args:
-            self._validate_sample(value)
-        colours = value.split(1, -3)
+        channels = value.split(1, -3)
         joint = self.logits
-        for c, x in enumerate(colours):
-            joint = joint + discretized_log_prob(*self._colour(c, colours), x, LOGISTIC)
+        for c, x in enumerate(channels):
+            joint = joint + discretized_log_prob(*self._channel(c, channels), x, LOGISTIC)
         return (joint.logsumexp(-3) - self.logits.logsumexp(-3)).flatten(-2).sum(-1)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
-        """A component, then colour after colour."""
+        """Sample a component, then one channel after another."""
         logits = self.logits.expand(*sample_shape, *self.logits.shape)
         exponential = torch.empty_like(logits, memory_format=torch.contiguous_format).exponential_()
         chosen = (logits - exponential.log()).argmax(-3, keepdim=True)  # Gumbel's trick
@@ -79,42 +77,45 @@ class PixelMixture(Distribution):
 
         weight = torch.zeros_like(chosen, dtype=logits.dtype)
         component = PixelMixture(weight, pick(self.loc), pick(self.log_sigma), pick(self.coupling))
-        colours: list[Tensor] = []
-        for c in range(self.colours):
-            colours.append(discretized_sample(*component._colour(c, colours), LOGISTIC))
-        return torch.cat(colours, -3)
+        channels: list[Tensor] = []
+        for c in range(self.channels):
+            channels.append(discretized_sample(*component._channel(c, channels), LOGISTIC))
+        return torch.cat(channels, -3)
 
     @property
     def mean(self) -> Tensor:
-        """E[x], as if clipped and not rounded: exact for the first colour. For the others it is the average over NODES
-        values of the earlier ones, each the mean of a logistic over an equal share of its probability."""
-        return self._clipped(_nodes(NODES if self.colours > 1 else 1).tolist(), clipped_mean)
+        """E[x] with clipping and without rounding, exact for the first channel. For the others it is averaged
+        over QUADRATURE_NODES values of the earlier ones, each the mean of a logistic over an equal share of
+        probability."""
+        return self._average(_nodes(QUADRATURE_NODES if self.channels > 1 else 1).tolist(), clipped_mean)
 
     @property
     def location(self) -> Tensor:
-        """The components' centres, clipped to [0, 1] and averaged by their weights; a later colour's are those
-        given the centres of the earlier ones."""
-        return self._clipped([0.0], lambda loc, *_: loc.clamp(0, 1))
+        """The centers of the components, clipped to [0, 1] and averaged by weight; those of later channels
+        are given the centers of the earlier ones."""
+        return self._average([0.0], lambda loc, *_: loc.clamp(0, 1))
 
-    def _clipped(self, nodes: Sequence[float], value: Callable[[Tensor, Tensor, LocScaleFamily], Tensor]) -> Tensor:
-        """`value` of every colour's noise, averaged over components and over `nodes`, standardised values of the
-        earlier colours."""
+    def _average(
+        self, nodes: Sequence[float], value: Callable[[Tensor, Tensor, LocScaleFamily], Tensor]
+    ) -> Tensor:
+        """`value` of every channel's noise, averaged over components and over `nodes`, standardized values of
+        the earlier channels."""
         weights = self.logits.softmax(-3)
-        means = [torch.zeros_like(self.logits) for _ in range(self.colours)]
+        means = [torch.zeros_like(self.logits) for _ in range(self.channels)]
         for i in range(len(nodes)):
-            colours: list[Tensor] = []
-            for c, step in zip(range(self.colours), STEPS, strict=False):
-                loc, log_sigma = self._colour(c, colours)
+            channels: list[Tensor] = []
+            for c, multiplier in zip(range(self.channels), LATTICE_MULTIPLIERS, strict=False):
+                loc, log_sigma = self._channel(c, channels)
                 means[c] += value(loc, log_sigma, LOGISTIC)
-                colours.append((loc + log_sigma.exp() * nodes[i * step % len(nodes)]).clamp(0, 1))
+                channels.append((loc + log_sigma.exp() * nodes[i * multiplier % len(nodes)]).clamp(0, 1))
         return torch.stack([(weights * mean).sum(-3) for mean in means], -3) / len(nodes)
 
-    def _colour(self, c: int, colours: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Location and log-scale [*S, B, K, H, W] of colour c, given the earlier ones [B, 1, H, W] or the like."""
+    def _channel(self, c: int, channels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Location and log-scale [*S, B, K, H, W] of channel c, given the earlier channels [B, 1, H, W]."""
         loc, pair = self._locs[c], c * (c - 1) // 2
         for j in range(c):
-            loc = torch.addcmul(loc, self._couplings[pair + j], colours[j] - 0.5)
-        return clamp_straight_through(loc, *REACH), self._log_sigmas[c]
+            loc = torch.addcmul(loc, self._couplings[pair + j], channels[j] - 0.5)
+        return clamp_straight_through(loc, *LOCATION_BOUNDS), self._log_sigmas[c]
 
 
 def _nodes(count: int) -> Tensor:

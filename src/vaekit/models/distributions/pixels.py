@@ -1,11 +1,11 @@
-"""Distributions of images, events [C, H, W], each with its density, its samples, its mean and its location.
+"""Distributions of images, with events [C, H, W].
 
-The location is the image that is shown: the centre of the noise, clipped to [0, 1]. The mean of noise that is clipped
-at black and white is darker than white and lighter than black, by about half the noise level.
+Their `location` is the image to show: the center of the noise, clipped to [0, 1]. The mean of noise that is
+clipped at black and white is darker than white and lighter than black, by about half the noise level.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,14 +34,15 @@ class LevelSupport(constraints.Constraint):
 
 
 def sum_pixels(values: Float[Tensor, "*S B C H W"]) -> Float[Tensor, "*S B"]:
-    return values.sum((-3, -2, -1))  # without a copy, however pixels lie in memory
+    return values.sum((-3, -2, -1))  # no copy in any memory format
 
 
 class _BernoulliLogProb(torch.autograd.Function):
-    """x log p + (1 - x) log (1 - p) with p = sigmoid(l), summed over an image: x l - softplus(l), free of cancellation.
+    """x log p + (1 - x) log (1 - p) with p = sigmoid(l), summed over an image: x l - softplus(l), free of
+    cancellation.
 
-    Its derivative by l is x - p. Written out it takes half the passes over memory of one that goes through every step;
-    x is data, without a gradient.
+    Its derivative by l is x - p. In closed form it takes half the passes over memory of autograd; x is data
+    and gets no gradient.
     """
 
     @staticmethod
@@ -61,15 +62,14 @@ _bernoulli_log_prob = cast(Callable[[Tensor, Tensor], Tensor], _BernoulliLogProb
 
 
 class PixelBernoulli(Distribution):
-    """Independent Bernoullis, from logits. On grey values in (0, 1) log_prob is minus the binary cross-entropy, which
-    is not the logarithm of a normalised density."""
+    """Independent Bernoullis, from logits. On gray values in (0, 1) log_prob is minus the binary
+    cross-entropy, which is not the logarithm of a normalized density."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.real}
     support = constraints.independent(constraints.unit_interval, 3)
 
-    def __init__(self, logits: Float[Tensor, "*S B C H W"], validate_args: bool = False) -> None:
+    def __init__(self, logits: Float[Tensor, "*S B C H W"]) -> None:
         self.logits = logits
-        super().__init__(logits.shape[:-3], logits.shape[-3:], validate_args)
+        super().__init__(logits.shape[:-3], logits.shape[-3:], validate_args=False)
 
     @property
     def mean(self) -> Tensor:
@@ -84,16 +84,14 @@ class PixelBernoulli(Distribution):
         return torch.bernoulli(self.mean.expand(*sample_shape, *self.logits.shape))
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
-        if self._validate_args:
-            self._validate_sample(value)
         return _bernoulli_log_prob(self.logits, value)
 
 
-# --- The Bernoulli's curve as a density ------------------------------------------------------------------------------
+# --- Continuous Bernoulli ---
 
 
 def _lower_tail(a: Tensor) -> Tensor:
-    """The mean at logit -a, for a >= 0: 1 / a - 1 / (e^a - 1), by its series below 1, where that cancels."""
+    """The mean at logit -a, for a >= 0: 1 / a - 1 / (e^a - 1), and its series below 1, where that cancels."""
     far = a.clamp(min=1)
     direct = far.reciprocal() - torch.exp(-far) / -torch.expm1(-far)
     s = a.clamp(max=1).square()
@@ -107,7 +105,7 @@ def _tilted_mean(logits: Tensor) -> Tensor:
     return torch.where(logits > 0, 1 - tail, tail)
 
 
-class _LogNormaliser(torch.autograd.Function):
+class _LogNormalizer(torch.autograd.Function):
     """log((1 - e^-|l|) / |l|), the integral of e^(-|l| x) over [0, 1]; its slope stays finite at l = 0."""
 
     @staticmethod
@@ -123,13 +121,14 @@ class _LogNormaliser(torch.autograd.Function):
         return torch.where(logits > 0, -tail, tail)
 
 
-_log_normaliser = cast(Callable[[Tensor], Tensor], _LogNormaliser.apply)
+_log_normalizer = cast(Callable[[Tensor], Tensor], _LogNormalizer.apply)
 
 
 class PixelContinuousBernoulli(PixelBernoulli):
-    """Independent densities proportional to lambda^x (1 - lambda)^(1 - x) on [0, 1], from the logits l of lambda.
+    """Independent densities proportional to lambda^x (1 - lambda)^(1 - x) on [0, 1], from the logits l of
+    lambda.
 
-    Loaiza-Ganem & Cunningham 2019 (arXiv:1907.06845). Their normaliser 2 atanh(1 - 2 lambda) /
+    Loaiza-Ganem & Cunningham 2019 (arXiv:1907.06845). Their normalizer 2 atanh(1 - 2 lambda) /
     (1 - 2 lambda) is l / tanh(l / 2), so that p(x) = e^(l x) l / (e^l - 1).
     """
 
@@ -138,37 +137,33 @@ class PixelContinuousBernoulli(PixelBernoulli):
         return _tilted_mean(self.logits)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
-        """By the inverse of the distribution function at logit -|l|, mirrored where l is above zero."""
+        """By the inverse distribution function at logit -|l|, mirrored where l is positive."""
         u = torch.rand(*sample_shape, *self.logits.shape, dtype=self.logits.dtype, device=self.logits.device)
         a = self.logits.abs().clamp(min=1e-20)
         x = (torch.log1p(u * torch.expm1(-a)) / -a).clamp(0, 1)
         return torch.where(self.logits > 0, 1 - x, x)
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
-        if self._validate_args:
-            self._validate_sample(value)
-        # x l - log((e^l - 1) / l), with e^l taken out of the logarithm where l is above zero
-        return sum_pixels((value - (self.logits > 0).to(value.dtype)) * self.logits - _log_normaliser(self.logits))
+        # x l - log((e^l - 1) / l), with e^l factored out of the logarithm where l is positive
+        return sum_pixels(
+            (value - (self.logits > 0).to(value.dtype)) * self.logits - _log_normalizer(self.logits)
+        )
 
 
-# --- Noise around a location -----------------------------------------------------------------------------------------
+# --- Noise around a location ---
 
 
 class LocScale(Distribution):
-    """Independent noise around `loc`, with the logarithm of its scale, for all pixels or for each: a density."""
+    """A density: independent noise around `loc`, with the logarithm of its scale for all pixels or for
+    each."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "log_sigma": constraints.real}
     support = constraints.independent(constraints.real, 3)
 
     def __init__(
-        self,
-        loc: Float[Tensor, "*S B C H W"],
-        log_sigma: Float[Tensor, "..."],
-        noise: LocScaleFamily,
-        validate_args: bool = False,
+        self, loc: Float[Tensor, "*S B C H W"], log_sigma: Float[Tensor, "..."], noise: LocScaleFamily
     ) -> None:
         self.loc, self.log_sigma, self.noise = loc, log_sigma, noise
-        super().__init__(loc.shape[:-3], loc.shape[-3:], validate_args)
+        super().__init__(loc.shape[:-3], loc.shape[-3:], validate_args=False)
 
     @property
     def mean(self) -> Tensor:
@@ -176,7 +171,7 @@ class LocScale(Distribution):
 
     @property
     def location(self) -> Tensor:
-        """The centre of the noise, which is its mode, clipped to [0, 1]."""
+        """The center of the noise, its mode, clipped to [0, 1]."""
         return self.loc.clamp(0, 1)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
@@ -184,8 +179,6 @@ class LocScale(Distribution):
         return self.loc + self.log_sigma.exp() * self.noise.fill(noise)
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
-        if self._validate_args:
-            self._validate_sample(value)
         log_density = self.noise.log_density((value - self.loc) * (-self.log_sigma).exp())
         return sum_pixels(log_density - self.log_sigma)
 
@@ -195,37 +188,35 @@ class LocScale(Distribution):
 
 
 class DiscretizedLocScale(LocScale):
-    """The same rounded to the nearest of 256 levels; what falls below 0 or above 1 counts as the end levels.
+    """The same rounded to the nearest of 256 levels; values below 0 or above 1 count as the end levels.
 
-    Salimans et al. 2017 (PixelCNN++, arXiv:1701.05517), equation 2, with any noise in place of the logistic.
+    Salimans et al. 2017 (PixelCNN++, arXiv:1701.05517), equation 2, with any noise instead of the logistic.
     """
 
     support = constraints.independent(LevelSupport(), 3)
 
     @property
     def mean(self) -> Tensor:
-        """E[x], as if clipped and not rounded: less than 2e-4 off once sigma is above half a level."""
+        """E[x] with clipping and without rounding: within 2e-4 where sigma is above half a level."""
         return clipped_mean(self.loc, self.log_sigma, self.noise)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
         return discretized_sample(self.loc.expand(*sample_shape, *self.loc.shape), self.log_sigma, self.noise)
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
-        if self._validate_args:
-            self._validate_sample(value)
         return sum_pixels(discretized_log_prob(self.loc, self.log_sigma, value, self.noise))
 
     def expected_power(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B C H W"]:
-        """E |t - loc|^power of the noisy t that was rounded and clipped to `value`."""
+        """E |t - loc|^power of the noisy t given that it was rounded and clipped to `value`."""
         return expected_power(self.loc, self.log_sigma, value, self.noise)
 
 
-# --- Black-and-white pixels ------------------------------------------------------------------------------------------
+# --- Binarization ---
 
 
 def deterministic_binarize(x: Float[Tensor, "B C H W"], seed: int) -> Float[Tensor, "B C H W"]:
-    """Black-and-white pixels with x as the probability of white, by a hash of (seed, the image's 256-level values, the
-    pixel's place): the same on every device and in every batch. 0 and 1 stay as they are."""
+    """Binarize with x as the probability of white, by a hash of the seed, the image's 256-level values and
+    the position of the pixel: the same on every device and in every batch. 0 and 1 are unchanged."""
     place = splitmix64(torch.arange(1, x[0].numel() + 1, device=x.device) * GOLDEN_GAMMA + seed)
     levels = (x.flatten(1) * 255).round().long()
     image = splitmix64(splitmix64(levels ^ place).sum(1, keepdim=True))

@@ -1,10 +1,10 @@
-"""Encoders, from images to features, and decoders, from latents to what the likelihood reads.
+"""Encoders, from images to features, and decoders, from latents to the input of the likelihood.
 
-    encoder(shape=(C, H, W), latents, classes, **settings)(x [B, C, H, W], y) -> [B, *features]
-    decoder(shape=(outputs, H, W), latents, classes, **settings)(z [N, D], y) -> [N, outputs, H, W]
+    encoder(x [B, C, H, W], y) -> [B, *features]
+    decoder(z [N, D], y) -> [N, outputs, H, W]
 
-`latents` is (D,), a vector, and `features` then (F,); or (c, h, w), a latent image, and `features` then (F, h, w).
-`z` is flat in both cases, with D = c*h*w. Importing the package registers every kind.
+For a latent vector (D,) `features` is (F,), for a latent image (c, h, w) it is (F, h, w). `z` is flat in both
+cases, with D = c*h*w. Importing the package registers every kind.
 """
 
 import vaekit.models.networks.conv

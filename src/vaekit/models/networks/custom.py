@@ -1,4 +1,4 @@
-"""A user's own encoder and decoder, given from Python as modules of torch."""
+"""Encoders and decoders that the user passes from Python as torch modules."""
 
 import inspect
 from collections.abc import Iterator
@@ -10,40 +10,40 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from vaekit.errors import UserError
-from vaekit.models.networks.dense import Shape
-from vaekit.models.registry import register
+from vaekit.config.networks import CustomConfig
+from vaekit.errors import UserError, setting
+from vaekit.models.interfaces import Decoder, Encoder
+from vaekit.models.registry import BuildContext, register
 from vaekit.models.terms import Labels
 
-BATCHES = (2, 3)
-"""Images of the trials: a module that drops the batch axis, or mixes it up with another, shows it from two on; one with
-a number of images built in by another."""
+TRIAL_BATCH_SIZES = (2, 3)
+"""Batch sizes tried: with two a module that drops or mixes up the batch axis is found, with another one that
+has a fixed batch size built in."""
+
+CHANGE_FORWARD = "Change what its forward returns."
 
 
 @register("encoder", "own")
-class CustomEncoder(nn.Module):
-    """`module` maps images [B, C, H, W] to [B, ...], which is flattened; for a latent image (c, h, w) to [B, F, h, w].
+class CustomEncoder(Encoder):
+    """A user's module from images [B, C, H, W] to [B, ...], which is flattened; for a latent image (c, h, w)
+    to [B, F, h, w]. In a conditional model it is called with the labels too: module(x, y)."""
 
-    In a conditional model it is called with the labels [B] as well: module(x, y).
-    """
-
-    def __init__(
-        self, shape: Shape, latents: tuple[int, ...], classes: int, name: str = "", module: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: CustomConfig, context: BuildContext) -> None:
         super().__init__()
-        self.module = _given("encoder", name, module)
-        self.classes, self.flat = classes, len(latents) == 1
-        grid = latents[1:]
-        wanted = f"[{', '.join(map(str, ('B', 'F', *grid)))}] with any F"
-        for batch in BATCHES:
-            made = _trial("encoder", self.module, "images", shape, classes, batch, wanted)
-            fits = len(made) == 4 and tuple(made[2:]) == grid if grid else len(made) > 1
-            if made[:1] != (batch,) or not fits or 0 in made:
+        self.module = _require_module("encoder", settings.name, context)
+        self.classes, self.flat = context.classes, len(context.latents) == 1
+        shape, grid = context.shape, context.latents[1:]
+        expected = f"[{', '.join(map(str, ('B', 'F', *grid)))}] with any F"
+        for batch in TRIAL_BATCH_SIZES:
+            result = _trial_shape("encoder", self.module, "images", shape, self.classes, batch, expected)
+            fits = len(result) == 4 and tuple(result[2:]) == grid if grid else len(result) > 1
+            if result[:1] != (batch,) or not fits or 0 in result:
                 raise UserError(
-                    f"The encoder {_name(self.module)} turns images {[batch, *shape]} into {[*made]}, but these "
-                    f"latents need {wanted.replace('B', str(batch))}: change what its forward returns."
+                    f"The encoder {_name(self.module)} returns {[*result]} for images {[batch, *shape]}; "
+                    f"the latents need {expected.replace('B', str(batch))}.",
+                    CHANGE_FORWARD,
                 )
-        self.features = (made[1:].numel(),) if self.flat else tuple(made[1:])
+        self.features = (result[1:].numel(),) if self.flat else tuple(result[1:])
 
     def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
         out: Tensor = self.module(x, y) if self.classes else self.module(x)
@@ -51,25 +51,23 @@ class CustomEncoder(nn.Module):
 
 
 @register("decoder", "own")
-class CustomDecoder(nn.Module):
-    """`module` maps latents [N, D], or [N, c, h, w] of a latent image, to exactly [N, outputs, H, W].
+class CustomDecoder(Decoder):
+    """A user's module from latents [N, D], or [N, c, h, w] of a latent image, to exactly [N, outputs, H, W].
+    In a conditional model it is called with the labels too: module(z, y)."""
 
-    In a conditional model it is called with the labels [N] as well: module(z, y).
-    """
-
-    def __init__(
-        self, shape: Shape, latents: tuple[int, ...], classes: int, name: str = "", module: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: CustomConfig, context: BuildContext) -> None:
         super().__init__()
-        self.module = _given("decoder", name, module)
-        self.classes, self.latents = classes, latents
-        wanted = f"[B, {', '.join(map(str, shape))}]"
-        for batch in BATCHES:
-            made = _trial("decoder", self.module, "latents", latents, classes, batch, wanted)
-            if made != (batch, *shape):
+        self.module = _require_module("decoder", settings.name, context)
+        self.classes, self.latents = context.classes, context.latents
+        shape, latents = context.output_shape, context.latents
+        expected = f"[B, {', '.join(map(str, shape))}]"
+        for batch in TRIAL_BATCH_SIZES:
+            result = _trial_shape("decoder", self.module, "latents", latents, self.classes, batch, expected)
+            if result != (batch, *shape):
                 raise UserError(
-                    f"The decoder {_name(self.module)} turns latents {[batch, *latents]} into {[*made]}, but these "
-                    f"images and their likelihood need {[batch, *shape]}: change what its forward returns."
+                    f"The decoder {_name(self.module)} returns {[*result]} for latents {[batch, *latents]}; "
+                    f"the images and their likelihood need {[batch, *shape]}.",
+                    CHANGE_FORWARD,
                 )
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
@@ -82,74 +80,77 @@ def _name(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def _given(slot: str, name: str, module: nn.Module | None) -> nn.Module:
-    if module is not None:
-        return module
+def _require_module(slot: str, name: str, context: BuildContext) -> nn.Module:
+    if slot in context.modules:
+        return context.modules[slot]
     if not name:
         raise UserError(
-            f"The {slot} 'own' is a module of yours, given from Python: vaekit.train(images, {slot}=module)."
+            f"The {slot} 'own' is a module that is passed from Python.",
+            f"Use vaekit.train(images, {slot}=module).",
         )
     raise UserError(
-        f"This model's {slot} is your own module {name!r}, which is not stored with the run: give it from Python, "
-        f"vaekit.load(run, {slot}=module), or to go on training vaekit.train(.., out=run, resume=True, {slot}=module)."
+        f"The {slot} of this model is a custom module, {name!r}, which is not stored with the run.",
+        f"Pass it to vaekit.load(run, {slot}=module), or to resume training to "
+        f"vaekit.train(..., out=run, resume=True, {slot}=module).",
     )
 
 
-def _trial(
-    slot: str, module: nn.Module, what: str, shape: tuple[int, ...], classes: int, batch: int, wanted: str
+def _trial_shape(
+    slot: str, module: nn.Module, what: str, shape: tuple[int, ...], classes: int, batch: int, expected: str
 ) -> torch.Size:
-    """The shape that the module makes of `batch` zeros of `shape` (and labels); all about it stays as it was."""
-    its = f"The {slot} {_name(module)}"
+    """The shape that the module returns for `batch` zeros of `shape` (and labels); the module is left
+    unchanged."""
+    name, size = f"{slot} {_name(module)}", [batch, *shape]
     place = next((t.device for t in chain(module.parameters(), module.buffers())), torch.device("cpu"))
-    given = [torch.zeros(batch, *shape, device=place)]
-    given += [torch.zeros(batch, dtype=torch.long, device=place)] if classes else []
+    inputs = [torch.zeros(batch, *shape, device=place)]
+    inputs += [torch.zeros(batch, dtype=torch.long, device=place)] if classes else []
     call = f"forward({'x' if slot == 'encoder' else 'z'}{', y' if classes else ''})"
-    if not _takes(module, given):
-        remedy = (
-            "give it an argument y for the labels, [B] whole numbers, or train without --conditional"
-            if classes
-            else "give its other arguments defaults, or train with --conditional where they are the labels"
-        )
-        kind = "conditional" if classes else "not conditional"
-        raise UserError(f"{its} does not fit this model, which is {kind} and calls {call}: {remedy}.")
+    if not _accepts(module, inputs):
+        if classes:
+            hint = f"Add an argument y for the labels, integers [B], or omit {setting('conditional', True)}."
+        else:
+            hint = f"Give other arguments defaults, or if they are labels use {setting('conditional', True)}."
+        kind = "A conditional model" if classes else "A model without labels"
+        raise UserError(f"{kind} calls {call}, which the {name} does not accept.", hint)
     try:
-        with _untouched(module, place):
-            made = module(*given)
+        with _restored(module, place):
+            result = module(*inputs)
     except Exception as error:
-        said = (str(error).splitlines() or [""])[0].rstrip(".")
+        reason = (str(error).splitlines() or [""])[0].rstrip(".")
         raise UserError(
-            f"{its} fails on {what} {[batch, *shape]}, of which it should make {wanted.replace('B', str(batch))}, "
-            f"called as {call}, with {type(error).__name__}: {said}."
+            f"The {name} fails on {what} {size}, called as {call}: {type(error).__name__}: {reason}.",
+            f"It should return {expected.replace('B', str(batch))}.",
         ) from error
-    if not isinstance(made, Tensor):
+    if not isinstance(result, Tensor):
         raise UserError(
-            f"{its} turns {what} {[batch, *shape]} into a {type(made).__name__}, but one tensor is needed: change what "
-            "its forward returns."
+            f"The {name} returns a {type(result).__name__} for {what} {size}; it has to return one tensor.",
+            CHANGE_FORWARD,
         )
-    if made.dtype != torch.float32:
+    if result.dtype != torch.float32:
         raise UserError(
-            f"{its} turns {what} {[batch, *shape]} into {made.dtype} numbers, but torch.float32 is needed: change its "
-            "weights by .float(), or what its forward returns."
+            f"The {name} returns {result.dtype} for {what} {size}; it has to return torch.float32.",
+            "Convert its weights with .float(), or change what its forward returns.",
         )
-    return made.shape
+    return result.shape
 
 
-def _takes(module: nn.Module, given: list[Tensor]) -> bool:
-    """Whether its forward can be called with these, as far as its signature tells."""
+def _accepts(module: nn.Module, inputs: list[Tensor]) -> bool:
+    """Whether the signature of its forward accepts these inputs."""
     try:
-        inspect.signature(module.forward).bind(*given)
+        inspect.signature(module.forward).bind(*inputs)
     except TypeError:
         return False
-    except ValueError:  # no signature, as with compiled code: the trial will tell
+    except ValueError:  # compiled code has no signature: the trial decides
         return True
     return True
 
 
 @contextmanager
-def _untouched(module: nn.Module, place: torch.device) -> Iterator[None]:
-    """Run it for evaluation, then put back its mode and buffers, and torch's random state.
+def _restored(module: nn.Module, place: torch.device) -> Iterator[None]:
+    """Evaluation mode within the context; afterwards the module's mode and buffers and the random state are
+    restored.
 
-    What a lazy module makes of its first input stays.
+    Parameters that a lazy module creates stay.
     """
     modes = [(owner, owner.training) for owner in module.modules()]
     buffers = [

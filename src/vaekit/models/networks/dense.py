@@ -1,10 +1,11 @@
-"""Fully connected networks, and the label that every network takes.
+"""Fully connected networks, and how every network is conditioned on labels.
 
-A class label enters the first layer as a learned bias; for a dense layer that is the same as appending the label's
-one-hot code to its input.
+A class label enters the first layer as a learned bias; for a dense layer this equals appending the one-hot
+label to its input.
 
-Training starts from data: encoders read images less the mean image, which conditions their first layer (LeCun et al.
-1998, "Efficient backprop", section 4.3), and decoders start at it, as in the authors' code of Burda et al. 2016.
+Training starts from data: encoders subtract the mean image, which conditions their first layer (LeCun et al.
+1998, "Efficient backprop", section 4.3), and decoders start at it, as in the authors' code of Burda et al.
+2016.
 """
 
 import math
@@ -17,16 +18,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from vaekit.errors import UserError
-from vaekit.models.registry import register
+from vaekit.config.networks import GatedMlpConfig, MlpConfig
+from vaekit.errors import UserError, setting
+from vaekit.models.interfaces import Decoder, Encoder
+from vaekit.models.registry import BuildContext, register
 from vaekit.models.terms import Labels
-
-Shape = tuple[int, int, int]
-"""(C, H, W)"""
 
 
 class _ReluBySign(torch.autograd.Function):
-    """max(0, h); its derivative is the sign of what came out."""
+    """max(0, h); its derivative is the sign of the output."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor) -> Tensor:
@@ -45,10 +45,10 @@ _relu_by_sign = cast(Callable[[Tensor], Tensor], _ReluBySign.apply)
 
 
 class Relu(nn.Module):
-    """max(0, h), in place: what a layer before it hands on is nobody else's.
+    """max(0, h), in place: nothing else uses the output of the layer before it.
 
-    Compiled, it keeps numbers for the way back: of torch's own the compiler keeps a mask, which it writes and reads
-    value by value, a tenth of the time of a step of 784-400-20.
+    When compiled, it saves its output for the backward pass. For torch's own ReLU the compiler saves a mask,
+    whose element-wise reads and writes take a tenth of a training step of 784-400-20.
     """
 
     def forward(self, h: Tensor) -> Tensor:
@@ -64,21 +64,23 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-STARTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gated": nn.init.kaiming_normal_,  # gates halve a signal that torch's own start shrinks: 2 nats after 1,500 steps
-    "tanh": nn.init.xavier_uniform_,  # Glorot & Bengio 2010, as Burda et al. 2016 start
+INITIALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gated": nn.init.kaiming_normal_,  # gates halve the signal; gains 2 nats after 1,500 steps
+    "tanh": nn.init.xavier_uniform_,  # Glorot & Bengio 2010, as in Burda et al. 2016
 }
-"""First weights of the layers before a nonlinearity, where torch's own start shrinks the signal from layer to layer."""
+"""Initializers of weights before a nonlinearity, where torch's default shrinks the signal from layer to
+layer."""
 
 
 class ClassBias(nn.Module):
-    """Adds a class's own bias to the channels (axis 1) of `h`; the identity in a model without classes."""
+    """Add a learned bias per class to the channels (axis 1) of `h`; the identity in a model without
+    classes."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
         self.bias = nn.Embedding(classes, width) if classes else None
         if self.bias is not None:
-            # As large as a latent: a faint label would be learned last, when z tells the class already
+            # As large as a latent: a weaker label would be learned last, when z already contains the class
             nn.init.normal_(self.bias.weight)
 
     def forward(self, h: Tensor, y: Labels | None) -> Tensor:
@@ -90,21 +92,21 @@ class ClassBias(nn.Module):
 
 
 class Dense(nn.Module):
-    """Linear layers of the given widths with a nonlinearity between them, and after the last if `closed`."""
+    """Linear layers of the given widths, with an activation between them and, if `closed`, after the last."""
 
     def __init__(self, widths: Sequence[int], classes: int, activation: str, closed: bool) -> None:
         super().__init__()
         *inner, last = widths[1:]
-        halves = 2 if activation == "gated" else 1  # what a nonlinearity reads for each of its outputs
+        halves = 2 if activation == "gated" else 1  # inputs of the activation per output
         outs = [halves * width for width in inner] + [halves * last if closed else last]
         self.first = nn.Linear(widths[0], outs[0])
         self.label = ClassBias(classes, outs[0])
         later = [nn.Linear(before, out) for before, out in zip(inner, outs[1:], strict=True)]
         layers = [module for layer in later for module in (ACTIVATIONS[activation](), layer)]
         self.rest = nn.Sequential(*layers, *([ACTIVATIONS[activation]()] if closed else []))
-        if start := STARTS.get(activation):
+        if initialize := INITIALIZERS.get(activation):
             for layer in [self.first, *later][: len(inner) + closed]:
-                start(layer.weight)
+                initialize(layer.weight)
                 nn.init.zeros_(layer.bias)
 
     @property
@@ -116,44 +118,45 @@ class Dense(nn.Module):
         return out
 
 
-def _width(kind: str, slot: str, latents: tuple[int, ...]) -> int:
-    """D of a latent vector; a latent image is refused."""
+# --- Networks ---
+# gated_mlp: h = (W x + b) * sigmoid(V x + c) and no other nonlinearity (Tomczak & Welling 2018, section 4)
+
+
+def _activation(settings: MlpConfig | GatedMlpConfig) -> str:
+    return settings.activation if isinstance(settings, MlpConfig) else "gated"
+
+
+def _require_vector(settings: MlpConfig | GatedMlpConfig, slot: str, latents: tuple[int, ...]) -> None:
     if len(latents) != 1:
         image = "x".join(map(str, latents))
         raise UserError(
-            f"The {slot} {kind!r} knows a vector of latents only, not the latent image {image}: take conv or resnet "
-            f"as encoder and decoder, or --latents {math.prod(latents)}."
+            f"The {slot} {settings.kind!r} does not support the latent image {image}.",
+            f"Use {setting('encoder.kind', 'conv')} and {setting('decoder.kind', 'conv')}, "
+            f"or {setting('latents', math.prod(latents))}.",
         )
-    return latents[0]
-
-
-# --- mlp -------------------------------------------------------------------------------------------------------------
 
 
 @register("encoder", "mlp")
-class MlpEncoder(nn.Module):
-    kind = "mlp"
+@register("encoder", "gated_mlp")
+class MlpEncoder(Encoder):
+    """Dense layers over all pixels."""
+
     mean: Tensor
 
-    def __init__(
-        self,
-        shape: Shape,
-        latents: tuple[int, ...],
-        classes: int,
-        hidden: Sequence[int] = (400,),
-        activation: str = "relu",
-    ) -> None:
+    def __init__(self, settings: MlpConfig | GatedMlpConfig, context: BuildContext) -> None:
         super().__init__()
-        _width(self.kind, "encoder", latents)
-        pixels = math.prod(shape)
+        _require_vector(settings, "encoder", context.latents)
+        pixels, hidden = math.prod(context.shape), settings.hidden
         self.features = (hidden[-1] if hidden else pixels,)
         self.layers: nn.Module = (
-            Dense([pixels, *hidden], classes, activation, closed=True) if hidden else ClassBias(classes, pixels)
+            Dense([pixels, *hidden], context.classes, _activation(settings), closed=True)
+            if hidden
+            else ClassBias(context.classes, pixels)
         )
-        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("mean", torch.zeros(context.shape))
 
     def init_from_data(self, mean: Float[Tensor, "C H W"]) -> None:
-        """Read images less the mean image from now on."""
+        """Subtract the mean image from now on."""
         self.mean.copy_(mean)
 
     def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B F"]:
@@ -162,50 +165,22 @@ class MlpEncoder(nn.Module):
 
 
 @register("decoder", "mlp")
-class MlpDecoder(nn.Module):
-    kind = "mlp"
+@register("decoder", "gated_mlp")
+class MlpDecoder(Decoder):
+    """The mirror image of `MlpEncoder`."""
 
-    def __init__(
-        self,
-        shape: Shape,
-        latents: tuple[int, ...],
-        classes: int,
-        hidden: Sequence[int] = (400,),
-        activation: str = "relu",
-    ) -> None:
+    def __init__(self, settings: MlpConfig | GatedMlpConfig, context: BuildContext) -> None:
         super().__init__()
-        self.shape = shape
-        widths = [_width(self.kind, "decoder", latents), *reversed(hidden), math.prod(shape)]
-        self.layers = Dense(widths, classes, activation, closed=False)
+        _require_vector(settings, "decoder", context.latents)
+        self.shape = context.output_shape
+        widths = [context.latent_size, *reversed(settings.hidden), math.prod(self.shape)]
+        self.layers = Dense(widths, context.classes, _activation(settings), closed=False)
 
     @torch.no_grad()
     def init_from_data(self, outputs: Float[Tensor, "C H W"]) -> None:
-        """Make these the outputs where the features are zero."""
+        """Make these the outputs where the last features are zero."""
         self.layers.last.bias.copy_(outputs.flatten())
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
         out: Tensor = self.layers(z, y)
         return out.reshape(-1, *self.shape)
-
-
-# --- gated_mlp: h = (W x + b) * sigmoid(V x + c) and no other nonlinearity (Tomczak & Welling 2018, section 4) --------
-
-
-@register("encoder", "gated_mlp")
-class GatedMlpEncoder(MlpEncoder):
-    kind = "gated_mlp"
-
-    def __init__(
-        self, shape: Shape, latents: tuple[int, ...], classes: int, hidden: Sequence[int] = (300, 300)
-    ) -> None:
-        super().__init__(shape, latents, classes, hidden, "gated")
-
-
-@register("decoder", "gated_mlp")
-class GatedMlpDecoder(MlpDecoder):
-    kind = "gated_mlp"
-
-    def __init__(
-        self, shape: Shape, latents: tuple[int, ...], classes: int, hidden: Sequence[int] = (300, 300)
-    ) -> None:
-        super().__init__(shape, latents, classes, hidden, "gated")

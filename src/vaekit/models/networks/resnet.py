@@ -1,25 +1,31 @@
-"""Residual networks: group normalisation, SiLU, attention at the lowest resolution, nearest-neighbour upsampling."""
-
-import math
+"""Residual networks with group normalization, SiLU, attention at the lowest resolution and nearest-neighbor
+upsampling."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaekit.models.networks.conv import LatentStem, Sides, channel_widths, feature_sizes, geometry
+from vaekit.config.networks import ResnetConfig
 from vaekit.models.networks.conv_bf16 import Conv2d
-from vaekit.models.networks.dense import ClassBias, Dense, Shape
-from vaekit.models.registry import register
-from vaekit.models.terms import Labels
+from vaekit.models.networks.pyramid import (
+    PyramidDecoder,
+    PyramidEncoder,
+    Size,
+    channel_widths,
+    feature_sizes,
+    geometry,
+)
+from vaekit.models.registry import BuildContext, register
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    """8 groups, but of 2 channels at least: a group of one value, in an image of one pixel, would have no spread."""
+    """8 groups, but at least 2 channels each: in a one-pixel image a group of one value would have no
+    variance."""
     return nn.GroupNorm(min(8, channels // 2), channels)
 
 
 class ResidualBlock(nn.Module):
-    """GroupNorm, SiLU, convolution, twice, beside a skip connection (pre-activation, He et al. 2016)."""
+    """GroupNorm, SiLU, convolution, twice, with a skip connection (pre-activation, He et al. 2016)."""
 
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
@@ -39,7 +45,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of all pixels, one head, beside a skip connection."""
+    """Self-attention over all pixels, one head, with a skip connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -55,9 +61,9 @@ class Attention(nn.Module):
 
 
 class Upsample(nn.Module):
-    """To exactly `size` by nearest neighbour, then a convolution."""
+    """Nearest-neighbor upsampling to exactly `size`, then a convolution."""
 
-    def __init__(self, before: int, after: int, size: Sides) -> None:
+    def __init__(self, before: int, after: int, size: Size) -> None:
         super().__init__()
         self.size = size
         self.conv = Conv2d(before, after, 3, padding=1)
@@ -68,70 +74,39 @@ class Upsample(nn.Module):
 
 
 @register("encoder", "resnet")
-class ResnetEncoder(nn.Module):
-    def __init__(
-        self,
-        shape: Shape,
-        latents: tuple[int, ...],
-        classes: int,
-        channels: int = 32,
-        blocks: int = 1,
-        attention: bool = True,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        sizes = feature_sizes(shape, latents)
-        widths = channel_widths(channels, len(sizes))
-        self.first = Conv2d(shape[0], channels, 3, padding=1)
-        self.label = ClassBias(classes, channels)
-        rest: list[nn.Module] = []
+class ResnetEncoder(PyramidEncoder):
+    """Residual blocks at every resolution, with strided convolutions between."""
+
+    def __init__(self, settings: ResnetConfig, context: BuildContext) -> None:
+        sizes = feature_sizes(context.shape, context.latents)
+        widths = channel_widths(settings.channels, len(sizes))
+        super().__init__(context, Conv2d(context.shape[0], widths[0], 3, padding=1))
+        layers: list[nn.Module] = []
         for level, width in enumerate(widths):
             if level:
-                rest.append(Conv2d(widths[level - 1], width, *geometry(*sizes[level - 1 : level + 1])))
-            rest += [ResidualBlock(width, dropout) for _ in range(blocks)]
-        rest += [Attention(widths[-1])] if attention else []
-        rest += [_norm(widths[-1]), nn.SiLU()]
-        self.features: tuple[int, ...] = (widths[-1], *sizes[-1])
-        if len(latents) == 1:
-            rest.append(nn.Flatten())
-            self.features = (math.prod(self.features),)
-        self.rest = nn.Sequential(*rest)
-
-    def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
-        out: Tensor = self.rest(self.label(self.first(x), y))
-        return out
+                layers.append(Conv2d(widths[level - 1], width, *geometry(*sizes[level - 1 : level + 1])))
+            layers += [ResidualBlock(width, settings.dropout) for _ in range(settings.blocks)]
+        if settings.attention:
+            layers.append(Attention(widths[-1]))
+        layers += [_norm(widths[-1]), nn.SiLU()]
+        self._finish(layers, (widths[-1], *sizes[-1]), context.latents)
 
 
 @register("decoder", "resnet")
-class ResnetDecoder(nn.Module):
-    def __init__(
-        self,
-        shape: Shape,
-        latents: tuple[int, ...],
-        classes: int,
-        channels: int = 32,
-        blocks: int = 1,
-        attention: bool = True,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        sizes = feature_sizes(shape, latents)[::-1]
-        widths = channel_widths(channels, len(sizes))[::-1]
-        small = (widths[0], *sizes[0])
-        layers: list[nn.Module] = []
-        if len(latents) == 1:
-            self.dense: nn.Module = Dense([latents[0], math.prod(small)], classes, "silu", closed=False)
-            layers.append(nn.Unflatten(1, small))
-        else:
-            self.dense = LatentStem(latents, widths[0], classes)
-        layers += [Attention(widths[0])] if attention else []
+class ResnetDecoder(PyramidDecoder):
+    """Residual blocks at every resolution, with upsampling between."""
+
+    def __init__(self, settings: ResnetConfig, context: BuildContext) -> None:
+        sizes = feature_sizes(context.shape, context.latents)[::-1]
+        widths = channel_widths(settings.channels, len(sizes))[::-1]
+        smallest = (widths[0], *sizes[0])
+        super().__init__(context, smallest, (), "silu", closed=False)
+        layers: list[nn.Module] = [nn.Unflatten(1, smallest)] if len(context.latents) == 1 else []
+        if settings.attention:
+            layers.append(Attention(widths[0]))
         for level, width in enumerate(widths):
             if level:
                 layers.append(Upsample(widths[level - 1], width, sizes[level]))
-            layers += [ResidualBlock(width, dropout) for _ in range(blocks)]
-        layers += [_norm(channels), nn.SiLU(), Conv2d(channels, shape[0], 3, padding=1)]
+            layers += [ResidualBlock(width, settings.dropout) for _ in range(settings.blocks)]
+        layers += [_norm(widths[-1]), nn.SiLU(), Conv2d(widths[-1], context.outputs, 3, padding=1)]
         self.layers = nn.Sequential(*layers)
-
-    def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
-        out: Tensor = self.layers(self.dense(z, y))
-        return out

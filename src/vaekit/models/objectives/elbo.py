@@ -1,24 +1,24 @@
-"""The evidence lower bound and what objectives are made of: pure functions of the terms, in nats per image."""
+"""The evidence lower bound, and functions that objectives share. All values are in nats per image."""
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaekit.models.registry import Requirements, register
-from vaekit.models.terms import Terms
+from vaekit.config.objectives import ElboConfig
+from vaekit.models.registry import Capability, Requirements, register
+from vaekit.models.terms import Objective, Terms
 
-# --- What objectives are made of -------------------------------------------------------------------------------------
 
-
-def requires_densities(posterior: Iterable[str] = (), prior: Iterable[str] = ()) -> dict[str, frozenset[str]]:
-    """The needs of whatever has a KL divergence in it, and more of either room."""
+def requires_densities(
+    posterior: Iterable[Capability] = (), prior: Iterable[Capability] = ()
+) -> dict[str, frozenset[Capability]]:
+    """What a KL divergence requires, and further capabilities of posterior and prior."""
     return {
-        "posterior": frozenset({"density_at_sample", *posterior}),
-        "prior": frozenset({"density_anywhere", *prior}),
+        "posterior": frozenset({Capability.DENSITY_AT_SAMPLE, *posterior}),
+        "prior": frozenset({Capability.DENSITY_ANYWHERE, *prior}),
     }
 
 
@@ -37,10 +37,10 @@ def sum_terms(values: Sequence[Tensor]) -> Float[Tensor, ""]:
 
 
 def warmup_share(epoch: float, warmup: float, cycles: int) -> float:
-    """A schedule's share of its final value, from 0 to 1.
+    """The share of its final value that a schedule has reached, from 0 to 1.
 
-    It rises linearly over `warmup` epochs and stays for as many, `cycles` times (Fu et al. 2019, arXiv:1903.10145,
-    with R = 0.5); after the last rise it stays for good.
+    It rises linearly over `warmup` epochs and stays at 1 for as many, `cycles` times (Fu et al. 2019,
+    arXiv:1903.10145, with R = 0.5); after the last rise it stays at 1.
     """
     if epoch >= warmup_end(warmup, cycles):
         return 1.0
@@ -48,56 +48,54 @@ def warmup_share(epoch: float, warmup: float, cycles: int) -> float:
 
 
 def warmup_end(warmup: float, cycles: int) -> float:
-    """Epochs until `warmup_share` has reached 1 for good."""
+    """The epoch from which `warmup_share` stays at 1."""
     return (2 * cycles - 1) * warmup
 
 
-# --- One sample, or many that do not know of each other --------------------------------------------------------------
-
-
 @register("objective", "elbo")
-@dataclass(frozen=True)
-class Elbo:
-    """-E_q[log p(x|z)] + beta KL(q || p) (Kingma & Welling 2014, equation 7; beta: Higgins et al. 2017, equation 4).
+class Elbo(Objective):
+    """-E_q[log p(x|z)] + beta KL(q || p) (Kingma & Welling 2014, equation 7; beta: Higgins et al. 2017,
+    equation 4).
 
-    `warmup` epochs raise beta linearly from 0, `cycles` times (see `warmup_share`). `free_bits` lambda
-    replaces the KL by the sum over latents of max(lambda, KL of that latent averaged over the batch)
-    (Kingma et al. 2016, equation 15, a latent a group). `capacity` C replaces it by |KL - C| of the batch's
-    mean KL, and then C is what rises (Burgess et al. 2018, arXiv:1804.03599, equation 8).
+    Beta rises linearly from 0 over `warmup` epochs, `cycles` times (see `warmup_share`). `free_bits` lambda
+    replaces the KL by the sum over latents of max(lambda, KL of the latent averaged over the batch) (Kingma
+    et al. 2016, equation 15, with one latent per group). `capacity` C replaces it by |KL - C| with the mean
+    KL of the batch, and C rises instead of beta (Burgess et al. 2018, arXiv:1804.03599, equation 8).
     """
 
-    beta: float = 1.0
-    warmup: float = 0.0
-    cycles: int = 1
-    free_bits: float = 0.0
-    capacity: float = 0.0
-    samples: int = 1
+    settings: ElboConfig
 
     @property
     def requires(self) -> Requirements:
-        per_latent = {"factorised"} if self.free_bits else set()
+        per_latent = {Capability.FACTORIZED} if self.settings.free_bits else set()
         return requires_densities(per_latent, per_latent)
 
     @property
     def schedule_end(self) -> float:
-        return warmup_end(self.warmup, self.cycles)
+        return warmup_end(self.settings.warmup, self.settings.cycles)
 
     @property
     def supports_accumulation(self) -> bool:
-        return not (self.free_bits or self.capacity)  # which look at the mean KL of a batch
+        return not (
+            self.settings.free_bits or self.settings.capacity
+        )  # both depend on the mean KL of the batch
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         reconstruction, kl = reconstruction_loss(terms), kl_loss(terms)
-        share = warmup_share(epoch, self.warmup, self.cycles)
-        if self.capacity:
-            kl_penalty = self.beta * (kl - share * self.capacity).abs()
-        elif self.free_bits:
-            kl_penalty = share * self.beta * sum_terms([self._floored(group.kl_per_latent) for group in terms.groups])
+        share = warmup_share(epoch, self.settings.warmup, self.settings.cycles)
+        if self.settings.capacity:
+            kl_penalty = self.settings.beta * (kl - share * self.settings.capacity).abs()
+        elif self.settings.free_bits:
+            kl_penalty = (
+                share
+                * self.settings.beta
+                * sum_terms([self._floored(group.kl_per_latent) for group in terms.groups])
+            )
         else:
-            kl_penalty = share * self.beta * kl
+            kl_penalty = share * self.settings.beta * kl
         loss = reconstruction + kl_penalty
         return loss, {"loss": loss, "reconstruction": reconstruction, "kl": kl}
 
     def _floored(self, kl: Tensor | None) -> Tensor:
-        assert kl is not None, "compatibility.py lets only factorised posteriors have free bits"
-        return kl.mean(0).clamp(min=self.free_bits).sum()
+        assert kl is not None, "free bits require factorized posteriors"
+        return kl.mean(0).clamp(min=self.settings.free_bits).sum()

@@ -1,16 +1,15 @@
-"""Importance-weighted bounds: pure functions of the terms, in nats per image."""
+"""Importance-weighted bounds, with weights w = p(x|z) p(z) / q(z|x). All values are in nats per image."""
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vaekit.config.objectives import DregConfig, IwaeConfig, MiwaeConfig
 from vaekit.models.objectives.elbo import kl_loss, reconstruction_loss, requires_densities
-from vaekit.models.registry import Requirements, register
-from vaekit.models.terms import Terms
+from vaekit.models.registry import Capability, register
+from vaekit.models.terms import Objective, Terms
 
 
 def importance_bound(log_w: Float[Tensor, "S B"], bounds: int = 1) -> Float[Tensor, ""]:
@@ -19,60 +18,50 @@ def importance_bound(log_w: Float[Tensor, "S B"], bounds: int = 1) -> Float[Tens
     return log_w.logsumexp(1).mean() - math.log(log_w.shape[1])
 
 
-# --- Importance-weighted: w = p(x|z) p(z) / q(z|x) -------------------------------------------------------------------
-
-REQUIRES_WEIGHTS = {"likelihood": frozenset({"any_weights"})}
+REQUIRES_WEIGHTS = {"likelihood": frozenset({Capability.IMPORTANCE_WEIGHTABLE})}
 
 
 @register("objective", "iwae")
-@dataclass(frozen=True)
-class Iwae:
+class Iwae(Objective):
     """-log(1/S sum_s w_s) (Burda et al. 2016, arXiv:1509.00519, equation 8)."""
 
-    samples: int = 5
-    bounds = 1  # no annotation: here it is no field, in Miwae it is
-    schedule_end: ClassVar[float] = 0.0
-    supports_accumulation: ClassVar[bool] = True
-    requires: ClassVar[Requirements] = requires_densities() | REQUIRES_WEIGHTS
+    settings: IwaeConfig | MiwaeConfig
+    requires = requires_densities() | REQUIRES_WEIGHTS
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         log_w = terms.log_px + sum(group.log_p - group.log_q for group in terms.groups)
-        loss = -importance_bound(log_w, self.bounds)
+        bounds = self.settings.bounds if isinstance(self.settings, MiwaeConfig) else 1
+        loss = -importance_bound(log_w, bounds)
         return loss, {"loss": loss, "reconstruction": reconstruction_loss(terms), "kl": kl_loss(terms)}
 
 
 @register("objective", "miwae")
-@dataclass(frozen=True)
 class Miwae(Iwae):
-    """The mean of `bounds` importance-weighted bounds, each from `samples / bounds` draws (Rainforth et al. 2018,
-    arXiv:1802.04537, section 4): the encoder's gradient is less noisy than with one bound of all the draws."""
-
-    samples: int = 16
-    bounds: int = 4
+    """The mean of `bounds` importance-weighted bounds, each from `samples / bounds` samples (Rainforth et al.
+    2018, arXiv:1802.04537, section 4): the encoder's gradient is less noisy than with one bound from all
+    samples."""
 
 
 @register("objective", "dreg")
-@dataclass(frozen=True)
-class Dreg:
-    """The value and the decoder's gradient of `iwae`, with the doubly reparameterised gradient for the encoder (Tucker
-    et al. 2019, arXiv:1810.04152, equation 8), with v_s = w_s / sum w:
+class Dreg(Objective):
+    """The value and the decoder's gradient of `iwae`, with the doubly reparameterized gradient for the
+    encoder (Tucker et al. 2019, arXiv:1810.04152, equation 8), with v_s = w_s / sum w:
 
         sum over samples of  v_s^2  d log w_s / dz_s  dz_s / dphi
 
-    The parameters phi of q are held fixed in log q, so that phi is reached through z alone. The derivative of the log
-    of a sum already bears one v_s; a hook on z puts in the other. Parameters of p(x|z) and of a learned p(z) do not
-    stand behind z and keep the plain v_s. The hook becomes part of the graph of the terms: call once for each.
+    The parameters phi of q are detached in log q, so that gradients reach phi through z alone. The derivative
+    of the log of a sum contains one v_s; a hook on z multiplies by the other. Parameters of p(x|z) and of a
+    learned p(z) are not reached through z and keep the single v_s. The hook stays in the graph of the terms,
+    so call it once for each.
     """
 
-    samples: int = 5
-    schedule_end: ClassVar[float] = 0.0
-    supports_accumulation: ClassVar[bool] = True
-    requires: ClassVar[Requirements] = requires_densities({"stopped_density", "single_group"}) | REQUIRES_WEIGHTS
+    settings: DregConfig
+    requires = requires_densities({Capability.DETACHABLE_DENSITY, Capability.SINGLE_GROUP}) | REQUIRES_WEIGHTS
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups
         log_w = terms.log_px + group.log_p - group.log_q_detached
-        if group.z.requires_grad:  # not where only the value is asked for
+        if group.z.requires_grad:  # False where only the value is needed
             share = log_w.detach().softmax(0).unsqueeze(-1)
             group.z.register_hook(lambda grad: grad * share)
         loss = -importance_bound(log_w)

@@ -1,0 +1,42 @@
+"""What an evaluation works on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vaekit.runs.image_set import ImageSet
+from vaekit.runs.loaded import LoadedModel
+
+DEFAULT_NEW_IMAGES = 1000
+"""New images that are compared with as many held-out ones, where nothing else is asked for."""
+
+
+MIN_NEW_IMAGES = 50
+"""The least that sets of images are compared by."""
+
+
+FEATURE_WORK = 50
+"""Decoded draws of z that take about the time of the features of one image."""
+
+
+Advance = Callable[[int, str], None]
+"""Called with the work done, in decoded draws of z, and a word for what is done."""
+
+
+@dataclass(frozen=True, eq=False)
+class EvalContext:
+    """A model, and the images to evaluate it on."""
+
+    model: LoadedModel
+    held_out: ImageSet
+    training: ImageSet | None
+    """None where the training images are not at hand."""
+    split: str
+    same_dataset: bool
+    """Whether the held-out images are of the data set that the model was trained on."""
+    seed: int
+    max_new_images: int = DEFAULT_NEW_IMAGES
+
+    @property
+    def new_images(self) -> int:
+        """How many are drawn: half of the held-out images are compared with them, half with each other."""
+        return min(self.max_new_images, max(1, len(self.held_out) // 2))

@@ -1,0 +1,63 @@
+"""Changes of settings that fix a fault: each a tuple of proposals, of which the first valid one is taken."""
+
+from typing import Any
+
+from vaekit.config.config import Config
+
+Changes = dict[str, Any]
+"""Settings by name, those of a component by its slot: {"objective": {"beta": 1.0}}."""
+
+
+VAE: Changes = {"posterior": {"kind": "gaussian"}, "objective": {"kind": "elbo"}}
+"""What makes a variational autoencoder of an autoencoder."""
+
+
+def weaker_kl(config: Config) -> tuple[Changes, ...]:
+    """Against posterior collapse."""
+    objective = config.objective
+    if config.posterior.kind == "delta":
+        return VAE, {"prior": {"kind": "normal"}, **VAE}
+    warmup, free_bits = getattr(objective, "warmup", 0.0), getattr(objective, "free_bits", 0.0)
+    changes: tuple[Changes, ...] = (
+        {"objective": {"kind": "elbo", "warmup": max(warmup, min(10.0, config.training.epochs // 2))}},
+        {"objective": {"kind": "elbo", "free_bits": 2 * free_bits or 0.1}},
+        {"objective": {"kind": "elbo", "warmup": 2 * warmup}},
+    )
+    return ({"objective": {"beta": 1.0}}, *changes) if getattr(objective, "beta", 1.0) > 1 else changes
+
+
+def varied_images(config: Config, **others: Any) -> tuple[Changes, ...]:
+    """Images that differ more from one epoch to the next."""
+    crop = config.data.crop
+    return {"flip": True, "crop": max(2, crop), **others}, {"crop": min(64, 2 * crop)}, {"jitter": 0.2}
+
+
+def closer_prior(config: Config) -> tuple[Changes, ...]:
+    """A prior closer to the encodings, or encodings closer to the prior."""
+    objective: Any = config.objective
+    if objective.kind == "mmd":
+        return {"objective": {"weight": 10 * objective.weight}}, VAE
+    if config.posterior.kind == "delta":
+        return (VAE,)
+    changes: list[Changes] = []
+    if getattr(objective, "beta", 1.0) < 1:
+        changes.append({"objective": {"beta": 1.0}})
+    for kind in ("flow", "vamp", "mixture"):
+        changes.append({"prior": {"kind": kind}})
+        changes.append({"prior": {"kind": kind}, "objective": {"kind": "elbo", "free_bits": 0.0}})
+    return *changes, VAE
+
+
+def more_capacity(config: Config) -> tuple[Changes, ...]:
+    """Against underfitting: beta of 1 at most, a larger model, or more epochs."""
+    larger: Changes = {}
+    if str(config.latents).isdecimal():
+        larger["latents"] = max(16, 4 * int(config.latents))
+    for slot in ("encoder", "decoder"):
+        network = getattr(config, slot)
+        if hasattr(network, "channels"):
+            larger[slot] = {"channels": 2 * network.channels}
+        elif getattr(network, "hidden", None):
+            larger[slot] = {"hidden": tuple(max(400, 2 * width) for width in network.hidden)}
+    changes = larger, {"epochs": 2 * config.training.epochs}
+    return ({"objective": {"beta": 1.0}}, *changes) if getattr(config.objective, "beta", 1.0) > 1 else changes

@@ -1,0 +1,141 @@
+"""New images against held-out ones and against their nearest training images."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from vaekit.evaluation.context import FEATURE_WORK, Advance, EvalContext
+from vaekit.evaluation.features import Extractor
+from vaekit.evaluation.fidelity import compare, difference
+from vaekit.evaluation.memorization import Nearest, duplicated, nearest
+from vaekit.evaluation.results import Fidelity, SetName
+from vaekit.latents.fit_prior import encodings
+from vaekit.latents.sampling import decode_images, draw_latents, to_uint8
+from vaekit.models.fitted_prior import FittedPrior
+from vaekit.models.vae import VAE
+from vaekit.plots import grids
+from vaekit.runs.image_set import ImageSet
+
+MAX_DUPLICATE_FILES = 100
+"""Duplicates whose files are named, at most."""
+
+
+NEAREST_PAIRS = 16
+"""New images that are shown with their nearest training image."""
+
+
+TRAINING_CHUNK = 1024
+"""Training images whose distances are computed at a time."""
+
+
+NewImages = dict[SetName, UInt8[np.ndarray, "N H W C"]]
+
+
+def new_images(context: EvalContext) -> NewImages:
+    """New images, as `generate` draws them (`new`) and, where that is from a fitted prior, from the model's
+    own (`model_prior`). A conditional model draws the classes of held-out images."""
+    count = context.new_images
+    labels = context.held_out.spread(2 * count).some(slice(0, 2 * count, 2)).labels
+    vae, fitted = context.model.vae, context.model.fitted_prior
+    y = None if labels is None else labels.to(context.model.device)
+    priors: dict[SetName, VAE | FittedPrior] = {"new": vae}
+    if fitted is not None:
+        priors = {"new": fitted, "model_prior": vae}
+    drawn: NewImages = {}
+    for name, prior in priors.items():
+        z = draw_latents(prior, count, context.seed, y)
+        drawn[name] = to_uint8(decode_images(vae, z, y)).numpy()
+    return drawn
+
+
+def nearest_training_images(
+    context: EvalContext, new: UInt8[np.ndarray, "N H W C"], advance: Advance
+) -> tuple[Nearest, Nearest]:
+    """The nearest training images of new images, and of as many held-out ones."""
+    assert context.training is not None
+    count, training = len(new), context.training
+    both = np.concatenate([new, context.held_out.spread(count).pixels])
+    flat = torch.from_numpy(both).flatten(1).float() / 255
+
+    def chunks() -> Iterator[Tensor]:
+        for start in range(0, len(training), TRAINING_CHUNK):
+            pixels = training.some(slice(start, start + TRAINING_CHUNK)).pixels
+            yield torch.from_numpy(pixels).flatten(1).float() / 255
+
+    neighbors = nearest(flat, chunks(), lambda n: advance(n, "Nearest training images"))
+    of_new, of_held_out = (
+        Nearest(neighbors.row[part], neighbors.distance[part], neighbors.relative[part])
+        for part in (slice(count), slice(count, None))
+    )
+    return of_new, of_held_out
+
+
+def duplicate_files(context: EvalContext, neighbors: Nearest) -> list[tuple[str, str]]:
+    """The files of held-out images that are also in the training set, each with that of its duplicate."""
+    assert context.training is not None
+    rows = duplicated(neighbors).nonzero()[:MAX_DUPLICATE_FILES, 0].numpy()
+    if not len(rows):
+        return []
+    held_out, training = context.held_out.spread(len(neighbors.row)), context.training
+    held_out_paths, training_paths = held_out.pack.paths(), training.pack.paths()
+    duplicates = training.rows[neighbors.row.numpy()[rows]]
+    pairs = zip(held_out.rows[rows], duplicates, strict=True)
+    return [(held_out_paths[row], training_paths[duplicate]) for row, duplicate in pairs]
+
+
+def nearest_grid(new: UInt8[np.ndarray, "N H W C"], training: ImageSet, neighbors: Nearest) -> Image.Image:
+    """The new images that are nearest to a training image, relative to others, each above that image."""
+    rows = neighbors.relative.argsort(stable=True)[:NEAREST_PAIRS].numpy()
+    training_pixels = replace(training, rows=training.rows[neighbors.row[rows].numpy()]).pixels
+    labels = [f"{distance:.1f}" for distance in neighbors.distance[rows].tolist()]
+    title = "New images (top) and their nearest training images (bottom); RMS distance of 255"
+    return grids.pairs(new[rows], training_pixels, 8, labels, title)
+
+
+def evaluate_fidelity(context: EvalContext, new: NewImages, extractor: Extractor, advance: Advance) -> Fidelity:
+    """Compare sets of images with half of the held-out ones.
+
+    The sets are new images, the other half, that half through the model, and training images.
+    """
+    count = context.new_images
+    both = context.held_out.spread(2 * count)
+    held_out, others = (both.some(slice(start, None, 2)) for start in (0, 1))
+    sets: NewImages = {
+        **new,
+        "other_held_out": others.pixels,
+        "reconstructed": _through_model(context, others),
+    }
+    if context.training is not None and len(context.training) >= count:
+        sets["training"] = context.training.spread(count).pixels
+    shuffle = torch.randperm(count, generator=torch.Generator().manual_seed(context.seed % 2**63))
+
+    def features(images: NDArray[np.uint8]) -> Tensor:
+        return extractor(images, lambda n: advance(n * FEATURE_WORK, "Features"))[shuffle]
+
+    real = features(held_out.pixels)
+    seen = {name: features(sets[name]) for name in get_args(SetName) if name in sets}
+    own = seen.get("model_prior")
+    return Fidelity(
+        images=count,
+        extractor=extractor.name,
+        resize=extractor.resize,
+        standard=extractor.standard,
+        sets={name: compare(real, images) for name, images in seen.items()},
+        fitted_prior_gain=None if own is None else difference(real, seen["new"], own),
+    )
+
+
+@torch.no_grad()
+def _through_model(context: EvalContext, images: ImageSet) -> UInt8[np.ndarray, "N H W C"]:
+    """Each image encoded, and one draw of its q(z | x) decoded: what the decoder does under a right prior."""
+    device = context.model.device
+    z = encodings(context.model.vae, images.batches(device), "through", context.seed).z.to(device)
+    y = None if images.labels is None else images.labels.to(device)
+    return to_uint8(decode_images(context.model.vae, z, y)).numpy()
