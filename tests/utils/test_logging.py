@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from vaekit.errors import setting
-from vaekit.utils import logging
-from vaekit.utils.logging import console_logging, duration_left, file_logging, log, progress, status, wrapped
+from vaekit.utils import logging, meter
+from vaekit.utils.logging import console_logging, file_logging, log, progress, status, wrapped
+from vaekit.utils.meter import Meter, duration_left
 
 LINE = "epoch 3/50  train 70843.05 = 70618.54 + KL 224.50  validation 61343.22 = 61118.72 + KL 224.50  92 images/s"
 
@@ -76,7 +77,7 @@ def test_terminal_shows_phase_speed_and_time_left() -> None:
 
 def test_plain_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(logging, "FIRST_LINE_SECONDS", 0.1)
-    monkeypatch.setattr(logging, "SAMPLE_SECONDS", 0.0)
+    monkeypatch.setattr(meter, "SAMPLE_SECONDS", 0.0)
     with status("Checking speed"):
         time.sleep(0.15)
     with progress(3400, "epoch 1/2", after=60) as advance:
@@ -97,16 +98,16 @@ def test_quiet_progress_prints_nothing(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_time_left_includes_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(logging.time, "monotonic", lambda: now)
-    meter = logging._Meter(1000, "Reading images", "images", 0, after=300)
+    monkeypatch.setattr(meter.time, "monotonic", lambda: now)
+    phase = Meter(1000, "Reading images", "images", 0, after=300)
     for _ in range(10):
         now += 1.0
-        meter.advance(50)
-    assert meter.line() == "Reading images: 500 of 1,000 images, 50 images/s, about 5 min left"
+        phase.advance(50)
+    assert phase.line() == "Reading images: 500 of 1,000 images, 50 images/s, about 5 min left"
     now += 100
-    assert meter.time_text() == "about 4 min left"
-    meter.advance(0, remaining=7)
-    assert meter.time_text() == "a few seconds left"
+    assert phase.time_text() == "about 4 min left"
+    phase.advance(0, remaining=7)
+    assert phase.time_text() == "a few seconds left"
 
 
 @pytest.mark.parametrize(

@@ -1,31 +1,22 @@
 """What the user sees while vaekit works: log lines, phases and progress, on a terminal and without one."""
 
 import logging
-import math
 import re
 import textwrap
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from vaekit.errors import spelled
+from vaekit.utils.meter import Advance, Meter
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-
-SPEED_SECONDS = 30.0
-"""Speed is measured over this many seconds."""
-
-
-SAMPLE_SECONDS = 0.25
-"""Least time between two measurements of the speed."""
 
 
 FIRST_LINE_SECONDS = 4.0
@@ -143,83 +134,6 @@ def file_logging(path: Path) -> Iterator[None]:
 # --- Progress --------------------------------------------------------------------------------------------------------
 
 
-class Advance(Protocol):
-    """Reports progress to a bar."""
-
-    def __call__(
-        self, n: int, description: str | None = None, remaining: float | None = None, total: int | None = None
-    ) -> None:
-        """Count `n` more.
-
-        Args:
-            n: how many more are done.
-            description: name of the phase from now on.
-            remaining: seconds left, nan if unknown; from then on the bar makes no estimate of its own.
-            total: start a new phase of this length, such as the next epoch; `n` of it are done.
-        """
-
-
-class _Meter:
-    """Counts what is done, and estimates speed and time left."""
-
-    def __init__(self, total: int, description: str, unit: str, done: int, after: float) -> None:
-        self.total, self.description, self.unit, self.done, self.after = total, description, unit, done, after
-        self.counted = 0
-        self.samples = deque([(time.monotonic(), 0)])
-        self.end = math.nan
-        self.estimated_by_caller = False
-
-    def advance(
-        self, n: int, description: str | None = None, remaining: float | None = None, total: int | None = None
-    ) -> None:
-        self.description = description or self.description
-        if total is not None:
-            self.total, self.done = total, 0
-        self.done += n
-        self.counted += n
-        now = time.monotonic()
-        if now - self.samples[-1][0] >= SAMPLE_SECONDS and n:
-            self.samples.append((now, self.counted))
-            while len(self.samples) > 2 and now - self.samples[1][0] > SPEED_SECONDS:
-                self.samples.popleft()
-        if remaining is not None:
-            self.estimated_by_caller, self.end = True, now + remaining
-        elif not self.estimated_by_caller and (speed := self.speed()):
-            self.end = now + max(0, self.total - self.done) / speed + self.after
-
-    def speed(self) -> float:
-        """Units per second; 0 while unknown."""
-        (began, first), (ended, last) = self.samples[0], self.samples[-1]
-        return (last - first) / (ended - began) if ended > began else 0.0
-
-    def count_text(self) -> str:
-        if self.unit:
-            return f"{self.done:,} of {self.total:,} {self.unit}"
-        return f"{self.done / max(self.total, 1):.0%}"
-
-    def speed_text(self) -> str:
-        speed = self.speed()
-        return f"{speed:,.{0 if speed >= 10 else 1}f} {self.unit}/s" if speed and self.unit else ""
-
-    def time_text(self) -> str:
-        return "" if math.isnan(self.end) else duration_left(self.end - time.monotonic())
-
-    def line(self) -> str:
-        return (
-            f"{self.description}: {', '.join(filter(None, (self.count_text(), self.speed_text(), self.time_text())))}"
-        )
-
-
-def duration_left(seconds: float) -> str:
-    """`about 40 s left`, `about 12 min left`, `about 3 h left`."""
-    if seconds < 10:
-        return "a few seconds left"
-    for unit, length, step, limit in (("s", 1, 5, 90), ("min", 60, 1, 90), ("h", 3600, 1, 48)):
-        if seconds < limit * length:
-            return f"about {round(seconds / length / step) * step} {unit} left"
-    return f"about {round(seconds / 86400)} days left"
-
-
 @contextmanager
 def progress(
     total: int, description: str, unit: str = "images", done: int = 0, quiet: bool = False, after: float = 0.0
@@ -237,7 +151,7 @@ def progress(
     Yields:
         `advance(n, description=None, remaining=None, total=None)`: see `Advance`.
     """
-    meter = _Meter(total, description, unit, done, after)
+    meter = Meter(total, description, unit, done, after)
     if quiet:
         yield meter.advance
         return
@@ -245,12 +159,12 @@ def progress(
         yield meter.advance
 
 
-_bars: list[_Meter] = []
+_bars: list[Meter] = []
 """Meters of the bars on the screen."""
 
 
 @contextmanager
-def _bar(meter: _Meter) -> Iterator[None]:
+def _bar(meter: Meter) -> Iterator[None]:
     from rich.live import Live
 
     with Live(get_renderable=lambda: _bar_row(meter), console=console(), transient=True, refresh_per_second=4):
@@ -261,7 +175,7 @@ def _bar(meter: _Meter) -> Iterator[None]:
             _bars.remove(meter)
 
 
-def _bar_row(meter: _Meter) -> "Table":
+def _bar_row(meter: Meter) -> "Table":
     from rich.progress_bar import ProgressBar
     from rich.table import Column, Table
 
