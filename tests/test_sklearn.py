@@ -265,9 +265,9 @@ ROWS = load_digits().data[:50]
         (ROWS.reshape(-1, 8, 8) / 16, {"settings": {"epochs": 3}}, r"Use VAETransformer\(epochs=\.\.\.\)"),
         (ROWS.reshape(-1, 8, 8) / 16, {"settings": {"seed": 3}}, r"Use VAETransformer\(random_state=\.\.\.\)"),
         (ROWS.reshape(-1, 8, 8) / 16, {"settings": {"conditional": True}}, "without labels. Use vaekit.train"),
-        (ROWS.reshape(-1, 8, 8) / 16, {"settings": {"btch_size": 3}}, "did you mean 'batch-size'"),
+        (ROWS.reshape(-1, 8, 8) / 16, {"settings": {"btch_size": 3}}, "Did you mean 'batch_size'"),
         (ROWS.reshape(-1, 8, 8) / 16, {"settings": 3}, "settings must be a dictionary .* Got 3"),
-        (ROWS.reshape(-1, 8, 8) / 16, {"preset": "clasic"}, "did you mean 'classic'"),
+        (ROWS.reshape(-1, 8, 8) / 16, {"preset": "clasic"}, "Did you mean 'classic'"),
     ],
 )
 def test_invalid_input_is_refused_before_training(X: np.ndarray, given: dict[str, Any], said: str) -> None:

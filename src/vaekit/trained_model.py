@@ -1,5 +1,6 @@
 """A trained model, with NumPy arrays in and out."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
@@ -123,10 +124,22 @@ class TrainedModel:
         Raises:
             UserError: an unknown class, or a prior that the model does not have.
         """
-        chunks = arrays.generate(self.loaded, n, seed=seed, label=label, temperature=temperature, prior=prior)
+        batches = self.sample_batches(n, seed=seed, label=label, temperature=temperature, prior=prior)
         channels, height, width = self.shape
-        images = np.concatenate([np.zeros((0, height, width, channels), np.uint8), *chunks])
+        images = np.concatenate([np.zeros((0, height, width, channels), np.uint8), *batches])
         return images.view(ImageArray)
+
+    def sample_batches(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        label: str | int | None = None,
+        temperature: float = 1.0,
+        prior: Prior | None = None,
+    ) -> Iterator[Images]:
+        """The images of `sample`, up to 64 at a time, so that memory does not grow with `n`; errors are raised at once."""
+        return arrays.generate(self.loaded, n, seed=seed, label=label, temperature=temperature, prior=prior)
 
     def sample_labels(self, n: int, label: str | int | None = None) -> list[str] | None:
         """The class names of the images that `sample` generates; None without classes."""

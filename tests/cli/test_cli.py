@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,14 @@ import pytest
 from PIL import Image
 
 from command import mistake, rings, start, vaekit, wait_for
+from vaekit.api import TrainedModel
+from vaekit.cli.flags import COMMON_OPTIONS
+from vaekit.cli.generate import generate
+from vaekit.cli.main import app
+from vaekit.cli.tools import presets
+from vaekit.config.objectives import ElboConfig
+from vaekit.config.overrides import nest, resolve
+from vaekit.config.presets import PRESETS
 
 TINY = ("--epochs", 2, "--encoder.channels", 8, "--decoder.channels", 8, "--latents", 4, "--batch-size", 16)
 
@@ -39,12 +49,18 @@ def run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     return run
 
 
-def test_help_lists_the_verbs_that_work_and_no_others() -> None:
-    said = vaekit("--help")
+def test_help_lists_every_command() -> None:
+    output = vaekit("--help")
     looking = ("encode", "interpolate", "traverse", "rank")
     for verb in ("train", "generate", "reconstruct", *looking, "presets", "doctor", "--version"):
-        assert verb in said
+        assert verb in output
     assert vaekit("--version").strip() == "0.1.0"
+
+
+def run_help(*arguments: str) -> list[str]:
+    """The lines of a help page, at the width of COLUMNS."""
+    command = [sys.executable, "-m", "vaekit", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def test_help_does_not_import_torch() -> None:
@@ -52,22 +68,38 @@ def test_help_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0
 
 
-def test_every_setting_has_help() -> None:
-    said = vaekit("train", "--help")
-    for flag in (
-        "--epochs",
-        "--size",
-        "--objective.beta",
-        "--likelihood.sigma",
-        "--encoder.channels",
-        "--seed",
-        "--fit",
-    ):
-        line = said[said.index(flag + " ") :].splitlines()[0]
-        assert len(line.split("  ", 1)[1].strip()) > 10, line
+def test_every_option_has_a_help_text() -> None:
+    for line in vaekit("train", "--help-all").splitlines():
+        if line.startswith("  --"):
+            assert len(line.strip().split("  ", 1)[1].strip()) > 10, line
 
 
-def test_train_writes_the_run_folder_of_the_contract(run: Path) -> None:
+def test_help_of_train_shows_the_common_options_on_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = run_help("train", "--help")
+    assert len(lines) <= 40
+    assert lines[0] == "Usage: vaekit train [DATA] [OPTIONS]"
+    assert tuple(line.split()[0] for line in lines if line.startswith("  --")) == COMMON_OPTIONS
+    assert sum(line.startswith("  vaekit train ") for line in lines) == 3
+    assert lines[-1] == "All options: vaekit train --help-all"
+    assert max(map(len, lines)) <= 100
+
+
+def test_help_all_lists_every_option_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = run_help("train", "photos/", "--help-all")
+    listed = [line.split()[0] for line in lines if line.startswith("  --")]
+    assert len(set(listed)) == len(listed)
+    accepted = {argument.name for argument in app["train"].assemble_argument_collection() if argument.show}
+    assert set(listed) == {name for name in accepted if name.startswith("--")}
+    assert not any(name.startswith("--decoder.") for name in listed)
+    beta = lines.index(next(line for line in lines if "--objective.beta" in line))
+    kinds = [line.split()[0] for line in lines[beta + 1 : beta + 7]]
+    assert "mmd:" in kinds and "total_correlation:" in kinds  # a line for each kind that explains it differently
+    assert max(map(len, lines)) <= 100
+
+
+def test_train_writes_the_documented_run_folder(run: Path) -> None:
     record = json.loads((run / "config.json").read_text())
     assert record["format"] == 1
     assert record["config"]["conditional"] is True
@@ -97,27 +129,29 @@ def test_train_writes_the_run_folder_of_the_contract(run: Path) -> None:
         "manifest.json",
     }
     log = (run / "log.txt").read_text()
-    assert "Preset: best, the default for such images" in log
+    assert "Preset: best (default for such images)" in log
     assert "posterior.head" in log
     assert "epoch 2/2" in log
-    assert ("--epochs 4 goes on" in log) == (float(rows[1]["val_loss"]) < float(rows[0]["val_loss"]))
+    assert ("--epochs 4" in log) == (float(rows[1]["val_loss"]) < float(rows[0]["val_loss"]))
     assert not [file for file in run.rglob("*") if file.suffix in (".pt", ".pth", ".pkl", ".bin")]
 
 
-def test_the_presets_default_follows_the_data_and_is_said(tmp_path: Path) -> None:
+def test_default_preset_depends_on_the_images(tmp_path: Path) -> None:
     gray = write_folder(tmp_path / "gray", channels=1, classes=())
-    said = vaekit("train", gray, "--out", tmp_path / "run", *TINY)
-    assert "classic" in said
-    assert "losses compare with those of bernoulli alone" in said
-    assert "--preset" in said
+    output = vaekit("train", gray, "--out", tmp_path / "run", *TINY)
+    assert "Preset: classic" in output and "`vaekit presets`" in output
+    assert "comparable" in output
+    assert output.startswith(f"vaekit 0.1.0\nReading {gray} ...\n")
+    assert f"Done. Open {tmp_path / 'run' / 'report.html'} to see the results." in output
+    assert output.endswith(f"More images: vaekit generate {tmp_path / 'run'} -n 64\n")
     assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["likelihood"]["kind"] == "bernoulli"
 
 
-def test_generate_draws_the_same_images_for_the_same_seed(run: Path, tmp_path: Path) -> None:
+def test_generate_is_reproducible_by_seed(run: Path, tmp_path: Path) -> None:
     for name, seed, n in (("a", 3, 6), ("b", 3, 6), ("c", 4, 6), ("more", 3, 9)):
         vaekit("generate", run, "-n", n, "--seed", seed, "--out", tmp_path / name)
     files = {name: sorted((tmp_path / name).glob("0*.png")) for name in ("a", "b", "c", "more")}
-    content = {name: [file.read_bytes() for file in found] for name, found in files.items()}
+    content = {name: [file.read_bytes() for file in paths] for name, paths in files.items()}
     assert len(content["a"]) == 6
     with Image.open(tmp_path / "a" / "grid.png") as grid:
         assert grid.width > grid.height  # 3 + 3
@@ -128,6 +162,25 @@ def test_generate_draws_the_same_images_for_the_same_seed(run: Path, tmp_path: P
     assert content["a"] != content["c"]
     with Image.open(files["a"][0]) as image:
         assert (image.size, image.mode) == ((24, 24), "RGB")
+
+
+def test_generate_writes_images_as_they_come(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Memory does not grow with the number of images, and what is written before a failure is whole."""
+    pixels = np.zeros((3, 24, 24, 3), np.uint8)
+
+    def batches(*_: object, **__: object) -> Iterator[np.ndarray]:
+        yield pixels
+        assert len(list((tmp_path / "new").glob("*.png"))) == 3
+        yield pixels
+        raise OSError("no space")
+
+    monkeypatch.setattr(TrainedModel, "sample_batches", batches)
+    with pytest.raises(OSError, match="no space"):
+        generate(run, n=9, out=tmp_path / "new")
+    files = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert files == [f"000{index + 1}-{('dry', 'rain')[index % 2]}.png" for index in range(6)]
 
 
 def test_generate_by_class(run: Path, tmp_path: Path) -> None:
@@ -141,17 +194,17 @@ def test_generate_defaults_to_a_new_folder_in_the_run(run: Path) -> None:
     assert "set-2" in vaekit("generate", run, "-n", 2)
 
 
-def test_generate_leaves_a_folder_of_other_files_alone(run: Path, photos: Path, tmp_path: Path) -> None:
+def test_generate_refuses_a_folder_that_has_files(run: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("kept")
-    assert "is there already and stays as it is" in mistake("generate", run, "-n", 2, "--out", tmp_path)
+    assert "already exists. Choose another --out." in mistake("generate", run, "-n", 2, "--out", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
 @pytest.mark.parametrize("verb", ["generate", "reconstruct"])
-def test_nothing_is_written_among_the_images(verb: str, run: Path, photos: Path) -> None:
+def test_output_inside_the_image_folder_is_refused(verb: str, run: Path, photos: Path) -> None:
     before = sorted(photos.rglob("*"))
     given = [next(photos.rglob("*.png"))] if verb == "reconstruct" else []
-    assert "lies inside the images of" in mistake(verb, run, *given, "--out", photos / "new")
+    assert "is inside the image folder" in mistake(verb, run, *given, "--out", photos / "new")
     assert sorted(photos.rglob("*")) == before
 
 
@@ -162,25 +215,40 @@ def test_temperature_zero_gives_one_image(run: Path, tmp_path: Path) -> None:
     assert "between 1 and" in mistake("generate", run, "-n", 0)
 
 
-def test_reconstruct_puts_input_beside_output(run: Path, photos: Path, tmp_path: Path) -> None:
+def test_reconstruct_writes_inputs_and_outputs(run: Path, photos: Path, tmp_path: Path) -> None:
     some = sorted((photos / "rain").iterdir())[:2]
-    said = vaekit("reconstruct", run, *some, "--out", tmp_path / "out")
-    assert "Wrote 2 images" in said
+    output = vaekit("reconstruct", run, *some, "--out", tmp_path / "out")
+    assert "Wrote 2 images" in output
     assert len(list((tmp_path / "out").glob("0*.png"))) == 2
     (tmp_path / "broken.png").write_bytes(b"no image")
     assert "broken.png" in mistake("reconstruct", run, tmp_path / "broken.png", "--class", "dry")
     assert "it knows dry, rain" in mistake("reconstruct", run, some[0], "--class", "fog")
 
 
-def test_presets_and_doctor_print_tables() -> None:
-    assert "sigma-vae" in vaekit("presets")
-    said = vaekit("doctor")
+def test_presets_are_listed_by_purpose_within_80_columns() -> None:
+    lines = vaekit("presets").splitlines()
+    assert lines[0] == "For photographs and colour images"
+    assert {line.split()[0] for line in lines if line.startswith("  ")} == set(PRESETS)
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset_is_shown_as_a_configuration_file(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    presets(preset)
+    output = capsys.readouterr().out
+    assert resolve(tomllib.loads(output)) == resolve(preset=preset)
+    assert PRESETS[preset].paper.split()[0] in output
+    assert max(map(len, output.splitlines())) <= 80
+
+
+def test_doctor_prints_a_table() -> None:
+    output = vaekit("doctor")
     for word in ("torch", "device", "threads", "precision", "free disk", "cache"):
-        assert word in said
+        assert word in output
     assert "Freed" in vaekit("doctor", "--clear-cache")
 
 
-def test_settings_come_from_preset_file_and_flags_in_that_order(photos: Path, tmp_path: Path) -> None:
+def test_flags_override_the_file_and_the_file_the_preset(photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("epochs = 1\nlatents = 7\n[objective]\nbeta = 2.0\nwarmup = 3\n")
     flags = ("--preset", "beta-vae", "--config", file, "--latents", 5, "--encoder.channels", 8, "--decoder.channels", 8)
@@ -189,38 +257,82 @@ def test_settings_come_from_preset_file_and_flags_in_that_order(photos: Path, tm
     assert (config["training"]["epochs"], config["latents"]) == (1, 5)
     assert (config["objective"]["beta"], config["objective"]["warmup"]) == (2.0, 3.0)
     file.write_text("[objective\n")
-    assert "is not TOML" in mistake("train", photos, "--config", file)
+    assert "settings.toml is not valid TOML" in mistake("train", photos, "--config", file)
+    assert "--config: cannot read" in mistake("train", photos, "--config", tmp_path / "nowhere.toml")
+
+
+def test_config_takes_the_settings_of_a_run(run: Path, photos: Path, tmp_path: Path) -> None:
+    for source in (run, run / "config.json"):
+        vaekit("train", photos, "--out", tmp_path / source.name, "--config", source, "--epochs", 1)
+        old, new = (json.loads((folder / "config.json").read_text()) for folder in (run, tmp_path / source.name))
+        assert new["preset"] == old["preset"]
+        assert new["config"] == old["config"] | {"training": old["config"]["training"] | {"epochs": 1}}
+    (tmp_path / "other.json").write_text("[1]")
+    assert "is not the config.json of a run" in mistake("train", photos, "--config", tmp_path / "other.json")
+
+
+def test_the_documented_configuration_file_trains(photos: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    example = page.split("```toml\n")[1].split("```")[0]
+    (tmp_path / "photos.toml").write_text(example)
+    small = ("--epochs", 1, "--size", 12, "--prior.components", 4, "--encoder.channels", 8, "--decoder.channels", 8)
+    vaekit("train", photos, "--out", tmp_path / "run", "--config", tmp_path / "photos.toml", *small)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    settings = nest(tomllib.loads(example))
+    assert config["objective"] == ElboConfig(**settings["objective"]).model_dump()
+    assert config["data"]["fit"] == settings["data"]["fit"] == "pad"
+
+
+def test_install_completion_writes_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    vaekit("--install-completion", "--shell", "fish")
+    script = (tmp_path / ".config" / "fish" / "completions" / "vaekit.fish").read_text()
+    assert "learning-rate" in script and "interpolate" in script
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (("train", "nowhere"), "nowhere"),
-        (("train", "--epoch", 3), "--epochs"),
-        (("train", "--objective.betta", 3), "--objective.beta"),
-        (("train", "--objective.beta", -1), "greater than or equal to 0"),
-        (("train", "--encoder.kind", "cnn"), "conv"),
-        (("train", "--preset", "clasic"), "did you mean 'classic'"),
+        (("train", "--epoch", 3), "No such option '--epoch'. Did you mean '--epochs'?"),
+        (("train", "--lr", 0.01), "No such option '--lr'. Did you mean '--learning-rate'?"),
+        (("train", "--batch=8"), "No such option '--batch'. Did you mean '--batch-size'?"),
+        (("train", "--latent-dim", 8), "Did you mean '--latents'?"),
+        (("train", "--image-size", 8), "Did you mean '--size'?"),
+        (("train", "--dropout-rate", 0.1), "Did you mean '--encoder.dropout'?"),
+        (("train", "--objective.betta", 3), "Did you mean '--objective.beta'?"),
+        (("train", "--objective.beta", -1), "--objective.beta: must be at least 0 (got -1)."),
+        (("train", "--encoder.kind", "cnn"), "--encoder.kind: must be mlp, gated_mlp, conv or resnet (got cnn)."),
+        (("train", "--epochs"), "Option '--epochs' needs a value."),
+        (("train", "--preset", "clasic"), "Did you mean 'classic'?"),
+        (("train", "https://example.org/photos.zip"), "https://example.org/photos.zip"),
         (("train", "--resume"), "--out"),
         (("train", "--device", "cuda:9"), "--device auto"),
-        (("generate", "nowhere"), "no run in nowhere"),
-        (("generate",), "RUN"),
-        (("tran",), "train"),
+        (("generate", "nowhere"), "nowhere is not a run"),
+        (("generate",), "Missing argument RUN."),
+        (
+            ("generate", "run", "--prior", "fited"),
+            "--prior: must be fitted or model (got fited). Did you mean 'fitted'?",
+        ),
+        (("reconstruct", "run"), "Missing image files. Usage: vaekit reconstruct RUN IMAGE ..."),
+        (("interpolate", "run", *"abcde"), "Too many arguments: 6 instead of 3 (RUN A B)."),
+        (("presets", "best", "x"), "Unexpected argument 'x'."),
+        (("tran",), "No such command 'tran'. Did you mean 'train'?"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
-def test_a_mistake_exits_2_with_one_sentence(arguments: tuple[object, ...], said: str, tmp_path: Path) -> None:
-    assert said in mistake(*arguments, cwd=tmp_path)
+def test_a_user_error_exits_2_with_one_line(arguments: tuple[object, ...], output: str, tmp_path: Path) -> None:
+    assert output in mistake(*arguments, cwd=tmp_path)
     assert not (tmp_path / "runs").exists()
 
 
-def test_out_defaults_to_the_first_free_run(photos: Path, tmp_path: Path) -> None:
+def test_out_defaults_to_a_new_run_folder(photos: Path, tmp_path: Path) -> None:
     vaekit("train", photos, *TINY, cwd=tmp_path)
     vaekit("train", photos, *TINY, cwd=tmp_path)
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["photos-1", "photos-2"]
 
 
-def test_the_users_folder_is_as_it_was(tmp_path: Path) -> None:
+def test_the_image_folder_is_never_changed(tmp_path: Path) -> None:
     photos = write_folder(tmp_path / "photos")
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_mode) for file in photos.rglob("*.png")}
     folders = {folder: folder.stat().st_mtime_ns for folder in [photos, *photos.iterdir()]}
@@ -234,17 +346,37 @@ def test_the_users_folder_is_as_it_was(tmp_path: Path) -> None:
     }
     assert after == before
     assert folders == {folder: folder.stat().st_mtime_ns for folder in folders}
-    assert "lies inside the images" in mistake("train", photos, "--out", photos / "run")
+    assert "is inside the image folder" in mistake("train", photos, "--out", photos / "run")
 
 
-def test_max_minutes_stops_at_an_epoch_and_resume_goes_on(tmp_path: Path) -> None:
+def test_max_minutes_stops_after_an_epoch_and_resume_continues(tmp_path: Path) -> None:
     np.save(tmp_path / "rings.npy", rings())
-    said = vaekit("train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--max-minutes", 0.0001, "--epochs", 5)
-    assert "Stopped after epoch 1" in said
-    assert "Going on after epoch 1" in vaekit("train", "--out", tmp_path / "run", "--resume", "--max-minutes", 0.0001)
+    output = vaekit("train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--max-minutes", 0.0001, "--epochs", 5)
+    assert "Time limit reached after epoch 1 of 5. Continue: vaekit train --resume --out" in output
+    assert "Resuming in epoch 2" in vaekit("train", "--out", tmp_path / "run", "--resume", "--max-minutes", 0.0001)
 
 
-def test_a_broken_screen_does_not_lose_the_run(tmp_path: Path) -> None:
+def test_interrupted_training_prints_how_to_continue(tmp_path: Path) -> None:
+    np.save(tmp_path / "rings.npy", rings())
+    run = tmp_path / "run"
+    process = start("train", tmp_path / "rings.npy", "--out", run, "--epochs", 100_000, "--compile", "off")
+    wait_for(lambda: any(run.glob("checkpoints/step_*")), process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("vaekit: Stopped in epoch ") and " of 100000; nothing is lost." in last
+    assert last.endswith(f"Continue: vaekit train --resume --out {run}")
+
+
+def test_train_without_a_report(photos: Path, tmp_path: Path) -> None:
+    output = vaekit("train", photos, "--out", tmp_path / "run", "--no-report", "--verbose", *TINY)
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert f"Done. The results are in {tmp_path / 'run'}." in output
+    assert "posterior.head" in output
+
+
+def test_a_closed_pipe_does_not_stop_saving(tmp_path: Path) -> None:
     """Ctrl-C reaches `vaekit train | tee log` as a whole: the reader is gone before the last lines are printed."""
     np.save(tmp_path / "rings.npy", rings())
     process = start("train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--epochs", 100_000, "--compile", "off")
@@ -262,12 +394,12 @@ def test_a_broken_screen_does_not_lose_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="file names there are always text")
-def test_names_that_are_no_text_stop_nothing(tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf8(tmp_path: Path) -> None:
     photos = os.fsencode(write_folder(tmp_path / "photos"))
     Path(os.fsdecode(photos + b"/rain/bad\xff.png")).write_bytes(b"")
     Path(os.fsdecode(photos + b"/rain")).rename(os.fsdecode(photos + b"/r\xe9in"))
-    said = vaekit("train", tmp_path / "photos", "--out", tmp_path / "run", *TINY)
-    assert "1 file skipped: 1 empty" in said
+    output = vaekit("train", tmp_path / "photos", "--out", tmp_path / "run", *TINY)
+    assert "1 file skipped: 1 empty" in output
     assert json.loads((tmp_path / "run" / "dataset.json").read_text())["skipped"][0]["reason"] == "empty"
     assert "r\\xe9in/bad\\xff.png" in (tmp_path / "run" / "report.html").read_text()
     vaekit("encode", tmp_path / "run", tmp_path / "photos", "--out", tmp_path / "latents.csv")
@@ -275,21 +407,21 @@ def test_names_that_are_no_text_stop_nothing(tmp_path: Path) -> None:
     vaekit("rank", tmp_path / "run", tmp_path / "photos", "--samples", 2, "--out", tmp_path / "ranking.csv")
 
 
-def test_a_place_that_cannot_be_written_is_a_mistake(tmp_path: Path, run: Path) -> None:
+def test_unwritable_output_is_a_user_error(tmp_path: Path, run: Path) -> None:
     (tmp_path / "file").write_text("")
     np.save(tmp_path / "rings.npy", rings(20))
-    assert "name another folder with --out" in mistake("train", tmp_path / "rings.npy", "--out", tmp_path / "file/run")
-    assert "name a new folder with --out" in mistake("generate", run, "--out", tmp_path / "file")
-    assert "Choose another folder with --out" in mistake("generate", run, "--out", tmp_path / "file/new")
+    assert "Choose another --out." in mistake("train", tmp_path / "rings.npy", "--out", tmp_path / "file/run")
+    assert "Choose another --out." in mistake("generate", run, "--out", tmp_path / "file")
+    assert "Choose another --out." in mistake("generate", run, "--out", tmp_path / "file/new")
 
 
-def test_a_full_disk_is_said_and_leaves_what_was_good(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_run_resumes(tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: the checkpoint does not fit."""
     np.save(tmp_path / "rings.npy", rings(40))
     command = [sys.executable, "-m", "vaekit", "train", tmp_path / "rings.npy", "--out", tmp_path / "run", *TINY]
     limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-", *map(str, command)]
     done = subprocess.run(limited, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "free some space, then --resume" in done.stderr.strip().splitlines()[-1]
+    assert "Free some space" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert "Best validation" in vaekit("train", "--out", tmp_path / "run", "--resume")

@@ -22,7 +22,7 @@ ODD = ("b/noise 1.png", "b/noise 2.png", "noise 3.png")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rings in two folders, under numbers that sort otherwise as text; noise among them, some beside the folders."""
+    """Rings in two folders, under numbers that sort otherwise as text; noise among them, and outside them."""
     folder = tmp_path_factory.mktemp("data") / "photos"
     images = {f"{'ab'[index % 2]}/{index}.png": image for index, image in enumerate(rings(40, 12))}
     noise = np.random.default_rng(1).integers(0, 256, (len(ODD), 12, 12, 1), dtype=np.uint8)
@@ -57,13 +57,13 @@ def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
 # --- encode ----------------------------------------------------------------------------------------------------------
 
 
-def test_every_image_has_its_own_latents_in_every_kind_of_file(
-    plain: vaekit.TrainedModel, photos: Path, tmp_path: Path
-) -> None:
+def test_encode_writes_csv_npz_and_parquet(plain: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
     before = state(photos)
     for suffix in tables.SUFFIXES:
         file = tmp_path / "new" / f"z{suffix}"
-        assert f"Wrote the latents of 43 images to {file}" in command("encode", plain.run.folder, photos, "--out", file)
+        assert f"Wrote the latent vectors of 43 images to {file}" in command(
+            "encode", plain.run.folder, photos, "--out", file
+        )
     table = pd.read_csv(tmp_path / "new/z.csv")
     assert list(table.columns) == ["file", "label", "z1", "z2", "z3", "z4"]
     assert list(table["file"][:3]) == ["a/0.png", "a/2.png", "a/4.png"] and table["file"][5] == "a/10.png"
@@ -82,7 +82,7 @@ def test_every_image_has_its_own_latents_in_every_kind_of_file(
     assert state(photos) == before
 
 
-def test_latents_of_arrays_are_in_their_order_and_those_of_a_latent_image_keep_its_shape(tmp_path: Path) -> None:
+def test_latents_of_arrays_keep_order_and_spatial_shape(tmp_path: Path) -> None:
     images = rings(60, 16)
     model = vaekit.train(
         images, out=tmp_path / "run", epochs=1, **TINY | {"latents": "3x4x4", "encoder": "conv"} | {"decoder": "conv"}
@@ -96,7 +96,7 @@ def test_latents_of_arrays_are_in_their_order_and_those_of_a_latent_image_keep_i
     np.testing.assert_array_equal(table.iloc[:, 1:], model.latents(images[:30], quiet=True).iloc[:, 1:])
 
 
-def test_a_conditional_model_encodes_each_image_with_its_own_class(classes: vaekit.TrainedModel, photos: Path) -> None:
+def test_conditional_model_encodes_images_with_their_classes(classes: vaekit.TrainedModel, photos: Path) -> None:
     table = classes.latents(quiet=True)
     images, labels = read(photos, list(table["file"])), list(table["label"])
     np.testing.assert_allclose(table.iloc[:, 2:], classes.encode(images, labels), atol=1e-5)
@@ -105,39 +105,39 @@ def test_a_conditional_model_encodes_each_image_with_its_own_class(classes: vaek
         classes.latents(photos / "a", quiet=True)
 
 
-def test_without_a_name_a_new_file_in_the_run_and_images_of_its_own(classes: vaekit.TrainedModel) -> None:
+def test_encode_defaults_to_training_images_and_a_new_file(classes: vaekit.TrainedModel) -> None:
     for number in (1, 2):
         assert f"latents-{number}.csv" in command("encode", classes.run.folder)
         assert len(pd.read_csv(classes.run.folder / f"latents-{number}.csv")) == 43
 
 
-def test_what_is_left_out_is_said(plain: vaekit.TrainedModel, tmp_path: Path) -> None:
+def test_encode_reports_skipped_files(plain: vaekit.TrainedModel, tmp_path: Path) -> None:
     for index, image in enumerate(rings(4, 12)):
         Image.fromarray(image[..., 0]).save(tmp_path / f"{index}.png")
     (tmp_path / "bad.png").write_bytes(b"")
     assert "Left out: bad.png (empty)" in command("encode", plain.run.folder, tmp_path)
 
 
-def test_where_a_table_cannot_go_is_said_before_anything_is_done(
+def test_encode_checks_the_output_path_first(
     plain: vaekit.TrainedModel, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, there = plain.run.folder, tmp_path / "there.csv"
     there.write_text("mine")
-    assert "is there already and stays as it is" in mistake("encode", run, photos, "--out", there)
+    assert "already exists. Choose another --out." in mistake("encode", run, photos, "--out", there)
     assert there.read_text() == "mine"
-    for out, said in {
+    for out, output in {
         tmp_path / "z.xls": r"\.csv, \.npz or \.parquet",
-        photos / "z.csv": "lies inside the images",
-        there / "z.csv": "name another file with --out",
+        photos / "z.csv": "is inside the image folder",
+        there / "z.csv": "Cannot write",
     }.items():
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=output):
             plain.latents(photos, out=out)
     with pytest.raises(UserError, match="name a folder of images"):
         plain.latents(quiet=True)
     (tmp_path / "pyarrow.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    said = mistake("encode", run, photos, "--out", tmp_path / "z.parquet", command=NEW_PROCESS)
-    assert "pip install 'vaekit[parquet]'" in said and ".csv" in said
+    output = mistake("encode", run, photos, "--out", tmp_path / "z.parquet", command=NEW_PROCESS)
+    assert "pip install 'vaekit[parquet]'" in output and ".csv" in output
     assert not (photos / "z.csv").exists() and not (tmp_path / "z.parquet").exists()
 
 
@@ -149,7 +149,7 @@ def angles(path: torch.Tensor) -> torch.Tensor:
     return (unit[1:] * unit[:-1]).sum(1).clamp(-1, 1).acos()
 
 
-def test_the_great_circle_in_closed_form() -> None:
+def test_spherical_interpolation_in_closed_form() -> None:
     a, b = torch.tensor([3.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
     path = sampling.interpolate(a, b, 5)
     assert torch.equal(path[0], a) and torch.equal(path[-1], b)
@@ -161,24 +161,24 @@ def test_the_great_circle_in_closed_form() -> None:
 
 
 @pytest.mark.parametrize("b", [[-2.0, 0.0], [1.0, 1e-9], [2.0, 0.0], [0.0, 0.0]], ids=["pi", "0", "parallel", "origin"])
-def test_where_no_circle_is_determined_the_way_is_straight(b: list[float]) -> None:
+def test_interpolation_is_linear_where_no_circle_is_determined(b: list[float]) -> None:
     one, other = torch.tensor([1.0, 0.0]), torch.tensor(b)
     torch.testing.assert_close(sampling.interpolate(one, other, 3)[1], (one + other) / 2)
     torch.testing.assert_close(sampling.interpolate(other, one, 3)[1], (one + other) / 2)
 
 
-def test_a_way_between_images_begins_and_ends_with_their_reconstructions(
+def test_interpolation_starts_and_ends_at_reconstructions(
     plain: vaekit.TrainedModel, photos: Path, tmp_path: Path
 ) -> None:
     names = ["a/0.png", "b/1.png"]
     ends = read(photos, names)
-    way = plain.interpolate(*ends, steps=5)
-    assert (way.shape, way.dtype) == ((5, 12, 12, 1), np.uint8)
-    np.testing.assert_array_equal(way[[0, -1]], plain.reconstruct(ends))
-    np.testing.assert_array_equal(way, plain.interpolate(photos / names[0], ends[1, ..., 0] / 255, steps=5))
+    path = plain.interpolate(*ends, steps=5)
+    assert (path.shape, path.dtype) == ((5, 12, 12, 1), np.uint8)
+    np.testing.assert_array_equal(path[[0, -1]], plain.reconstruct(ends))
+    np.testing.assert_array_equal(path, plain.interpolate(photos / names[0], ends[1, ..., 0] / 255, steps=5))
     straight = plain.interpolate(*ends, steps=3, how="linear")
     np.testing.assert_array_equal(straight[1:2], plain.decode(plain.encode(ends).mean(0, keepdims=True)))
-    assert not np.array_equal(straight[1], way[2])
+    assert not np.array_equal(straight[1], path[2])
     with pytest.raises(UserError, match="ask for 2 to 100"):
         plain.interpolate(*ends, steps=1)
     file = tmp_path / "strip.png"
@@ -186,17 +186,17 @@ def test_a_way_between_images_begins_and_ends_with_their_reconstructions(
     with Image.open(file) as strip:
         assert strip.width == 2 * MARGIN + 7 * (96 + GAP) - GAP + 2 * 3 * GAP
         tile = np.asarray(strip.convert("L"))[-MARGIN - 96 : -MARGIN, MARGIN + 96 + 4 * GAP :][::8, :96:8]
-    assert np.abs(tile.astype(int) - way[0, ..., 0]).max() <= 1
-    assert "there already" in mistake(
+    assert np.abs(tile.astype(int) - path[0, ..., 0]).max() <= 1
+    assert "already exists" in mistake(
         "interpolate", plain.run.folder, *(photos / name for name in names), "--out", file
     )
 
 
-def test_classes_of_a_way(classes: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
+def test_interpolation_in_a_conditional_model(classes: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
     one, same, other = (photos / name for name in ("a/0.png", "a/2.png", "b/1.png"))
     np.testing.assert_array_equal(classes.interpolate(one, same), classes.interpolate(one, same, label="a"))
-    said = mistake("interpolate", classes.run.folder, one, other)
-    assert "is of class 'a'" in said and "of 'b'" in said and "--class NAME" in said
+    output = mistake("interpolate", classes.run.folder, one, other)
+    assert "is of class 'a'" in output and "of 'b'" in output and "--class NAME" in output
     assert "interpolation-1.png" in command("interpolate", classes.run.folder, one, other, "--class", "b", "--linear")
 
 
@@ -213,46 +213,46 @@ def only_the_third_latent_matters(run: Path) -> vaekit.TrainedModel:
     return model
 
 
-def test_the_latent_that_matters_comes_first_over_the_range_that_images_use(
-    classes: vaekit.TrainedModel, photos: Path
-) -> None:
+def test_traversal_sorts_latents_by_activity(classes: vaekit.TrainedModel, photos: Path) -> None:
     model = only_the_third_latent_matters(classes.run.folder)
-    found = model.traverse(columns=5, label="a", quiet=True)
-    assert (found.images.shape, found.images.dtype) == ((4, 5, 12, 12, 1), np.uint8)
-    assert found.latents[0] == 3 and sorted(found.latents) == [1, 2, 3, 4]
-    np.testing.assert_allclose(found.positions, [-2.5, -1.25, 0, 1.25, 2.5])
+    traversal = model.traverse(columns=5, label="a", quiet=True)
+    assert (traversal.images.shape, traversal.images.dtype) == ((4, 5, 12, 12, 1), np.uint8)
+    assert traversal.latents[0] == 3 and sorted(traversal.latents) == [1, 2, 3, 4]
+    np.testing.assert_allclose(traversal.positions, [-2.5, -1.25, 0, 1.25, 2.5])
     x = torch.from_numpy(read(photos, [f"a/{index}.png" for index in range(0, 40, 2)])).permute(0, 3, 1, 2) / 255
     q = model.model.encode(x, torch.zeros(20, dtype=torch.long))
     std = q.mean[:, 2].std(correction=0)
-    np.testing.assert_allclose(found.activity, [std, 0, 0, 0], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(traversal.activity, [std, 0, 0, 0], rtol=1e-3, atol=1e-6)
     z = q.mean.mean(0).repeat(5, 1)
-    z[:, 2] += torch.from_numpy(found.positions) * (std.square() + q.variance[:, 2].mean()).sqrt()
-    np.testing.assert_allclose(found.images[0], model.decode(z.numpy(), "a").astype(int), atol=1)
-    assert (found.images[1:] == found.images[0, 2]).all()  # the others do nothing, and the middle is the mean
-    assert np.abs(found.images[0, 0].astype(int) - found.images[0, -1]).max() > 20
+    z[:, 2] += torch.from_numpy(traversal.positions) * (std.square() + q.variance[:, 2].mean()).sqrt()
+    np.testing.assert_allclose(traversal.images[0], model.decode(z.numpy(), "a").astype(int), atol=1)
+    assert (traversal.images[1:] == traversal.images[0, 2]).all()  # the others do nothing, and the middle is the mean
+    assert np.abs(traversal.images[0, 0].astype(int) - traversal.images[0, -1]).max() > 20
     assert not np.array_equal(
         model.traverse(label="b", quiet=True).images, model.traverse(label="a", quiet=True).images
     )
     assert model.traverse(rows=2, columns=3, quiet=True).images.shape[:2] == (2, 3)
 
 
-def test_without_the_images_latents_vary_as_under_the_standard_normal(plain: vaekit.TrainedModel) -> None:
+def test_traversal_without_training_images_uses_a_standard_normal(plain: vaekit.TrainedModel) -> None:
     model = only_the_third_latent_matters(plain.run.folder)
-    found = model.traverse(columns=3, quiet=True)
-    assert found.latents[0] == 3 and np.isnan(found.activity).all()
-    np.testing.assert_array_equal(found.images[0], model.decode(np.float32([[0, 0, at, 0] for at in (-2.5, 0, 2.5)])))
-    said = command("traverse", plain.run.folder)
-    assert "The training images are not there as they were" in said and "traversal-1.png" in said
+    traversal = model.traverse(columns=3, quiet=True)
+    assert traversal.latents[0] == 3 and np.isnan(traversal.activity).all()
+    np.testing.assert_array_equal(
+        traversal.images[0], model.decode(np.float32([[0, 0, at, 0] for at in (-2.5, 0, 2.5)]))
+    )
+    output = command("traverse", plain.run.folder)
+    assert "The training images are not there as they were" in output and "traversal-1.png" in output
 
 
-def test_the_picture_of_a_traversal(classes: vaekit.TrainedModel, tmp_path: Path) -> None:
+def test_traverse_writes_its_picture(classes: vaekit.TrainedModel, tmp_path: Path) -> None:
     file = tmp_path / "traversal.png"
     assert f"Wrote {file}" in command("traverse", classes.run.folder, "--class", "b", "--out", file)
-    found = classes.traverse(label="b", quiet=True)
+    traversal = classes.traverse(label="b", quiet=True)
     with Image.open(file) as sheet:
         whole = np.asarray(sheet.convert("L"))
     last = whole[-MARGIN - 96 : -MARGIN : 8, -MARGIN - 96 : -MARGIN : 8]
-    np.testing.assert_array_equal(last, found.images[-1, -1, ..., 0])
+    np.testing.assert_array_equal(last, traversal.images[-1, -1, ..., 0])
     assert "it knows a, b, (none)" in mistake("traverse", classes.run.folder, "--class", "fog")
     with pytest.raises(UserError, match="0 rows of 11 are not possible"):
         classes.traverse(rows=0)
@@ -261,14 +261,14 @@ def test_the_picture_of_a_traversal(classes: vaekit.TrainedModel, tmp_path: Path
 # --- rank ------------------------------------------------------------------------------------------------------------
 
 
-def test_odd_images_come_first(plain: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
+def test_rank_lists_unlikely_images_first(plain: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
     before, file = state(photos), tmp_path / "order.csv"
-    said = command("rank", plain.run.folder, photos, "--samples", 20, "--out", file)
-    assert f"Wrote {file} and {tmp_path / 'order.png'}" in said and "43 images by log p(x)" in said
+    output = command("rank", plain.run.folder, photos, "--samples", 20, "--out", file)
+    assert f"Wrote {file} and {tmp_path / 'order.png'}" in output and "43 images by log p(x)" in output
     table = pd.read_csv(file)
     assert list(table.columns) == ["rank", "file", "label", "log_likelihood", "bits_per_dimension"]
     assert list(table["rank"]) == list(range(1, 44))
-    assert set(table["file"][:3]) == set(ODD) and said.index("noise") < said.index(table["file"][3])
+    assert set(table["file"][:3]) == set(ODD) and output.index("noise") < output.index(table["file"][3])
     assert table["log_likelihood"].is_monotonic_increasing
     files = list(plain.latents(photos, quiet=True)["file"])
     nats = dict(zip(files, plain.log_likelihood(read(photos, files), samples=20), strict=True))
@@ -282,21 +282,22 @@ def test_odd_images_come_first(plain: vaekit.TrainedModel, photos: Path, tmp_pat
     assert state(photos) == before
 
 
-def test_what_cannot_be_ranked_is_said(plain: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
+def test_rank_refuses_models_without_a_likelihood(plain: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "order.png").write_text("mine")
-    said = mistake("rank", plain.run.folder, photos, "--out", tmp_path / "order.csv")
-    assert "order.png is there already" in said and (tmp_path / "order.png").read_text() == "mine"
+    output = mistake("rank", plain.run.folder, photos, "--out", tmp_path / "order.csv")
+    assert "order.png already exists" in output and (tmp_path / "order.png").read_text() == "mine"
     with pytest.raises(UserError, match="0 samples are not possible"):
         plain.rank(photos, samples=0)
     with pytest.raises(UserError, match="1 colour channels"):
         plain.rank(rings(10, 12, 3))
     model = vaekit.train(photos, out=tmp_path / "ae", epochs=1, preset="ae", **TINY)
-    said = mistake("rank", model.run.folder)
-    assert "single point without density" in said and "Train one with --posterior.kind gaussian" in said
+    output = mistake("rank", model.run.folder)
+    assert "single point without density" in output and "Train one with --posterior.kind gaussian" in output
     assert len(model.latents(quiet=True)) == 43
 
 
-def test_what_is_no_likelihood_is_not_ranked_as_one(classes: vaekit.TrainedModel) -> None:
-    said = command("rank", classes.run.folder, "--samples", 2)
-    assert "no bits/dim: p(x | z) is a cross-entropy" in said and "ranking-1.csv" in said and "ranking-1.png" in said
+def test_rank_of_a_cross_entropy_has_no_bits_per_dimension(classes: vaekit.TrainedModel) -> None:
+    output = command("rank", classes.run.folder, "--samples", 2)
+    assert "no bits/dim: p(x | z) is a cross-entropy" in output
+    assert "ranking-1.csv" in output and "ranking-1.png" in output
     assert "bits_per_dimension" not in pd.read_csv(classes.run.folder / "ranking-1.csv")

@@ -1,86 +1,115 @@
-"""What a person may write, and the one sentence said where it cannot be."""
+"""How settings are given, and how invalid ones are explained."""
 
 from typing import Any
 
 import pytest
 
+from vaekit import errors
+from vaekit.cli.main import app
 from vaekit.config.config import Config
 from vaekit.config.networks import ConvConfig, MlpConfig
 from vaekit.config.overrides import differences, load_config, override, resolve
 from vaekit.config.presets import PRESETS
-from vaekit.errors import UserError
+from vaekit.config.suggestions import USUAL_NAMES, nearest
+from vaekit.errors import UserError, flag_spelling
 
 
 @pytest.mark.parametrize(
-    ("written", "sentence"),
+    ("settings", "sentence"),
     [
-        ({"epoch": 3}, "There is no setting 'epoch' (did you mean 'epochs'?)."),
-        ({"epochs": 0}, "--epochs 0 is not possible: it should be greater than or equal to 1."),
-        ({"epochs": "many"}, "--epochs many is not possible: it should be a valid integer"),
-        ({"learning-rate": -1}, "--learning-rate -1 is not possible: it should be greater than 0."),
-        ({"encoder": {"kind": "mpl"}}, "There is no encoder of kind 'mpl' (did you mean 'mlp'?); --encoder.kind takes"),
-        ({"posterior": "full-gausian"}, "There is no posterior of kind 'full-gausian' (did you mean 'full_gaussian'?)"),
-        ({"latents": {"c": 4}}, "--latents {'c': 4} is not possible: it should be a"),
-        ({"objective": {"beta": {"from": 0}}}, "--objective.beta {'from': 0} is not possible: it should be a valid"),
+        ({"epoch": 3}, "'epoch' is not a setting. Did you mean 'epochs'?"),
+        ({"lr": 0.01}, "'lr' is not a setting. Did you mean 'learning_rate'?"),
+        ({"latent_dim": 8}, "'latent_dim' is not a setting. Did you mean 'latents'?"),
+        ({"beta": 4}, "'beta' is not a setting. Did you mean 'objective.beta'?"),
+        ({"epochs": 0}, "epochs: must be at least 1 (got 0)."),
+        ({"epochs": "many"}, "epochs: must be a whole number (got many)."),
+        ({"learning-rate": -1}, "learning_rate: must be greater than 0 (got -1)."),
+        ({"ema": 1}, "ema: must be less than 1 (got 1)."),
+        ({"flip": "maybe"}, "flip: must be true or false (got maybe)."),
+        (
+            {"encoder": {"kind": "mpl"}},
+            "encoder.kind: must be mlp, gated_mlp, conv or resnet (got mpl). Did you mean 'mlp'?",
+        ),
+        (
+            {"posterior": "full-gausian"},
+            "posterior.kind: must be gaussian, full_gaussian, iaf, nsf or delta (got full-gausian). "
+            "Did you mean 'full_gaussian'?",
+        ),
+        (
+            {"latents": {"c": 4}},
+            "latents: must be a number from 1 to 65536, or channels x height x width such as 4x7x7",
+        ),
+        ({"objective": {"beta": {"from": 0}}}, "objective.beta: must be a number (got {'from': 0})."),
         (
             {"encoder": {"chanels": 3}},
-            "There is no setting 'encoder.chanels' of encoder 'conv' (did you mean 'encoder.channels'?).",
+            "'encoder.chanels' is not a setting of the encoder 'conv'. Did you mean 'encoder.channels'?",
         ),
-        ({"objective": {"betta": 3}}, "(did you mean 'objective.beta'?)."),
-        ({"objective": {"beta": float("nan")}}, "--objective.beta nan is not possible: it should be a finite"),
-        ({"likelihood": {"sigma": "fixed"}}, "There is no setting 'likelihood.sigma' of likelihood 'bernoulli'"),
+        ({"objective": {"betta": 3}}, "Did you mean 'objective.beta'?"),
+        ({"objective": {"beta": float("nan")}}, "objective.beta: must be a finite number (got nan)."),
         (
-            {"fit": "crap"},
-            "--fit crap is not possible: it should be 'crop', 'pad' or 'stretch' (did you mean",
+            {"likelihood": {"sigma": "fixed"}},
+            "likelihood.sigma is not a setting of the likelihood 'bernoulli'. It needs likelihood={'kind': 'gaussian'}",
         ),
-        ({"size": "big"}, "--size big is not possible: it should be 64 or 96x64 (width x height)"),
-        ({"size": "64x0"}, "--size 64x0 is not possible"),
-        ({"validation": "1.5"}, "--validation 1.5 is not possible: it should be a share between 0 and 1"),
-        ({"device": "gpu"}, "--device gpu is not possible: it should be auto, cpu, cuda, cuda:1 or mps."),
-        ({"device": "cuda:"}, "--device cuda: is not possible: it should be auto, cpu, cuda, cuda:1 or mps."),
-        (
-            {"objective": {"free_bits": 1, "capacity": 2}},
-            "The objective 'elbo' with these settings is not possible: free",
-        ),
-        ({"objective": {"kind": "miwae", "samples": 5}}, "is not possible: samples should be a multiple of bounds"),
-        (
-            {"latents": "4x7"},
-            "--latents 4x7 is not possible: it should be a number from 1 to 65536, or channels x height",
-        ),
-        ({"encoder": {"kind": "resnet", "channels": 20}}, "--encoder.channels 20 is not possible"),
+        ({"fit": "crap"}, "fit: must be crop, pad or stretch (got crap). Did you mean 'crop'?"),
+        ({"size": "big"}, "size: must be 64 or 96x64 (width x height), each side from 1 to 4096 pixels (got big)."),
+        ({"size": "64x0"}, "(got 64x0)."),
+        ({"validation": "1.5"}, "validation: must be a fraction between 0 and 1 such as 0.1, or last:N"),
+        ({"device": "gpu"}, "device: must be auto, cpu, cuda, cuda:1 or mps (got gpu)."),
+        ({"device": "cuda:"}, "(got cuda:)."),
+        ({"objective": {"free_bits": 1, "capacity": 2}}, "The settings of the objective 'elbo' are invalid: "),
+        ({"objective": {"kind": "miwae", "samples": 5}}, "The settings of the objective 'miwae' are invalid: samples"),
+        ({"latents": "4x7"}, "(got 4x7)."),
+        ({"encoder": {"kind": "resnet", "channels": 20}}, "encoder.channels: must be a multiple of 8 (got 20)."),
     ],
 )
-def test_what_cannot_be_is_said_in_one_sentence(written: dict[str, Any], sentence: str) -> None:
+def test_invalid_settings_are_explained_in_one_sentence(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError) as error:
-        resolve(written)
-    assert sentence in str(error.value)
+        resolve(settings)
+    assert sentence in str(error.value).replace("`", "")
     assert "\n" not in str(error.value)
 
 
-def test_a_stored_part_without_its_kind_is_named() -> None:
+def test_settings_at_fault_are_named_as_flags_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "_spelling", flag_spelling)
+    for settings, sentence in (
+        ({"batch_size": 0}, "--batch-size: must be a whole number from 1 to 1000000, or auto (got 0)."),
+        ({"likelihood": {"sigma": "fixed"}}, "It needs --likelihood.kind gaussian or --likelihood.kind laplace."),
+    ):
+        with pytest.raises(UserError) as error:
+            resolve(settings)
+        assert sentence in str(error.value)
+
+
+def test_stored_component_without_kind_is_reported() -> None:
     config = Config().model_dump() | {"likelihood": {}}
-    with pytest.raises(UserError, match=r"The likelihood has no kind; --likelihood\.kind takes bernoulli or binarized"):
+    with pytest.raises(UserError, match=r"The likelihood has no kind\. Set `likelihood\.kind` to bernoulli, binarized"):
         load_config({"config": config})
 
 
-def test_an_unknown_preset_names_the_nearest() -> None:
-    with pytest.raises(UserError, match="did you mean 'sigma-vae'"):
+def test_unknown_preset_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"Unknown preset 'sigma'\. Did you mean 'sigma-vae'\? `vaekit presets` lists"):
         resolve(preset="sigma")
 
 
+@pytest.mark.parametrize("name", USUAL_NAMES)
+def test_usual_names_suggest_a_setting_that_exists(name: str) -> None:
+    option = nearest(name, {argument.name for argument in app["train"].assemble_argument_collection()})
+    assert option is not None and nearest(option, [USUAL_NAMES[name]]) == USUAL_NAMES[name]
+
+
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_resolves_and_survives_json(preset: str) -> None:
+def test_every_preset_survives_json(preset: str) -> None:
     config = resolve(preset=preset)
     assert Config.model_validate_json(config.model_dump_json()) == config
 
 
-def test_later_layers_win_and_flat_names_find_their_group() -> None:
+def test_later_layers_override_earlier_ones() -> None:
     config = resolve({"epochs": 3, "seed": 1}, {"epochs": "7", "size": 32}, preset="sigma-vae")
     assert (config.training.epochs, config.training.seed, config.data.width_height) == (7, 1, (32, 32))
     assert config.likelihood.kind == "gaussian"
 
 
-def test_a_part_of_another_kind_drops_the_settings_of_the_old_one() -> None:
+def test_another_kind_drops_the_old_settings() -> None:
     config = resolve({"encoder": {"channels": 8}}, {"encoder": "mlp"})
     assert config.encoder.kind == "mlp"
     assert resolve({"encoder": {"channels": 8}}, {"encoder": {"activation": "tanh"}}).encoder == ConvConfig(
@@ -96,12 +125,12 @@ def test_size_is_width_by_height() -> None:
 
 
 @pytest.mark.parametrize(("written", "widths"), [("400,200", (400, 200)), ("none", ()), ([5, "6"], (5, 6)), (7, (7,))])
-def test_layer_widths_as_a_person_writes_them(written: Any, widths: tuple[int, ...]) -> None:
+def test_layer_widths_are_parsed(written: Any, widths: tuple[int, ...]) -> None:
     encoder = resolve({"encoder": {"kind": "mlp", "hidden": written}}).encoder
     assert encoder == MlpConfig(hidden=widths)
 
 
-def test_differences_are_named_as_on_the_command_line() -> None:
+def test_differences_use_the_names_of_flags() -> None:
     old = resolve()
     new = override(old, {"learning_rate": 0.1, "objective": {"free_bits": 0.5}})
     assert differences(old, new) == {"learning-rate": (1e-3, 0.1), "objective.free-bits": (0.0, 0.5)}

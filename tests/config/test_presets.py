@@ -16,7 +16,7 @@ IMAGES = (rings(48, 12), np.arange(48) % 3)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_trains_and_goes_on_bit_for_bit_where_it_was(preset: str, tmp_path: Path) -> None:
+def test_preset_trains_and_resumes_exactly(preset: str, tmp_path: Path) -> None:
     settings = {"preset": preset, **SMALL}
     if "hidden" not in PRESETS[preset].settings.get("encoder", {}):
         settings |= {"encoder": {"channels": 8}, "decoder": {"channels": 8}}
@@ -35,8 +35,8 @@ def test_a_preset_trains_and_goes_on_bit_for_bit_where_it_was(preset: str, tmp_p
     assert whole.run.loss_graph.stat().st_size > 10_000
 
     whole.save(tmp_path / "copy")
-    again = vaekit.load(tmp_path / "copy")
-    np.testing.assert_array_equal(again.sample(5, seed=1), whole.sample(5, seed=1))
-    np.testing.assert_array_equal(again.sample(70, seed=1)[:5], whole.sample(5, seed=1))
+    copy = vaekit.load(tmp_path / "copy")
+    np.testing.assert_array_equal(copy.sample(5, seed=1), whole.sample(5, seed=1))
+    np.testing.assert_array_equal(copy.sample(70, seed=1)[:5], whole.sample(5, seed=1))
     labels = IMAGES[1][:4] if whole.model.classes else None
     assert whole.reconstruct(IMAGES[0][:4], labels).shape == (4, 12, 12, 1)

@@ -242,9 +242,9 @@ def test_training_fits_one_and_says_what_it_is(run: Path) -> None:
 
 def test_generate_uses_it_and_says_so(run: Path, tmp_path: Path) -> None:
     said = command("generate", run, "-n", 4, "--out", tmp_path / "fitted")
-    assert "Drawn from a prior fitted to its latents" in said
+    assert "Sampled from the fitted prior" in said
     said = command("generate", run, "-n", 4, "--prior", "model", "--out", tmp_path / "own")
-    assert "Drawn from its own prior" in said
+    assert "Sampled from the model's own prior" in said
     model = vaekit.load(run)
     assert not np.array_equal(model.sample(4), model.sample(4, prior="model"))
     np.testing.assert_array_equal(model.sample(4), model.sample(4, prior="fitted"))

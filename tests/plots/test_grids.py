@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from vaekit.errors import UserError
 from vaekit.plots import grids
 from vaekit.plots.labels import ELLIPSIS, file_labels, fit_labels, shorten
 
@@ -82,12 +81,3 @@ def test_every_kind_of_sheet_has_a_title() -> None:
     ):
         assert titled.height == plain.height + grids.TITLE_HEIGHT + grids.GAP
     assert grids.stack([plain, titled]).height == plain.height + titled.height
-
-
-def test_write_folder_refuses_a_folder_with_files(tmp_path: Path) -> None:
-    sheet = grids.grid(blank(1))
-    assert grids.write_folder(tmp_path / "new", {"one": sheet}, sheet).startswith(
-        "Wrote 1 image and grid.png to"
-    )
-    with pytest.raises(UserError, match="is not empty"):
-        grids.write_folder(tmp_path / "new", {"two": sheet}, sheet)

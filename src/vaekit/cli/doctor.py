@@ -1,4 +1,4 @@
-"""What this installation has and what it would compute with."""
+"""Versions and hardware of this installation."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ from vaekit.version import VERSION
 
 
 def report() -> str:
-    """Versions, device, threads, precision, free disk and cache, a line each."""
+    """Versions, device, threads, precision, free disk space and cache, one per line."""
     cache = cache_folder()
     used = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) if cache.exists() else 0
     rows = {
@@ -27,19 +27,21 @@ def report() -> str:
         "precision": _precision(best_device()),
         "features": features(),
         "free disk": f"{_free(Path.cwd()) / 1e9:,.1f} GB here, {_free(cache) / 1e9:,.1f} GB for the cache",
-        "cache": f"{cache} ({used / 1e6:,.1f} MB; `vaekit doctor --clear-cache` frees them)",
+        "cache": f"{cache} ({used / 1e6:,.1f} MB; `vaekit doctor --clear-cache` deletes it)",
     }
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 
 
 def _precision(device: torch.device) -> str:
-    bf16 = "bf16 in hardware" if fast_bf16(device) else "bf16 without hardware for it (slow)"
-    return ", ".join(["32", *["tf32 in hardware"] * fast_tf32(device), bf16])
+    if fast_bf16(device):
+        return "float32, tf32, bfloat16" if fast_tf32(device) else "float32, bfloat16"
+    accelerated = "float32, tf32" if fast_tf32(device) else "float32"
+    return f"{accelerated} (bfloat16 is not accelerated on this {'GPU' if device.type != 'cpu' else 'processor'})"
 
 
 def clear() -> str:
-    """Delete the packs in the cache; they are built again when needed."""
+    """Delete cached image data, which is read again when needed."""
     return f"Freed {clear_cache() / 1e6:,.1f} MB in {cache_folder()}"
 
 

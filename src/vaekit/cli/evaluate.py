@@ -1,12 +1,12 @@
-"""What a model is worth: `evaluate`, `rank`, `report`."""
+"""How good a model is: `evaluate`, `rank`, `report`."""
 
-import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from vaekit.cli.common import load_model, quoted, say
 from vaekit.cli.flags import DataSource, RunFolder
 
 
@@ -15,21 +15,25 @@ def evaluate(
     /,
     *,
     data: Annotated[
-        str | None, Parameter(help="Images to judge by; default: the test or else the validation side of its own.")
+        str | None,
+        Parameter(help="Images to evaluate on (default: the run's test set, or its validation set)."),
     ] = None,
-    samples: Annotated[int, Parameter(help="Importance samples of every image; more come closer to log p(x).")] = 1000,
-    new_images: Annotated[int, Parameter(help="New images to compare with as many held-out ones.")] = 1000,
+    samples: Annotated[
+        int, Parameter(help="Importance samples per image; more give a tighter bound, and take longer.")
+    ] = 1000,
+    new_images: Annotated[int, Parameter(help="Number of generated images for the quality metrics.")] = 1000,
     seed: Annotated[int, Parameter(help="Random seed of the samples.")] = 0,
 ) -> None:
-    """Judge the model by held-out images: likelihood, reconstructions, new images beside them, and a diagnosis."""
-    from vaekit.api import load
+    """Evaluate on held-out images: likelihood, image quality and a diagnosis."""
+    model = load_model(run)
+    result = model.evaluate(data, samples=samples, new_images=new_images, seed=seed)
+
     from vaekit.evaluation.results import EvaluationResult
     from vaekit.evaluation.text import format_evaluation
 
-    model = load(run)
-    result = model.evaluate(data, samples=samples, new_images=new_images, seed=seed)
-    print("\n".join(format_evaluation(EvaluationResult.model_validate(result), shutil.get_terminal_size().columns)))
-    print(f"Wrote {model.run.evaluation}; `vaekit report {shlex.quote(str(run))}` shows it on a page")
+    width = shutil.get_terminal_size().columns
+    say("\n".join(format_evaluation(EvaluationResult.model_validate(result), width)))
+    say(f"Wrote {model.run.evaluation}. `vaekit report {quoted(run)}` shows it on a page.")
 
 
 def rank(
@@ -37,23 +41,24 @@ def rank(
     data: DataSource = None,
     /,
     *,
-    samples: Annotated[int, Parameter(help="Importance samples of every image; more come closer to log p(x).")] = 100,
+    samples: Annotated[
+        int, Parameter(help="Importance samples per image; more give a tighter bound, and take longer.")
+    ] = 100,
     seed: Annotated[int, Parameter(help="Random seed of the samples.")] = 0,
-    out: Annotated[Path | None, Parameter(help="CSV file to write; default: a new one in the run folder.")] = None,
+    out: Annotated[Path | None, Parameter(help="CSV file to write (default: a new one in the run folder).")] = None,
 ) -> None:
-    """Rank the images of DATA by their likelihood, odd ones first: a table, and a sheet of both its ends."""
-    from vaekit.api import load
-    from vaekit.evaluation.text import format_ranking
+    """Sort the images in DATA from least to most likely; writes a table and a picture of both extremes."""
     from vaekit.runs.outputs import first_free
 
     file = out or first_free(run, "ranking", ".csv", ".png")
-    found = load(run).rank(data, samples=samples, seed=seed, out=file)
-    print("\n".join(format_ranking(found, samples, shutil.get_terminal_size().columns)))
-    print(f"Wrote {file} and {file.with_suffix('.png')}")
+    ranking = load_model(run).rank(data, samples=samples, seed=seed, out=file)
+
+    from vaekit.evaluation.text import format_ranking
+
+    say("\n".join(format_ranking(ranking, samples, shutil.get_terminal_size().columns)))
+    say(f"Wrote {file} and {file.with_suffix('.png')}")
 
 
 def report(run: RunFolder, /) -> None:
-    """Write report.html: the whole run on one page that opens without a network."""
-    from vaekit.api import load
-
-    print(f"Wrote {load(run).report()}")
+    """Write report.html, a self-contained summary of the run (works offline)."""
+    say(f"Wrote {load_model(run).report()}")

@@ -1,8 +1,8 @@
-"""The configuration as flags: a flat view of it that the command line can read and explain.
+"""The configuration as flags: a flat view of it that the command line can parse and explain.
 
-The kinds of a part share its flags (`--encoder.channels` belongs to `conv` and to `resnet`), which a parser cannot tell
-from a union of settings classes; so each part becomes one class with the settings of all its kinds. What was written is
-handed on as it was: `resolve` alone validates, once the preset is known.
+The kinds of a component share its flags (`--encoder.channels` belongs to `conv` and to `resnet`), which a
+parser cannot tell from a union of settings classes; so each slot becomes one class with the settings of all
+its kinds. Values are handed on as they are given: `resolve` alone validates, once the preset is known.
 """
 
 from pathlib import Path
@@ -17,24 +17,46 @@ from vaekit.config.config import SLOTS, Config, settings_classes
 from vaekit.config.data import DataConfig
 from vaekit.config.training import TrainingConfig
 
-GROUPS: dict[str, type[BaseConfig]] = {"training": TrainingConfig, "data": DataConfig}
+COMMON_OPTIONS = (
+    "--out",
+    "--preset",
+    "--resume",
+    "--epochs",
+    "--max-minutes",
+    "--size",
+    "--fit",
+    "--latents",
+    "--conditional",
+    "--flip",
+    "--batch-size",
+    "--learning-rate",
+    "--device",
+    "--seed",
+)
+"""Options of `train` that `--help` lists, in this order."""
 
+COMMON = Group("Common options", sort_key=0)
 
-HELP_GROUPS = {name: Group(name.capitalize(), sort_key=i) for i, name in enumerate((*GROUPS, "model", *SLOTS), 1)}
+OTHER = Group("Other options", sort_key=1)
 
+CONFIG_GROUPS: dict[str, type[BaseConfig]] = {"training": TrainingConfig, "data": DataConfig}
+
+HELP_GROUPS = {
+    name: Group(name.capitalize(), sort_key=index) for index, name in enumerate((*CONFIG_GROUPS, *SLOTS), 2)
+} | {"encoder": Group("Encoder and decoder", "the decoder has the same options: --decoder.kind etc.", sort_key=4)}
 
 DEFAULTS = Config()
 
 
 def _type_of(field: FieldInfo) -> Any:
-    """What the parser needs to know of a type: whether a flag takes a value, its choices, and its name in the help."""
+    """The type as the parser needs it: whether a flag takes a value, its choices, its name in the help."""
     if field.annotation in (bool, int, float) or str(field.annotation).startswith("typing.Literal"):
         return field.annotation
     return str | None if field.default is None else str
 
 
 def _display_default(value: Any) -> Any:
-    """A default as a person would write it."""
+    """A default as it is written on the command line."""
     return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else value
 
 
@@ -46,71 +68,70 @@ def _help(field: FieldInfo) -> str:
     return " ".join((field.description or "").split())
 
 
+def _flag(name: str, field: FieldInfo, group: Group) -> tuple[Any, Any]:
+    """The flag of a setting that is not a component's."""
+    common = f"--{name.replace('_', '-')}" in COMMON_OPTIONS
+    parameter = Parameter(group=COMMON if common else group)
+    return Annotated[_type_of(field), parameter], Field(_default(field), description=_help(field))
+
+
 def _group(name: str) -> tuple[Any, Any]:
     fields: dict[str, Any] = {
-        key: (_type_of(field), Field(_default(field), description=_help(field)))
-        for key, field in GROUPS[name].model_fields.items()
+        key: _flag(key, field, HELP_GROUPS[name]) for key, field in CONFIG_GROUPS[name].model_fields.items()
     }
-    made = create_model(name, **fields)
-    return Annotated[made, Parameter(name="*", group=HELP_GROUPS[name])], made()
+    model_class = create_model(name, **fields)
+    return Annotated[model_class, Parameter(name="*")], model_class()
 
 
-def _room(name: str) -> tuple[Any, Any]:
+def _slot(name: str) -> tuple[Any, Any]:
     kinds = {kind: model for kind, model in settings_classes(name).items() if kind != "own"}  # given from Python alone
-    default = getattr(DEFAULTS, name).kind
-    about = "; ".join(f"{kind}: {(model.__doc__ or '').rstrip('.')}" for kind, model in kinds.items())
-    fields: dict[str, Any] = {"kind": (Literal[tuple(kinds)], Field(default, description=about))}
+    summary = "\n".join(f"{kind}: {' '.join((model.__doc__ or '').split())}" for kind, model in kinds.items())
+    default_kind = getattr(DEFAULTS, name).kind
+    fields: dict[str, Any] = {"kind": (Literal[tuple(kinds)], Field(default_kind, description=summary))}
     for key in dict.fromkeys(key for model in kinds.values() for key in model.model_fields if key != "kind"):
         owners = {kind: model.model_fields[key] for kind, model in kinds.items() if key in model.model_fields}
-        texts = list(dict.fromkeys(map(_help, owners.values())))
-        whose = f"({', '.join(owners)}) " if len(kinds) > 1 else ""
-        help_text = whose + " / ".join(texts)
-        values = {_display_default(field.default) for field in owners.values()}
-        if len(values) > 1:
-            help_text += (
-                " Default: "
-                + ", ".join(f"{_display_default(f.default)} for {kind}" for kind, f in owners.items())
-                + "."
-            )
-        shown = values.pop() if len(values) == 1 else None
-        kind_of_value = _type_of(next(iter(owners.values())))
-        fields[key] = (
-            kind_of_value if shown is not None else kind_of_value | None,
-            Field(shown, description=help_text),
-        )
-    made = create_model(name, **fields)
-    return Annotated[made, Parameter(group=HELP_GROUPS[name])], made()
+        fields[key] = _shared_flag(owners, everywhere=len(owners) == len(kinds))
+    model_class = create_model(name, **fields)
+    return Annotated[model_class, Parameter(group=HELP_GROUPS[name], show=name != "decoder")], model_class()
+
+
+def _shared_flag(owners: dict[str, FieldInfo], everywhere: bool) -> tuple[Any, Any]:
+    """The flag of a setting that several kinds share, with a line of help for each meaning."""
+    meanings: dict[tuple[str, Any], list[str]] = {}
+    for kind, field in owners.items():
+        meanings.setdefault((_help(field), _display_default(field.default)), []).append(kind)
+    kind_of_value = _type_of(next(iter(owners.values())))
+    if len(meanings) == 1:
+        [((text, default), kinds)] = meanings.items()
+        return kind_of_value, Field(default, description=text if everywhere else f"{', '.join(kinds)}: {text}")
+    lines = [f"{', '.join(kinds)}: {text} (default: {default})" for (text, default), kinds in meanings.items()]
+    return kind_of_value | None, Field(None, description="\n".join(lines))
 
 
 def _flags() -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for name, field in Config.model_fields.items():
-        if name in GROUPS:
+        if name in CONFIG_GROUPS:
             fields[name] = _group(name)
         elif name in SLOTS:
-            fields[name] = _room(name)
+            fields[name] = _slot(name)
         else:
-            fields[name] = (
-                Annotated[_type_of(field), Parameter(group=HELP_GROUPS["model"])],
-                Field(_default(field), description=_help(field)),
-            )
+            fields[name] = _flag(name, field, OTHER)
     return create_model("Flags", **fields)
 
 
 if TYPE_CHECKING:
     CliOverrides = dict[str, Any]
 else:
-    CliOverrides = Annotated[_flags(), Parameter(name="*"), WrapValidator(lambda written, _: written)]
-"""The settings that were written, as a nested dictionary of strings."""
+    CliOverrides = Annotated[_flags(), Parameter(name="*"), WrapValidator(lambda given, _: given)]
+"""The settings that were given, as a nested dictionary of strings."""
 
 
-# --- Parameters that several verbs have ---
+# --- Parameters that several commands have ---
 
-RunFolder = Annotated[Path, Parameter(help="Run folder that `vaekit train` wrote.")]
+RunFolder = Annotated[Path, Parameter(help="Folder of a training run.")]
 Seed = Annotated[int, Parameter(help="Random seed: the same seed gives the same images.")]
-DataSource = Annotated[str | None, Parameter(help="Images, as `train` takes them; default: those it was trained on.")]
-Class = Annotated[
-    str | None, Parameter(name="--class", help="Class to draw with, in a conditional model; default: the first.")
-]
-Png = Annotated[Path | None, Parameter(help="PNG file to write; default: a new one in the run folder.")]
-Out = Annotated[Path | None, Parameter(help="Folder to write to; default: a new one in the run folder.")]
+DataSource = Annotated[str | None, Parameter(help="Images, as for `train` (default: the training images).")]
+Class = Annotated[str | None, Parameter(name="--class", help="Class, in a conditional model (default: the first).")]
+Png = Annotated[Path | None, Parameter(help="PNG file to write (default: a new one in the run folder).")]
+Out = Annotated[Path | None, Parameter(help="Folder to write to (default: a new one in the run folder).")]

@@ -1,12 +1,23 @@
 """Images out of a model: `generate`, `reconstruct`, `fit-prior`."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from vaekit.cli.common import load_model, output_folder, quoted, say, write_image
 from vaekit.cli.flags import Out, RunFolder, Seed
 from vaekit.errors import UserError
+
+if TYPE_CHECKING:
+    from vaekit.plots.grids import Images
+
+SHEET_IMAGES = 256
+"""The contact sheet of `generate` shows this many images at most."""
+
+SHEET_PAIRS = 64
+"""The contact sheet of `reconstruct` shows this many pairs at most."""
 
 
 def generate(
@@ -14,47 +25,76 @@ def generate(
     /,
     *,
     n: Annotated[int, Parameter(name=["-n", "--count"], help="Number of images.")] = 64,
-    class_: Annotated[str | None, Parameter(name="--class", help="Class to draw, where the images had any.")] = None,
+    class_: Annotated[str | None, Parameter(name="--class", help="Generate only this class.")] = None,
     prior: Annotated[
         Literal["fitted", "model"] | None,
-        Parameter(help="Fitted to the latents after training (default, where there is one), or the model's own."),
+        Parameter(help="Prior to sample from: fitted to the latents (default, if there is one), or the model's own."),
     ] = None,
-    temperature: Annotated[float, Parameter(help="Scale of the latent noise; below 1: less varied.")] = 1.0,
+    temperature: Annotated[
+        float, Parameter(help="Sampling temperature; below 1 gives more typical, less varied images.")
+    ] = 1.0,
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
-    """Draw new images from the latent space: PNG files and a grid."""
-    from vaekit.api import load
-    from vaekit.plots import grids
-    from vaekit.runs.outputs import first_free, new_folder
-    from vaekit.utils.files import safe_name
-
+    """Generate new images (PNG files and a contact sheet)."""
     if not 1 <= n <= 1_000_000:
-        raise UserError(f"-n {n} is not possible: it should be between 1 and 1,000,000.")
-    model = load(run)
-    folder = new_folder(model.run, out or first_free(run / "generated", "set"))
-    images = model.sample(n, seed=seed, label=class_, temperature=temperature, prior=prior)
+        raise UserError(f"must be between 1 and 1,000,000 (got {n}).", option="count")
+    model = load_model(run)
+    batches = model.sample_batches(n, seed=seed, label=class_, temperature=temperature, prior=prior)
     labels = model.sample_labels(n, class_)
-    names = [f"{i:04d}" + (f"-{safe_name(labels[i - 1])}" if labels else "") for i in range(1, n + 1)]
-    files = dict(zip(names, map(grids.picture, images), strict=True))
-    fitted = model.fitted_prior if prior != "model" else None
-    print(f"Drawn from {'its own prior' if fitted is None else f'a prior fitted to its latents: {fitted.name}'}")
-    count = f"{n:,}" if n <= 256 else f"The first 256 of {n:,}"
+    folder = output_folder(model, out, "generated")
+    shown = _write_batches(batches, n, labels, folder)
+
+    from vaekit.plots import grids
+
+    fitted = None if prior == "model" else model.fitted_prior
+    count = f"{n:,}" if n <= SHEET_IMAGES else f"The first {SHEET_IMAGES} of {n:,}"
     title = f"{count} new image{'' if n == 1 else 's'}{f' of {class_}' if class_ else ''}, "
     title += f"{'model' if fitted is None else 'fitted'} prior, seed {seed}"
-    print(grids.write_folder(folder, files, grids.grid(images[:256], labels=labels, title=title)))
+    sheet = grids.grid(shown, labels=labels[: len(shown)] if labels else None, title=title)
+    write_image(folder / "grid.png", sheet)
+    if fitted is not None:
+        say(f"Sampled from the fitted prior: {fitted.name}.")
+    else:
+        hint = "" if prior == "model" else f" `vaekit fit-prior {quoted(run)}` usually gives better images."
+        say(f"Sampled from the model's own prior.{hint}")
+    say(_written(n, folder))
+
+
+def _write_batches(batches: "Iterator[Images]", n: int, labels: Sequence[str] | None, folder: Path) -> "Images":
+    """Write images as they come; the first of them, for the contact sheet."""
+    import numpy as np
+
+    from vaekit.plots import grids
+    from vaekit.utils.files import safe_name
+    from vaekit.utils.logging import progress
+
+    shown: list[Images] = []
+    written = 0
+    with progress(n, "Generating images") as advance:
+        for batch in batches:
+            if written < SHEET_IMAGES:
+                shown.append(batch[: SHEET_IMAGES - written])
+            for index, image in enumerate(batch, written + 1):
+                name = f"{index:04d}" + (f"-{safe_name(labels[index - 1])}" if labels else "")
+                write_image(folder / f"{name}.png", grids.picture(image))
+            written += len(batch)
+            advance(len(batch))
+    return np.concatenate(shown)
+
+
+def _written(count: int, folder: Path) -> str:
+    return f"Wrote {count:,} image{'s' if count != 1 else ''} and grid.png to {folder}"
 
 
 def fit_prior(run: RunFolder, /) -> None:
-    """Fit a prior to the latents of the training images, which `generate` draws from where it is better."""
-    from vaekit.api import load
-
-    found = load(run).fit_prior()["nats_per_held_out_image"]
-    if len(found) == 1:  # nothing was tried
+    """Fit a sampling prior to the training latents; `generate` uses it if it beats the model's own."""
+    scores = load_model(run).fit_prior()["nats_per_held_out_image"]
+    if len(scores) == 1:  # there was nothing to choose from
         return
-    print("Mean log-density of held-out latents, in nats:")
-    for name, nats in sorted(found.items(), key=lambda item: -item[1]):
-        print(f"  {nats:10.2f}  {name}")
+    say("Mean log-density of held-out latents, in nats:")
+    for name, nats in sorted(scores.items(), key=lambda item: -item[1]):
+        say(f"  {nats:10.2f}  {name}")
 
 
 def reconstruct(
@@ -62,28 +102,29 @@ def reconstruct(
     /,
     *images: Annotated[Path, Parameter(help="Image files.")],
     class_: Annotated[
-        str | None, Parameter(name="--class", help="Class of the images (default: their folder's name).")
+        str | None, Parameter(name="--class", help="Class of the images (default: the name of their folder).")
     ] = None,
     out: Out = None,
 ) -> None:
-    """Pass image files through the model and back: input beside output."""
-    from vaekit.api import load
+    """Encode and decode image files; shows each input next to its reconstruction."""
+    if not images:
+        raise UserError("Missing image files.", "Usage: vaekit reconstruct RUN IMAGE ...")
+    model = load_model(run)
+
     from vaekit.data.packs.pack import load_images
     from vaekit.plots import grids
     from vaekit.plots.labels import file_labels
-    from vaekit.runs.outputs import first_free, new_folder
     from vaekit.utils.files import safe_name
 
-    if not images:
-        raise UserError("reconstruct needs image files: name them after the run folder.")
-    model = load(run)
-    folder = new_folder(model.run, out or first_free(run / "reconstructed", "set"))
-    before = load_images(images, model.config.data, model.shape)
-    after = model.reconstruct(
-        before, class_ or ([path.resolve().parent.name for path in images] if model.model.classes else None)
-    )
-    names = [f"{i:04d}-{safe_name(path.stem)}" for i, path in enumerate(images, 1)]
-    beside = [grids.pairs(one[None], two[None]) for one, two in zip(before, after, strict=True)]
+    originals = load_images(images, model.config.data, model.shape)
+    labels = class_ or ([path.resolve().parent.name for path in images] if model.model.classes else None)
+    reconstructed = model.reconstruct(originals, labels)
+    folder = output_folder(model, out, "reconstructed")
+    for index, path in enumerate(images):
+        pair = grids.pairs(originals[index : index + 1], reconstructed[index : index + 1])
+        write_image(folder / f"{index + 1:04d}-{safe_name(path.stem)}.png", pair)
+    names = file_labels(images[:SHEET_PAIRS])
     title = "Top: input. Bottom: reconstruction."
-    overview = grids.pairs(before[:64], after[:64], labels=file_labels(images[:64]), title=title)
-    print(grids.write_folder(folder, dict(zip(names, beside, strict=True)), overview))
+    sheet = grids.pairs(originals[:SHEET_PAIRS], reconstructed[:SHEET_PAIRS], labels=names, title=title)
+    write_image(folder / "grid.png", sheet)
+    say(_written(len(images), folder))

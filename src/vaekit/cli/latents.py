@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from vaekit.cli.common import load_model, output_png, quoted, say
 from vaekit.cli.flags import Class, DataSource, Png, RunFolder
 
 
@@ -14,59 +15,56 @@ def encode(
     /,
     *,
     out: Annotated[
-        Path | None, Parameter(help="File to write: .csv, .npz or .parquet; default: a new .csv in the run folder.")
+        Path | None, Parameter(help="File to write: .csv, .npz or .parquet (default: a new .csv in the run folder).")
     ] = None,
 ) -> None:
-    """Write where every image of DATA lies in the latent space: a table of posterior means."""
-    from vaekit.api import load
+    """Export the latent vector of every image in DATA (CSV, NPZ or Parquet)."""
     from vaekit.runs.outputs import first_free
 
     file = out or first_free(run, "latents", ".csv")
-    table = load(run).latents(data, out=file)
-    print(f"Wrote the latents of {len(table):,} images to {file}")
+    table = load_model(run).latents(data, out=file)
+    say(f"Wrote the latent vectors of {len(table):,} images to {file}")
 
 
 def interpolate(
     run: RunFolder,
-    a: Annotated[Path, Parameter(help="Image file to begin with.")],
+    a: Annotated[Path, Parameter(help="Image file to start from.")],
     b: Annotated[Path, Parameter(help="Image file to end with.")],
     /,
     *,
     steps: Annotated[int, Parameter(help="Number of images, both ends included.")] = 9,
-    linear: Annotated[bool, Parameter(negative=(), help="Along a straight line instead of a great circle.")] = False,
+    linear: Annotated[bool, Parameter(negative=(), help="Interpolate linearly instead of spherically.")] = False,
     class_: Annotated[
-        str | None, Parameter(name="--class", help="Class to draw all with (default: their folder's name).")
+        str | None, Parameter(name="--class", help="Class of all images (default: the name of their folder).")
     ] = None,
     out: Png = None,
 ) -> None:
-    """Draw the way from image A to image B through the latent space, as a strip."""
-    from vaekit.api import load
+    """Morph image A into image B and save the steps as one strip."""
+    model = load_model(run)
+    file = output_png(model, out, "interpolation")
+
     from vaekit.data.packs.pack import load_images
     from vaekit.plots import grids
-    from vaekit.runs.outputs import first_free, new_file
 
-    model = load(run)
-    file = new_file(model.run, out or first_free(run, "interpolation", ".png"), (".png",))
     ends = load_images((a, b), model.config.data, model.shape)
     how: Literal["linear", "spherical"] = "linear" if linear else "spherical"
-    between = model.interpolate(a, b, steps=steps, how=how, label=class_)
+    images = model.interpolate(a, b, steps=steps, how=how, label=class_)
     names = (a.stem, b.stem) if a.stem != b.stem else (f"{a.parent.name}/{a.stem}", f"{b.parent.name}/{b.stem}")
-    title = f"Originals at the ends; 0% and 100% are their reconstructions, with the {how} way between them"
-    grids.write(file, grids.strip(ends[0], ends[1], between, names, title))
-    print(f"Wrote {file}")
+    title = f"Originals at the ends; 0% and 100% are their reconstructions, with {how} interpolation between them"
+    grids.write(file, grids.strip(ends[0], ends[1], images, names, title))
+    say(f"Wrote {file}")
 
 
 def traverse(run: RunFolder, /, *, class_: Class = None, out: Png = None) -> None:
-    """Draw what the ten most active latents do to a picture: a row for each."""
-    from vaekit.api import load
+    """Show the effect of the ten most active latent dimensions, one per row."""
+    model = load_model(run)
+    file = output_png(model, out, "traversal")
+
     from vaekit.evaluation.likelihood import ACTIVE_VARIANCE
     from vaekit.plots import grids
-    from vaekit.runs.outputs import first_free, new_file
 
-    model = load(run)
-    file = new_file(model.run, out or first_free(run, "traversal", ".png"), (".png",))
-    found = model.traverse(label=class_)
-    grids.write(file, grids.table(found.images, found.rows, found.columns, found.title))
-    if (found.activity**2 < ACTIVE_VARIANCE).all():
-        print("No latent depends on the image: `vaekit evaluate` tells why, and what to do")
-    print(f"Wrote {file}")
+    traversal = model.traverse(label=class_)
+    grids.write(file, grids.table(traversal.images, traversal.rows, traversal.columns, traversal.title))
+    if (traversal.activity**2 < ACTIVE_VARIANCE).all():
+        say(f"The model does not use its latents yet. Run `vaekit evaluate {quoted(run)}` for advice.")
+    say(f"Wrote {file}")

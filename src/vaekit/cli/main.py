@@ -1,24 +1,30 @@
-"""The command line: a few lines a verb. Errors are one sentence on the last line of standard error."""
+"""The command line. Errors are one sentence on the last line of standard error."""
 
 import io
 import os
+import shutil
 import sys
 import traceback
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from vaekit.cli.evaluate import evaluate, rank, report
 from vaekit.cli.generate import fit_prior, generate, reconstruct
+from vaekit.cli.help import FLAG_ALL, HelpFormatter
 from vaekit.cli.latents import encode, interpolate, traverse
+from vaekit.cli.messages import usage_message
 from vaekit.cli.tools import bench, doctor, presets
 from vaekit.cli.train import train
-from vaekit.errors import Interrupted, TrainingFailed, UserError, flag_spelling, spell_settings
+from vaekit.errors import Interrupted, TrainingFailed, UserError, flag_spelling, spell_settings, spelled
+from vaekit.utils.logging import wrapped
 from vaekit.version import VERSION
 
-RESUMABLE = 75
-"""Exit status of an interrupted run that `--resume` goes on with (EX_TEMPFAIL)."""
+EXIT_RESUMABLE = 75
+"""Exit status of an interrupted run that can be resumed (EX_TEMPFAIL)."""
 
+
+HELP = HelpFormatter()
 
 app = App(
     name="vaekit",
@@ -26,11 +32,13 @@ app = App(
     version=VERSION,
     version_flags=["--version"],
     help_format="plaintext",
+    help_formatter=HELP,
+    group_parameters=Group("Options"),
     default_parameter=Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
-for verb in (
-    train,
+app.command(train, usage="vaekit train [DATA] [OPTIONS]", help_epilogue=f"All options: vaekit train {FLAG_ALL}")
+for command in (
     generate,
     fit_prior,
     reconstruct,
@@ -44,11 +52,12 @@ for verb in (
     presets,
     doctor,
 ):
-    app.command(verb)
+    app.command(command)
+app.register_install_completion_command(help="Install completion of commands and options for your shell.")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 a failure, 2 a user's mistake, 75 an interrupted, resumable run."""
+    """Run the command line and exit: 0 success, 1 failure, 2 user error, 75 interrupted but resumable."""
     sys.exit(_run(arguments))
 
 
@@ -56,27 +65,36 @@ def _run(arguments: list[str] | None) -> int:
     spell_settings(flag_spelling)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
+            stream.reconfigure(errors="replace")  # for file names that the terminal cannot show
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if FLAG_ALL in arguments:
+        HELP.show_all, app["train"].help_epilogue = True, None
+        arguments = [*(argument for argument in arguments if argument != FLAG_ALL), "--help"]
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
         return 0
-    except (CycloptsError, UserError) as error:
+    except CycloptsError as error:
+        return _fail(2, usage_message(error))
+    except UserError as error:
         return _fail(2, str(error))
-    except (BrokenPipeError, SystemExit):  # the reader of our output has gone: `vaekit presets | head -1`
+    except (BrokenPipeError, SystemExit):  # the reader of the output is gone: `vaekit presets | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Interrupted:
-        return _fail(RESUMABLE, "Interrupted; --resume goes on.")
+    except Interrupted as error:
+        return _fail(EXIT_RESUMABLE, spelled(str(error)))
     except KeyboardInterrupt:
         return _fail(130, "Interrupted.")
     except (OSError, TrainingFailed) as error:
         return _fail(1, str(error))
-    except Exception as error:  # a fault of ours: show where
+    except Exception as error:  # a bug: show where
         traceback.print_exc()
         return _fail(1, str(error) or type(error).__name__)
 
 
 def _fail(status: int, message: str) -> int:
-    print("vaekit: " + " ".join(message.split()), file=sys.stderr)
+    text = "vaekit: " + " ".join(message.split())
+    if sys.stderr.isatty():
+        text = wrapped(text, shutil.get_terminal_size().columns)
+    print(text, file=sys.stderr)
     return status

@@ -1,53 +1,72 @@
 """`bench`, `presets`, `doctor`."""
 
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from vaekit.config.presets import PRESETS
+from vaekit.cli.common import say
+from vaekit.config.presets import PRESETS, to_toml
 
 
 def bench(
     *workloads: Annotated[
         str,
         Parameter(
-            help="What to measure: mlp, conv, resnet, folder-first, folder-later, generation, evaluation, scaling; "
-            "default: all, half an hour."
+            help="Workloads to run: mlp, conv, resnet, folder-first, folder-later, generation, evaluation, scaling "
+            "(default: all, about 30 minutes)."
         ),
     ],
-    rounds: Annotated[int, Parameter(help="Turns that everything takes; medians count.")] = 9,
+    rounds: Annotated[int, Parameter(help="Measurement rounds; the median is reported.")] = 9,
     out: Annotated[
-        Path | None, Parameter(help="JSON file to write; default: bench-1.json here, or the next number.")
+        Path | None, Parameter(help="JSON file to write (default: bench-1.json here, or the next number).")
     ] = None,
 ) -> None:
     """Benchmark vaekit on this machine against a plain PyTorch loop of the same network."""
-    from vaekit.bench.runner import bench as measured
+    from vaekit.bench.runner import bench as run_bench
     from vaekit.runs.metadata import write_json
     from vaekit.runs.outputs import first_free, new_file
 
     file = new_file(None, out or first_free(Path(), "bench", ".json"), (".json",))
-    write_json(file, measured(workloads, rounds))
-    print(f"Wrote {file}")
+    write_json(file, run_bench(workloads, rounds))
+    say(f"Wrote {file}")
 
 
-def presets() -> None:
-    """List the named models: parts (encoder, posterior, prior, likelihood, objective), paper, and what was checked."""
+def presets(name: Annotated[str | None, Parameter(help="Preset to show in full.")] = None, /) -> None:
+    """List the available presets, or show one in full."""
     from vaekit.config.overrides import describe_components, resolve
 
+    if name is None:
+        say(_list_presets())
+        return
+    config = resolve(preset=name)
+    preset = PRESETS[name]
+    comments = [
+        f"{name}: {preset.about}",
+        f"Purpose: {preset.purpose}",
+        f"Components: {describe_components(config)}",
+        f"Paper: {preset.paper}",
+        *(f"Checked: {checked}" for checked in preset.checked),
+    ]
+    for comment in comments:
+        print(fill(comment, 80, initial_indent="# ", subsequent_indent="#   "))
+    print(to_toml(preset.settings) or "# Settings: the defaults")
+
+
+def _list_presets() -> str:
     width = max(map(len, PRESETS))
-    for name, preset in PRESETS.items():
-        print(f"{name:<{width}}  {preset.about}")
-        print(f"{'':<{width}}    parts: {describe_components(resolve(preset=name))}")
-        print(f"{'':<{width}}    paper: {preset.paper}")
-        for checked in preset.checked:
-            print(f"{'':<{width}}    checked: {checked}")
+    lines = []
+    for purpose in dict.fromkeys(preset.purpose for preset in PRESETS.values()):
+        lines += ["", purpose]
+        lines += [f"  {name:<{width}}  {preset.about}" for name, preset in PRESETS.items() if preset.purpose == purpose]
+    lines += ["", "`vaekit presets NAME` shows one in full; `vaekit train --preset NAME` uses it."]
+    lines += ["Components combine freely: `vaekit train --preset best --prior.kind vamp`."]
+    return "\n".join(lines[1:])
 
 
-def doctor(
-    *, clear_cache: Annotated[bool, Parameter(negative=(), help="Delete the packs of images read before.")] = False
-) -> None:
+def doctor(*, clear_cache: Annotated[bool, Parameter(negative=(), help="Delete cached image data.")] = False) -> None:
     """Show versions, device, threads, free disk and cache."""
     from vaekit.cli.doctor import clear, report
 
-    print(clear() if clear_cache else report())
+    say(clear() if clear_cache else report())

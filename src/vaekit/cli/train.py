@@ -1,46 +1,88 @@
 """`vaekit train`."""
 
-import shlex
+import json
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from vaekit.cli.flags import CliOverrides
+from vaekit.cli.common import load_model, quoted, say
+from vaekit.cli.flags import COMMON, OTHER, CliOverrides
 from vaekit.errors import UserError
+from vaekit.utils.logging import console_logging
+from vaekit.version import VERSION
 
 
 def train(
     data: Annotated[str | None, Parameter(help="Folder of images, .npz or .npy file, or folder of IDX files.")] = None,
     /,
     *,
-    out: Annotated[Path | None, Parameter(help="Run folder; default: the first free one below runs/.")] = None,
-    preset: Annotated[str | None, Parameter(help="Named model to start from; see `vaekit presets`.")] = None,
-    config: Annotated[Path | None, Parameter(help="TOML file of settings, between the preset and the flags.")] = None,
+    out: Annotated[Path | None, Parameter(group=COMMON, help="Run folder (default: a new one in runs/).")] = None,
+    preset: Annotated[
+        str | None, Parameter(group=COMMON, help="Named model to start from; `vaekit presets` lists them.")
+    ] = None,
     resume: Annotated[
-        bool, Parameter(negative=(), help="Go on with the run in --out; start it if it is not there.")
+        bool,
+        Parameter(group=COMMON, negative=(), help="Continue the run in --out, or start it if it does not exist."),
     ] = False,
-    max_minutes: Annotated[float | None, Parameter(help="Stop at the end of an epoch after this many minutes.")] = None,
+    max_minutes: Annotated[
+        float | None,
+        Parameter(group=COMMON, help="Time limit for training, in minutes (checked after each epoch)."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        Parameter(group=OTHER, help="TOML file with settings, or a run whose settings to use. Flags override them."),
+    ] = None,
+    no_report: Annotated[
+        bool, Parameter(group=OTHER, negative=(), help="Do not write report.html at the end.")
+    ] = False,
+    verbose: Annotated[
+        bool, Parameter(group=OTHER, negative=(), help="Also show details, such as the layers of the networks.")
+    ] = False,
     settings: CliOverrides | None = None,
 ) -> None:
-    """Train a VAE on DATA (default: a bundled sample of 10,000 Fashion-MNIST images)."""
-    layers = [*([_toml(config)] if config else []), settings or {}]
-    from vaekit.api import load
-    from vaekit.training.plan import TrainRequest
+    """Train a VAE on DATA (default: a bundled sample of 10,000 Fashion-MNIST images).
+
+    For example:
+      vaekit train photos/ --out runs/photos
+      vaekit train photos/ --size 32 --max-minutes 10
+      vaekit train --resume --out runs/photos --epochs 100
+    """
+    if data is not None and "://" in data:
+        raise UserError(f"{data} is not a local file.", "Download it, and give the folder that it is in.")
+    file, file_preset = _read_settings(config) if config else ({}, None)
+    say(f"vaekit {VERSION}")
+    say(f"Resuming {out} ..." if resume and data is None else f"Reading {data or 'the bundled sample'} ...")
+
+    from vaekit.training.plan import TrainRequest  # imports torch, which takes seconds
     from vaekit.training.session import run_training
 
-    run = run_training(TrainRequest(data, tuple(layers), preset, out, resume, max_minutes))
-    load(run.folder).report()
-    print(f"Wrote {run.folder}: report.html, loss.png, samples/, reconstructions/, model.safetensors")
-    print(f"New images: vaekit generate {shlex.quote(str(run.folder))} -n 64")
+    layers = (file, settings or {})
+    request = TrainRequest(data, layers, preset or file_preset, out, resume, max_minutes, report=not no_report)
+    with console_logging(verbose=verbose):
+        run = run_training(request)
+        if no_report:
+            say(f"Done. The results are in {run.folder}.")
+        else:
+            say(f"Done. Open {load_model(run.folder).report()} to see the results.")
+    say(f"More images: vaekit generate {quoted(run.folder)} -n 64")
 
 
-def _toml(path: Path) -> dict[str, Any]:
-    import tomllib
-
+def _read_settings(path: Path) -> tuple[Mapping[str, Any], str | None]:
+    """The settings in a TOML file, or in the config.json of a run with the run's preset."""
+    path = path / "config.json" if path.is_dir() else path
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"--config {path} cannot be read: name a TOML file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path} is not TOML: {error}.") from None
+        text = path.read_text(encoding="utf-8")
+        if path.suffix != ".json":
+            return tomllib.loads(text), None
+        record = json.loads(text)
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}).", option="config") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise UserError(f"{path} is not valid {kind}: {str(error).rstrip('.')}.", option="config") from None
+    if not (isinstance(record, Mapping) and isinstance(record.get("config"), Mapping)):
+        raise UserError(f"{path} is not the config.json of a run.", option="config")
+    return record["config"], record.get("preset")

@@ -23,9 +23,9 @@ class Config(BaseConfig):
     """Everything that determines what a run computes."""
 
     latents: int | str = 32
-    """Size of the latent vector; or 4x7x7, channels x height x width, for a latent image."""
+    """Latent dimensions: 32, or 4x7x7 for a latent image. The latter is channels x height x width."""
     conditional: bool = False
-    """Condition the model on the class, so that you can generate one class at a time."""
+    """Condition on the class, to generate one class at a time."""
     encoder: NetworkConfig = ConvConfig()
     decoder: NetworkConfig = ConvConfig()
     posterior: PosteriorConfig = GaussianPosteriorConfig()
@@ -45,7 +45,7 @@ class Config(BaseConfig):
             or len(sizes) not in (1, 3)
             or not (min(sizes) >= 1 and prod(sizes) <= 65536)
         ):
-            raise ValueError("should be a number from 1 to 65536, or channels x height x width such as 4x7x7")
+            raise ValueError("must be a number from 1 to 65536, or channels x height x width such as 4x7x7")
         return sizes[0] if len(sizes) == 1 else "x".join(map(str, sizes))
 
     @property

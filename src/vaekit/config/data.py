@@ -1,4 +1,4 @@
-"""Settings of the data: how images are read and fed. Free of torch."""
+"""Settings of the data: how images are read and augmented. Free of torch."""
 
 from typing import Any, Literal
 
@@ -8,26 +8,27 @@ from vaekit.config.base import BaseConfig
 
 
 class DataConfig(BaseConfig):
-    """How images are read and fed."""
+    """How images are read and augmented."""
 
     size: str | None = None
-    """Size of the images, in pixels: 64 (square) or 96x64 (width x height). Default: chosen from the data."""
+    """Image size in pixels: 64 (square) or 96x64 (width x height). By default it is chosen from the data."""
     fit: Literal["crop", "pad", "stretch"] = "crop"
-    """How an image of another shape is made to fit: short side to size and centre crop; long side and pad; stretch."""
+    """Resize by crop (cut edges), pad (add borders) or stretch."""
     background: str = "white"
-    """Colour behind transparent pixels and padding: a name or #rrggbb."""
+    """Colour of transparent pixels and padding: a name or #rrggbb."""
     alpha: Literal["composite", "keep"] = "composite"
-    """Transparency: composited over the background, or kept as a fourth channel."""
+    """Composite transparent pixels, or keep alpha as a channel."""
     validation: str = "0.1"
-    """Held-out images: a share of the training files chosen by their content, or last:N for the last N of them."""
+    """Validation set: a fraction, or last:N for the last N images. A fraction is chosen by
+    the hash of each file."""
     flip: bool = False
-    """Augmentation: mirror half of the images left to right, anew in every epoch."""
+    """Randomly flip half of the images horizontally."""
     crop: int = Field(0, ge=0, le=64)
-    """Augmentation: shift by up to this many pixels each way, edges reflected."""
+    """Randomly shift by up to this many pixels (reflected edges)."""
     jitter: float = Field(0.0, ge=0, le=1)
-    """Augmentation: vary brightness, contrast and saturation by up to this share."""
+    """Vary brightness, contrast and saturation by up to this fraction."""
     balance: bool = False
-    """Draw every class equally often."""
+    """Sample every class equally often."""
 
     @field_validator("size", mode="before")
     @classmethod
@@ -36,10 +37,10 @@ class DataConfig(BaseConfig):
             return None
         if isinstance(value, (tuple, list)) and len(value) == 2:
             value = f"{value[0]}x{value[1]}"
-        words = str(value).lower().split("x")
-        if not (len(words) in (1, 2) and all(w.isdecimal() and 1 <= int(w) <= 4096 for w in words)):
-            raise ValueError("should be 64 or 96x64 (width x height), each side from 1 to 4096 pixels")
-        return "x".join(str(int(w)) for w in words)
+        sides = str(value).lower().split("x")
+        if not (len(sides) in (1, 2) and all(s.isdecimal() and 1 <= int(s) <= 4096 for s in sides)):
+            raise ValueError("must be 64 or 96x64 (width x height), each side from 1 to 4096 pixels")
+        return "x".join(str(int(side)) for side in sides)
 
     @field_validator("validation", mode="before")
     @classmethod
@@ -52,7 +53,7 @@ class DataConfig(BaseConfig):
         except ValueError:
             share = -1.0
         if not 0 < share < 1:
-            raise ValueError("should be a share between 0 and 1 such as 0.1, or last:N with N of at least 1")
+            raise ValueError("must be a fraction between 0 and 1 such as 0.1, or last:N with N of at least 1")
         return text
 
     @field_validator("background")
@@ -63,12 +64,12 @@ class DataConfig(BaseConfig):
         try:
             ImageColor.getrgb(value)
         except ValueError:
-            raise ValueError("should be a colour such as white, black or #ff8800") from None
+            raise ValueError("must be a colour such as white, black or #ff8800") from None
         return value
 
     @property
     def width_height(self) -> tuple[int, int] | None:
-        """The size asked for, as (width, height) in pixels."""
+        """The requested size as (width, height) in pixels, or None."""
         if self.size is None:
             return None
         splits = [int(word) for word in self.size.split("x")]

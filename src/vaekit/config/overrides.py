@@ -1,26 +1,33 @@
-"""From what a person wrote to a configuration, or to one sentence that says what is wrong with it."""
+"""From presets, files and flags to a configuration, or to one sentence that says what is wrong with them."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from vaekit.config.config import SLOTS, TOP_LEVEL, Config, settings_classes
 from vaekit.config.data import DataConfig
 from vaekit.config.presets import PRESETS
+from vaekit.config.suggestions import did_you_mean
 from vaekit.config.training import TrainingConfig
-from vaekit.errors import UserError
+from vaekit.errors import UserError, setting
+
+GROUPS: dict[str, type[BaseModel]] = {"data": DataConfig, "training": TrainingConfig}
+
+TRAIN_ARGUMENTS = ("preset", "out", "resume", "max_minutes")
+"""Arguments of `train` that are not settings."""
 
 
 def resolve(*layers: Mapping[str, Any], preset: str = "classic") -> Config:
     """The preset's settings, overridden by each of `layers` in turn, validated.
 
     Raises:
-        UserError: an unknown name or an impossible value, in one sentence with the bounds or the nearest name.
+        UserError: an unknown name or an impossible value, with the bounds or the nearest name.
     """
     if preset not in PRESETS:
-        raise UserError(f"There is no preset {preset!r}{_nearest(preset, PRESETS)}; `vaekit presets` lists them.")
+        near = did_you_mean(preset, PRESETS)
+        raise UserError(f"Unknown preset {preset!r}.", f"{near} `vaekit presets` lists all of them.".lstrip())
     return override(Config(), PRESETS[preset].settings, *layers)
 
 
@@ -32,7 +39,7 @@ def override(config: Config, *layers: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError(format_error(error)) from None
+        raise _user_error(error) from None
 
 
 def load_config(record: Mapping[str, Any]) -> Config:
@@ -44,12 +51,12 @@ def load_config(record: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(record["config"])
     except (KeyError, ValidationError) as error:
-        said = format_error(error) if isinstance(error, ValidationError) else "It has no configuration."
-        raise UserError(f"The run's config.json is damaged, restore it from a copy: {said}") from None
+        reason = _user_error(error) if isinstance(error, ValidationError) else "It has no configuration."
+        raise UserError("The run's config.json is damaged.", f"Restore it from a copy. ({reason})") from None
 
 
 def nest(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Move the flat names of data and training into their groups: {"epochs": 3} -> {"training": {"epochs": 3}}."""
+    """Move flat names into their groups: {"epochs": 3} -> {"training": {"epochs": 3}}."""
     tree: dict[str, Any] = {}
     for name, value in layer.items():
         name = name.replace("-", "_")
@@ -58,7 +65,7 @@ def nest(layer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Lay `layer` over `tree`, in place. A part of another kind replaces the part and all of its settings."""
+    """Lay `layer` over `tree`, in place; a component of another kind replaces all settings of the old."""
     for name, value in layer.items():
         old = tree.get(name)
         if isinstance(value, str) and isinstance(old, dict) and "kind" in old:
@@ -73,89 +80,127 @@ def merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """The settings in which two configurations differ, by their names on the command line: name -> (old, new)."""
+    """The settings in which two configurations differ, by their names as flags: name -> (old, new)."""
     before, after = _leaves(old.model_dump()), _leaves(new.model_dump())
     return {name: (before.get(name), after.get(name)) for name in before | after if before.get(name) != after.get(name)}
 
 
 def describe_components(config: Config) -> str:
-    """The parts of a configuration in a line, with what their settings have beside the defaults."""
-    words = []
+    """The components of a configuration in one line, with the settings that are not at their defaults."""
+    texts = []
     for slot in SLOTS:
-        part = getattr(config, slot)
-        if slot == "decoder" and part == config.encoder:
+        component = getattr(config, slot)
+        if slot == "decoder" and component == config.encoder:
             continue
         changed = [
             f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
-            for name, value in part.model_dump(exclude_defaults=True, exclude={"kind"}).items()
+            for name, value in component.model_dump(exclude_defaults=True, exclude={"kind"}).items()
         ]
-        name = part.kind if slot == "objective" else f"{part.kind} {'network' if slot == 'encoder' else slot}"
-        words.append(f"{name} ({', '.join(changed)})" if changed else name)
-    words += [
+        name = component.kind if slot == "objective" else f"{component.kind} {'network' if slot == 'encoder' else slot}"
+        texts.append(f"{name} ({', '.join(changed)})" if changed else name)
+    texts += [
         f"{name.replace('_', ' ')} {value}" for name, value in config.training.model_dump(exclude_defaults=True).items()
     ]
-    words += [f"{config.latents} latents"] * (config.latents != Config().latents)
-    return ", ".join([*words, *["conditional"] * config.conditional])
+    if config.latents != Config().latents:
+        texts.append(f"{config.latents} latents")
+    if config.conditional:
+        texts.append("conditional")
+    return ", ".join(texts)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     leaves: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            leaves |= _leaves(value, "" if name in ("data", "training") else f"{name}.")
+            leaves |= _leaves(value, "" if name in GROUPS else f"{name}.")
         else:
             leaves[f"{prefix}{name}".replace("_", "-")] = value
     return leaves
 
 
-def format_error(error: ValidationError) -> str:
-    """The first fault that pydantic found, as one sentence: the name, the value, its bounds or the nearest name."""
-    fault = error.errors()[0]
-    path = [str(word) for word in fault["loc"] if not isinstance(word, int)]
+def _user_error(error: ValidationError) -> UserError:
+    """The first error that pydantic reports, with the bounds or the nearest name."""
+    details = error.errors()[0]
+    path = [str(word) for word in details["loc"] if not isinstance(word, int)]
     if not path:
-        return "The settings are not a table of names and values."
-    model, flag, kind = _locate(path)
-    value = fault["input"]
-    if fault["type"] == "extra_forbidden":
-        of = f" of {path[0]} {kind!r}" if kind else ""
-        names = [*model.model_fields, *TOP_LEVEL] if model is Config else list(model.model_fields)
-        able = [other for other, settings in settings_classes(path[0]).items() if path[-1] in settings.model_fields]
-        remedy = f"; it belongs to --{path[0]}.kind {' or '.join(able)}" if able else _nearest(path[-1], names, flag)
-        return f"There is no setting {flag!r}{of}{remedy}."
-    if fault["type"].startswith("union_tag"):
-        slot, tag = path[-1], fault["ctx"].get("tag")
-        kinds = settings_classes(slot)
-        said = f"There is no {slot} of kind {tag!r}{_nearest(tag, kinds)}" if tag else f"The {slot} has no kind"
-        return f"{said}; --{slot}.kind takes {' or '.join(kinds)}."
-    said = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    if kind and len(path) == 2 and fault["type"] == "value_error":  # settings that do not go with each other
-        return f"The {path[0]} {kind!r} with these settings is not possible: {said}."
-    near = ""
-    if fault["type"] == "literal_error":
-        field = model.model_fields[path[-1]]
-        near = _nearest(str(value), [str(word) for word in get_args(field.annotation)])
-    return f"--{flag} {value} is not possible: it {said}{near}."
+        return UserError("The settings are not a table of names and values.")
+    model, option, kind = _locate(path)
+    value = details["input"]
+    if details["type"] == "extra_forbidden":
+        return _unknown_setting(path, model, option, kind)
+    if details["type"].startswith("union_tag"):
+        return _unknown_kind(path[-1], details["ctx"].get("tag"))
+    if kind and len(path) == 2 and details["type"] == "value_error":  # settings that exclude each other
+        return UserError(f"The settings of the {path[0]} {kind!r} are invalid: {_requirement(details)}.")
+    choices = []
+    if details["type"] == "literal_error":
+        choices = [str(choice) for choice in get_args(model.model_fields[path[-1]].annotation)]
+        requirement = f"must be {_alternatives(choices)}"
+    else:
+        requirement = _requirement(details)
+    near = did_you_mean(str(value), choices)
+    return UserError(f"{requirement} (got {str(value) or repr(value)}).", near, option)
+
+
+def _requirement(details: ErrorDetails) -> str:
+    """What a value must be, of an error that pydantic reports."""
+    bounds = details.get("ctx", {})
+    texts = {
+        "greater_than_equal": "must be at least {ge:g}",
+        "greater_than": "must be greater than {gt:g}",
+        "less_than_equal": "must be at most {le:.15g}",
+        "less_than": "must be less than {lt:.15g}",
+        "multiple_of": "must be a multiple of {multiple_of:g}",
+        "finite_number": "must be a finite number",
+        **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "must be a whole number"),
+        **dict.fromkeys(("float_parsing", "float_type"), "must be a number"),
+        **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
+    }
+    if details["type"] in texts:
+        return texts[details["type"]].format(**bounds)
+    return details["msg"].removeprefix("Value error, ").replace("Input should be", "must be").rstrip(".")
+
+
+def _unknown_setting(path: list[str], model: type[BaseModel], option: str, kind: str | None) -> UserError:
+    if kind is None:
+        names = [name for name in Config.model_fields if name not in GROUPS]
+        names += [*TOP_LEVEL, *TRAIN_ARGUMENTS]
+        names += [f"{slot}.{name}" for slot in SLOTS for name in _component_settings(slot)]
+        return UserError(f"{option!r} is not a setting.", did_you_mean(option, names))
+    owners = [other for other, settings in settings_classes(path[0]).items() if path[-1] in settings.model_fields]
+    if owners:
+        needed = _alternatives([setting(f"{path[0]}.kind", owner) for owner in owners])
+        return UserError(f"{setting(option)} is not a setting of the {path[0]} {kind!r}.", f"It needs {needed}.")
+    names = [f"{path[0]}.{name}" for name in model.model_fields]
+    return UserError(f"{option!r} is not a setting of the {path[0]} {kind!r}.", did_you_mean(option, names))
+
+
+def _component_settings(slot: str) -> dict[str, None]:
+    return dict.fromkeys(name for model in settings_classes(slot).values() for name in model.model_fields)
+
+
+def _unknown_kind(slot: str, kind: str | None) -> UserError:
+    kinds = [name for name in settings_classes(slot) if name != "own"]
+    if kind is None:
+        return UserError(f"The {slot} has no kind.", f"Set {setting(f'{slot}.kind')} to {_alternatives(kinds)}.")
+    return UserError(f"must be {_alternatives(kinds)} (got {kind}).", did_you_mean(kind, kinds), f"{slot}.kind")
+
+
+def _alternatives(choices: Sequence[str]) -> str:
+    """`a, b or c`."""
+    return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
 
 
 def _locate(path: list[str]) -> tuple[type[BaseModel], str, str | None]:
-    """The settings class that holds a faulty field, the field's name on the command line, and the part's kind.
+    """The settings class that holds a faulty field, the name of the setting, and the component's kind.
 
-    `path` is pydantic's: a part of several kinds is followed by its kind, as in likelihood, gaussian, scale.
+    `path` is pydantic's: a component of several kinds is followed by its kind, as in
+    likelihood, gaussian, scale.
     """
-    groups: dict[str, type[BaseModel]] = {"data": DataConfig, "training": TrainingConfig}
     slot, *rest = path
-    if slot in groups and rest:
-        return groups[slot], rest[-1].replace("_", "-"), None
+    if slot in GROUPS and rest:
+        return GROUPS[slot], rest[-1], None
     kinds = settings_classes(slot)
     if not kinds or not rest:
-        return Config, slot.replace("_", "-"), None
-    return kinds[rest[0]], f"{slot}.{rest[-1]}".replace("_", "-"), rest[0]
-
-
-def _nearest(word: str, names: Iterable[str], flag: str | None = None) -> str:
-    """`, did you mean ...?` where one of `names` is close to `word`."""
-    close = difflib.get_close_matches(word.replace("-", "_"), list(names), n=1, cutoff=0.5)
-    if not close:
-        return ""
-    full = close[0] if flag is None else ".".join([*flag.split(".")[:-1], close[0]]).replace("_", "-")
-    return f" (did you mean {full!r}?)"
+        return Config, slot, None
+    return kinds[rest[0]], f"{slot}.{rest[-1]}", rest[0]

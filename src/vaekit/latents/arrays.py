@@ -78,7 +78,7 @@ def generate(
         UserError: at once: an unknown class, or a prior that the model does not have.
     """
     if n < 0:
-        raise UserError(f"The number of images must be at least 0 (got {n}).")
+        raise UserError(f"must be at least 0 (got {n}).", option="n")
     if not 0 <= temperature <= MAX_TEMPERATURE:
         raise UserError(f"must be between 0 and {MAX_TEMPERATURE} (got {temperature}).", option="temperature")
     source = sampling_prior(model, prior)

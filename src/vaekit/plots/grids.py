@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from vaekit.errors import UserError, setting
 from vaekit.plots.labels import Font, fit_labels, shorten, wrap
 from vaekit.utils.files import atomic_file
 
@@ -235,23 +234,3 @@ def write(path: Path, image: Image.Image) -> None:
     """Write a picture to a PNG file, whole or not at all."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(png(image))
-
-
-def write_folder(folder: Path, images: Mapping[str, Image.Image], overview: Image.Image) -> str:
-    """Write every image under its name, and the overview as grid.png; returns a sentence that says so.
-
-    Raises:
-        UserError: the folder is not empty, or cannot be created.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be created ({error.strerror}).", f"Choose another folder with {setting('out')}."
-        ) from None
-    if any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty.", f"Choose another folder with {setting('out')}.")
-    for name, image in images.items():
-        image.save(folder / f"{name}.png")
-    overview.save(folder / "grid.png")
-    return f"Wrote {len(images):,} image{'' if len(images) == 1 else 's'} and grid.png to {folder}"

@@ -16,7 +16,7 @@ from vaekit.errors import UserError, setting
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import read_dataset_summary, read_metadata
-from vaekit.utils.files import natural, printable
+from vaekit.utils.files import natural_sort_key, printable
 from vaekit.utils.logging import log
 
 Labels = str | int | Sequence[str | int] | NDArray[Any]
@@ -166,7 +166,7 @@ def all_images(model: LoadedModel, data: Any, quiet: bool) -> tuple[ImageSet, li
         files = "1 file" if len(pack.skipped) == 1 else f"{len(pack.skipped):,} files, e.g."
         log.info(f"Skipped {files} {path} ({reason})")
     paths = [printable(path) for path in pack.paths()]
-    order = sorted(range(len(paths)), key=lambda row: natural(paths[row]))
+    order = sorted(range(len(paths)), key=lambda row: natural_sort_key(paths[row]))
     rows = np.array(order, np.int64)
     return ImageSet(pack, rows, class_numbers(model, pack)), [paths[row] for row in order]
 

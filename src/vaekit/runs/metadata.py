@@ -104,15 +104,15 @@ def read_dataset_summary(run: Run) -> DatasetSummary:
         UserError: it is missing or damaged.
     """
     try:
-        return DatasetSummary.model_validate_json(run.dataset.read_bytes())
-    except (OSError, ValidationError):
+        return DatasetSummary.model_validate(json.loads(run.dataset.read_bytes()))
+    except (OSError, ValueError):
         hint = "Restore it from a copy, or train a new run."
         raise UserError(f"{run.dataset} is missing or damaged.", hint) from None
 
 
 def write_record(path: Path, record: BaseModel) -> None:
     """Write a record as JSON, whole or not at all."""
-    write_text(path, record.model_dump_json(indent=2) + "\n")
+    write_json(path, record.model_dump())  # pydantic's own writer refuses names of files that are not UTF-8
 
 
 def write_json(path: Path, record: Any) -> None:

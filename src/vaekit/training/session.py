@@ -110,10 +110,8 @@ def _run_session(state: TrainingState, callbacks: Sequence[Callback], start: flo
 def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: float) -> None:
     settings, request, loader = state.plan.config.training, state.request, state.loader
     limit = math.inf if request.max_minutes is None else 60 * request.max_minutes
-    total, done = (
-        steps * loader.batch_size for steps in (settings.epochs * loader.steps_per_epoch, state.progress.step)
-    )
     images_per_epoch = loader.steps_per_epoch * loader.batch_size
+    total, done = settings.epochs * images_per_epoch, state.progress.steps_in_epoch * loader.batch_size
     time_left = TimeLeft(start, limit, images_per_epoch, loader.count, request.report)
 
     def label() -> str:
@@ -121,13 +119,14 @@ def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: fl
 
     with (
         stop_on_signals(lambda: setattr(state, "stop_requested", True)),
-        progress(total, label(), done=done, quiet=request.quiet) as advance,
+        progress(images_per_epoch, label(), done=done, quiet=request.quiet) as advance,
     ):
 
         def on_progress(images: int) -> None:
             time_left.add(images)
             left = total - state.progress.step * loader.batch_size
-            advance(images, label(), time_left.estimate(left))
+            seconds = time_left.estimate(left)
+            advance(images, remaining=math.nan if seconds is None else seconds)
             for callback in callbacks:
                 callback.on_progress(state, images)
 
@@ -136,6 +135,8 @@ def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: fl
         monitor = StepMonitor(loader.batch_size, on_progress, lambda: state.stop_requested)
         for result in train(state.train_step, loader, settings.epochs, state.progress, monitor.on_step):
             row = metrics_row(state, result, monitor.epoch_stats(result.trained_at))
+            if not state.finished:
+                advance(0, label(), total=images_per_epoch)
             if state.best.loss is None or row["val_loss"] < state.best.loss:
                 state.best = BestEpoch(state.progress.epoch, state.progress.step, row["val_loss"])
             for callback in callbacks:

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes, hashes, safe names."""
+"""Files that are written whole or not at all: atomic writes, hashes, safe names."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vaekit.errors import UserError
+from vaekit.errors import UserError, setting
 
 
 def fsync(path: Path) -> None:
@@ -22,10 +22,10 @@ def fsync(path: Path) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes the place of `path` when the block ends well.
+def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; it replaces `path` when the block succeeds.
 
-    A reader sees the old file or the new one, never a part of either, also after a power cut.
+    A reader sees the old file or the new one, never a part of either; if `durable`, also after a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
@@ -34,18 +34,20 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
-        fsync(temporary)
+        if durable:
+            fsync(temporary)
         temporary.replace(path)
-        fsync(path.parent)
+        if durable:
+            fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; it becomes `path` when the block ends well.
+    """Yield a temporary folder in the parent of `path`; it becomes `path` when the block succeeds.
 
-    If `path` exists by then (another process was quicker) it stays and the new folder is dropped.
+    If `path` exists by then, because another process was faster, the new folder is dropped.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -77,8 +79,8 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text).strip(".-")[:80] or "unnamed"
 
 
-def natural(path: str) -> list[str | int]:
-    """A key to sort by: numbers in a path count as numbers, 2.png before 10.png."""
+def natural_sort_key(path: str) -> list[str | int]:
+    """A key that sorts numbers in a path by value: 2.png before 10.png."""
     return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", path))]
 
 
@@ -93,18 +95,24 @@ def require_outside(out: Path, source: object) -> None:
         and (folder := Path(source).expanduser()).is_dir()
         and out.expanduser().resolve().is_relative_to(folder.resolve())
     ):
-        raise UserError(f"{out} lies inside the images of {source}, which stay as they are: name another --out.")
+        raise UserError(f"{out} is inside the image folder {source}.", f"Choose another {setting('out')}.")
 
 
 def require_space(folder: Path, needed: int, purpose: str) -> None:
-    """Refuse before writing `needed` bytes below `folder` where the disk has no room for them."""
+    """Raise a UserError if the disk of `folder` has less than `needed` bytes free.
+
+    Args:
+        folder: where to write; it need not exist.
+        needed: bytes.
+        purpose: what needs them, the subject of the message.
+    """
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{purpose} needs {needed / 1e6:,.0f} MB but only {free / 1e6:,.0f} MB are free on the disk of {folder}: "
-            "free some space, or point XDG_CACHE_HOME or --out at another disk."
+            f"{purpose} needs {needed / 1e6:,.0f} MB but only {free / 1e6:,.0f} MB are free on the disk of {folder}.",
+            f"Free some space, or use another disk with XDG_CACHE_HOME or {setting('out')}.",
         )
 
 
@@ -115,5 +123,5 @@ def _umask() -> int:
 
 
 def printable(name: str) -> str:
-    """A name as text: bytes in it that are no UTF-8, which a file may have, are written out, as in caf\\xe9."""
+    """A file name as text; bytes that are not UTF-8 are escaped, as in caf\\xe9."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

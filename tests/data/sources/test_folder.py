@@ -268,7 +268,7 @@ SCRIPT = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
 )
 SCRIPT += "from vaekit.data.packs.pack import open_pack; from vaekit.config.data import DataConfig\n"
-SCRIPT += "print(open_pack(sys.argv[1], DataConfig(size='64')).fingerprint)"
+SCRIPT += "print(open_pack(sys.argv[1], DataConfig(size='64'), quiet=True).fingerprint)"
 
 
 def builder(root: Path) -> "subprocess.Popen[str]":

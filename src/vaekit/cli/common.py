@@ -1,0 +1,58 @@
+"""What commands share: load a model, choose where to write, say what was written."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vaekit.utils.logging import fit_terminal
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vaekit.trained_model import TrainedModel
+
+
+def say(text: str) -> None:
+    """Print a result, wrapped to the width of the terminal."""
+    print(fit_terminal(text), flush=True)
+
+
+def load_model(run: Path) -> "TrainedModel":
+    """The model of a run; imports torch."""
+    from vaekit.api import load
+
+    return load(run)
+
+
+def output_png(model: "TrainedModel", out: Path | None, name: str) -> Path:
+    """A PNG file that may be written: `out`, or a new one in the run folder."""
+    from vaekit.runs.outputs import first_free, new_file
+
+    return new_file(model.run, out or first_free(model.run.folder, name, ".png"), (".png",))
+
+
+def output_folder(model: "TrainedModel", out: Path | None, name: str) -> Path:
+    """An empty folder for images: `out`, or a new one in the run folder."""
+    from vaekit.errors import UserError, setting
+    from vaekit.runs.outputs import first_free, new_folder
+
+    folder = new_folder(model.run, out or first_free(model.run.folder / name, "set"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"Cannot write to {folder} ({error.strerror})."
+        raise UserError(reason, f"Choose another {setting('out')}.") from None
+    return folder
+
+
+def write_image(path: Path, image: "Image.Image") -> None:
+    """Write one of many PNG files; it is never left half written."""
+    from vaekit.utils.files import atomic_file
+
+    with atomic_file(path, durable=False) as temporary:
+        image.save(temporary, format="png")
+
+
+def quoted(path: Path) -> str:
+    """A path as it is typed in a shell."""
+    return shlex.quote(str(path))

@@ -1,0 +1,90 @@
+"""How far a phase is: what is done, its speed and the time left."""
+
+import math
+import time
+from collections import deque
+from typing import Protocol
+
+SPEED_SECONDS = 30.0
+"""Speed is measured over this many seconds."""
+
+
+SAMPLE_SECONDS = 0.25
+"""Least time between two measurements of the speed."""
+
+
+class Advance(Protocol):
+    """Reports progress to a bar."""
+
+    def __call__(
+        self, n: int, description: str | None = None, remaining: float | None = None, total: int | None = None
+    ) -> None:
+        """Count `n` more.
+
+        Args:
+            n: how many more are done.
+            description: name of the phase from now on.
+            remaining: seconds left, nan if unknown; from then on the bar makes no estimate of its own.
+            total: start a new phase of this length, such as the next epoch; `n` of it are done.
+        """
+
+
+class Meter:
+    """Counts what is done, and estimates speed and time left."""
+
+    def __init__(self, total: int, description: str, unit: str, done: int, after: float) -> None:
+        self.total, self.description, self.unit, self.done, self.after = total, description, unit, done, after
+        self.counted = 0
+        self.samples = deque([(time.monotonic(), 0)])
+        self.end = math.nan
+        self.estimated_by_caller = False
+
+    def advance(
+        self, n: int, description: str | None = None, remaining: float | None = None, total: int | None = None
+    ) -> None:
+        self.description = description or self.description
+        if total is not None:
+            self.total, self.done = total, 0
+        self.done += n
+        self.counted += n
+        now = time.monotonic()
+        if now - self.samples[-1][0] >= SAMPLE_SECONDS and n:
+            self.samples.append((now, self.counted))
+            while len(self.samples) > 2 and now - self.samples[1][0] > SPEED_SECONDS:
+                self.samples.popleft()
+        if remaining is not None:
+            self.estimated_by_caller, self.end = True, now + remaining
+        elif not self.estimated_by_caller and (speed := self.speed()):
+            self.end = now + max(0, self.total - self.done) / speed + self.after
+
+    def speed(self) -> float:
+        """Units per second; 0 while unknown."""
+        (began, first), (ended, last) = self.samples[0], self.samples[-1]
+        return (last - first) / (ended - began) if ended > began else 0.0
+
+    def count_text(self) -> str:
+        if self.unit:
+            return f"{self.done:,} of {self.total:,} {self.unit}"
+        return f"{self.done / max(self.total, 1):.0%}"
+
+    def speed_text(self) -> str:
+        speed = self.speed()
+        return f"{speed:,.{0 if speed >= 10 else 1}f} {self.unit}/s" if speed and self.unit else ""
+
+    def time_text(self) -> str:
+        return "" if math.isnan(self.end) else duration_left(self.end - time.monotonic())
+
+    def line(self) -> str:
+        return (
+            f"{self.description}: {', '.join(filter(None, (self.count_text(), self.speed_text(), self.time_text())))}"
+        )
+
+
+def duration_left(seconds: float) -> str:
+    """`about 40 s left`, `about 12 min left`, `about 3 h left`."""
+    if seconds < 10:
+        return "a few seconds left"
+    for unit, length, step, limit in (("s", 1, 5, 90), ("min", 60, 1, 90), ("h", 3600, 1, 48)):
+        if seconds < limit * length:
+            return f"about {round(seconds / length / step) * step} {unit} left"
+    return f"about {round(seconds / 86400)} days left"

@@ -1,0 +1,127 @@
+"""Log lines, phases and progress, on a terminal of 80 columns and without one."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from vaekit.errors import setting
+from vaekit.utils import logging, meter
+from vaekit.utils.logging import console_logging, file_logging, log, progress, status, wrapped
+from vaekit.utils.meter import Meter, duration_left
+
+LINE = "epoch 3/50  train 70843.05 = 70618.54 + KL 224.50  validation 61343.22 = 61118.72 + KL 224.50  92 images/s"
+
+ON_A_TERMINAL = f"""
+from time import sleep
+from vaekit.utils.logging import console_logging, log, progress, status
+with console_logging():
+    with status("Checking speed"):
+        sleep(0.1)
+    with progress(3400, "epoch 3/50", done=1000) as advance:
+        for _ in range(6):
+            sleep(0.1)
+            advance(100, remaining=720)
+        log.info({LINE!r})
+"""
+
+
+def on_a_terminal(script: str, columns: int = 80) -> str:
+    """What a script shows on a terminal of so many columns."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.environ["TERM"] = "xterm"
+        os.environ.pop("COLUMNS", None)
+        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        os.execv(sys.executable, [sys.executable, "-c", script])
+    output = b""
+    try:
+        while part := os.read(terminal, 65536):
+            output += part
+    except OSError:  # how Linux reports that the other end is closed
+        pass
+    os.waitpid(child, 0)
+    return re.sub(r"\x1b\[[0-9;]*m", "", output.decode())
+
+
+def test_wrapped_breaks_between_words_with_an_indent() -> None:
+    lines = wrapped(f"  {LINE}", 50).splitlines()
+    assert " ".join(line.strip() for line in lines).split() == LINE.split()
+    assert all(len(line) <= 50 for line in lines)
+    assert [len(line) - len(line.lstrip()) for line in lines] == [2, 4, 4]
+    assert wrapped("a\n\n  b", 80) == "a\n\n  b"
+
+
+@pytest.mark.parametrize("text", ["Continue: vaekit train --resume --out runs/x", "Use `vaekit evaluate runs/x` now"])
+def test_wrapped_keeps_commands_whole(text: str) -> None:
+    command = re.search(r"vaekit [^`]*", text)
+    assert command and any(command[0] in line for line in wrapped(text, 40).splitlines())
+
+
+def test_terminal_shows_phase_speed_and_time_left() -> None:
+    output = on_a_terminal(ON_A_TERMINAL)
+    assert "Checking speed ..." in output
+    row = next(row for row in re.split(r"[\r\n]", output) if "1,500 of 3,400 images" in row)
+    assert re.search(r"epoch 3/50 .* 1,500 of 3,400 images [0-9,]+ images/s about 12 min left", row)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
+    assert all(len(row) <= 80 for row in re.split(r"[\r\n]+", text))
+    assert f"{wrapped(LINE, 80)}\n" in text.replace("\r\n", "\n")
+
+
+def test_plain_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(logging, "FIRST_LINE_SECONDS", 0.1)
+    monkeypatch.setattr(meter, "SAMPLE_SECONDS", 0.0)
+    with status("Checking speed"):
+        time.sleep(0.15)
+    with progress(3400, "epoch 1/2", after=60) as advance:
+        advance(3400)
+        advance(1200, "epoch 2/2", remaining=600, total=3400)
+        time.sleep(0.15)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["Checking speed ...", "Checking speed: 0 s so far", "epoch 1/2 ..."]
+    assert re.fullmatch(r"epoch 2/2: 1,200 of 3,400 images, [0-9,]+ images/s, about 10 min left", lines[3])
+    assert len(lines) == 4
+
+
+def test_quiet_progress_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with status("Checking speed", quiet=True), progress(10, "Reading images", quiet=True) as advance:
+        advance(10)
+    assert capsys.readouterr().out == ""
+
+
+def test_time_left_includes_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(meter.time, "monotonic", lambda: now)
+    phase = Meter(1000, "Reading images", "images", 0, after=300)
+    for _ in range(10):
+        now += 1.0
+        phase.advance(50)
+    assert phase.line() == "Reading images: 500 of 1,000 images, 50 images/s, about 5 min left"
+    now += 100
+    assert phase.time_text() == "about 4 min left"
+    phase.advance(0, remaining=7)
+    assert phase.time_text() == "a few seconds left"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3, "a few seconds"), (42, "about 40 s"), (700, "about 12 min"), (9000, "about 2 h"), (400_000, "about 5 days")],
+)
+def test_time_left_is_labelled(seconds: float, text: str) -> None:
+    assert duration_left(seconds) == f"{text} left"
+
+
+def test_settings_are_spelled_on_screen_and_in_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with console_logging(), file_logging(tmp_path / "log.txt"):
+        log.info(f"Try {setting('batch_size', 64)}.")
+        log.debug("Layers")
+    assert capsys.readouterr().out == "Try batch_size=64.\n"
+    first, second = (tmp_path / "log.txt").read_text().splitlines()
+    assert first.endswith("  Try batch_size=64.") and second.endswith("  Layers")
