@@ -16,7 +16,8 @@ import numpy as np
 
 NEW_PROCESS = (sys.executable, "-m", "vaekit")
 BEFORE = dict(os.environ)
-"""The environment before any test has changed it, in which the process to fork from imports what it imports."""
+"""The environment before any test has changed it, in which the process to fork from imports what it
+imports."""
 
 
 @cache
@@ -36,7 +37,9 @@ def forked_command() -> tuple[str, ...]:
     return sys.executable, "-S", script, str(door)
 
 
-def start(*arguments: object, cwd: Path | None = None, command: Sequence[str] = NEW_PROCESS) -> subprocess.Popen[str]:
+def start(
+    *arguments: object, cwd: Path | None = None, command: Sequence[str] = NEW_PROCESS
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*command, *map(str, arguments)],
         stdout=subprocess.PIPE,

@@ -161,7 +161,14 @@ def test_the_weights_to_use_are_those_of_the_best_epoch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("optimizer", get_args(TrainingConfig.model_fields["optimizer"].annotation))
 def test_every_optimizer_lowers_the_loss_and_resumes(optimizer: str, tmp_path: Path) -> None:
     rate = 1e-3 if optimizer == "sgd" else 1e-2
-    settings = TINY | {"epochs": 6, "learning_rate": rate, "schedule": "cosine", "ramp": 3, "clip": 1e4, "ema": 0.5}
+    settings = TINY | {
+        "epochs": 6,
+        "learning_rate": rate,
+        "schedule": "cosine",
+        "ramp": 3,
+        "clip": 1e4,
+        "ema": 0.5,
+    }
     settings["optimizer"] = optimizer
     whole = vaekit.train(rings(60, 12), out=tmp_path / "run", **settings)
     assert whole.history["train_loss"].iloc[-1] < 0.95 * whole.history["train_loss"].iloc[0]
@@ -171,7 +178,9 @@ def test_every_optimizer_lowers_the_loss_and_resumes(optimizer: str, tmp_path: P
     assert list(parts.history["train_loss"]) == list(whole.history["train_loss"])
 
 
-def test_resume_without_a_checkpoint_never_replaces_a_trained_model(gray: vaekit.TrainedModel, tmp_path: Path) -> None:
+def test_resume_without_a_checkpoint_never_replaces_a_trained_model(
+    gray: vaekit.TrainedModel, tmp_path: Path
+) -> None:
     gray.save(tmp_path / "copy")
     before = (tmp_path / "copy" / "model.safetensors").read_bytes()
     with pytest.raises(UserError, match="no intact checkpoint"):
@@ -188,7 +197,8 @@ def test_what_cannot_be_asked_of_a_model_is_said(gray: vaekit.TrainedModel) -> N
 
 
 def test_a_conditional_model_draws_the_class_it_is_asked_for(tmp_path: Path) -> None:
-    """Rings before a bright band whose place is the class: the band of what is drawn is the one that was asked for."""
+    """Rings before a bright band whose place is the class: the band of what is drawn is the one that was
+    asked for."""
     labels = np.arange(400) % 4
     images = rings(400, 16) // 2
     for band in range(4):
@@ -200,7 +210,8 @@ def test_a_conditional_model_draws_the_class_it_is_asked_for(tmp_path: Path) -> 
         assert (drawn == band).mean() > 0.9
 
 
-# --- What training puts into a model before its first step and after its last ----------------------------------------
+# --- What training puts into a model before its first step and after its last
+# ----------------------------------------
 
 STILL = TINY | {"encoder": "mlp", "decoder": "mlp", "learning_rate": 1e-12, "ema": 0.0}
 """Nothing moves: what was there at the start can be looked at."""
@@ -239,7 +250,8 @@ def test_more_pseudo_inputs_than_images_are_all_different(tmp_path: Path) -> Non
     assert ((started > -1e-6) & (started < 1 + 1e-6)).all()
 
 
-# --- What a caller may get wrong -------------------------------------------------------------------------------------
+# --- What a caller may get wrong
+# -------------------------------------------------------------------------------------
 
 
 def test_no_images_are_no_mistake(gray: vaekit.TrainedModel) -> None:
@@ -277,7 +289,7 @@ def test_a_mismatched_module_is_named_by_its_first_tensor(tmp_path: Path) -> Non
 
 
 def test_a_class_in_the_place_of_a_module_is_refused() -> None:
-    with pytest.raises(UserError, match="encoder 'Flatten' is not a torch module. Give an instance"):
+    with pytest.raises(UserError, match=r"encoder 'Flatten' is not a torch module\. Give an instance"):
         vaekit.train(rings(60, 12), encoder=torch.nn.Flatten)
 
 

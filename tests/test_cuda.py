@@ -1,5 +1,5 @@
-"""On an NVIDIA GPU: nothing waits for it within an epoch, recorded steps are the steps, runs go on bit for bit, and a
-batch that does not fit goes through in parts. Skipped where there is none."""
+"""On an NVIDIA GPU: nothing waits for it within an epoch, recorded steps are the steps, runs go on bit for
+bit, and a batch that does not fit goes through in parts. Skipped where there is none."""
 
 import copy
 import json
@@ -49,9 +49,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.CUDAGraph", Counting)
 
 
-def steps(settings: dict[str, Any], preset: str, count: int, quiet_from: int | None = None) -> tuple[Any, list[float]]:
-    """Steps of training on labelled images: the weights after them, and every loss. From step `quiet_from` on,
-    whatever waits for the device raises."""
+def steps(
+    settings: dict[str, Any], preset: str, count: int, quiet_from: int | None = None
+) -> tuple[Any, list[float]]:
+    """Steps of training on labelled images: the weights after them, and every loss. From step `quiet_from`
+    on, whatever waits for the device raises."""
     images = rings(240, 28)
     config = resolve({"batch_size": 16, "validation": "last:16"}, settings, preset=preset)
     pack = open_pack((images, np.arange(240) % 4), config.data, quiet=True)
@@ -93,7 +95,9 @@ def unrecorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "adamax", "sgd", "soap"])
 @pytest.mark.parametrize("clip", [0, 10])
-def test_recorded_steps_of_every_optimizer(optimizer: str, clip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_steps_of_every_optimizer(
+    optimizer: str, clip: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = {"optimizer": optimizer, "clip": clip, "learning_rate": 1e-5, "ramp": 5, "schedule": "cosine"}
     recorded, losses = steps(settings, "classic", 24)  # soap turns its bases at steps 1 and 21
     with unrecorded(monkeypatch):
@@ -133,11 +137,20 @@ def test_what_is_recorded_draws_new_noise_and_takes_other_shapes() -> None:
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_resumed_runs_are_bit_identical(network: str, tmp_path: Path) -> None:
     data = rings(400, 28)
-    settings = {"encoder": network, "decoder": network, "latents": 4, "batch_size": 16, "flip": True, "crop": 1}
+    settings = {
+        "encoder": network,
+        "decoder": network,
+        "latents": 4,
+        "batch_size": 16,
+        "flip": True,
+        "crop": 1,
+    }
     for name, epochs in (("unbroken", (4,)), ("broken", (2, 4))):
         for last in epochs:
             layers = (settings | {"epochs": last},)
-            run_training(TrainRequest(data, layers, out=tmp_path / name, resume=last != epochs[0], quiet=True))
+            run_training(
+                TrainRequest(data, layers, out=tmp_path / name, resume=last != epochs[0], quiet=True)
+            )
     found = [load_file(tmp_path / name / "model.safetensors") for name in ("unbroken", "broken")]
     assert [name for name in found[0] if not torch.equal(found[0][name], found[1][name])] == []
     assert json.loads((tmp_path / "broken" / "config.json").read_text())["device"] == "cuda"
@@ -178,14 +191,23 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts(tmp_path: Path) -> None
     """A tensor of 64 images, 128 samples and 3,072 pixels takes 100 MB."""
     images = np.random.default_rng(0).integers(0, 256, (80, 32, 32, 3), np.uint8)
     small = {"kind": "mlp", "hidden": 16}
-    settings = {"encoder": small, "decoder": small, "latents": 4, "batch_size": 64, "epochs": 6, "precision": "32"}
+    settings = {
+        "encoder": small,
+        "decoder": small,
+        "latents": 4,
+        "batch_size": 64,
+        "epochs": 6,
+        "precision": "32",
+    }
     iwae = {"objective": {"kind": "iwae", "samples": 128}}
     with memory(300):
         out = run_training(TrainRequest(images, (settings | iwae,), out=tmp_path / "run", quiet=True)).folder
         assert "does not fit in the memory of cuda: using" in (out / "log.txt").read_text()
         states = sorted(out.glob("checkpoints/*/state.json"))
         assert json.loads(states[-1].read_text())["micro_batches"] > 1
-    large = np.random.default_rng(0).integers(0, 256, (600, 128, 128, 3), np.uint8)  # 100 MB a batch of floats
+    large = np.random.default_rng(0).integers(
+        0, 256, (600, 128, 128, 3), np.uint8
+    )  # 100 MB a batch of floats
     with memory(250), pytest.raises(UserError, match="needs all of it at once"):
         asked = settings | {"objective": "mmd", "batch_size": 512}
         run_training(TrainRequest(large, (asked,), out=tmp_path / "other", quiet=True))
@@ -229,7 +251,9 @@ def test_what_is_left_open_is_found(tmp_path: Path) -> None:
     asked = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": "auto", "epochs": 2}
     for network, expected in (("mlp", "tf32"), ("conv", "bf16")):
         kinds = {"encoder": network, "decoder": network}
-        out = run_training(TrainRequest(rings(4000, 12), (asked | kinds,), out=tmp_path / network, quiet=True)).folder
+        out = run_training(
+            TrainRequest(rings(4000, 12), (asked | kinds,), out=tmp_path / network, quiet=True)
+        ).folder
         record = json.loads((out / "config.json").read_text())
         assert record["precision"] == expected and record["batch_size"] in (32, 64, 128)
         assert record["hardware"] == torch.cuda.get_device_name()

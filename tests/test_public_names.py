@@ -1,7 +1,7 @@
 """The names that users rely on, pinned: commands, flags, Python names, run files and kinds of components.
 
-A name may be added here; one that is removed or changed breaks somebody's script. `python tests/test_public_names.py`
-writes the list anew.
+A name may be added here; one that is removed or changed breaks somebody's script. `python
+tests/test_public_names.py` writes the list anew.
 """
 
 import inspect
@@ -46,7 +46,9 @@ def public_names() -> dict[str, Any]:
         "VAETransformer": {**methods(VAETransformer), "": list(inspect.signature(VAETransformer).parameters)},
         "verbs": {verb: flags(verb) for verb in sorted(verbs)},
         "presets": sorted(PRESETS),
-        "kinds": {part: sorted(settings_classes(part)) for part in Config.model_fields if settings_classes(part)},
+        "kinds": {
+            part: sorted(settings_classes(part)) for part in Config.model_fields if settings_classes(part)
+        },
         "run": sorted(path.name for path in [*paths, run.samples(1).parent, run.reconstructions(1).parent]),
     }
 

@@ -1,4 +1,5 @@
-"""Every command and every line of Python that the README shows, run as they stand in a folder that has photos/."""
+"""Every command and every line of Python that the README shows, run as they stand in a folder that has
+photos/."""
 
 import json
 import os
@@ -37,7 +38,9 @@ def run(command: list[str], script: str, folder: Path) -> str:
     (programs / "vaekit").write_text(f'#!/bin/sh\nexec {shlex.join(forked_command())} "$@"\n')
     (programs / "vaekit").chmod(0o755)
     env = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
-    done = subprocess.run([*command, script], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, script], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -47,7 +50,9 @@ def test_the_commands(tmp_path: Path) -> None:
     run(["bash", "-euc"], blocks("bash"), tmp_path)
     assert len(list((tmp_path / "runs/photos/generated/set-1").glob("0*.png"))) == 64
     assert (tmp_path / "runs/photos/loss.png").exists()
-    listed = re.findall(r"^  (\S+?/?)\s", README[README.index("runs/photos/\n") :].split("```")[0], re.MULTILINE)
+    listed = re.findall(
+        r"^  (\S+?/?)\s", README[README.index("runs/photos/\n") :].split("```")[0], re.MULTILINE
+    )
     assert len(listed) == 8
     for name in listed:
         assert (tmp_path / "runs/photos" / name).exists(), name
@@ -78,7 +83,13 @@ def test_every_link_leads_somewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["tools/docs/components.py", "tools/docs/performance.py", "tools/docs/published.py", "tools/docs/samples.py"]
+    "script",
+    [
+        "tools/docs/components.py",
+        "tools/docs/performance.py",
+        "tools/docs/published.py",
+        "tools/docs/samples.py",
+    ],
 )
 def test_generated_pages_are_up_to_date(script: str) -> None:
     assert subprocess.run([sys.executable, ROOT / script, "--check"], check=False).returncode == 0
@@ -86,7 +97,13 @@ def test_generated_pages_are_up_to_date(script: str) -> None:
 
 def test_what_presets_say_was_checked_was_measured() -> None:
     """And all that was measured is said: a preset's own row, its figures rounded as there."""
-    results = [json.loads(path.read_text()) for path in (ROOT / "benchmarks/paper_table/results").glob("*.json")]
+    results = [
+        json.loads(path.read_text()) for path in (ROOT / "benchmarks/paper_table/results").glob("*.json")
+    ]
     measured = {one["row"]: one for one in results if one["published_nll"]}
-    said = {one.row: (name, one.nll, one.published) for name, preset in PRESETS.items() for one in preset.checked}
-    assert said == {row: (one["preset"], round(one["nll"], 2), one["published_nll"]) for row, one in measured.items()}
+    said = {
+        one.row: (name, one.nll, one.published) for name, preset in PRESETS.items() for one in preset.checked
+    }
+    assert said == {
+        row: (one["preset"], round(one["nll"], 2), one["published_nll"]) for row, one in measured.items()
+    }

@@ -45,7 +45,8 @@ def fitted(images: np.ndarray) -> VAETransformer:
     return tiny(epochs=10).fit(images)
 
 
-# --- What it computes ------------------------------------------------------------------------------------------------
+# --- What it computes
+# ------------------------------------------------------------------------------------------------
 
 
 def test_it_is_what_train_trains(images: np.ndarray, fitted: VAETransformer, tmp_path: Path) -> None:
@@ -75,7 +76,9 @@ def test_rows_are_the_same_images(images: np.ndarray, fitted: VAETransformer) ->
     np.testing.assert_array_equal(flat.transform(rows), fitted.transform(images))
     again = flat.inverse_transform(flat.transform(rows))
     assert (again.shape, again.dtype) == (rows.shape, np.float32)
-    np.testing.assert_allclose(again * 255, fitted.inverse_transform(fitted.transform(images)).reshape(60, 80))
+    np.testing.assert_allclose(
+        again * 255, fitted.inverse_transform(fitted.transform(images)).reshape(60, 80)
+    )
     np.testing.assert_array_equal(flat.score_samples(rows), fitted.score_samples(images))
     np.testing.assert_array_equal(flat.transform(images), flat.transform(rows))  # one model takes either
     np.testing.assert_array_equal(fitted.transform(rows), flat.transform(rows))
@@ -106,7 +109,8 @@ def test_latent_images_come_out_as_rows(images: np.ndarray) -> None:
     np.testing.assert_array_equal(model.inverse_transform(z), model.vae_.reconstruct(images)[..., 0])
 
 
-# --- In scikit-learn -------------------------------------------------------------------------------------------------
+# --- In scikit-learn
+# -------------------------------------------------------------------------------------------------
 
 
 def two_kinds() -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +122,9 @@ def two_kinds() -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_classifier_on_its_latents() -> None:
     X, y = two_kinds()
-    pipeline = make_pipeline(tiny(epochs=15, latents=8, settings=FAST), LogisticRegression()).fit(X[:160], y[:160])
+    pipeline = make_pipeline(tiny(epochs=15, latents=8, settings=FAST), LogisticRegression()).fit(
+        X[:160], y[:160]
+    )
     assert pipeline.score(X[160:], y[160:]) > 0.9
     assert list(pipeline[:-1].get_feature_names_out())[-1] == "vaetransformer7"
 
@@ -130,7 +136,9 @@ def test_a_search_chooses_what_makes_held_out_images_likelier(images: np.ndarray
     assert search.best_params_["settings"]["objective"] == {"beta": 1.0}
     rows, held_out = next(split.split(images))
     for index, choice in enumerate(choices):
-        vae = vaekit.train(images[rows], epochs=15, latents=4, quiet=True, out=tmp_path / str(index), **choice)
+        vae = vaekit.train(
+            images[rows], epochs=15, latents=4, quiet=True, out=tmp_path / str(index), **choice
+        )
         wanted = vae.log_likelihood(images[held_out], samples=10).mean()
         assert search.cv_results_["mean_test_score"][index] == pytest.approx(wanted, rel=1e-6)
 
@@ -164,17 +172,22 @@ def test_the_rules_of_scikit_learn() -> None:
     assert kept > 40
 
 
-def test_latents_are_those_of_the_image_wherever_it_stands(fitted: VAETransformer, images: np.ndarray) -> None:
+def test_latents_are_those_of_the_image_wherever_it_stands(
+    fitted: VAETransformer, images: np.ndarray
+) -> None:
     z = fitted.transform(images)
     np.testing.assert_allclose(fitted.transform(images[::-1])[::-1], z, atol=1e-5)
     np.testing.assert_allclose(fitted.transform(images[7:8])[0], z[7], atol=1e-5)
     assert fitted.transform(images[:0]).shape == (0, 4)
 
 
-# --- Copies, and where the run lies ----------------------------------------------------------------------------------
+# --- Copies, and where the run lies
+# ----------------------------------------------------------------------------------
 
 
-def test_a_pickled_model_computes_the_same(fitted: VAETransformer, images: np.ndarray, tmp_path: Path) -> None:
+def test_a_pickled_model_computes_the_same(
+    fitted: VAETransformer, images: np.ndarray, tmp_path: Path
+) -> None:
     again = pickle.loads(pickle.dumps(fitted))
     again = pickle.loads(pickle.dumps(again))
     np.testing.assert_array_equal(again.transform(images), fitted.transform(images))
@@ -237,7 +250,8 @@ def test_vaekit_alone_does_not_import_scikit_learn() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# --- What a caller may get wrong -------------------------------------------------------------------------------------
+# --- What a caller may get wrong
+# -------------------------------------------------------------------------------------
 
 
 def test_unfitted_methods_raise(images: np.ndarray) -> None:
@@ -252,19 +266,43 @@ ROWS = load_digits().data[:50]
 @pytest.mark.parametrize(
     ("X", "given", "said"),
     [
-        (ROWS, {"image_shape": (8, 8)}, r"range from 0 to 16, but pixels range from 0 to 1. Divide by .* X / 16"),
-        (ROWS / 8 - 1, {"image_shape": (8, 8)}, r"range from -1 to 1 instead of 0 to 1. Undo the normalization"),
+        (
+            ROWS,
+            {"image_shape": (8, 8)},
+            r"range from 0 to 16, but pixels range from 0 to 1. Divide by .* X / 16",
+        ),
+        (
+            ROWS / 8 - 1,
+            {"image_shape": (8, 8)},
+            r"range from -1 to 1 instead of 0 to 1. Undo the normalization",
+        ),
         (ROWS.astype(int), {"image_shape": (8, 8)}, "dtype of X is int64. Use uint8"),
         (ROWS / 16, {}, r"rows of 64 features. Give the shape of an image: image_shape=\(8, 8\)"),
         (ROWS[:, :63] / 16, {}, r"image_shape=\(H, W\) or \(H, W, C\)"),
-        (ROWS / 16, {"image_shape": (8, 7)}, r"image_shape \(8, 7\) has 56 features, but the rows of X have 64"),
+        (
+            ROWS / 16,
+            {"image_shape": (8, 7)},
+            r"image_shape \(8, 7\) has 56 features, but the rows of X have 64",
+        ),
         (ROWS / 16, {"image_shape": 64}, "image_shape must be .* .got 64.."),
-        (ROWS.reshape(-1, 8, 8) / 16, {"image_shape": (4, 16)}, r"X has images \[8, 8\], but image_shape is \[4, 16\]"),
+        (
+            ROWS.reshape(-1, 8, 8) / 16,
+            {"image_shape": (4, 16)},
+            r"X has images \[8, 8\], but image_shape is \[4, 16\]",
+        ),
         (ROWS.reshape(-1, 8, 8) / np.nan, {}, "X contains NaN"),
         (ROWS[:1].reshape(-1, 8, 8) / 16, {}, "1 sample"),
         (ROWS.reshape(-1, 8, 8) / 16, {"settings": {"epochs": 3}}, r"Use VAETransformer\(epochs=\.\.\.\)"),
-        (ROWS.reshape(-1, 8, 8) / 16, {"settings": {"seed": 3}}, r"Use VAETransformer\(random_state=\.\.\.\)"),
-        (ROWS.reshape(-1, 8, 8) / 16, {"settings": {"conditional": True}}, "without labels. Use vaekit.train"),
+        (
+            ROWS.reshape(-1, 8, 8) / 16,
+            {"settings": {"seed": 3}},
+            r"Use VAETransformer\(random_state=\.\.\.\)",
+        ),
+        (
+            ROWS.reshape(-1, 8, 8) / 16,
+            {"settings": {"conditional": True}},
+            "without labels. Use vaekit.train",
+        ),
         (ROWS.reshape(-1, 8, 8) / 16, {"settings": {"btch_size": 3}}, "Did you mean 'batch_size'"),
         (ROWS.reshape(-1, 8, 8) / 16, {"settings": 3}, "settings must be a dictionary .* Got 3"),
         (ROWS.reshape(-1, 8, 8) / 16, {"preset": "clasic"}, "Did you mean 'classic'"),

@@ -19,7 +19,8 @@ __all__ = ["TrainedModel", "__version__", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """`train`, `load` and `TrainedModel` come from `vaekit.api`, which imports torch: only when they are used."""
+    """`train`, `load` and `TrainedModel` come from `vaekit.api`, which imports torch: only when they are
+    used."""
     if name in ("train", "load", "TrainedModel"):
         from vaekit import api
 

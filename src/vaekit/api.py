@@ -38,21 +38,23 @@ def train(
     """Train a VAE and return it with the weights of its best epoch.
 
     Args:
-        data: a folder, an .npz or .npy file, a folder of IDX files, a uint8 array [N, H, W] or [N, H, W, C] (or floats
-            from 0 to 1), a pair of such an array and labels [N], a torch Dataset or DataLoader, or None for the bundled
-            sample. It is only read.
+        data: a folder, an .npz or .npy file, a folder of IDX files, a uint8 array [N, H, W] or [N, H, W, C]
+            (or floats from 0 to 1), a pair of such an array and labels [N], a torch Dataset or DataLoader, or
+            None for the bundled sample. It is only read.
         preset: a name of `vaekit presets`; None chooses by the data.
         out: the run folder; None takes a new one in runs/.
         resume: continue the run in `out`.
         max_minutes: time limit; training stops at the end of the epoch in which it is reached.
         report: write report.html at the end.
-        callbacks: what happens besides training and saving, see `vaekit.training.callbacks`. None for pictures, loss
-            graph and fitted prior (`vaekit.training.artifacts.default_callbacks`), [] for nothing.
+        callbacks: what happens besides training and saving, see `vaekit.training.callbacks`. None for
+            pictures, loss graph and fitted prior (`vaekit.training.artifacts.default_callbacks`), [] for
+            nothing.
         quiet: print nothing.
         settings: any setting by the name of its flag (epochs=50, size=64). A component is a dictionary
-            (objective={"beta": 4}) or a kind (encoder="mlp"); encoder and decoder may be torch modules: the encoder
-            maps images [B, C, H, W] to features [B, F], the decoder latents [N, D] to [N, outputs, H, W], with as many
-            outputs as the likelihood needs; in a conditional model both get labels [B] as well.
+            (objective={"beta": 4}) or a kind (encoder="mlp"); encoder and decoder may be torch modules: the
+            encoder maps images [B, C, H, W] to features [B, F], the decoder latents [N, D] to [N, outputs, H,
+            W], with as many outputs as the likelihood needs; in a conditional model both get labels [B] as
+            well.
 
     Raises:
         UserError: something about the request is wrong.
@@ -60,7 +62,9 @@ def train(
     """
     folder = Path(out).expanduser() if out is not None else None
     given: dict[str, Any] = dict(settings)
-    networks = {slot: given[slot] for slot in ("encoder", "decoder") if isinstance(given.get(slot), nn.Module)}
+    networks = {
+        slot: given[slot] for slot in ("encoder", "decoder") if isinstance(given.get(slot), nn.Module)
+    }
     for slot in ("encoder", "decoder"):
         if callable(network := given.get(slot)) and slot not in networks:
             name = getattr(network, "__name__", network)
@@ -87,7 +91,8 @@ def load(
     Args:
         run: the run folder.
         device: where it computes: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps".
-        encoder: for a model that was trained with a custom encoder: a module made as then. Its weights are filled in.
+        encoder: for a model that was trained with a custom encoder: a module made as then. Its weights are
+            filled in.
         decoder: likewise.
 
     Raises:

@@ -1,4 +1,5 @@
-"""Exceptions, free of torch. Their texts name settings by `setting`, which each surface spells its own way."""
+"""Exceptions, free of torch. Their texts name settings by `setting`, which each surface spells its own
+way."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +9,8 @@ START, END = "\ue000", "\ue001"
 
 
 def setting(name: str, value: object = None) -> str:
-    """A reference to a setting inside a message: `--batch-size 64` on the command line, `batch_size=64` in Python.
+    """A reference to a setting inside a message: `--batch-size 64` on the command line, `batch_size=64` in
+    Python.
 
     Args:
         name: as in Python, with a dot for a component's own: "epochs", "objective.beta".
@@ -46,7 +48,9 @@ def spell_settings(spelling: Callable[[str, str | None], str]) -> None:
 
 def spelled(text: str) -> str:
     """`text` with its settings spelled for this surface."""
-    return re.sub(f"{START}([^{START}{END}=]*)(?:=([^{START}{END}]*))?{END}", lambda m: _spelling(m[1], m[2]), text)
+    return re.sub(
+        f"{START}([^{START}{END}=]*)(?:=([^{START}{END}]*))?{END}", lambda m: _spelling(m[1], m[2]), text
+    )
 
 
 class UserError(ValueError):
@@ -81,4 +85,5 @@ class TrainingFailed(RuntimeError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal stopped training. Everything is saved in the run, and it can be resumed. The command line exits 75."""
+    """A signal stopped training. Everything is saved in the run, and it can be resumed. The command line
+    exits 75."""

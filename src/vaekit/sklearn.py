@@ -41,21 +41,24 @@ PARAMETERS = {name: name for name in ("preset", "epochs", "latents", "out")} | {
 class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """A variational autoencoder that maps N images to float32 [N, D], the means of its posteriors q(z | x).
 
-    X is uint8 [N, H, W] or [N, H, W, C], or floats from 0 to 1 of such a shape, or, with `image_shape`, rows [N, F] of
-    H * W * C features. A tenth of X is held out to find the best epoch (`settings={"validation": 0.2}`: another share).
-    Training uses no labels; `y` is ignored everywhere. The X of every fit stays in vaekit's cache, which
-    `vaekit doctor --clear-cache` empties.
+    X is uint8 [N, H, W] or [N, H, W, C], or floats from 0 to 1 of such a shape, or, with `image_shape`, rows
+    [N, F] of H * W * C features. A tenth of X is held out to find the best epoch (`settings={"validation":
+    0.2}`: another share). Training uses no labels; `y` is ignored everywhere. The X of every fit stays in
+    vaekit's cache, which `vaekit doctor --clear-cache` empties.
 
     Args:
-        preset: a name of `vaekit presets`; None chooses by the images: "classic" for gray ones, "best" for colour.
+        preset: a name of `vaekit presets`; None chooses by the images: "classic" for gray ones, "best" for
+            colour.
         epochs: passes over X.
-        latents: D, or "4x7x7" and the like for a spatial latent, which is returned as a row; None for the preset's.
-        random_state: seed of weights, order and noise: an int, a RandomState, or None for another one in every fit.
+        latents: D, or "4x7x7" and the like for a spatial latent, which is returned as a row; None for the
+            preset's.
+        random_state: seed of weights, order and noise: an int, a RandomState, or None for another one in
+            every fit.
         image_shape: (H, W) or (H, W, C) of the images that are the rows of a 2-D X.
         samples: importance samples per image for `score_samples` and `score`.
         settings: other settings of `vaekit.train`, as {"batch_size": 64, "objective": {"beta": 4}}.
-        out: a new run folder to keep, with pictures, loss graph and report; None for a temporary one without them,
-            which is deleted with the model. A search fits many models and needs None.
+        out: a new run folder to keep, with pictures, loss graph and report; None for a temporary one without
+            them, which is deleted with the model. A search fits many models and needs None.
         verbose: show what `vaekit.train` prints.
 
     Attributes:
@@ -106,7 +109,12 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             try:
                 callbacks = [SamplingPrior()]  # nobody sees the pictures of a temporary run
                 vae = train(
-                    images, out=folder / "run", report=False, callbacks=callbacks, quiet=not self.verbose, **settings
+                    images,
+                    out=folder / "run",
+                    report=False,
+                    callbacks=callbacks,
+                    quiet=not self.verbose,
+                    **settings,
                 )
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -128,7 +136,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return self.vae_.encode(self._known(X)).reshape(-1, self.n_latents_)
 
     def inverse_transform(self, X: Float[np.ndarray, "N D"]) -> NDArray[Any]:
-        """The images at latents [N, D], with the shape and scale of the X of `fit`: uint8, or float32 from 0 to 1."""
+        """The images at latents [N, D], with the shape and scale of the X of `fit`: uint8, or float32 from 0
+        to 1."""
         check_is_fitted(self, "vae_")
         z = check_array(X, dtype=np.float32, ensure_min_samples=0)
         if z.shape[1] != self.n_latents_:
@@ -140,15 +149,17 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def score_samples(self, X: Any) -> Float[np.ndarray, " N"]:
         """log p(x) of every image, in nats, by importance sampling: a lower bound that rises with `samples`.
 
-        The noise depends on `random_state` and the position in X, so the same X has the same scores. Scores are only
-        comparable between models of one likelihood: that of gray pixels under a Bernoulli (preset "classic") is a
-        cross-entropy, that of 256 levels a probability, that of continuous values a density.
+        The noise depends on `random_state` and the position in X, so the same X has the same scores. Scores
+        are only comparable between models of one likelihood: that of gray pixels under a Bernoulli (preset
+        "classic") is a cross-entropy, that of 256 levels a probability, that of continuous values a density.
 
         Raises:
             UserError: the model has no likelihood (its posterior is a point).
         """
         check_is_fitted(self, "vae_")
-        return self.vae_.log_likelihood(self._known(X), samples=self.samples, seed=self.vae_.config.training.seed)
+        return self.vae_.log_likelihood(
+            self._known(X), samples=self.samples, seed=self.vae_.config.training.seed
+        )
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of `score_samples`, which a search maximizes."""
@@ -173,7 +184,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         if (vae := state.get("vae_")) is None:
             return state
         if not vae.run.weights.is_file():
-            raise UserError(f"{vae.run.folder} no longer exists, so the model cannot be copied.", "Fit it again.")
+            raise UserError(
+                f"{vae.run.folder} no longer exists, so the model cannot be copied.", "Fit it again."
+            )
         with tempfile.TemporaryDirectory(prefix="vaekit-") as folder:
             vae.save(Path(folder) / "run")
             files = {path.name: path.read_bytes() for path in (Path(folder) / "run").iterdir()}
@@ -206,7 +219,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         if given.get("conditional") or given.get("resume"):
             name = "conditional" if given.get("conditional") else "resume"
             raise UserError(
-                f"{name!r} is not supported, since fit trains a new model without labels.", "Use vaekit.train."
+                f"{name!r} is not supported, since fit trains a new model without labels.",
+                "Use vaekit.train.",
             )
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
@@ -215,7 +229,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return {**given, **{name: value for name, value in own.items() if value is not None}}
 
     def _checked(self, X: Any, fitting: bool) -> NDArray[Any]:
-        """X as an array of finite numbers with at least two axes; rows have the width and names they had in `fit`."""
+        """X as an array of finite numbers with at least two axes; rows have the width and names they had in
+        `fit`."""
         fewest = 2 if fitting else 0
         array = check_array(X, allow_nd=True, ensure_min_samples=fewest, estimator=self, input_name="X")
         if fitting or array.ndim == 2:
@@ -244,7 +259,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 f"image_shape {shape} has {math.prod(shape)} features, but the rows of X have {X.shape[1]}."
             )
         if X.ndim > 2 and X.shape[1:] != shape:
-            raise UserError(f"X has images {list(X.shape[1:])}, but image_shape is {list(shape)}.", "Omit image_shape.")
+            raise UserError(
+                f"X has images {list(X.shape[1:])}, but image_shape is {list(shape)}.", "Omit image_shape."
+            )
         return shape
 
     def _known(self, X: Any) -> NDArray[np.uint8]:
@@ -258,7 +275,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             if low >= -ROUNDING and 1 + ROUNDING < high <= 255 + ROUNDING:
                 raise UserError(
                     f"The values of X range from {low:.3g} to {high:.3g}, but pixels range from 0 to 1.",
-                    "Divide by the largest possible value: X / 255 for 256 levels, X / 16 for scikit-learn's digits.",
+                    "Divide by the largest possible value: X / 255 for 256 levels, X / 16 for load_digits.",
                 )
             if low >= -ROUNDING and high <= 1 + ROUNDING:
                 X = X.clip(0, 1)
@@ -270,7 +287,8 @@ def _temporary_folder() -> Path:
 
 
 def _delete_with(vae: TrainedModel, folder: Path) -> None:
-    """Delete the folder when the model is garbage-collected or the process ends; it reads from there until then."""
+    """Delete the folder when the model is garbage-collected or the process ends; it reads from there until
+    then."""
     weakref.finalize(vae, _delete, folder, os.getpid())
 
 

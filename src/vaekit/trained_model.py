@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 class TrainedModel:
     """A trained model; images are uint8 [N, H, W, C], latents float32 [N, D].
 
-    Images may also be floats from 0 to 1. Labels are class names or indices, one for each image or one for all.
+    Images may also be floats from 0 to 1. Labels are class names or indices, one for each image or one for
+    all.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -116,8 +117,9 @@ class TrainedModel:
         Args:
             n: number of images.
             seed: random seed.
-            label: a class. Without one a conditional model goes through all classes in turn, and other models draw them
-                as often as they occur. A model trained without labels takes one if its fitted prior has classes.
+            label: a class. Without one a conditional model goes through all classes in turn, and other models
+                draw them as often as they occur. A model trained without labels takes one if its fitted prior
+                has classes.
             temperature: scale of the latent noise; below 1: more typical, less varied.
             prior: "fitted" or "model" (the model's own); None for the fitted one if there is one.
 
@@ -138,7 +140,8 @@ class TrainedModel:
         temperature: float = 1.0,
         prior: Prior | None = None,
     ) -> Iterator[Images]:
-        """The images of `sample`, up to 64 at a time, so that memory does not grow with `n`; errors are raised at once."""
+        """The images of `sample`, up to 64 at a time, so that memory does not grow with `n`; errors are
+        raised at once."""
         return arrays.generate(self.loaded, n, seed=seed, label=label, temperature=temperature, prior=prior)
 
     def sample_labels(self, n: int, label: str | int | None = None) -> list[str] | None:
@@ -152,7 +155,8 @@ class TrainedModel:
     def decode(self, z: Latents, labels: Labels | None = None) -> Images:
         """Decode latents [N, D] to images: the location of p(x | z), its centre clipped to [0, 1].
 
-        `model.decode(z).mean` is its mean, in which noise that is clipped at white and black makes both grayish.
+        `model.decode(z).mean` is its mean, in which noise that is clipped at white and black makes both
+        grayish.
         """
         return arrays.decode(self.loaded, z, labels).view(ImageArray)
 
@@ -169,14 +173,18 @@ class TrainedModel:
         how: Literal["spherical", "linear"] = "spherical",
         label: str | int | None = None,
     ) -> Images:
-        """Morph one image into another: `steps` images [steps, H, W, C], decoded between their posterior means.
+        """Morph one image into another: `steps` images [steps, H, W, C], decoded between their posterior
+        means.
 
         Args:
-            image_a: [H, W, C], or [H, W] if gray; or the path of an image file. The first image is its reconstruction.
+            image_a: [H, W, C], or [H, W] if gray; or the path of an image file. The first image is its
+                reconstruction.
             image_b: likewise; the last image is its reconstruction.
             steps: number of images, both ends included.
-            how: "spherical" keeps to the distances from the origin at which latents lie, "linear" is a straight line.
-            label: in a conditional model the class of all images; for two Paths in one folder, None is its name.
+            how: "spherical" keeps to the distances from the origin at which latents lie, "linear" is a
+                straight line.
+            label: in a conditional model the class of all images; for two Paths in one folder, None is its
+                name.
 
         Raises:
             UserError: images of another shape, or no class where the model needs one.
@@ -187,7 +195,8 @@ class TrainedModel:
     def log_likelihood(
         self, images: Any, labels: Labels | None = None, *, samples: SupportsIndex = 1000, seed: int = 0
     ) -> Float[np.ndarray, " N"]:
-        """Estimate log p(x) of every image in nats by importance sampling: a lower bound that rises with `samples`.
+        """Estimate log p(x) of every image in nats by importance sampling: a lower bound that rises with
+        `samples`.
 
         Raises:
             UserError: the model has no likelihood (its posterior is a point).
@@ -198,7 +207,9 @@ class TrainedModel:
 
     # --- Analyses ---
 
-    def latents(self, data: Any = None, *, out: str | Path | None = None, quiet: bool = False) -> "pd.DataFrame":
+    def latents(
+        self, data: Any = None, *, out: str | Path | None = None, quiet: bool = False
+    ) -> "pd.DataFrame":
         """Encode every image of a data set into a table.
 
         Args:
@@ -207,8 +218,8 @@ class TrainedModel:
             quiet: print nothing.
 
         Returns:
-            A row per image, sorted by path, with columns `file` (its path in the folder, or split/row of an array),
-            `label` if there are classes, and z1 ... zD (a spatial latent is flattened).
+            A row per image, sorted by path, with columns `file` (its path in the folder, or split/row of an
+            array), `label` if there are classes, and z1 ... zD (a spatial latent is flattened).
 
         Raises:
             UserError: images of another shape, unknown classes, or a file that cannot be written.
@@ -220,8 +231,8 @@ class TrainedModel:
     ) -> Traversal:
         """Show the effect of single latents, the most active first: each row varies one about its mean.
 
-        Means and standard deviations are those of up to 2,000 validation images. Without the training data they are 0
-        and 1, and the latents that change the image most come first.
+        Means and standard deviations are those of up to 2,000 validation images. Without the training data
+        they are 0 and 1, and the latents that change the image most come first.
 
         Args:
             rows: number of latents, at most.
@@ -245,8 +256,9 @@ class TrainedModel:
     ) -> "pd.DataFrame":
         """Sort the images of a data set by log-likelihood, least likely first.
 
-        The likelihood of pixels is high for simple images whatever they show (Nalisnick et al. 2019, arXiv:1810.09136;
-        Serrà et al. 2020, arXiv:1909.11480), so this finds unusual images, but does not detect simple foreign ones.
+        The likelihood of pixels is high for simple images whatever they show (Nalisnick et al. 2019,
+        arXiv:1810.09136; Serrà et al. 2020, arXiv:1909.11480), so this finds unusual images, but does not
+        detect simple foreign ones.
 
         Args:
             data: what `train` takes; None for the training data.
@@ -256,11 +268,13 @@ class TrainedModel:
             quiet: print nothing.
 
         Returns:
-            A row per image: `rank` from 1, `file`, `label` if there are classes, `log_likelihood` in nats, and
+            A row per image: `rank` from 1, `file`, `label` if there are classes, `log_likelihood` in nats,
+                and
             `bits_per_dimension` if the likelihood is one of 256 levels.
 
         Raises:
-            UserError: no likelihood, images of another shape, unknown classes, or a file that cannot be written.
+            UserError: no likelihood, images of another shape, unknown classes, or a file that cannot be
+                written.
         """
         return rank(self.loaded, data, check_count(samples), seed, None if out is None else Path(out), quiet)
 
@@ -273,17 +287,17 @@ class TrainedModel:
         seed: int = 0,
         quiet: bool = False,
     ) -> dict[str, Any]:
-        """Evaluate the model on held-out images: likelihood, reconstruction and sample quality, memorization, and a
-        diagnosis with the command that fixes each problem.
+        """Evaluate the model on held-out images: likelihood, reconstruction and sample quality, memorization,
+        and a diagnosis with the command that fixes each problem.
 
         The result is also written to evaluation.json; docs/evaluation.md explains its content.
 
         Args:
-            data: what `train` takes: its test split, or all of it if it has none. None for the test split of the
-                training data, or the validation split if they have none.
+            data: what `train` takes: its test split, or all of it if it has none. None for the test split of
+                the training data, or the validation split if they have none.
             samples: importance samples per image; more give a tighter bound.
-            new_images: number of generated images, compared with as many held-out ones, at most half of these; at
-                least 50. Memory and time grow with its square: 5,000 take 3 GB.
+            new_images: number of generated images, compared with as many held-out ones, at most half of
+                these; at least 50. Memory and time grow with its square: 5,000 take 3 GB.
             seed: random seed.
             quiet: print nothing.
 
@@ -291,7 +305,9 @@ class TrainedModel:
             UserError: images of another shape, or unknown classes.
         """
         count = check_count(new_images, "new_images", MIN_NEW_IMAGES)
-        return evaluate_model(self.loaded, data, check_count(samples), count, seed, quiet).model_dump(mode="json")
+        return evaluate_model(self.loaded, data, check_count(samples), count, seed, quiet).model_dump(
+            mode="json"
+        )
 
     def report(self, *, quiet: bool = False) -> Path:
         """Write report.html, a self-contained summary of the run, and return its path.
@@ -302,8 +318,8 @@ class TrainedModel:
         return self.run.report
 
     def fit_prior(self, *, quiet: bool = False) -> dict[str, Any]:
-        """Fit a sampling prior to the training latents again, as `train` does at its end, and use it from now on if it
-        beats the model's own.
+        """Fit a sampling prior to the training latents again, as `train` does at its end, and use it from now
+        on if it beats the model's own.
 
         Returns:
             Log-densities of validation encodings, in nats per image, under everything that was tried.

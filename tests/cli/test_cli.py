@@ -28,7 +28,9 @@ from vaekit.config.presets import PRESETS
 TINY = ("--epochs", 2, "--encoder.channels", 8, "--decoder.channels", 8, "--latents", 4, "--batch-size", 16)
 
 
-def write_folder(folder: Path, count: int = 24, channels: int = 3, classes: tuple[str, ...] = ("dry", "rain")) -> Path:
+def write_folder(
+    folder: Path, count: int = 24, channels: int = 3, classes: tuple[str, ...] = ("dry", "rain")
+) -> Path:
     for index, image in enumerate(rings(count, 24, channels)):
         place = folder / classes[index % len(classes)] if classes else folder
         place.mkdir(parents=True, exist_ok=True)
@@ -95,7 +97,9 @@ def test_help_all_lists_every_option_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert not any(name.startswith("--decoder.") for name in listed)
     beta = lines.index(next(line for line in lines if "--objective.beta" in line))
     kinds = [line.split()[0] for line in lines[beta + 1 : beta + 7]]
-    assert "mmd:" in kinds and "total_correlation:" in kinds  # a line for each kind that explains it differently
+    assert (
+        "mmd:" in kinds and "total_correlation:" in kinds
+    )  # a line for each kind that explains it differently
     assert max(map(len, lines)) <= 100
 
 
@@ -117,7 +121,12 @@ def test_train_writes_the_documented_run_folder(run: Path) -> None:
     for row in rows:
         total = float(row["val_reconstruction"]) + float(row["val_kl"])
         assert float(row["val_loss"]) == pytest.approx(total, rel=1e-5)
-    for picture in ("loss.png", "samples/epoch_0001.png", "samples/epoch_0002.png", "reconstructions/epoch_0002.png"):
+    for picture in (
+        "loss.png",
+        "samples/epoch_0001.png",
+        "samples/epoch_0002.png",
+        "reconstructions/epoch_0002.png",
+    ):
         with Image.open(run / picture) as image:
             assert min(image.size) > 100
     assert (run / "model.safetensors").exists()
@@ -144,7 +153,10 @@ def test_default_preset_depends_on_the_images(tmp_path: Path) -> None:
     assert output.startswith(f"vaekit 0.1.0\nReading {gray} ...\n")
     assert f"Done. Open {tmp_path / 'run' / 'report.html'} to see the results." in output
     assert output.endswith(f"More images: vaekit generate {tmp_path / 'run'} -n 64\n")
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["likelihood"]["kind"] == "bernoulli"
+    assert (
+        json.loads((tmp_path / "run" / "config.json").read_text())["config"]["likelihood"]["kind"]
+        == "bernoulli"
+    )
 
 
 def test_generate_is_reproducible_by_seed(run: Path, tmp_path: Path) -> None:
@@ -185,7 +197,9 @@ def test_generate_writes_images_as_they_come(
 
 def test_generate_by_class(run: Path, tmp_path: Path) -> None:
     vaekit("generate", run, "-n", 3, "--class", "rain", "--out", tmp_path / "rain")
-    assert [file.name for file in sorted((tmp_path / "rain").glob("0*"))] == [f"000{i}-rain.png" for i in (1, 2, 3)]
+    assert [file.name for file in sorted((tmp_path / "rain").glob("0*"))] == [
+        f"000{i}-rain.png" for i in (1, 2, 3)
+    ]
     assert "no class 'snow' in this model: it knows dry, rain" in mistake("generate", run, "--class", "snow")
 
 
@@ -251,7 +265,18 @@ def test_doctor_prints_a_table() -> None:
 def test_flags_override_the_file_and_the_file_the_preset(photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("epochs = 1\nlatents = 7\n[objective]\nbeta = 2.0\nwarmup = 3\n")
-    flags = ("--preset", "beta-vae", "--config", file, "--latents", 5, "--encoder.channels", 8, "--decoder.channels", 8)
+    flags = (
+        "--preset",
+        "beta-vae",
+        "--config",
+        file,
+        "--latents",
+        5,
+        "--encoder.channels",
+        8,
+        "--decoder.channels",
+        8,
+    )
     vaekit("train", photos, "--out", tmp_path / "run", *flags)
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     assert (config["training"]["epochs"], config["latents"]) == (1, 5)
@@ -264,7 +289,9 @@ def test_flags_override_the_file_and_the_file_the_preset(photos: Path, tmp_path:
 def test_config_takes_the_settings_of_a_run(run: Path, photos: Path, tmp_path: Path) -> None:
     for source in (run, run / "config.json"):
         vaekit("train", photos, "--out", tmp_path / source.name, "--config", source, "--epochs", 1)
-        old, new = (json.loads((folder / "config.json").read_text()) for folder in (run, tmp_path / source.name))
+        old, new = (
+            json.loads((folder / "config.json").read_text()) for folder in (run, tmp_path / source.name)
+        )
         assert new["preset"] == old["preset"]
         assert new["config"] == old["config"] | {"training": old["config"]["training"] | {"epochs": 1}}
     (tmp_path / "other.json").write_text("[1]")
@@ -275,7 +302,18 @@ def test_the_documented_configuration_file_trains(photos: Path, tmp_path: Path) 
     page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
     example = page.split("```toml\n")[1].split("```")[0]
     (tmp_path / "photos.toml").write_text(example)
-    small = ("--epochs", 1, "--size", 12, "--prior.components", 4, "--encoder.channels", 8, "--decoder.channels", 8)
+    small = (
+        "--epochs",
+        1,
+        "--size",
+        12,
+        "--prior.components",
+        4,
+        "--encoder.channels",
+        8,
+        "--decoder.channels",
+        8,
+    )
     vaekit("train", photos, "--out", tmp_path / "run", "--config", tmp_path / "photos.toml", *small)
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     settings = nest(tomllib.loads(example))
@@ -302,7 +340,10 @@ def test_install_completion_writes_a_script(tmp_path: Path, monkeypatch: pytest.
         (("train", "--dropout-rate", 0.1), "Did you mean '--encoder.dropout'?"),
         (("train", "--objective.betta", 3), "Did you mean '--objective.beta'?"),
         (("train", "--objective.beta", -1), "--objective.beta: must be at least 0 (got -1)."),
-        (("train", "--encoder.kind", "cnn"), "--encoder.kind: must be mlp, gated_mlp, conv or resnet (got cnn)."),
+        (
+            ("train", "--encoder.kind", "cnn"),
+            "--encoder.kind: must be mlp, gated_mlp, conv or resnet (got cnn).",
+        ),
         (("train", "--epochs"), "Option '--epochs' needs a value."),
         (("train", "--preset", "clasic"), "Did you mean 'classic'?"),
         (("train", "https://example.org/photos.zip"), "https://example.org/photos.zip"),
@@ -321,7 +362,9 @@ def test_install_completion_writes_a_script(tmp_path: Path, monkeypatch: pytest.
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
-def test_a_user_error_exits_2_with_one_line(arguments: tuple[object, ...], output: str, tmp_path: Path) -> None:
+def test_a_user_error_exits_2_with_one_line(
+    arguments: tuple[object, ...], output: str, tmp_path: Path
+) -> None:
     assert output in mistake(*arguments, cwd=tmp_path)
     assert not (tmp_path / "runs").exists()
 
@@ -334,7 +377,10 @@ def test_out_defaults_to_a_new_run_folder(photos: Path, tmp_path: Path) -> None:
 
 def test_the_image_folder_is_never_changed(tmp_path: Path) -> None:
     photos = write_folder(tmp_path / "photos")
-    before = {file: (file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_mode) for file in photos.rglob("*.png")}
+    before = {
+        file: (file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_mode)
+        for file in photos.rglob("*.png")
+    }
     folders = {folder: folder.stat().st_mtime_ns for folder in [photos, *photos.iterdir()]}
     time.sleep(0.02)
     vaekit("train", photos, "--out", tmp_path / "run", *TINY)
@@ -351,9 +397,13 @@ def test_the_image_folder_is_never_changed(tmp_path: Path) -> None:
 
 def test_max_minutes_stops_after_an_epoch_and_resume_continues(tmp_path: Path) -> None:
     np.save(tmp_path / "rings.npy", rings())
-    output = vaekit("train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--max-minutes", 0.0001, "--epochs", 5)
+    output = vaekit(
+        "train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--max-minutes", 0.0001, "--epochs", 5
+    )
     assert "Time limit reached after epoch 1 of 5. Continue: vaekit train --resume --out" in output
-    assert "Resuming in epoch 2" in vaekit("train", "--out", tmp_path / "run", "--resume", "--max-minutes", 0.0001)
+    assert "Resuming in epoch 2" in vaekit(
+        "train", "--out", tmp_path / "run", "--resume", "--max-minutes", 0.0001
+    )
 
 
 def test_interrupted_training_prints_how_to_continue(tmp_path: Path) -> None:
@@ -377,9 +427,12 @@ def test_train_without_a_report(photos: Path, tmp_path: Path) -> None:
 
 
 def test_a_closed_pipe_does_not_stop_saving(tmp_path: Path) -> None:
-    """Ctrl-C reaches `vaekit train | tee log` as a whole: the reader is gone before the last lines are printed."""
+    """Ctrl-C reaches `vaekit train | tee log` as a whole: the reader is gone before the last lines are
+    printed."""
     np.save(tmp_path / "rings.npy", rings())
-    process = start("train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--epochs", 100_000, "--compile", "off")
+    process = start(
+        "train", tmp_path / "rings.npy", "--out", tmp_path / "run", "--epochs", 100_000, "--compile", "off"
+    )
     wait_for(lambda: any((tmp_path / "run").glob("checkpoints/step_*")), process)
     assert process.stdout is not None
     process.stdout.close()
@@ -418,7 +471,16 @@ def test_unwritable_output_is_a_user_error(tmp_path: Path, run: Path) -> None:
 def test_a_full_disk_is_reported_and_the_run_resumes(tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: the checkpoint does not fit."""
     np.save(tmp_path / "rings.npy", rings(40))
-    command = [sys.executable, "-m", "vaekit", "train", tmp_path / "rings.npy", "--out", tmp_path / "run", *TINY]
+    command = [
+        sys.executable,
+        "-m",
+        "vaekit",
+        "train",
+        tmp_path / "rings.npy",
+        "--out",
+        tmp_path / "run",
+        *TINY,
+    ]
     limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-", *map(str, command)]
     done = subprocess.run(limited, capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -43,7 +43,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> vaekit.TrainedModel:
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> vaekit.TrainedModel:
     """A conditional model of the photos."""
-    return vaekit.train(photos, out=tmp_path_factory.mktemp("runs") / "classes", epochs=2, conditional=True, **TINY)
+    return vaekit.train(
+        photos, out=tmp_path_factory.mktemp("runs") / "classes", epochs=2, conditional=True, **TINY
+    )
 
 
 def read(folder: Path, names: list[str]) -> np.ndarray:
@@ -51,10 +53,14 @@ def read(folder: Path, names: list[str]) -> np.ndarray:
 
 
 def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
-    return {path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path in folder.rglob("*")}
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in folder.rglob("*")
+    }
 
 
-# --- encode ----------------------------------------------------------------------------------------------------------
+# --- encode
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_encode_writes_csv_npz_and_parquet(plain: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
@@ -67,13 +73,17 @@ def test_encode_writes_csv_npz_and_parquet(plain: vaekit.TrainedModel, photos: P
     table = pd.read_csv(tmp_path / "new/z.csv")
     assert list(table.columns) == ["file", "label", "z1", "z2", "z3", "z4"]
     assert list(table["file"][:3]) == ["a/0.png", "a/2.png", "a/4.png"] and table["file"][5] == "a/10.png"
-    assert sorted(table["file"]) == sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    assert sorted(table["file"]) == sorted(
+        path.relative_to(photos).as_posix() for path in photos.rglob("*.png")
+    )
     assert list(table["label"]) == [name.split("/")[0] if "/" in name else "(none)" for name in table["file"]]
     z = plain.encode(read(photos, list(table["file"])))
     np.testing.assert_allclose(table.iloc[:, 2:].to_numpy(), z, atol=1e-5)
     assert np.abs(np.diff(z, axis=0)).max(1).min() > 1e-3  # no two are alike, so a wrong key would be seen
     with np.load(tmp_path / "new/z.npz", allow_pickle=False) as archive:
-        assert list(archive["files"]) == list(table["file"]) and list(archive["labels"]) == list(table["label"])
+        assert list(archive["files"]) == list(table["file"]) and list(archive["labels"]) == list(
+            table["label"]
+        )
         assert archive["latents"].dtype == np.float32
         np.testing.assert_array_equal(archive["latents"], table.iloc[:, 2:].to_numpy(np.float32))
     pd.testing.assert_frame_equal(
@@ -85,7 +95,10 @@ def test_encode_writes_csv_npz_and_parquet(plain: vaekit.TrainedModel, photos: P
 def test_latents_of_arrays_keep_order_and_spatial_shape(tmp_path: Path) -> None:
     images = rings(60, 16)
     model = vaekit.train(
-        images, out=tmp_path / "run", epochs=1, **TINY | {"latents": "3x4x4", "encoder": "conv"} | {"decoder": "conv"}
+        images,
+        out=tmp_path / "run",
+        epochs=1,
+        **TINY | {"latents": "3x4x4", "encoder": "conv"} | {"decoder": "conv"},
     )
     table = model.latents(images[:30], out=tmp_path / "z.npz", quiet=True)
     assert list(table["file"]) == [f"train/{index}" for index in range(30)]
@@ -96,7 +109,9 @@ def test_latents_of_arrays_keep_order_and_spatial_shape(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.iloc[:, 1:], model.latents(images[:30], quiet=True).iloc[:, 1:])
 
 
-def test_conditional_model_encodes_images_with_their_classes(classes: vaekit.TrainedModel, photos: Path) -> None:
+def test_conditional_model_encodes_images_with_their_classes(
+    classes: vaekit.TrainedModel, photos: Path
+) -> None:
     table = classes.latents(quiet=True)
     images, labels = read(photos, list(table["file"])), list(table["label"])
     np.testing.assert_allclose(table.iloc[:, 2:], classes.encode(images, labels), atol=1e-5)
@@ -141,7 +156,8 @@ def test_encode_checks_the_output_path_first(
     assert not (photos / "z.csv").exists() and not (tmp_path / "z.parquet").exists()
 
 
-# --- interpolate -----------------------------------------------------------------------------------------------------
+# --- interpolate
+# -----------------------------------------------------------------------------------------------------
 
 
 def angles(path: torch.Tensor) -> torch.Tensor:
@@ -157,10 +173,14 @@ def test_spherical_interpolation_in_closed_form() -> None:
     torch.testing.assert_close(path.norm(dim=1), torch.tensor([3.0, 2.5, 2.0, 1.5, 1.0]))
     middle = sampling.interpolate(a / 3, b, 3)[1]
     torch.testing.assert_close(middle, torch.tensor([1.0, 1.0, 0.0]) / math.sqrt(2))
-    torch.testing.assert_close(sampling.interpolate(a / 3, b, 3, spherical=False)[1].norm(), torch.tensor(0.5).sqrt())
+    torch.testing.assert_close(
+        sampling.interpolate(a / 3, b, 3, spherical=False)[1].norm(), torch.tensor(0.5).sqrt()
+    )
 
 
-@pytest.mark.parametrize("b", [[-2.0, 0.0], [1.0, 1e-9], [2.0, 0.0], [0.0, 0.0]], ids=["pi", "0", "parallel", "origin"])
+@pytest.mark.parametrize(
+    "b", [[-2.0, 0.0], [1.0, 1e-9], [2.0, 0.0], [0.0, 0.0]], ids=["pi", "0", "parallel", "origin"]
+)
 def test_interpolation_is_linear_where_no_circle_is_determined(b: list[float]) -> None:
     one, other = torch.tensor([1.0, 0.0]), torch.tensor(b)
     torch.testing.assert_close(sampling.interpolate(one, other, 3)[1], (one + other) / 2)
@@ -192,15 +212,20 @@ def test_interpolation_starts_and_ends_at_reconstructions(
     )
 
 
-def test_interpolation_in_a_conditional_model(classes: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
+def test_interpolation_in_a_conditional_model(
+    classes: vaekit.TrainedModel, photos: Path, tmp_path: Path
+) -> None:
     one, same, other = (photos / name for name in ("a/0.png", "a/2.png", "b/1.png"))
     np.testing.assert_array_equal(classes.interpolate(one, same), classes.interpolate(one, same, label="a"))
     output = mistake("interpolate", classes.run.folder, one, other)
     assert "is of class 'a'" in output and "of 'b'" in output and "--class NAME" in output
-    assert "interpolation-1.png" in command("interpolate", classes.run.folder, one, other, "--class", "b", "--linear")
+    assert "interpolation-1.png" in command(
+        "interpolate", classes.run.folder, one, other, "--class", "b", "--linear"
+    )
 
 
-# --- traverse --------------------------------------------------------------------------------------------------------
+# --- traverse
+# --------------------------------------------------------------------------------------------------------
 
 
 def only_the_third_latent_matters(run: Path) -> vaekit.TrainedModel:
@@ -219,14 +244,19 @@ def test_traversal_sorts_latents_by_activity(classes: vaekit.TrainedModel, photo
     assert (traversal.images.shape, traversal.images.dtype) == ((4, 5, 12, 12, 1), np.uint8)
     assert traversal.latents[0] == 3 and sorted(traversal.latents) == [1, 2, 3, 4]
     np.testing.assert_allclose(traversal.positions, [-2.5, -1.25, 0, 1.25, 2.5])
-    x = torch.from_numpy(read(photos, [f"a/{index}.png" for index in range(0, 40, 2)])).permute(0, 3, 1, 2) / 255
+    x = (
+        torch.from_numpy(read(photos, [f"a/{index}.png" for index in range(0, 40, 2)])).permute(0, 3, 1, 2)
+        / 255
+    )
     q = model.model.encode(x, torch.zeros(20, dtype=torch.long))
     std = q.mean[:, 2].std(correction=0)
     np.testing.assert_allclose(traversal.activity, [std, 0, 0, 0], rtol=1e-3, atol=1e-6)
     z = q.mean.mean(0).repeat(5, 1)
     z[:, 2] += torch.from_numpy(traversal.positions) * (std.square() + q.variance[:, 2].mean()).sqrt()
     np.testing.assert_allclose(traversal.images[0], model.decode(z.numpy(), "a").astype(int), atol=1)
-    assert (traversal.images[1:] == traversal.images[0, 2]).all()  # the others do nothing, and the middle is the mean
+    assert (
+        traversal.images[1:] == traversal.images[0, 2]
+    ).all()  # the others do nothing, and the middle is the mean
     assert np.abs(traversal.images[0, 0].astype(int) - traversal.images[0, -1]).max() > 20
     assert not np.array_equal(
         model.traverse(label="b", quiet=True).images, model.traverse(label="a", quiet=True).images
@@ -258,7 +288,8 @@ def test_traverse_writes_its_picture(classes: vaekit.TrainedModel, tmp_path: Pat
         classes.traverse(rows=0)
 
 
-# --- rank ------------------------------------------------------------------------------------------------------------
+# --- rank
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_rank_lists_unlikely_images_first(plain: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
@@ -273,7 +304,9 @@ def test_rank_lists_unlikely_images_first(plain: vaekit.TrainedModel, photos: Pa
     files = list(plain.latents(photos, quiet=True)["file"])
     nats = dict(zip(files, plain.log_likelihood(read(photos, files), samples=20), strict=True))
     np.testing.assert_allclose(table["log_likelihood"], [nats[name] for name in table["file"]], rtol=1e-4)
-    np.testing.assert_allclose(table["bits_per_dimension"], -table["log_likelihood"] / 144 / math.log(2), rtol=1e-4)
+    np.testing.assert_allclose(
+        table["bits_per_dimension"], -table["log_likelihood"] / 144 / math.log(2), rtol=1e-4
+    )
     pd.testing.assert_frame_equal(plain.rank(photos, samples=20, quiet=True), table, check_dtype=False)
     with Image.open(tmp_path / "order.png") as sheet:
         top = MARGIN + TITLE_HEIGHT + GAP
@@ -282,7 +315,9 @@ def test_rank_lists_unlikely_images_first(plain: vaekit.TrainedModel, photos: Pa
     assert state(photos) == before
 
 
-def test_rank_refuses_models_without_a_likelihood(plain: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
+def test_rank_refuses_models_without_a_likelihood(
+    plain: vaekit.TrainedModel, photos: Path, tmp_path: Path
+) -> None:
     (tmp_path / "order.png").write_text("mine")
     output = mistake("rank", plain.run.folder, photos, "--out", tmp_path / "order.csv")
     assert "order.png already exists" in output and (tmp_path / "order.png").read_text() == "mine"

@@ -48,18 +48,31 @@ from vaekit.errors import UserError, flag_spelling
         ({"objective": {"beta": float("nan")}}, "objective.beta: must be a finite number (got nan)."),
         (
             {"likelihood": {"sigma": "fixed"}},
-            "likelihood.sigma is not a setting of the likelihood 'bernoulli'. It needs likelihood={'kind': 'gaussian'}",
+            "likelihood.sigma is not a setting of the likelihood 'bernoulli'. "
+            "It needs likelihood={'kind': 'gaussian'}",
         ),
         ({"fit": "crap"}, "fit: must be crop, pad or stretch (got crap). Did you mean 'crop'?"),
-        ({"size": "big"}, "size: must be 64 or 96x64 (width x height), each side from 1 to 4096 pixels (got big)."),
+        (
+            {"size": "big"},
+            "size: must be 64 or 96x64 (width x height), each side from 1 to 4096 pixels (got big).",
+        ),
         ({"size": "64x0"}, "(got 64x0)."),
         ({"validation": "1.5"}, "validation: must be a fraction between 0 and 1 such as 0.1, or last:N"),
         ({"device": "gpu"}, "device: must be auto, cpu, cuda, cuda:1 or mps (got gpu)."),
         ({"device": "cuda:"}, "(got cuda:)."),
-        ({"objective": {"free_bits": 1, "capacity": 2}}, "The settings of the objective 'elbo' are invalid: "),
-        ({"objective": {"kind": "miwae", "samples": 5}}, "The settings of the objective 'miwae' are invalid: samples"),
+        (
+            {"objective": {"free_bits": 1, "capacity": 2}},
+            "The settings of the objective 'elbo' are invalid: ",
+        ),
+        (
+            {"objective": {"kind": "miwae", "samples": 5}},
+            "The settings of the objective 'miwae' are invalid: samples",
+        ),
         ({"latents": "4x7"}, "(got 4x7)."),
-        ({"encoder": {"kind": "resnet", "channels": 20}}, "encoder.channels: must be a multiple of 8 (got 20)."),
+        (
+            {"encoder": {"kind": "resnet", "channels": 20}},
+            "encoder.channels: must be a multiple of 8 (got 20).",
+        ),
     ],
 )
 def test_invalid_settings_are_explained_in_one_sentence(settings: dict[str, Any], sentence: str) -> None:
@@ -73,7 +86,10 @@ def test_settings_at_fault_are_named_as_flags_on_the_command_line(monkeypatch: p
     monkeypatch.setattr(errors, "_spelling", flag_spelling)
     for settings, sentence in (
         ({"batch_size": 0}, "--batch-size: must be a whole number from 1 to 1000000, or auto (got 0)."),
-        ({"likelihood": {"sigma": "fixed"}}, "It needs --likelihood.kind gaussian or --likelihood.kind laplace."),
+        (
+            {"likelihood": {"sigma": "fixed"}},
+            "It needs --likelihood.kind gaussian or --likelihood.kind laplace.",
+        ),
     ):
         with pytest.raises(UserError) as error:
             resolve(settings)
@@ -82,12 +98,16 @@ def test_settings_at_fault_are_named_as_flags_on_the_command_line(monkeypatch: p
 
 def test_stored_component_without_kind_is_reported() -> None:
     config = Config().model_dump() | {"likelihood": {}}
-    with pytest.raises(UserError, match=r"The likelihood has no kind\. Set `likelihood\.kind` to bernoulli, binarized"):
+    with pytest.raises(
+        UserError, match=r"The likelihood has no kind\. Set `likelihood\.kind` to bernoulli, binarized"
+    ):
         load_config({"config": config})
 
 
 def test_unknown_preset_suggests_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"Unknown preset 'sigma'\. Did you mean 'sigma-vae'\? `vaekit presets` lists"):
+    with pytest.raises(
+        UserError, match=r"Unknown preset 'sigma'\. Did you mean 'sigma-vae'\? `vaekit presets` lists"
+    ):
         resolve(preset="sigma")
 
 
@@ -124,7 +144,9 @@ def test_size_is_width_by_height() -> None:
     assert resolve({"size": None}).data.width_height is None
 
 
-@pytest.mark.parametrize(("written", "widths"), [("400,200", (400, 200)), ("none", ()), ([5, "6"], (5, 6)), (7, (7,))])
+@pytest.mark.parametrize(
+    ("written", "widths"), [("400,200", (400, 200)), ("none", ()), ([5, "6"], (5, 6)), (7, (7,))]
+)
 def test_layer_widths_are_parsed(written: Any, widths: tuple[int, ...]) -> None:
     encoder = resolve({"encoder": {"kind": "mlp", "hidden": written}}).encoder
     assert encoder == MlpConfig(hidden=widths)

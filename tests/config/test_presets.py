@@ -21,7 +21,9 @@ def test_preset_trains_and_resumes_exactly(preset: str, tmp_path: Path) -> None:
     if "hidden" not in PRESETS[preset].settings.get("encoder", {}):
         settings |= {"encoder": {"channels": 8}, "decoder": {"channels": 8}}
     whole = vaekit.train(IMAGES, out=tmp_path / "whole", epochs=2, **settings)
-    assert len(vaekit.train(IMAGES, out=tmp_path / "parts", epochs=2, max_minutes=0.0, **settings).history) == 1
+    assert (
+        len(vaekit.train(IMAGES, out=tmp_path / "parts", epochs=2, max_minutes=0.0, **settings).history) == 1
+    )
     parts = vaekit.train(IMAGES, out=tmp_path / "parts", epochs=2, resume=True, **settings)
     one, two = (load_file(model.run.weights) for model in (whole, parts))
     assert all(np.array_equal(one[name], two[name]) for name in one)

@@ -79,7 +79,9 @@ def boxes() -> np.ndarray:
     random = np.random.default_rng(0)
     light = random.uniform(120, 250, (2600, 1, 1))
     row, column = (
-        np.clip(random.uniform(1.5, 4, (2600, 1)) - abs(np.arange(12) - random.uniform(3, 8, (2600, 1))), 0, 1)
+        np.clip(
+            random.uniform(1.5, 4, (2600, 1)) - abs(np.arange(12) - random.uniform(3, 8, (2600, 1))), 0, 1
+        )
         for _ in range(2)
     )
     return (light * row[:, :, None] * column[:, None])[..., None].astype(np.uint8)
@@ -185,7 +187,9 @@ def cases(names: Iterable[str]) -> list[Any]:
     return [pytest.param(name, marks=[] if name in TRAINED else pytest.mark.slow) for name in names]
 
 
-def train(folder: Path, images: np.ndarray, settings: dict[str, Any]) -> tuple[vaekit.TrainedModel, EvaluationResult]:
+def train(
+    folder: Path, images: np.ndarray, settings: dict[str, Any]
+) -> tuple[vaekit.TrainedModel, EvaluationResult]:
     np.savez(folder / "images.npz", x=images)
     settings = MLP | {"report": False} | settings
     model = vaekit.train(folder / "images.npz", preset="classic", out=folder / "run", **settings)
@@ -204,7 +208,9 @@ def record(name: str, folder: Path) -> None:
         "config": json.loads(run.config.read_text()) | {"source": "images.npz"},
         "dataset": json.loads(run.dataset.read_text()) | {"source": "images.npz"},
         "training_images": json.loads(run.dataset.read_text())["splits"]["train"],
-        "metrics": model.history[["epoch", "step", "train_loss", "val_loss"]].to_csv(index=False).splitlines(),
+        "metrics": model.history[["epoch", "step", "train_loss", "val_loss"]]
+        .to_csv(index=False)
+        .splitlines(),
         "evaluation": evaluation,
     }
     RECORDED.mkdir(exist_ok=True)
@@ -299,7 +305,10 @@ HEALTHY_RESULT: dict[str, Any] = {
     "unavailable": {},
 }
 COLLAPSED = {"total": 32, "active": 0, "kl": None}
-HISTORY = [{"epoch": float(i), "train_loss": loss, "val_loss": loss} for i, loss in enumerate([150.0, *[100.0] * 9], 1)]
+HISTORY = [
+    {"epoch": float(i), "train_loss": loss, "val_loss": loss}
+    for i, loss in enumerate([150.0, *[100.0] * 9], 1)
+]
 
 
 def inputs_of(config: Config, result: dict[str, Any], retrain_command: Callable[..., str]) -> DiagnosisInput:
@@ -358,7 +367,9 @@ def test_fix_is_valid_and_changes_something(preset: str, more: dict[str, Any]) -
                 "mutual_information_bound": 1.0,
             }
         },
-        "overfitting": {"training_reconstruction": RECONSTRUCTION | {"mse": 0.001, "explained_variance": 0.99}},
+        "overfitting": {
+            "training_reconstruction": RECONSTRUCTION | {"mse": 0.001, "explained_variance": 0.99}
+        },
         "unused latents": {"latents": {"total": 32, "active": 10, "kl": None}},
         "duplicates across the split": {
             "memorization": {
@@ -409,7 +420,9 @@ def test_commands_in_python_where_flags_cannot_express_them() -> None:
     assert train_command(*records(custom, path="my photos")) == (
         "vaekit.train('my photos', encoder=encoder, preset='classic', objective={'beta': 0.123456789})"
     )
-    plain = resolve({"encoder": {"kind": "resnet", "attention": False}, "learning_rate": 0.00123456789, "flip": True})
+    plain = resolve(
+        {"encoder": {"kind": "resnet", "attention": False}, "learning_rate": 0.00123456789, "flip": True}
+    )
     in_memory = records(plain, path=None, source="an ndarray in memory")
     assert resume_command(*in_memory, Path("runs/a"), 9) == (
         "vaekit.train(data, out='runs/a', resume=True, epochs=9)"
@@ -417,9 +430,7 @@ def test_commands_in_python_where_flags_cannot_express_them() -> None:
     sample = records(plain, path=None, source="the bundled sample")
     bundled = train_command(*sample)
     assert "--learning-rate 0.00123456789" in bundled and assert_possible(bundled) == plain
-    assert resume_command(*sample, Path("my run"), 9) == (
-        "vaekit train --resume --out 'my run' --epochs 9"
-    )
+    assert resume_command(*sample, Path("my run"), 9) == ("vaekit train --resume --out 'my run' --epochs 9")
 
 
 def assert_possible(command: str) -> Config:

@@ -97,7 +97,10 @@ def test_likelihood_terms_add_up() -> None:
         result,
         latents,
     )
-    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)[0].elbo != result.elbo
+    assert (
+        evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)[0].elbo
+        != result.elbo
+    )
 
 
 def test_effective_sample_size_by_hand() -> None:
@@ -120,12 +123,16 @@ def test_effective_sample_size_by_hand() -> None:
 def test_likelihood_of_every_posterior_and_prior(posterior: str, prior: str) -> None:
     layers: dict[str, Any] = {"posterior": posterior, "prior": prior, "conditional": prior == "class"}
     try:
-        config = resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": "gaussian", **layers})
+        config = resolve(
+            {"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": "gaussian", **layers}
+        )
         model, _ = build(config, (1, 4, 4), 2)
     except UserError:
         return
     y = torch.arange(5) % 2 if config.conditional else None
-    result, _ = evaluate_likelihood(model.eval(), [(torch.randint(0, 256, (5, 1, 4, 4)) / 255, y)], samples=12, seed=0)
+    result, _ = evaluate_likelihood(
+        model.eval(), [(torch.randint(0, 256, (5, 1, 4, 4)) / 255, y)], samples=12, seed=0
+    )
     bounds = list(result.bounds.values())
     assert all(map(math.isfinite, bounds)) and -result.nll == bounds[-1] >= result.elbo - 1e-6
     assert 1 <= result.effective_sample_size.mean <= 12
@@ -186,7 +193,9 @@ def test_kind_of_likelihood(likelihood: Any, gray: bool, measure: str) -> None:
     assert result.kind == measure
     text = shown(with_likelihood(result))
     assert ("cross-entropy of gray pixels" in text) == (measure == "cross-entropy")
-    assert ("bits/dim" in text.replace("bits/dim   ", "")) == (Capability.NORMALIZED in model.likelihood.provides)
+    assert ("bits/dim" in text.replace("bits/dim   ", "")) == (
+        Capability.NORMALIZED in model.likelihood.provides
+    )
 
 
 @pytest.mark.parametrize(("wrong", "loose"), [(0.0, False), (3.0, True)])
@@ -197,9 +206,13 @@ def test_few_effective_samples_are_reported(wrong: float, loose: bool) -> None:
 
 
 def test_binarized_pixels_are_reproducible() -> None:
-    model, _ = build(resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": "binarized"}), (1, 4, 4))
+    model, _ = build(
+        resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": "binarized"}), (1, 4, 4)
+    )
     x = torch.rand(20, 1, 4, 4)
-    first, second = (evaluate_likelihood(model.eval(), [(x, None)], samples=3, seed=0)[0].nll for _ in range(2))
+    first, second = (
+        evaluate_likelihood(model.eval(), [(x, None)], samples=3, seed=0)[0].nll for _ in range(2)
+    )
     assert first == second
 
 
@@ -226,7 +239,9 @@ def test_equal_weights_of_large_images_count_fully() -> None:
             weight.zero_()
     result = estimate_importance(model.eval(), torch.randint(0, 256, (2, 3, 64, 64)) / 255, None, 300)
     torch.testing.assert_close(result.effective, torch.full((2,), 300.0).double(), atol=0.01, rtol=0)
-    torch.testing.assert_close(result.bounds[1], result.bounds[300], atol=1e-3, rtol=3e-7)  # log p(x | z) is in 32 bits
+    torch.testing.assert_close(
+        result.bounds[1], result.bounds[300], atol=1e-3, rtol=3e-7
+    )  # log p(x | z) is in 32 bits
 
 
 TINY = {"epochs": 1, "latents": 4, "encoder": "mlp", "decoder": "mlp", "batch_size": 16, "quiet": True}
@@ -246,7 +261,9 @@ def test_log_likelihood_averages_to_the_evaluation(colour: vaekit.TrainedModel) 
     whole = colour.evaluate((images, labels), samples=30, quiet=True)
     assert whole["images"] == 70
     assert whole["likelihood"]["nll"] == pytest.approx(-each.mean(), rel=2e-3)
-    assert whole["likelihood"]["bits_per_dimension"] == pytest.approx(whole["likelihood"]["nll"] / (432 * math.log(2)))
+    assert whole["likelihood"]["bits_per_dimension"] == pytest.approx(
+        whole["likelihood"]["nll"] / (432 * math.log(2))
+    )
     assert json.loads(colour.run.evaluation.read_text()) == whole
     with pytest.raises(UserError, match="class of every image"):
         colour.log_likelihood(images)
@@ -272,7 +289,11 @@ def test_training_data_is_recognized_wherever_it_lies(tmp_path: Path) -> None:
     (tmp_path / "own.npy").rename(tmp_path / "moved.npy")
     for data in (tmp_path / "moved.npy", images):
         same = vaekit.load(tmp_path / "run").evaluate(data, samples=2, quiet=True)
-        assert same["split"] == "validation" and same["same_dataset"] and same["likelihood"] == result["likelihood"]
+        assert (
+            same["split"] == "validation"
+            and same["same_dataset"]
+            and same["likelihood"] == result["likelihood"]
+        )
         assert same["memorization"] == result["memorization"]
     np.save(tmp_path / "own.npy", rings(121, 12))  # one more than it was trained on: most are no strangers
     with pytest.raises(UserError, match="have changed since training"):
@@ -309,7 +330,12 @@ def test_command_writes_a_file_and_a_table(tmp_path: Path) -> None:
     tiny = ("--epochs", 1, "--latents", 4, *mlp, "--batch-size", 16)
     command("train", tmp_path / "all.npz", "--out", run, *tiny)
     text = command("evaluate", run, "--samples", 20)
-    assert "30 images of" in text and "test split" in text and "active latents" in text and "evaluation.json" in text
+    assert (
+        "30 images of" in text
+        and "test split" in text
+        and "active latents" in text
+        and "evaluation.json" in text
+    )
     result = json.loads((run / "evaluation.json").read_text())
     assert (result["split"], result["images"], result["samples"]) == ("test", 30, 20)
     assert f"{result['likelihood']['nll']:.2f}" in text
@@ -343,7 +369,9 @@ def test_progress_and_text_of_a_full_evaluation(tmp_path: Path, monkeypatch: pyt
     model = vaekit.train("many rings.npy", out="run", preset="classic", report=False, **settings)
     result = EvaluationResult.model_validate(model.evaluate(samples=3, quiet=True))
     assert sum(done.values()) == 2 * done.pop("total") and done["Likelihood"] == 3 * result.images
-    assert result.fidelity is not None and {"new", "other_held_out", "training"} <= result.fidelity.sets.keys()
+    assert (
+        result.fidelity is not None and {"new", "other_held_out", "training"} <= result.fidelity.sets.keys()
+    )
     lines = format_evaluation(result, 80)
     assert max(map(len, lines)) <= 80
     assert [line for line in lines if line[0] != " "][1:] == ["Diagnosis", *sections(result)]

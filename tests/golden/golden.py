@@ -3,8 +3,8 @@
     python tests/golden/golden.py write FOLDER         # train every case into FOLDER
     python tests/golden/golden.py compare FOLDER OTHER # name every number that is not the same, bit for bit
 
-The runs beside this file were written by vaekit 0.1.0 (at "Show the clipped location of p(x | z)"). On another
-processor results differ in their last bits, so `test_golden.py` compares them within a tolerance.
+The runs beside this file were written by vaekit 0.1.0 (at "Show the clipped location of p(x | z)"). On
+another processor results differ in their last bits, so `test_golden.py` compares them within a tolerance.
 """
 
 import json
@@ -42,7 +42,12 @@ CASES: dict[str, dict[str, Any]] = {
     "classic": {"preset": "classic", "latents": 4, **SMALL_CONV},
     "best": {"preset": "best", "latents": 6, **SMALL_CONV},
     "conditional": {"preset": "conditional", "latents": 4, **SMALL_CONV},
-    "spatial": {"preset": "sigma-vae", "latents": "2x6x6", "encoder": {"channels": 4}, "decoder": {"channels": 4}},
+    "spatial": {
+        "preset": "sigma-vae",
+        "latents": "2x6x6",
+        "encoder": {"channels": 4},
+        "decoder": {"channels": 4},
+    },
     "vamp": {
         "preset": "vamp",
         "latents": 4,
@@ -54,11 +59,14 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def images(case: str) -> Any:
-    """120 images 12x12 of two bars, by a formula; in colour where the case wants it, with labels in three classes."""
+    """120 images 12x12 of two bars, by a formula; in colour where the case wants it, with labels in three
+    classes."""
     n = np.arange(120)[:, None, None, None]
     y, x, c = np.ogrid[:12, :12, : 3 if case in ("best", "spatial") else 1]
     bars = np.maximum(255 - 70 * abs(x - n % 12), 255 - 90 * abs(y - n * 5 % 11)).clip(0, 255)
-    pixels = (bars * (2 + (c + n) % 3) // 4).astype(np.uint8)  # whole numbers alone: the same on every processor
+    pixels = (bars * (2 + (c + n) % 3) // 4).astype(
+        np.uint8
+    )  # whole numbers alone: the same on every processor
     return (pixels, np.arange(120) % 3) if case == "conditional" else pixels
 
 
@@ -117,7 +125,8 @@ def as_of_0_1_0(numbers: dict[str, float]) -> dict[str, float]:
 
 
 def leaves(tree: Any, path: str = "") -> dict[str, float]:
-    """The numbers of an evaluation by their place in it, but for its clock; not its texts, whose wording may change."""
+    """The numbers of an evaluation by their place in it, but for its clock; not its texts, whose wording may
+    change."""
     if isinstance(tree, (dict, list)):
         items = tree.items() if isinstance(tree, dict) else enumerate(tree)
         return {name: value for key, one in items for name, value in leaves(one, f"{path}.{key}").items()}

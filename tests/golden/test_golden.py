@@ -21,7 +21,9 @@ def pinned(case: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def require_same(
-    figures: dict[str, Any], arrays: dict[str, np.ndarray], expected: tuple[dict[str, Any], dict[str, np.ndarray]]
+    figures: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    expected: tuple[dict[str, Any], dict[str, np.ndarray]],
 ) -> None:
     """Equal but for the last bits, in which processors differ."""
     wanted_figures, wanted_arrays = expected
@@ -41,7 +43,9 @@ def test_training_computes_what_0_1_0_computed(case: str, tmp_path: Path) -> Non
     expected = pinned(case)
     require_same(figures, arrays, expected)
     assert files(tmp_path / "run") == expected[0]["files"]
-    weights, wanted = (load_file(run / "model.safetensors") for run in (tmp_path / "run", RUNS / case / "run"))
+    weights, wanted = (
+        load_file(run / "model.safetensors") for run in (tmp_path / "run", RUNS / case / "run")
+    )
     wanted.pop("latent_scale", None)  # which nothing read
     assert weights.keys() == wanted.keys()
     for name, tensor in wanted.items():

@@ -1,4 +1,5 @@
-"""The prior fitted to the latents: a density, of the latents, better where it can be, and used where it is."""
+"""The prior fitted to the latents: a density, of the latents, better where it can be, and used where it
+is."""
 
 import json
 import math
@@ -81,7 +82,9 @@ def test_densities_integrate_to_one_and_samples_match_them(full: bool | None, cl
     points, volume = plane()
     whole = prior.log_prior(points).exp()
     assert whole.sum() * volume == pytest.approx(1, abs=3e-3)
-    by_class = torch.stack([prior(torch.full((len(points),), y)).log_prob(points).exp() for y in range(classes)])
+    by_class = torch.stack(
+        [prior(torch.full((len(points),), y)).log_prob(points).exp() for y in range(classes)]
+    )
     torch.testing.assert_close(by_class.sum(1) * volume, torch.ones(classes), atol=3e-3, rtol=0)
     torch.testing.assert_close(prior.shares @ by_class, whole)
     y = torch.arange(60_000) % classes
@@ -110,7 +113,9 @@ def test_at_temperature_0_draws_are_centres(full: bool | None) -> None:
 
 
 @pytest.mark.parametrize("classes", [0, 2])
-def test_heaps_that_the_prior_knows_nothing_of_are_found(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heaps_that_the_prior_knows_nothing_of_are_found(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The best density possible is the true one, whose mean log-density is minus its entropy."""
     monkeypatch.setattr(densities, "FLOW_STEPS", 50)
     fit = choose_prior(model_of(2), two_heaps(2000, classes, 1), two_heaps(1000, classes, 2), classes, seed=0)
@@ -145,8 +150,8 @@ def test_small_classes_share_the_covariance() -> None:
 
 
 def test_classes_of_two_images_each_have_the_width_of_all() -> None:
-    """Two images give a place that is off by half a variance: (1 + 1 / n) of what is left about 100 such places, which
-    is n / (n - 1) of what their squares say."""
+    """Two images give a place that is off by half a variance: (1 + 1 / n) of what is left about 100 such
+    places, which is n / (n - 1) of what their squares say."""
     places = 5 * torch.randn(100, 1, 2)
     y = torch.arange(100).repeat_interleave(2)
     drawn = [(places + torch.randn(100, 2, 2)).flatten(0, 1) for _ in range(2)]
@@ -165,26 +170,34 @@ def test_no_prior_is_fitted_where_the_model_prior_is_right(monkeypatch: pytest.M
 
 
 def test_by_few_held_out_images_nothing_is_chosen() -> None:
-    fit = choose_prior(model_of(2), two_heaps(500, 0, 1), two_heaps(MIN_VALIDATION_ENCODINGS - 1, 0, 2), 0, seed=0)
+    fit = choose_prior(
+        model_of(2), two_heaps(500, 0, 1), two_heaps(MIN_VALIDATION_ENCODINGS - 1, 0, 2), 0, seed=0
+    )
     assert fit.prior is None and "too few validation images" in fit.sentence
 
 
 def test_constant_latents_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 20)
     wide = torch.cat([two_heaps(200, 0, 1).z, torch.zeros(200, 700)], 1)
-    fit = choose_prior(model_of(702), Encodings(wide, torch.zeros(200, dtype=torch.long)), two_heaps_wide(), 0, seed=0)
+    fit = choose_prior(
+        model_of(702), Encodings(wide, torch.zeros(200, dtype=torch.long)), two_heaps_wide(), 0, seed=0
+    )
     assert fit.prior is not None and math.isfinite(fit.gain)
     assert not [name for name in fit.candidates if "full" in name or "spline" in name]
     assert fit.prior(torch.zeros(5, dtype=torch.long)).sample().isfinite().all()
 
 
 @pytest.mark.parametrize("size", [math.inf, 1e30])
-def test_latents_beyond_all_measure_do_not_stop_a_training(size: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latents_beyond_all_measure_do_not_stop_a_training(
+    size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 10)
     train, held_out = two_heaps(300, 0, 1), two_heaps(100, 0, 2)
     train.z[0, 0] = size
     fit = choose_prior(model_of(2), train, held_out, 0, seed=0)
-    assert fit.sentence and (fit.prior is None or fit.prior(torch.zeros(5, dtype=torch.long)).sample().isfinite().all())
+    assert fit.sentence and (
+        fit.prior is None or fit.prior(torch.zeros(5, dtype=torch.long)).sample().isfinite().all()
+    )
 
 
 def two_heaps_wide() -> Encodings:
@@ -201,7 +214,9 @@ def same(a: PriorFit, b: PriorFit) -> bool:
 def test_the_same_seed_fits_the_same_prior(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 20)
     before = torch.random.get_rng_state()
-    first, again = (choose_prior(model_of(2), two_heaps(600, 2, 1), two_heaps(100, 2, 2), 2, seed=7) for _ in range(2))
+    first, again = (
+        choose_prior(model_of(2), two_heaps(600, 2, 1), two_heaps(100, 2, 2), 2, seed=7) for _ in range(2)
+    )
     assert same(first, again)
     assert torch.equal(before, torch.random.get_rng_state())
 
@@ -215,12 +230,14 @@ def test_splits_are_encoded_with_different_noise() -> None:
     assert torch.corrcoef(noise.flatten(1))[0, 1].abs() < 0.1
 
 
-# --- In a run ---------------------------------------------------------------------------------------------------------
+# --- In a run
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An autoencoder of bright and dark rings: latents far from normal, in two classes unknown to the model."""
+    """An autoencoder of bright and dark rings: latents far from normal, in two classes unknown to the
+    model."""
     folder = tmp_path_factory.mktemp("runs") / "rings"
     images = rings(400, 8)
     labels = np.arange(400) % 2
@@ -235,7 +252,9 @@ def test_training_fits_one_and_says_what_it_is(run: Path) -> None:
     assert "Sampling prior: " in said and "better than the model's own" in said
     with safe_open(run / "latent_prior.safetensors", "pt") as file:
         about = json.loads(file.metadata()["about"])
-    assert about["name"] in about["nats_per_held_out_image"] and about["gain"] > 2 * about["gain_standard_error"]
+    assert (
+        about["name"] in about["nats_per_held_out_image"] and about["gain"] > 2 * about["gain_standard_error"]
+    )
     assert about["encodings"] + about["held_out"] == 400
     assert {"the model's own prior"} < set(about["nats_per_held_out_image"])
 

@@ -51,7 +51,9 @@ def test_a_resumed_run_keeps_the_chosen_batch_size(tmp_path: Path) -> None:
     assert f"Batch size: {chosen} (fastest in a trial)" in (out / "log.txt").read_text()
     record["batch_size"] = 48  # a size that is never tried: it is read, not chosen again
     (out / "config.json").write_text(json.dumps(record))
-    plan = resolve_auto(make_plan(TrainRequest(data, (auto | {"epochs": 2},), out=out, resume=True, quiet=True)))
+    plan = resolve_auto(
+        make_plan(TrainRequest(data, (auto | {"epochs": 2},), out=out, resume=True, quiet=True))
+    )
     assert plan.config.training.batch_size == plan.metadata.batch_size == 48
 
 
@@ -68,8 +70,12 @@ def test_batches_are_doubled_as_long_as_it_pays(
     seconds: dict[int, float], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda _, size, *__: seconds[size])
-    plan = make_plan(TrainRequest(rings(6000, 12), (SMALL | {"batch_size": "auto", "compile": "off"},), quiet=True))
-    assert resolve_auto(plan).config.training.batch_size == expected  # 256 leaves 5,400 images just over 20 steps
+    plan = make_plan(
+        TrainRequest(rings(6000, 12), (SMALL | {"batch_size": "auto", "compile": "off"},), quiet=True)
+    )
+    assert (
+        resolve_auto(plan).config.training.batch_size == expected
+    )  # 256 leaves 5,400 images just over 20 steps
 
 
 def test_a_trial_that_does_not_fit_is_silent(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
@@ -92,7 +98,11 @@ def test_tf32_needs_a_gpu_that_has_it() -> None:
 
 def test_convolutions_use_bfloat16_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     convolutions = {"encoder": "conv", "decoder": "conv"}
-    for fast, kinds, expected in ((True, convolutions, "bf16"), (True, {}, "32"), (False, convolutions, "32")):
+    for fast, kinds, expected in (
+        (True, convolutions, "bf16"),
+        (True, {}, "32"),
+        (False, convolutions, "32"),
+    ):
         monkeypatch.setattr("vaekit.training.auto_tune.fast_bf16", lambda _, fast=fast: fast)
         assert resolved(**kinds).config.training.precision == expected
     assert resolved(**convolutions, precision="bf16").config.training.precision == "bf16"
@@ -111,7 +121,9 @@ def test_a_long_run_compiles_if_that_is_faster(
         assert f"torch.compile: {expected}, {eager / compiled:.2f} times as fast" in log_lines.text
 
 
-def test_a_short_run_is_not_compiled(monkeypatch: pytest.MonkeyPatch, log_lines: pytest.LogCaptureFixture) -> None:
+def test_a_short_run_is_not_compiled(
+    monkeypatch: pytest.MonkeyPatch, log_lines: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda *_: 100.0)
     assert resolved(max_minutes=1.0).config.training.compile == "off"
     assert "the run is too short to benefit" in log_lines.text

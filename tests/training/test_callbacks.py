@@ -43,11 +43,15 @@ class Recorder(Callback):
 
 def test_a_callback_sees_training_from_begin_to_end(tmp_path: Path) -> None:
     recorder = Recorder()
-    trained = vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[recorder], report=False, **TINY)
+    trained = vaekit.train(
+        rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[recorder], report=False, **TINY
+    )
     assert recorder.events == ["begin 0", "epoch 1", "epoch 2", "end", "saved"]
     assert [row["val_loss"] for row in recorder.rows] == list(trained.history["val_loss"])
     again = Recorder()
-    vaekit.train(rings(60, 12), out=tmp_path / "run", resume=True, epochs=3, callbacks=[again], report=False, **TINY)
+    vaekit.train(
+        rings(60, 12), out=tmp_path / "run", resume=True, epochs=3, callbacks=[again], report=False, **TINY
+    )
     assert again.events == ["begin 2", "epoch 3", "end", "saved"]
 
 
@@ -67,7 +71,9 @@ def test_a_failing_callback_fails_the_training(tmp_path: Path) -> None:
             raise TrainingFailed("a job failed")
 
     with pytest.raises(TrainingFailed, match="a job failed"):
-        vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[Failing()], report=False, **TINY)
+        vaekit.train(
+            rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[Failing()], report=False, **TINY
+        )
 
 
 def test_data_png_shows_the_inputs_before_training(tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ def curves(run: Path) -> list[list[str]]:
     """metrics.csv without its clock."""
     with (run / "metrics.csv").open() as file:
         return [
-            [v for k, v in row.items() if k not in ("seconds", "images_per_second")] for row in csv.DictReader(file)
+            [v for k, v in row.items() if k not in ("seconds", "images_per_second")]
+            for row in csv.DictReader(file)
         ]
 
 
@@ -54,7 +55,9 @@ def same(run: Path, other: Path) -> None:
     assert one.keys() == two.keys()
     assert [name for name in one if not np.array_equal(one[name], two[name])] == []
     assert curves(run) == curves(other)
-    assert (run / "samples" / "epoch_0060.png").read_bytes() == (other / "samples" / "epoch_0060.png").read_bytes()
+    assert (run / "samples" / "epoch_0060.png").read_bytes() == (
+        other / "samples" / "epoch_0060.png"
+    ).read_bytes()
 
 
 def rows(run: Path) -> int:
@@ -124,7 +127,9 @@ def test_other_settings_or_data_are_refused(tmp_path: Path, images: Path) -> Non
     vaekit("train", images, "--out", run, "--epochs", 1, *SMALL)
     np.save(other, rings(seed=1))
     assert "already contains a run" in mistake("train", images, "--out", run)
-    assert "was started with --latents 4, not 5" in mistake("train", images, "--out", run, "--resume", "--latents", 5)
+    assert "was started with --latents 4, not 5" in mistake(
+        "train", images, "--out", run, "--resume", "--latents", 5
+    )
     assert "was trained on other images" in mistake("train", other, "--out", run, "--resume")
     process = start("train", "--out", run, "--resume", "--epochs", 100_000)
     wait_for(lambda: rows(run) > 3, process)
@@ -138,7 +143,9 @@ def test_other_settings_or_data_are_refused(tmp_path: Path, images: Path) -> Non
 
 
 def test_divergence_stops_the_run(tmp_path: Path, images: Path) -> None:
-    process = start("train", images, "--out", tmp_path / "wild", *SMALL, "--optimizer", "sgd", "--learning-rate", 100)
+    process = start(
+        "train", images, "--out", tmp_path / "wild", *SMALL, "--optimizer", "sgd", "--learning-rate", 100
+    )
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "--learning-rate 30" in err.strip().splitlines()[-1]
@@ -154,4 +161,6 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, images: Path) -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode in (75, 128 + signal.SIGTERM, 128 + signal.SIGINT)
-    assert "Resuming in epoch" in vaekit("train", "--out", run, "--resume", "--epochs", 100_000, "--max-minutes", 0.001)
+    assert "Resuming in epoch" in vaekit(
+        "train", "--out", run, "--resume", "--epochs", 100_000, "--max-minutes", 0.001
+    )

@@ -1,4 +1,5 @@
-"""A training step: micro-batches, compiled and bfloat16 steps, and steps that a GPU can take without waiting."""
+"""A training step: micro-batches, compiled and bfloat16 steps, and steps that a GPU can take without
+waiting."""
 
 import json
 import math
@@ -64,10 +65,13 @@ def limited(x: torch.Tensor, limit: int) -> torch.Tensor:
     return x
 
 
-# --- Micro-batches ---------------------------------------------------------------------------------------------------
+# --- Micro-batches
+# ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")]
+)
 def test_micro_batches_give_the_gradient_of_the_batch(error: RuntimeError) -> None:
     """With a decoder that does not look at z, so that the noise, which differs, does not matter."""
     model, objective = made(ema=0)
@@ -88,12 +92,16 @@ def test_micro_batches_give_the_gradient_of_the_batch(error: RuntimeError) -> No
 def test_validation_divides_batches_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training has kept its memory; what it leaves holds 5 of the 16 images of a batch."""
     train_step, config = make_step(*made()), resolve(SMALL)
-    loader = ImageLoader(open_pack(rings(400, 12), config.data, quiet=True), config.data, 16, 0, torch.device("cpu"))
+    loader = ImageLoader(
+        open_pack(rings(400, 12), config.data, quiet=True), config.data, 16, 0, torch.device("cpu")
+    )
     expected = evaluate(train_step, loader, "validation")
     monkeypatch.setattr(VAE, "prepare_target", lambda _, x: limited(x, 5))
     metrics = evaluate(train_step, loader, "validation")
     assert (train_step.micro_batches, train_step.eval_micro_batches) == (1, 4)
-    assert metrics["reconstruction"] == pytest.approx(expected["reconstruction"], rel=0.05)  # with other noise
+    assert metrics["reconstruction"] == pytest.approx(
+        expected["reconstruction"], rel=0.05
+    )  # with other noise
     assert metrics["kl"] == pytest.approx(expected["kl"], rel=1e-5)
 
 
@@ -146,7 +154,10 @@ def test_objectives_that_support_accumulation_are_means(kind: str) -> None:
     objective: Any = kind
     x = images(16)
     x[8:] = 0
-    if kind in ("free_bits", "capacity"):  # at the value of the whole batch, which those of the halves lie around
+    if kind in (
+        "free_bits",
+        "capacity",
+    ):  # at the value of the whole batch, which those of the halves lie around
         model, _ = made()
         group = model.terms(x).groups[0]
         assert group.kl_per_latent is not None
@@ -162,7 +173,9 @@ def test_objectives_that_support_accumulation_are_means(kind: str) -> None:
             torch.manual_seed(0)  # of what `mmd` draws
             group = Group(z, model.encode(x[rows]), whole.groups[0].p)
             values.append(minimized(Terms(log_px, (group,)))[0].item())
-    assert math.isclose(values[0], sum(values[1:]) / 2, rel_tol=1e-6) == minimized.supports_accumulation, values
+    assert math.isclose(values[0], sum(values[1:]) / 2, rel_tol=1e-6) == minimized.supports_accumulation, (
+        values
+    )
 
 
 LIMITED = """
@@ -191,7 +204,8 @@ run_training(request, callbacks=[])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory")
 def test_a_cpu_without_enough_memory_uses_micro_batches(tmp_path: Path) -> None:
-    """64 images with 128 samples of 3,072 pixels: 100 MB for each tensor of their size, of which 230 MB hold two."""
+    """64 images with 128 samples of 3,072 pixels: 100 MB for each tensor of their size, of which 230 MB hold
+    two."""
     out = tmp_path / "run"
     done = subprocess.run([sys.executable, "-c", LIMITED, out], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -200,7 +214,8 @@ def test_a_cpu_without_enough_memory_uses_micro_batches(tmp_path: Path) -> None:
     assert json.loads(states[-1].read_text())["micro_batches"] > 1
 
 
-# --- Steps that a GPU can take without waiting -----------------------------------------------------------------------
+# --- Steps that a GPU can take without waiting
+# -----------------------------------------------------------------------
 
 WAITING = {
     "_local_scalar_dense",
@@ -261,7 +276,8 @@ def test_without_an_nvidia_gpu_every_call_is_made() -> None:
     assert torch.equal(torch.stack(results), torch.stack([torch.randn(4) for _ in range(8)]))
 
 
-# --- Compiled, and in bfloat16 ---------------------------------------------------------------------------------------
+# --- Compiled, and in bfloat16
+# ---------------------------------------------------------------------------------------
 
 
 COMPILED = """
@@ -288,7 +304,8 @@ print("graphs:", torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 @pytest.mark.slow
 def test_a_compiled_step_is_the_eager_step() -> None:
-    """In a process without shape checks, at which the compiler would stop. Schedules are no part of the graph."""
+    """In a process without shape checks, at which the compiler would stop. Schedules are no part of the
+    graph."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "graphs: 1\n" in done.stdout
@@ -303,14 +320,17 @@ def test_of_models_with_flows_only_networks_are_compiled() -> None:
 def test_compile_without_a_compiler_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
     network = ("--encoder", "mlp", "--decoder", "mlp")
-    text = mistake("train", "--out", tmp_path / "run", "--epochs", 1, "--compile", "on", *network, command=NEW_PROCESS)
+    text = mistake(
+        "train", "--out", tmp_path / "run", "--epochs", 1, "--compile", "on", *network, command=NEW_PROCESS
+    )
     assert "--compile: compilation failed on this machine (InvalidCxxCompiler)" in text
     assert text.endswith("Use --compile auto or --compile off.")
 
 
 @pytest.mark.parametrize("network", ["mlp", "conv", "resnet"])
 def test_bfloat16_stays_near_float32(network: str) -> None:
-    """The loss of one model at the same noise: within 3 thousandths; all of the optimizer's state in 32 bits."""
+    """The loss of one model at the same noise: within 3 thousandths; all of the optimizer's state in 32
+    bits."""
     config = {"encoder": network, "decoder": network}
     model, objective = made(**config)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
@@ -320,9 +340,9 @@ def test_bfloat16_stays_near_float32(network: str) -> None:
         model.precision = precision
         torch.manual_seed(0)
         terms = model.terms(x, None, 1)
-        assert {t.dtype for t in (terms.log_px, terms.groups[0].z, terms.groups[0].kl, terms.groups[0].log_q)} == {
-            torch.float32
-        }
+        assert {
+            t.dtype for t in (terms.log_px, terms.groups[0].z, terms.groups[0].kl, terms.groups[0].log_q)
+        } == {torch.float32}
         loss, _ = objective(terms)
         losses.append(loss.item())
     assert losses[1] == pytest.approx(losses[0], rel=3e-3)

@@ -69,9 +69,9 @@ def pairs() -> list[str]:
         lines.append(f"| `{kind}` | {cells[0]} | {cells[1]} |")
     lines += [
         "",
-        "`vamp` needs a posterior with a density anywhere (not `iaf` or `delta`); `class` needs a conditional",
-        "model; `free_bits` needs the posterior `gaussian` and the prior `normal` or `class`; `mmd` with a `beta`",
-        "above 0 needs a posterior with a density. A latent image needs `conv` or `resnet`.",
+        "`vamp` needs a posterior with a density anywhere (not `iaf` or `delta`); `class` needs a",
+        "conditional model; `free_bits` needs the posterior `gaussian` and the prior `normal` or `class`;",
+        "`mmd` with a `beta` above 0 needs a posterior with a density. A latent image needs `conv` or `resnet`.",
     ]
     return lines
 

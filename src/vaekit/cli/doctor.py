@@ -21,7 +21,10 @@ def report() -> str:
     rows = {
         "vaekit": VERSION,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        **{name: _version(name) for name in ("torch", "numpy", "pillow", "pydantic", "safetensors", "seaborn")},
+        **{
+            name: _version(name)
+            for name in ("torch", "numpy", "pillow", "pydantic", "safetensors", "seaborn")
+        },
         "device": _device(),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
         "precision": _precision(best_device()),
@@ -37,7 +40,8 @@ def _precision(device: torch.device) -> str:
     if fast_bf16(device):
         return "float32, tf32, bfloat16" if fast_tf32(device) else "float32, bfloat16"
     accelerated = "float32, tf32" if fast_tf32(device) else "float32"
-    return f"{accelerated} (bfloat16 is not accelerated on this {'GPU' if device.type != 'cpu' else 'processor'})"
+    processor = "processor" if device.type == "cpu" else "GPU"
+    return f"{accelerated} (bfloat16 is not accelerated on this {processor})"
 
 
 def clear() -> str:

@@ -45,7 +45,9 @@ def rank(
         int, Parameter(help="Importance samples per image; more give a tighter bound, and take longer.")
     ] = 100,
     seed: Annotated[int, Parameter(help="Random seed of the samples.")] = 0,
-    out: Annotated[Path | None, Parameter(help="CSV file to write (default: a new one in the run folder).")] = None,
+    out: Annotated[
+        Path | None, Parameter(help="CSV file to write (default: a new one in the run folder).")
+    ] = None,
 ) -> None:
     """Sort the images in DATA from least to most likely; writes a table and a picture of both extremes."""
     from vaekit.runs.outputs import first_free

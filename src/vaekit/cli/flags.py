@@ -43,7 +43,11 @@ CONFIG_GROUPS: dict[str, type[BaseConfig]] = {"training": TrainingConfig, "data"
 
 HELP_GROUPS = {
     name: Group(name.capitalize(), sort_key=index) for index, name in enumerate((*CONFIG_GROUPS, *SLOTS), 2)
-} | {"encoder": Group("Encoder and decoder", "the decoder has the same options: --decoder.kind etc.", sort_key=4)}
+} | {
+    "encoder": Group(
+        "Encoder and decoder", "the decoder has the same options: --decoder.kind etc.", sort_key=4
+    )
+}
 
 DEFAULTS = Config()
 
@@ -84,7 +88,9 @@ def _group(name: str) -> tuple[Any, Any]:
 
 
 def _slot(name: str) -> tuple[Any, Any]:
-    kinds = {kind: model for kind, model in settings_classes(name).items() if kind != "own"}  # given from Python alone
+    kinds = {
+        kind: model for kind, model in settings_classes(name).items() if kind != "own"
+    }  # given from Python alone
     summary = "\n".join(f"{kind}: {' '.join((model.__doc__ or '').split())}" for kind, model in kinds.items())
     default_kind = getattr(DEFAULTS, name).kind
     fields: dict[str, Any] = {"kind": (Literal[tuple(kinds)], Field(default_kind, description=summary))}
@@ -103,8 +109,12 @@ def _shared_flag(owners: dict[str, FieldInfo], everywhere: bool) -> tuple[Any, A
     kind_of_value = _type_of(next(iter(owners.values())))
     if len(meanings) == 1:
         [((text, default), kinds)] = meanings.items()
-        return kind_of_value, Field(default, description=text if everywhere else f"{', '.join(kinds)}: {text}")
-    lines = [f"{', '.join(kinds)}: {text} (default: {default})" for (text, default), kinds in meanings.items()]
+        return kind_of_value, Field(
+            default, description=text if everywhere else f"{', '.join(kinds)}: {text}"
+        )
+    lines = [
+        f"{', '.join(kinds)}: {text} (default: {default})" for (text, default), kinds in meanings.items()
+    ]
     return kind_of_value | None, Field(None, description="\n".join(lines))
 
 
@@ -132,6 +142,8 @@ else:
 RunFolder = Annotated[Path, Parameter(help="Folder of a training run.")]
 Seed = Annotated[int, Parameter(help="Random seed: the same seed gives the same images.")]
 DataSource = Annotated[str | None, Parameter(help="Images, as for `train` (default: the training images).")]
-Class = Annotated[str | None, Parameter(name="--class", help="Class, in a conditional model (default: the first).")]
+Class = Annotated[
+    str | None, Parameter(name="--class", help="Class, in a conditional model (default: the first).")
+]
 Png = Annotated[Path | None, Parameter(help="PNG file to write (default: a new one in the run folder).")]
 Out = Annotated[Path | None, Parameter(help="Folder to write to (default: a new one in the run folder).")]

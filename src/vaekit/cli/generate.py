@@ -28,7 +28,9 @@ def generate(
     class_: Annotated[str | None, Parameter(name="--class", help="Generate only this class.")] = None,
     prior: Annotated[
         Literal["fitted", "model"] | None,
-        Parameter(help="Prior to sample from: fitted to the latents (default, if there is one), or the model's own."),
+        Parameter(
+            help="Prior to sample from: fitted to the latents (default, if there is one), or the model's own."
+        ),
     ] = None,
     temperature: Annotated[
         float, Parameter(help="Sampling temperature; below 1 gives more typical, less varied images.")
@@ -61,7 +63,9 @@ def generate(
     say(_written(n, folder))
 
 
-def _write_batches(batches: "Iterator[Images]", n: int, labels: Sequence[str] | None, folder: Path) -> "Images":
+def _write_batches(
+    batches: "Iterator[Images]", n: int, labels: Sequence[str] | None, folder: Path
+) -> "Images":
     """Write images as they come; the first of them, for the contact sheet."""
     import numpy as np
 

@@ -15,7 +15,8 @@ def encode(
     /,
     *,
     out: Annotated[
-        Path | None, Parameter(help="File to write: .csv, .npz or .parquet (default: a new .csv in the run folder).")
+        Path | None,
+        Parameter(help="File to write: .csv, .npz or .parquet (default: a new .csv in the run folder)."),
     ] = None,
 ) -> None:
     """Export the latent vector of every image in DATA (CSV, NPZ or Parquet)."""
@@ -33,7 +34,9 @@ def interpolate(
     /,
     *,
     steps: Annotated[int, Parameter(help="Number of images, both ends included.")] = 9,
-    linear: Annotated[bool, Parameter(negative=(), help="Interpolate linearly instead of spherically.")] = False,
+    linear: Annotated[
+        bool, Parameter(negative=(), help="Interpolate linearly instead of spherically.")
+    ] = False,
     class_: Annotated[
         str | None, Parameter(name="--class", help="Class of all images (default: the name of their folder).")
     ] = None,
@@ -49,8 +52,12 @@ def interpolate(
     ends = load_images((a, b), model.config.data, model.shape)
     how: Literal["linear", "spherical"] = "linear" if linear else "spherical"
     images = model.interpolate(a, b, steps=steps, how=how, label=class_)
-    names = (a.stem, b.stem) if a.stem != b.stem else (f"{a.parent.name}/{a.stem}", f"{b.parent.name}/{b.stem}")
-    title = f"Originals at the ends; 0% and 100% are their reconstructions, with {how} interpolation between them"
+    names = (
+        (a.stem, b.stem) if a.stem != b.stem else (f"{a.parent.name}/{a.stem}", f"{b.parent.name}/{b.stem}")
+    )
+    title = (
+        f"Originals at the ends; 0% and 100% are their reconstructions, with {how} interpolation between them"
+    )
     grids.write(file, grids.strip(ends[0], ends[1], images, names, title))
     say(f"Wrote {file}")
 

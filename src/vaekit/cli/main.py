@@ -37,7 +37,9 @@ app = App(
     default_parameter=Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
-app.command(train, usage="vaekit train [DATA] [OPTIONS]", help_epilogue=f"All options: vaekit train {FLAG_ALL}")
+app.command(
+    train, usage="vaekit train [DATA] [OPTIONS]", help_epilogue=f"All options: vaekit train {FLAG_ALL}"
+)
 for command in (
     generate,
     fit_prior,

@@ -25,10 +25,14 @@ def _parts(error: CycloptsError) -> Iterator[str]:
     if isinstance(error, UnknownOptionError):
         option = (error.token.keyword or error.token.value).partition("=")[0]
         yield f"No such option {option!r}."
-        yield did_you_mean(option, [name for argument in error.argument_collection for name in argument.names])
+        yield did_you_mean(
+            option, [name for argument in error.argument_collection for name in argument.names]
+        )
     elif isinstance(error, UnknownCommandError) and error.unused_tokens:
         yield f"No such command {error.unused_tokens[0]!r}."
-        yield did_you_mean(error.unused_tokens[0], [name for name in error.app or () if not name.startswith("-")])
+        yield did_you_mean(
+            error.unused_tokens[0], [name for name in error.app or () if not name.startswith("-")]
+        )
         yield "`vaekit --help` lists the commands."
     elif isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         yield _too_many(error.unused_tokens, error)
@@ -49,7 +53,9 @@ def _parts(error: CycloptsError) -> Iterator[str]:
 def _too_many(unused: list[str], error: CycloptsError) -> str:
     if len(unused) == 1 or error.app is None:
         return f"Unexpected argument {unused[0]!r}."
-    names = [argument.name for argument in error.app.assemble_argument_collection() if argument.index is not None]
+    names = [
+        argument.name for argument in error.app.assemble_argument_collection() if argument.index is not None
+    ]
     return f"Too many arguments: {len(names) + len(unused)} instead of {len(names)} ({' '.join(names)})."
 
 

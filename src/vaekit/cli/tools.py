@@ -14,8 +14,8 @@ def bench(
     *workloads: Annotated[
         str,
         Parameter(
-            help="Workloads to run: mlp, conv, resnet, folder-first, folder-later, generation, evaluation, scaling "
-            "(default: all, about 30 minutes)."
+            help="Workloads to run: mlp, conv, resnet, folder-first, folder-later, generation, evaluation, "
+            "scaling (default: all, about 30 minutes)."
         ),
     ],
     rounds: Annotated[int, Parameter(help="Measurement rounds; the median is reported.")] = 9,
@@ -59,13 +59,19 @@ def _list_presets() -> str:
     lines = []
     for purpose in dict.fromkeys(preset.purpose for preset in PRESETS.values()):
         lines += ["", purpose]
-        lines += [f"  {name:<{width}}  {preset.about}" for name, preset in PRESETS.items() if preset.purpose == purpose]
+        lines += [
+            f"  {name:<{width}}  {preset.about}"
+            for name, preset in PRESETS.items()
+            if preset.purpose == purpose
+        ]
     lines += ["", "`vaekit presets NAME` shows one in full; `vaekit train --preset NAME` uses it."]
     lines += ["Components combine freely: `vaekit train --preset best --prior.kind vamp`."]
     return "\n".join(lines[1:])
 
 
-def doctor(*, clear_cache: Annotated[bool, Parameter(negative=(), help="Delete cached image data.")] = False) -> None:
+def doctor(
+    *, clear_cache: Annotated[bool, Parameter(negative=(), help="Delete cached image data.")] = False
+) -> None:
     """Show versions, device, threads, free disk and cache."""
     from vaekit.cli.doctor import clear, report
 

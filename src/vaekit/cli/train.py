@@ -16,16 +16,22 @@ from vaekit.version import VERSION
 
 
 def train(
-    data: Annotated[str | None, Parameter(help="Folder of images, .npz or .npy file, or folder of IDX files.")] = None,
+    data: Annotated[
+        str | None, Parameter(help="Folder of images, .npz or .npy file, or folder of IDX files.")
+    ] = None,
     /,
     *,
-    out: Annotated[Path | None, Parameter(group=COMMON, help="Run folder (default: a new one in runs/).")] = None,
+    out: Annotated[
+        Path | None, Parameter(group=COMMON, help="Run folder (default: a new one in runs/).")
+    ] = None,
     preset: Annotated[
         str | None, Parameter(group=COMMON, help="Named model to start from; `vaekit presets` lists them.")
     ] = None,
     resume: Annotated[
         bool,
-        Parameter(group=COMMON, negative=(), help="Continue the run in --out, or start it if it does not exist."),
+        Parameter(
+            group=COMMON, negative=(), help="Continue the run in --out, or start it if it does not exist."
+        ),
     ] = False,
     max_minutes: Annotated[
         float | None,
@@ -33,13 +39,16 @@ def train(
     ] = None,
     config: Annotated[
         Path | None,
-        Parameter(group=OTHER, help="TOML file with settings, or a run whose settings to use. Flags override them."),
+        Parameter(
+            group=OTHER, help="TOML file with settings, or a run whose settings to use. Flags override them."
+        ),
     ] = None,
     no_report: Annotated[
         bool, Parameter(group=OTHER, negative=(), help="Do not write report.html at the end.")
     ] = False,
     verbose: Annotated[
-        bool, Parameter(group=OTHER, negative=(), help="Also show details, such as the layers of the networks.")
+        bool,
+        Parameter(group=OTHER, negative=(), help="Also show details, such as the layers of the networks."),
     ] = False,
     settings: CliOverrides | None = None,
 ) -> None:
@@ -60,7 +69,9 @@ def train(
     from vaekit.training.session import run_training
 
     layers = (file, settings or {})
-    request = TrainRequest(data, layers, preset or file_preset, out, resume, max_minutes, report=not no_report)
+    request = TrainRequest(
+        data, layers, preset or file_preset, out, resume, max_minutes, report=not no_report
+    )
     with console_logging(verbose=verbose):
         run = run_training(request)
         if no_report:

@@ -71,7 +71,8 @@ class MmdConfig(BaseConfig):
 
     kind: Literal["mmd"] = "mmd"
     weight: float = Field(100.0, ge=0, le=1e9)
-    """Weight of the maximum mean discrepancy (0 to 2), the mean over its scales; the WAE authors sum seven."""
+    """Weight of the maximum mean discrepancy (0 to 2), the mean over its scales; the WAE authors sum
+    seven."""
     beta: float = Field(0.0, ge=0, le=10_000)
     """Weight of the KL divergence."""
     kernel: Literal["imq", "rbf"] = "imq"

@@ -82,7 +82,11 @@ def merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """The settings in which two configurations differ, by their names as flags: name -> (old, new)."""
     before, after = _leaves(old.model_dump()), _leaves(new.model_dump())
-    return {name: (before.get(name), after.get(name)) for name in before | after if before.get(name) != after.get(name)}
+    return {
+        name: (before.get(name), after.get(name))
+        for name in before | after
+        if before.get(name) != after.get(name)
+    }
 
 
 def describe_components(config: Config) -> str:
@@ -96,10 +100,15 @@ def describe_components(config: Config) -> str:
             f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
             for name, value in component.model_dump(exclude_defaults=True, exclude={"kind"}).items()
         ]
-        name = component.kind if slot == "objective" else f"{component.kind} {'network' if slot == 'encoder' else slot}"
+        name = (
+            component.kind
+            if slot == "objective"
+            else f"{component.kind} {'network' if slot == 'encoder' else slot}"
+        )
         texts.append(f"{name} ({', '.join(changed)})" if changed else name)
     texts += [
-        f"{name.replace('_', ' ')} {value}" for name, value in config.training.model_dump(exclude_defaults=True).items()
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in config.training.model_dump(exclude_defaults=True).items()
     ]
     if config.latents != Config().latents:
         texts.append(f"{config.latents} latents")
@@ -167,10 +176,14 @@ def _unknown_setting(path: list[str], model: type[BaseModel], option: str, kind:
         names += [*TOP_LEVEL, *TRAIN_ARGUMENTS]
         names += [f"{slot}.{name}" for slot in SLOTS for name in _component_settings(slot)]
         return UserError(f"{option!r} is not a setting.", did_you_mean(option, names))
-    owners = [other for other, settings in settings_classes(path[0]).items() if path[-1] in settings.model_fields]
+    owners = [
+        other for other, settings in settings_classes(path[0]).items() if path[-1] in settings.model_fields
+    ]
     if owners:
         needed = _alternatives([setting(f"{path[0]}.kind", owner) for owner in owners])
-        return UserError(f"{setting(option)} is not a setting of the {path[0]} {kind!r}.", f"It needs {needed}.")
+        return UserError(
+            f"{setting(option)} is not a setting of the {path[0]} {kind!r}.", f"It needs {needed}."
+        )
     names = [f"{path[0]}.{name}" for name in model.model_fields]
     return UserError(f"{option!r} is not a setting of the {path[0]} {kind!r}.", did_you_mean(option, names))
 
@@ -182,8 +195,12 @@ def _component_settings(slot: str) -> dict[str, None]:
 def _unknown_kind(slot: str, kind: str | None) -> UserError:
     kinds = [name for name in settings_classes(slot) if name != "own"]
     if kind is None:
-        return UserError(f"The {slot} has no kind.", f"Set {setting(f'{slot}.kind')} to {_alternatives(kinds)}.")
-    return UserError(f"must be {_alternatives(kinds)} (got {kind}).", did_you_mean(kind, kinds), f"{slot}.kind")
+        return UserError(
+            f"The {slot} has no kind.", f"Set {setting(f'{slot}.kind')} to {_alternatives(kinds)}."
+        )
+    return UserError(
+        f"must be {_alternatives(kinds)} (got {kind}).", did_you_mean(kind, kinds), f"{slot}.kind"
+    )
 
 
 def _alternatives(choices: Sequence[str]) -> str:

@@ -35,7 +35,9 @@ class Preset(BaseConfig):
 
 PRESETS = {
     name: Preset.model_validate(fields)
-    for name, fields in tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8")).items()
+    for name, fields in tomllib.loads(
+        Path(__file__).with_name("presets.toml").read_text(encoding="utf-8")
+    ).items()
 }
 """All presets by name, in the order of presets.toml."""
 

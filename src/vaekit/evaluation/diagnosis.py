@@ -71,7 +71,10 @@ def duplicates(m: DiagnosisInput) -> Finding | None:
         f"{memorization.duplicates:.0%} of the held-out images are also in the training set, which makes "
         "the scores too good. Remove the duplicates listed in evaluation.json"
     )
-    if m.result.same_dataset and memorization.duplicate_files[0][0].split("/")[0].lower() not in HELD_OUT_FOLDERS:
+    if (
+        m.result.same_dataset
+        and memorization.duplicate_files[0][0].split("/")[0].lower() not in HELD_OUT_FOLDERS
+    ):
         last = {"validation": f"last:{max(1, m.training_images // 9)}"}
         advice = " or, for frames of a video, hold out the last images."
         return Finding(name="duplicates across the split", message=text + advice, fix=m.retrain_command(last))

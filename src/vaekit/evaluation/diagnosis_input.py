@@ -96,6 +96,8 @@ class DiagnosisInput:
         losses = [row["train_loss"] for row in self.history]
         lowest = list(accumulate(losses, min))
         rise = max((loss - before for loss, before in zip(losses, lowest, strict=True)), default=0.0)
-        if len(losses) < 3 or rise <= max(ROUGH_NATS, ROUGH_SHARE * max(self.loss_drop, losses[0] - lowest[-1])):
+        if len(losses) < 3 or rise <= max(
+            ROUGH_NATS, ROUGH_SHARE * max(self.loss_drop, losses[0] - lowest[-1])
+        ):
             return 0.0
         return rise

@@ -141,11 +141,15 @@ def evaluate(
         fidelity=fidelity,
         unavailable={part: spelled(why) for part, why in reasons.items() if why},
     )
-    findings = diagnose_run(model.run, model.config, model.objective.schedule_end, result, len(training or ()))
+    findings = diagnose_run(
+        model.run, model.config, model.objective.schedule_end, result, len(training or ())
+    )
     return result.model_copy(update={"diagnosis": findings}), nearest_images
 
 
-def _likelihood(context: EvalContext, samples: int, advance: Advance) -> tuple[Likelihood | None, LatentUse, str]:
+def _likelihood(
+    context: EvalContext, samples: int, advance: Advance
+) -> tuple[Likelihood | None, LatentUse, str]:
     """The likelihood, the use of the latents, and why there is no likelihood where there is none."""
     vae, batches = context.model.vae, context.held_out.batches(context.model.device)
     if Capability.DENSITY_AT_SAMPLE in vae.posterior.provides:
@@ -230,7 +234,9 @@ def diagnose_run(
 def _work(context: EvalContext, samples: int, extractor: Extractor | None) -> int:
     """The total of the progress bar, in decoded draws of z and other work that takes as long."""
     held_out = len(context.held_out)
-    work = held_out + (held_out * samples if Capability.DENSITY_AT_SAMPLE in context.model.vae.posterior.provides else 0)
+    work = held_out + (
+        held_out * samples if Capability.DENSITY_AT_SAMPLE in context.model.vae.posterior.provides else 0
+    )
     if context.training is not None:
         work += len(context.training)
     if extractor is not None:

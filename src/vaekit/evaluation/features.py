@@ -72,9 +72,13 @@ def features() -> str:
     return f"not installed: {INSTALL_EFFICIENTNET}; or Inception: {INSTALL_INCEPTION}"
 
 
-def _rgb(images: UInt8[np.ndarray, "N H W C"], advance: Callable[[int], None]) -> Iterable[UInt8[Tensor, "B 3 H W"]]:
+def _rgb(
+    images: UInt8[np.ndarray, "N H W C"], advance: Callable[[int], None]
+) -> Iterable[UInt8[Tensor, "B 3 H W"]]:
     for start in range(0, len(images), FEATURE_BATCH_SIZE):
-        x = torch.from_numpy(np.ascontiguousarray(images[start : start + FEATURE_BATCH_SIZE])).permute(0, 3, 1, 2)
+        x = torch.from_numpy(np.ascontiguousarray(images[start : start + FEATURE_BATCH_SIZE])).permute(
+            0, 3, 1, 2
+        )
         if x.shape[1] == 4:
             alpha = x[:, 3:] / 255
             x = (x[:, :3] * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
@@ -92,7 +96,9 @@ def _inception() -> Extractor:
         features: Tensor = network(x)[0]
         return features
 
-    return Extractor("Inception v3 (2015, the FID's), pool 2048", True, "bilinear to 299, as in TensorFlow 1", compute)
+    return Extractor(
+        "Inception v3 (2015, the FID's), pool 2048", True, "bilinear to 299, as in TensorFlow 1", compute
+    )
 
 
 def _efficientnet() -> Extractor:
@@ -106,8 +112,12 @@ def _efficientnet() -> Extractor:
 
     @torch.inference_mode()
     def compute(x: Tensor) -> Tensor:
-        seen = F.interpolate(x / 127.5 - 1, (EFFICIENTNET_PIXELS, EFFICIENTNET_PIXELS), mode="bilinear", antialias=True)
+        seen = F.interpolate(
+            x / 127.5 - 1, (EFFICIENTNET_PIXELS, EFFICIENTNET_PIXELS), mode="bilinear", antialias=True
+        )
         features: Tensor = network.extract_features(seen).mean((2, 3))
         return features
 
-    return Extractor("EfficientNet-Lite0 (ImageNet), pool 1280", False, f"bilinear to {EFFICIENTNET_PIXELS}", compute)
+    return Extractor(
+        "EfficientNet-Lite0 (ImageNet), pool 1280", False, f"bilinear to {EFFICIENTNET_PIXELS}", compute
+    )

@@ -68,7 +68,9 @@ def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> SetMetri
     return SetMetrics(**intervals)
 
 
-def difference(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"], rival: Float[Tensor, "N F"]) -> SetMetrics:
+def difference(
+    real: Float[Tensor, "N F"], other: Float[Tensor, "N F"], rival: Float[Tensor, "N F"]
+) -> SetMetrics:
     """The metrics of `other` minus those of `rival`, both against the same `real`.
 
     The intervals are narrower than those of the two, since the choice of `real` affects both alike.
@@ -82,13 +84,17 @@ def difference(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"], rival: F
     every = torch.arange(len(real))
     other_value, rival_value = other_metrics(every), rival_metrics(every)
     intervals = {
-        name: _interval(value, max(error, _binomial_margin(name, len(real), other_value[name], rival_value[name])))
+        name: _interval(
+            value, max(error, _binomial_margin(name, len(real), other_value[name], rival_value[name]))
+        )
         for name, (value, error) in _jackknife(metrics, len(real)).items()
     }
     return SetMetrics(**intervals)
 
 
-def _metrics_of_rows(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> Callable[[Tensor], dict[str, float]]:
+def _metrics_of_rows(
+    real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]
+) -> Callable[[Tensor], dict[str, float]]:
     """A function from rows of both sets to their metrics; distances and kernels are computed once."""
     real, other = real.double(), other.double()
     distances = _distances(real, real), _distances(real, other), _distances(other, other)
@@ -112,7 +118,9 @@ def _jackknife(metrics: Callable[[Tensor], dict[str, float]], count: int) -> dic
     results: dict[str, tuple[float, float]] = {}
     for name, value in whole.items():
         left = torch.tensor([part[name] for part in parts], dtype=torch.float64)
-        error = math.sqrt((JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * (left - left.mean()).square().sum().item())
+        error = math.sqrt(
+            (JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * (left - left.mean()).square().sum().item()
+        )
         results[name] = value, STUDENT_QUANTILE * error
     return results
 

@@ -187,7 +187,8 @@ def evaluate_likelihood(
             latent_kl.append(per_latent.cpu().double())
     bounds = {k: torch.cat([one.bounds[k] for one in estimates]).cpu().double() for k in estimates[0].bounds}
     log_px, kl, effective = (
-        torch.cat([getattr(one, name) for one in estimates]).cpu().double() for name in ("log_px", "kl", "effective")
+        torch.cat([getattr(one, name) for one in estimates]).cpu().double()
+        for name in ("log_px", "kl", "effective")
     )
     nll, count = -bounds[samples], len(log_px)
     normalised = Capability.NORMALIZED in model.likelihood.provides

@@ -72,7 +72,9 @@ def nearest(
     return Nearest(rows[:, 0], distance[:, 0], distance[:, 0] / distance.mean(1).clamp(min=1e-9))
 
 
-def memorization(new: Nearest, held_out: Nearest, duplicate_files: Sequence[tuple[str, str]] = ()) -> Memorization:
+def memorization(
+    new: Nearest, held_out: Nearest, duplicate_files: Sequence[tuple[str, str]] = ()
+) -> Memorization:
     """Shares of copies and duplicates, and median distances.
 
     `copied` is the share of new images nearer to their training image, relative to its fifty nearest, than

@@ -27,7 +27,9 @@ SHEET_IMAGES = 32
 """Images at each end of the sheet."""
 
 
-def rank(model: LoadedModel, data: Any, samples: int, seed: int, out: Path | None, quiet: bool) -> "pd.DataFrame":
+def rank(
+    model: LoadedModel, data: Any, samples: int, seed: int, out: Path | None, quiet: bool
+) -> "pd.DataFrame":
     """Rank the images of a data set and write the table and its sheet: see `TrainedModel.rank`."""
     require_density(model.vae)
     out = new_file(model.run, out, (".csv",), data, also=".png") if out is not None else None
@@ -88,10 +90,13 @@ def sheet(
     def captions(part: "pd.DataFrame") -> list[str]:
         rows = zip(part["file"], part["log_likelihood"], strict=True)
         return [
-            f"{PurePosixPath(name).with_suffix('')}\n{nats:,.{0 if abs(nats) >= 1e4 else 1}f}" for name, nats in rows
+            f"{PurePosixPath(name).with_suffix('')}\n{nats:,.{0 if abs(nats) >= 1e4 else 1}f}"
+            for name, nats in rows
         ]
 
-    columns = min(range(6, 11), key=lambda count: -len(odd) % count)  # as wide as the headings, with the fewest gaps
+    columns = min(
+        range(6, 11), key=lambda count: -len(odd) % count
+    )  # as wide as the headings, with the fewest gaps
     ends = [
         (odd, captions(table[: len(odd)]), "least"),
         (likely, captions(table[::-1][: len(likely)]), "most"),

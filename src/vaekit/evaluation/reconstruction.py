@@ -16,7 +16,9 @@ SSIM_WINDOW = 11
 
 
 @torch.no_grad()
-def reconstruction(model: VAE, batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]]) -> Reconstruction:
+def reconstruction(
+    model: VAE, batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]]
+) -> Reconstruction:
     """Metrics of images from 0 to 1, averaged over images, with the standard error of each average.
 
     - mse: the mean squared error of the pixels;

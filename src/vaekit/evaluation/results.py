@@ -9,7 +9,9 @@ from vaekit.utils.files import write_text
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="constants"
+    )
 
 
 LikelihoodKind = Literal["probability", "density", "cross-entropy"]

@@ -98,7 +98,9 @@ def nearest_grid(new: UInt8[np.ndarray, "N H W C"], training: ImageSet, neighbor
     return grids.pairs(new[rows], training_pixels, 8, labels, title)
 
 
-def evaluate_fidelity(context: EvalContext, new: NewImages, extractor: Extractor, advance: Advance) -> Fidelity:
+def evaluate_fidelity(
+    context: EvalContext, new: NewImages, extractor: Extractor, advance: Advance
+) -> Fidelity:
     """Compare sets of images with half of the held-out ones.
 
     The sets are new images, the other half, that half through the model, and training images.

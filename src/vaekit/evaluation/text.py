@@ -109,7 +109,8 @@ def _table(rows: list[Row], width: int) -> list[str]:
         fitting = max(1, (width - len(indent) + 2) // cell_width)
         for start in range(1, len(table[0]), fitting):
             lines += [
-                f"  {row[0]:<{name_width}}" + "".join(f"{cell:>{cell_width}}" for cell in row[start : start + fitting])
+                f"  {row[0]:<{name_width}}"
+                + "".join(f"{cell:>{cell_width}}" for cell in row[start : start + fitting])
                 for row in table
             ]
     for name, text in (row for row in rows if len(row) == 2):
@@ -232,7 +233,9 @@ def _likelihood(result: EvaluationResult) -> list[Row]:
     ]
     if effective.median < MIN_EFFECTIVE_SAMPLES and result.samples > 1:
         more = setting("samples", 10 * result.samples)
-        rows.append(("", f"Too few effective samples: the true NLL may be much lower. Use {more} or train longer."))
+        rows.append(
+            ("", f"Too few effective samples: the true NLL may be much lower. Use {more} or train longer.")
+        )
     if bits is None:
         rows.append(("bits/dim", f"n/a: {NO_BITS[likelihood.kind]}"))
     return [*rows, active, ("KL per latent", _format_kl(latents.kl))]
@@ -252,7 +255,9 @@ def format_ranking(table: "pd.DataFrame", samples: int, width: int) -> list[str]
     """A ranking for the screen: its least likely images, and what the order means."""
     nats = table["log_likelihood"]
     lines = [f"{len(table):,} images by log p(x), least likely first ({samples:,} importance samples each)"]
-    lines += [f"  {value:12,.1f} nats  {file}" for file, value in zip(table["file"][:5], nats[:5], strict=True)]
+    lines += [
+        f"  {value:12,.1f} nats  {file}" for file, value in zip(table["file"][:5], nats[:5], strict=True)
+    ]
     lines.append(f"  {nats.median():12,.1f} nats  median")
     if "bits_per_dimension" not in table:
         lines += _wrap(spelled(f"no bits/dim: {NO_BITS[table.attrs['measure']]}"), width, "  ", "    ")

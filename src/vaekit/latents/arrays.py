@@ -59,7 +59,9 @@ def decode(model: LoadedModel, z: Any, labels: Labels | None = None) -> Images:
     tensor = torch.as_tensor(np.asarray(z, np.float32))
     shape = model.vae.latent_shape
     if tensor.shape[1:] != shape:
-        raise UserError(f"Latents have shape {[*tensor.shape]}, but this model has [N, {', '.join(map(str, shape))}].")
+        raise UserError(
+            f"Latents have shape {[*tensor.shape]}, but this model has [N, {', '.join(map(str, shape))}]."
+        )
     return _decode(model, tensor.flatten(1), model_labels(model, labels, len(tensor)))
 
 
@@ -110,7 +112,8 @@ def sample_class_names(model: LoadedModel, n: int, label: str | int | None = Non
 def interpolate_images(
     model: LoadedModel, image_a: Any, image_b: Any, steps: int, path: str, label: str | int | None = None
 ) -> Images:
-    """`steps` images on the path between the posterior means of two images; see `TrainedModel.interpolate`."""
+    """`steps` images on the path between the posterior means of two images; see
+    `TrainedModel.interpolate`."""
     if path not in ("spherical", "linear"):
         raise UserError(f"The path must be 'spherical' or 'linear' (got {path!r}).")
     if not 2 <= steps <= MAX_INTERPOLATED:
@@ -119,7 +122,9 @@ def interpolate_images(
         label = class_of_folder(image_a, image_b)
     ends = [_one_image(model, image) for image in (image_a, image_b)]
     z = torch.from_numpy(encode(model, np.concatenate(ends), label)).flatten(1)
-    return _decode(model, interpolate(z[0], z[1], steps, path == "spherical"), model_labels(model, label, steps))
+    return _decode(
+        model, interpolate(z[0], z[1], steps, path == "spherical"), model_labels(model, label, steps)
+    )
 
 
 def model_labels(model: LoadedModel, labels: Labels | None, n: int) -> Tensor | None:
@@ -147,8 +152,8 @@ def _sample_labels(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The labels [n] for the decoder, and those for the prior.
 
-    Without a label a conditional model goes through all classes in turn. A model that was trained without labels takes
-    one if its prior was fitted to images with classes.
+    Without a label a conditional model goes through all classes in turn. A model that was trained without
+    labels takes one if its prior was fitted to images with classes.
     """
     classes = model.vae.classes
     if classes:

@@ -15,7 +15,8 @@ from vaekit.models.fitted_prior import FittedPrior
 from vaekit.utils.cuda_graphs import CudaGraph
 
 MIN_CLASS_ENCODINGS = 50
-"""A class needs so many encodings for every Gaussian of its own; with full covariance also twice as many as latents."""
+"""A class needs so many encodings for every Gaussian of its own; with full covariance also twice as many as
+latents."""
 RIDGE = 1e-4
 """Added to every variance, in units of the encodings' own."""
 EM_STEPS = 50
@@ -23,8 +24,8 @@ EM_STEPS = 50
 FLOW_MAX_LATENTS = 256
 """A flow is fitted for up to so many latents."""
 FLOW_STEPS = 1000
-"""Training steps of the flow, at most. More make validation encodings of Fashion-MNIST no likelier: -44.64 nats after
-2000 steps, -44.47 after 1000."""
+"""Training steps of the flow, at most. More make validation encodings of Fashion-MNIST no likelier: -44.64
+nats after 2000 steps, -44.47 after 1000."""
 FLOW_PASSES = 10
 """Passes of the flow over the encodings, at most."""
 FLOW_BATCH = 256
@@ -63,11 +64,13 @@ class LatentUnits:
         return cls(train.z.mean(0), scale, counts / counts.sum())
 
 
-def fit_gaussians(train: Encodings, units: LatentUnits, components: int, full: bool, seed: int) -> FittedPrior:
+def fit_gaussians(
+    train: Encodings, units: LatentUnits, components: int, full: bool, seed: int
+) -> FittedPrior:
     """A mixture of Gaussians for every class, by expectation maximization (scikit-learn's).
 
-    A class of few images has fewer Gaussians. One of too few for a covariance of its own has that of all images about
-    the means of their classes, wider by as much as its mean is uncertain.
+    A class of few images has fewer Gaussians. One of too few for a covariance of its own has that of all
+    images about the means of their classes, wider by as much as its mean is uncertain.
     """
     latents = train.z.shape[1]
     prior = _empty_prior("gaussians", latents, units, components=components, full=full)
@@ -122,9 +125,12 @@ def _expectation_maximization(
 def fit_flow(
     train: Encodings, validation: Encodings, units: LatentUnits, seed: int, device: torch.device
 ) -> FittedPrior:
-    """A flow of spline couplings, by maximum likelihood; of its states the one that scores best on `validation`."""
+    """A flow of spline couplings, by maximum likelihood; of its states the one that scores best on
+    `validation`."""
     steps = max(FLOW_CHECKS, min(FLOW_STEPS, FLOW_PASSES * len(train.z) // FLOW_BATCH))
-    checked = slice(None, None, max(1, len(validation.z) // FLOW_CHECKED))  # of all classes, in whose order they come
+    checked = slice(
+        None, None, max(1, len(validation.z) // FLOW_CHECKED)
+    )  # of all classes, in whose order they come
     z, y, checked_z, checked_y = (
         tensor.to(device) for tensor in (train.z, train.y, validation.z[checked], validation.y[checked])
     )

@@ -35,7 +35,8 @@ def encode_means(
 
 
 def latents(model: LoadedModel, data: Any, out: Path | None, quiet: bool) -> "pd.DataFrame":
-    """The posterior means of every image of a data set as a table, also written to `out`: see `TrainedModel.latents`."""
+    """The posterior means of every image of a data set as a table, also written to `out`: see
+    `TrainedModel.latents`."""
     import pandas as pd
 
     if out is not None:

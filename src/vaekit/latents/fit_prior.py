@@ -1,10 +1,10 @@
 """The sampling prior: a density that is fitted to the latents of the training images after training.
 
-New images are decoded from draws of p(z), but the decoder is trained on draws of the aggregate posterior q(z),
-the average of q(z | x) over training images. Where p(z) has mass and q(z) has none, decoded images are poor
-(Hoffman & Johnson 2016, "ELBO surgery"). So densities are fitted to draws of q(z), the best is chosen by those
-of validation images, and new images are drawn from it (Dai & Wipf 2019, arXiv:1903.05789, section 4; Ghosh et
-al. 2020, arXiv:1903.12436, section 4).
+New images are decoded from draws of p(z), but the decoder is trained on draws of the aggregate posterior
+q(z), the average of q(z | x) over training images. Where p(z) has mass and q(z) has none, decoded images are
+poor (Hoffman & Johnson 2016, "ELBO surgery"). So densities are fitted to draws of q(z), the best is chosen by
+those of validation images, and new images are drawn from it (Dai & Wipf 2019, arXiv:1903.05789, section 4;
+Ghosh et al. 2020, arXiv:1903.12436, section 4).
 """
 
 import math
@@ -119,14 +119,18 @@ def fit_prior(model: VAE, loader: ImageLoader, seed: int, quiet: bool = False) -
         progress(2 * len(COMPONENTS) + 2, "Fitting the sampling prior", unit="steps", quiet=quiet) as advance,
     ):
         train, validation = (
-            encodings(model, loader.split(split, limit, size=CHUNK), split, seed) for split in ("train", "validation")
+            encodings(model, loader.split(split, limit, size=CHUNK), split, seed)
+            for split in ("train", "validation")
         )
         classes = len(loader.source.classes)
-        return choose_prior(model, train, validation, classes, seed, lambda name: advance(1, f"fitting {name}"))
+        return choose_prior(
+            model, train, validation, classes, seed, lambda name: advance(1, f"fitting {name}")
+        )
 
 
 def refit_prior(model: LoadedModel, quiet: bool = False) -> dict[str, Any]:
-    """Fit a sampling prior to a trained model again and write it into its run: see `TrainedModel.fit_prior`."""
+    """Fit a sampling prior to a trained model again and write it into its run: see
+    `TrainedModel.fit_prior`."""
     seed = model.config.training.seed
     loader = ImageLoader(training_pack(model, quiet), model.config.data, CHUNK, seed, model.device)
     with console_logging(quiet):
@@ -147,8 +151,8 @@ def choose_prior(
 ) -> PriorFit:
     """Fit densities to `train`, one for each of `classes` (0: none), and choose by `validation`.
 
-    Those of a conditional model are scored by log p(z | y), others by log p(z). The best is kept if it beats the
-    model's own prior by more than two standard errors. `advance` is called before every candidate.
+    Those of a conditional model are scored by log p(z | y), others by log p(z). The best is kept if it beats
+    the model's own prior by more than two standard errors. `advance` is called before every candidate.
     """
     counts = len(train.z), len(validation.z)
     finite = train.z.isfinite().all() and validation.z.isfinite().all()
@@ -200,13 +204,20 @@ def _candidates(
         name = f"neural-spline flow{', given the class' if classes else ''}"
         advance(name)
         device = next(model.parameters()).device
-        yield name, fit_flow(train, validation, units, seed, device if device.type == "cuda" else torch.device("cpu"))
+        yield (
+            name,
+            fit_flow(
+                train, validation, units, seed, device if device.type == "cuda" else torch.device("cpu")
+            ),
+        )
 
 
 def _component_counts(count: int, latents: int, full: bool) -> Iterator[int]:
     for components in COMPONENTS:
         too_few = components > 1 and components * MIN_ENCODINGS_PER_COMPONENT > count
-        too_large = components * latents**2 > FULL_MAX_NUMBERS if components > 1 else latents > FULL_MAX_LATENTS
+        too_large = (
+            components * latents**2 > FULL_MAX_NUMBERS if components > 1 else latents > FULL_MAX_LATENTS
+        )
         if too_few or (full and too_large):
             return
         yield components

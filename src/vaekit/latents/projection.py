@@ -1,4 +1,5 @@
-"""Principal components of latents: a flat view of a space of many dimensions, from which one can come back."""
+"""Principal components of latents: a flat view of a space of many dimensions, from which one can come
+back."""
 
 from typing import NamedTuple
 
@@ -23,10 +24,13 @@ class Projection(NamedTuple):
 
 
 def pca(z: Float[Tensor, "N D"]) -> Projection:
-    """Principal component analysis of N points (Pearson 1901, doi:10.1080/14786440109462720), K = min(N, D)."""
+    """Principal component analysis of N points (Pearson 1901, doi:10.1080/14786440109462720), K = min(N,
+    D)."""
     mean = z.mean(0)
     _, values, directions = torch.linalg.svd(z - mean, full_matrices=False)
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     directions = directions * torch.where(largest < 0, -1.0, 1.0)  # the sign of a component is arbitrary
     variances = values.square()
-    return Projection((z - mean) @ directions.T, variances / variances.sum().clamp(min=1e-12), mean, directions)
+    return Projection(
+        (z - mean) @ directions.T, variances / variances.sum().clamp(min=1e-12), mean, directions
+    )

@@ -30,7 +30,8 @@ def seeded(*words: int | str) -> Iterator[None]:
 def draw_latents(
     prior: VAE | FittedPrior, n: int, seed: int, y: Labels | None = None, temperature: float = 1.0
 ) -> Float[Tensor, "n D"]:
-    """`n` draws of p(z | y), from a model's own prior or from one fitted to its latents, on the device of that prior.
+    """`n` draws of p(z | y), from a model's own prior or from one fitted to its latents, on the device of
+    that prior.
 
     Args:
         prior: what to draw from.
@@ -93,10 +94,11 @@ def interpolate(
 ) -> Float[Tensor, "steps D"]:
     """`steps` latents from `a` to `b`, both among them, evenly spaced.
 
-    Along a straight line, or, spherical, along the great circle (slerp: Shoemake 1985, "Animating rotation with
-    quaternion curves"): the direction turns by equal angles and the length changes by equal amounts. A straight line
-    between two draws of a wide normal passes nearer to the origin than any draw lies (White 2016, arXiv:1609.04468).
-    Where a great circle is not determined, as between opposite points or where one has no length, the line is straight.
+    Along a straight line, or, spherical, along the great circle (slerp: Shoemake 1985, "Animating rotation
+    with quaternion curves"): the direction turns by equal angles and the length changes by equal amounts. A
+    straight line between two draws of a wide normal passes nearer to the origin than any draw lies (White
+    2016, arXiv:1609.04468). Where a great circle is not determined, as between opposite points or where one
+    has no length, the line is straight.
     """
     t = torch.linspace(0, 1, steps, dtype=torch.float64, device=a.device)[:, None]
     one, other = a.double(), b.double()
@@ -104,7 +106,9 @@ def interpolate(
     lengths = torch.stack([one.norm(), other.norm()])
     if spherical and lengths.min() > 1e-6:
         u, v = one / lengths[0], other / lengths[1]
-        angle = 2 * torch.atan2((u - v).norm(), (u + v).norm())  # exact also where the two are nearly parallel
+        angle = 2 * torch.atan2(
+            (u - v).norm(), (u + v).norm()
+        )  # exact also where the two are nearly parallel
         if angle.sin() > 1e-4:
             direction = (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / angle.sin()
             path = ((1 - t) * lengths[0] + t * lengths[1]) * direction

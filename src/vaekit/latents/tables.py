@@ -1,4 +1,4 @@
-"""Tables of images in files: CSV, Parquet and NumPy archives, each whole or not there, none with pickle in it."""
+"""Tables of latents as files: CSV, Parquet or NumPy archives, without pickle. A failed write leaves no file."""
 
 import math
 from pathlib import Path
@@ -27,7 +27,8 @@ def require_writer(path: Path) -> None:
             import pyarrow  # noqa: F401
         except ImportError:
             raise UserError(
-                f"{path.name} needs pyarrow, which is not there: `pip install 'vaekit[parquet]'`, or name a .csv file."
+                f"Writing {path.name} needs pyarrow, which is not installed.",
+                "Run `pip install 'vaekit[parquet]'`, or write a .csv file.",
             ) from None
 
 
@@ -40,8 +41,8 @@ def write_csv(path: Path, table: "pd.DataFrame") -> None:
 def write_latents(path: Path, table: "pd.DataFrame", shape: tuple[int, ...]) -> None:
     """The latents of images, by the suffix of `path`.
 
-    An .npz holds `files` [N] and, with classes, `labels` [N], both as text of fixed width, and `latents`, float32
-    [N, D], or [N, C, h, w] where `shape`, that of the latents, is an image's.
+    An .npz holds `files` [N] and, with classes, `labels` [N], both as text of fixed width, and `latents`,
+    float32 [N, D], or [N, C, h, w] where `shape`, that of the latents, is an image's.
     """
     suffix = path.suffix.lower()
     if suffix == ".csv":
@@ -51,7 +52,10 @@ def write_latents(path: Path, table: "pd.DataFrame", shape: tuple[int, ...]) -> 
         if suffix == ".parquet":
             # Parquet knows text alone: a byte of a name that is none is written as \xff
             words = [name for name in ("file", "label") if name in table]
-            text = {name: [one.encode("utf-8", "backslashreplace").decode() for one in table[name]] for name in words}
+            text = {
+                name: [one.encode("utf-8", "backslashreplace").decode() for one in table[name]]
+                for name in words
+            }
             table.assign(**text).to_parquet(temporary, engine="pyarrow", index=False)
             return
         columns = {"files": table["file"]} | ({"labels": table["label"]} if "label" in table else {})

@@ -36,7 +36,8 @@ MAX_TRAVERSED = 100
 """Rows and columns of a traversal, at most."""
 
 
-# --- How images use the latents --------------------------------------------------------------------------------------
+# --- How images use the latents
+# --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,14 @@ def posterior_mean(model: VAE, q: Distribution) -> Float[Tensor, "B D"]:
 
 
 def latent_stats(model: LoadedModel, label: int | None, quiet: bool) -> LatentStats:
-    """Measure how a model's own images use its latents; without these images assume the standard normal, and say so."""
+    """Measure how a model's own images use its latents; without these images assume the standard normal, and
+    say so."""
     try:
         pack = training_pack(model, quiet)
     except UserError:
-        log.info("The training images have moved or changed: latents vary as under a standard normal prior instead.")
+        log.info(
+            "The training images have moved or changed: using a standard normal for means and deviations."
+        )
         return LatentStats(torch.zeros(model.vae.latents), torch.ones(model.vae.latents), None)
     images = ImageSet(pack, stats_rows(pack, label), class_numbers(model, pack))
     with progress(len(images), "Encoding", quiet=quiet) as advance:
@@ -69,8 +73,8 @@ def latent_stats(model: LoadedModel, label: int | None, quiet: bool) -> LatentSt
 
 
 def stats_rows(pack: Pack, label: int | None) -> NDArray[np.int64]:
-    """The images to measure: those of the validation split, with the training split where they are few; of one class
-    where it has enough; at most STATS_IMAGES, evenly spread."""
+    """The images to measure: those of the validation split, with the training split where they are few; of
+    one class where it has enough; at most STATS_IMAGES, evenly spread."""
     validation, train = pack.splits["validation"], pack.splits["train"]
     rows = np.arange(validation.start, validation.stop)
     if len(rows) < MIN_VALIDATION_IMAGES:
@@ -104,7 +108,8 @@ def measure_latent_stats(
     return LatentStats(mean.float(), std.float(), torch.cat(centres).std(0, correction=0).float())
 
 
-# --- Traversals ------------------------------------------------------------------------------------------------------
+# --- Traversals
+# ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +138,9 @@ class Traversal:
     @property
     def columns(self) -> list[str]:
         """A name for every column."""
-        return ["mean" if abs(position) < 1e-6 else f"{position:+.4g}" for position in self.positions.tolist()]
+        return [
+            "mean" if abs(position) < 1e-6 else f"{position:+.4g}" for position in self.positions.tolist()
+        ]
 
     @property
     def title(self) -> str:
@@ -141,7 +148,7 @@ class Traversal:
         order = "most active first (sd: of its posterior means over images)"
         order = order if self.measured else "those first that change the image most"
         unit = "standard deviations of the encoded images" if self.measured else "unit steps"
-        return f"Each row varies one latent, {order}\nColumns: {unit} from the mean, where all other latents stay"
+        return f"Each row varies one latent, {order}\nColumns: {unit} from the mean; all other latents stay there"
 
 
 def traverse_model(
@@ -160,7 +167,8 @@ def traverse_model(
 
 @torch.no_grad()
 def traverse(model: VAE, stats: LatentStats, label: int | None, rows: int, columns: int) -> Traversal:
-    """Vary `rows` latents, the most active first, over `columns` steps; `label` is the class of a conditional model.
+    """Vary `rows` latents, the most active first, over `columns` steps; `label` is the class of a conditional
+    model.
 
     Without a measured activity, latents that change the image most come first.
     """

@@ -43,7 +43,10 @@ def evaluation_sections(
     model: LoadedModel, held_out: HeldOut | None, quiet: bool
 ) -> tuple[list[Section], list[Section]]:
     """The diagnosis, and the metrics; none without an evaluation where the images are missing."""
-    result, text = read_evaluation(model.run, model.weights_hash), "By `vaekit evaluate`; all values are in evaluation.json."
+    result, text = (
+        read_evaluation(model.run, model.weights_hash),
+        "By `vaekit evaluate`; all values are in evaluation.json.",
+    )
     blocks: list[Any] = []
     if result is not None and model.run.nearest.exists() and result.memorization:
         alt = "New images and the nearest training image of each"

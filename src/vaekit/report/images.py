@@ -1,6 +1,5 @@
 """The sections of a run's page that show what its model makes of images."""
 
-
 import numpy as np
 import torch
 

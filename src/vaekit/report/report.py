@@ -115,7 +115,9 @@ def _data(model: LoadedModel, dataset: DatasetSummary, held_out: HeldOut | None)
     else:
         count = 3 * tile_columns(model.shape)
         settings = model.config.training
-        batches = ImageLoader(held_out.images.pack, model.config.data, count, settings.seed, torch.device("cpu"))
+        batches = ImageLoader(
+            held_out.images.pack, model.config.data, count, settings.seed, torch.device("cpu")
+        )
         x, y = next(batches.train(0))
         classes = held_out.images.pack.classes
         names = [classes[label] for label in y.tolist()] if y is not None and classes else []

@@ -1,8 +1,8 @@
 """Model and training state, to and from a run folder: tensors in safetensors, the rest in JSON, no pickle.
 
-A checkpoint is `checkpoints/step_00001234/` with model.safetensors (raw.* and ema.* weights), optimizer.safetensors,
-state.json and manifest.json, which holds the SHA-256 of the others and is written last. The folder gets its name only
-when all of it is on the disk.
+A checkpoint is `checkpoints/step_00001234/` with model.safetensors (raw.* and ema.* weights),
+optimizer.safetensors, state.json and manifest.json, which holds the SHA-256 of the others and is written
+last. The folder gets its name only when all of it is on the disk.
 """
 
 import json
@@ -53,13 +53,20 @@ class Snapshot:
 
 def copied(tensors: Mapping[str, Tensor]) -> Tensors:
     """Copies on the CPU, in the memory order that files have."""
-    return {name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    return {
+        name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, t in tensors.items()
+    }
 
 
 def optimizer_tensors(optimizer: Optimizer) -> Tensors:
     """An optimizer's state as named tensors: "3.exp_avg" is that of its third parameter."""
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, one in state.items() for name, value in one.items()}
+    return {
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, one in state.items()
+        for name, value in one.items()
+    }
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Tensors) -> None:
@@ -86,12 +93,15 @@ def is_finite(snapshot: Snapshot) -> bool:
 
 
 def write_checkpoint(run: Run, snapshot: Snapshot) -> Path:
-    """Write a checkpoint, whole or not at all, then delete those that are neither among the newest nor the best."""
+    """Write a checkpoint, whole or not at all, then delete those that are neither among the newest nor the
+    best."""
     folder = run.checkpoints / f"step_{snapshot.step:08d}"
     if folder.exists() and not _is_intact(folder):
         shutil.rmtree(folder)  # a damaged one, skipped when the run was resumed
     with _explain_write_errors(folder), atomic_folder(folder) as temporary:
-        weights = {f"raw.{k}": t for k, t in snapshot.raw.items()} | {f"ema.{k}": t for k, t in snapshot.ema.items()}
+        weights = {f"raw.{k}": t for k, t in snapshot.raw.items()} | {
+            f"ema.{k}": t for k, t in snapshot.ema.items()
+        }
         save_file(weights, temporary / "model.safetensors")
         save_file(snapshot.optimizer, temporary / "optimizer.safetensors")
         (temporary / "state.json").write_text(json.dumps(snapshot.state, indent=2) + "\n")
@@ -129,7 +139,8 @@ def write_weights(path: Path, weights: Tensors) -> None:
 
 
 def write_prior(run: Run, prior: FittedPrior | None, metadata: Mapping[str, Any], weights: str) -> None:
-    """Write a fitted prior with its description as JSON in the file's header; without a prior, delete an earlier one.
+    """Write a fitted prior with its description as JSON in the file's header; without a prior, delete an
+    earlier one.
 
     `weights` is the SHA-256 of the weights whose latents it was fitted to.
     """
@@ -138,7 +149,9 @@ def write_prior(run: Run, prior: FittedPrior | None, metadata: Mapping[str, Any]
         return
     description = {**prior.metadata, **metadata, "weights": weights}
     with _explain_write_errors(run.latent_prior), atomic_file(run.latent_prior) as temporary:
-        save_file(copied(prior.state_dict()), temporary, metadata={"about": json.dumps(description, indent=2)})
+        save_file(
+            copied(prior.state_dict()), temporary, metadata={"about": json.dumps(description, indent=2)}
+        )
 
 
 def load_prior(run: Run, weights: str) -> FittedPrior | None:

@@ -1,4 +1,5 @@
-"""The command, on the command line or in Python, that trains a run again, resumes it, or trains a variation of it."""
+"""The command, on the command line or in Python, that trains a run again, resumes it, or trains a variation
+of it."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,14 +17,16 @@ from vaekit.runs.metadata import DatasetSummary, RunMetadata
 def train_command(metadata: RunMetadata, dataset: DatasetSummary, config: Config | None = None) -> str:
     """The command that trains a run, or the same data with another configuration.
 
-    Settings that differ from the preset's are flags. Where only Python can give what was given (images in memory,
-    custom modules), it is a line of Python.
+    Settings that differ from the preset's are flags. Where only Python can give what was given (images in
+    memory, custom modules), it is a line of Python.
     """
     config, preset = config or metadata.config, resolve(preset=metadata.preset)
     kinds = {slot: getattr(config, slot).kind for slot in SLOTS}
     kinds = {slot: kind for slot, kind in kinds.items() if kind != getattr(preset, slot).kind}
     flags: dict[str, Any] = {f"{slot}.kind": kind for slot, kind in kinds.items()}
-    of_these_kinds = override(preset, kinds)  # a component of another kind starts from the defaults of its own
+    of_these_kinds = override(
+        preset, kinds
+    )  # a component of another kind starts from the defaults of its own
     flags |= {name: new for name, (_, new) in differences(of_these_kinds, config).items()}
     if arguments := _python_arguments(config, metadata, dataset):
         return _python_call(arguments, {"preset": metadata.preset}, flags)
@@ -31,17 +34,21 @@ def train_command(metadata: RunMetadata, dataset: DatasetSummary, config: Config
     return shlex.join(["vaekit", "train", *source, "--preset", metadata.preset, *_flags(flags)])
 
 
-def resume_command(metadata: RunMetadata, dataset: DatasetSummary, run: Path, epochs: int | None = None) -> str:
+def resume_command(
+    metadata: RunMetadata, dataset: DatasetSummary, run: Path, epochs: int | None = None
+) -> str:
     """The command that resumes a run, up to `epochs` if given."""
     if arguments := _python_arguments(metadata.config, metadata, dataset):
         options = {"out": str(run), "resume": True} | ({} if epochs is None else {"epochs": epochs})
         return _python_call(arguments, options, {})
-    return f"vaekit train --resume --out {shlex.quote(str(run))}" + ("" if epochs is None else f" --epochs {epochs}")
+    return f"vaekit train --resume --out {shlex.quote(str(run))}" + (
+        "" if epochs is None else f" --epochs {epochs}"
+    )
 
 
 def first_valid(config: Config, choices: Iterable[Mapping[str, Any]], images: int) -> Config:
-    """The configuration with the first of some changes that is another one and valid for so many training images;
-    the same configuration if none is."""
+    """The configuration with the first of some changes that is another one and valid for so many training
+    images; the same configuration if none is."""
     for changes in choices:
         try:
             changed = override(config, changes)

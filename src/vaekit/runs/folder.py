@@ -94,6 +94,7 @@ def locked(run: Run) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise UserError(
-                    f"{run.folder} is in use by another process.", f"Wait for it, or choose another {setting('out')}."
+                    f"{run.folder} is in use by another process.",
+                    f"Wait for it, or choose another {setting('out')}.",
                 ) from None
         yield

@@ -79,4 +79,6 @@ def to_tensor(images: Any, shape: tuple[int, int, int]) -> Float[Tensor, "N C H 
             "Resize them first, or use `vaekit reconstruct` on the files.",
         )
     # The same memory order for every input: convolutions round differently in another
-    return torch.from_numpy(array).permute(0, 3, 1, 2).float().clone(memory_format=torch.contiguous_format) / 255
+    return (
+        torch.from_numpy(array).permute(0, 3, 1, 2).float().clone(memory_format=torch.contiguous_format) / 255
+    )

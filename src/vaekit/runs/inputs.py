@@ -29,7 +29,8 @@ NAMES_IN_TEXT = 20
 """A message lists up to so many classes."""
 
 
-# --- Classes and counts ----------------------------------------------------------------------------------------------
+# --- Classes and counts
+# ----------------------------------------------------------------------------------------------
 
 
 def class_indices(labels: Labels, n: int, classes: Sequence[str]) -> Int64[Tensor, " n"]:
@@ -40,7 +41,9 @@ def class_indices(labels: Labels, n: int, classes: Sequence[str]) -> Int64[Tenso
     """
     each = [labels] * n if isinstance(labels, (str, int, np.integer)) else np.asarray(labels).tolist()
     if len(each) != n:
-        raise UserError(f"{len(each)} labels were given for {n} images.", "Give one label, or one for each image.")
+        raise UserError(
+            f"{len(each)} labels were given for {n} images.", "Give one label, or one for each image."
+        )
     return torch.tensor([class_index(label, classes) for label in each], dtype=torch.long)
 
 
@@ -90,11 +93,14 @@ def check_count(number: SupportsIndex, option: str = "samples", least: int = 1) 
     except TypeError:
         count = least - 1
     if not least <= count <= MAX_COUNT:
-        raise UserError(f"must be a whole number from {least} to {MAX_COUNT:,} (got {number}).", option=option)
+        raise UserError(
+            f"must be a whole number from {least} to {MAX_COUNT:,} (got {number}).", option=option
+        )
     return count
 
 
-# --- Data sets -------------------------------------------------------------------------------------------------------
+# --- Data sets
+# -------------------------------------------------------------------------------------------------------
 
 
 def training_pack(model: LoadedModel, quiet: bool, alternative: str = "") -> Pack:
@@ -127,8 +133,8 @@ def is_training_pack(model: LoadedModel, pack: Pack) -> bool:
 def held_out_images(model: LoadedModel, data: Any, quiet: bool) -> tuple[ImageSet, str]:
     """The images to evaluate a model on, and the name of their split.
 
-    Of the model's own data these are the test split, or the validation split where there is none; of other data the
-    test split, or "all" of them.
+    Of the model's own data these are the test split, or the validation split where there is none; of other
+    data the test split, or "all" of them.
 
     Raises:
         UserError: the images are not there, or do not fit the model.
@@ -172,7 +178,8 @@ def all_images(model: LoadedModel, data: Any, quiet: bool) -> tuple[ImageSet, li
 
 
 def class_numbers(model: LoadedModel, pack: Pack) -> Int64[Tensor, " N"] | None:
-    """For every image of a pack the index of its class in a conditional model, matched by name; None for others.
+    """For every image of a pack the index of its class in a conditional model, matched by name; None for
+    others.
 
     Raises:
         UserError: the images have no classes, or one that the model does not have.
@@ -205,11 +212,13 @@ def _other_pack(model: LoadedModel, data: Any, quiet: bool) -> Pack:
     except UserError:
         if not settings.validation.startswith("last:"):
             raise
-    return open_pack(data, settings.model_copy(update={"validation": "0.1"}), quiet)  # too few for that, perhaps
+    return open_pack(
+        data, settings.model_copy(update={"validation": "0.1"}), quiet
+    )  # too few for that, perhaps
 
 
 def _require_shape(model: LoadedModel, pack: Pack) -> None:
     if pack.shape != model.shape:
         raise UserError(
-            f"This model takes images with {model.shape[0]} channels, and those of {pack.source} have {pack.shape[0]}."
+            f"This model takes images with {model.shape[0]} channels, but {pack.source} has {pack.shape[0]}."
         )

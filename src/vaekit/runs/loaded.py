@@ -1,4 +1,5 @@
-"""A trained model, loaded from its run folder: what evaluation, reports, exports and the public API work on."""
+"""A trained model, loaded from its run folder: what evaluation, reports, exports and the public API work
+on."""
 
 import copy
 from collections.abc import Mapping
@@ -52,7 +53,8 @@ class LoadedModel:
         return None if prior is None else prior.to(self.device)
 
     def to(self, device: str | torch.device) -> "LoadedModel":
-        """The same model on another device ("auto", "cpu", "cuda", "cuda:1", "mps"); this one is left where it is.
+        """The same model on another device ("auto", "cpu", "cuda", "cuda:1", "mps"); this one is left where
+        it is.
 
         Raises:
             UserError: this machine has no such device.

@@ -73,7 +73,12 @@ def _line(cells: Any) -> str:
 
 
 def _cell(value: float) -> str:
-    """A number that reads back as it was; empty for one that does not exist, such as the KL of a point posterior."""
+    """A number that reads back as it was; empty for one that does not exist, such as the KL of a point
+    posterior."""
     if math.isnan(value):
         return ""
-    return str(int(value)) if math.isfinite(value) and value == int(value) and abs(value) < 1e15 else repr(float(value))
+    return (
+        str(int(value))
+        if math.isfinite(value) and value == int(value) and abs(value) < 1e15
+        else repr(float(value))
+    )

@@ -1,4 +1,5 @@
-"""Callbacks that write what people look at: pictures, the loss graph, and the prior that new images are drawn from."""
+"""Callbacks that write what people look at: pictures, the loss graph, and the prior that new images are drawn
+from."""
 
 import copy
 import math
@@ -45,13 +46,15 @@ class DataPreview(Callback):
 
 
 class Pictures(Callback):
-    """Draws samples/ and reconstructions/: the same latent noise and the same validation images every time."""
+    """Draws samples/ and reconstructions/: the same latent noise and the same validation images every
+    time."""
 
     def on_epoch_end(self, state: TrainingState, result: EpochResult, row: Row) -> None:
         if is_picture_epoch(state.progress.epoch) or state.finished:
             self._draw(state)
             if state.progress.epoch == 1:
-                log.info(f"Pictures of every epoch: {state.run.folder}/samples/, {state.run.folder}/reconstructions/")
+                folder = state.run.folder
+                log.info(f"Pictures of every epoch: {folder}/samples/, {folder}/reconstructions/")
 
     @torch.no_grad()
     def _draw(self, state: TrainingState) -> None:
@@ -128,7 +131,8 @@ def default_callbacks() -> list[Callback]:
 
 
 def is_picture_epoch(epoch: int) -> bool:
-    """Every epoch up to 20, then every 2nd up to 50, 5th up to 100, 10th up to 200, ...: about 15 per decade."""
+    """Every epoch up to 20, then every 2nd up to 50, 5th up to 100, 10th up to 200, ...: about 15 per
+    decade."""
     decade = 10 ** int(math.log10(max(epoch / 10, 1)))
     step = max(decade * factor for factor in (1, 2, 5) if decade * factor <= max(epoch / 10, 1))
     return bool(epoch % step == 0)

@@ -1,4 +1,5 @@
-"""What precision, batch size and compile choice come to where they are "auto": by the device, or by a trial."""
+"""What precision, batch size and compile choice come to where they are "auto": by the device, or by a
+trial."""
 
 import copy
 import math
@@ -136,8 +137,8 @@ def _choose_compile(plan: Plan, max_minutes: float) -> tuple[str, str]:
 
 
 def _step_seconds(plan: Plan, size: int, compiled: str = "off") -> float:
-    """The shortest of a few steps of a copy of the model, after a first one that does not count; infinite if the
-    memory does not suffice for a batch at once."""
+    """The shortest of a few steps of a copy of the model, after a first one that does not count; infinite if
+    the memory does not suffice for a batch at once."""
     settings, device = plan.config.training.model_copy(update={"compile": compiled}), plan.device
     model = copy.deepcopy(plan.model).to(device).train()
     model.precision = compute_dtype(settings)

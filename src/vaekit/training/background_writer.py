@@ -11,9 +11,9 @@ Job = Callable[[], None]
 class BackgroundWriter:
     """Runs jobs in a thread, in the order in which their slots were first used.
 
-    A job put into a slot replaces one that still waits there, so that training never waits for a slow disk and the
-    newest state is what gets written. Leaving the block runs all jobs that wait. An error in a job is raised at the
-    next `put` or at the end.
+    A job put into a slot replaces one that still waits there, so that training never waits for a slow disk
+    and the newest state is what gets written. Leaving the block runs all jobs that wait. An error in a job is
+    raised at the next `put` or at the end.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,9 @@ class BackgroundWriter:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify()

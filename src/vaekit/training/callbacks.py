@@ -74,8 +74,8 @@ class TrainingState:
 class Callback:
     """Base class of callbacks; every method does nothing unless it is overridden.
 
-    A new callback is a subclass, given to `vaekit.train(..., callbacks=[...])`. Only the process that writes the run
-    calls them.
+    A new callback is a subclass, given to `vaekit.train(..., callbacks=[...])`. Only the process that writes
+    the run calls them.
     """
 
     def on_train_begin(self, state: TrainingState) -> None:
@@ -88,7 +88,8 @@ class Callback:
         """After every epoch, validation included; `row` is what metrics.csv says of it."""
 
     def on_train_end(self, state: TrainingState) -> None:
-        """After the last step of this session. Jobs given to `state.background` are done before `on_saved`."""
+        """After the last step of this session. Jobs given to `state.background` are done before
+        `on_saved`."""
 
     def on_saved(self, state: TrainingState) -> None:
         """When everything is on the disk, unless the session was interrupted."""
@@ -114,7 +115,9 @@ class ConsoleLogger(Callback):
 
     def on_saved(self, state: TrainingState) -> None:
         if state.trained and state.finished:
-            log.info(f"Best validation loss: {state.best.loss:.2f} nats per image, in epoch {state.best.epoch}")
+            log.info(
+                f"Best validation loss: {state.best.loss:.2f} nats per image, in epoch {state.best.epoch}"
+            )
 
 
 def metrics_row(state: TrainingState, result: EpochResult, stats: dict[str, float]) -> Row:

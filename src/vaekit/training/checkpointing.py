@@ -88,8 +88,8 @@ def divergence_error(error: Diverged, state: TrainingState) -> TrainingFailed:
     """What to tell a user whose training diverged."""
     smaller = setting("learning_rate", float(f"{state.plan.config.training.learning_rate / 3:.1g}"))
     return TrainingFailed(
-        f"Training stopped because {error}. Checkpoints in {state.run.folder} up to this point are valid. Start a new "
-        f"run in another {setting('out')} with {smaller} or {setting('clip', 1000)}."
+        f"Training stopped because {error}. Checkpoints in {state.run.folder} up to this point are valid. "
+        f"Start a new run in another {setting('out')} with {smaller} or {setting('clip', 1000)}."
     )
 
 
@@ -106,7 +106,8 @@ def _snapshot(state: TrainingState) -> Snapshot:
 
 
 def _read_state(state: dict[str, Any]) -> tuple[Progress, dict[str, Any]]:
-    """Progress and the counts of `TrainStep` from state.json, also of vaekit 0.1.0, which had other names for them."""
+    """Progress and the counts of `TrainStep` from state.json, also of vaekit 0.1.0, which had other names for
+    them."""
     progress = dict(state["progress"])
     counts = {
         "micro_batches": state.get("micro_batches", progress.pop("pieces", 1)),

@@ -20,10 +20,11 @@ COPY_NOISE = 0.05
 
 
 def init_from_data(models: Sequence[VAE], loader: ImageLoader, seed: int) -> None:
-    """Call `init_from_data` of every component that has it, the same for all `models`, which are copies of one.
+    """Call `init_from_data` of every component that has it, the same for all `models`, which are copies of
+    one.
 
-    An encoder gets the mean image; a decoder the outputs at which it is the mean of p(x | z), if the likelihood has
-    `inverse_mean`; a prior with `init_images` as many images with their labels.
+    An encoder gets the mean image; a decoder the outputs at which it is the mean of p(x | z), if the
+    likelihood has `inverse_mean`; a prior with `init_images` as many images with their labels.
     """
     first = models[0]
     arguments: dict[str, tuple[Any, ...]] = {}
@@ -52,8 +53,8 @@ def _distinct_images(
 ) -> tuple[Float[Tensor, "K C H W"], Labels | None]:
     """The first images of the first epoch, and their labels.
 
-    One that occurs again, as when more are wanted than there are, gets a little noise: equal pseudo-inputs would stay
-    equal forever.
+    One that occurs again, as when more are wanted than there are, gets a little noise: equal pseudo-inputs
+    would stay equal forever.
     """
     images: list[Tensor] = []
     labels: list[Tensor] = []

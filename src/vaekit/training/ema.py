@@ -12,9 +12,10 @@ from vaekit.models.vae import VAE
 class EMA:
     """A copy of a model whose weights follow the model's.
 
-    The decay starts low, min(decay, (1 + step) / (10 + step)), so that the random initial weights are soon forgotten.
-    An average over many steps changes little from one to the next, so it is updated every second, fourth, ... or
-    sixteenth step only (a sixteenth of its horizon), by as much as the skipped updates would have moved it.
+    The decay starts low, min(decay, (1 + step) / (10 + step)), so that the random initial weights are soon
+    forgotten. An average over many steps changes little from one to the next, so it is updated every second,
+    fourth, ... or sixteenth step only (a sixteenth of its horizon), by as much as the skipped updates would
+    have moved it.
     """
 
     def __init__(self, model: VAE, decay: float) -> None:

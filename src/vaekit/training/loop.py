@@ -58,7 +58,8 @@ def train(
         loader: the batches.
         epochs: number of epochs.
         progress: where training is; it is kept up to date.
-        on_step: called with the loss after every step; training stops there, between two steps, if it returns True.
+        on_step: called with the loss after every step; training stops there, between two steps, if it returns
+            True.
 
     Raises:
         Diverged: an epoch's loss is NaN or infinite.
@@ -73,7 +74,9 @@ def train(
             sums.add(metrics)
             progress.steps_in_epoch += 1
             progress.step += 1
-            if on_step(metrics["loss"]) and progress.steps_in_epoch < steps:  # a complete epoch is ended first
+            if (
+                on_step(metrics["loss"]) and progress.steps_in_epoch < steps
+            ):  # a complete epoch is ended first
                 progress.totals = sums.divided_by(1)
                 return
         result = EpochResult(sums.divided_by(steps), {}, time.perf_counter())
@@ -87,7 +90,8 @@ def train(
 
 @torch.no_grad()
 def evaluate(train_step: TrainStep, loader: ImageLoader, split: str) -> dict[str, float]:
-    """Mean metrics over all images of a split, under the EMA weights, with noise that is the same at every call.
+    """Mean metrics over all images of a split, under the EMA weights, with noise that is the same at every
+    call.
 
     Objectives that look at a whole batch (free bits and others) look at one at a time, as in training.
     """
@@ -102,7 +106,9 @@ def evaluate(train_step: TrainStep, loader: ImageLoader, split: str) -> dict[str
         train_step.eval_micro_batches = divide_further(micro_batches, x, supports_accumulation=True)
 
 
-def _mean_metrics(train_step: TrainStep, loader: ImageLoader, split: str, micro_batches: int) -> dict[str, float]:
+def _mean_metrics(
+    train_step: TrainStep, loader: ImageLoader, split: str, micro_batches: int
+) -> dict[str, float]:
     sums, count = MetricSums(loader.device), 0
     for index, (x, y) in enumerate(loader.split(split, size=max(1, loader.batch_size // micro_batches))):
         seed_generators(x.device, train_step.settings.seed, split, index)

@@ -1,4 +1,5 @@
-"""The clock of training: speed, time left, a look at the loss, and how often a file is worth writing again."""
+"""The clock of training: speed, time left, a look at the loss, and how often a file is worth writing
+again."""
 
 import math
 import time
@@ -11,7 +12,8 @@ from torch import Tensor
 from vaekit.training.loop import Diverged
 
 REPORT_IMAGES = 4000
-"""Images in training that take as long as the report at the end, whose cost is in decoding importance samples."""
+"""Images in training that take as long as the report at the end, whose cost is in decoding importance
+samples."""
 PRIOR_SHARE = 0.17
 """Time to encode an image, for fitting the prior, over the time to train on it."""
 PRIOR_IMAGES = 20_000
@@ -23,8 +25,8 @@ PRIOR_SECONDS = 10.0
 class StepMonitor:
     """Counts and times steps, reports progress, and looks at the loss a few times a second.
 
-    On a GPU it looks at a loss that has been sent meanwhile, so that nothing ever waits for the device. A loss that it
-    did not look at shows at the end of the epoch.
+    On a GPU it looks at a loss that has been sent meanwhile, so that nothing ever waits for the device. A
+    loss that it did not look at shows at the end of the epoch.
 
     Args:
         batch_size: images per step.
@@ -35,7 +37,9 @@ class StepMonitor:
     PERIOD = 0.25
     """Seconds between two looks."""
 
-    def __init__(self, batch_size: int, on_progress: Callable[[int], None], should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, batch_size: int, on_progress: Callable[[int], None], should_stop: Callable[[], bool]
+    ) -> None:
         self.batch_size, self.on_progress, self.should_stop = batch_size, on_progress, should_stop
         self._epoch_start = self._last_step = self._last_look = time.perf_counter()
         self._steps = self._unreported_steps = 0
@@ -58,7 +62,8 @@ class StepMonitor:
         return self.should_stop()
 
     def epoch_stats(self, trained_at: float) -> dict[str, float]:
-        """Seconds since the last epoch's end, validation included, and images per second until `trained_at`."""
+        """Seconds since the last epoch's end, validation included, and images per second until
+        `trained_at`."""
         self._report()
         now = time.perf_counter()
         speed = self._steps * self.batch_size / max(trained_at - self._epoch_start, 1e-9)
@@ -67,13 +72,17 @@ class StepMonitor:
         return {"seconds": round(seconds, 3), "images_per_second": round(speed, 1)}
 
     def _arrived(self, loss: Tensor) -> float:
-        """This loss; on a GPU the one sent at an earlier look if it has arrived, and then this one is sent."""
+        """This loss; on a GPU the one sent at an earlier look if it has arrived, and then this one is
+        sent."""
         if loss.device.type != "cuda":
             return loss.item()
         if self._sent is not None and not self._sent[1].query():
             return 0.0
         value = 0.0 if self._sent is None else self._sent[0].item()
-        event, here = torch.cuda.Event(), torch.empty((), pin_memory=True)  # unpinned memory would be waited for
+        event, here = (
+            torch.cuda.Event(),
+            torch.empty((), pin_memory=True),
+        )  # unpinned memory would be waited for
         self._sent = here.copy_(loss.detach(), non_blocking=True), event
         event.record(torch.cuda.current_stream(loss.device))
         return value
@@ -98,7 +107,9 @@ class TimeLeft:
         self, start: float, limit: float, images_per_epoch: int, training_images: int, with_report: bool
     ) -> None:
         self.start, self.limit, self.images_per_epoch = start, limit, images_per_epoch
-        self.work_at_end = PRIOR_SHARE * min(PRIOR_IMAGES, training_images) + (REPORT_IMAGES if with_report else 0)
+        self.work_at_end = PRIOR_SHARE * min(PRIOR_IMAGES, training_images) + (
+            REPORT_IMAGES if with_report else 0
+        )
         self._began, self._seen = time.perf_counter(), 0
 
     def add(self, images: int) -> None:

@@ -26,8 +26,8 @@ from vaekit.utils.files import require_outside
 from vaekit.version import VERSION
 
 AUTO_SETTINGS = ("precision", "batch_size", "compile")
-"""Settings that may be "auto". What they come to stands in config.json and holds for a resumed run: the batch size
-always, since steps are counted by it, the others as long as machine and versions are the same."""
+"""Settings that may be "auto". What they come to stands in config.json and holds for a resumed run: the batch
+size always, since steps are counted by it, the others as long as machine and versions are the same."""
 DEFAULT_PRESETS = {"gray": "classic", "colour": "best"}
 
 
@@ -87,7 +87,9 @@ def make_plan(request: TrainRequest) -> Plan:
     preset, config = _config_with_data(request, before, pack)
     run = Run(request.out or first_free(Path("runs"), pack.name))
     train = pack.splits["train"]
-    model, objective = build(config, pack.shape, len(pack.classes), train.stop - train.start, request.networks)
+    model, objective = build(
+        config, pack.shape, len(pack.classes), train.stop - train.start, request.networks
+    )
     metadata = _make_metadata(preset, config, pack, source, device, before)
     lines = [*pack.summary.splitlines(), _preset_line(request, preset, resumed=before is not None)]
     if Capability.NORMALIZED not in model.likelihood.provides:
@@ -116,7 +118,9 @@ def _metadata_to_resume(request: TrainRequest) -> RunMetadata | None:
         if not request.resume:
             raise _run_exists(run)
         return read_metadata(run)
-    if run.folder.is_file() or (run.folder.is_dir() and {f.name for f in run.folder.iterdir()} - {".lock", "log.txt"}):
+    if run.folder.is_file() or (
+        run.folder.is_dir() and {f.name for f in run.folder.iterdir()} - {".lock", "log.txt"}
+    ):
         raise UserError(f"{run.folder} exists and is not a run.", f"Choose another {setting('out')}.")
     return None
 
@@ -158,10 +162,13 @@ def _config_with_data(request: TrainRequest, before: RunMetadata | None, pack: P
         name = flag.replace("-", "_")
         if name != "epochs":
             raise UserError(
-                f"{request.out} was started with {setting(name, old)}, not {new}.", f"Omit {setting(name)}, {other_run}"
+                f"{request.out} was started with {setting(name, old)}, not {new}.",
+                f"Omit {setting(name)}, {other_run}",
             )
         if new < old:
-            raise UserError(f"{request.out} was started with {old} epochs; {setting('epochs')} cannot be lowered.")
+            raise UserError(
+                f"{request.out} was started with {old} epochs; {setting('epochs')} cannot be lowered."
+            )
     return before.preset, config
 
 
@@ -175,7 +182,8 @@ def _choose_device(config: Config, before: RunMetadata | None) -> torch.device:
 def _make_metadata(
     preset: str, config: Config, pack: Pack, source: Any, device: torch.device, before: RunMetadata | None
 ) -> RunMetadata:
-    """What config.json will hold. What a resumed run chose for "auto" holds on the same machine, see AUTO_SETTINGS."""
+    """What config.json will hold. What a resumed run chose for "auto" holds on the same machine, see
+    AUTO_SETTINGS."""
     versions = {
         "vaekit": VERSION,
         "python": platform.python_version(),
@@ -222,4 +230,4 @@ def _require_same_run(run: Run, before: RunMetadata, now: RunMetadata, pack: Pac
     if not changed:
         return []
     changes = "; ".join(changed)
-    return [f"Resuming on a different setup ({changes}): results will not be bit-identical to an uninterrupted run."]
+    return [f"Resuming on a different setup ({changes}): results will differ in the last bits."]

@@ -15,7 +15,14 @@ from vaekit.runs.metadata import DatasetSummary, write_record
 from vaekit.runs.metrics import read_metrics, still_falling
 from vaekit.training.artifacts import default_callbacks
 from vaekit.training.auto_tune import resolve_auto
-from vaekit.training.callbacks import BestEpoch, Callback, ConsoleLogger, MetricsWriter, TrainingState, metrics_row
+from vaekit.training.callbacks import (
+    BestEpoch,
+    Callback,
+    ConsoleLogger,
+    MetricsWriter,
+    TrainingState,
+    metrics_row,
+)
 from vaekit.training.checkpointing import Checkpoints, divergence_error, restore
 from vaekit.training.interrupts import stop_on_signals
 from vaekit.training.loop import Diverged, train
@@ -66,7 +73,9 @@ def _make_state(plan: Plan, request: TrainRequest) -> TrainingState:
     loader = ImageLoader(plan.pack, plan.config.data, settings.batch_size, settings.seed, plan.device)
     model = plan.model.to(plan.device)
     model.precision = compute_dtype(settings)
-    state = TrainingState(plan, request, TrainStep(model, plan.objective, settings, loader.steps_per_epoch), loader)
+    state = TrainingState(
+        plan, request, TrainStep(model, plan.objective, settings, loader.steps_per_epoch), loader
+    )
     restore(state)
     return state
 
@@ -81,14 +90,19 @@ def _write_metadata(state: TrainingState) -> None:
 
 
 def _run_session(state: TrainingState, callbacks: Sequence[Callback], start: float) -> None:
-    """Train until the run is finished, the time is up or a signal comes; everything is saved before it returns.
+    """Train until the run is finished, the time is up or a signal comes; everything is saved before it
+    returns.
 
     Raises:
         TrainingFailed: the loss diverged.
         Interrupted: by a signal.
     """
     if state.finished:
-        reason = "early stopping" if state.progress.epoch < state.plan.config.training.epochs else "all epochs are done"
+        reason = (
+            "early stopping"
+            if state.progress.epoch < state.plan.config.training.epochs
+            else "all epochs are done"
+        )
         log.info(f"Nothing to do: this run is finished after {state.progress.epoch} epochs ({reason}).")
     else:
         state.trained = True
@@ -152,7 +166,8 @@ def _where(state: TrainingState) -> str:
 def _report_end(state: TrainingState) -> None:
     settings = state.plan.config.training
     if not state.finished:
-        log.info(f"Time limit reached after epoch {state.progress.epoch} of {settings.epochs}. {state.how_to_resume()}")
+        reached = f"Time limit reached after epoch {state.progress.epoch} of {settings.epochs}."
+        log.info(f"{reached} {state.how_to_resume()}")
         return
     rows = read_metrics(state.run)
     losses = [row["val_loss"] for row in rows if row["epoch"] > state.plan.objective.schedule_end]

@@ -14,10 +14,10 @@ MAX_AXIS = 512
 class SOAP(Optimizer):
     """SOAP (Vyas et al. 2024, arXiv:2409.11321, algorithm 3); for weights with one axis it is Adam.
 
-    A weight counts as a matrix [out, rest]. The second moments of its gradient along each axis, G G^T and G^T G, are
-    averaged with decay `memory`; every `every` steps the bases are moved towards their eigenvectors by a power
-    iteration and a QR decomposition. Adam's moments live in these bases, and the first one is rotated with them.
-    Matrix products are computed in `precision`; all state is float32.
+    A weight counts as a matrix [out, rest]. The second moments of its gradient along each axis, G G^T and G^T
+    G, are averaged with decay `memory`; every `every` steps the bases are moved towards their eigenvectors by
+    a power iteration and a QR decomposition. Adam's moments live in these bases, and the first one is rotated
+    with them. Matrix products are computed in `precision`; all state is float32.
     """
 
     def __init__(
@@ -72,7 +72,8 @@ class SOAP(Optimizer):
         weight.add_(direction.view_as(weight), alpha=-lr / (1 - fast**step))
 
     def _rotate_basis(self, state: dict[str, Tensor], axis: int) -> None:
-        """One power iteration of a basis towards the eigenvectors of its axis; the first moment is rotated with it."""
+        """One power iteration of a basis towards the eigenvectors of its axis; the first moment is rotated
+        with it."""
         moment, old = state[f"moment_{axis}"], state[f"basis_{axis}"]
         device = torch.device("cpu") if old.device.type == "mps" else old.device  # which has no QR
         new = torch.linalg.qr((moment @ old).to(device))[0].to(old.device).contiguous()

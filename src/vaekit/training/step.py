@@ -29,10 +29,10 @@ LossFn = Callable[[Tensor, Labels | None, float], tuple[Tensor, Metrics]]
 class TrainStep:
     """Owns the model in training, its EMA, optimizer and schedules, and takes training steps.
 
-    Random numbers and the learning rate are functions of the step's number, so that a resumed run takes the same steps
-    as an unbroken one. A batch that does not fit in memory goes through in micro-batches. On an NVIDIA GPU the step is
-    captured as a CUDA graph once the objective's schedules have ended, together with the optimizer's work if that
-    counts its steps on the device.
+    Random numbers and the learning rate are functions of the step's number, so that a resumed run takes the
+    same steps as an unbroken one. A batch that does not fit in memory goes through in micro-batches. On an
+    NVIDIA GPU the step is captured as a CUDA graph once the objective's schedules have ended, together with
+    the optimizer's work if that counts its steps on the device.
 
     Args:
         model: on its device; it is trained in place.
@@ -41,7 +41,9 @@ class TrainStep:
         steps_per_epoch: the epoch of a step, fractions included, is its number divided by this.
     """
 
-    def __init__(self, model: VAE, objective: Objective, settings: TrainingConfig, steps_per_epoch: int) -> None:
+    def __init__(
+        self, model: VAE, objective: Objective, settings: TrainingConfig, steps_per_epoch: int
+    ) -> None:
         self.model, self.objective, self.settings = model, objective, settings
         self.steps_per_epoch = steps_per_epoch
         self.ema = EMA(model, settings.ema)
@@ -90,8 +92,8 @@ class TrainStep:
     def compute_gradient(self, x: Tensor, y: Labels | None = None, epoch: float = math.inf) -> Metrics:
         """Give the weights the gradient of the batch's loss: zero_grad, loss, backward.
 
-        Where the memory does not suffice the batch is divided in two, four, ... micro-batches, and the gradient is the
-        mean of theirs.
+        Where the memory does not suffice the batch is divided in two, four, ... micro-batches, and the
+        gradient is the mean of theirs.
 
         Raises:
             OutOfMemory: the batch does not fit in memory and cannot be divided.
@@ -101,12 +103,16 @@ class TrainStep:
             for parameter in self._parameters:  # what optimizer.zero_grad does, at a fifth of the cost
                 parameter.grad = None
             try:
-                return self._backward(x, y, epoch) if self.micro_batches == 1 else self._accumulate(x, y, epoch)
+                return (
+                    self._backward(x, y, epoch) if self.micro_batches == 1 else self._accumulate(x, y, epoch)
+                )
             except RuntimeError as error:
                 if any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__):
                     reason = str(error).partition(":")[0]
                     hint = f"Use {setting('compile', 'auto')} or {setting('compile', 'off')}."
-                    raise UserError(f"compilation failed on this machine ({reason}).", hint, "compile") from error
+                    raise UserError(
+                        f"compilation failed on this machine ({reason}).", hint, "compile"
+                    ) from error
                 if not out_of_memory(error) or is_capturing(x.device):
                     raise
             self.micro_batches = divide_further(self.micro_batches, x, self.supports_accumulation)
@@ -144,12 +150,16 @@ class TrainStep:
     def supports_accumulation(self) -> bool:
         """Whether a batch may go through in micro-batches.
 
-        A noise level that follows the batches would follow their parts, and those of a failed attempt; so would the
-        averages of a batch normalization in a user's own modules.
+        A noise level that follows the batches would follow their parts, and those of a failed attempt; so
+        would the averages of a batch normalization in a user's own modules.
         """
-        normalizes = any(isinstance(module, _BatchNorm) and module.training for module in self.model.modules())
+        normalizes = any(
+            isinstance(module, _BatchNorm) and module.training for module in self.model.modules()
+        )
         return (
-            self.objective.supports_accumulation and self.model.likelihood.supports_accumulation and not normalizes
+            self.objective.supports_accumulation
+            and self.model.likelihood.supports_accumulation
+            and not normalizes
         )
 
     # --- Validation ---
@@ -187,9 +197,9 @@ class TrainStep:
 def make_loss_fn(model: VAE, objective: Objective, compiled: bool = False) -> LossFn:
     """The function of a batch that is minimized.
 
-    Compiled, all of it becomes one graph once the objective's schedules have ended, whose final values are then
-    constants of it. A flow would break that graph into pieces and gain nothing: of a model with one, only encoder and
-    decoder are compiled.
+    Compiled, all of it becomes one graph once the objective's schedules have ended, whose final values are
+    then constants of it. A flow would break that graph into pieces and gain nothing: of a model with one,
+    only encoder and decoder are compiled.
     """
 
     def loss_fn(x: Tensor, y: Labels | None, epoch: float) -> tuple[Tensor, Metrics]:
@@ -221,7 +231,9 @@ def divide_further(micro_batches: int, x: Tensor, supports_accumulation: bool) -
         torch.cuda.empty_cache()
     if not supports_accumulation or micro_batches >= len(x):
         reason = (
-            "a single image does not either" if supports_accumulation else "this model's loss needs all of it at once"
+            "a single image does not either"
+            if supports_accumulation
+            else "this model's loss needs all of it at once"
         )
         raise OutOfMemory(
             f"A batch of {len(x)} images does not fit in the memory of {x.device}, and {reason}.",

@@ -14,11 +14,11 @@ Result = TypeVar("Result")
 class CudaGraph(Generic[Result]):
     """A function of tensors that is replayed as a CUDA graph after a few ordinary calls.
 
-    A GPU finishes the kernels of small networks faster than Python launches them; a graph launches all at once. The
-    function must do the same whatever the values of its tensors, and never wait for the device. What it returns, and
-    the gradients it leaves, are in the same memory every time. Noise continues from the state of the device's
-    generator, as in an ordinary call. If the work cannot be captured, for inputs of another shape, and on other
-    devices, calls are ordinary ones.
+    A GPU finishes the kernels of small networks faster than Python launches them; a graph launches all at
+    once. The function must do the same whatever the values of its tensors, and never wait for the device.
+    What it returns, and the gradients it leaves, are in the same memory every time. Noise continues from the
+    state of the device's generator, as in an ordinary call. If the work cannot be captured, for inputs of
+    another shape, and on other devices, calls are ordinary ones.
     """
 
     WARMUP_CALLS = 3

@@ -49,9 +49,13 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError:
-        raise UserError(f"{device!r} is not a device.", "Use auto, cpu, cuda, cuda:1 or mps.", "device") from None
+        raise UserError(
+            f"{device!r} is not a device.", "Use auto, cpu, cuda, cuda:1 or mps.", "device"
+        ) from None
     if not is_available(found):
-        raise UserError(f"{found} is not available on this machine.", f"Use {setting('device', 'auto')}.", "device")
+        raise UserError(
+            f"{found} is not available on this machine.", f"Use {setting('device', 'auto')}.", "device"
+        )
     return found
 
 
@@ -68,7 +72,8 @@ def fast_tf32(device: torch.device) -> bool:
 
 
 def hardware_name(device: torch.device) -> str:
-    """The name of a GPU, or the instruction set of a CPU: with another one results differ in their last bits."""
+    """The name of a GPU, or the instruction set of a CPU: with another one results differ in their last
+    bits."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -78,8 +83,8 @@ def hardware_name(device: torch.device) -> str:
 
 @contextmanager
 def matmul_precision(tf32: bool = False) -> Iterator[None]:
-    """On NVIDIA GPUs, allow TF32 for matrix products and convolutions or forbid it (torch allows it for convolutions by
-    default), and use deterministic convolutions."""
+    """On NVIDIA GPUs, allow TF32 for matrix products and convolutions or forbid it (torch allows it for
+    convolutions by default), and use deterministic convolutions."""
     dense, layers = torch.backends.cuda.matmul, torch.backends.cudnn
     before = dense.allow_tf32, layers.allow_tf32, layers.deterministic
     dense.allow_tf32, layers.allow_tf32, layers.deterministic = tf32, tf32, True
@@ -108,8 +113,8 @@ def fork_rng() -> Iterator[None]:
 def keep_freed_memory() -> Iterator[None]:
     """Keep the memory of freed tensors for the next ones, if the C library is glibc.
 
-    By default it returns large blocks to the system, which then clears their pages again at every step: a tenth to a
-    fifth of the time of a step with large tensors. What is left is returned at the end.
+    By default it returns large blocks to the system, which then clears their pages again at every step: a
+    tenth to a fifth of the time of a step with large tensors. What is left is returned at the end.
     """
     libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
@@ -128,9 +133,9 @@ def keep_freed_memory() -> Iterator[None]:
 def flush_denormals() -> Iterator[None]:
     """Flush denormal numbers (below 1.2e-38) to zero, on every thread that computes.
 
-    Adam's running means decay into them where a gradient has become exactly zero (a dead unit, an unused latent), and
-    CPUs take many times as long for such a number: a plain loop of 784-400-20 on Fashion-MNIST loses a quarter of its
-    speed after 700 steps, in bfloat16 two fifths.
+    Adam's running means decay into them where a gradient has become exactly zero (a dead unit, an unused
+    latent), and CPUs take many times as long for such a number: a plain loop of 784-400-20 on Fashion-MNIST
+    loses a quarter of its speed after 700 steps, in bfloat16 two fifths.
     """
     before = not bool(torch.tensor(1e-39) * 1)
     _on_all_threads(lambda: torch.set_flush_denormal(True))
@@ -143,8 +148,8 @@ def flush_denormals() -> Iterator[None]:
 def _on_all_threads(do: Callable[[], object]) -> None:
     """Call `do` here and on the threads of OpenMP, on which torch's CPU kernels run.
 
-    Threads that exist already have a state of their own; later ones start with that of this thread. Without OpenMP it
-    is called here only.
+    Threads that exist already have a state of their own; later ones start with that of this thread. Without
+    OpenMP it is called here only.
     """
     do()
     parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None) if sys.platform != "win32" else None

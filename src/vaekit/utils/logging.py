@@ -31,7 +31,8 @@ FIGURES_WIDTH = 60
 """Columns of a bar's row that the count, the speed and the time left take."""
 
 
-# --- Log lines -------------------------------------------------------------------------------------------------------
+# --- Log lines
+# -------------------------------------------------------------------------------------------------------
 
 
 def _spell(record: logging.LogRecord) -> bool:
@@ -131,7 +132,8 @@ def file_logging(path: Path) -> Iterator[None]:
         handler.close()
 
 
-# --- Progress --------------------------------------------------------------------------------------------------------
+# --- Progress
+# --------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -167,7 +169,9 @@ _bars: list[Meter] = []
 def _bar(meter: Meter) -> Iterator[None]:
     from rich.live import Live
 
-    with Live(get_renderable=lambda: _bar_row(meter), console=console(), transient=True, refresh_per_second=4):
+    with Live(
+        get_renderable=lambda: _bar_row(meter), console=console(), transient=True, refresh_per_second=4
+    ):
         _bars.append(meter)
         try:
             yield

@@ -75,9 +75,8 @@ class Meter:
         return "" if math.isnan(self.end) else duration_left(self.end - time.monotonic())
 
     def line(self) -> str:
-        return (
-            f"{self.description}: {', '.join(filter(None, (self.count_text(), self.speed_text(), self.time_text())))}"
-        )
+        texts = filter(None, (self.count_text(), self.speed_text(), self.time_text()))
+        return f"{self.description}: {', '.join(texts)}"
 
 
 def duration_left(seconds: float) -> str:
