@@ -1,6 +1,5 @@
 """A trained model, with NumPy arrays in and out."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
@@ -99,8 +98,6 @@ class TrainedModel:
         sheet = grids.grid(self.sample(16), 8, self.sample_labels(16), "New images")
         return html_card(self.run.folder.resolve().name, facts(self.loaded), sheet)
 
-    # --- Images and latents ---
-
     def sample(
         self,
         n: int = 1,
@@ -117,32 +114,20 @@ class TrainedModel:
         Args:
             n: number of images.
             seed: random seed.
-            label: a class. Without one a conditional model goes through all classes in turn, and other models
-                draw them as often as they occur. A model trained without labels takes one if its fitted prior
-                has classes.
+            label: a class. By default a conditional model goes through all classes in turn. A model trained
+                without labels takes one if its fitted prior has classes.
             temperature: scale of the latent noise; below 1: more typical, less varied.
             prior: "fitted" or "model" (the model's own); None for the fitted one if there is one.
 
         Raises:
             UserError: an unknown class, or a prior that the model does not have.
         """
-        batches = self.sample_batches(n, seed=seed, label=label, temperature=temperature, prior=prior)
+        batches = arrays.generate(
+            self.loaded, n, seed=seed, label=label, temperature=temperature, prior=prior
+        )
         channels, height, width = self.shape
         images = np.concatenate([np.zeros((0, height, width, channels), np.uint8), *batches])
         return images.view(ImageArray)
-
-    def sample_batches(
-        self,
-        n: int,
-        *,
-        seed: int = 0,
-        label: str | int | None = None,
-        temperature: float = 1.0,
-        prior: Prior | None = None,
-    ) -> Iterator[Images]:
-        """The images of `sample`, up to 64 at a time, so that memory does not grow with `n`; errors are
-        raised at once."""
-        return arrays.generate(self.loaded, n, seed=seed, label=label, temperature=temperature, prior=prior)
 
     def sample_labels(self, n: int, label: str | int | None = None) -> list[str] | None:
         """The class names of the images that `sample` generates; None without classes."""
@@ -155,8 +140,7 @@ class TrainedModel:
     def decode(self, z: Latents, labels: Labels | None = None) -> Images:
         """Decode latents [N, D] to images: the location of p(x | z), its centre clipped to [0, 1].
 
-        `model.decode(z).mean` is its mean, in which noise that is clipped at white and black makes both
-        grayish.
+        Its mean is `model.decode(z).mean`, where noise clipped at black and white makes both grayish.
         """
         return arrays.decode(self.loaded, z, labels).view(ImageArray)
 
@@ -173,30 +157,24 @@ class TrainedModel:
         how: Literal["spherical", "linear"] = "spherical",
         label: str | int | None = None,
     ) -> Images:
-        """Morph one image into another: `steps` images [steps, H, W, C], decoded between their posterior
-        means.
+        """Decode `steps` latents between those of two images; both ends are reconstructions.
 
         Args:
-            image_a: [H, W, C], or [H, W] if gray; or the path of an image file. The first image is its
-                reconstruction.
-            image_b: likewise; the last image is its reconstruction.
+            image_a: [H, W, C], or [H, W] if gray; or the path of an image file.
+            image_b: likewise.
             steps: number of images, both ends included.
-            how: "spherical" keeps to the distances from the origin at which latents lie, "linear" is a
-                straight line.
-            label: in a conditional model the class of all images; for two Paths in one folder, None is its
-                name.
+            how: "spherical" keeps the distance from the origin at which latents lie, "linear" does not.
+            label: the class of all images in a conditional model; for two Paths, None is their folder's name.
 
         Raises:
             UserError: images of another shape, or no class where the model needs one.
         """
-        images = arrays.interpolate_images(self.loaded, image_a, image_b, steps, how, label)
-        return images.view(ImageArray)
+        return arrays.interpolate_images(self.loaded, image_a, image_b, steps, how, label).view(ImageArray)
 
     def log_likelihood(
         self, images: Any, labels: Labels | None = None, *, samples: SupportsIndex = 1000, seed: int = 0
     ) -> Float[np.ndarray, " N"]:
-        """Estimate log p(x) of every image in nats by importance sampling: a lower bound that rises with
-        `samples`.
+        """Estimate log p(x) in nats by importance sampling: a lower bound that rises with `samples`.
 
         Raises:
             UserError: the model has no likelihood (its posterior is a point).
@@ -204,8 +182,6 @@ class TrainedModel:
         require_density(self.model)
         batches = arrays.batches(self.loaded, images, labels)
         return log_likelihoods(self.model, batches, check_count(samples), seed)[0].float().numpy()
-
-    # --- Analyses ---
 
     def latents(
         self, data: Any = None, *, out: str | Path | None = None, quiet: bool = False
@@ -231,8 +207,7 @@ class TrainedModel:
     ) -> Traversal:
         """Show the effect of single latents, the most active first: each row varies one about its mean.
 
-        Means and standard deviations are those of up to 2,000 validation images. Without the training data
-        they are 0 and 1, and the latents that change the image most come first.
+        docs/inspecting.md says what means and standard deviations are used.
 
         Args:
             rows: number of latents, at most.
@@ -256,25 +231,22 @@ class TrainedModel:
     ) -> "pd.DataFrame":
         """Sort the images of a data set by log-likelihood, least likely first.
 
-        The likelihood of pixels is high for simple images whatever they show (Nalisnick et al. 2019,
-        arXiv:1810.09136; Serrà et al. 2020, arXiv:1909.11480), so this finds unusual images, but does not
-        detect simple foreign ones.
+        Simple images are likely whatever they show (Nalisnick et al. 2019, arXiv:1810.09136; Serrà et al.
+        2020, arXiv:1909.11480): this finds unusual images, but does not detect simple foreign ones.
 
         Args:
             data: what `train` takes; None for the training data.
             samples: importance samples per image.
-            seed: random seed of the samples.
+            seed: random seed.
             out: a new .csv file to write it to as well, with a .png of both extremes next to it.
             quiet: print nothing.
 
         Returns:
-            A row per image: `rank` from 1, `file`, `label` if there are classes, `log_likelihood` in nats,
-                and
-            `bits_per_dimension` if the likelihood is one of 256 levels.
+            A row per image with `rank` from 1, `file`, `label` if there are classes, `log_likelihood` in
+            nats, and `bits_per_dimension` if the likelihood is one of 256 levels.
 
         Raises:
-            UserError: no likelihood, images of another shape, unknown classes, or a file that cannot be
-                written.
+            UserError: no likelihood, images of another shape, unknown classes, or an unwritable file.
         """
         return rank(self.loaded, data, check_count(samples), seed, None if out is None else Path(out), quiet)
 
@@ -287,10 +259,9 @@ class TrainedModel:
         seed: int = 0,
         quiet: bool = False,
     ) -> dict[str, Any]:
-        """Evaluate the model on held-out images: likelihood, reconstruction and sample quality, memorization,
-        and a diagnosis with the command that fixes each problem.
+        """Evaluate the model on held-out images, and name the command that fixes each problem found.
 
-        The result is also written to evaluation.json; docs/evaluation.md explains its content.
+        The result is also written to evaluation.json; docs/evaluation.md explains it.
 
         Args:
             data: what `train` takes: its test split, or all of it if it has none. None for the test split of
@@ -305,24 +276,18 @@ class TrainedModel:
             UserError: images of another shape, or unknown classes.
         """
         count = check_count(new_images, "new_images", MIN_NEW_IMAGES)
-        return evaluate_model(self.loaded, data, check_count(samples), count, seed, quiet).model_dump(
-            mode="json"
-        )
+        result = evaluate_model(self.loaded, data, check_count(samples), count, seed, quiet)
+        return result.model_dump(mode="json")
 
     def report(self, *, quiet: bool = False) -> Path:
-        """Write report.html, a self-contained summary of the run, and return its path.
-
-        Its figures are those of `evaluate`, or of a quick evaluation if the model was not evaluated.
-        """
+        """Write report.html, a self-contained summary of the run, and return its path."""
         write_report(self.loaded, quiet)
         return self.run.report
 
     def fit_prior(self, *, quiet: bool = False) -> dict[str, Any]:
-        """Fit a sampling prior to the training latents again, as `train` does at its end, and use it from now
-        on if it beats the model's own.
+        """Fit a sampling prior to the training latents again, and use it if it beats the model's own.
 
-        Returns:
-            Log-densities of validation encodings, in nats per image, under everything that was tried.
+        Returns log-densities of validation encodings, in nats per image, under every candidate.
 
         Raises:
             UserError: the training images have moved or changed.
@@ -332,9 +297,5 @@ class TrainedModel:
         return record
 
     def save(self, folder: str | Path) -> None:
-        """Write the model to a new folder that `load` reads: configuration, weights and history.
-
-        Raises:
-            UserError: the folder exists.
-        """
+        """Write the model to a new folder that `load` reads. Raises a UserError if the folder exists."""
         copy_run(self.run, Path(folder).expanduser())

@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from command import mistake, rings, start, vaekit, wait_for
-from vaekit.api import TrainedModel
 from vaekit.cli.flags import COMMON_OPTIONS
 from vaekit.cli.generate import generate
 from vaekit.cli.main import app
@@ -188,7 +187,7 @@ def test_generate_writes_images_as_they_come(
         yield pixels
         raise OSError("no space")
 
-    monkeypatch.setattr(TrainedModel, "sample_batches", batches)
+    monkeypatch.setattr("vaekit.latents.arrays.generate", batches)
     with pytest.raises(OSError, match="no space"):
         generate(run, n=9, out=tmp_path / "new")
     files = sorted(path.name for path in (tmp_path / "new").iterdir())
@@ -200,7 +199,7 @@ def test_generate_by_class(run: Path, tmp_path: Path) -> None:
     assert [file.name for file in sorted((tmp_path / "rain").glob("0*"))] == [
         f"000{i}-rain.png" for i in (1, 2, 3)
     ]
-    assert "no class 'snow' in this model: it knows dry, rain" in mistake("generate", run, "--class", "snow")
+    assert "Unknown class 'snow' in this model: it knows dry, rain" in mistake("generate", run, "--class", "snow")
 
 
 def test_generate_defaults_to_a_new_folder_in_the_run(run: Path) -> None:

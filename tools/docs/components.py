@@ -71,7 +71,8 @@ def pairs() -> list[str]:
         "",
         "`vamp` needs a posterior with a density anywhere (not `iaf` or `delta`); `class` needs a",
         "conditional model; `free_bits` needs the posterior `gaussian` and the prior `normal` or `class`;",
-        "`mmd` with a `beta` above 0 needs a posterior with a density. A latent image needs `conv` or `resnet`.",
+        "`mmd` with a `beta` above 0 needs a posterior with a density. A spatial latent needs `conv` or",
+        "`resnet`.",
     ]
     return lines
 

@@ -42,7 +42,10 @@ def generate(
     if not 1 <= n <= 1_000_000:
         raise UserError(f"must be between 1 and 1,000,000 (got {n}).", option="count")
     model = load_model(run)
-    batches = model.sample_batches(n, seed=seed, label=class_, temperature=temperature, prior=prior)
+
+    from vaekit.latents import arrays
+
+    batches = arrays.generate(model.loaded, n, seed=seed, label=class_, temperature=temperature, prior=prior)
     labels = model.sample_labels(n, class_)
     folder = output_folder(model, out, "generated")
     shown = _write_batches(batches, n, labels, folder)

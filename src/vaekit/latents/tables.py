@@ -1,4 +1,4 @@
-"""Tables of latents as files: CSV, Parquet or NumPy archives, without pickle. A failed write leaves no file."""
+"""Tables of latents as files: CSV, Parquet or NumPy archives, without pickle."""
 
 import math
 from pathlib import Path

@@ -148,7 +148,8 @@ class Traversal:
         order = "most active first (sd: of its posterior means over images)"
         order = order if self.measured else "those first that change the image most"
         unit = "standard deviations of the encoded images" if self.measured else "unit steps"
-        return f"Each row varies one latent, {order}\nColumns: {unit} from the mean; all other latents stay there"
+        columns = f"Columns: {unit} from the mean; all other latents stay there"
+        return f"Each row varies one latent, {order}\n{columns}"
 
 
 def traverse_model(

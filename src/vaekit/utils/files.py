@@ -111,7 +111,7 @@ def require_space(folder: Path, needed: int, purpose: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{purpose} needs {needed / 1e6:,.0f} MB, but the disk of {folder} has {free / 1e6:,.0f} MB free.",
+            f"{purpose} needs {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB are free in {folder}.",
             f"Free some space, or use another disk with XDG_CACHE_HOME or {setting('out')}.",
         )
 
