@@ -138,10 +138,9 @@ class TrainedModel:
         return arrays.encode(self.loaded, images, labels)
 
     def decode(self, z: Latents, labels: Labels | None = None) -> Images:
-        """Decode latents [N, D] to images: the location of p(x | z), its centre clipped to [0, 1].
+        """Decode latents [N, D] to images: the location of p(x | z), clipped to [0, 1].
 
-        Its mean is `model.decode(z).mean`, where noise clipped at black and white makes both grayish.
-        """
+        The mean, `model.decode(z).mean`, has grayish whites and blacks, as noise beyond them is clipped."""
         return arrays.decode(self.loaded, z, labels).view(ImageArray)
 
     def reconstruct(self, images: Any, labels: Labels | None = None) -> Images:

@@ -199,7 +199,7 @@ def test_generate_by_class(run: Path, tmp_path: Path) -> None:
     assert [file.name for file in sorted((tmp_path / "rain").glob("0*"))] == [
         f"000{i}-rain.png" for i in (1, 2, 3)
     ]
-    assert "Unknown class 'snow' in this model: it knows dry, rain" in mistake("generate", run, "--class", "snow")
+    assert "Unknown class 'snow'. Available: dry, rain" in mistake("generate", run, "--class", "snow")
 
 
 def test_generate_defaults_to_a_new_folder_in_the_run(run: Path) -> None:
@@ -235,7 +235,7 @@ def test_reconstruct_writes_inputs_and_outputs(run: Path, photos: Path, tmp_path
     assert len(list((tmp_path / "out").glob("0*.png"))) == 2
     (tmp_path / "broken.png").write_bytes(b"no image")
     assert "broken.png" in mistake("reconstruct", run, tmp_path / "broken.png", "--class", "dry")
-    assert "it knows dry, rain" in mistake("reconstruct", run, some[0], "--class", "fog")
+    assert "Available: dry, rain" in mistake("reconstruct", run, some[0], "--class", "fog")
 
 
 def test_presets_are_listed_by_purpose_within_80_columns() -> None:

@@ -48,7 +48,7 @@ def test_last_images_validate() -> None:
     assert splits_of([7, 1, 2, 3, 4], "last:2").tolist() == [TRAIN, TRAIN, TRAIN, VALIDATION, VALIDATION]
     assert splits_of([3, 1, 2, 3, 4], "last:2").tolist() == [LEFT_OUT, TRAIN, TRAIN, VALIDATION, VALIDATION]
     with pytest.raises(
-        UserError, match="validation: last:5 leaves nothing to train on, there are only 5 images"
+        UserError, match="`validation`: last:5 leaves nothing to train on, there are only 5 images"
     ):
         splits_of([7, 1, 2, 3, 4], "last:5")
 

@@ -276,7 +276,7 @@ def test_data_that_cannot_be_evaluated(colour: vaekit.TrainedModel) -> None:
         vaekit.load(colour.run.folder).evaluate()  # trained on an array, which is not there any more
     with pytest.raises(UserError, match="takes images with 3 channels"):
         colour.evaluate((rings(20, 12), np.arange(20) % 3))
-    with pytest.raises(UserError, match="knows no class"):
+    with pytest.raises(UserError, match="Unknown class"):
         colour.evaluate((rings(20, 12, 3), np.arange(20) % 5))
 
 

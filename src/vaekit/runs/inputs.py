@@ -169,7 +169,7 @@ def all_images(model: LoadedModel, data: Any, quiet: bool) -> tuple[ImageSet, li
     _require_shape(model, pack)
     if pack.skipped:
         path, reason = pack.skipped[0]
-        files = "1 file" if len(pack.skipped) == 1 else f"{len(pack.skipped):,} files, e.g."
+        files = "1 file:" if len(pack.skipped) == 1 else f"{len(pack.skipped):,} files, e.g."
         log.info(f"Skipped {files} {path} ({reason})")
     paths = [printable(path) for path in pack.paths()]
     order = sorted(range(len(paths)), key=lambda row: natural_sort_key(paths[row]))

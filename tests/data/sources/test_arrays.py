@@ -241,7 +241,7 @@ def test_dataset_of_pillow_images() -> None:
     assert np.array_equal(in_order(pack), COLOUR[:6]) and pack.classes == ("0", "1")
     assert open_pack(Pictures(*map(Image.fromarray, GRAY)), DataConfig()).shape == (1, 7, 5)
     uneven = Pictures(*pictures, Image.new("L", (30, 20), 9))
-    with pytest.raises(UserError, match=r"differ in shape: 7x5x3 and 20x30x3\. Set size"):
+    with pytest.raises(UserError, match=r"differ in shape: 7x5x3 and 20x30x3\. Set `size`"):
         open_pack(uneven, DataConfig())
     assert open_pack(uneven, DataConfig(size="4")).shape == (3, 4, 4)
 

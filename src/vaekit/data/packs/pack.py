@@ -206,7 +206,10 @@ def _open(folder: Path, source_text: str) -> Pack | None:
 
 
 def _source_text(source: Any) -> str:
-    return str(source) if isinstance(source, (str, Path)) else f"an {type(source).__name__} in memory"
+    if isinstance(source, (str, Path)):
+        return str(source)
+    name = type(source).__name__
+    return f"{'an' if name == 'ndarray' or name[0] in 'AEIOaeio' else 'a'} {name} in memory"
 
 
 def load_images(paths: Sequence[str | Path], settings: DataConfig, shape: tuple[int, int, int]) -> Pixels:
