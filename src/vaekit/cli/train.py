@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from vaekit.cli.common import load_model, quoted, say
 from vaekit.cli.flags import COMMON, OTHER, CliOverrides
 from vaekit.errors import UserError
-from vaekit.utils.logging import console_logging
+from vaekit.utils.logging import console_logging, status
 from vaekit.version import VERSION
 
 
@@ -65,14 +65,15 @@ def train(
     say(f"vaekit {VERSION}")
     say(f"Resuming {out} ..." if resume and data is None else f"Reading {data or 'the bundled sample'} ...")
 
-    from vaekit.training.plan import TrainRequest  # imports torch, which takes seconds
-    from vaekit.training.session import run_training
-
-    layers = (file, settings or {})
-    request = TrainRequest(
-        data, layers, preset or file_preset, out, resume, max_minutes, report=not no_report
-    )
     with console_logging(verbose=verbose):
+        with status("Loading PyTorch"):
+            from vaekit.training.plan import TrainRequest
+            from vaekit.training.session import run_training
+
+        layers = (file, settings or {})
+        request = TrainRequest(
+            data, layers, preset or file_preset, out, resume, max_minutes, report=not no_report
+        )
         run = run_training(request)
         if no_report:
             say(f"Done. The results are in {run.folder}.")

@@ -47,7 +47,7 @@ from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import read_dataset_summary, read_metadata
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import require_writable
-from vaekit.utils.logging import console_logging, log, progress
+from vaekit.utils.logging import LONG_PHASE_SECONDS, console_logging, log, progress
 
 MAX_TRAINING_IMAGES = 1000
 """Training images, at most, whose reconstructions are compared with held-out ones."""
@@ -67,7 +67,13 @@ def evaluate_model(
         network, note = load_extractor() if len(images) >= 2 * MIN_NEW_IMAGES else (None, "")
         if note:
             log.info(note)
-        with progress(_work(context, samples, network), "Likelihood", "samples", quiet=quiet) as advance:
+        with progress(
+            _work(context, samples, network),
+            "Likelihood",
+            "samples",
+            quiet=quiet,
+            max_silence=LONG_PHASE_SECONDS,
+        ) as advance:
             result, nearest_images = evaluate(context, samples, network, advance)
     if nearest_images is None:
         model.run.nearest.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from vaekit.runs.metadata import DatasetSummary, RunMetadata, read_dataset_summa
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import require_writable
 from vaekit.utils.files import printable, write_text
-from vaekit.utils.logging import console_logging
+from vaekit.utils.logging import console_logging, status
 
 LISTED_FILES = 50
 """Skipped files that are listed, at most."""
@@ -33,7 +33,7 @@ def write_report(model: LoadedModel, quiet: bool = False) -> None:
     run = model.run
     require_writable(run)
     metadata, dataset = read_metadata(run), read_dataset_summary(run)
-    with console_logging(quiet):
+    with console_logging(quiet), status("Writing the report"):
         held_out = find_held_out(model, quiet)
         diagnosis, metrics = evaluation_sections(model, held_out, quiet)
         shown = [] if held_out is None else [held_out]

@@ -43,6 +43,7 @@ class DataPreview(Callback):
         labels = _class_names(pack.classes, y, count)
         title = f"{count} of {loader.count:,} training images, as the model sees them"
         _write_picture(state.run.data_preview, grids.grid(images, labels=labels, title=title))
+        log.info(f"Training images as the model sees them: {state.run.data_preview}")
 
 
 class Pictures(Callback):

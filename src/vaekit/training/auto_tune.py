@@ -18,7 +18,7 @@ from vaekit.training.optimizers import compute_dtype
 from vaekit.training.plan import AUTO_SETTINGS, Plan
 from vaekit.training.step import TrainStep
 from vaekit.utils.device import fast_bf16, fast_tf32, fork_rng, matmul_precision
-from vaekit.utils.logging import log, muted
+from vaekit.utils.logging import log, muted, status
 
 SMALLEST_BATCH = 32
 BATCH_SIZES = (64, 128, 256, 512, 1024, 2048, 4096)
@@ -50,15 +50,13 @@ def resolve_auto(plan: Plan, max_minutes: float = math.inf) -> Plan:
     """
     plan = _set(plan, precision=_choose_precision(plan))
     if plan.metadata.batch_size == "auto":
-        log.info("Checking the speed of batch sizes")
-        plan = _set(plan, batch_size=_choose_batch_size(plan))
+        with status("Checking the speed of batch sizes"):
+            plan = _set(plan, batch_size=_choose_batch_size(plan))
         log.info(f"Batch size: {plan.metadata.batch_size} (fastest in a trial)")
     if plan.metadata.compile == "auto":
         choice, reason = _choose_compile(plan, max_minutes)
         plan = _set(plan, compile=choice)
         log.log(20 if choice == "on" else 10, f"torch.compile: {choice}, {reason}")
-    elif plan.metadata.compile == "on" and not plan.resumed:
-        log.info("Compiling: the first steps take up to a minute longer")
     threads, precision = (
         plan.metadata.threads,
         {"32": "float32", "bf16": "bfloat16"}.get(plan.metadata.precision, "TF32"),
@@ -120,16 +118,16 @@ def _choose_compile(plan: Plan, max_minutes: float) -> tuple[str, str]:
     size = int(settings.batch_size)
     train = plan.pack.splits["train"]
     steps = settings.epochs * max(1, (train.stop - train.start) // size)
-    log.info("Checking the speed of a training step")
-    eager = _step_seconds(plan, size)
+    with status("Checking the speed of a training step"):
+        eager = _step_seconds(plan, size)
     if math.isinf(eager):
         return "off", "a batch does not fit in memory at once"
     seconds = min(steps * eager, 60 * max_minutes)
     if seconds * COMPILE_SAVING.get(plan.device.type, 0) < COMPILE_SECONDS:
         return "off", "the run is too short to benefit"
-    log.info("Testing torch.compile (up to a minute)")
     try:
-        compiled = _step_seconds(plan, size, "on")
+        with status("Testing torch.compile (up to a minute)"):
+            compiled = _step_seconds(plan, size, "on")
     except Exception as error:  # of many kinds: no compiler, an operation it does not know
         return "off", f"it failed on this machine ({type(error.__cause__ or error).__name__})"
     gain = eager / compiled

@@ -31,7 +31,7 @@ from vaekit.training.optimizers import compute_dtype
 from vaekit.training.plan import Plan, TrainRequest, make_plan, require_new_run
 from vaekit.training.step import TrainStep
 from vaekit.utils.device import flush_denormals, fork_rng, keep_freed_memory, matmul_precision
-from vaekit.utils.logging import console_logging, file_logging, log, progress
+from vaekit.utils.logging import LONG_PHASE_SECONDS, console_logging, file_logging, log, progress, status
 
 
 def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = None) -> Run:
@@ -49,7 +49,8 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
     start = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(console_logging(request.quiet))
-        plan = make_plan(request)
+        with status("Reading images"):
+            plan = make_plan(request)
         stack.enter_context(locked(plan.run))
         require_new_run(plan)
         stack.enter_context(file_logging(plan.run.log))
@@ -60,7 +61,8 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
         stack.enter_context(flush_denormals())
         plan = resolve_auto(plan, math.inf if request.max_minutes is None else request.max_minutes)
         stack.enter_context(matmul_precision(tf32=plan.config.training.precision == "tf32"))
-        state = _make_state(plan, request)
+        with status("Preparing the model"):
+            state = _make_state(plan, request)
         _write_metadata(state)
         chosen = default_callbacks() if callbacks is None else callbacks
         _run_session(state, [MetricsWriter(), ConsoleLogger(), *chosen, Checkpoints()], start)
@@ -106,11 +108,12 @@ def _run_session(state: TrainingState, callbacks: Sequence[Callback], start: flo
         log.info(f"Nothing to do: this run is finished after {state.progress.epoch} epochs ({reason}).")
     else:
         state.trained = True
-        with state.background, fork_rng():
+        with ExitStack() as saving, state.background, fork_rng():
             try:
                 _train_epochs(state, callbacks, start)
             except Diverged as error:
                 raise divergence_error(error, state) from None
+            saving.enter_context(status("Saving"))
             for callback in callbacks:
                 callback.on_train_end(state)
         if state.stop_requested:
@@ -133,7 +136,7 @@ def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: fl
 
     with (
         stop_on_signals(lambda: setattr(state, "stop_requested", True)),
-        progress(images_per_epoch, label(), done=done, quiet=request.quiet) as advance,
+        progress(images_per_epoch, label(), "images", done, request.quiet, LONG_PHASE_SECONDS) as advance,
     ):
 
         def on_progress(images: int) -> None:

@@ -17,7 +17,7 @@ from vaekit.training.ema import EMA
 from vaekit.training.optimizers import learning_rate, make_optimizer, set_learning_rate
 from vaekit.utils.cuda_graphs import CudaGraph, is_capturing
 from vaekit.utils.device import out_of_memory
-from vaekit.utils.logging import log
+from vaekit.utils.logging import log, status
 from vaekit.utils.random import derive_seed
 
 Metrics = dict[str, Tensor]
@@ -55,6 +55,7 @@ class TrainStep:
         """The same for validation batches, which share the memory with what training keeps there."""
         self._parameters = list(model.parameters())
         self._captures_optimizer = all(group.get("capturable") for group in self.optimizer.param_groups)
+        self._compiles_next = settings.compile == "on"
         self._graph = self._eval_graph = None
         if model.graph_safe:
             self._eval_graph = CudaGraph(self._eval_metrics)
@@ -76,6 +77,10 @@ class TrainStep:
 
     def optimize(self, x: Tensor, y: Labels | None, epoch: float) -> Metrics:
         """Gradient and optimizer step, from a CUDA graph where there is one."""
+        if self._compiles_next and (epoch >= self.objective.schedule_end or has_flow(self.model)):
+            self._compiles_next = False
+            with status("Compiling"):
+                return self.optimize(x, y, epoch)
         # A graph keeps its memory, which is short where there are micro-batches
         if self._graph is None or epoch < self.objective.schedule_end or self.micro_batches > 1:
             return self._step(x, y, epoch)
@@ -208,7 +213,7 @@ def make_loss_fn(model: VAE, objective: Objective, compiled: bool = False) -> Lo
 
     if not compiled:
         return loss_fn
-    if any(isinstance(module, LazyTransform) for module in model.modules()):
+    if has_flow(model):
         for network in (model.encoder, model.decoder):
             network.compile()
         return loss_fn
@@ -219,6 +224,10 @@ def make_loss_fn(model: VAE, objective: Objective, compiled: bool = False) -> Lo
         return graph(x, y, math.inf) if epoch >= objective.schedule_end else loss_fn(x, y, epoch)
 
     return compiled_loss_fn
+
+
+def has_flow(model: VAE) -> bool:
+    return any(isinstance(module, LazyTransform) for module in model.modules())
 
 
 def divide_further(micro_batches: int, x: Tensor, supports_accumulation: bool) -> int:

@@ -5,8 +5,8 @@ import re
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,17 +16,17 @@ from vaekit.utils.meter import Advance, Meter
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.live import Live
     from rich.table import Table
 
 
-FIRST_LINE_SECONDS = 4.0
-"""Without a terminal, seconds until the first report of a phase; the interval doubles each time."""
-
-
-LINE_SECONDS = 30.0
-"""Without a terminal, the longest interval between two reports."""
-
-
+POLL_SECONDS = 0.25
+ANNOUNCE_SECONDS = 1.0
+"""Without a terminal, a phase that takes longer is announced by a line."""
+LINE_SECONDS = 4.0
+"""Without a terminal, the longest silence in a phase."""
+LONG_PHASE_SECONDS = 30.0
+"""The same for phases that may take hours."""
 FIGURES_WIDTH = 60
 """Columns of a bar's row that the count, the speed and the time left take."""
 
@@ -77,8 +77,14 @@ def fit_terminal(text: str) -> str:
     return wrapped(text, console().width) if console().is_terminal else text
 
 
+_phases: list[Meter] = []
+"""The phases on the screen; the innermost, which is last, is shown."""
+
+
 def _print(text: str) -> None:
     """Print above a progress bar. Training continues silently once the reader is gone (`... | head`)."""
+    for phase in _phases:
+        phase.printed = time.monotonic()
     with suppress(OSError, UnicodeError, SystemExit):  # rich raises SystemExit on a broken pipe
         console().print(fit_terminal(text))
 
@@ -90,11 +96,14 @@ class ConsoleHandler(logging.Handler):
         _print(self.format(record))
 
 
+def _is_shown() -> bool:
+    return any(isinstance(handler, ConsoleHandler) for handler in log.handlers) and not log.disabled
+
+
 @contextmanager
 def console_logging(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     """Show log lines inside the block, unless `quiet` or already shown; debug lines if `verbose`."""
-    shown = any(isinstance(handler, ConsoleHandler) for handler in log.handlers)
-    handlers = [] if quiet or shown else [ConsoleHandler(logging.DEBUG if verbose else logging.INFO)]
+    handlers = [] if quiet or _is_shown() else [ConsoleHandler(logging.DEBUG if verbose else logging.INFO)]
     level, propagate = log.level, log.propagate
     log.setLevel(logging.DEBUG)
     log.propagate = False
@@ -138,9 +147,14 @@ def file_logging(path: Path) -> Iterator[None]:
 
 @contextmanager
 def progress(
-    total: int, description: str, unit: str = "images", done: int = 0, quiet: bool = False, after: float = 0.0
+    total: int,
+    description: str,
+    unit: str = "images",
+    done: int = 0,
+    quiet: bool = False,
+    max_silence: float = LINE_SECONDS,
 ) -> Iterator[Advance]:
-    """Show the progress of a phase: a bar on a terminal, otherwise lines at most 30 seconds apart.
+    """Show the progress of a phase: a bar on a terminal, lines elsewhere.
 
     Args:
         total: how much there is to do.
@@ -148,35 +162,45 @@ def progress(
         unit: what is counted, also in the speed ("images/s"); "" shows a percentage only.
         done: how much was done before.
         quiet: show nothing.
-        after: seconds that further phases will take, included in the time left.
+        max_silence: seconds between two lines, at most.
 
     Yields:
         `advance(n, description=None, remaining=None, total=None)`: see `Advance`.
     """
-    meter = Meter(total, description, unit, done, after)
-    if quiet:
+    meter = Meter(total, description, unit, done)
+    with nullcontext() if quiet else _shown(meter, max_silence):
         yield meter.advance
-        return
-    with _bar(meter) if console().is_terminal else _report_lines(f"{description} ...", meter.line):
-        yield meter.advance
-
-
-_bars: list[Meter] = []
-"""Meters of the bars on the screen."""
 
 
 @contextmanager
-def _bar(meter: Meter) -> Iterator[None]:
+def status(text: str) -> Iterator[None]:
+    """Show a phase of unknown length, such as "Checking speed", and its time, where log lines are shown."""
+    with _shown(Meter(None, text), LINE_SECONDS) if _is_shown() else nullcontext():
+        yield
+
+
+@contextmanager
+def _shown(meter: Meter, max_silence: float) -> Iterator[None]:
+    """Show a phase inside the block, in place of the phase around it."""
+    meter.silence, meter.max_silence = ANNOUNCE_SECONDS, max_silence
+    _phases.append(meter)
+    try:
+        if len(_phases) > 1:
+            yield
+        else:
+            with _bar() if console().is_terminal else _lines():
+                yield
+    finally:
+        _phases.remove(meter)
+
+
+def _bar() -> "Live":
     from rich.live import Live
 
-    with Live(
-        get_renderable=lambda: _bar_row(meter), console=console(), transient=True, refresh_per_second=4
-    ):
-        _bars.append(meter)
-        try:
-            yield
-        finally:
-            _bars.remove(meter)
+    def row() -> "Table":
+        return _bar_row(_phases[-1])
+
+    return Live(get_renderable=row, console=console(), transient=True, refresh_per_second=4)
 
 
 def _bar_row(meter: Meter) -> "Table":
@@ -185,7 +209,7 @@ def _bar_row(meter: Meter) -> "Table":
 
     texts = [Column(no_wrap=True) for _ in range(4)]
     row = Table.grid(texts[0], Column(ratio=1), *texts[1:], padding=(0, 1), expand=True)
-    bar = ProgressBar(total=max(meter.total, 1), completed=meter.done)
+    bar = ProgressBar(max(meter.total or 0, 1), meter.done, pulse=not meter.done)
     width = max(console().width - FIGURES_WIDTH, 12)
     name = meter.description if len(meter.description) <= width else f"{meter.description[: width - 1]}…"
     row.add_row(name, bar, meter.count_text(), meter.speed_text(), meter.time_text())
@@ -193,17 +217,17 @@ def _bar_row(meter: Meter) -> "Table":
 
 
 @contextmanager
-def _report_lines(first: str, line: Callable[[], str]) -> Iterator[None]:
-    """Print `first`, then, from a thread of its own, `line()` at growing intervals of up to 30 seconds."""
+def _lines() -> Iterator[None]:
+    """Print a line about the innermost phase, from a thread, whenever the screen was silent for too long."""
     ended = threading.Event()
 
     def report() -> None:
-        interval = FIRST_LINE_SECONDS
-        while not ended.wait(interval):
-            _print(line())
-            interval = min(2 * interval, LINE_SECONDS)
+        while not ended.wait(POLL_SECONDS):
+            meter = _phases[-1]
+            if time.monotonic() - meter.printed >= meter.silence:
+                _print(meter.line())
+                meter.silence = min(LINE_SECONDS / ANNOUNCE_SECONDS * meter.silence, meter.max_silence)
 
-    _print(first)
     thread = threading.Thread(target=report, name="vaekit progress", daemon=True)
     thread.start()
     try:
@@ -211,29 +235,3 @@ def _report_lines(first: str, line: Callable[[], str]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-@contextmanager
-def status(text: str, quiet: bool = False) -> Iterator[None]:
-    """Show a phase of unknown length at once, on a terminal by a line that vanishes at its end.
-
-    Args:
-        text: what is being done, such as "Checking speed".
-        quiet: show nothing.
-    """
-    if quiet:
-        yield
-    elif _bars:
-        meter = _bars[-1]
-        description, meter.description = meter.description, text
-        try:
-            yield
-        finally:
-            meter.description = description
-    elif console().is_terminal:
-        with console().status(f"{text} ...", spinner="line"):
-            yield
-    else:
-        begun = time.monotonic()
-        with _report_lines(f"{text} ...", lambda: f"{text}: {time.monotonic() - begun:.0f} s so far"):
-            yield

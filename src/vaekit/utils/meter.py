@@ -7,8 +7,6 @@ from typing import Protocol
 
 SPEED_SECONDS = 30.0
 """Speed is measured over this many seconds."""
-
-
 SAMPLE_SECONDS = 0.25
 """Least time between two measurements of the speed."""
 
@@ -30,12 +28,16 @@ class Advance(Protocol):
 
 
 class Meter:
-    """Counts what is done, and estimates speed and time left."""
+    """Counts what is done, and estimates speed and time left; without a total it shows the time taken."""
 
-    def __init__(self, total: int, description: str, unit: str, done: int, after: float) -> None:
-        self.total, self.description, self.unit, self.done, self.after = total, description, unit, done, after
+    def __init__(self, total: int | None, description: str, unit: str = "", done: int = 0) -> None:
+        self.total, self.description, self.unit, self.done = total, description, unit, done
+        self.begun = self.printed = time.monotonic()
+        """When it began, and when a line was last printed."""
+        self.silence = self.max_silence = 1.0
+        """Seconds until the next line without a terminal, and their limit."""
         self.counted = 0
-        self.samples = deque([(time.monotonic(), 0)])
+        self.samples = deque([(self.begun, 0)])
         self.end = math.nan
         self.estimated_by_caller = False
 
@@ -55,7 +57,7 @@ class Meter:
         if remaining is not None:
             self.estimated_by_caller, self.end = True, now + remaining
         elif not self.estimated_by_caller and (speed := self.speed()):
-            self.end = now + max(0, self.total - self.done) / speed + self.after
+            self.end = now + max(0, (self.total or 0) - self.done) / speed
 
     def speed(self) -> float:
         """Units per second; 0 while unknown."""
@@ -63,6 +65,8 @@ class Meter:
         return (last - first) / (ended - began) if ended > began else 0.0
 
     def count_text(self) -> str:
+        if self.total is None:
+            return ""
         if self.unit:
             return f"{self.done:,} of {self.total:,} {self.unit}"
         return f"{self.done / max(self.total, 1):.0%}"
@@ -72,6 +76,8 @@ class Meter:
         return f"{speed:,.{0 if speed >= 10 else 1}f} {self.unit}/s" if speed and self.unit else ""
 
     def time_text(self) -> str:
+        if self.total is None:
+            return f"{time.monotonic() - self.begun:.0f} s so far"
         return "" if math.isnan(self.end) else duration_left(self.end - time.monotonic())
 
     def line(self) -> str:
