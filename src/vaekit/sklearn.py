@@ -29,8 +29,6 @@ from vaekit.training.artifacts import SamplingPrior
 
 ROUNDING = 1e-6
 """Floats this little outside [0, 1], as scaling leaves them, count as 0 and 1."""
-
-
 PARAMETERS = {name: name for name in ("preset", "epochs", "latents", "out")} | {
     "seed": "random_state",
     "quiet": "verbose",
@@ -107,15 +105,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         else:
             folder = _temporary_folder()
             try:
-                callbacks = [SamplingPrior()]  # nobody sees the pictures of a temporary run
-                vae = train(
-                    images,
-                    out=folder / "run",
-                    report=False,
-                    callbacks=callbacks,
-                    quiet=not self.verbose,
-                    **settings,
-                )
+                settings |= {"report": False, "callbacks": [SamplingPrior()]}  # nobody sees its pictures
+                vae = train(images, out=folder / "run", quiet=not self.verbose, **settings)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -136,8 +127,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return self.vae_.encode(self._known(X)).reshape(-1, self.n_latents_)
 
     def inverse_transform(self, X: Float[np.ndarray, "N D"]) -> NDArray[Any]:
-        """The images at latents [N, D], with the shape and scale of the X of `fit`: uint8, or float32 from 0
-        to 1."""
+        """The images at latents [N, D], as in the X of `fit`: uint8, or float32 from 0 to 1."""
         check_is_fitted(self, "vae_")
         z = check_array(X, dtype=np.float32, ensure_min_samples=0)
         if z.shape[1] != self.n_latents_:
@@ -157,9 +147,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             UserError: the model has no likelihood (its posterior is a point).
         """
         check_is_fitted(self, "vae_")
-        return self.vae_.log_likelihood(
-            self._known(X), samples=self.samples, seed=self.vae_.config.training.seed
-        )
+        images, seed = self._known(X), self.vae_.config.training.seed
+        return self.vae_.log_likelihood(images, samples=self.samples, seed=seed)
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of `score_samples`, which a search maximizes."""
@@ -184,9 +173,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         if (vae := state.get("vae_")) is None:
             return state
         if not vae.run.weights.is_file():
-            raise UserError(
-                f"{vae.run.folder} no longer exists, so the model cannot be copied.", "Fit it again."
-            )
+            message = f"{vae.run.folder} no longer exists, so the model cannot be copied."
+            raise UserError(message, "Fit it again.")
         with tempfile.TemporaryDirectory(prefix="vaekit-") as folder:
             vae.save(Path(folder) / "run")
             files = {path.name: path.read_bytes() for path in (Path(folder) / "run").iterdir()}
@@ -206,7 +194,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             state = state | {"vae_": vae}
         super().__setstate__(state)
 
-    # --- from parameters and X to what `train` takes ---
+    # --- From parameters and X to arguments of `train` ---
 
     def _settings(self) -> dict[str, Any]:
         """The keyword arguments of `vaekit.train`, but for the run folder."""
@@ -216,23 +204,25 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         for name, called in PARAMETERS.items():
             if name in given:
                 raise UserError(f"{name!r} is a parameter of its own.", f"Use VAETransformer({called}=...).")
-        if given.get("conditional") or given.get("resume"):
-            name = "conditional" if given.get("conditional") else "resume"
-            raise UserError(
-                f"{name!r} is not supported, since fit trains a new model without labels.",
-                "Use vaekit.train.",
-            )
+        for name in ("conditional", "resume"):
+            if given.get(name):
+                message = f"{name!r} is not supported, since fit trains a new model without labels."
+                raise UserError(message, "Use vaekit.train.")
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(2**31 - 1)
-        own = {"preset": self.preset, "epochs": self.epochs, "latents": self.latents, "seed": int(seed)}
-        return {**given, **{name: value for name, value in own.items() if value is not None}}
+        parameters = {
+            "preset": self.preset,
+            "epochs": self.epochs,
+            "latents": self.latents,
+            "seed": int(seed),
+        }
+        return {**given, **{name: value for name, value in parameters.items() if value is not None}}
 
     def _checked(self, X: Any, fitting: bool) -> NDArray[Any]:
-        """X as an array of finite numbers with at least two axes; rows have the width and names they had in
-        `fit`."""
-        fewest = 2 if fitting else 0
-        array = check_array(X, allow_nd=True, ensure_min_samples=fewest, estimator=self, input_name="X")
+        """X as an array of finite numbers; rows have the width and names that they had in `fit`."""
+        count = 2 if fitting else 0
+        array = check_array(X, allow_nd=True, ensure_min_samples=count, estimator=self, input_name="X")
         if fitting or array.ndim == 2:
             validate_data(self, X, reset=fitting, skip_check_array=True)
         return np.asarray(array)
@@ -243,25 +233,22 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         if given is None:
             if X.ndim > 2:
                 return X.shape[1:]
-            side = math.isqrt(X.shape[1])
-            example = f"({side}, {side})" if side * side == X.shape[1] else "(H, W) or (H, W, C)"
-            raise UserError(
-                f"X has rows of {X.shape[1]} features.", f"Give the shape of an image: image_shape={example}."
-            )
+            width = math.isqrt(X.shape[1])
+            example = f"({width}, {width})" if width * width == X.shape[1] else "(H, W) or (H, W, C)"
+            hint = f"Give the shape of an image: image_shape={example}."
+            raise UserError(f"X has rows of {X.shape[1]} features.", hint)
         try:
-            shape = tuple(int(side) for side in given)
+            shape = tuple(int(size) for size in given)
         except (TypeError, ValueError):
             shape = ()
         if len(shape) not in (2, 3) or min(shape) < 1:
             raise UserError(f"image_shape must be (H, W) or (H, W, C), in pixels (got {given!r}).")
         if X.ndim == 2 and math.prod(shape) != X.shape[1]:
-            raise UserError(
-                f"image_shape {shape} has {math.prod(shape)} features, but the rows of X have {X.shape[1]}."
-            )
+            features = f"image_shape {shape} has {math.prod(shape)} features"
+            raise UserError(f"{features}, but the rows of X have {X.shape[1]}.")
         if X.ndim > 2 and X.shape[1:] != shape:
-            raise UserError(
-                f"X has images {list(X.shape[1:])}, but image_shape is {list(shape)}.", "Omit image_shape."
-            )
+            message = f"X has images {list(X.shape[1:])}, but image_shape is {list(shape)}."
+            raise UserError(message, "Omit image_shape.")
         return shape
 
     def _known(self, X: Any) -> NDArray[np.uint8]:
@@ -287,8 +274,7 @@ def _temporary_folder() -> Path:
 
 
 def _delete_with(vae: TrainedModel, folder: Path) -> None:
-    """Delete the folder when the model is garbage-collected or the process ends; it reads from there until
-    then."""
+    """Delete the folder, from which the model reads, when it is garbage-collected or the process ends."""
     weakref.finalize(vae, _delete, folder, os.getpid())
 
 

@@ -13,6 +13,8 @@ from vaekit.evaluation.features import features
 from vaekit.utils.device import best_device, fast_bf16, fast_tf32
 from vaekit.version import VERSION
 
+PACKAGES = ("torch", "numpy", "pillow", "pydantic", "safetensors", "seaborn")
+
 
 def report() -> str:
     """Versions, device, threads, precision, free disk space and cache, one per line."""
@@ -21,10 +23,7 @@ def report() -> str:
     rows = {
         "vaekit": VERSION,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        **{
-            name: _version(name)
-            for name in ("torch", "numpy", "pillow", "pydantic", "safetensors", "seaborn")
-        },
+        **{name: _version(name) for name in PACKAGES},
         "device": _device(),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
         "precision": _precision(best_device()),
@@ -45,7 +44,7 @@ def _precision(device: torch.device) -> str:
 
 
 def clear() -> str:
-    """Delete cached image data, which is read again when needed."""
+    """Delete cached image data, which is rebuilt when needed."""
     return f"Freed {clear_cache() / 1e6:,.1f} MB in {cache_folder()}"
 
 

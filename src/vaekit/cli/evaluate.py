@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from vaekit.cli.common import load_model, quoted, say
-from vaekit.cli.flags import DataSource, RunFolder
+from vaekit.cli.flags import DataSource, RunFolder, Samples, SampleSeed
 
 
 def evaluate(
@@ -18,11 +18,9 @@ def evaluate(
         str | None,
         Parameter(help="Images to evaluate on (default: the run's test set, or its validation set)."),
     ] = None,
-    samples: Annotated[
-        int, Parameter(help="Importance samples per image; more give a tighter bound, and take longer.")
-    ] = 1000,
+    samples: Samples = 1000,
     new_images: Annotated[int, Parameter(help="Number of generated images for the quality metrics.")] = 1000,
-    seed: Annotated[int, Parameter(help="Random seed of the samples.")] = 0,
+    seed: SampleSeed = 0,
 ) -> None:
     """Evaluate on held-out images: likelihood, image quality and a diagnosis."""
     model = load_model(run)
@@ -41,10 +39,8 @@ def rank(
     data: DataSource = None,
     /,
     *,
-    samples: Annotated[
-        int, Parameter(help="Importance samples per image; more give a tighter bound, and take longer.")
-    ] = 100,
-    seed: Annotated[int, Parameter(help="Random seed of the samples.")] = 0,
+    samples: Samples = 100,
+    seed: SampleSeed = 0,
     out: Annotated[
         Path | None, Parameter(help="CSV file to write (default: a new one in the run folder).")
     ] = None,

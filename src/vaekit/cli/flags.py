@@ -36,19 +36,14 @@ COMMON_OPTIONS = (
 """Options of `train` that `--help` lists, in this order."""
 
 COMMON = Group("Common options", sort_key=0)
-
 OTHER = Group("Other options", sort_key=1)
-
 CONFIG_GROUPS: dict[str, type[BaseConfig]] = {"training": TrainingConfig, "data": DataConfig}
-
 HELP_GROUPS = {
     name: Group(name.capitalize(), sort_key=index) for index, name in enumerate((*CONFIG_GROUPS, *SLOTS), 2)
-} | {
-    "encoder": Group(
-        "Encoder and decoder", "the decoder has the same options: --decoder.kind etc.", sort_key=4
-    )
 }
-
+HELP_GROUPS["encoder"] = Group(
+    "Encoder and decoder", "the decoder has the same options: --decoder.kind etc.", sort_key=4
+)
 DEFAULTS = Config()
 
 
@@ -88,9 +83,8 @@ def _group(name: str) -> tuple[Any, Any]:
 
 
 def _slot(name: str) -> tuple[Any, Any]:
-    kinds = {
-        kind: model for kind, model in settings_classes(name).items() if kind != "own"
-    }  # given from Python alone
+    # A network of kind "own" is given from Python alone
+    kinds = {kind: model for kind, model in settings_classes(name).items() if kind != "own"}
     summary = "\n".join(f"{kind}: {' '.join((model.__doc__ or '').split())}" for kind, model in kinds.items())
     default_kind = getattr(DEFAULTS, name).kind
     fields: dict[str, Any] = {"kind": (Literal[tuple(kinds)], Field(default_kind, description=summary))}
@@ -109,12 +103,9 @@ def _shared_flag(owners: dict[str, FieldInfo], everywhere: bool) -> tuple[Any, A
     kind_of_value = _type_of(next(iter(owners.values())))
     if len(meanings) == 1:
         [((text, default), kinds)] = meanings.items()
-        return kind_of_value, Field(
-            default, description=text if everywhere else f"{', '.join(kinds)}: {text}"
-        )
-    lines = [
-        f"{', '.join(kinds)}: {text} (default: {default})" for (text, default), kinds in meanings.items()
-    ]
+        text = text if everywhere else f"{', '.join(kinds)}: {text}"
+        return kind_of_value, Field(default, description=text)
+    lines = [f"{', '.join(kinds)}: {text} (default: {value})" for (text, value), kinds in meanings.items()]
     return kind_of_value | None, Field(None, description="\n".join(lines))
 
 
@@ -143,7 +134,14 @@ RunFolder = Annotated[Path, Parameter(help="Folder of a training run.")]
 Seed = Annotated[int, Parameter(help="Random seed: the same seed gives the same images.")]
 DataSource = Annotated[str | None, Parameter(help="Images, as for `train` (default: the training images).")]
 Class = Annotated[
-    str | None, Parameter(name="--class", help="Class, in a conditional model (default: the first).")
+    str | None, Parameter("--class", help="Class, in a conditional model (default: the first).")
 ]
+FolderClass = Annotated[
+    str | None, Parameter("--class", help="Class of all images (default: the name of their folder).")
+]
+Samples = Annotated[
+    int, Parameter(help="Importance samples per image; more give a tighter bound, and take longer.")
+]
+SampleSeed = Annotated[int, Parameter(help="Random seed of the samples.")]
 Png = Annotated[Path | None, Parameter(help="PNG file to write (default: a new one in the run folder).")]
 Out = Annotated[Path | None, Parameter(help="Folder to write to (default: a new one in the run folder).")]

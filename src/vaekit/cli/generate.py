@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 SHEET_IMAGES = 256
 """The contact sheet of `generate` shows this many images at most."""
-
 SHEET_PAIRS = 64
 """The contact sheet of `reconstruct` shows this many pairs at most."""
 
@@ -69,7 +68,7 @@ def generate(
 def _write_batches(
     batches: "Iterator[Images]", n: int, labels: Sequence[str] | None, folder: Path
 ) -> "Images":
-    """Write images as they come; the first of them, for the contact sheet."""
+    """Write images as they come; returns the first, for the contact sheet."""
     import numpy as np
 
     from vaekit.plots import grids

@@ -78,11 +78,9 @@ def _print_row(console: "Console", label: str, description: str, width: int) -> 
     from textwrap import wrap
 
     column = max(console.width - width - 4, 20)
-    lines = [
-        piece
-        for line in description.splitlines()
-        for piece in wrap(line, column, subsequent_indent="  ", break_on_hyphens=False)
-    ]
+    lines = []
+    for line in description.splitlines():
+        lines += wrap(line, column, subsequent_indent="  ", break_on_hyphens=False)
     for index, line in enumerate(lines or [""]):
         text = f"  {label if index == 0 else '':<{width}}  {line}".replace("\xa0", " ")
         console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from vaekit.cli.common import load_model, output_png, quoted, say
-from vaekit.cli.flags import Class, DataSource, Png, RunFolder
+from vaekit.cli.flags import Class, DataSource, FolderClass, Png, RunFolder
 
 
 def encode(
@@ -37,9 +37,7 @@ def interpolate(
     linear: Annotated[
         bool, Parameter(negative=(), help="Interpolate linearly instead of spherically.")
     ] = False,
-    class_: Annotated[
-        str | None, Parameter(name="--class", help="Class of all images (default: the name of their folder).")
-    ] = None,
+    class_: FolderClass = None,
     out: Png = None,
 ) -> None:
     """Morph image A into image B and save the steps as one strip."""
@@ -52,13 +50,9 @@ def interpolate(
     ends = load_images((a, b), model.config.data, model.shape)
     how: Literal["linear", "spherical"] = "linear" if linear else "spherical"
     images = model.interpolate(a, b, steps=steps, how=how, label=class_)
-    names = (
-        (a.stem, b.stem) if a.stem != b.stem else (f"{a.parent.name}/{a.stem}", f"{b.parent.name}/{b.stem}")
-    )
-    title = (
-        f"Originals at the ends; 0% and 100% are their reconstructions, with {how} interpolation between them"
-    )
-    grids.write(file, grids.strip(ends[0], ends[1], images, names, title))
+    names = [path.stem if a.stem != b.stem else f"{path.parent.name}/{path.stem}" for path in (a, b)]
+    title = f"Originals at the ends; 0% and 100% are their reconstructions, with {how} interpolation between"
+    grids.write(file, grids.strip(ends[0], ends[1], images, (names[0], names[1]), f"{title} them"))
     say(f"Wrote {file}")
 
 

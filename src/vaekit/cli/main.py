@@ -22,8 +22,6 @@ from vaekit.version import VERSION
 
 EXIT_RESUMABLE = 75
 """Exit status of an interrupted run that can be resumed (EX_TEMPFAIL)."""
-
-
 HELP = HelpFormatter()
 
 app = App(
@@ -40,20 +38,8 @@ app = App(
 app.command(
     train, usage="vaekit train [DATA] [OPTIONS]", help_epilogue=f"All options: vaekit train {FLAG_ALL}"
 )
-for command in (
-    generate,
-    fit_prior,
-    reconstruct,
-    evaluate,
-    encode,
-    interpolate,
-    traverse,
-    rank,
-    report,
-    bench,
-    presets,
-    doctor,
-):
+_images, _latents = (generate, fit_prior, reconstruct), (encode, interpolate, traverse)
+for command in (*_images, evaluate, *_latents, rank, report, bench, presets, doctor):
     app.command(command)
 app.register_install_completion_command(help="Install completion of commands and options for your shell.")
 

@@ -25,14 +25,12 @@ def _parts(error: CycloptsError) -> Iterator[str]:
     if isinstance(error, UnknownOptionError):
         option = (error.token.keyword or error.token.value).partition("=")[0]
         yield f"No such option {option!r}."
-        yield did_you_mean(
-            option, [name for argument in error.argument_collection for name in argument.names]
-        )
+        names = [name for argument in error.argument_collection for name in argument.names]
+        yield did_you_mean(option, names)
     elif isinstance(error, UnknownCommandError) and error.unused_tokens:
         yield f"No such command {error.unused_tokens[0]!r}."
-        yield did_you_mean(
-            error.unused_tokens[0], [name for name in error.app or () if not name.startswith("-")]
-        )
+        commands = [name for name in error.app or () if not name.startswith("-")]
+        yield did_you_mean(error.unused_tokens[0], commands)
         yield "`vaekit --help` lists the commands."
     elif isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         yield _too_many(error.unused_tokens, error)
@@ -53,14 +51,13 @@ def _parts(error: CycloptsError) -> Iterator[str]:
 def _too_many(unused: list[str], error: CycloptsError) -> str:
     if len(unused) == 1 or error.app is None:
         return f"Unexpected argument {unused[0]!r}."
-    names = [
-        argument.name for argument in error.app.assemble_argument_collection() if argument.index is not None
-    ]
+    arguments = error.app.assemble_argument_collection()
+    names = [argument.name for argument in arguments if argument.index is not None]
     return f"Too many arguments: {len(names) + len(unused)} instead of {len(names)} ({' '.join(names)})."
 
 
 def _expected(target: Any) -> str:
     if get_origin(target) is Literal:
-        choices = [str(choice) for choice in get_args(target)]
-        return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+        *others, last = map(str, get_args(target))
+        return f"{', '.join(others)} or {last}" if others else last
     return {int: "a whole number", float: "a number", bool: "true or false"}.get(target, "another value")

@@ -56,17 +56,13 @@ def presets(name: Annotated[str | None, Parameter(help="Preset to show in full."
 
 def _list_presets() -> str:
     width = max(map(len, PRESETS))
-    lines = []
-    for purpose in dict.fromkeys(preset.purpose for preset in PRESETS.values()):
-        lines += ["", purpose]
-        lines += [
-            f"  {name:<{width}}  {preset.about}"
-            for name, preset in PRESETS.items()
-            if preset.purpose == purpose
-        ]
-    lines += ["", "`vaekit presets NAME` shows one in full; `vaekit train --preset NAME` uses it."]
-    lines += ["Components combine freely: `vaekit train --preset best --prior.kind vamp`."]
-    return "\n".join(lines[1:])
+    sections: dict[str, str] = {}
+    for name, preset in PRESETS.items():
+        sections.setdefault(preset.purpose, preset.purpose)
+        sections[preset.purpose] += f"\n  {name:<{width}}  {preset.about}"
+    end = "`vaekit presets NAME` shows one in full; `vaekit train --preset NAME` uses it.\n"
+    end += "Components combine freely: `vaekit train --preset best --prior.kind vamp`."
+    return "\n\n".join([*sections.values(), end])
 
 
 def doctor(

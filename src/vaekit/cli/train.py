@@ -70,11 +70,8 @@ def train(
             from vaekit.training.plan import TrainRequest
             from vaekit.training.session import run_training
 
-        layers = (file, settings or {})
-        request = TrainRequest(
-            data, layers, preset or file_preset, out, resume, max_minutes, report=not no_report
-        )
-        run = run_training(request)
+        layers, preset = (file, settings or {}), preset or file_preset
+        run = run_training(TrainRequest(data, layers, preset, out, resume, max_minutes, report=not no_report))
         if no_report:
             say(f"Done. The results are in {run.folder}.")
         else:

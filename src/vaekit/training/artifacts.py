@@ -1,12 +1,9 @@
-"""Callbacks that write what people look at: pictures, the loss graph, and the prior that new images are drawn
-from."""
+"""Callbacks that write pictures, the loss graph and the sampling prior."""
 
 import copy
 import math
-from pathlib import Path
 
 import torch
-from PIL import Image
 
 from vaekit.errors import Interrupted, UserError
 from vaekit.latents.fit_prior import fit_prior
@@ -42,13 +39,12 @@ class DataPreview(Callback):
         images = to_uint8(x[:count]).numpy()
         labels = _class_names(pack.classes, y, count)
         title = f"{count} of {loader.count:,} training images, as the model sees them"
-        _write_picture(state.run.data_preview, grids.grid(images, labels=labels, title=title))
+        grids.write(state.run.data_preview, grids.grid(images, labels=labels, title=title))
         log.info(f"Training images as the model sees them: {state.run.data_preview}")
 
 
 class Pictures(Callback):
-    """Draws samples/ and reconstructions/: the same latent noise and the same validation images every
-    time."""
+    """Draws samples/ and reconstructions/, of the same latent noise and validation images every time."""
 
     def on_epoch_end(self, state: TrainingState, result: EpochResult, row: Row) -> None:
         if is_picture_epoch(state.progress.epoch) or state.finished:
@@ -76,10 +72,10 @@ class Pictures(Callback):
 
         def write() -> None:
             title = f"Epoch {epoch}: new images from the model's own prior"
-            _write_picture(state.run.samples(epoch), grids.grid(samples, columns, sample_names, title))
+            grids.write(state.run.samples(epoch), grids.grid(samples, columns, sample_names, title))
             title = f"Epoch {epoch}: validation images (top) and their reconstructions (bottom)"
             sheet = grids.pairs(originals, reconstructions, 8, names, title)
-            _write_picture(state.run.reconstructions(epoch), sheet)
+            grids.write(state.run.reconstructions(epoch), sheet)
 
         state.background.put(f"pictures {epoch}", write)
 
@@ -104,7 +100,8 @@ class LossGraph(Callback):
             with self.limiter.timed():
                 if rows := read_metrics(state.run):
                     title = f"{state.plan.pack.name}, preset {state.plan.metadata.preset}"
-                    _write_bytes(state.run.loss_graph, curves.loss_graph(pd.DataFrame(rows), title))
+                    with atomic_file(state.run.loss_graph) as temporary:
+                        temporary.write_bytes(curves.loss_graph(pd.DataFrame(rows), title))
 
         state.background.put("graph", write)
 
@@ -127,13 +124,12 @@ class SamplingPrior(Callback):
 
 
 def default_callbacks() -> list[Callback]:
-    """What `vaekit.train` does besides training, unless it is told otherwise."""
+    """What `vaekit.train` does besides training, by default."""
     return [DataPreview(), Pictures(), LossGraph(), SamplingPrior()]
 
 
 def is_picture_epoch(epoch: int) -> bool:
-    """Every epoch up to 20, then every 2nd up to 50, 5th up to 100, 10th up to 200, ...: about 15 per
-    decade."""
+    """Every epoch up to 20, every 2nd up to 50, 5th up to 100, 10th up to 200, ...: about 15 per decade."""
     decade = 10 ** int(math.log10(max(epoch / 10, 1)))
     step = max(decade * factor for factor in (1, 2, 5) if decade * factor <= max(epoch / 10, 1))
     return bool(epoch % step == 0)
@@ -142,7 +138,7 @@ def is_picture_epoch(epoch: int) -> bool:
 def _has_prior(state: TrainingState, weights_hash: str) -> bool:
     try:
         return load_prior(state.run, weights_hash) is not None
-    except UserError:  # a damaged one is fitted again
+    except UserError:  # a damaged one is replaced
         return False
 
 
@@ -150,12 +146,3 @@ def _class_names(classes: tuple[str, ...], y: torch.Tensor | None, count: int) -
     if y is None or not classes:
         return None
     return [classes[i] if i >= 0 else "" for i in y[:count].tolist()]
-
-
-def _write_picture(path: Path, image: Image.Image) -> None:
-    _write_bytes(path, grids.png(image))
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(content)

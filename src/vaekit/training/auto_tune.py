@@ -1,5 +1,4 @@
-"""What precision, batch size and compile choice come to where they are "auto": by the device, or by a
-trial."""
+"""Resolves precision, batch size and compile choice where they are "auto": by the device, or by a trial."""
 
 import copy
 import math
@@ -39,11 +38,7 @@ TRIAL_SECONDS = 2.0
 
 
 def resolve_auto(plan: Plan, max_minutes: float = math.inf) -> Plan:
-    """The plan with nothing left open; a resumed run keeps what was chosen at its beginning.
-
-    Args:
-        plan: from `make_plan`.
-        max_minutes: minutes after which the run will be stopped.
+    """The plan with every "auto" resolved; a resumed run keeps its choices.
 
     Raises:
         UserError: a precision that the device does not have.
@@ -57,10 +52,8 @@ def resolve_auto(plan: Plan, max_minutes: float = math.inf) -> Plan:
         choice, reason = _choose_compile(plan, max_minutes)
         plan = _set(plan, compile=choice)
         log.log(20 if choice == "on" else 10, f"torch.compile: {choice}, {reason}")
-    threads, precision = (
-        plan.metadata.threads,
-        {"32": "float32", "bf16": "bfloat16"}.get(plan.metadata.precision, "TF32"),
-    )
+    threads = plan.metadata.threads
+    precision = {"32": "float32", "bf16": "bfloat16"}.get(plan.metadata.precision, "TF32")
     used = f" ({threads} thread{'' if threads == 1 else 's'})" if plan.device.type == "cpu" else ""
     log.info(f"Device: {plan.device}{used}, {precision}. Seed {plan.metadata.seed}.")
     if threads > cores():
@@ -135,8 +128,7 @@ def _choose_compile(plan: Plan, max_minutes: float) -> tuple[str, str]:
 
 
 def _step_seconds(plan: Plan, size: int, compiled: str = "off") -> float:
-    """The shortest of a few steps of a copy of the model, after a first one that does not count; infinite if
-    the memory does not suffice for a batch at once."""
+    """The shortest of a few steps after the first; infinite if a batch does not fit in memory at once."""
     settings, device = plan.config.training.model_copy(update={"compile": compiled}), plan.device
     model = copy.deepcopy(plan.model).to(device).train()
     model.precision = compute_dtype(settings)

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-Job = Callable[[], None]
-
 
 class BackgroundWriter:
     """Runs jobs in a thread, in the order in which their slots were first used.
@@ -17,7 +15,7 @@ class BackgroundWriter:
     """
 
     def __init__(self) -> None:
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, Callable[[], None]] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._error: BaseException | None = None
@@ -37,7 +35,7 @@ class BackgroundWriter:
         if error is None:
             self._surface()
 
-    def put(self, slot: str, job: Job) -> None:
+    def put(self, slot: str, job: Callable[[], None]) -> None:
         self._surface()
         with self._changed:
             self._jobs[slot] = job

@@ -1,7 +1,6 @@
 """Callbacks: what happens around the training loop besides training."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vaekit.data.loader import ImageLoader
@@ -38,7 +37,7 @@ class TrainingState:
     train_step: TrainStep
     loader: ImageLoader
     background: BackgroundWriter = field(default_factory=BackgroundWriter)
-    """Writes files while training goes on."""
+    """Writes files while training continues."""
     progress: Progress = field(default_factory=Progress)
     best: BestEpoch = field(default_factory=BestEpoch)
     stop_requested: bool = False
@@ -88,8 +87,7 @@ class Callback:
         """After every epoch, validation included; `row` is what metrics.csv says of it."""
 
     def on_train_end(self, state: TrainingState) -> None:
-        """After the last step of this session. Jobs given to `state.background` are done before
-        `on_saved`."""
+        """After the last step of this session. Jobs of `state.background` are done before `on_saved`."""
 
     def on_saved(self, state: TrainingState) -> None:
         """When everything is on the disk, unless the session was interrupted."""
@@ -115,16 +113,15 @@ class ConsoleLogger(Callback):
 
     def on_saved(self, state: TrainingState) -> None:
         if state.trained and state.finished:
-            log.info(
-                f"Best validation loss: {state.best.loss:.2f} nats per image, in epoch {state.best.epoch}"
-            )
+            best = state.best
+            log.info(f"Best validation loss: {best.loss:.2f} nats per image, in epoch {best.epoch}")
 
 
 def metrics_row(state: TrainingState, result: EpochResult, stats: dict[str, float]) -> Row:
     """A row of metrics.csv: epoch, step, clock, then every metric of training and validation."""
     row: Row = {"epoch": state.progress.epoch, "step": state.progress.step, **stats}
-    others: Sequence[str] = [name for name in result.train if name not in COMMON_METRICS]
-    for names in (COMMON_METRICS, others):
+    others = [name for name in result.train if name not in COMMON_METRICS]
+    for names in (list(COMMON_METRICS), others):
         for split, metrics in (("train", result.train), ("val", result.validation)):
             row |= {f"{split}_{name}": metrics.get(name, math.nan) for name in names}
     return row

@@ -85,7 +85,6 @@ def restore(state: TrainingState) -> None:
 
 
 def divergence_error(error: Diverged, state: TrainingState) -> TrainingFailed:
-    """What to tell a user whose training diverged."""
     smaller = setting("learning_rate", float(f"{state.plan.config.training.learning_rate / 3:.1g}"))
     return TrainingFailed(
         f"Training stopped because {error}. Checkpoints in {state.run.folder} up to this point are valid. "
@@ -94,20 +93,14 @@ def divergence_error(error: Diverged, state: TrainingState) -> TrainingFailed:
 
 
 def _snapshot(state: TrainingState) -> Snapshot:
-    snapshot, progress = state.train_step.state_dict(), asdict(state.progress)
-    record = {
-        "step": state.progress.step,
-        "epoch": state.progress.epoch,
-        "best_step": state.best.step,
-        "best": asdict(state.best),
-        "progress": progress,
-    }
+    snapshot, progress, best = state.train_step.state_dict(), asdict(state.progress), asdict(state.best)
+    record = {name: progress[name] for name in ("step", "epoch")}
+    record |= {"best_step": best["step"], "best": best, "progress": progress}
     return replace(snapshot, state=record | snapshot.state)
 
 
 def _read_state(state: dict[str, Any]) -> tuple[Progress, dict[str, Any]]:
-    """Progress and the counts of `TrainStep` from state.json, also of vaekit 0.1.0, which had other names for
-    them."""
+    """Progress and the counts of `TrainStep` from state.json; vaekit 0.1.0 had other names for them."""
     progress = dict(state["progress"])
     counts = {
         "micro_batches": state.get("micro_batches", progress.pop("pieces", 1)),

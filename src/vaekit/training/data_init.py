@@ -20,8 +20,7 @@ COPY_NOISE = 0.05
 
 
 def init_from_data(models: Sequence[VAE], loader: ImageLoader, seed: int) -> None:
-    """Call `init_from_data` of every component that has it, the same for all `models`, which are copies of
-    one.
+    """Call `init_from_data` of every component that has it, the same for all `models`, copies of one.
 
     An encoder gets the mean image; a decoder the outputs at which it is the mean of p(x | z), if the
     likelihood has `inverse_mean`; a prior with `init_images` as many images with their labels.
@@ -48,13 +47,11 @@ def _mean_image(loader: ImageLoader) -> Float[Tensor, "C H W"]:
     return torch.stack([x.mean(0) for x, _ in itertools.islice(loader.train(0), count)]).mean(0)
 
 
-def _distinct_images(
-    loader: ImageLoader, count: int, seed: int
-) -> tuple[Float[Tensor, "K C H W"], Labels | None]:
-    """The first images of the first epoch, and their labels.
+def _distinct_images(loader: ImageLoader, count: int, seed: int) -> tuple[Tensor, Labels | None]:
+    """The first images [K, C, H, W] of training, and their labels.
 
-    One that occurs again, as when more are wanted than there are, gets a little noise: equal pseudo-inputs
-    would stay equal forever.
+    A repeated one, as when more are wanted than there are, gets a little noise: equal pseudo-inputs would
+    stay equal forever.
     """
     images: list[Tensor] = []
     labels: list[Tensor] = []

@@ -11,8 +11,7 @@ from vaekit.utils.logging import log
 
 @contextmanager
 def stop_on_signals(request_stop: Callable[[], None]) -> Iterator[None]:
-    """Inside the block the first SIGINT or SIGTERM calls `request_stop`; a second one ends the process at
-    once.
+    """Inside the block the first SIGINT or SIGTERM calls `request_stop`; a second one ends the process.
 
     Signals reach the main thread only: in another one nothing is changed.
     """

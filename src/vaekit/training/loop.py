@@ -57,9 +57,8 @@ def train(
         train_step: what takes the steps.
         loader: the batches.
         epochs: number of epochs.
-        progress: where training is; it is kept up to date.
-        on_step: called with the loss after every step; training stops there, between two steps, if it returns
-            True.
+        progress: where training is; it is updated.
+        on_step: called with the loss after every step; training stops if it returns True.
 
     Raises:
         Diverged: an epoch's loss is NaN or infinite.
@@ -74,9 +73,8 @@ def train(
             sums.add(metrics)
             progress.steps_in_epoch += 1
             progress.step += 1
-            if (
-                on_step(metrics["loss"]) and progress.steps_in_epoch < steps
-            ):  # a complete epoch is ended first
+            stop = on_step(metrics["loss"])
+            if stop and progress.steps_in_epoch < steps:  # a complete epoch is validated first
                 progress.totals = sums.divided_by(1)
                 return
         result = EpochResult(sums.divided_by(steps), {}, time.perf_counter())
@@ -90,8 +88,7 @@ def train(
 
 @torch.no_grad()
 def evaluate(train_step: TrainStep, loader: ImageLoader, split: str) -> dict[str, float]:
-    """Mean metrics over all images of a split, under the EMA weights, with noise that is the same at every
-    call.
+    """Mean metrics over a split, under the EMA weights, with noise that is the same at every call.
 
     Objectives that look at a whole batch (free bits and others) look at one at a time, as in training.
     """

@@ -1,5 +1,4 @@
-"""The clock of training: speed, time left, a look at the loss, and how often a file is worth writing
-again."""
+"""The clock of training: speed, time left, a look at the loss, and how often a file is worth writing."""
 
 import math
 import time
@@ -62,8 +61,7 @@ class StepMonitor:
         return self.should_stop()
 
     def epoch_stats(self, trained_at: float) -> dict[str, float]:
-        """Seconds since the last epoch's end, validation included, and images per second until
-        `trained_at`."""
+        """Seconds since the last epoch's end, validation included, and training images per second."""
         self._report()
         now = time.perf_counter()
         speed = self._steps * self.batch_size / max(trained_at - self._epoch_start, 1e-9)
@@ -72,18 +70,14 @@ class StepMonitor:
         return {"seconds": round(seconds, 3), "images_per_second": round(speed, 1)}
 
     def _arrived(self, loss: Tensor) -> float:
-        """This loss; on a GPU the one sent at an earlier look if it has arrived, and then this one is
-        sent."""
+        """This loss; on a GPU the one sent at an earlier look, if it has arrived."""
         if loss.device.type != "cuda":
             return loss.item()
         if self._sent is not None and not self._sent[1].query():
             return 0.0
         value = 0.0 if self._sent is None else self._sent[0].item()
-        event, here = (
-            torch.cuda.Event(),
-            torch.empty((), pin_memory=True),
-        )  # unpinned memory would be waited for
-        self._sent = here.copy_(loss.detach(), non_blocking=True), event
+        event, pinned = torch.cuda.Event(), torch.empty((), pin_memory=True)  # other memory is waited for
+        self._sent = pinned.copy_(loss.detach(), non_blocking=True), event
         event.record(torch.cuda.current_stream(loss.device))
         return value
 
@@ -107,9 +101,9 @@ class TimeLeft:
         self, start: float, limit: float, images_per_epoch: int, training_images: int, with_report: bool
     ) -> None:
         self.start, self.limit, self.images_per_epoch = start, limit, images_per_epoch
-        self.work_at_end = PRIOR_SHARE * min(PRIOR_IMAGES, training_images) + (
-            REPORT_IMAGES if with_report else 0
-        )
+        self.work_at_end = PRIOR_SHARE * min(PRIOR_IMAGES, training_images)
+        if with_report:
+            self.work_at_end += REPORT_IMAGES
         self._began, self._seen = time.perf_counter(), 0
 
     def add(self, images: int) -> None:
@@ -130,18 +124,17 @@ class TimeLeft:
 
 
 class RateLimiter:
-    """Keeps a job that is done again and again to a share of the time."""
+    """Limits a repeated job to a share of the time."""
 
     def __init__(self, share: float) -> None:
         self.share, self._next = share, 0.0
 
     def ready(self) -> bool:
-        """Whether the job may be done again."""
+        """Whether the job may be repeated."""
         return time.perf_counter() >= self._next
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Time the job."""
         start = time.perf_counter()
         yield
         now = time.perf_counter()

@@ -17,8 +17,7 @@ def compute_dtype(settings: TrainingConfig) -> torch.dtype:
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingConfig) -> Optimizer:
-    """Adam (Kingma & Ba 2015), AdamW and Adamax with their usual constants, SOAP, or SGD with momentum
-    0.9."""
+    """Adam (Kingma & Ba 2015), AdamW, Adamax with usual constants, SOAP, or SGD with momentum 0.9."""
     rate, decay = settings.learning_rate, settings.weight_decay
     parameters = list(parameters)
     device = parameters[0].device
@@ -26,9 +25,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingConfig)
     match settings.optimizer:
         case "adam" | "adamw" as kind:
             make = Adam if kind == "adam" else AdamW
-            if (
-                device.type == "cuda"
-            ):  # all that a step needs stays on the device, where a CUDA graph finds it
+            if device.type == "cuda":  # all that a step needs is on the device, for the CUDA graph
                 rate_on_device = torch.tensor(rate, device=device)
                 return make(parameters, rate_on_device, weight_decay=decay, fused=True, capturable=True)
             return make(parameters, rate, weight_decay=decay, fused=fused)
@@ -54,7 +51,7 @@ def learning_rate(settings: TrainingConfig, step: int, steps: int) -> float:
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """Set the learning rate of the next step: a number, or one that is kept on the device."""
+    """Set the learning rate of the next step: a number, or a tensor on the device."""
     for group in optimizer.param_groups:
         if not isinstance(group["lr"], Tensor):
             group["lr"] = rate

@@ -45,7 +45,7 @@ class TrainRequest:
     max_minutes: float | None = None
     quiet: bool = False
     networks: Mapping[str, nn.Module] = field(default_factory=dict)
-    """The user's own encoder or decoder, given from Python."""
+    """The user's encoder or decoder, given from Python."""
     report: bool = True
     """Whether a report is written afterwards, which counts in the time left."""
 
@@ -65,14 +65,14 @@ class Plan:
     objective: Objective
     resumed: bool
     lines: tuple[str, ...]
-    """What was found and chosen, for the screen and log.txt."""
+    """Images, preset and warnings, for the screen and log.txt."""
 
 
 def make_plan(request: TrainRequest) -> Plan:
     """Read the data, choose what was left open, and check a resumed run against its beginning.
 
     Raises:
-        UserError: the first thing that is not possible.
+        UserError: the request cannot be met.
     """
     if request.max_minutes is not None and not request.max_minutes >= 0:
         raise UserError(f"must be at least 0 (got {request.max_minutes}).", option="max_minutes")
@@ -87,9 +87,8 @@ def make_plan(request: TrainRequest) -> Plan:
     preset, config = _config_with_data(request, before, pack)
     run = Run(request.out or first_free(Path("runs"), pack.name))
     train = pack.splits["train"]
-    model, objective = build(
-        config, pack.shape, len(pack.classes), train.stop - train.start, request.networks
-    )
+    count = train.stop - train.start
+    model, objective = build(config, pack.shape, len(pack.classes), count, request.networks)
     metadata = _make_metadata(preset, config, pack, source, device, before)
     lines = [*pack.summary.splitlines(), _preset_line(request, preset, resumed=before is not None)]
     if Capability.NORMALIZED not in model.likelihood.provides:
@@ -109,18 +108,16 @@ def _metadata_to_resume(request: TrainRequest) -> RunMetadata | None:
     """The metadata of the run to resume; None for a new run."""
     if request.out is None:
         if request.resume:
-            raise UserError(
-                f"{setting('resume', True)} needs the folder of the run to resume.", f"Add {setting('out')}."
-            )
+            message = f"{setting('resume', True)} needs the folder of the run to resume."
+            raise UserError(message, f"Add {setting('out')}.")
         return None
     run = Run(request.out)
     if run.exists():
         if not request.resume:
             raise _run_exists(run)
         return read_metadata(run)
-    if run.folder.is_file() or (
-        run.folder.is_dir() and {f.name for f in run.folder.iterdir()} - {".lock", "log.txt"}
-    ):
+    folder = run.folder
+    if folder.is_file() or (folder.is_dir() and {f.name for f in folder.iterdir()} - {".lock", "log.txt"}):
         raise UserError(f"{run.folder} exists and is not a run.", f"Choose another {setting('out')}.")
     return None
 
@@ -166,9 +163,8 @@ def _config_with_data(request: TrainRequest, before: RunMetadata | None, pack: P
                 f"Omit {setting(name)}, {other_run}",
             )
         if new < old:
-            raise UserError(
-                f"{request.out} was started with {old} epochs; {setting('epochs')} cannot be lowered."
-            )
+            started = f"{request.out} was started with {old} epochs"
+            raise UserError(f"{started}; {setting('epochs')} cannot be lowered.")
     return before.preset, config
 
 
@@ -182,8 +178,7 @@ def _choose_device(config: Config, before: RunMetadata | None) -> torch.device:
 def _make_metadata(
     preset: str, config: Config, pack: Pack, source: Any, device: torch.device, before: RunMetadata | None
 ) -> RunMetadata:
-    """What config.json will hold. What a resumed run chose for "auto" holds on the same machine, see
-    AUTO_SETTINGS."""
+    """What config.json will hold. Choices of a resumed run are reused as AUTO_SETTINGS says."""
     versions = {
         "vaekit": VERSION,
         "python": platform.python_version(),

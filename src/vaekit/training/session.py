@@ -75,9 +75,8 @@ def _make_state(plan: Plan, request: TrainRequest) -> TrainingState:
     loader = ImageLoader(plan.pack, plan.config.data, settings.batch_size, settings.seed, plan.device)
     model = plan.model.to(plan.device)
     model.precision = compute_dtype(settings)
-    state = TrainingState(
-        plan, request, TrainStep(model, plan.objective, settings, loader.steps_per_epoch), loader
-    )
+    train_step = TrainStep(model, plan.objective, settings, loader.steps_per_epoch)
+    state = TrainingState(plan, request, train_step, loader)
     restore(state)
     return state
 
@@ -92,20 +91,11 @@ def _write_metadata(state: TrainingState) -> None:
 
 
 def _run_session(state: TrainingState, callbacks: Sequence[Callback], start: float) -> None:
-    """Train until the run is finished, the time is up or a signal comes; everything is saved before it
-    returns.
-
-    Raises:
-        TrainingFailed: the loss diverged.
-        Interrupted: by a signal.
-    """
+    """Train until the run is finished, the time is up or a signal comes, and save everything."""
+    epoch, epochs = state.progress.epoch, state.plan.config.training.epochs
     if state.finished:
-        reason = (
-            "early stopping"
-            if state.progress.epoch < state.plan.config.training.epochs
-            else "all epochs are done"
-        )
-        log.info(f"Nothing to do: this run is finished after {state.progress.epoch} epochs ({reason}).")
+        reason = "early stopping" if epoch < epochs else "all epochs are done"
+        log.info(f"Nothing to do: this run is finished after {epoch} epochs ({reason}).")
     else:
         state.trained = True
         with ExitStack() as saving, state.background, fork_rng():
@@ -117,7 +107,8 @@ def _run_session(state: TrainingState, callbacks: Sequence[Callback], start: flo
             for callback in callbacks:
                 callback.on_train_end(state)
         if state.stop_requested:
-            raise Interrupted(f"{_where(state)}; nothing is lost. {state.how_to_resume()}")
+            where = f"Stopped in epoch {state.progress.epoch + 1} of {epochs}"
+            raise Interrupted(f"{where}; nothing is lost. {state.how_to_resume()}")
     for callback in callbacks:
         callback.on_saved(state)
     if state.trained:
@@ -160,10 +151,6 @@ def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: fl
                 callback.on_epoch_end(state, result, row)
             if state.finished or state.stop_requested or time.perf_counter() - start > limit:
                 break
-
-
-def _where(state: TrainingState) -> str:
-    return f"Stopped in epoch {state.progress.epoch + 1} of {state.plan.config.training.epochs}"
 
 
 def _report_end(state: TrainingState) -> None:

@@ -72,8 +72,7 @@ class SOAP(Optimizer):
         weight.add_(direction.view_as(weight), alpha=-lr / (1 - fast**step))
 
     def _rotate_basis(self, state: dict[str, Tensor], axis: int) -> None:
-        """One power iteration of a basis towards the eigenvectors of its axis; the first moment is rotated
-        with it."""
+        """Move a basis towards the eigenvectors of its axis by a power iteration, and rotate the moment."""
         moment, old = state[f"moment_{axis}"], state[f"basis_{axis}"]
         device = torch.device("cpu") if old.device.type == "mps" else old.device  # which has no QR
         new = torch.linalg.qr((moment @ old).to(device))[0].to(old.device).contiguous()

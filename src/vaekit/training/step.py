@@ -41,9 +41,7 @@ class TrainStep:
         steps_per_epoch: the epoch of a step, fractions included, is its number divided by this.
     """
 
-    def __init__(
-        self, model: VAE, objective: Objective, settings: TrainingConfig, steps_per_epoch: int
-    ) -> None:
+    def __init__(self, model: VAE, objective: Objective, settings: TrainingConfig, steps_per_epoch: int):
         self.model, self.objective, self.settings = model, objective, settings
         self.steps_per_epoch = steps_per_epoch
         self.ema = EMA(model, settings.ema)
@@ -52,7 +50,7 @@ class TrainStep:
         self.micro_batches = 1
         """Parts that a batch goes through the model in, because the whole did not fit in memory."""
         self.eval_micro_batches = 1
-        """The same for validation batches, which share the memory with what training keeps there."""
+        """The same for validation batches, which share the memory with training."""
         self._parameters = list(model.parameters())
         self._captures_optimizer = all(group.get("capturable") for group in self.optimizer.param_groups)
         self._compiles_next = settings.compile == "on"
@@ -108,16 +106,15 @@ class TrainStep:
             for parameter in self._parameters:  # what optimizer.zero_grad does, at a fifth of the cost
                 parameter.grad = None
             try:
-                return (
-                    self._backward(x, y, epoch) if self.micro_batches == 1 else self._accumulate(x, y, epoch)
-                )
+                if self.micro_batches == 1:
+                    return self._backward(x, y, epoch)
+                return self._accumulate(x, y, epoch)
             except RuntimeError as error:
                 if any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__):
                     reason = str(error).partition(":")[0]
                     hint = f"Use {setting('compile', 'auto')} or {setting('compile', 'off')}."
-                    raise UserError(
-                        f"compilation failed on this machine ({reason}).", hint, "compile"
-                    ) from error
+                    message = f"compilation failed on this machine ({reason})."
+                    raise UserError(message, hint, "compile") from error
                 if not out_of_memory(error) or is_capturing(x.device):
                     raise
             self.micro_batches = divide_further(self.micro_batches, x, self.supports_accumulation)
@@ -146,10 +143,8 @@ class TrainStep:
             device = self._parameters[0].device
             if not out_of_memory(error) or is_capturing(device):
                 raise
-            raise OutOfMemory(
-                f"Out of memory while allocating the optimizer's state on {device}.",
-                f"Use a smaller network or {setting('optimizer', 'sgd')}.",
-            ) from error
+            message = f"Out of memory while allocating the optimizer's state on {device}."
+            raise OutOfMemory(message, f"Use a smaller network or {setting('optimizer', 'sgd')}.") from error
 
     @property
     def supports_accumulation(self) -> bool:
@@ -158,14 +153,9 @@ class TrainStep:
         A noise level that follows the batches would follow their parts, and those of a failed attempt; so
         would the averages of a batch normalization in a user's own modules.
         """
-        normalizes = any(
-            isinstance(module, _BatchNorm) and module.training for module in self.model.modules()
-        )
-        return (
-            self.objective.supports_accumulation
-            and self.model.likelihood.supports_accumulation
-            and not normalizes
-        )
+        if any(isinstance(module, _BatchNorm) and module.training for module in self.model.modules()):
+            return False
+        return self.objective.supports_accumulation and self.model.likelihood.supports_accumulation
 
     # --- Validation ---
 
@@ -231,19 +221,13 @@ def has_flow(model: VAE) -> bool:
 
 
 def divide_further(micro_batches: int, x: Tensor, supports_accumulation: bool) -> int:
-    """Twice as many micro-batches, for a batch that did not fit in memory in `micro_batches`.
-
-    Raises:
-        OutOfMemory: it cannot be divided further.
-    """
+    """Twice as many micro-batches; OutOfMemory if the batch cannot be divided further."""
     if x.device.type == "cuda":
         torch.cuda.empty_cache()
     if not supports_accumulation or micro_batches >= len(x):
-        reason = (
-            "a single image does not either"
-            if supports_accumulation
-            else "this model's loss needs all of it at once"
-        )
+        reason = "this model's loss needs all of it at once"
+        if supports_accumulation:
+            reason = "a single image does not either"
         raise OutOfMemory(
             f"A batch of {len(x)} images does not fit in the memory of {x.device}, and {reason}.",
             f"Use a smaller {setting('batch_size')}, a smaller {setting('size')} or a smaller network.",

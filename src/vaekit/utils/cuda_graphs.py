@@ -63,8 +63,7 @@ class CudaGraph(Generic[Result]):
         """Capture the work on copies of the inputs, without doing it; whether that was possible."""
         device = inputs[0].device
         generator = torch.cuda.default_generators[device.index or 0]
-        noise = generator.clone_state()
-        current = torch.cuda.current_stream(device)
+        noise, current = generator.clone_state(), torch.cuda.current_stream(device)
         self.inputs = tuple(x.clone() for x in inputs)
         graph = torch.cuda.CUDAGraph()
         try:

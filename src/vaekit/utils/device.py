@@ -11,9 +11,8 @@ import torch
 from vaekit.errors import UserError, setting
 
 M_TRIM_THRESHOLD = -1
-"""A parameter of mallopt(3), as in glibc's malloc.h."""
+"""As M_MMAP_THRESHOLD a parameter of mallopt(3), from glibc's malloc.h."""
 M_MMAP_THRESHOLD = -3
-"""The same."""
 DEFAULT_TRIM = 64 << 20
 """Bytes of freed memory at the top of the heap that glibc keeps, at most, by default."""
 NEVER_TRIM = 2**31 - 1
@@ -47,16 +46,14 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return best_device()
     try:
-        found = torch.device(device)
+        resolved = torch.device(device)
     except RuntimeError:
-        raise UserError(
-            f"{device!r} is not a device.", "Use auto, cpu, cuda, cuda:1 or mps.", "device"
-        ) from None
-    if not is_available(found):
-        raise UserError(
-            f"{found} is not available on this machine.", f"Use {setting('device', 'auto')}.", "device"
-        )
-    return found
+        hint = "Use auto, cpu, cuda, cuda:1 or mps."
+        raise UserError(f"{device!r} is not a device.", hint, "device") from None
+    if not is_available(resolved):
+        hint = f"Use {setting('device', 'auto')}."
+        raise UserError(f"{resolved} is not available on this machine.", hint, "device")
+    return resolved
 
 
 def fast_bf16(device: torch.device) -> bool:
@@ -72,19 +69,18 @@ def fast_tf32(device: torch.device) -> bool:
 
 
 def hardware_name(device: torch.device) -> str:
-    """The name of a GPU, or the instruction set of a CPU: with another one results differ in their last
-    bits."""
+    """The name of a GPU, or the instruction set of a CPU, on which the last bits of results depend."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        return torch.backends.cpu.get_cpu_capability() + " with AMX" * fast_bf16(device)
+        amx = " with AMX" if fast_bf16(device) else ""
+        return torch.backends.cpu.get_cpu_capability() + amx
     return device.type
 
 
 @contextmanager
 def matmul_precision(tf32: bool = False) -> Iterator[None]:
-    """On NVIDIA GPUs, allow TF32 for matrix products and convolutions or forbid it (torch allows it for
-    convolutions by default), and use deterministic convolutions."""
+    """On NVIDIA GPUs, allow or forbid TF32 (torch allows it for convolutions), and be deterministic."""
     dense, layers = torch.backends.cuda.matmul, torch.backends.cudnn
     before = dense.allow_tf32, layers.allow_tf32, layers.deterministic
     dense.allow_tf32, layers.allow_tf32, layers.deterministic = tf32, tf32, True

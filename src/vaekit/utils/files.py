@@ -85,27 +85,15 @@ def natural_sort_key(path: str) -> list[str | int]:
 
 
 def require_outside(out: Path, source: object) -> None:
-    """Refuse to write into a folder of the user's images.
-
-    Raises:
-        UserError: `out` lies inside the folder `source`.
-    """
-    if (
-        isinstance(source, (str, Path))
-        and (folder := Path(source).expanduser()).is_dir()
-        and out.expanduser().resolve().is_relative_to(folder.resolve())
-    ):
+    """Raise a UserError if `out` lies inside the folder `source` of the user's images."""
+    if not isinstance(source, (str, Path)) or not Path(source).expanduser().is_dir():
+        return
+    if out.expanduser().resolve().is_relative_to(Path(source).expanduser().resolve()):
         raise UserError(f"{out} is inside the image folder {source}.", f"Choose another {setting('out')}.")
 
 
 def require_space(folder: Path, needed: int, purpose: str) -> None:
-    """Raise a UserError if the disk of `folder` has less than `needed` bytes free.
-
-    Args:
-        folder: where to write; it need not exist.
-        needed: bytes.
-        purpose: what needs them, the subject of the message.
-    """
+    """Raise a UserError, with `purpose` as its subject, if less than `needed` bytes are free in `folder`."""
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free

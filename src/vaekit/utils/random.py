@@ -38,7 +38,6 @@ def splitmix64(words: Words) -> Words:
 
 
 def _shift_right(words: Words, bits: int) -> Words:
-    """Shift right, filling with zeros."""
     return (words >> bits) & ((1 << (64 - bits)) - 1)
 
 
