@@ -9,7 +9,8 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -103,13 +104,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         if self.out is not None:
             vae = train(images, out=self.out, quiet=not self.verbose, **settings)
         else:
-            folder = _temporary_folder()
-            try:
+            with _temporary_folder() as folder:
                 settings |= {"report": False, "callbacks": [SamplingPrior()]}  # nobody sees its pictures
                 vae = train(images, out=folder / "run", quiet=not self.verbose, **settings)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
             shutil.rmtree(vae.run.checkpoints, ignore_errors=True)
             _delete_with(vae, folder)
         self.vae_ = vae
@@ -182,14 +179,10 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if (files := state.get("vae_")) is not None:
-            folder = _temporary_folder()
-            try:
+            with _temporary_folder() as folder:
                 for name, content in files.items():
                     (folder / Path(name).name).write_bytes(content)
                 vae = load(folder, **state["_networks"])
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
             _delete_with(vae, folder)
             state = state | {"vae_": vae}
         super().__setstate__(state)
@@ -269,8 +262,15 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return to_uint8_images(X.reshape(len(X), *shape) if X.ndim == 2 else X, "X")
 
 
-def _temporary_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="vaekit-"))
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder that is deleted if the block fails."""
+    folder = Path(tempfile.mkdtemp(prefix="vaekit-"))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _delete_with(vae: TrainedModel, folder: Path) -> None:

@@ -80,9 +80,6 @@ class Callback:
     def on_train_begin(self, state: TrainingState) -> None:
         """Before the first step of this session; a resumed run is restored by then."""
 
-    def on_progress(self, state: TrainingState, images: int) -> None:
-        """A few times a second: so many images were trained on since the last call."""
-
     def on_epoch_end(self, state: TrainingState, result: EpochResult, row: Row) -> None:
         """After every epoch, validation included; `row` is what metrics.csv says of it."""
 

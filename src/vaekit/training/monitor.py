@@ -110,11 +110,11 @@ class TimeLeft:
         """Note images that were trained on."""
         self._seen += images
 
-    def estimate(self, images_left: int) -> float | None:
-        """Seconds left with so many images to train on; None until there is something to go by."""
+    def estimate(self, images_left: int) -> float:
+        """Seconds left with so many images to train on; nan for the first two seconds."""
         elapsed = time.perf_counter() - self._began
         if not self._seen or elapsed < 2:
-            return None
+            return math.nan
         per_image = elapsed / self._seen  # validation and pictures are in it
         training = images_left * per_image
         if math.isfinite(self.limit):

@@ -133,10 +133,7 @@ def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: fl
         def on_progress(images: int) -> None:
             time_left.add(images)
             left = total - state.progress.step * loader.batch_size
-            seconds = time_left.estimate(left)
-            advance(images, remaining=math.nan if seconds is None else seconds)
-            for callback in callbacks:
-                callback.on_progress(state, images)
+            advance(images, remaining=time_left.estimate(left))
 
         for callback in callbacks:
             callback.on_train_begin(state)

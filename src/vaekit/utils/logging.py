@@ -5,14 +5,14 @@ import re
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaekit.errors import spelled
-from vaekit.utils.meter import Advance, Meter
+from vaekit.utils.meter import Meter
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,8 +31,7 @@ FIGURES_WIDTH = 60
 """Columns of a bar's row that the count, the speed and the time left take."""
 
 
-# --- Log lines
-# -------------------------------------------------------------------------------------------------------
+# --- Log lines ----------------------------------------------------------------------------------------------
 
 
 def _spell(record: logging.LogRecord) -> bool:
@@ -103,19 +102,26 @@ def _is_shown() -> bool:
 @contextmanager
 def console_logging(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     """Show log lines inside the block, unless `quiet` or already shown; debug lines if `verbose`."""
-    handlers = [] if quiet or _is_shown() else [ConsoleHandler(logging.DEBUG if verbose else logging.INFO)]
+    handler = ConsoleHandler(logging.DEBUG if verbose else logging.INFO)
     level, propagate = log.level, log.propagate
     log.setLevel(logging.DEBUG)
     log.propagate = False
-    for handler in handlers:
-        log.addHandler(handler)
+    try:
+        with nullcontext() if quiet or _is_shown() else _added(handler):
+            yield
+    finally:
+        log.setLevel(level)
+        log.propagate = propagate
+
+
+@contextmanager
+def _added(handler: logging.Handler) -> Iterator[None]:
+    log.addHandler(handler)
     try:
         yield
     finally:
-        for handler in handlers:
-            log.removeHandler(handler)
-        log.setLevel(level)
-        log.propagate = propagate
+        log.removeHandler(handler)
+        handler.close()
 
 
 @contextmanager
@@ -133,16 +139,11 @@ def file_logging(path: Path) -> Iterator[None]:
     """Append log lines, debug lines included, to a file, each with its time."""
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
-    log.addHandler(handler)
-    try:
+    with _added(handler):
         yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
 
 
-# --- Progress
-# --------------------------------------------------------------------------------------------------------
+# --- Progress -----------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -153,7 +154,7 @@ def progress(
     done: int = 0,
     quiet: bool = False,
     max_silence: float = LINE_SECONDS,
-) -> Iterator[Advance]:
+) -> Iterator[Callable[..., None]]:
     """Show the progress of a phase: a bar on a terminal, lines elsewhere.
 
     Args:
@@ -165,7 +166,7 @@ def progress(
         max_silence: seconds between two lines, at most.
 
     Yields:
-        `advance(n, description=None, remaining=None, total=None)`: see `Advance`.
+        `Meter.advance`.
     """
     meter = Meter(total, description, unit, done)
     with nullcontext() if quiet else _shown(meter, max_silence):

@@ -3,28 +3,11 @@
 import math
 import time
 from collections import deque
-from typing import Protocol
 
 SPEED_SECONDS = 30.0
 """Speed is measured over this many seconds."""
 SAMPLE_SECONDS = 0.25
 """Least time between two measurements of the speed."""
-
-
-class Advance(Protocol):
-    """Reports progress to a bar."""
-
-    def __call__(
-        self, n: int, description: str | None = None, remaining: float | None = None, total: int | None = None
-    ) -> None:
-        """Count `n` more.
-
-        Args:
-            n: how many more are done.
-            description: name of the phase from now on.
-            remaining: seconds left, nan if unknown; from then on the bar makes no estimate of its own.
-            total: start a new phase of this length, such as the next epoch; `n` of it are done.
-        """
 
 
 class Meter:
@@ -44,6 +27,14 @@ class Meter:
     def advance(
         self, n: int, description: str | None = None, remaining: float | None = None, total: int | None = None
     ) -> None:
+        """Count `n` more.
+
+        Args:
+            n: how many more are done.
+            description: name of the phase from now on.
+            remaining: seconds left, nan if unknown; from then on the meter makes no estimate.
+            total: start a new phase of this length, such as the next epoch; `n` of it are done.
+        """
         self.description = description or self.description
         if total is not None:
             self.total, self.done = total, 0
