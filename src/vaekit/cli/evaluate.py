@@ -2,9 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from vaekit.cli.common import load_model, quoted, say
 from vaekit.cli.flags import DataSource, RunFolder, Samples, SampleSeed
@@ -14,15 +11,17 @@ def evaluate(
     run: RunFolder,
     /,
     *,
-    data: Annotated[
-        str | None,
-        Parameter(help="Images to evaluate on (default: the run's test set, or its validation set)."),
-    ] = None,
+    data: str | None = None,
     samples: Samples = 1000,
-    new_images: Annotated[int, Parameter(help="Number of generated images for the quality metrics.")] = 1000,
+    new_images: int = 1000,
     seed: SampleSeed = 0,
 ) -> None:
-    """Evaluate on held-out images: likelihood, image quality and a diagnosis."""
+    """Evaluate on held-out images: likelihood, image quality and a diagnosis.
+
+    Args:
+        data: Images to evaluate on (default: the run's test set, or its validation set).
+        new_images: Number of generated images for the quality metrics.
+    """
     model = load_model(run)
     result = model.evaluate(data, samples=samples, new_images=new_images, seed=seed)
 
@@ -41,11 +40,13 @@ def rank(
     *,
     samples: Samples = 100,
     seed: SampleSeed = 0,
-    out: Annotated[
-        Path | None, Parameter(help="CSV file to write (default: a new one in the run folder).")
-    ] = None,
+    out: Path | None = None,
 ) -> None:
-    """Sort the images in DATA from least to most likely; writes a table and a picture of both extremes."""
+    """Sort the images in DATA from least to most likely; writes a table and a picture of both extremes.
+
+    Args:
+        out: CSV file to write (default: a new one in the run folder).
+    """
     from vaekit.runs.outputs import first_free
 
     file = out or first_free(run, "ranking", ".csv", ".png")

@@ -23,21 +23,21 @@ def generate(
     run: RunFolder,
     /,
     *,
-    n: Annotated[int, Parameter(name=["-n", "--count"], help="Number of images.")] = 64,
-    class_: Annotated[str | None, Parameter(name="--class", help="Generate only this class.")] = None,
-    prior: Annotated[
-        Literal["fitted", "model"] | None,
-        Parameter(
-            help="Prior to sample from: fitted to the latents (default, if there is one), or the model's own."
-        ),
-    ] = None,
-    temperature: Annotated[
-        float, Parameter(help="Sampling temperature; below 1 gives more typical, less varied images.")
-    ] = 1.0,
+    n: Annotated[int, Parameter(name=["-n", "--count"])] = 64,
+    class_: Annotated[str | None, Parameter(name="--class")] = None,
+    prior: Literal["fitted", "model"] | None = None,
+    temperature: float = 1.0,
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
-    """Generate new images (PNG files and a contact sheet)."""
+    """Generate new images (PNG files and a contact sheet).
+
+    Args:
+        n: Number of images.
+        class_: Generate only this class.
+        prior: Prior to sample from: fitted to the latents (default, if there is one), or the model's own.
+        temperature: Sampling temperature; below 1 gives more typical, less varied images.
+    """
     if not 1 <= n <= 1_000_000:
         raise UserError(f"must be between 1 and 1,000,000 (got {n}).", option="count")
     model = load_model(run)
@@ -106,13 +106,16 @@ def fit_prior(run: RunFolder, /) -> None:
 def reconstruct(
     run: RunFolder,
     /,
-    *images: Annotated[Path, Parameter(help="Image files.")],
-    class_: Annotated[
-        str | None, Parameter(name="--class", help="Class of the images (default: the name of their folder).")
-    ] = None,
+    *images: Path,
+    class_: Annotated[str | None, Parameter(name="--class")] = None,
     out: Out = None,
 ) -> None:
-    """Encode and decode image files; shows each input next to its reconstruction."""
+    """Encode and decode image files; shows each input next to its reconstruction.
+
+    Args:
+        images: Image files.
+        class_: Class of the images (default: the name of their folder).
+    """
     if not images:
         raise UserError("Missing image files.", "Usage: vaekit reconstruct RUN IMAGE ...")
     model = load_model(run)

@@ -14,12 +14,13 @@ def encode(
     data: DataSource = None,
     /,
     *,
-    out: Annotated[
-        Path | None,
-        Parameter(help="File to write: .csv, .npz or .parquet (default: a new .csv in the run folder)."),
-    ] = None,
+    out: Path | None = None,
 ) -> None:
-    """Export the latent vector of every image in DATA (CSV, NPZ or Parquet)."""
+    """Export the latent vector of every image in DATA (CSV, NPZ or Parquet).
+
+    Args:
+        out: File to write: .csv, .npz or .parquet (default: a new .csv in the run folder).
+    """
     from vaekit.runs.outputs import first_free
 
     file = out or first_free(run, "latents", ".csv")
@@ -29,18 +30,23 @@ def encode(
 
 def interpolate(
     run: RunFolder,
-    a: Annotated[Path, Parameter(help="Image file to start from.")],
-    b: Annotated[Path, Parameter(help="Image file to end with.")],
+    a: Path,
+    b: Path,
     /,
     *,
-    steps: Annotated[int, Parameter(help="Number of images, both ends included.")] = 9,
-    linear: Annotated[
-        bool, Parameter(negative=(), help="Interpolate linearly instead of spherically.")
-    ] = False,
+    steps: int = 9,
+    linear: Annotated[bool, Parameter(negative=())] = False,
     class_: FolderClass = None,
     out: Png = None,
 ) -> None:
-    """Morph image A into image B and save the steps as one strip."""
+    """Morph image A into image B and save the steps as one strip.
+
+    Args:
+        a: Image file to start from.
+        b: Image file to end with.
+        steps: Number of images, both ends included.
+        linear: Interpolate linearly instead of spherically.
+    """
     model = load_model(run)
     file = output_png(model, out, "interpolation")
 

@@ -16,40 +16,16 @@ from vaekit.version import VERSION
 
 
 def train(
-    data: Annotated[
-        str | None, Parameter(help="Folder of images, .npz or .npy file, or folder of IDX files.")
-    ] = None,
+    data: str | None = None,
     /,
     *,
-    out: Annotated[
-        Path | None, Parameter(group=COMMON, help="Run folder (default: a new one in runs/).")
-    ] = None,
-    preset: Annotated[
-        str | None, Parameter(group=COMMON, help="Named model to start from; `vaekit presets` lists them.")
-    ] = None,
-    resume: Annotated[
-        bool,
-        Parameter(
-            group=COMMON, negative=(), help="Continue the run in --out, or start it if it does not exist."
-        ),
-    ] = False,
-    max_minutes: Annotated[
-        float | None,
-        Parameter(group=COMMON, help="Time limit for training, in minutes (checked after each epoch)."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        Parameter(
-            group=OTHER, help="TOML file with settings, or a run whose settings to use. Flags override them."
-        ),
-    ] = None,
-    no_report: Annotated[
-        bool, Parameter(group=OTHER, negative=(), help="Do not write report.html at the end.")
-    ] = False,
-    verbose: Annotated[
-        bool,
-        Parameter(group=OTHER, negative=(), help="Also show details, such as the layers of the networks."),
-    ] = False,
+    out: Annotated[Path | None, Parameter(group=COMMON)] = None,
+    preset: Annotated[str | None, Parameter(group=COMMON)] = None,
+    resume: Annotated[bool, Parameter(group=COMMON, negative=())] = False,
+    max_minutes: Annotated[float | None, Parameter(group=COMMON)] = None,
+    config: Annotated[Path | None, Parameter(group=OTHER)] = None,
+    no_report: Annotated[bool, Parameter(group=OTHER, negative=())] = False,
+    verbose: Annotated[bool, Parameter(group=OTHER, negative=())] = False,
     settings: CliOverrides | None = None,
 ) -> None:
     """Train a VAE on DATA (default: a bundled sample of 10,000 Fashion-MNIST images).
@@ -58,6 +34,16 @@ def train(
       vaekit train photos/ --out runs/photos
       vaekit train photos/ --size 32 --max-minutes 10
       vaekit train --resume --out runs/photos --epochs 100
+
+    Args:
+        data: Folder of images, .npz or .npy file, or folder of IDX files.
+        out: Run folder (default: a new one in runs/).
+        preset: Named model to start from; `vaekit presets` lists them.
+        resume: Continue the run in --out, or start it if it does not exist.
+        max_minutes: Time limit for training, in minutes (checked after each epoch).
+        config: TOML file with settings, or a run whose settings to use. Flags override them.
+        no_report: Do not write report.html at the end.
+        verbose: Also show details, such as the layers of the networks.
     """
     if data is not None and "://" in data:
         raise UserError(f"{data} is not a local file.", "Download it, and give the folder that it is in.")
