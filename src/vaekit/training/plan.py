@@ -148,23 +148,17 @@ def _config_with_data(request: TrainRequest, before: RunMetadata | None, pack: P
     if not before:
         preset = request.preset or DEFAULT_PRESETS["gray" if pack.shape[0] == 1 else "colour"]
         return preset, resolve(*request.layers, preset=preset)
-    other_run = f"or choose another {setting('out')}."
-    if request.preset not in (None, before.preset):
-        raise UserError(
-            f"{request.out} was started with {setting('preset', before.preset)}, not {request.preset}.",
-            f"Omit {setting('preset')}, {other_run}",
-        )
     config = override(before.config, *request.layers)
-    for flag, (old, new) in differences(before.config, config).items():
-        name = flag.replace("-", "_")
+    changes = differences(before.config, config)
+    if request.preset not in (None, before.preset):
+        changes = {"preset": (before.preset, request.preset), **changes}
+    for flag, (old, new) in changes.items():
+        name, started = flag.replace("-", "_"), f"{request.out} was started with"
         if name != "epochs":
-            raise UserError(
-                f"{request.out} was started with {setting(name, old)}, not {new}.",
-                f"Omit {setting(name)}, {other_run}",
-            )
+            hint = f"Omit {setting(name)}, or choose another {setting('out')}."
+            raise UserError(f"{started} {setting(name, old)}, not {new}.", hint)
         if new < old:
-            started = f"{request.out} was started with {old} epochs"
-            raise UserError(f"{started}; {setting('epochs')} cannot be lowered.")
+            raise UserError(f"{started} {old} epochs; {setting('epochs')} cannot be lowered.")
     return before.preset, config
 
 
@@ -179,12 +173,8 @@ def _make_metadata(
     preset: str, config: Config, pack: Pack, source: Any, device: torch.device, before: RunMetadata | None
 ) -> RunMetadata:
     """What config.json will hold. Choices of a resumed run are reused as AUTO_SETTINGS says."""
-    versions = {
-        "vaekit": VERSION,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
+    versions = {"vaekit": VERSION, "python": platform.python_version()}
+    versions |= {"torch": torch.__version__, "numpy": np.__version__}
     machine: dict[str, Any] = {"device": str(device), "hardware": hardware_name(device), "versions": versions}
     same = before is not None and all(getattr(before, name) == value for name, value in machine.items())
     chosen = {name: getattr(config.training, name) for name in AUTO_SETTINGS}

@@ -110,11 +110,8 @@ class TrainStep:
                     return self._backward(x, y, epoch)
                 return self._accumulate(x, y, epoch)
             except RuntimeError as error:
-                if any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__):
-                    reason = str(error).partition(":")[0]
-                    hint = f"Use {setting('compile', 'auto')} or {setting('compile', 'off')}."
-                    message = f"compilation failed on this machine ({reason})."
-                    raise UserError(message, hint, "compile") from error
+                if self.settings.compile == "on":
+                    _raise_if_not_compiled(error)
                 if not out_of_memory(error) or is_capturing(x.device):
                     raise
             self.micro_batches = divide_further(self.micro_batches, x, self.supports_accumulation)
@@ -214,6 +211,16 @@ def make_loss_fn(model: VAE, objective: Objective, compiled: bool = False) -> Lo
         return graph(x, y, math.inf) if epoch >= objective.schedule_end else loss_fn(x, y, epoch)
 
     return compiled_loss_fn
+
+
+def _raise_if_not_compiled(error: Exception) -> None:
+    """Raise a UserError if torch.compile has failed."""
+    from torch._dynamo.exc import TorchDynamoException  # takes a second, unless something was compiled
+
+    if isinstance(error, TorchDynamoException):
+        message = f"compilation failed on this machine ({str(error).partition(':')[0]})."
+        hint = f"Use {setting('compile', 'auto')} or {setting('compile', 'off')}."
+        raise UserError(message, hint, "compile") from error
 
 
 def has_flow(model: VAE) -> bool:
