@@ -104,11 +104,14 @@ class TimeLeft:
         self.work_at_end = PRIOR_SHARE * min(PRIOR_IMAGES, training_images)
         if with_report:
             self.work_at_end += REPORT_IMAGES
-        self._began, self._seen = time.perf_counter(), 0
+        self._began, self._seen = math.nan, 0
 
     def add(self, images: int) -> None:
-        """Note images that were trained on."""
-        self._seen += images
+        """Note images that were trained on; time counts from the first, whose step may be compiled first."""
+        if math.isnan(self._began):
+            self._began = time.perf_counter()
+        else:
+            self._seen += images
 
     def estimate(self, images_left: int) -> float:
         """Seconds left with so many images to train on; nan for the first two seconds."""
