@@ -25,7 +25,7 @@ ANNOUNCE_SECONDS = 1.0
 """Without a terminal, a phase that takes longer is announced by a line."""
 LINE_SECONDS = 4.0
 """Without a terminal, the longest silence in a phase."""
-LONG_PHASE_SECONDS = 30.0
+LONG_PHASE_SECONDS = 29.0
 """The same for phases that may take hours."""
 FIGURES_WIDTH = 60
 """Columns of a bar's row that the count, the speed and the time left take."""
