@@ -13,6 +13,7 @@ import torch
 
 import vaekit
 from command import rings
+from vaekit import TrainedModel
 from vaekit.config.training import TrainingConfig
 from vaekit.errors import UserError
 
@@ -27,17 +28,17 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def gray(tmp_path_factory: pytest.TempPathFactory) -> vaekit.TrainedModel:
+def gray(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     return vaekit.train(rings(60, 12)[..., 0], out=tmp_path_factory.mktemp("runs") / "gray", **TINY)
 
 
 @pytest.fixture(scope="module")
-def classes(tmp_path_factory: pytest.TempPathFactory) -> vaekit.TrainedModel:
+def classes(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     labelled = (rings(60, 12, 3), np.arange(60) % 3)
     return vaekit.train(labelled, out=tmp_path_factory.mktemp("runs") / "classes", conditional=True, **TINY)
 
 
-def test_shapes_and_types_are_those_of_the_contract(gray: vaekit.TrainedModel) -> None:
+def test_shapes_and_types_are_those_of_the_contract(gray: TrainedModel) -> None:
     images = gray.sample(16, seed=0)
     assert (images.shape, images.dtype) == ((16, 12, 12, 1), np.uint8)
     z = gray.encode(images)
@@ -47,13 +48,13 @@ def test_shapes_and_types_are_those_of_the_contract(gray: vaekit.TrainedModel) -
     assert list(gray.history["epoch"]) == [1, 2]
 
 
-def test_images_as_uint8_and_as_numbers_are_the_same(gray: vaekit.TrainedModel) -> None:
+def test_images_as_uint8_and_as_numbers_are_the_same(gray: TrainedModel) -> None:
     images = rings(5, 12)
     np.testing.assert_array_equal(gray.encode(images), gray.encode(images / 255))
     np.testing.assert_array_equal(gray.encode(images), gray.encode(images[..., 0]))
 
 
-def test_images_in_any_order_of_memory_are_the_same(gray: vaekit.TrainedModel) -> None:
+def test_images_in_any_order_of_memory_are_the_same(gray: TrainedModel) -> None:
     images = rings(5, 12)
     z = gray.encode(images)
     np.testing.assert_allclose(gray.encode(images[::-1])[::-1], z, atol=1e-5)
@@ -62,7 +63,7 @@ def test_images_in_any_order_of_memory_are_the_same(gray: vaekit.TrainedModel) -
     np.testing.assert_array_equal(gray.encode(images), z)
 
 
-def test_what_does_not_fit_is_said(gray: vaekit.TrainedModel) -> None:
+def test_what_does_not_fit_is_said(gray: TrainedModel) -> None:
     with pytest.raises(UserError, match=r"takes images \[N, 12, 12, 1\], not \[5, 13, 13, 1\]"):
         gray.encode(rings(5, 13))
     with pytest.raises(UserError, match=r"\[N, 4\]"):
@@ -73,7 +74,7 @@ def test_what_does_not_fit_is_said(gray: vaekit.TrainedModel) -> None:
         gray.encode(rings(5, 12) / 127.5 - 1)
 
 
-def test_a_seed_gives_the_same_images_whatever_the_number(gray: vaekit.TrainedModel) -> None:
+def test_a_seed_gives_the_same_images_whatever_the_number(gray: TrainedModel) -> None:
     np.testing.assert_array_equal(gray.sample(100, seed=5)[:7], gray.sample(7, seed=5))
     assert not np.array_equal(gray.sample(7, seed=5), gray.sample(7, seed=6))
     assert gray.sample(0).shape == (0, 12, 12, 1)
@@ -87,7 +88,7 @@ def test_python_leaves_the_random_state_alone(tmp_path: Path) -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_a_conditional_model_takes_classes_by_name_and_number(classes: vaekit.TrainedModel) -> None:
+def test_a_conditional_model_takes_classes_by_name_and_number(classes: TrainedModel) -> None:
     np.testing.assert_array_equal(classes.sample(4, label="1"), classes.sample(4, label=1))
     assert not np.array_equal(classes.sample(4, label="1"), classes.sample(4, label="2"))
     mixed = classes.sample(6)
@@ -103,7 +104,7 @@ def test_a_conditional_model_takes_classes_by_name_and_number(classes: vaekit.Tr
         classes.encode(rings(3, 12, 3), [0, 1])
 
 
-def test_saved_and_loaded_it_computes_the_same(gray: vaekit.TrainedModel, tmp_path: Path) -> None:
+def test_saved_and_loaded_it_computes_the_same(gray: TrainedModel, tmp_path: Path) -> None:
     gray.save(tmp_path / "copy")
     again = vaekit.load(tmp_path / "copy")
     np.testing.assert_array_equal(again.sample(5, seed=1), gray.sample(5, seed=1))
@@ -179,7 +180,7 @@ def test_every_optimizer_lowers_the_loss_and_resumes(optimizer: str, tmp_path: P
 
 
 def test_resume_without_a_checkpoint_never_replaces_a_trained_model(
-    gray: vaekit.TrainedModel, tmp_path: Path
+    gray: TrainedModel, tmp_path: Path
 ) -> None:
     gray.save(tmp_path / "copy")
     before = (tmp_path / "copy" / "model.safetensors").read_bytes()
@@ -189,7 +190,7 @@ def test_resume_without_a_checkpoint_never_replaces_a_trained_model(
     assert len(vaekit.load(tmp_path / "copy").history) == 2
 
 
-def test_what_cannot_be_asked_of_a_model_is_said(gray: vaekit.TrainedModel) -> None:
+def test_what_cannot_be_asked_of_a_model_is_said(gray: TrainedModel) -> None:
     with pytest.raises(UserError, match="must be at least 0"):
         gray.sample(-1)
     with pytest.raises(UserError, match="between 0 and 100"):
@@ -210,8 +211,7 @@ def test_a_conditional_model_draws_the_class_it_is_asked_for(tmp_path: Path) -> 
         assert (drawn == band).mean() > 0.9
 
 
-# --- What training puts into a model before its first step and after its last
-# ----------------------------------------
+# --- What training puts into a model before its first step and after its last ---
 
 STILL = TINY | {"encoder": "mlp", "decoder": "mlp", "learning_rate": 1e-12, "ema": 0.0}
 """Nothing moves: what was there at the start can be looked at."""
@@ -250,11 +250,10 @@ def test_more_pseudo_inputs_than_images_are_all_different(tmp_path: Path) -> Non
     assert ((started > -1e-6) & (started < 1 + 1e-6)).all()
 
 
-# --- What a caller may get wrong
-# -------------------------------------------------------------------------------------
+# --- What a caller may get wrong ---
 
 
-def test_no_images_are_no_mistake(gray: vaekit.TrainedModel) -> None:
+def test_no_images_are_no_mistake(gray: TrainedModel) -> None:
     none = rings(3, 12)[:0]
     assert gray.encode(none).shape == (0, 4)
     assert gray.reconstruct(none).shape == none.shape
@@ -262,14 +261,14 @@ def test_no_images_are_no_mistake(gray: vaekit.TrainedModel) -> None:
 
 
 @pytest.mark.parametrize("samples", [0, 10**8])
-def test_samples_are_a_whole_number(gray: vaekit.TrainedModel, samples: int) -> None:
+def test_samples_are_a_whole_number(gray: TrainedModel, samples: int) -> None:
     with pytest.raises(UserError, match="`samples`: must be a whole number from 1 to"):
         gray.log_likelihood(rings(3, 12), samples=samples)
     with pytest.raises(UserError, match="`samples`: must be a whole number from 1 to"):
         gray.evaluate(rings(3, 12), samples=samples)
 
 
-def test_samples_may_be_numpys(gray: vaekit.TrainedModel) -> None:
+def test_samples_may_be_numpys(gray: TrainedModel) -> None:
     assert gray.evaluate(rings(3, 12), samples=np.int64(2), quiet=True)["samples"] == 2
 
 

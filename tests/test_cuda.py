@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pytest import MonkeyPatch
 from safetensors.torch import load_file
 
 from command import rings, vaekit
@@ -45,7 +46,7 @@ class Counting(torch.cuda.CUDAGraph):
 
 
 @pytest.fixture(autouse=True)
-def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def counted(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.CUDAGraph", Counting)
 
 
@@ -87,7 +88,7 @@ def steps(
 
 
 @contextmanager
-def unrecorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def unrecorded(monkeypatch: MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(CudaGraph, "WARMUP_CALLS", 1000)
         yield
@@ -95,9 +96,7 @@ def unrecorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "adamax", "sgd", "soap"])
 @pytest.mark.parametrize("clip", [0, 10])
-def test_recorded_steps_of_every_optimizer(
-    optimizer: str, clip: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recorded_steps_of_every_optimizer(optimizer: str, clip: int, monkeypatch: MonkeyPatch) -> None:
     settings = {"optimizer": optimizer, "clip": clip, "learning_rate": 1e-5, "ramp": 5, "schedule": "cosine"}
     recorded, losses = steps(settings, "classic", 24)  # soap turns its bases at steps 1 and 21
     with unrecorded(monkeypatch):
@@ -213,7 +212,7 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts(tmp_path: Path) -> None
         run_training(TrainRequest(large, (asked,), out=tmp_path / "other", quiet=True))
 
 
-def test_large_data_are_sent_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_data_are_sent_batch_by_batch(monkeypatch: MonkeyPatch) -> None:
     config = resolve({"flip": True, "crop": 1})
     pack = open_pack((rings(100, 12), np.arange(100) % 3), config.data, quiet=True)
     cached = ImageLoader(pack, config.data, 16, 0, GPU)
@@ -275,7 +274,7 @@ def test_nothing_waits_for_the_device_within_an_epoch(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_recorded_steps_are_the_steps(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_steps_are_the_steps(preset: str, monkeypatch: MonkeyPatch) -> None:
     recorded, losses = steps({}, preset, 12)
     with unrecorded(monkeypatch):
         ordinary, expected = steps({}, preset, 12)

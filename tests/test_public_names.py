@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import vaekit
+from vaekit import TrainedModel
 from vaekit.cli.main import app
 from vaekit.config.config import Config, settings_classes
 from vaekit.config.presets import PRESETS
@@ -42,7 +43,7 @@ def public_names() -> dict[str, Any]:
         "vaekit": sorted(vaekit.__all__),
         "vaekit.train": list(inspect.signature(vaekit.train).parameters),
         "vaekit.load": list(inspect.signature(vaekit.load).parameters),
-        "model": methods(vaekit.TrainedModel),
+        "model": methods(TrainedModel),
         "VAETransformer": {**methods(VAETransformer), "": list(inspect.signature(VAETransformer).parameters)},
         "verbs": {verb: flags(verb) for verb in sorted(verbs)},
         "presets": sorted(PRESETS),

@@ -45,8 +45,7 @@ def fitted(images: np.ndarray) -> VAETransformer:
     return tiny(epochs=10).fit(images)
 
 
-# --- What it computes
-# ------------------------------------------------------------------------------------------------
+# --- What it computes ---
 
 
 def test_it_is_what_train_trains(images: np.ndarray, fitted: VAETransformer, tmp_path: Path) -> None:
@@ -109,8 +108,7 @@ def test_latent_images_come_out_as_rows(images: np.ndarray) -> None:
     np.testing.assert_array_equal(model.inverse_transform(z), model.vae_.reconstruct(images)[..., 0])
 
 
-# --- In scikit-learn
-# -------------------------------------------------------------------------------------------------
+# --- In scikit-learn ---
 
 
 def two_kinds() -> tuple[np.ndarray, np.ndarray]:
@@ -181,8 +179,7 @@ def test_latents_are_those_of_the_image_wherever_it_stands(
     assert fitted.transform(images[:0]).shape == (0, 4)
 
 
-# --- Copies, and where the run lies
-# ----------------------------------------------------------------------------------
+# --- Copies, and where the run lies ---
 
 
 def test_a_pickled_model_computes_the_same(
@@ -250,8 +247,7 @@ def test_vaekit_alone_does_not_import_scikit_learn() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# --- What a caller may get wrong
-# -------------------------------------------------------------------------------------
+# --- What a caller may get wrong ---
 
 
 def test_unfitted_methods_raise(images: np.ndarray) -> None:

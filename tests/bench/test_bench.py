@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pytest import MonkeyPatch
 
 from command import mistake, rings, vaekit
 from vaekit.bench import workloads
@@ -72,7 +73,7 @@ def test_synthetic_images_depend_on_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["folder-first", "folder-later"])
-def test_folder_workloads_train_from_jpegs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_workloads_train_from_jpegs(name: str, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(workloads, "JPEG_COUNT", 65)
     monkeypatch.setattr(workloads, "JPEG_SIZE", (80, 60))
     result = bench([name], 1, write=lambda _: None)["workloads"][name]

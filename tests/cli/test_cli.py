@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pytest import MonkeyPatch
 
 from command import mistake, rings, start, vaekit, wait_for
 from vaekit.cli.flags import COMMON_OPTIONS
@@ -75,7 +76,7 @@ def test_every_option_has_a_help_text() -> None:
             assert len(line.strip().split("  ", 1)[1].strip()) > 10, line
 
 
-def test_help_of_train_shows_the_common_options_on_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_of_train_shows_the_common_options_on_a_line_each(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     lines = run_help("train", "--help")
     assert len(lines) <= 40
@@ -86,7 +87,7 @@ def test_help_of_train_shows_the_common_options_on_a_line_each(monkeypatch: pyte
     assert max(map(len, lines)) <= 100
 
 
-def test_help_all_lists_every_option_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_all_lists_every_option_once(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     lines = run_help("train", "photos/", "--help-all")
     listed = [line.split()[0] for line in lines if line.startswith("  --")]
@@ -176,7 +177,7 @@ def test_generate_is_reproducible_by_seed(run: Path, tmp_path: Path) -> None:
 
 
 def test_generate_writes_images_as_they_come(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, monkeypatch: MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Memory does not grow with the number of images, and what is written before a failure is whole."""
     pixels = np.zeros((3, 24, 24, 3), np.uint8)
@@ -320,7 +321,7 @@ def test_the_documented_configuration_file_trains(photos: Path, tmp_path: Path) 
     assert config["data"]["fit"] == settings["data"]["fit"] == "pad"
 
 
-def test_install_completion_writes_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_completion_writes_a_script(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     vaekit("--install-completion", "--shell", "fish")
     script = (tmp_path / ".config" / "fish" / "completions" / "vaekit.fish").read_text()

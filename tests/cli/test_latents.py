@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from pytest import MonkeyPatch
 
 import vaekit
 from command import NEW_PROCESS, mistake, rings
 from command import vaekit as command
+from vaekit import TrainedModel
 from vaekit.errors import UserError
 from vaekit.latents import sampling, tables
 from vaekit.plots.grids import GAP, MARGIN, TITLE_HEIGHT
@@ -33,7 +35,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> vaekit.TrainedModel:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     """A model of rings, in an array that is gone."""
     out = tmp_path_factory.mktemp("runs") / "plain"
     vaekit.train(rings(200, 12, seed=1), out=out, epochs=20, likelihood="gaussian", **TINY)
@@ -41,7 +43,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> vaekit.TrainedModel:
 
 
 @pytest.fixture(scope="module")
-def classes(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> vaekit.TrainedModel:
+def classes(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> TrainedModel:
     """A conditional model of the photos."""
     return vaekit.train(
         photos, out=tmp_path_factory.mktemp("runs") / "classes", epochs=2, conditional=True, **TINY
@@ -59,11 +61,10 @@ def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
     }
 
 
-# --- encode
-# ----------------------------------------------------------------------------------------------------------
+# --- encode ---
 
 
-def test_encode_writes_csv_npz_and_parquet(plain: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
+def test_encode_writes_csv_npz_and_parquet(plain: TrainedModel, photos: Path, tmp_path: Path) -> None:
     before = state(photos)
     for suffix in tables.SUFFIXES:
         file = tmp_path / "new" / f"z{suffix}"
@@ -109,9 +110,7 @@ def test_latents_of_arrays_keep_order_and_spatial_shape(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.iloc[:, 1:], model.latents(images[:30], quiet=True).iloc[:, 1:])
 
 
-def test_conditional_model_encodes_images_with_their_classes(
-    classes: vaekit.TrainedModel, photos: Path
-) -> None:
+def test_conditional_model_encodes_images_with_their_classes(classes: TrainedModel, photos: Path) -> None:
     table = classes.latents(quiet=True)
     images, labels = read(photos, list(table["file"])), list(table["label"])
     np.testing.assert_allclose(table.iloc[:, 2:], classes.encode(images, labels), atol=1e-5)
@@ -120,13 +119,13 @@ def test_conditional_model_encodes_images_with_their_classes(
         classes.latents(photos / "a", quiet=True)
 
 
-def test_encode_defaults_to_training_images_and_a_new_file(classes: vaekit.TrainedModel) -> None:
+def test_encode_defaults_to_training_images_and_a_new_file(classes: TrainedModel) -> None:
     for number in (1, 2):
         assert f"latents-{number}.csv" in command("encode", classes.run.folder)
         assert len(pd.read_csv(classes.run.folder / f"latents-{number}.csv")) == 43
 
 
-def test_encode_reports_skipped_files(plain: vaekit.TrainedModel, tmp_path: Path) -> None:
+def test_encode_reports_skipped_files(plain: TrainedModel, tmp_path: Path) -> None:
     for index, image in enumerate(rings(4, 12)):
         Image.fromarray(image[..., 0]).save(tmp_path / f"{index}.png")
     (tmp_path / "bad.png").write_bytes(b"")
@@ -134,7 +133,7 @@ def test_encode_reports_skipped_files(plain: vaekit.TrainedModel, tmp_path: Path
 
 
 def test_encode_checks_the_output_path_first(
-    plain: vaekit.TrainedModel, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: TrainedModel, photos: Path, tmp_path: Path, monkeypatch: MonkeyPatch
 ) -> None:
     run, there = plain.run.folder, tmp_path / "there.csv"
     there.write_text("mine")
@@ -156,8 +155,7 @@ def test_encode_checks_the_output_path_first(
     assert not (photos / "z.csv").exists() and not (tmp_path / "z.parquet").exists()
 
 
-# --- interpolate
-# -----------------------------------------------------------------------------------------------------
+# --- interpolate ---
 
 
 def angles(path: torch.Tensor) -> torch.Tensor:
@@ -188,7 +186,7 @@ def test_interpolation_is_linear_where_no_circle_is_determined(b: list[float]) -
 
 
 def test_interpolation_starts_and_ends_at_reconstructions(
-    plain: vaekit.TrainedModel, photos: Path, tmp_path: Path
+    plain: TrainedModel, photos: Path, tmp_path: Path
 ) -> None:
     names = ["a/0.png", "b/1.png"]
     ends = read(photos, names)
@@ -212,9 +210,7 @@ def test_interpolation_starts_and_ends_at_reconstructions(
     )
 
 
-def test_interpolation_in_a_conditional_model(
-    classes: vaekit.TrainedModel, photos: Path, tmp_path: Path
-) -> None:
+def test_interpolation_in_a_conditional_model(classes: TrainedModel, photos: Path, tmp_path: Path) -> None:
     one, same, other = (photos / name for name in ("a/0.png", "a/2.png", "b/1.png"))
     np.testing.assert_array_equal(classes.interpolate(one, same), classes.interpolate(one, same, label="a"))
     output = mistake("interpolate", classes.run.folder, one, other)
@@ -224,11 +220,10 @@ def test_interpolation_in_a_conditional_model(
     )
 
 
-# --- traverse
-# --------------------------------------------------------------------------------------------------------
+# --- traverse ---
 
 
-def only_the_third_latent_matters(run: Path) -> vaekit.TrainedModel:
+def only_the_third_latent_matters(run: Path) -> TrainedModel:
     """The model with an encoder and a decoder that know one latent alone."""
     model = vaekit.load(run)
     model.model.posterior.head.weight[[0, 1, 3]] = 0
@@ -238,7 +233,7 @@ def only_the_third_latent_matters(run: Path) -> vaekit.TrainedModel:
     return model
 
 
-def test_traversal_sorts_latents_by_activity(classes: vaekit.TrainedModel, photos: Path) -> None:
+def test_traversal_sorts_latents_by_activity(classes: TrainedModel, photos: Path) -> None:
     model = only_the_third_latent_matters(classes.run.folder)
     traversal = model.traverse(columns=5, label="a", quiet=True)
     assert (traversal.images.shape, traversal.images.dtype) == ((4, 5, 12, 12, 1), np.uint8)
@@ -264,7 +259,7 @@ def test_traversal_sorts_latents_by_activity(classes: vaekit.TrainedModel, photo
     assert model.traverse(rows=2, columns=3, quiet=True).images.shape[:2] == (2, 3)
 
 
-def test_traversal_without_training_images_uses_a_standard_normal(plain: vaekit.TrainedModel) -> None:
+def test_traversal_without_training_images_uses_a_standard_normal(plain: TrainedModel) -> None:
     model = only_the_third_latent_matters(plain.run.folder)
     traversal = model.traverse(columns=3, quiet=True)
     assert traversal.latents[0] == 3 and np.isnan(traversal.activity).all()
@@ -275,7 +270,7 @@ def test_traversal_without_training_images_uses_a_standard_normal(plain: vaekit.
     assert "The training images have moved or changed" in output and "traversal-1.png" in output
 
 
-def test_traverse_writes_its_picture(classes: vaekit.TrainedModel, tmp_path: Path) -> None:
+def test_traverse_writes_its_picture(classes: TrainedModel, tmp_path: Path) -> None:
     file = tmp_path / "traversal.png"
     assert f"Wrote {file}" in command("traverse", classes.run.folder, "--class", "b", "--out", file)
     traversal = classes.traverse(label="b", quiet=True)
@@ -288,11 +283,10 @@ def test_traverse_writes_its_picture(classes: vaekit.TrainedModel, tmp_path: Pat
         classes.traverse(rows=0)
 
 
-# --- rank
-# ------------------------------------------------------------------------------------------------------------
+# --- rank ---
 
 
-def test_rank_lists_unlikely_images_first(plain: vaekit.TrainedModel, photos: Path, tmp_path: Path) -> None:
+def test_rank_lists_unlikely_images_first(plain: TrainedModel, photos: Path, tmp_path: Path) -> None:
     before, file = state(photos), tmp_path / "order.csv"
     output = command("rank", plain.run.folder, photos, "--samples", 20, "--out", file)
     assert f"Wrote {file} and {tmp_path / 'order.png'}" in output and "43 images by log p(x)" in output
@@ -315,9 +309,7 @@ def test_rank_lists_unlikely_images_first(plain: vaekit.TrainedModel, photos: Pa
     assert state(photos) == before
 
 
-def test_rank_refuses_models_without_a_likelihood(
-    plain: vaekit.TrainedModel, photos: Path, tmp_path: Path
-) -> None:
+def test_rank_refuses_models_without_a_likelihood(plain: TrainedModel, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "order.png").write_text("mine")
     output = mistake("rank", plain.run.folder, photos, "--out", tmp_path / "order.csv")
     assert "order.png already exists" in output and (tmp_path / "order.png").read_text() == "mine"
@@ -331,7 +323,7 @@ def test_rank_refuses_models_without_a_likelihood(
     assert len(model.latents(quiet=True)) == 43
 
 
-def test_rank_of_a_cross_entropy_has_no_bits_per_dimension(classes: vaekit.TrainedModel) -> None:
+def test_rank_of_a_cross_entropy_has_no_bits_per_dimension(classes: TrainedModel) -> None:
     output = command("rank", classes.run.folder, "--samples", 2)
     assert "no bits/dim: p(x | z) is a cross-entropy" in output
     assert "ranking-1.csv" in output and "ranking-1.png" in output

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pytest import MonkeyPatch
 
 from vaekit import errors
 from vaekit.cli.main import app
@@ -82,7 +83,7 @@ def test_invalid_settings_are_explained_in_one_sentence(settings: dict[str, Any]
     assert "\n" not in str(error.value)
 
 
-def test_settings_at_fault_are_named_as_flags_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_at_fault_are_named_as_flags_on_the_command_line(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(errors, "_spelling", flag_spelling)
     for settings, sentence in (
         ({"batch_size": 0}, "--batch-size: must be a whole number from 1 to 1000000, or auto (got 0)."),

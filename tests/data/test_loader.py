@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pytest import MonkeyPatch
 from torch import Tensor
 
 from vaekit.config.data import DataConfig
@@ -54,7 +55,7 @@ def test_batches_do_not_depend_on_start_or_batch_size(options: dict[str, Any]) -
     assert torch.equal(whole[0], small[0]) and torch.equal(whole[1], small[1])
 
 
-def test_order_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_does_not_depend_on_blocks(monkeypatch: MonkeyPatch) -> None:
     whole = concat(make_loader(10, **ALL).train(2))
     monkeypatch.setattr("vaekit.data.loader.DRAWS_PER_BLOCK", 20)
     assert torch.equal(whole[0], concat(make_loader(10, **ALL).train(2))[0])
@@ -188,7 +189,7 @@ def test_a_batch_must_divide_among_the_ranks() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("fits", [True, False])
-def test_batches_on_a_gpu_are_the_same(fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_on_a_gpu_are_the_same(fits: bool, monkeypatch: MonkeyPatch) -> None:
     if not fits:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
     config = DataConfig(validation="last:10", flip=True, crop=2)

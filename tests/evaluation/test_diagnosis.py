@@ -18,9 +18,11 @@ from typing import Any
 import jaxtyping
 import numpy as np
 import pytest
+from pytest import MonkeyPatch
 
 import vaekit
 from command import rings
+from vaekit import TrainedModel
 from vaekit.config.config import Config
 from vaekit.config.overrides import load_config, resolve
 from vaekit.config.presets import PRESETS
@@ -164,7 +166,7 @@ HEALTHY: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any]]] = {
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: MonkeyPatch) -> None:
     """A fitted mixture is enough here; a flow takes longest. Shapes are checked by other tests: that is a
     third of the time of these many steps."""
     monkeypatch.setattr(densities, "FLOW_STEPS", 100)
@@ -189,7 +191,7 @@ def cases(names: Iterable[str]) -> list[Any]:
 
 def train(
     folder: Path, images: np.ndarray, settings: dict[str, Any]
-) -> tuple[vaekit.TrainedModel, EvaluationResult]:
+) -> tuple[TrainedModel, EvaluationResult]:
     np.savez(folder / "images.npz", x=images)
     settings = MLP | {"report": False} | settings
     model = vaekit.train(folder / "images.npz", preset="classic", out=folder / "run", **settings)
@@ -394,10 +396,7 @@ def test_undertrained_model_is_told_to_resume() -> None:
     falling = [{"epoch": float(i), "train_loss": 150.0 - i, "val_loss": 150.0 - i} for i in (1, 2)]
     settings = resolve({"epochs": 2})
     undertrained = replace(
-        inputs_of(settings, {"latents": COLLAPSED}, lambda *_: ""),
-        history=falling,
-        loss_drop=1.0,
-        steps=18,
+        inputs_of(settings, {"latents": COLLAPSED}, lambda *_: ""), history=falling, loss_drop=1.0, steps=18
     )
     (one,) = diagnose(undertrained)
     assert one.name == "too few epochs" and one.fix == "vaekit train --resume --out runs/one --epochs 112"

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pytest import MonkeyPatch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import vaekit
 from command import rings
 from command import vaekit as command
+from vaekit import TrainedModel
 from vaekit.config.overrides import resolve
 from vaekit.errors import UserError
 from vaekit.evaluation.features import Extractor
@@ -248,12 +250,12 @@ TINY = {"epochs": 1, "latents": 4, "encoder": "mlp", "decoder": "mlp", "batch_si
 
 
 @pytest.fixture(scope="module")
-def colour(tmp_path_factory: pytest.TempPathFactory) -> vaekit.TrainedModel:
+def colour(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     out = tmp_path_factory.mktemp("runs") / "colour"
     return vaekit.train((rings(90, 12, 3), np.arange(90) % 3), out=out, conditional=True, **TINY)
 
 
-def test_log_likelihood_averages_to_the_evaluation(colour: vaekit.TrainedModel) -> None:
+def test_log_likelihood_averages_to_the_evaluation(colour: TrainedModel) -> None:
     images, labels = rings(70, 12, 3), np.arange(70) % 3
     each = colour.log_likelihood(images, labels, samples=30)
     assert (each.shape, each.dtype) == ((70,), np.float32)
@@ -271,7 +273,7 @@ def test_log_likelihood_averages_to_the_evaluation(colour: vaekit.TrainedModel) 
         colour.log_likelihood(images, labels, samples=0)
 
 
-def test_data_that_cannot_be_evaluated(colour: vaekit.TrainedModel) -> None:
+def test_data_that_cannot_be_evaluated(colour: TrainedModel) -> None:
     with pytest.raises(UserError, match="Give other images with `data`"):
         vaekit.load(colour.run.folder).evaluate()  # trained on an array, which is not there any more
     with pytest.raises(UserError, match="takes images with 3 channels"):
@@ -312,7 +314,7 @@ def test_other_images_cause_no_overfitting_finding(tmp_path: Path) -> None:
     assert not {"overfitting", "too little data"} & {one["name"] for one in result["diagnosis"]}
 
 
-def test_too_few_images(colour: vaekit.TrainedModel) -> None:
+def test_too_few_images(colour: TrainedModel) -> None:
     with pytest.raises(UserError, match="`new_images`: must be a whole number from 50"):
         colour.evaluate(new_images=3)
     result = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)
@@ -351,7 +353,7 @@ def test_command_writes_a_file_and_a_table(tmp_path: Path) -> None:
     assert "pip install torch-fidelity" in command("doctor")
 
 
-def test_progress_and_text_of_a_full_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_and_text_of_a_full_evaluation(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     """All work is counted; the text fits 80 columns, and its command can be pasted."""
     done: dict[str, int] = {"total": 0}
 

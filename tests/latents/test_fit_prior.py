@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pytest import MonkeyPatch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -113,9 +114,7 @@ def test_at_temperature_0_draws_are_centres(full: bool | None) -> None:
 
 
 @pytest.mark.parametrize("classes", [0, 2])
-def test_heaps_that_the_prior_knows_nothing_of_are_found(
-    classes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_heaps_that_the_prior_knows_nothing_of_are_found(classes: int, monkeypatch: MonkeyPatch) -> None:
     """The best density possible is the true one, whose mean log-density is minus its entropy."""
     monkeypatch.setattr(densities, "FLOW_STEPS", 50)
     fit = choose_prior(model_of(2), two_heaps(2000, classes, 1), two_heaps(1000, classes, 2), classes, seed=0)
@@ -131,7 +130,7 @@ def test_heaps_that_the_prior_knows_nothing_of_are_found(
         assert z[:, 0].max() < 0
 
 
-def test_conditional_models_score_each_class_by_its_density(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conditional_models_score_each_class_by_its_density(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 50)
     fit = choose_prior(model_of(2, 2), two_heaps(2000, 2, 1), two_heaps(1000, 2, 2), 2, seed=0)
     assert fit.prior is not None
@@ -162,7 +161,7 @@ def test_classes_of_two_images_each_have_the_width_of_all() -> None:
     assert variance.item() == pytest.approx(1.5, rel=0.2)
 
 
-def test_no_prior_is_fitted_where_the_model_prior_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_prior_is_fitted_where_the_model_prior_is_right(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 50)
     train, held_out = (Encodings(torch.randn(n, 2), torch.zeros(n, dtype=torch.long)) for n in (3000, 3000))
     fit = choose_prior(model_of(2), train, held_out, 0, seed=0)
@@ -176,7 +175,7 @@ def test_by_few_held_out_images_nothing_is_chosen() -> None:
     assert fit.prior is None and "too few validation images" in fit.sentence
 
 
-def test_constant_latents_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constant_latents_do_no_harm(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 20)
     wide = torch.cat([two_heaps(200, 0, 1).z, torch.zeros(200, 700)], 1)
     fit = choose_prior(
@@ -188,9 +187,7 @@ def test_constant_latents_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("size", [math.inf, 1e30])
-def test_latents_beyond_all_measure_do_not_stop_a_training(
-    size: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_latents_beyond_all_measure_do_not_stop_a_training(size: float, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 10)
     train, held_out = two_heaps(300, 0, 1), two_heaps(100, 0, 2)
     train.z[0, 0] = size
@@ -211,7 +208,7 @@ def same(a: PriorFit, b: PriorFit) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_the_same_seed_fits_the_same_prior(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_seed_fits_the_same_prior(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 20)
     before = torch.random.get_rng_state()
     first, again = (
@@ -230,8 +227,7 @@ def test_splits_are_encoded_with_different_noise() -> None:
     assert torch.corrcoef(noise.flatten(1))[0, 1].abs() < 0.1
 
 
-# --- In a run
-# ---------------------------------------------------------------------------------------------------------
+# --- In a run ---
 
 
 @pytest.fixture(scope="module")

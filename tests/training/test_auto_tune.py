@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytest import MonkeyPatch
 
 from command import rings
 from training.test_step import limited
@@ -27,7 +28,7 @@ def resolved(max_minutes: float = math.inf, **settings: Any) -> Plan:
 
 
 @pytest.fixture
-def log_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+def log_lines(caplog: pytest.LogCaptureFixture, monkeypatch: MonkeyPatch) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.DEBUG, logger="vaekit")
     return caplog
 
@@ -67,7 +68,7 @@ def test_a_resumed_run_keeps_the_chosen_batch_size(tmp_path: Path) -> None:
     ],
 )
 def test_batches_are_doubled_as_long_as_it_pays(
-    seconds: dict[int, float], expected: int, monkeypatch: pytest.MonkeyPatch
+    seconds: dict[int, float], expected: int, monkeypatch: MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda _, size, *__: seconds[size])
     plan = make_plan(
@@ -78,7 +79,7 @@ def test_batches_are_doubled_as_long_as_it_pays(
     )  # 256 leaves 5,400 images just over 20 steps
 
 
-def test_a_trial_that_does_not_fit_is_silent(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+def test_a_trial_that_does_not_fit_is_silent(monkeypatch: MonkeyPatch, caplog: Any) -> None:
     """Memory for 100 images: 128 would use micro-batches, which is not what is looked for."""
     monkeypatch.setattr(VAE, "prepare_target", lambda _, x: limited(x, 100))
     plan = make_plan(TrainRequest(rings(4000, 12), (SMALL | {"batch_size": "auto"},), quiet=True))
@@ -96,7 +97,7 @@ def test_tf32_needs_a_gpu_that_has_it() -> None:
     assert torch.backends.cudnn.allow_tf32 == before and not torch.backends.cudnn.deterministic
 
 
-def test_convolutions_use_bfloat16_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convolutions_use_bfloat16_where_it_is_fast(monkeypatch: MonkeyPatch) -> None:
     convolutions = {"encoder": "conv", "decoder": "conv"}
     for fast, kinds, expected in (
         (True, convolutions, "bf16"),
@@ -110,7 +111,7 @@ def test_convolutions_use_bfloat16_where_it_is_fast(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_long_run_compiles_if_that_is_faster(
-    monkeypatch: pytest.MonkeyPatch, log_lines: pytest.LogCaptureFixture
+    monkeypatch: MonkeyPatch, log_lines: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune.COMPILE_SECONDS", 0.0)
     for eager, compiled, expected in ((1.0, 0.5, "on"), (0.5, 1.0, "off")):
@@ -121,16 +122,14 @@ def test_a_long_run_compiles_if_that_is_faster(
         assert f"torch.compile: {expected}, {eager / compiled:.2f} times as fast" in log_lines.text
 
 
-def test_a_short_run_is_not_compiled(
-    monkeypatch: pytest.MonkeyPatch, log_lines: pytest.LogCaptureFixture
-) -> None:
+def test_a_short_run_is_not_compiled(monkeypatch: MonkeyPatch, log_lines: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda *_: 100.0)
     assert resolved(max_minutes=1.0).config.training.compile == "off"
     assert "the run is too short to benefit" in log_lines.text
 
 
 def test_training_goes_without_a_failing_compiler(
-    monkeypatch: pytest.MonkeyPatch, log_lines: pytest.LogCaptureFixture
+    monkeypatch: MonkeyPatch, log_lines: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune.COMPILE_SECONDS", 0.0)
 

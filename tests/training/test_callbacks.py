@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pytest import MonkeyPatch
 
 import vaekit
 from command import rings
@@ -89,7 +90,7 @@ def test_data_png_shows_the_inputs_before_training(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "data.png").exists()
 
 
-def test_the_time_left_includes_what_follows_the_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_includes_what_follows_the_epochs(monkeypatch: MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     short, long = (TimeLeft(100.0, limit, 1000, 1000, True) for limit in (30.0, float("inf")))
@@ -120,7 +121,7 @@ def test_an_error_in_a_job_is_raised() -> None:
         writer.put("job", fail)
 
 
-def test_a_limited_job_takes_its_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limited_job_takes_its_share_of_the_time(monkeypatch: MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     limiter = RateLimiter(0.1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytest import MonkeyPatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from command import NEW_PROCESS, mistake, rings
@@ -65,8 +66,7 @@ def limited(x: torch.Tensor, limit: int) -> torch.Tensor:
     return x
 
 
-# --- Micro-batches
-# ---------------------------------------------------------------------------------------------------
+# --- Micro-batches ---
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_micro_batches_give_the_gradient_of_the_batch(error: RuntimeError) -> No
         torch.testing.assert_close(metrics[name], value.detach(), rtol=1e-5, atol=1e-4)
 
 
-def test_validation_divides_batches_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_divides_batches_that_do_not_fit(monkeypatch: MonkeyPatch) -> None:
     """Training has kept its memory; what it leaves holds 5 of the 16 images of a batch."""
     train_step, config = make_step(*made()), resolve(SMALL)
     loader = ImageLoader(
@@ -112,12 +112,12 @@ def test_running_averages_are_not_divided(module: torch.nn.Module | None) -> Non
     if module is not None:
         model.encoder.add_module("custom", module)
     train_step = make_step(model, objective)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="needs all of it at once"):
+    with MonkeyPatch.context() as patch, pytest.raises(UserError, match="needs all of it at once"):
         patch.setattr(VAE, "prepare_target", lambda _, x: limited(x, 4))
         train_step.compute_gradient(images())
 
 
-def test_optimizer_state_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optimizer_state_that_does_not_fit_is_an_error(monkeypatch: MonkeyPatch) -> None:
     train_step = make_step(*made())
     zeros_like = torch.zeros_like
     monkeypatch.setattr(torch, "zeros_like", lambda like, **how: zeros_like(limited(like, 100), **how))
@@ -214,8 +214,7 @@ def test_a_cpu_without_enough_memory_uses_micro_batches(tmp_path: Path) -> None:
     assert json.loads(states[-1].read_text())["micro_batches"] > 1
 
 
-# --- Steps that a GPU can take without waiting
-# -----------------------------------------------------------------------
+# --- Steps that a GPU can take without waiting ---
 
 WAITING = {
     "_local_scalar_dense",
@@ -276,8 +275,7 @@ def test_without_an_nvidia_gpu_every_call_is_made() -> None:
     assert torch.equal(torch.stack(results), torch.stack([torch.randn(4) for _ in range(8)]))
 
 
-# --- Compiled, and in bfloat16
-# ---------------------------------------------------------------------------------------
+# --- Compiled, and in bfloat16 ---
 
 
 COMPILED = """
@@ -317,7 +315,7 @@ def test_of_models_with_flows_only_networks_are_compiled() -> None:
     assert model.encoder._compiled_call_impl is not None and model.prior._compiled_call_impl is None
 
 
-def test_compile_without_a_compiler_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_without_a_compiler_is_a_user_error(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
     network = ("--encoder", "mlp", "--decoder", "mlp")
     text = mistake(

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pytest import MonkeyPatch
 
 from vaekit.errors import setting
 from vaekit.utils import logging, meter
@@ -80,9 +81,7 @@ def test_terminal_shows_phase_speed_and_time_left() -> None:
     assert f"{wrapped(LINE, 80)}\n" in text.replace("\r\n", "\n")
 
 
-def test_plain_lines_without_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plain_lines_without_a_terminal(monkeypatch: MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(logging, "FIRST_LINE_SECONDS", 0.1)
     monkeypatch.setattr(meter, "SAMPLE_SECONDS", 0.0)
     with status("Checking speed"):
@@ -103,7 +102,7 @@ def test_quiet_progress_prints_nothing(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == ""
 
 
-def test_time_left_includes_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_left_includes_what_comes_after(monkeypatch: MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(meter.time, "monotonic", lambda: now)
     phase = Meter(1000, "Reading images", "images", 0, after=300)

@@ -259,7 +259,7 @@ def test_channels() -> None:
     assert to_bytes(Image.fromarray(GRAY), 4)[:4] == bytes([GRAY[0, 0]] * 3 + [255])
 
 
-# --- What cannot be used ------------------------------------------------------------------------------------
+# --- What cannot be used ---
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])

@@ -31,7 +31,7 @@ def labels_in_order(pack: Pack) -> np.ndarray:
     return pack.labels[np.argsort([int(path.split("/")[1]) for path in pack.paths()])]
 
 
-# --- In memory ----------------------------------------------------------------------------------------------
+# --- In memory ---
 
 
 def test_uint8_bool_and_floats() -> None:
@@ -117,7 +117,7 @@ def test_copies_of_validation_images_leave_training() -> None:
     assert pack.skipped == [("train/2", "duplicated in validation")]
 
 
-# --- Files --------------------------------------------------------------------------------------------------
+# --- Files ---
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_the_bundled_sample() -> None:
     assert sum(file.stat().st_size for file in sample.iterdir()) < 5_000_000
 
 
-# --- torch data sets ----------------------------------------------------------------------------------------
+# --- torch data sets ---
 
 
 class Pictures(Dataset[Any]):

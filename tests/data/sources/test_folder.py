@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pytest import MonkeyPatch
 
 from command import huge_png
 from vaekit.config.data import DataConfig
@@ -121,9 +122,7 @@ def add_unusable_files(root: Path, outside: Path) -> None:
     os.utime(root, ns=(1, 987_654_321_987_654_321))
 
 
-def test_unusable_files_are_listed_and_folder_is_unchanged(
-    photos: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unusable_files_are_listed_and_folder_is_unchanged(photos: Make, monkeypatch: MonkeyPatch) -> None:
     root = photos("1.png", "2.png", "3.png", ".hidden.png", ".git/x.png", "__MACOSX/4.png", "a b ü.png")
     monkeypatch.chdir(root)
     add_unusable_files(root, photos("secret.png", folder="outside"))
@@ -359,7 +358,7 @@ def test_an_image_that_crashes_its_decoder_is_skipped(photos: Make) -> None:
     assert pack.skipped == [("poison.png", "crashed the decoder")] and len(pack.images) == 20
 
 
-def test_a_full_disk_is_reported(photos: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(photos: Make, monkeypatch: MonkeyPatch) -> None:
     root = photos("1.png", "2.png", *[f"{i}.png" for i in range(3, 60)])
     tiny = os.statvfs("/proc")
     assert tiny.f_bavail == 0
