@@ -11,13 +11,16 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+
+from vaekit.errors import UserError
 
 NEW_PROCESS = (sys.executable, "-m", "vaekit")
 BEFORE = dict(os.environ)
-"""The environment before any test has changed it, in which the process to fork from imports what it
-imports."""
+"""The environment before any test has changed it: that of the process to fork from."""
 
 
 @cache
@@ -65,6 +68,11 @@ def mistake(*arguments: object, cwd: Path | None = None, command: Sequence[str] 
     assert process.returncode == 2, f"exit {process.returncode}\n{out}\n{err}"
     assert "Traceback" not in err
     return err.strip().splitlines()[-1]
+
+
+def user_error(match: str = "") -> Any:
+    """The context of a call that is a user's mistake, with a text that matches."""
+    return pytest.raises(UserError, match=match)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:

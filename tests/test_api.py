@@ -12,10 +12,9 @@ import pytest
 import torch
 
 import vaekit
-from command import rings
+from command import rings, user_error
 from vaekit import TrainedModel
 from vaekit.config.training import TrainingConfig
-from vaekit.errors import UserError
 
 TINY = {
     "epochs": 2,
@@ -64,13 +63,13 @@ def test_images_in_any_order_of_memory_are_the_same(gray: TrainedModel) -> None:
 
 
 def test_what_does_not_fit_is_said(gray: TrainedModel) -> None:
-    with pytest.raises(UserError, match=r"takes images \[N, 12, 12, 1\], not \[5, 13, 13, 1\]"):
+    with user_error(r"takes images \[N, 12, 12, 1\], not \[5, 13, 13, 1\]"):
         gray.encode(rings(5, 13))
-    with pytest.raises(UserError, match=r"\[N, 4\]"):
+    with user_error(r"\[N, 4\]"):
         gray.decode(np.zeros((2, 5), np.float32))
-    with pytest.raises(UserError, match="has no classes"):
+    with user_error("has no classes"):
         gray.sample(2, label="cat")
-    with pytest.raises(UserError, match=r"-1"):
+    with user_error(r"-1"):
         gray.encode(rings(5, 12) / 127.5 - 1)
 
 
@@ -96,11 +95,11 @@ def test_a_conditional_model_takes_classes_by_name_and_number(classes: TrainedMo
     np.testing.assert_array_equal(mixed[1], classes.sample(6, label=1)[1])
     z = classes.encode(rings(3, 12, 3), [0, "1", 2])
     np.testing.assert_array_equal(z[1:2], classes.encode(rings(3, 12, 3), 1)[1:2])
-    with pytest.raises(UserError, match="needs the class of every image"):
+    with user_error("needs the class of every image"):
         classes.encode(rings(3, 12, 3))
-    with pytest.raises(UserError, match="needs the class of every image"):
+    with user_error("needs the class of every image"):
         classes.decode(z)
-    with pytest.raises(UserError, match="2 labels were given for 3 images"):
+    with user_error("2 labels were given for 3 images"):
         classes.encode(rings(3, 12, 3), [0, 1])
 
 
@@ -109,12 +108,12 @@ def test_saved_and_loaded_it_computes_the_same(gray: TrainedModel, tmp_path: Pat
     again = vaekit.load(tmp_path / "copy")
     np.testing.assert_array_equal(again.sample(5, seed=1), gray.sample(5, seed=1))
     assert again.history.equals(gray.history)
-    with pytest.raises(UserError, match="Choose a new folder"):
+    with user_error("Choose a new folder"):
         gray.save(tmp_path / "copy")
 
 
 def test_arrays_in_another_range_are_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"-1"):
+    with user_error(r"-1"):
         vaekit.train(rings(30, 12) / 127.5 - 1, out=tmp_path / "run", **TINY)
     assert not (tmp_path / "run").exists()
 
@@ -184,16 +183,16 @@ def test_resume_without_a_checkpoint_never_replaces_a_trained_model(
 ) -> None:
     gray.save(tmp_path / "copy")
     before = (tmp_path / "copy" / "model.safetensors").read_bytes()
-    with pytest.raises(UserError, match="no intact checkpoint"):
+    with user_error("no intact checkpoint"):
         vaekit.train(rings(60, 12)[..., 0], out=tmp_path / "copy", resume=True, **TINY | {"epochs": 3})
     assert (tmp_path / "copy" / "model.safetensors").read_bytes() == before
     assert len(vaekit.load(tmp_path / "copy").history) == 2
 
 
 def test_what_cannot_be_asked_of_a_model_is_said(gray: TrainedModel) -> None:
-    with pytest.raises(UserError, match="must be at least 0"):
+    with user_error("must be at least 0"):
         gray.sample(-1)
-    with pytest.raises(UserError, match="between 0 and 100"):
+    with user_error("between 0 and 100"):
         gray.sample(1, temperature=float("nan"))
 
 
@@ -262,9 +261,9 @@ def test_no_images_are_no_mistake(gray: TrainedModel) -> None:
 
 @pytest.mark.parametrize("samples", [0, 10**8])
 def test_samples_are_a_whole_number(gray: TrainedModel, samples: int) -> None:
-    with pytest.raises(UserError, match="`samples`: must be a whole number from 1 to"):
+    with user_error("`samples`: must be a whole number from 1 to"):
         gray.log_likelihood(rings(3, 12), samples=samples)
-    with pytest.raises(UserError, match="`samples`: must be a whole number from 1 to"):
+    with user_error("`samples`: must be a whole number from 1 to"):
         gray.evaluate(rings(3, 12), samples=samples)
 
 
@@ -274,21 +273,19 @@ def test_samples_may_be_numpys(gray: TrainedModel) -> None:
 
 def test_images_without_classes_do_not_judge_a_conditional_model(tmp_path: Path) -> None:
     model = vaekit.train((rings(60, 12), np.arange(60) % 2), out=tmp_path, conditional=True, **TINY)
-    with pytest.raises(
-        UserError, match=r"have no classes, and this model is conditional. Put each of its classes \(0, 1\)"
-    ):
+    with user_error(r"have no classes, and this model is conditional. Put each of its classes \(0, 1\)"):
         model.evaluate(rings(20, 12), quiet=True)
 
 
 def test_a_mismatched_module_is_named_by_its_first_tensor(tmp_path: Path) -> None:
     own = lambda width: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, width))  # noqa: E731
     vaekit.train(rings(60, 12), out=tmp_path, **TINY | {"encoder": own(8)})
-    with pytest.raises(UserError, match=r"\(encoder.module.1.weight is \[8, 144\], not \[9, 144\]\)"):
+    with user_error(r"\(encoder.module.1.weight is \[8, 144\], not \[9, 144\]\)"):
         vaekit.load(tmp_path, encoder=own(9))
 
 
 def test_a_class_in_the_place_of_a_module_is_refused() -> None:
-    with pytest.raises(UserError, match=r"encoder 'Flatten' is not a torch module\. Give an instance"):
+    with user_error(r"encoder 'Flatten' is not a torch module\. Give an instance"):
         vaekit.train(rings(60, 12), encoder=torch.nn.Flatten)
 
 

@@ -14,12 +14,12 @@ import torch
 from pytest import MonkeyPatch
 from safetensors.torch import load_file
 
-from command import rings, vaekit
+from command import rings, user_error, vaekit
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
-from vaekit.errors import TrainingFailed, UserError
+from vaekit.errors import TrainingFailed
 from vaekit.models.builder import build
 from vaekit.training.loop import Diverged, Progress, train
 from vaekit.training.monitor import StepMonitor
@@ -207,7 +207,7 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts(tmp_path: Path) -> None
     large = np.random.default_rng(0).integers(
         0, 256, (600, 128, 128, 3), np.uint8
     )  # 100 MB a batch of floats
-    with memory(250), pytest.raises(UserError, match="needs all of it at once"):
+    with memory(250), user_error("needs all of it at once"):
         asked = settings | {"objective": "mmd", "batch_size": 512}
         run_training(TrainRequest(large, (asked,), out=tmp_path / "other", quiet=True))
 

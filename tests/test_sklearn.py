@@ -19,8 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import vaekit
-from command import rings
-from vaekit.errors import UserError
+from command import rings, user_error
 from vaekit.sklearn import VAETransformer
 
 MLP = {"kind": "mlp", "hidden": [32]}
@@ -219,7 +218,7 @@ def test_the_run_lives_as_long_as_the_model(images: np.ndarray) -> None:
 def test_a_run_folder_of_ones_own_is_kept(images: np.ndarray, tmp_path: Path) -> None:
     model = tiny(out=tmp_path / "run").fit(images)
     z = model.transform(images)
-    with pytest.raises(UserError, match="already contains a run"):
+    with user_error("already contains a run"):
         model.fit(images)
     del model
     gc.collect()
@@ -233,7 +232,7 @@ def test_a_model_without_its_folder_still_computes(images: np.ndarray, tmp_path:
     (tmp_path / "run").rename(tmp_path / "elsewhere")
     assert model.transform(images).shape == (60, 4)
     assert np.isfinite(model.score(images))
-    with pytest.raises(UserError, match="no longer exists"):
+    with user_error("no longer exists"):
         pickle.dumps(model)
 
 
@@ -310,13 +309,13 @@ def test_invalid_input_is_refused_before_training(X: np.ndarray, given: dict[str
 
 
 def test_what_does_not_fit_the_model_is_said(fitted: VAETransformer, images: np.ndarray) -> None:
-    with pytest.raises(UserError, match=r"takes images \[N, 10, 8, 1\], not \[60, 8, 10, 1\]"):
+    with user_error(r"takes images \[N, 10, 8, 1\], not \[60, 8, 10, 1\]"):
         fitted.transform(images.transpose(0, 2, 1))
     with pytest.raises(ValueError, match="X has 79 features, but VAETransformer is expecting 80"):
         fitted.score(images.reshape(60, 80)[:, :79])
-    with pytest.raises(UserError, match=r"\[2, 5\], but this model has \[N, 4\]"):
+    with user_error(r"\[2, 5\], but this model has \[N, 4\]"):
         fitted.inverse_transform(np.zeros((2, 5)))
-    with pytest.raises(UserError, match="`samples`: must be a whole number from 1"):
+    with user_error("`samples`: must be a whole number from 1"):
         clone(fitted).set_params(samples=0, epochs=1).fit(images).score(images)
 
 
@@ -329,5 +328,5 @@ def test_a_model_without_likelihood_has_no_score(images: np.ndarray) -> None:
     model = tiny(preset="ae").fit(images)
     assert model.transform(images).shape == (60, 4)
     for call in (model.score_samples, model.score):
-        with pytest.raises(UserError, match="single point without density"):
+        with user_error("single point without density"):
             call(images)

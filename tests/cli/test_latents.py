@@ -11,10 +11,9 @@ from PIL import Image
 from pytest import MonkeyPatch
 
 import vaekit
-from command import NEW_PROCESS, mistake, rings
+from command import NEW_PROCESS, mistake, rings, user_error
 from command import vaekit as command
 from vaekit import TrainedModel
-from vaekit.errors import UserError
 from vaekit.latents import sampling, tables
 from vaekit.plots.grids import GAP, MARGIN, TITLE_HEIGHT
 
@@ -115,7 +114,7 @@ def test_conditional_model_encodes_images_with_their_classes(classes: TrainedMod
     images, labels = read(photos, list(table["file"])), list(table["label"])
     np.testing.assert_allclose(table.iloc[:, 2:], classes.encode(images, labels), atol=1e-5)
     assert not np.allclose(table.iloc[:, 2:], classes.encode(images, "a"), atol=1e-3)
-    with pytest.raises(UserError, match="have no classes, and this model is conditional"):
+    with user_error("have no classes, and this model is conditional"):
         classes.latents(photos / "a", quiet=True)
 
 
@@ -144,9 +143,9 @@ def test_encode_checks_the_output_path_first(
         photos / "z.csv": "is inside the image folder",
         there / "z.csv": "Cannot write",
     }.items():
-        with pytest.raises(UserError, match=output):
+        with user_error(output):
             plain.latents(photos, out=out)
-    with pytest.raises(UserError, match="Give a folder of images"):
+    with user_error("Give a folder of images"):
         plain.latents(quiet=True)
     (tmp_path / "pyarrow.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
@@ -197,7 +196,7 @@ def test_interpolation_starts_and_ends_at_reconstructions(
     straight = plain.interpolate(*ends, steps=3, how="linear")
     np.testing.assert_array_equal(straight[1:2], plain.decode(plain.encode(ends).mean(0, keepdims=True)))
     assert not np.array_equal(straight[1], path[2])
-    with pytest.raises(UserError, match="must be from 2 to 100"):
+    with user_error("must be from 2 to 100"):
         plain.interpolate(*ends, steps=1)
     file = tmp_path / "strip.png"
     command("interpolate", plain.run.folder, *(photos / name for name in names), "--steps", 5, "--out", file)
@@ -279,7 +278,7 @@ def test_traverse_writes_its_picture(classes: TrainedModel, tmp_path: Path) -> N
     last = whole[-MARGIN - 96 : -MARGIN : 8, -MARGIN - 96 : -MARGIN : 8]
     np.testing.assert_array_equal(last, traversal.images[-1, -1, ..., 0])
     assert "Available: a, b, (none)" in mistake("traverse", classes.run.folder, "--class", "fog")
-    with pytest.raises(UserError, match="0 rows of 11 are not possible"):
+    with user_error("0 rows of 11 are not possible"):
         classes.traverse(rows=0)
 
 
@@ -313,9 +312,9 @@ def test_rank_refuses_models_without_a_likelihood(plain: TrainedModel, photos: P
     (tmp_path / "order.png").write_text("mine")
     output = mistake("rank", plain.run.folder, photos, "--out", tmp_path / "order.csv")
     assert "order.png already exists" in output and (tmp_path / "order.png").read_text() == "mine"
-    with pytest.raises(UserError, match="`samples`: must be a whole number from 1"):
+    with user_error("`samples`: must be a whole number from 1"):
         plain.rank(photos, samples=0)
-    with pytest.raises(UserError, match="1 colour channels"):
+    with user_error("1 colour channels"):
         plain.rank(rings(10, 12, 3))
     model = vaekit.train(photos, out=tmp_path / "ae", epochs=1, preset="ae", **TINY)
     output = mistake("rank", model.run.folder)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pytest import MonkeyPatch
 
+from command import user_error
 from vaekit import errors
 from vaekit.cli.main import app
 from vaekit.config.config import Config
@@ -12,7 +13,7 @@ from vaekit.config.networks import ConvConfig, MlpConfig
 from vaekit.config.overrides import differences, load_config, override, resolve
 from vaekit.config.presets import PRESETS
 from vaekit.config.suggestions import USUAL_NAMES, nearest
-from vaekit.errors import UserError, flag_spelling
+from vaekit.errors import flag_spelling
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ from vaekit.errors import UserError, flag_spelling
     ],
 )
 def test_invalid_settings_are_explained_in_one_sentence(settings: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(UserError) as error:
+    with user_error() as error:
         resolve(settings)
     assert sentence in str(error.value).replace("`", "")
     assert "\n" not in str(error.value)
@@ -92,23 +93,19 @@ def test_settings_at_fault_are_named_as_flags_on_the_command_line(monkeypatch: M
             "It needs --likelihood.kind gaussian or --likelihood.kind laplace.",
         ),
     ):
-        with pytest.raises(UserError) as error:
+        with user_error() as error:
             resolve(settings)
         assert sentence in str(error.value)
 
 
 def test_stored_component_without_kind_is_reported() -> None:
     config = Config().model_dump() | {"likelihood": {}}
-    with pytest.raises(
-        UserError, match=r"The likelihood has no kind\. Set `likelihood\.kind` to bernoulli, binarized"
-    ):
+    with user_error(r"The likelihood has no kind\. Set `likelihood\.kind` to bernoulli, binarized"):
         load_config({"config": config})
 
 
 def test_unknown_preset_suggests_the_nearest() -> None:
-    with pytest.raises(
-        UserError, match=r"Unknown preset 'sigma'\. Did you mean 'sigma-vae'\? `vaekit presets` lists"
-    ):
+    with user_error(r"Unknown preset 'sigma'\. Did you mean 'sigma-vae'\? `vaekit presets` lists"):
         resolve(preset="sigma")
 
 

@@ -8,10 +8,10 @@ import torch
 from pytest import MonkeyPatch
 from torch import Tensor
 
+from command import user_error
 from vaekit.config.data import DataConfig
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
-from vaekit.errors import UserError
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 6, 5, 3), np.uint8)
@@ -86,7 +86,7 @@ def test_split_is_whole_and_in_order() -> None:
 def test_without_classes_there_are_no_labels() -> None:
     assert next(make_loader(4, images=IMAGES).train(0))[1] is None
     assert next(make_loader(4, images=IMAGES).split("validation"))[1] is None
-    with pytest.raises(UserError, match="`balance`: needs classes"):
+    with user_error("`balance`: needs classes"):
         make_loader(4, images=IMAGES, balance=True)
 
 
@@ -182,7 +182,7 @@ def test_loaders_of_all_ranks_make_one_batch(options: dict[str, Any]) -> None:
 def test_a_batch_must_divide_among_the_ranks() -> None:
     config = DataConfig(validation="last:10")
     pack, device = open_pack((IMAGES, LABELS), config), torch.device("cpu")
-    with pytest.raises(UserError, match="`batch_size`: must be a multiple of the 4 processes"):
+    with user_error("`batch_size`: must be a multiple of the 4 processes"):
         ImageLoader(pack, config, 10, 0, device, rank=1, world_size=4)
     assert ImageLoader(pack, config, 1000, 0, device, rank=1, world_size=4).batch_size == 48
 

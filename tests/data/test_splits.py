@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from command import user_error
 from vaekit.data.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, assign_splits
-from vaekit.errors import UserError
 
 digests = st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=60).filter(
     lambda words: len(set(words)) > 1
@@ -47,9 +47,7 @@ def test_validation_is_never_empty() -> None:
 def test_last_images_validate() -> None:
     assert splits_of([7, 1, 2, 3, 4], "last:2").tolist() == [TRAIN, TRAIN, TRAIN, VALIDATION, VALIDATION]
     assert splits_of([3, 1, 2, 3, 4], "last:2").tolist() == [LEFT_OUT, TRAIN, TRAIN, VALIDATION, VALIDATION]
-    with pytest.raises(
-        UserError, match="`validation`: last:5 leaves nothing to train on, there are only 5 images"
-    ):
+    with user_error("`validation`: last:5 leaves nothing to train on, there are only 5 images"):
         splits_of([7, 1, 2, 3, 4], "last:5")
 
 
@@ -67,14 +65,14 @@ def test_an_existing_validation_split_is_used() -> None:
 
 @pytest.mark.parametrize("content", [[5, 5, 5], [9, 9]])
 def test_identical_images_cannot_be_split(content: list[int]) -> None:
-    with pytest.raises(UserError, match="images are identical"):
+    with user_error("images are identical"):
         splits_of(content, "0.1")
 
 
 def test_an_empty_training_split_is_refused() -> None:
-    with pytest.raises(UserError, match="all are held out"):
+    with user_error("all are held out"):
         splits_of([1, 2], "0.1", [TEST, TEST])
-    with pytest.raises(UserError, match="duplicates of held-out"):
+    with user_error("duplicates of held-out"):
         splits_of([1, 1], "0.1", [TRAIN, VALIDATION])
-    with pytest.raises(UserError, match="duplicates of held-out"):
+    with user_error("duplicates of held-out"):
         splits_of([1, 1], "last:1")

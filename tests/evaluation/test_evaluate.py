@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import vaekit
-from command import rings
+from command import rings, user_error
 from command import vaekit as command
 from vaekit import TrainedModel
 from vaekit.config.overrides import resolve
@@ -267,18 +267,18 @@ def test_log_likelihood_averages_to_the_evaluation(colour: TrainedModel) -> None
         whole["likelihood"]["nll"] / (432 * math.log(2))
     )
     assert json.loads(colour.run.evaluation.read_text()) == whole
-    with pytest.raises(UserError, match="class of every image"):
+    with user_error("class of every image"):
         colour.log_likelihood(images)
-    with pytest.raises(UserError, match="`samples`: must be a whole number from 1"):
+    with user_error("`samples`: must be a whole number from 1"):
         colour.log_likelihood(images, labels, samples=0)
 
 
 def test_data_that_cannot_be_evaluated(colour: TrainedModel) -> None:
-    with pytest.raises(UserError, match="Give other images with `data`"):
+    with user_error("Give other images with `data`"):
         vaekit.load(colour.run.folder).evaluate()  # trained on an array, which is not there any more
-    with pytest.raises(UserError, match="takes images with 3 channels"):
+    with user_error("takes images with 3 channels"):
         colour.evaluate((rings(20, 12), np.arange(20) % 3))
-    with pytest.raises(UserError, match="Unknown class"):
+    with user_error("Unknown class"):
         colour.evaluate((rings(20, 12, 3), np.arange(20) % 5))
 
 
@@ -298,7 +298,7 @@ def test_training_data_is_recognized_wherever_it_lies(tmp_path: Path) -> None:
         )
         assert same["memorization"] == result["memorization"]
     np.save(tmp_path / "own.npy", rings(121, 12))  # one more than it was trained on: most are no strangers
-    with pytest.raises(UserError, match="have changed since training"):
+    with user_error("have changed since training"):
         vaekit.load(tmp_path / "run").evaluate(tmp_path / "own.npy", samples=2)
     other = vaekit.load(tmp_path / "run").evaluate(rings(50, 12, seed=5), samples=2, quiet=True)
     assert other["split"] == "all" and not other["same_dataset"] and other["memorization"] is None
@@ -315,7 +315,7 @@ def test_other_images_cause_no_overfitting_finding(tmp_path: Path) -> None:
 
 
 def test_too_few_images(colour: TrainedModel) -> None:
-    with pytest.raises(UserError, match="`new_images`: must be a whole number from 50"):
+    with user_error("`new_images`: must be a whole number from 50"):
         colour.evaluate(new_images=3)
     result = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)
     assert result["latents"]["active"] is None and "posterior collapse" not in {

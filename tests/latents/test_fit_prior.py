@@ -14,10 +14,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 import vaekit
-from command import mistake, rings
+from command import mistake, rings, user_error
 from command import vaekit as command
 from vaekit.config.overrides import resolve
-from vaekit.errors import UserError
 from vaekit.latents import densities
 from vaekit.latents.densities import Encodings
 from vaekit.latents.fit_prior import MIN_VALIDATION_ENCODINGS, PriorFit, choose_prior, encodings
@@ -294,7 +293,7 @@ def test_saved_with_the_model_and_not_used_for_other_weights(run: Path, tmp_path
     other = vaekit.train(rings(60, 8), preset="ae", out=tmp_path / "other", **TINY)
     (tmp_path / "copy" / "model.safetensors").write_bytes((other.run.weights).read_bytes())
     assert vaekit.load(tmp_path / "copy").fitted_prior is None
-    with pytest.raises(UserError, match="has no fitted prior"):
+    with user_error("has no fitted prior"):
         vaekit.load(tmp_path / "copy").sample(1, prior="fitted")
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import vaekit.models.builder  # noqa: F401  registers components
+from command import user_error
 from vaekit.config.config import Config, settings_classes
 from vaekit.config.latents import GaussianPosteriorConfig
 from vaekit.config.likelihoods import GaussianLikelihoodConfig
@@ -134,7 +135,7 @@ def test_components_with_objectives_train_and_reload(
     layers = {"encoder": "mlp", slot: kind, "objective": objective, "conditional": needs_labels(slot, kind)}
     config = small(**layers)
     if objective in ILLEGAL.get((slot, kind), set()):
-        with pytest.raises(UserError) as caught:
+        with user_error() as caught:
             build_model(config, (1, 6, 6), 2)
         text = str(caught.value)
         assert f"{kind!r}" in text and f"{objective!r}" in text and "\n" not in text
@@ -186,7 +187,7 @@ def test_every_posterior_with_every_prior(posterior: str, prior: str) -> None:
         assert objective(model.terms(images((1, 6, 6)), y))[0].isfinite()
         return
     who = prior if Capability.DENSITY_AT_SAMPLE in provides else "elbo"
-    with pytest.raises(UserError, match=f"'{who}'.*'{posterior}'") as caught:
+    with user_error(f"'{who}'.*'{posterior}'") as caught:
         build_model(small(**layers), (1, 6, 6), 2)
     choices = suggestions(str(caught.value))
     assert choices
@@ -236,7 +237,7 @@ def test_optimal_sigma_is_rejected_by_importance_weighted_objectives(kind: str, 
 
 def test_incompatibility_message_names_only_the_conflicting_setting() -> None:
     likelihood = {"kind": "gaussian", "sigma": "optimal", "scale": 0.3}
-    with pytest.raises(UserError) as caught:
+    with user_error() as caught:
         build_model(small(likelihood=likelihood, objective="iwae"), (1, 6, 6))
     assert "'gaussian' with likelihood={'sigma': 'optimal'} does not provide" in str(caught.value)
     assert "scale" not in str(caught.value)
@@ -252,7 +253,7 @@ def test_incompatibility_message_names_only_the_conflicting_setting() -> None:
 def test_incompatibility_message_names_the_demanding_setting(
     objective: Any, posterior: str, text: str
 ) -> None:
-    with pytest.raises(UserError) as caught:
+    with user_error() as caught:
         build_model(small(objective=objective, posterior=posterior), (1, 6, 6))
     assert f"with objective={text} needs" in str(caught.value)
     assert str(caught.value).endswith(f", or omit objective={text}.")
@@ -261,28 +262,20 @@ def test_incompatibility_message_names_the_demanding_setting(
 
 @pytest.mark.parametrize("objective", ["mmd", "total_correlation", "dip"])
 def test_batch_objectives_reject_a_single_image(objective: str) -> None:
-    with pytest.raises(
-        UserError, match=rf"'{objective}' needs more than one image per step\. Use batch_size=2 or more, or"
-    ):
+    with user_error(rf"'{objective}' needs more than one image per step\. Use batch_size=2 or more, or"):
         build_model(small(objective=objective, batch_size=1), (1, 6, 6))
-    with pytest.raises(
-        UserError, match=rf"'{objective}' needs more than one image per step\. Use objective="
-    ):
+    with user_error(rf"'{objective}' needs more than one image per step\. Use objective="):
         build(small(objective=objective), (1, 6, 6), images=1)
     build_model(small(objective=objective, batch_size=2), (1, 6, 6))
 
 
 def test_unused_custom_module_is_rejected() -> None:
-    with pytest.raises(
-        UserError, match=r"The encoder of this model is 'mlp', not a custom module\. Omit `encoder`\."
-    ):
+    with user_error(r"The encoder of this model is 'mlp', not a custom module\. Omit `encoder`\."):
         build(small(encoder="mlp"), (1, 6, 6), networks={"encoder": torch.nn.Flatten()})
 
 
 def test_too_large_full_covariance_is_rejected() -> None:
-    with pytest.raises(
-        UserError, match=r"'full_gaussian' of 4,096 latents .* posterior={'kind': 'gaussian'}"
-    ):
+    with user_error(r"'full_gaussian' of 4,096 latents .* posterior={'kind': 'gaussian'}"):
         build_model(
             small(posterior="full_gaussian", latents="4x32x32", encoder={"kind": "conv", "channels": 8}),
             (1, 32, 32),
@@ -353,11 +346,11 @@ def test_weights_depend_on_the_seed_only() -> None:
 def test_images_outside_the_support_are_rejected() -> None:
     model, _ = build(small(), (1, 8, 8))
     model.require_support(torch.rand(2, 1, 8, 8))
-    with pytest.raises(UserError, match=r"from -1 to 1 .*Bernoulli\. Pass images as uint8, or as numbers"):
+    with user_error(r"from -1 to 1 .*Bernoulli\. Pass images as uint8, or as numbers"):
         model.require_support(torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 1, 8, 8))
     levels, _ = build(small(likelihood="gaussian"), (1, 8, 8))
     levels.require_support(torch.arange(64).reshape(1, 1, 8, 8) / 255)
-    with pytest.raises(UserError, match=r"outside the support .*Gaussian\. .* multiples of 1/255"):
+    with user_error(r"outside the support .*Gaussian\. .* multiples of 1/255"):
         levels.require_support(torch.full((1, 1, 8, 8), 0.3 / 255))
 
 
@@ -371,7 +364,7 @@ def test_summary_adds_up(prior: str) -> None:
 
 
 def test_conditional_model_without_classes_is_rejected() -> None:
-    with pytest.raises(UserError, match=r"conditional.*: the images have no classes"):
+    with user_error(r"conditional.*: the images have no classes"):
         build(small(conditional=True), (1, 8, 8), classes=0)
 
 

@@ -10,10 +10,9 @@ import pytest
 import torch
 from pytest import MonkeyPatch
 
-from command import rings
+from command import rings, user_error
 from training.test_step import limited
 from vaekit.data.decoding.pool import cores
-from vaekit.errors import UserError
 from vaekit.models.vae import VAE
 from vaekit.training.auto_tune import resolve_auto
 from vaekit.training.plan import Plan, TrainRequest, make_plan
@@ -88,7 +87,7 @@ def test_a_trial_that_does_not_fit_is_silent(monkeypatch: MonkeyPatch, caplog: A
 
 
 def test_tf32_needs_a_gpu_that_has_it() -> None:
-    with pytest.raises(UserError, match="NVIDIA GPU of 2020 or later, and this run is on cpu"):
+    with user_error("NVIDIA GPU of 2020 or later, and this run is on cpu"):
         resolved(precision="tf32", device="cpu")
     before = torch.backends.cudnn.allow_tf32
     with matmul_precision(tf32=not before):

@@ -13,13 +13,12 @@ import torch
 from pytest import MonkeyPatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from command import NEW_PROCESS, mistake, rings
+from command import NEW_PROCESS, mistake, rings, user_error
 from vaekit.config.config import settings_classes
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
-from vaekit.errors import UserError
 from vaekit.models.builder import build
 from vaekit.models.terms import Group, Objective, Terms
 from vaekit.models.vae import VAE
@@ -112,7 +111,7 @@ def test_running_averages_are_not_divided(module: torch.nn.Module | None) -> Non
     if module is not None:
         model.encoder.add_module("custom", module)
     train_step = make_step(model, objective)
-    with MonkeyPatch.context() as patch, pytest.raises(UserError, match="needs all of it at once"):
+    with MonkeyPatch.context() as patch, user_error("needs all of it at once"):
         patch.setattr(VAE, "prepare_target", lambda _, x: limited(x, 4))
         train_step.compute_gradient(images())
 
@@ -121,7 +120,7 @@ def test_optimizer_state_that_does_not_fit_is_an_error(monkeypatch: MonkeyPatch)
     train_step = make_step(*made())
     zeros_like = torch.zeros_like
     monkeypatch.setattr(torch, "zeros_like", lambda like, **how: zeros_like(limited(like, 100), **how))
-    with pytest.raises(UserError, match="optimizer='sgd'"):
+    with user_error("optimizer='sgd'"):
         train_step.optimize(images(), None, math.inf)
 
 
@@ -143,7 +142,7 @@ def test_other_errors_are_raised_as_they_are() -> None:
 def test_indivisible_batches_are_refused(settings: dict[str, Any], limit: int, text: str) -> None:
     train_step = make_step(*made(**settings))
     train_step.loss_fn = SmallMemory(train_step, limit, torch.OutOfMemoryError("out of memory"))
-    with pytest.raises(UserError, match=text) as refused:
+    with user_error(text) as refused:
         train_step.compute_gradient(images())
     assert "batch_size" in str(refused.value)
 

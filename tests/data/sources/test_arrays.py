@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from command import user_error
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import Pack, open_pack
 from vaekit.data.sources.arrays import to_uint8_images
-from vaekit.errors import UserError
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (40, 7, 5), np.uint8)
@@ -70,9 +70,9 @@ def test_tensors_have_channels_first() -> None:
     ],
 )
 def test_invalid_arrays_are_refused_with_a_fix(values: Any, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with user_error(message):
         to_uint8_images(values)
-    with pytest.raises(UserError, match=message):
+    with user_error(message):
         open_pack(values, DataConfig())
 
 
@@ -94,7 +94,7 @@ def test_labels() -> None:
     assert named.classes == ("a", "b") and labels_in_order(named).tolist() == [1, 0] * 20
     sparse = open_pack((GRAY, torch.tensor([[7], [30]] * 20)), DataConfig())
     assert sparse.classes == ("7", "30") and labels_in_order(sparse).tolist() == [0, 1] * 20
-    with pytest.raises(UserError, match="40 images but labels of shape 39"):
+    with user_error("40 images but labels of shape 39"):
         open_pack((GRAY, LABELS[1:]), DataConfig())
 
 
@@ -158,7 +158,7 @@ def test_npz_that_cannot_be_read(tmp_path: Path) -> None:
         ("broken", "cannot be read as NumPy arrays"),
         ("normalised", "Undo the normalization"),
     ):
-        with pytest.raises(UserError, match=message):
+        with user_error(message):
             open_pack(tmp_path / f"{name}.npz", DataConfig())
 
 
@@ -187,7 +187,7 @@ def test_damaged_idx(tmp_path: Path) -> None:
     data = (tmp_path / "train-images-idx3-ubyte").read_bytes()
     for broken in (data[:-1], data[:9], b"\0" + data[1:4] + data[5:]):
         (tmp_path / "train-images-idx3-ubyte").write_bytes(broken)
-        with pytest.raises(UserError, match="Download it again"):
+        with user_error("Download it again"):
             open_pack(tmp_path, DataConfig())
 
 
@@ -241,7 +241,7 @@ def test_dataset_of_pillow_images() -> None:
     assert np.array_equal(in_order(pack), COLOUR[:6]) and pack.classes == ("0", "1")
     assert open_pack(Pictures(*map(Image.fromarray, GRAY)), DataConfig()).shape == (1, 7, 5)
     uneven = Pictures(*pictures, Image.new("L", (30, 20), 9))
-    with pytest.raises(UserError, match=r"differ in shape: 7x5x3 and 20x30x3\. Set `size`"):
+    with user_error(r"differ in shape: 7x5x3 and 20x30x3\. Set `size`"):
         open_pack(uneven, DataConfig())
     assert open_pack(uneven, DataConfig(size="4")).shape == (3, 4, 4)
 
@@ -254,8 +254,8 @@ def test_invalid_datasets_are_refused(cache: Path) -> None:
         (Pictures({"image": 1}), "has type dict"),
         (Pictures((1, 2, 3)), "has 3 parts"),
     ):
-        with pytest.raises(UserError, match=message):
+        with user_error(message):
             open_pack(source, DataConfig())
-    with pytest.raises(UserError, match="type int is not a source"):
+    with user_error("type int is not a source"):
         open_pack(3, DataConfig())
     assert not list((cache / "vaekit" / "packs").iterdir())

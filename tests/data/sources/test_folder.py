@@ -17,11 +17,10 @@ import pytest
 from PIL import Image
 from pytest import MonkeyPatch
 
-from command import huge_png
+from command import huge_png, user_error
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.cache import clear_cache
 from vaekit.data.packs.pack import Pack, load_images, open_pack
-from vaekit.errors import UserError
 
 Make = Callable[..., Path]
 SRC = Path(__file__).parents[3] / "src"
@@ -156,21 +155,19 @@ def test_unusable_files_are_listed_and_folder_is_unchanged(photos: Make, monkeyp
 def test_fewer_than_two_images(photos: Make) -> None:
     root = photos("1.png")
     (root / "empty.png").touch()
-    with pytest.raises(
-        UserError, match=r"'photos' contains 1 usable image \(1 skipped: 1 empty\); at least 2"
-    ):
+    with user_error(r"'photos' contains 1 usable image \(1 skipped: 1 empty\); at least 2"):
         open_pack(root, DataConfig())
-    with pytest.raises(UserError, match="contains no images"):
+    with user_error("contains no images"):
         open_pack(photos("x/.no.png", folder="none"), DataConfig())
     np.save(root.parent / "none" / "images.npy", np.zeros((2, 8, 8), np.uint8))
-    with pytest.raises(UserError, match=r"no image files, but images\.npy\. Give '.*none/images\.npy'"):
+    with user_error(r"no image files, but images\.npy\. Give '.*none/images\.npy'"):
         open_pack(root.parent / "none", DataConfig())
-    with pytest.raises(UserError, match="does not exist"):
+    with user_error("does not exist"):
         open_pack(root / "nowhere", DataConfig())
     (root / "photos.zip").touch()
-    with pytest.raises(UserError, match=r"photos.zip' is an archive. Unpack it"):
+    with user_error(r"photos.zip' is an archive. Unpack it"):
         open_pack(root / "photos.zip", DataConfig())
-    with pytest.raises(UserError, match="neither a folder"):
+    with user_error("neither a folder"):
         open_pack(root / "1.png", DataConfig())
 
 
@@ -364,7 +361,7 @@ def test_a_full_disk_is_reported(photos: Make, monkeypatch: MonkeyPatch) -> None
     assert tiny.f_bavail == 0
     from vaekit.data.packs.write import require_pack_space
 
-    with pytest.raises(UserError, match=r"needs .* MB but only 0 MB are free"):
+    with user_error(r"needs .* MB but only 0 MB are free"):
         require_pack_space(Path("/proc"), 59, 64 * 64 * 3)
     assert open_pack(root, DataConfig()).images.shape[0] == 59
 
@@ -383,5 +380,5 @@ def test_load_images(photos: Make) -> None:
         ("none.png", "not found"),
         (".", "is a folder"),
     ):
-        with pytest.raises(UserError, match=f"cannot be used .*{why}"):
+        with user_error(f"cannot be used .*{why}"):
             load_images([root / bad], DataConfig(), (3, 8, 10))

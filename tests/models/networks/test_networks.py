@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import vaekit.models.networks  # noqa: F401  registers components
+from command import user_error
 from vaekit.config.config import settings_classes
 from vaekit.errors import UserError
 from vaekit.models.registry import BuildContext, components, make_component
@@ -142,18 +143,14 @@ def test_latent_image_is_local(kind: str) -> None:
 @pytest.mark.parametrize("slot", SLOTS)
 @pytest.mark.parametrize("kind", sorted(VECTOR_ONLY))
 def test_dense_networks_reject_a_latent_image(slot: str, kind: str) -> None:
-    with pytest.raises(
-        UserError, match=f"^The {slot} '{kind}' .* image 2x7x7. Use encoder={{'kind': 'conv'}} .*latents=98.$"
-    ):
+    with user_error(f"^The {slot} '{kind}' .* image 2x7x7. Use encoder={{'kind': 'conv'}} .*latents=98.$"):
         make(slot, kind, (1, 28, 28), (2, 7, 7), 0)
 
 
 @pytest.mark.parametrize("slot", SLOTS)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in VECTOR_ONLY])
 def test_latent_image_of_wrong_size_is_rejected(slot: str, kind: str) -> None:
-    with pytest.raises(
-        UserError, match=r"^A latent image of 8x8 .* 28x28\. Use latents='4x7x7' or 4x14x14 or 4x28x28\.$"
-    ):
+    with user_error(r"^A latent image of 8x8 .* 28x28\. Use latents='4x7x7' or 4x14x14 or 4x28x28\.$"):
         make(slot, kind, (1, 28, 28), (4, 8, 8), 0)
 
 
@@ -310,7 +307,7 @@ def test_custom_modules_of_wrong_shape_are_rejected(
 ) -> None:
     inputs = "images" if slot == "encoder" else "latents"
     shapes = f"{re.escape(f'returns {returned} for {inputs} {given}; ')}.*{re.escape(f'need {needed}')}"
-    with pytest.raises(UserError, match=rf"^The {slot} Custom {shapes}"):
+    with user_error(rf"^The {slot} Custom {shapes}"):
         custom(slot, Custom(answer), latents)
 
 
@@ -325,7 +322,7 @@ def test_custom_modules_of_wrong_shape_are_rejected(
     ],
 )
 def test_custom_modules_that_fail_are_rejected(slot: str, answer: Any, message: str) -> None:
-    with pytest.raises(UserError, match=rf"^The {slot} Custom .*{message}") as caught:
+    with user_error(rf"^The {slot} Custom .*{message}") as caught:
         custom(slot, Custom(answer))
     assert "\n" not in str(caught.value)
 
@@ -333,9 +330,9 @@ def test_custom_modules_that_fail_are_rejected(slot: str, answer: Any, message: 
 @pytest.mark.parametrize("slot", SLOTS)
 def test_custom_modules_must_accept_labels_if_conditional(slot: str) -> None:
     rejected = rf", which the {slot} Custom does not accept\. Add an argument y for the labels"
-    with pytest.raises(UserError, match=rf"^A conditional model calls forward\([xz], y\){rejected}"):
+    with user_error(rf"^A conditional model calls forward\([xz], y\){rejected}"):
         custom(slot, Custom(lambda h: h), classes=3)
-    with pytest.raises(UserError, match=r"^A model without labels calls forward\([xz]\), .*CustomWithLabels"):
+    with user_error(r"^A model without labels calls forward\([xz]\), .*CustomWithLabels"):
         custom(slot, CustomWithLabels(lambda h: h))
 
 
@@ -347,5 +344,5 @@ def test_missing_custom_module_is_reported(slot: str) -> None:
         rf"Pass it to vaekit.load\(run, {slot}=module\), or .* to vaekit.train\(.*{slot}=module\).$",
     ):
         custom(slot, None, name="Custom")
-    with pytest.raises(UserError, match=rf"^The {slot} 'own' .* vaekit.train\(images, {slot}=module\).$"):
+    with user_error(rf"^The {slot} 'own' .* vaekit.train\(images, {slot}=module\).$"):
         custom(slot, None)
