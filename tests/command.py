@@ -19,6 +19,8 @@ import pytest
 from vaekit.errors import UserError
 
 NEW_PROCESS = (sys.executable, "-m", "vaekit")
+MLP: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16}
+"""Settings of the smallest model."""
 BEFORE = dict(os.environ)
 """The environment before any test has changed it: that of the process to fork from."""
 
@@ -90,6 +92,16 @@ def rings(count: int = 240, size: int = 12, channels: int = 1, seed: int = 0) ->
     ring = np.exp(-(((np.hypot(x - cx, y - cy) - 0.5 * r) / 0.12) ** 2))
     tint = random.uniform(0.3, 1, (count, 1, 1, channels)) if channels > 1 else 1
     return (255 * ring[..., None] * tint).astype(np.uint8)
+
+
+def folder_state(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Bytes, time and mode of a folder and of everything below it."""
+    state = {}
+    for path in (folder, *folder.rglob("*")):
+        status = path.lstat()
+        content = path.read_bytes() if path.is_file() else b""
+        state[str(path)] = content, status.st_mtime_ns, status.st_mode
+    return state
 
 
 def huge_png(width: int, height: int) -> bytes:

@@ -16,14 +16,8 @@ from command import rings, user_error
 from vaekit import TrainedModel
 from vaekit.config.training import TrainingConfig
 
-TINY = {
-    "epochs": 2,
-    "latents": 4,
-    "encoder": {"channels": 8},
-    "decoder": {"channels": 8},
-    "batch_size": 16,
-    "quiet": True,
-}
+SMALL_CONV = {"latents": 4, "encoder": {"channels": 8}, "decoder": {"channels": 8}, "batch_size": 16}
+TINY = SMALL_CONV | {"epochs": 2, "quiet": True, "report": False, "callbacks": []}
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +122,8 @@ def test_an_interrupt_saves_and_raises(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         vaekit.train(rings(30, 12), out=tmp_path / "run", **TINY | {"epochs": 100_000})
     stopped = max((tmp_path / "run" / "checkpoints").glob("step_*")).name
-    resumed = vaekit.train(
-        rings(30, 12), out=tmp_path / "run", resume=True, max_minutes=1e-6, **TINY | {"epochs": 100_000}
-    )
+    endless = TINY | {"epochs": 100_000}
+    resumed = vaekit.train(rings(30, 12), out=tmp_path / "run", resume=True, max_minutes=1e-6, **endless)
     assert max((tmp_path / "run" / "checkpoints").glob("step_*")).name > stopped
     assert len(resumed.history) >= 1
 
@@ -161,14 +154,8 @@ def test_the_weights_to_use_are_those_of_the_best_epoch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("optimizer", get_args(TrainingConfig.model_fields["optimizer"].annotation))
 def test_every_optimizer_lowers_the_loss_and_resumes(optimizer: str, tmp_path: Path) -> None:
     rate = 1e-3 if optimizer == "sgd" else 1e-2
-    settings = TINY | {
-        "epochs": 6,
-        "learning_rate": rate,
-        "schedule": "cosine",
-        "ramp": 3,
-        "clip": 1e4,
-        "ema": 0.5,
-    }
+    settings = TINY | {"epochs": 6, "learning_rate": rate, "schedule": "cosine", "ramp": 3, "clip": 1e4}
+    settings |= {"ema": 0.5}
     settings["optimizer"] = optimizer
     whole = vaekit.train(rings(60, 12), out=tmp_path / "run", **settings)
     assert whole.history["train_loss"].iloc[-1] < 0.95 * whole.history["train_loss"].iloc[0]
@@ -178,9 +165,7 @@ def test_every_optimizer_lowers_the_loss_and_resumes(optimizer: str, tmp_path: P
     assert list(parts.history["train_loss"]) == list(whole.history["train_loss"])
 
 
-def test_resume_without_a_checkpoint_never_replaces_a_trained_model(
-    gray: TrainedModel, tmp_path: Path
-) -> None:
+def test_resume_never_replaces_a_trained_model(gray: TrainedModel, tmp_path: Path) -> None:
     gray.save(tmp_path / "copy")
     before = (tmp_path / "copy" / "model.safetensors").read_bytes()
     with user_error("no intact checkpoint"):

@@ -14,7 +14,7 @@ import torch
 from pytest import MonkeyPatch
 from safetensors.torch import load_file
 
-from command import rings, user_error, vaekit
+from command import MLP, rings, user_error, vaekit
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS
 from vaekit.data.loader import ImageLoader
@@ -32,7 +32,6 @@ from vaekit.utils.device import matmul_precision
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
 GPU = torch.device("cuda")
-SMALL: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16}
 
 
 class Counting(torch.cuda.CUDAGraph):
@@ -225,7 +224,7 @@ def test_large_data_are_sent_batch_by_batch(monkeypatch: MonkeyPatch) -> None:
 
 
 def test_a_loss_that_is_no_number_is_seen(tmp_path: Path) -> None:
-    wild = SMALL | {"optimizer": "sgd", "learning_rate": 100.0, "epochs": 100}
+    wild = MLP | {"optimizer": "sgd", "learning_rate": 100.0, "epochs": 100}
     with pytest.raises(TrainingFailed, match="loss became"):
         run_training(TrainRequest(rings(400, 12), (wild,), out=tmp_path / "run", quiet=True))
 

@@ -5,18 +5,17 @@ import pytest
 import torch
 
 import baselines
-from command import rings
+from command import MLP, rings
 from photos import photo
 from time_shares import PARTS, time_shares
 from vaekit.config.overrides import resolve
 from vaekit.data.packs.pack import open_pack
 
 CPU = torch.device("cpu")
-SMALL = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16}
 
 
 def test_baselines_train_on_the_number_of_images_returned() -> None:
-    config = resolve(SMALL | {"validation": "last:8"})
+    config = resolve(MLP | {"validation": "last:8"})
     pack = open_pack(rings(72, 12), config.data, quiet=True)
     dataset = baselines.ArrayDataset(np.array(pack.images[pack.splits["train"]]))
     runs_once = {"loader": baselines.loader_loop(config, pack, CPU, dataset)}
@@ -34,7 +33,7 @@ def test_photographs_depend_on_the_seed_alone() -> None:
 
 
 def test_time_shares_add_up_and_cover_every_part() -> None:
-    shares = time_shares(SMALL | {"epochs": 12, "ema": 0.5}, rings(600, 12))
+    shares = time_shares(MLP | {"epochs": 12, "ema": 0.5}, rings(600, 12))
     assert sum(shares.values()) == pytest.approx(1)
     assert set(shares) == {*PARTS, "other"}
     assert all(share > 0 for name, share in shares.items() if name != "other"), shares

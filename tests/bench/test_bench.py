@@ -8,7 +8,7 @@ import pytest
 import torch
 from pytest import MonkeyPatch
 
-from command import mistake, rings, vaekit
+from command import MLP, mistake, rings, vaekit
 from vaekit.bench import workloads
 from vaekit.bench.loops import bare_loop, plain_loss, vaekit_loop
 from vaekit.bench.measure import BenchResult, run_interleaved
@@ -18,7 +18,6 @@ from vaekit.data.packs.pack import open_pack
 from vaekit.models.builder import build
 
 CPU = torch.device("cpu")
-SMALL = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16}
 
 
 @pytest.mark.parametrize("network", ["mlp", "conv", "resnet"])
@@ -33,7 +32,7 @@ def test_bare_loop_minimizes_the_same_loss(network: str) -> None:
 
 
 def test_loops_train_on_the_number_of_images_returned() -> None:
-    config = resolve(SMALL | {"validation": "last:8"})
+    config = resolve(MLP | {"validation": "last:8"})
     pack = open_pack(rings(72, 12), config.data, quiet=True)
     runs_once = {
         "bare": bare_loop(config, pack, CPU),

@@ -11,7 +11,7 @@ from PIL import Image
 from pytest import MonkeyPatch
 
 import vaekit
-from command import NEW_PROCESS, mistake, rings, user_error
+from command import NEW_PROCESS, folder_state, mistake, rings, user_error
 from command import vaekit as command
 from vaekit import TrainedModel
 from vaekit.latents import sampling, tables
@@ -44,62 +44,45 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> TrainedModel:
     """A conditional model of the photos."""
-    return vaekit.train(
-        photos, out=tmp_path_factory.mktemp("runs") / "classes", epochs=2, conditional=True, **TINY
-    )
+    out = tmp_path_factory.mktemp("runs") / "classes"
+    return vaekit.train(photos, out=out, epochs=2, conditional=True, **TINY)
 
 
 def read(folder: Path, names: list[str]) -> np.ndarray:
     return np.stack([np.asarray(Image.open(folder / name))[..., None] for name in names])
 
 
-def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
-    return {
-        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
-        for path in folder.rglob("*")
-    }
-
-
 # --- encode ---
 
 
 def test_encode_writes_csv_npz_and_parquet(plain: TrainedModel, photos: Path, tmp_path: Path) -> None:
-    before = state(photos)
+    before = folder_state(photos)
     for suffix in tables.SUFFIXES:
         file = tmp_path / "new" / f"z{suffix}"
-        assert f"Wrote the latent vectors of 43 images to {file}" in command(
-            "encode", plain.run.folder, photos, "--out", file
-        )
+        output = command("encode", plain.run.folder, photos, "--out", file)
+        assert f"Wrote the latent vectors of 43 images to {file}" in output
     table = pd.read_csv(tmp_path / "new/z.csv")
     assert list(table.columns) == ["file", "label", "z1", "z2", "z3", "z4"]
     assert list(table["file"][:3]) == ["a/0.png", "a/2.png", "a/4.png"] and table["file"][5] == "a/10.png"
-    assert sorted(table["file"]) == sorted(
-        path.relative_to(photos).as_posix() for path in photos.rglob("*.png")
-    )
+    assert set(table["file"]) == {path.relative_to(photos).as_posix() for path in photos.rglob("*.png")}
     assert list(table["label"]) == [name.split("/")[0] if "/" in name else "(none)" for name in table["file"]]
     z = plain.encode(read(photos, list(table["file"])))
     np.testing.assert_allclose(table.iloc[:, 2:].to_numpy(), z, atol=1e-5)
     assert np.abs(np.diff(z, axis=0)).max(1).min() > 1e-3  # no two are alike, so a wrong key would be seen
     with np.load(tmp_path / "new/z.npz", allow_pickle=False) as archive:
-        assert list(archive["files"]) == list(table["file"]) and list(archive["labels"]) == list(
-            table["label"]
-        )
+        assert list(archive["files"]) == list(table["file"])
+        assert list(archive["labels"]) == list(table["label"])
         assert archive["latents"].dtype == np.float32
         np.testing.assert_array_equal(archive["latents"], table.iloc[:, 2:].to_numpy(np.float32))
-    pd.testing.assert_frame_equal(
-        pd.read_parquet(tmp_path / "new/z.parquet"), plain.latents(photos, quiet=True), check_dtype=False
-    )
-    assert state(photos) == before
+    parquet = pd.read_parquet(tmp_path / "new/z.parquet")
+    pd.testing.assert_frame_equal(parquet, plain.latents(photos, quiet=True), check_dtype=False)
+    assert folder_state(photos) == before
 
 
 def test_latents_of_arrays_keep_order_and_spatial_shape(tmp_path: Path) -> None:
     images = rings(60, 16)
-    model = vaekit.train(
-        images,
-        out=tmp_path / "run",
-        epochs=1,
-        **TINY | {"latents": "3x4x4", "encoder": "conv"} | {"decoder": "conv"},
-    )
+    settings = TINY | {"latents": "3x4x4", "encoder": "conv", "decoder": "conv", "epochs": 1}
+    model = vaekit.train(images, out=tmp_path / "run", **settings)
     table = model.latents(images[:30], out=tmp_path / "z.npz", quiet=True)
     assert list(table["file"]) == [f"train/{index}" for index in range(30)]
     assert "label" not in table
@@ -138,11 +121,11 @@ def test_encode_checks_the_output_path_first(
     there.write_text("mine")
     assert "already exists. Choose another --out." in mistake("encode", run, photos, "--out", there)
     assert there.read_text() == "mine"
-    for out, output in {
+    refused = {
         tmp_path / "z.xls": r"\.csv, \.npz or \.parquet",
         photos / "z.csv": "is inside the image folder",
-        there / "z.csv": "Cannot write",
-    }.items():
+    }
+    for out, output in (refused | {there / "z.csv": "Cannot write"}).items():
         with user_error(output):
             plain.latents(photos, out=out)
     with user_error("Give a folder of images"):
@@ -170,23 +153,18 @@ def test_spherical_interpolation_in_closed_form() -> None:
     torch.testing.assert_close(path.norm(dim=1), torch.tensor([3.0, 2.5, 2.0, 1.5, 1.0]))
     middle = sampling.interpolate(a / 3, b, 3)[1]
     torch.testing.assert_close(middle, torch.tensor([1.0, 1.0, 0.0]) / math.sqrt(2))
-    torch.testing.assert_close(
-        sampling.interpolate(a / 3, b, 3, spherical=False)[1].norm(), torch.tensor(0.5).sqrt()
-    )
+    middle = sampling.interpolate(a / 3, b, 3, spherical=False)[1]
+    torch.testing.assert_close(middle.norm(), torch.tensor(0.5).sqrt())
 
 
-@pytest.mark.parametrize(
-    "b", [[-2.0, 0.0], [1.0, 1e-9], [2.0, 0.0], [0.0, 0.0]], ids=["pi", "0", "parallel", "origin"]
-)
+@pytest.mark.parametrize("b", [[-2.0, 0.0], [1.0, 1e-9], [2.0, 0.0], [0.0, 0.0]], ids=str)
 def test_interpolation_is_linear_where_no_circle_is_determined(b: list[float]) -> None:
     one, other = torch.tensor([1.0, 0.0]), torch.tensor(b)
     torch.testing.assert_close(sampling.interpolate(one, other, 3)[1], (one + other) / 2)
     torch.testing.assert_close(sampling.interpolate(other, one, 3)[1], (one + other) / 2)
 
 
-def test_interpolation_starts_and_ends_at_reconstructions(
-    plain: TrainedModel, photos: Path, tmp_path: Path
-) -> None:
+def test_interpolation_ends_at_reconstructions(plain: TrainedModel, photos: Path, tmp_path: Path) -> None:
     names = ["a/0.png", "b/1.png"]
     ends = read(photos, names)
     path = plain.interpolate(*ends, steps=5)
@@ -204,9 +182,8 @@ def test_interpolation_starts_and_ends_at_reconstructions(
         assert strip.width == 2 * MARGIN + 7 * (96 + GAP) - GAP + 2 * 3 * GAP
         tile = np.asarray(strip.convert("L"))[-MARGIN - 96 : -MARGIN, MARGIN + 96 + 4 * GAP :][::8, :96:8]
     assert np.abs(tile.astype(int) - path[0, ..., 0]).max() <= 1
-    assert "already exists" in mistake(
-        "interpolate", plain.run.folder, *(photos / name for name in names), "--out", file
-    )
+    again = ("interpolate", plain.run.folder, *(photos / name for name in names), "--out", file)
+    assert "already exists" in mistake(*again)
 
 
 def test_interpolation_in_a_conditional_model(classes: TrainedModel, photos: Path, tmp_path: Path) -> None:
@@ -214,9 +191,8 @@ def test_interpolation_in_a_conditional_model(classes: TrainedModel, photos: Pat
     np.testing.assert_array_equal(classes.interpolate(one, same), classes.interpolate(one, same, label="a"))
     output = mistake("interpolate", classes.run.folder, one, other)
     assert "is in class 'a'" in output and "in 'b'" in output and "--class" in output
-    assert "interpolation-1.png" in command(
-        "interpolate", classes.run.folder, one, other, "--class", "b", "--linear"
-    )
+    output = command("interpolate", classes.run.folder, one, other, "--class", "b", "--linear")
+    assert "interpolation-1.png" in output
 
 
 # --- traverse ---
@@ -238,23 +214,18 @@ def test_traversal_sorts_latents_by_activity(classes: TrainedModel, photos: Path
     assert (traversal.images.shape, traversal.images.dtype) == ((4, 5, 12, 12, 1), np.uint8)
     assert traversal.latents[0] == 3 and sorted(traversal.latents) == [1, 2, 3, 4]
     np.testing.assert_allclose(traversal.positions, [-2.5, -1.25, 0, 1.25, 2.5])
-    x = (
-        torch.from_numpy(read(photos, [f"a/{index}.png" for index in range(0, 40, 2)])).permute(0, 3, 1, 2)
-        / 255
-    )
+    names = [f"a/{index}.png" for index in range(0, 40, 2)]
+    x = torch.from_numpy(read(photos, names)).permute(0, 3, 1, 2) / 255
     q = model.model.encode(x, torch.zeros(20, dtype=torch.long))
     std = q.mean[:, 2].std(correction=0)
     np.testing.assert_allclose(traversal.activity, [std, 0, 0, 0], rtol=1e-3, atol=1e-6)
     z = q.mean.mean(0).repeat(5, 1)
     z[:, 2] += torch.from_numpy(traversal.positions) * (std.square() + q.variance[:, 2].mean()).sqrt()
     np.testing.assert_allclose(traversal.images[0], model.decode(z.numpy(), "a").astype(int), atol=1)
-    assert (
-        traversal.images[1:] == traversal.images[0, 2]
-    ).all()  # the others do nothing, and the middle is the mean
+    assert (traversal.images[1:] == traversal.images[0, 2]).all()  # the others do nothing: the mean
     assert np.abs(traversal.images[0, 0].astype(int) - traversal.images[0, -1]).max() > 20
-    assert not np.array_equal(
-        model.traverse(label="b", quiet=True).images, model.traverse(label="a", quiet=True).images
-    )
+    one, other = (model.traverse(label=label, quiet=True).images for label in "ab")
+    assert not np.array_equal(one, other)
     assert model.traverse(rows=2, columns=3, quiet=True).images.shape[:2] == (2, 3)
 
 
@@ -262,9 +233,8 @@ def test_traversal_without_training_images_uses_a_standard_normal(plain: Trained
     model = only_the_third_latent_matters(plain.run.folder)
     traversal = model.traverse(columns=3, quiet=True)
     assert traversal.latents[0] == 3 and np.isnan(traversal.activity).all()
-    np.testing.assert_array_equal(
-        traversal.images[0], model.decode(np.float32([[0, 0, at, 0] for at in (-2.5, 0, 2.5)]))
-    )
+    expected = model.decode(np.float32([[0, 0, at, 0] for at in (-2.5, 0, 2.5)]))
+    np.testing.assert_array_equal(traversal.images[0], expected)
     output = command("traverse", plain.run.folder)
     assert "The training images have moved or changed" in output and "traversal-1.png" in output
 
@@ -286,7 +256,7 @@ def test_traverse_writes_its_picture(classes: TrainedModel, tmp_path: Path) -> N
 
 
 def test_rank_lists_unlikely_images_first(plain: TrainedModel, photos: Path, tmp_path: Path) -> None:
-    before, file = state(photos), tmp_path / "order.csv"
+    before, file = folder_state(photos), tmp_path / "order.csv"
     output = command("rank", plain.run.folder, photos, "--samples", 20, "--out", file)
     assert f"Wrote {file} and {tmp_path / 'order.png'}" in output and "43 images by log p(x)" in output
     table = pd.read_csv(file)
@@ -297,15 +267,14 @@ def test_rank_lists_unlikely_images_first(plain: TrainedModel, photos: Path, tmp
     files = list(plain.latents(photos, quiet=True)["file"])
     nats = dict(zip(files, plain.log_likelihood(read(photos, files), samples=20), strict=True))
     np.testing.assert_allclose(table["log_likelihood"], [nats[name] for name in table["file"]], rtol=1e-4)
-    np.testing.assert_allclose(
-        table["bits_per_dimension"], -table["log_likelihood"] / 144 / math.log(2), rtol=1e-4
-    )
+    bits = -table["log_likelihood"] / 144 / math.log(2)
+    np.testing.assert_allclose(table["bits_per_dimension"], bits, rtol=1e-4)
     pd.testing.assert_frame_equal(plain.rank(photos, samples=20, quiet=True), table, check_dtype=False)
     with Image.open(tmp_path / "order.png") as sheet:
         top = MARGIN + TITLE_HEIGHT + GAP
         first = np.asarray(sheet.convert("L"))[top : top + 96 : 8, MARGIN : MARGIN + 96 : 8]
     np.testing.assert_array_equal(first, read(photos, [table["file"][0]])[0, ..., 0])
-    assert state(photos) == before
+    assert folder_state(photos) == before
 
 
 def test_rank_refuses_models_without_a_likelihood(plain: TrainedModel, photos: Path, tmp_path: Path) -> None:

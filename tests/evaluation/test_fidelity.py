@@ -22,9 +22,8 @@ def test_neighbourhood_metrics_by_hand() -> None:
     real, other = torch.randn(40, 3).double(), (0.7 * torch.randn(40, 3) + 0.5).double()
 
     def radius(points: Tensor, index: int, k: int) -> float:
-        return sorted(float((points[index] - one).norm()) for j, one in enumerate(points) if j != index)[
-            k - 1
-        ]
+        distances = sorted(float((points[index] - one).norm()) for j, one in enumerate(points) if j != index)
+        return distances[k - 1]
 
     def inside(point: Tensor, points: Tensor, k: int) -> list[bool]:
         return [float((point - center).norm()) <= radius(points, i, k) for i, center in enumerate(points)]
@@ -39,9 +38,8 @@ def test_neighbourhood_metrics_by_hand() -> None:
 
 def test_kid_by_hand() -> None:
     real, other = torch.randn(20, 4).double(), torch.randn(20, 4).double() + 1
-    kernel = [
-        [(float(a @ b) / 4 + 1) ** 3 for b in torch.cat([real, other])] for a in torch.cat([real, other])
-    ]
+    both = torch.cat([real, other])
+    kernel = [[(float(a @ b) / 4 + 1) ** 3 for b in both] for a in both]
     k = np.array(kernel)
     among = [k[:20, :20], k[20:, 20:]]
     expected = sum((m.sum() - np.trace(m)) / (20 * 19) for m in among) - 2 * k[:20, 20:].mean()

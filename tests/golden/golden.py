@@ -24,37 +24,19 @@ HERE = Path(__file__).parent
 EPOCHS = 12
 ADDED = {"data.png"}
 """Files of a run that 0.1.0 did not write."""
-SETTINGS: dict[str, Any] = {
-    "epochs": EPOCHS,
-    "batch_size": 16,
-    "learning_rate": 5e-3,
-    "ema": 0.9,
-    "validation": "last:24",
-    "seed": 5,
-    "threads": 1,
-    "device": "cpu",
-    "precision": "32",
-    "compile": "off",
-    "quiet": True,
-}
+MACHINE = {"threads": 1, "device": "cpu", "precision": "32", "compile": "off", "quiet": True}
+SETTINGS: dict[str, Any] = {"epochs": EPOCHS, "batch_size": 16, "learning_rate": 5e-3, "ema": 0.9, "seed": 5}
+SETTINGS |= {"validation": "last:24", **MACHINE}
 SMALL_CONV = {"encoder": {"channels": 4, "hidden": [24]}, "decoder": {"channels": 4, "hidden": [24]}}
+NARROW = {"encoder": {"channels": 4}, "decoder": {"channels": 4}}
+GATED = {"kind": "gated_mlp", "hidden": [24]}
+VAMP = {"prior": {"components": 8}, "encoder": GATED, "decoder": GATED}
 CASES: dict[str, dict[str, Any]] = {
     "classic": {"preset": "classic", "latents": 4, **SMALL_CONV},
     "best": {"preset": "best", "latents": 6, **SMALL_CONV},
     "conditional": {"preset": "conditional", "latents": 4, **SMALL_CONV},
-    "spatial": {
-        "preset": "sigma-vae",
-        "latents": "2x6x6",
-        "encoder": {"channels": 4},
-        "decoder": {"channels": 4},
-    },
-    "vamp": {
-        "preset": "vamp",
-        "latents": 4,
-        "prior": {"components": 8},
-        "encoder": {"kind": "gated_mlp", "hidden": [24]},
-        "decoder": {"kind": "gated_mlp", "hidden": [24]},
-    },
+    "spatial": {"preset": "sigma-vae", "latents": "2x6x6", **NARROW},
+    "vamp": {"preset": "vamp", "latents": 4, **VAMP},
 }
 
 
@@ -64,9 +46,8 @@ def images(case: str) -> Any:
     n = np.arange(120)[:, None, None, None]
     y, x, c = np.ogrid[:12, :12, : 3 if case in ("best", "spatial") else 1]
     bars = np.maximum(255 - 70 * abs(x - n % 12), 255 - 90 * abs(y - n * 5 % 11)).clip(0, 255)
-    pixels = (bars * (2 + (c + n) % 3) // 4).astype(
-        np.uint8
-    )  # whole numbers alone: the same on every processor
+    # whole numbers alone: the same on every processor
+    pixels = (bars * (2 + (c + n) % 3) // 4).astype(np.uint8)
     return (pixels, np.arange(120) % 3) if case == "conditional" else pixels
 
 

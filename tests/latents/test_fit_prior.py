@@ -24,15 +24,11 @@ from vaekit.models.builder import build
 from vaekit.models.distributions.latents import tempered
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.vae import VAE
+from vaekit.training.artifacts import SamplingPrior
 
-TINY: dict[str, Any] = {
-    "epochs": 3,
-    "encoder": {"kind": "mlp", "hidden": "32"},
-    "decoder": {"kind": "mlp", "hidden": "32"},
-    "latents": 2,
-    "quiet": True,
-    "threads": 1,
-}
+SMALL = {"kind": "mlp", "hidden": "32"}
+TINY: dict[str, Any] = {"epochs": 3, "encoder": SMALL, "decoder": SMALL, "latents": 2, "quiet": True}
+TINY |= {"threads": 1, "report": False, "callbacks": [SamplingPrior()]}
 
 
 def model_of(latents: int, classes: int = 0) -> VAE:
@@ -64,9 +60,11 @@ def fitted(full: bool | None, classes: int, seed: int = 0) -> FittedPrior:
         else:
             prior.density.logits.copy_(torch.randn(classes, 3))
             prior.density.loc.copy_(2 * torch.randn(classes, 3, 2))
-            prior.density.scale.add_(torch.rand_like(prior.density.scale)).tril_() if full else (
-                prior.density.scale.mul_(0.5 + torch.rand(classes, 3, 2))
-            )
+            scale = prior.density.scale
+            if full:
+                scale.add_(torch.rand_like(scale)).tril_()
+            else:
+                scale.mul_(0.5 + torch.rand(classes, 3, 2))
     return prior.eval().requires_grad_(False)
 
 
@@ -82,9 +80,8 @@ def test_densities_integrate_to_one_and_samples_match_them(full: bool | None, cl
     points, volume = plane()
     whole = prior.log_prior(points).exp()
     assert whole.sum() * volume == pytest.approx(1, abs=3e-3)
-    by_class = torch.stack(
-        [prior(torch.full((len(points),), y)).log_prob(points).exp() for y in range(classes)]
-    )
+    labels = [torch.full((len(points),), y) for y in range(classes)]
+    by_class = torch.stack([prior(y).log_prob(points).exp() for y in labels])
     torch.testing.assert_close(by_class.sum(1) * volume, torch.ones(classes), atol=3e-3, rtol=0)
     torch.testing.assert_close(prior.shares @ by_class, whole)
     y = torch.arange(60_000) % classes
@@ -168,18 +165,15 @@ def test_no_prior_is_fitted_where_the_model_prior_is_right(monkeypatch: MonkeyPa
 
 
 def test_by_few_held_out_images_nothing_is_chosen() -> None:
-    fit = choose_prior(
-        model_of(2), two_heaps(500, 0, 1), two_heaps(MIN_VALIDATION_ENCODINGS - 1, 0, 2), 0, seed=0
-    )
+    held_out = two_heaps(MIN_VALIDATION_ENCODINGS - 1, 0, 2)
+    fit = choose_prior(model_of(2), two_heaps(500, 0, 1), held_out, 0, seed=0)
     assert fit.prior is None and "too few validation images" in fit.sentence
 
 
 def test_constant_latents_do_no_harm(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 20)
-    wide = torch.cat([two_heaps(200, 0, 1).z, torch.zeros(200, 700)], 1)
-    fit = choose_prior(
-        model_of(702), Encodings(wide, torch.zeros(200, dtype=torch.long)), two_heaps_wide(), 0, seed=0
-    )
+    train, held_out = with_constant_latents(two_heaps(200, 0, 1)), with_constant_latents(two_heaps(100, 0, 2))
+    fit = choose_prior(model_of(702), train, held_out, 0, seed=0)
     assert fit.prior is not None and math.isfinite(fit.gain)
     assert not [name for name in fit.candidates if "full" in name or "spline" in name]
     assert fit.prior(torch.zeros(5, dtype=torch.long)).sample().isfinite().all()
@@ -191,14 +185,12 @@ def test_latents_beyond_all_measure_do_not_stop_a_training(size: float, monkeypa
     train, held_out = two_heaps(300, 0, 1), two_heaps(100, 0, 2)
     train.z[0, 0] = size
     fit = choose_prior(model_of(2), train, held_out, 0, seed=0)
-    assert fit.sentence and (
-        fit.prior is None or fit.prior(torch.zeros(5, dtype=torch.long)).sample().isfinite().all()
-    )
+    assert fit.sentence
+    assert fit.prior is None or fit.prior(torch.zeros(5, dtype=torch.long)).sample().isfinite().all()
 
 
-def two_heaps_wide() -> Encodings:
-    z = torch.cat([two_heaps(100, 0, 2).z, torch.zeros(100, 700)], 1)
-    return Encodings(z, torch.zeros(100, dtype=torch.long))
+def with_constant_latents(latents: Encodings) -> Encodings:
+    return Encodings(torch.cat([latents.z, torch.zeros(len(latents.z), 700)], 1), latents.y)
 
 
 def same(a: PriorFit, b: PriorFit) -> bool:
@@ -210,9 +202,8 @@ def same(a: PriorFit, b: PriorFit) -> bool:
 def test_the_same_seed_fits_the_same_prior(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 20)
     before = torch.random.get_rng_state()
-    first, again = (
-        choose_prior(model_of(2), two_heaps(600, 2, 1), two_heaps(100, 2, 2), 2, seed=7) for _ in range(2)
-    )
+    train, held_out = two_heaps(600, 2, 1), two_heaps(100, 2, 2)
+    first, again = (choose_prior(model_of(2), train, held_out, 2, seed=7) for _ in range(2))
     assert same(first, again)
     assert torch.equal(before, torch.random.get_rng_state())
 
@@ -247,9 +238,8 @@ def test_training_fits_one_and_says_what_it_is(run: Path) -> None:
     assert "Sampling prior: " in said and "better than the model's own" in said
     with safe_open(run / "latent_prior.safetensors", "pt") as file:
         about = json.loads(file.metadata()["about"])
-    assert (
-        about["name"] in about["nats_per_held_out_image"] and about["gain"] > 2 * about["gain_standard_error"]
-    )
+    assert about["name"] in about["nats_per_held_out_image"]
+    assert about["gain"] > 2 * about["gain_standard_error"]
     assert about["encodings"] + about["held_out"] == 400
     assert {"the model's own prior"} < set(about["nats_per_held_out_image"])
 

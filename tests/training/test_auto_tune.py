@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from pytest import MonkeyPatch
+from pytest import LogCaptureFixture, MonkeyPatch
 
-from command import rings, user_error
+from command import MLP, rings, user_error
 from training.test_step import limited
 from vaekit.data.decoding.pool import cores
 from vaekit.models.vae import VAE
@@ -19,20 +19,18 @@ from vaekit.training.plan import Plan, TrainRequest, make_plan
 from vaekit.training.session import run_training
 from vaekit.utils.device import matmul_precision
 
-SMALL: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16}
-
 
 def resolved(max_minutes: float = math.inf, **settings: Any) -> Plan:
-    return resolve_auto(make_plan(TrainRequest(rings(400, 12), (SMALL | settings,), quiet=True)), max_minutes)
+    return resolve_auto(make_plan(TrainRequest(rings(400, 12), (MLP | settings,), quiet=True)), max_minutes)
 
 
 @pytest.fixture
-def log_lines(caplog: pytest.LogCaptureFixture, monkeypatch: MonkeyPatch) -> pytest.LogCaptureFixture:
+def log_lines(caplog: LogCaptureFixture, monkeypatch: MonkeyPatch) -> LogCaptureFixture:
     caplog.set_level(logging.DEBUG, logger="vaekit")
     return caplog
 
 
-def test_too_many_threads_are_warned_of(log_lines: pytest.LogCaptureFixture) -> None:
+def test_too_many_threads_are_warned_of(log_lines: LogCaptureFixture) -> None:
     resolved(threads=cores() + 1)
     assert f"exceeds the {cores()} available cores" in log_lines.text
     log_lines.clear()
@@ -41,7 +39,7 @@ def test_too_many_threads_are_warned_of(log_lines: pytest.LogCaptureFixture) -> 
 
 
 def test_a_resumed_run_keeps_the_chosen_batch_size(tmp_path: Path) -> None:
-    auto = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": "auto"}
+    auto = MLP | {"batch_size": "auto"}
     data, out = rings(2000, 12), tmp_path / "run"
     run_training(TrainRequest(data, (auto | {"epochs": 1},), out=out, quiet=True), [])
     record = json.loads((out / "config.json").read_text())
@@ -51,9 +49,8 @@ def test_a_resumed_run_keeps_the_chosen_batch_size(tmp_path: Path) -> None:
     assert f"Batch size: {chosen} (fastest in a trial)" in (out / "log.txt").read_text()
     record["batch_size"] = 48  # a size that is never tried: it is read, not chosen again
     (out / "config.json").write_text(json.dumps(record))
-    plan = resolve_auto(
-        make_plan(TrainRequest(data, (auto | {"epochs": 2},), out=out, resume=True, quiet=True))
-    )
+    request = TrainRequest(data, (auto | {"epochs": 2},), out=out, resume=True, quiet=True)
+    plan = resolve_auto(make_plan(request))
     assert plan.config.training.batch_size == plan.metadata.batch_size == 48
 
 
@@ -70,18 +67,16 @@ def test_batches_are_doubled_as_long_as_it_pays(
     seconds: dict[int, float], expected: int, monkeypatch: MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda _, size, *__: seconds[size])
-    plan = make_plan(
-        TrainRequest(rings(6000, 12), (SMALL | {"batch_size": "auto", "compile": "off"},), quiet=True)
-    )
-    assert (
-        resolve_auto(plan).config.training.batch_size == expected
-    )  # 256 leaves 5,400 images just over 20 steps
+    settings = MLP | {"batch_size": "auto", "compile": "off"}
+    plan = make_plan(TrainRequest(rings(6000, 12), (settings,), quiet=True))
+    # 256 leaves 5,400 images just over 20 steps
+    assert resolve_auto(plan).config.training.batch_size == expected
 
 
 def test_a_trial_that_does_not_fit_is_silent(monkeypatch: MonkeyPatch, caplog: Any) -> None:
     """Memory for 100 images: 128 would use micro-batches, which is not what is looked for."""
     monkeypatch.setattr(VAE, "prepare_target", lambda _, x: limited(x, 100))
-    plan = make_plan(TrainRequest(rings(4000, 12), (SMALL | {"batch_size": "auto"},), quiet=True))
+    plan = make_plan(TrainRequest(rings(4000, 12), (MLP | {"batch_size": "auto"},), quiet=True))
     assert resolve_auto(plan).config.training.batch_size in (32, 64)
     assert "does not fit" not in caplog.text
 
@@ -110,7 +105,7 @@ def test_convolutions_use_bfloat16_where_it_is_fast(monkeypatch: MonkeyPatch) ->
 
 
 def test_a_long_run_compiles_if_that_is_faster(
-    monkeypatch: MonkeyPatch, log_lines: pytest.LogCaptureFixture
+    monkeypatch: MonkeyPatch, log_lines: LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune.COMPILE_SECONDS", 0.0)
     for eager, compiled, expected in ((1.0, 0.5, "on"), (0.5, 1.0, "off")):
@@ -121,14 +116,14 @@ def test_a_long_run_compiles_if_that_is_faster(
         assert f"torch.compile: {expected}, {eager / compiled:.2f} times as fast" in log_lines.text
 
 
-def test_a_short_run_is_not_compiled(monkeypatch: MonkeyPatch, log_lines: pytest.LogCaptureFixture) -> None:
+def test_a_short_run_is_not_compiled(monkeypatch: MonkeyPatch, log_lines: LogCaptureFixture) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda *_: 100.0)
     assert resolved(max_minutes=1.0).config.training.compile == "off"
     assert "the run is too short to benefit" in log_lines.text
 
 
 def test_training_goes_without_a_failing_compiler(
-    monkeypatch: MonkeyPatch, log_lines: pytest.LogCaptureFixture
+    monkeypatch: MonkeyPatch, log_lines: LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune.COMPILE_SECONDS", 0.0)
 

@@ -9,14 +9,14 @@ from PIL import Image
 from pytest import MonkeyPatch
 
 import vaekit
-from command import rings
+from command import MLP, rings
 from vaekit.errors import TrainingFailed
 from vaekit.training.background_writer import BackgroundWriter
 from vaekit.training.callbacks import Callback, TrainingState
 from vaekit.training.loop import EpochResult
 from vaekit.training.monitor import RateLimiter, TimeLeft
 
-TINY: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16, "quiet": True}
+TINY: dict[str, Any] = MLP | {"quiet": True, "report": False}
 
 
 class Recorder(Callback):
@@ -44,20 +44,17 @@ class Recorder(Callback):
 
 def test_a_callback_sees_training_from_begin_to_end(tmp_path: Path) -> None:
     recorder = Recorder()
-    trained = vaekit.train(
-        rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[recorder], report=False, **TINY
-    )
+    trained = vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[recorder], **TINY)
     assert recorder.events == ["begin 0", "epoch 1", "epoch 2", "end", "saved"]
     assert [row["val_loss"] for row in recorder.rows] == list(trained.history["val_loss"])
     again = Recorder()
-    vaekit.train(
-        rings(60, 12), out=tmp_path / "run", resume=True, epochs=3, callbacks=[again], report=False, **TINY
-    )
+    settings = TINY | {"out": tmp_path / "run", "epochs": 3, "callbacks": [again]}
+    vaekit.train(rings(60, 12), resume=True, **settings)
     assert again.events == ["begin 2", "epoch 3", "end", "saved"]
 
 
 def test_without_callbacks_nothing_is_drawn(tmp_path: Path) -> None:
-    vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=1, callbacks=[], report=False, **TINY)
+    vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=1, callbacks=[], **TINY)
     assert not list((tmp_path / "run").rglob("*.png"))
     assert not (tmp_path / "run" / "latent_prior.safetensors").exists()
     assert vaekit.load(tmp_path / "run").sample(2).shape == (2, 12, 12, 1)
@@ -72,9 +69,7 @@ def test_a_failing_callback_fails_the_training(tmp_path: Path) -> None:
             raise TrainingFailed("a job failed")
 
     with pytest.raises(TrainingFailed, match="a job failed"):
-        vaekit.train(
-            rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[Failing()], report=False, **TINY
-        )
+        vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[Failing()], **TINY)
 
 
 def test_data_png_shows_the_inputs_before_training(tmp_path: Path) -> None:
@@ -86,7 +81,7 @@ def test_data_png_shows_the_inputs_before_training(tmp_path: Path) -> None:
     from vaekit.training.artifacts import DataPreview
 
     callbacks = [DataPreview(), Look()]
-    vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=1, callbacks=callbacks, report=False, **TINY)
+    vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=1, callbacks=callbacks, **TINY)
     assert (tmp_path / "run" / "data.png").exists()
 
 

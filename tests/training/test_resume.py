@@ -15,7 +15,20 @@ from command import mistake, rings, start, vaekit, wait_for
 
 SMALL = (
     *("--encoder.kind", "mlp", "--decoder.kind", "mlp", "--encoder.hidden", 32, "--decoder.hidden", 32),
-    *("--latents", 4, "--batch-size", 16, "--flip", "--crop", 1, "--threads", 1, "--compile", "off"),
+    *(
+        "--latents",
+        4,
+        "--batch-size",
+        16,
+        "--flip",
+        "--crop",
+        1,
+        "--threads",
+        1,
+        "--compile",
+        "off",
+        "--no-report",
+    ),
 )
 
 

@@ -66,9 +66,8 @@ def test_axes_that_are_not_those_of_the_weights_cost_nothing() -> None:
     left = {}
     for name in ("adam", "soap"):
         weight = nn.Parameter(torch.zeros(20, 12))
-        optimizer = (
-            SOAP([weight], 0.03) if name == "soap" else torch.optim.Adam([weight], 0.03, betas=(0.9, 0.99))
-        )
+        adam = torch.optim.Adam([weight], 0.03, betas=(0.9, 0.99))
+        optimizer = SOAP([weight], 0.03) if name == "soap" else adam
         for _ in range(400):
             loss = (a @ weight @ b - c).square().sum()
             optimizer.zero_grad()

@@ -13,7 +13,7 @@ import torch
 from pytest import MonkeyPatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from command import NEW_PROCESS, mistake, rings, user_error
+from command import MLP, NEW_PROCESS, mistake, rings, user_error
 from vaekit.config.config import settings_classes
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS
@@ -26,15 +26,13 @@ from vaekit.training.loop import evaluate
 from vaekit.training.step import TrainStep, make_loss_fn
 from vaekit.utils.cuda_graphs import CudaGraph
 
-SMALL: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16}
-
 
 def made(**settings: Any) -> tuple[VAE, Objective]:
-    return build(resolve(SMALL | settings), (1, 12, 12), images=64)
+    return build(resolve(MLP | settings), (1, 12, 12), images=64)
 
 
 def make_step(model: VAE, objective: Objective, **settings: Any) -> TrainStep:
-    return TrainStep(model.train(), objective, resolve(SMALL | settings).training, steps_per_epoch=10)
+    return TrainStep(model.train(), objective, resolve(MLP | settings).training, steps_per_epoch=10)
 
 
 def images(count: int = 16) -> torch.Tensor:
@@ -68,9 +66,10 @@ def limited(x: torch.Tensor, limit: int) -> torch.Tensor:
 # --- Micro-batches ---
 
 
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")]
-)
+NO_MEMORY = (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory"))
+
+
+@pytest.mark.parametrize("error", NO_MEMORY)
 def test_micro_batches_give_the_gradient_of_the_batch(error: RuntimeError) -> None:
     """With a decoder that does not look at z, so that the noise, which differs, does not matter."""
     model, objective = made(ema=0)
@@ -90,17 +89,15 @@ def test_micro_batches_give_the_gradient_of_the_batch(error: RuntimeError) -> No
 
 def test_validation_divides_batches_that_do_not_fit(monkeypatch: MonkeyPatch) -> None:
     """Training has kept its memory; what it leaves holds 5 of the 16 images of a batch."""
-    train_step, config = make_step(*made()), resolve(SMALL)
-    loader = ImageLoader(
-        open_pack(rings(400, 12), config.data, quiet=True), config.data, 16, 0, torch.device("cpu")
-    )
+    train_step, config = make_step(*made()), resolve(MLP)
+    pack = open_pack(rings(400, 12), config.data, quiet=True)
+    loader = ImageLoader(pack, config.data, 16, 0, torch.device("cpu"))
     expected = evaluate(train_step, loader, "validation")
     monkeypatch.setattr(VAE, "prepare_target", lambda _, x: limited(x, 5))
     metrics = evaluate(train_step, loader, "validation")
     assert (train_step.micro_batches, train_step.eval_micro_batches) == (1, 4)
-    assert metrics["reconstruction"] == pytest.approx(
-        expected["reconstruction"], rel=0.05
-    )  # with other noise
+    # with other noise
+    assert metrics["reconstruction"] == pytest.approx(expected["reconstruction"], rel=0.05)
     assert metrics["kl"] == pytest.approx(expected["kl"], rel=1e-5)
 
 
@@ -131,13 +128,12 @@ def test_other_errors_are_raised_as_they_are() -> None:
         train_step.compute_gradient(images())
 
 
+AT_ONCE = "needs all of it at once"
+INDIVISIBLE = [({"objective": "mmd"}, 4, AT_ONCE), ({"objective": {"free_bits": 0.1}}, 4, AT_ONCE)]
+
+
 @pytest.mark.parametrize(
-    ("settings", "limit", "text"),
-    [
-        ({"objective": "mmd"}, 4, "needs all of it at once"),
-        ({"objective": {"free_bits": 0.1}}, 4, "needs all of it at once"),
-        ({}, 0, "a single image does not either"),
-    ],
+    ("settings", "limit", "text"), [*INDIVISIBLE, ({}, 0, "a single image does not either")]
 )
 def test_indivisible_batches_are_refused(settings: dict[str, Any], limit: int, text: str) -> None:
     train_step = make_step(*made(**settings))
@@ -153,10 +149,7 @@ def test_objectives_that_support_accumulation_are_means(kind: str) -> None:
     objective: Any = kind
     x = images(16)
     x[8:] = 0
-    if kind in (
-        "free_bits",
-        "capacity",
-    ):  # at the value of the whole batch, which those of the halves lie around
+    if kind in ("free_bits", "capacity"):  # at the value of the whole batch, around which the halves lie
         model, _ = made()
         group = model.terms(x).groups[0]
         assert group.kl_per_latent is not None
@@ -172,9 +165,8 @@ def test_objectives_that_support_accumulation_are_means(kind: str) -> None:
             torch.manual_seed(0)  # of what `mmd` draws
             group = Group(z, model.encode(x[rows]), whole.groups[0].p)
             values.append(minimized(Terms(log_px, (group,)))[0].item())
-    assert math.isclose(values[0], sum(values[1:]) / 2, rel_tol=1e-6) == minimized.supports_accumulation, (
-        values
-    )
+    mean = sum(values[1:]) / 2
+    assert math.isclose(values[0], mean, rel_tol=1e-6) == minimized.supports_accumulation, values
 
 
 LIMITED = """
@@ -215,16 +207,8 @@ def test_a_cpu_without_enough_memory_uses_micro_batches(tmp_path: Path) -> None:
 
 # --- Steps that a GPU can take without waiting ---
 
-WAITING = {
-    "_local_scalar_dense",
-    "nonzero",
-    "masked_select",
-    "equal",
-    "is_nonzero",
-    "_unique2",
-    "lift_fresh",
-    "bincount",
-}
+WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2"}
+WAITING |= {"lift_fresh", "bincount"}
 
 
 class Listener(TorchDispatchMode):
@@ -236,11 +220,9 @@ class Listener(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        by_mask = name.startswith("index") and any(
-            isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
-            for index in (args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else ())
-        )
-        if name in WAITING or by_mask:
+        indices = args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else ()
+        masks = [i for i in indices if isinstance(i, torch.Tensor) and i.dtype in (torch.bool, torch.uint8)]
+        if name in WAITING or (name.startswith("index") and masks):
             self.heard.append(name)
         return func(*args, **(kwargs or {}))
 
@@ -317,9 +299,8 @@ def test_of_models_with_flows_only_networks_are_compiled() -> None:
 def test_compile_without_a_compiler_is_a_user_error(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
     network = ("--encoder", "mlp", "--decoder", "mlp")
-    text = mistake(
-        "train", "--out", tmp_path / "run", "--epochs", 1, "--compile", "on", *network, command=NEW_PROCESS
-    )
+    settings = ("--epochs", 1, "--compile", "on", "--encoder", "mlp", "--decoder", "mlp")
+    text = mistake("train", "--out", tmp_path / "run", *settings, command=NEW_PROCESS)
     assert "--compile: compilation failed on this machine (InvalidCxxCompiler)" in text
     assert text.endswith("Use --compile auto or --compile off.")
 
@@ -337,9 +318,8 @@ def test_bfloat16_stays_near_float32(network: str) -> None:
         model.precision = precision
         torch.manual_seed(0)
         terms = model.terms(x, None, 1)
-        assert {
-            t.dtype for t in (terms.log_px, terms.groups[0].z, terms.groups[0].kl, terms.groups[0].log_q)
-        } == {torch.float32}
+        group = terms.groups[0]
+        assert {t.dtype for t in (terms.log_px, group.z, group.kl, group.log_q)} == {torch.float32}
         loss, _ = objective(terms)
         losses.append(loss.item())
     assert losses[1] == pytest.approx(losses[0], rel=3e-3)

@@ -17,26 +17,13 @@ import pytest
 from PIL import Image
 from pytest import MonkeyPatch
 
-from command import huge_png, user_error
+from command import folder_state, huge_png, user_error
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.cache import clear_cache
 from vaekit.data.packs.pack import Pack, load_images, open_pack
 
 Make = Callable[..., Path]
 SRC = Path(__file__).parents[3] / "src"
-
-
-def state(folder: Path) -> dict[str, tuple[bytes, int, int]]:
-    """Bytes, time and mode of everything below a folder."""
-    paths = [folder, *folder.rglob("*")]
-    return {
-        str(path): (
-            path.read_bytes() if path.is_file() else b"",
-            path.lstat().st_mtime_ns,
-            path.lstat().st_mode,
-        )
-        for path in paths
-    }
 
 
 def split_by_path(pack: Pack) -> dict[str, str]:
@@ -125,9 +112,9 @@ def test_unusable_files_are_listed_and_folder_is_unchanged(photos: Make, monkeyp
     root = photos("1.png", "2.png", "3.png", ".hidden.png", ".git/x.png", "__MACOSX/4.png", "a b ü.png")
     monkeypatch.chdir(root)
     add_unusable_files(root, photos("secret.png", folder="outside"))
-    before = state(root)
+    before = folder_state(root)
     pack = open_pack(root, DataConfig())
-    assert state(root) == before
+    assert folder_state(root) == before
     assert sorted(pack.paths()) == ["1.png", "2.png", "3.png", "a b ü.png", "alias.png"]
     assert dict(pack.skipped) == {
         "socket.jpg": "not a regular file",
@@ -236,11 +223,11 @@ def test_splits_are_stable_when_a_folder_changes(photos: Make) -> None:
 def test_packs_are_reused(photos: Make, cache: Path) -> None:
     root = photos("1.png", "2.png", "3.png")
     first = open_pack(root, DataConfig())
-    files = state(first.folder)
+    files = folder_state(first.folder)
     second = open_pack(root, DataConfig(flip=True))  # augmentation does not change the pack
     assert (
         second.folder == first.folder
-        and state(first.folder) == files
+        and folder_state(first.folder) == files
         and second.fingerprint == first.fingerprint
     )
     assert sorted(path.name for path in first.folder.iterdir()) == [
