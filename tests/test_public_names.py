@@ -24,10 +24,8 @@ def methods(thing: type) -> dict[str, list[str]]:
     """Public methods and properties, with the names of their parameters."""
     found = inspect.getmembers(thing, lambda member: not isinstance(member, type))
     public = {name: member for name, member in found if not name.startswith("_")}
-    return {
-        name: list(inspect.signature(member).parameters)[1:] if callable(member) else []
-        for name, member in public.items()
-    }
+    callables = {name: inspect.signature(member) for name, member in public.items() if callable(member)}
+    return {name: list(callables[name].parameters)[1:] if name in callables else [] for name in public}
 
 
 def flags(verb: str) -> list[str]:

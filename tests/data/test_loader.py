@@ -71,10 +71,8 @@ def test_an_epoch_has_full_batches_only() -> None:
 def test_split_is_whole_and_in_order() -> None:
     loader = make_loader(4, **ALL)
     x, y = concat(loader.split("validation"))
-    assert (
-        torch.equal(x, torch.from_numpy(IMAGES[50:]).permute(0, 3, 1, 2) / 255)
-        and y.tolist() == LABELS[50:].tolist()
-    )
+    assert torch.equal(x, torch.from_numpy(IMAGES[50:]).permute(0, 3, 1, 2) / 255)
+    assert y.tolist() == LABELS[50:].tolist()
     assert [len(x) for x, _ in loader.split("validation")] == [4, 4, 2]
     assert [len(x) for x, _ in loader.split("validation", limit=7)] == [4, 3]
     every, few = (torch.cat([x for x, _ in loader.split("validation", limit=n)]) for n in (None, 4))
@@ -146,14 +144,10 @@ class ArraysInMemory:
 @pytest.mark.parametrize("balance", [False, True])
 def test_loader_reads_from_any_image_source(balance: bool) -> None:
     config = DataConfig(validation="last:10", balance=balance, **ALL)
-    loader, of_pack = (
-        ImageLoader(source, config, 10, 0, torch.device("cpu"))
-        for source in (ArraysInMemory(), open_pack((IMAGES, LABELS), config))
-    )
-    for batches, expected in (
-        (loader.train(1), of_pack.train(1)),
-        (loader.split("validation"), of_pack.split("validation")),
-    ):
+    sources = (ArraysInMemory(), open_pack((IMAGES, LABELS), config))
+    loader, expected_loader = (ImageLoader(source, config, 10, 0, torch.device("cpu")) for source in sources)
+    validation, expected_validation = loader.split("validation"), expected_loader.split("validation")
+    for batches, expected in ((loader.train(1), expected_loader.train(1)), (validation, expected_validation)):
         (x, y), (u, v) = concat(batches), concat(expected)
         assert torch.equal(x, u) and torch.equal(y, v)
 
@@ -162,21 +156,16 @@ def test_loader_reads_from_any_image_source(balance: bool) -> None:
 def test_loaders_of_all_ranks_make_one_batch(options: dict[str, Any]) -> None:
     config = DataConfig(validation="last:10", **options)
     pack = open_pack((IMAGES, LABELS), config)
-    one, *ranks = (
-        ImageLoader(pack, config, 12, 3, torch.device("cpu"), *ranks)
-        for ranks in ((0, 1), (0, 3), (1, 3), (2, 3))
-    )
+    ranks_of = ((0, 1), (0, 3), (1, 3), (2, 3))
+    one, *ranks = (ImageLoader(pack, config, 12, 3, torch.device("cpu"), *rank) for rank in ranks_of)
     assert {loader.steps_per_epoch for loader in ranks} == {one.steps_per_epoch}
-    for (x, y), *parts in zip(
-        one.train(2, start=1), *(loader.train(2, start=1) for loader in ranks), strict=True
-    ):
+    shares = (loader.train(2, start=1) for loader in ranks)
+    for (x, y), *parts in zip(one.train(2, start=1), *shares, strict=True):
         assert [len(part) for part, _ in parts] == [4, 4, 4]
         whole = concat(parts)
         assert torch.equal(whole[0], x) and torch.equal(whole[1], y)
-    assert all(
-        torch.equal(concat(loader.split("validation"))[0], concat(one.split("validation"))[0])
-        for loader in ranks
-    )
+    validation = concat(one.split("validation"))[0]
+    assert all(torch.equal(concat(loader.split("validation"))[0], validation) for loader in ranks)
 
 
 def test_a_batch_must_divide_among_the_ranks() -> None:

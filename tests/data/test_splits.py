@@ -8,15 +8,13 @@ from hypothesis import strategies as st
 from command import user_error
 from vaekit.data.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, assign_splits
 
-digests = st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=60).filter(
-    lambda words: len(set(words)) > 1
-)
+hashes = st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=60)
+digests = hashes.filter(lambda content: len(set(content)) > 1)
 
 
 def splits_of(content: list[int], rule: str, source_splits: list[int] | None = None) -> np.ndarray:
-    return assign_splits(
-        np.array(source_splits or [TRAIN] * len(content), np.int8), np.array(content, np.uint64), rule
-    )
+    source = np.array(source_splits or [TRAIN] * len(content), np.int8)
+    return assign_splits(source, np.array(content, np.uint64), rule)
 
 
 @given(digests, st.sampled_from(["0.1", "0.5", "0.999", "1e-9"]))
@@ -58,9 +56,8 @@ def test_copies_stay_in_the_most_protected_split() -> None:
 
 
 def test_an_existing_validation_split_is_used() -> None:
-    assert splits_of(list(range(20)), "0.5", [TRAIN] * 19 + [VALIDATION]).tolist() == [TRAIN] * 19 + [
-        VALIDATION
-    ]
+    source_splits = [TRAIN] * 19 + [VALIDATION]
+    assert splits_of(list(range(20)), "0.5", source_splits).tolist() == source_splits
 
 
 @pytest.mark.parametrize("content", [[5, 5, 5], [9, 9]])

@@ -36,9 +36,8 @@ def choices(kind: str) -> list[dict[str, str]]:
 
 
 EVERY = [(kind, settings) for kind in components("likelihood") for settings in choices(kind)]
-every = pytest.mark.parametrize(
-    ("kind", "settings"), EVERY, ids=["-".join([kind, *settings.values()]) for kind, settings in EVERY]
-)
+IDS = ["-".join([kind, *settings.values()]) for kind, settings in EVERY]
+every = pytest.mark.parametrize(("kind", "settings"), EVERY, ids=IDS)
 
 
 def make(kind: str, channels: int = 1, **settings: Any) -> Any:
@@ -76,16 +75,12 @@ def outputs(likelihood: Any, count: int, size: float = 1.0) -> Tensor:
 def test_probabilities_sum_to_one(kind: str, settings: dict[str, str]) -> None:
     likelihood = make(kind, **settings)
     points, weights = pixels_and_weights(kind, likelihood)
-    for output in torch.cat(
-        [outputs(likelihood, 5), outputs(likelihood, 5, 0.01), outputs(likelihood, 3, 2.0)]
-    ):
+    cases = [outputs(likelihood, 5), outputs(likelihood, 5, 0.01), outputs(likelihood, 3, 2.0)]
+    for output in torch.cat(cases):
         p = probabilities(likelihood, output, points)
-        scale = (
-            p.max().item() * weights.min().item()
-        )  # of the error of the integral, where a density is narrow
-        assert (p * weights).sum().item() == pytest.approx(
-            1, abs=3e-4 + (0.1 * scale if len(points) > 256 else 0)
-        )
+        # the error of the integral, where a density is narrow
+        error = 0.1 * p.max().item() * weights.min().item() if len(points) > 256 else 0
+        assert (p * weights).sum().item() == pytest.approx(1, abs=3e-4 + error)
 
 
 @every
@@ -120,11 +115,8 @@ def test_shapes_and_sums_over_pixels(kind: str, settings: dict[str, str], channe
     assert px.sample((7,)).shape == (7, 3, 5, channels, 2, 4)
     log_p = px.log_prob(x)
     assert log_p.shape == (3, 5)
-    alone = [
-        likelihood(output[1:2, 2:3, :, i : i + 1, j : j + 1]).log_prob(x[2:3, :, i : i + 1, j : j + 1])
-        for i in range(2)
-        for j in range(4)
-    ]
+    places = [(slice(i, i + 1), slice(j, j + 1)) for i in range(2) for j in range(4)]
+    alone = [likelihood(output[1:2, 2:3, :, i, j]).log_prob(x[2:3, :, i, j]) for i, j in places]
     assert sum(alone).item() == pytest.approx(log_p[1, 2].item(), rel=1e-4, abs=1e-4)
     without_samples = likelihood(output[0])
     torch.testing.assert_close(without_samples.log_prob(x), log_p[0])
@@ -132,9 +124,7 @@ def test_shapes_and_sums_over_pixels(kind: str, settings: dict[str, str], channe
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 50.0, 1e4, 1e8])
 @every
-def test_values_and_gradients_are_finite_for_extreme_outputs(
-    kind: str, settings: dict[str, str], size: float
-) -> None:
+def test_extreme_outputs_have_finite_gradients(kind: str, settings: dict[str, str], size: float) -> None:
     likelihood = make(kind, 2, **settings)
     signs = torch.randint(-1, 2, (1, 64, likelihood.outputs, 1, 3)).float()
     output = (signs * size).requires_grad_()
@@ -151,18 +141,13 @@ def test_values_and_gradients_are_finite_for_extreme_outputs(
 
 @pytest.mark.parametrize(("size", "tolerance"), [(0.01, 1e-3), (1.0, 2e-3), (6.0, 0.1)])
 @every
-def test_float32_is_as_good_as_float64(
-    kind: str, settings: dict[str, str], size: float, tolerance: float
-) -> None:
+def test_float32_matches_float64(kind: str, settings: dict[str, str], size: float, tolerance: float) -> None:
     """Log-probability, gradient and mean. The last tolerance is for a million nats, of which the gradient is
     an exp."""
     likelihood = make(kind, 2, **settings)
     output = outputs(likelihood, 64, size).reshape(1, 64, -1, 1, 1)
-    x = (
-        torch.randint(0, 2, (64, 2, 1, 1)).float()
-        if kind in BINARY
-        else torch.randint(0, 256, (64, 2, 1, 1)) / 255
-    )
+    binary = kind in BINARY
+    x = torch.randint(0, 2 if binary else 256, (64, 2, 1, 1)) / (1 if binary else 255)
     results = []
     for dtype in (torch.float32, torch.float64):
         free = output.to(dtype, copy=True).requires_grad_()
@@ -239,10 +224,7 @@ def test_optimal_sigma_of_a_density_is_exact_after_one_step(kind: str, power: in
 @pytest.mark.parametrize("kind", ["gaussian", "laplace"])
 @pytest.mark.parametrize("levels", ["256", "none"])
 def test_sigma_per_pixel_starts_at_scale_and_follows_output(kind: str, levels: str) -> None:
-    pixel, fixed = (
-        make(kind, 2, sigma="pixel", scale=0.2, levels=levels),
-        make(kind, 2, sigma="fixed", scale=0.2, levels=levels),
-    )
+    pixel, fixed = (make(kind, 2, sigma=sigma, scale=0.2, levels=levels) for sigma in ("pixel", "fixed"))
     assert (pixel.outputs, fixed.outputs) == (4, 2)
     loc, x = torch.randn(1, 3, 2, 2, 2), torch.randint(0, 256, (3, 2, 2, 2)) / 255
     same = pixel(torch.cat([loc, torch.zeros_like(loc)], 2))
@@ -280,9 +262,8 @@ def mixture_by_hand(output: Tensor, x: Tensor, K: int, C: int) -> float:
             mean = mean + next(coupling) * (x[j] - 0.5)
         upper = (x[c] + 1 / 510 - mean) / scale[c] if x[c] < 0.999 else torch.full((K,), math.inf)
         lower = (x[c] - 1 / 510 - mean) / scale[c] if x[c] > 0.001 else torch.full((K,), -math.inf)
-        near = torch.where(
-            x[c] > mean, (-lower).sigmoid() - (-upper).sigmoid(), upper.sigmoid() - lower.sigmoid()
-        )
+        low, high = upper.sigmoid() - lower.sigmoid(), (-lower).sigmoid() - (-upper).sigmoid()
+        near = torch.where(x[c] > mean, high, low)
         joint = joint * near
     return joint.sum().log().item()
 
@@ -346,9 +327,8 @@ def test_inverse_mean_gives_the_mean(kind: str, settings: dict[str, str]) -> Non
         pytest.skip("its decoders start where they are")
     actual = likelihood(output[None, None]).mean
     # Noise that is clipped at black and white moves a mean a little; nothing else does
-    torch.testing.assert_close(
-        actual[0, 0], mean, rtol=0, atol=0.04 if Capability.NORMALIZED in likelihood.provides else 1e-4
-    )
+    tolerance = 0.04 if Capability.NORMALIZED in likelihood.provides else 1e-4
+    torch.testing.assert_close(actual[0, 0], mean, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

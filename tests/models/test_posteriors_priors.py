@@ -34,24 +34,21 @@ from vaekit.models.vae import VAE
 IMAGES, CLASSES = 3, 2
 POSTERIORS = [k for k, q in components("posterior").items() if Capability.DENSITY_AT_SAMPLE in q.provides]
 PRIORS = list(components("prior"))
+DETACHABLE = [k for k in POSTERIORS if Capability.DETACHABLE_DENSITY in components("posterior")[k].provides]
 
 
 def setting_choices(settings: type[BaseConfig]) -> list[dict[str, Any]]:
     """Every combination of the settings of a component that are a choice."""
-    options = {
-        n: get_args(f.annotation)
-        for n, f in settings.model_fields.items()
-        if get_origin(f.annotation) is Literal
-    }
+    fields = settings.model_fields.items()
+    options = {n: get_args(f.annotation) for n, f in fields if get_origin(f.annotation) is Literal}
     return [dict(zip(options, chosen, strict=True)) for chosen in product(*options.values())]
 
 
 EVERY = [
-    (slot, way)
-    for slot in ("posterior", "prior")
-    for kind, settings in settings_classes(slot).items()
-    if kind in PRIORS or kind in POSTERIORS
-    for way in setting_choices(settings)
+    (slot, choice)
+    for slot, kinds in (("posterior", POSTERIORS), ("prior", PRIORS))
+    for kind in kinds
+    for choice in setting_choices(settings_classes(slot)[kind])
 ]
 
 
@@ -69,12 +66,10 @@ def model_of(latents: int, **layers: Any) -> VAE:
         component = layers.get(slot, {"kind": "normal" if slot == "prior" else "gaussian"})
         component = {"kind": component} if isinstance(component, str) else component
         small = {"hidden": 8, "steps": 3, "context": 4, "components": 6}
-        layers[slot] = component | {
-            k: v for k, v in small.items() if k in settings_classes(slot)[component["kind"]].model_fields
-        }
-    config = resolve(
-        {"latents": latents, "conditional": True, "encoder": {"kind": "mlp", "hidden": 8}, **layers}
-    )
+        fields = settings_classes(slot)[component["kind"]].model_fields
+        layers[slot] = component | {k: v for k, v in small.items() if k in fields}
+    base = {"latents": latents, "conditional": True, "encoder": {"kind": "mlp", "hidden": 8}}
+    config = resolve(base | layers)
     model, _ = build(config, (1, 2, 2), CLASSES)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -164,13 +159,13 @@ def test_density_returned_with_sample_matches_log_prob(kind: str) -> None:
     torch.testing.assert_close(log_q_sample, q.log_prob(z), atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("slot", "way"), EVERY, ids=str)
-def test_flow_jacobians_match_autograd_and_round_trips_are_exact(slot: str, way: dict[str, Any]) -> None:
-    model = model_of(3, **{slot: way})
+@pytest.mark.parametrize(("slot", "choice"), EVERY, ids=str)
+def test_flow_jacobians_match_autograd_and_round_trips_are_exact(slot: str, choice: dict[str, Any]) -> None:
+    model = model_of(3, **{slot: choice})
     x, y = data()
     flow = model.encode(x, y) if slot == "posterior" else model.prior(model.encode, y)
     if not isinstance(flow, Flow):
-        assert way["kind"] not in ("iaf", "nsf", "flow")
+        assert choice["kind"] not in ("iaf", "nsf", "flow")
         return
     for z in torch.randn(5, 3):
         wide = z.expand(IMAGES, 3) if slot == "posterior" else z[None]
@@ -186,9 +181,8 @@ def test_coupling_is_affine_in_realnvp_and_nonlinear_in_spline() -> None:
     """Second differences of the coordinate that moves, along itself."""
     bent = {}
     for transform in ("realnvp", "spline"):
-        prior = make_component(
-            "prior", FlowPriorConfig(transform=transform, steps=1, hidden=(8,)), BuildContext(latents=(2,))
-        )
+        settings = FlowPriorConfig(transform=transform, steps=1, hidden=(8,))
+        prior = make_component("prior", settings, BuildContext(latents=(2,)))
         with torch.no_grad():
             for parameter in prior.parameters():
                 parameter.add_(0.5 * torch.randn_like(parameter))
@@ -227,10 +221,8 @@ def test_kl_matches_samples(kind: str, prior_kind: str) -> None:
         torch.testing.assert_close(group.kl, sampled)
     assert ((expected - sampled.mean(0)).abs() <= 4 * error + 1e-3).all()
     assert (expected > -1e-3).all()
-    factorised = all(
-        Capability.FACTORIZED in components(slot)[one].provides
-        for slot, one in (("posterior", kind), ("prior", prior_kind))
-    )
+    parts = components("posterior")[kind], components("prior")[prior_kind]
+    factorised = all(Capability.FACTORIZED in part.provides for part in parts)
     assert (group.kl_per_latent is not None) == factorised
     if group.kl_per_latent is not None:
         torch.testing.assert_close(group.kl_per_latent.sum(-1), group.kl)
@@ -255,9 +247,7 @@ def test_temperature_scales_only_the_noise(kind: str) -> None:
 
 
 @pytest.mark.parametrize("prior_kind", PRIORS)
-@pytest.mark.parametrize(
-    "kind", [k for k in POSTERIORS if Capability.DETACHABLE_DENSITY in components("posterior")[k].provides]
-)
+@pytest.mark.parametrize("kind", DETACHABLE)
 def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, prior_kind: str) -> None:
     """Means over 60 blocks of 300 draws, apart by no more than 4.5 standard errors in any weight; with a
     VampPrior the encoder stands behind p(z) as well."""
@@ -278,9 +268,8 @@ def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, prior_ki
 def test_full_gaussian_density_of_samples_is_accurate_in_float32(latents: int) -> None:
     """By the noise itself, and in 32 bits; against the solved one in 64."""
     torch.set_default_dtype(torch.float32)
-    posterior = make_component(
-        "posterior", FullGaussianPosteriorConfig(), BuildContext(latents=(latents,), features=(3,))
-    )
+    context = BuildContext(latents=(latents,), features=(3,))
+    posterior = make_component("posterior", FullGaussianPosteriorConfig(), context)
     with torch.no_grad():
         posterior.head.weight.mul_(3)
         q = posterior(torch.randn(50, 3))
@@ -303,9 +292,10 @@ def test_mixture_density_is_computed_in_chunks() -> None:
     expected = torch.cat([mixture.log_prob(one[None]) for one in z[1, 340:350]])
     torch.testing.assert_close(mixture.log_prob(z)[1, 340:350], expected)
     matrices = zip(mixture.logits.exp(), mixture.components.loc, tril, strict=True)
-    by_hand = sum(
+    densities = [
         share * MultivariateNormal(m, scale_tril=t).log_prob(z[2, 7]).exp() for share, m, t in matrices
-    )
+    ]
+    by_hand = sum(densities)
     torch.testing.assert_close(mixture.log_prob(z)[2, 7], by_hand.log())
 
 
@@ -313,17 +303,14 @@ def test_mixture_of_narrow_gaussians_is_accurate_in_float32() -> None:
     loc, log_variance = 3 * torch.randn(20, 8), torch.full((20, 8), 2 * math.log(1e-3))
     z = loc[:5] + 1e-3 * torch.randn(5, 8)
     exact = Mixture(torch.zeros(20), DiagonalGaussian(loc, log_variance)).log_prob(z)
-    by_hand = torch.stack(
-        [DiagonalGaussian(m, v).log_prob(z) for m, v in zip(loc, log_variance, strict=True)], 1
-    )
+    parts = zip(loc, log_variance, strict=True)
+    by_hand = torch.stack([DiagonalGaussian(m, v).log_prob(z) for m, v in parts], 1)
     torch.testing.assert_close(exact, by_hand.logsumexp(1) - math.log(20))
-    single = Mixture(torch.zeros(20).float(), DiagonalGaussian(loc.float(), log_variance.float())).log_prob(
-        z.float()
-    )
+    narrow = DiagonalGaussian(loc.float(), log_variance.float())
+    single = Mixture(torch.zeros(20).float(), narrow).log_prob(z.float())
     moved = loc.float().double()[:5] - z.float().double()
-    expected = -0.5 * ((moved / 1e-3).square() + log_variance[:5] + math.log(2 * math.pi)).sum(1) - math.log(
-        20
-    )
+    log_density = -0.5 * ((moved / 1e-3).square() + log_variance[:5] + math.log(2 * math.pi)).sum(1)
+    expected = log_density - math.log(20)
     torch.testing.assert_close(single.double(), expected, atol=1e-3, rtol=0)
 
 

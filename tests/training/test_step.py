@@ -298,7 +298,6 @@ def test_of_models_with_flows_only_networks_are_compiled() -> None:
 
 def test_compile_without_a_compiler_is_a_user_error(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
-    network = ("--encoder", "mlp", "--decoder", "mlp")
     settings = ("--epochs", 1, "--compile", "on", "--encoder", "mlp", "--decoder", "mlp")
     text = mistake("train", "--out", tmp_path / "run", *settings, command=NEW_PROCESS)
     assert "--compile: compilation failed on this machine (InvalidCxxCompiler)" in text

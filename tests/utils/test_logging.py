@@ -116,16 +116,16 @@ def test_time_left_includes_what_comes_after(monkeypatch: MonkeyPatch) -> None:
     assert phase.time_text() == "a few seconds left"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (3, "a few seconds"),
-        (42, "about 40 s"),
-        (700, "about 12 min"),
-        (9000, "about 2 h"),
-        (400_000, "about 5 days"),
-    ],
-)
+TEXTS = {
+    3: "a few seconds",
+    42: "about 40 s",
+    700: "about 12 min",
+    9000: "about 2 h",
+    400_000: "about 5 days",
+}
+
+
+@pytest.mark.parametrize(("seconds", "text"), TEXTS.items())
 def test_time_left_is_labelled(seconds: float, text: str) -> None:
     assert duration_left(seconds) == f"{text} left"
 

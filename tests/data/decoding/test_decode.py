@@ -21,9 +21,7 @@ ALPHA = np.concatenate([COLOUR, RNG.integers(0, 256, (6, 8, 1), np.uint8)], 2)
 ALPHA[0, 0, 3], ALPHA[1, 1, 3] = 0, 255
 
 
-def target(
-    width: int = 8, height: int = 6, fit: str = "crop", background: Any = WHITE, keep: bool = False
-) -> ResizeSpec:
+def target(width: int = 8, height: int = 6, fit: str = "crop", background: Any = WHITE, keep: bool = False):
     return ResizeSpec(width, height, fit, background, keep)
 
 
@@ -42,16 +40,11 @@ def over(rgba: np.ndarray, ground: tuple[int, int, int]) -> np.ndarray:
     return rgba[..., :3] * a + np.array(ground) * (1 - a)
 
 
-@pytest.mark.parametrize(
-    ("format", "options"),
-    [
-        ("PNG", {}),
-        ("BMP", {}),
-        ("TIFF", {}),
-        ("TIFF", {"compression": "tiff_lzw"}),
-        ("WEBP", {"lossless": True}),
-    ],
-)
+PLAIN = [(format, {}) for format in ("PNG", "BMP", "TIFF")]
+PACKED = [("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})]
+
+
+@pytest.mark.parametrize(("format", "options"), PLAIN + PACKED)
 def test_colour_is_exact_in_lossless_formats(format: str, options: dict[str, Any]) -> None:
     assert np.array_equal(decoded(Image.fromarray(COLOUR), format, **options), COLOUR)
 
@@ -231,9 +224,8 @@ def test_multi_picture_jpeg() -> None:
 def test_crop_pad_and_stretch() -> None:
     image = Image.fromarray(np.repeat(np.array([10, 20, 30, 40], np.uint8), 4)[None].repeat(8, 0))
     assert image.size == (16, 8)
-    crop, pad, stretch = (
-        np.asarray(resize(image, target(8, 8, how, (7, 7, 7)))) for how in ("crop", "pad", "stretch")
-    )
+    fits = ("crop", "pad", "stretch")
+    crop, pad, stretch = (np.asarray(resize(image, target(8, 8, how, (7, 7, 7)))) for how in fits)
     assert crop[0].tolist() == [20] * 4 + [30] * 4
     assert (pad[:2] == 7).all() and (pad[6:] == 7).all() and pad[3, [0, 7]].tolist() == [10, 40]
     assert stretch[3, [0, 7]].tolist() == [10, 40] and stretch.shape == (8, 8)
@@ -241,9 +233,8 @@ def test_crop_pad_and_stretch() -> None:
 
 def test_padding_of_gray_and_transparent_images() -> None:
     gray = resize(Image.fromarray(GRAY), target(8, 8, "pad", (255, 0, 0)))
-    assert np.asarray(gray)[0, 0].tolist() == [255, 0, 0] and np.array_equal(
-        np.asarray(gray)[1:7, :, 1], GRAY
-    )
+    pixels = np.asarray(gray)
+    assert pixels[0, 0].tolist() == [255, 0, 0] and np.array_equal(pixels[1:7, :, 1], GRAY)
     padded = np.asarray(resize(Image.fromarray(ALPHA), target(8, 8, "pad", keep=True)))
     assert padded[0, 0].tolist() == [0, 0, 0, 0] and np.array_equal(padded[1:7], ALPHA)
 
@@ -303,11 +294,6 @@ def test_a_worker_needs_neither_torch_nor_numpy() -> None:
     heavy = "{'torch', 'numpy', 'pydantic'}"
     code = f"import sys, vaekit.data.decoding.worker; print({heavy} & set(sys.modules) or '')"
     root = Path(__file__).parents[3] / "src"
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": str(root)},
-    )
+    command, env = [sys.executable, "-c", code], {"PYTHONPATH": str(root)}
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert process.stdout.strip() == ""

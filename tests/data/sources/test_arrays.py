@@ -35,9 +35,8 @@ def labels_in_order(pack: Pack) -> np.ndarray:
 
 
 def test_uint8_bool_and_floats() -> None:
-    assert np.array_equal(to_uint8_images(GRAY), GRAY[..., None]) and np.array_equal(
-        to_uint8_images(COLOUR), COLOUR
-    )
+    assert np.array_equal(to_uint8_images(GRAY), GRAY[..., None])
+    assert np.array_equal(to_uint8_images(COLOUR), COLOUR)
     assert np.array_equal(to_uint8_images(GRAY > 9), np.where(GRAY > 9, 255, 0)[..., None])
     for dtype in (np.float32, np.float64):
         assert np.array_equal(to_uint8_images((COLOUR / 255).astype(dtype)), COLOUR)
@@ -53,22 +52,20 @@ def test_tensors_have_channels_first() -> None:
     assert to_uint8_images((tensor / 255).to(torch.bfloat16)).shape == COLOUR.shape
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (
-            COLOUR / 127.5 - 1,
-            r"range from -1 to 1 instead of 0 to 1\. Undo the normalization; .* \(x \+ 1\) / 2",
-        ),
-        (COLOUR.astype(np.float32), r"range from 0 to 255 instead of 0 to 1\. Divide by 255"),
-        (np.where(COLOUR > 250, np.nan, 0.5), "NaN or infinite"),
-        (np.where(COLOUR > 250, np.inf, 0.5), "NaN or infinite"),
-        (COLOUR.astype(np.int64), "dtype of .*array.* is int64. Use uint8"),
-        (COLOUR.transpose(0, 3, 1, 2), "shape of the array is 40 x 3 x 7 x 5"),
-        (COLOUR[0, 0], "shape of the array is 5 x 3"),
-        ([COLOUR[0], COLOUR[0, 1:]], "differ in shape"),
-    ],
-)
+NORMALIZED = r"range from -1 to 1 instead of 0 to 1\. Undo the normalization; .* \(x \+ 1\) / 2"
+INVALID = [
+    (COLOUR / 127.5 - 1, NORMALIZED),
+    (COLOUR.astype(np.float32), r"range from 0 to 255 instead of 0 to 1\. Divide by 255"),
+    (np.where(COLOUR > 250, np.nan, 0.5), "NaN or infinite"),
+    (np.where(COLOUR > 250, np.inf, 0.5), "NaN or infinite"),
+    (COLOUR.astype(np.int64), "dtype of .*array.* is int64. Use uint8"),
+    (COLOUR.transpose(0, 3, 1, 2), "shape of the array is 40 x 3 x 7 x 5"),
+    (COLOUR[0, 0], "shape of the array is 5 x 3"),
+    ([COLOUR[0], COLOUR[0, 1:]], "differ in shape"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), INVALID)
 def test_invalid_arrays_are_refused_with_a_fix(values: Any, message: str) -> None:
     with user_error(message):
         to_uint8_images(values)
@@ -120,13 +117,11 @@ def test_copies_of_validation_images_leave_training() -> None:
 # --- Files ---
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("x_train", "y_train", "x_test", "y_test"),
-        ("train_images", "train_labels", "test_images", "test_labels"),
-    ],
-)
+SHORT_NAMES = ("x_train", "y_train", "x_test", "y_test")
+LONG_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+@pytest.mark.parametrize("names", [SHORT_NAMES, LONG_NAMES])
 def test_npz_with_splits(tmp_path: Path, names: tuple[str, ...]) -> None:
     values = (COLOUR[:30], LABELS[:30, None], COLOUR[30:], LABELS[30:, None])
     np.savez(tmp_path / "set.npz", **dict(zip(names, values, strict=True)))
@@ -152,21 +147,16 @@ def test_npz_that_cannot_be_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", x=np.array([GRAY, None], object))
     (tmp_path / "broken.npz").write_bytes(b"PK nonsense")
     np.savez(tmp_path / "normalised.npz", x_train=GRAY / 127.5 - 1)
-    for name, message in (
-        ("names", "contains a, b. Name its arrays"),
-        ("objects", "cannot be read as NumPy arrays"),
-        ("broken", "cannot be read as NumPy arrays"),
-        ("normalised", "Undo the normalization"),
-    ):
+    unreadable = "cannot be read as NumPy arrays"
+    messages = {"names": "contains a, b. Name its arrays", "objects": unreadable, "broken": unreadable}
+    for name, message in (messages | {"normalised": "Undo the normalization"}).items():
         with user_error(message):
             open_pack(tmp_path / f"{name}.npz", DataConfig())
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
-    data = (
-        struct.pack(f">{values.ndim + 1}I", 0x800 + values.ndim, *values.shape)
-        + values.astype(np.uint8).tobytes()
-    )
+    header = struct.pack(f">{values.ndim + 1}I", 0x800 + values.ndim, *values.shape)
+    data = header + values.astype(np.uint8).tobytes()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
@@ -248,12 +238,9 @@ def test_dataset_of_pillow_images() -> None:
 
 def test_invalid_datasets_are_refused(cache: Path) -> None:
     normalised = Pictures(*(torch.from_numpy(COLOUR).permute(0, 3, 1, 2) / 127.5 - 1))
-    for source, message in (
-        (normalised, "Undo the normalization"),
-        (Pictures(), "no items in the Pictures"),
-        (Pictures({"image": 1}), "has type dict"),
-        (Pictures((1, 2, 3)), "has 3 parts"),
-    ):
+    invalid = [(normalised, "Undo the normalization"), (Pictures(), "no items in the Pictures")]
+    invalid += [(Pictures({"image": 1}), "has type dict"), (Pictures((1, 2, 3)), "has 3 parts")]
+    for source, message in invalid:
         with user_error(message):
             open_pack(source, DataConfig())
     with user_error("type int is not a source"):

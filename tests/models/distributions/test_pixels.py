@@ -1,6 +1,7 @@
 """Densities of images against closed forms, sums and sampling."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -23,9 +24,8 @@ LEVELS = torch.arange(256) / 255
 
 def logistic(loc: torch.Tensor, scale: torch.Tensor) -> TransformedDistribution:
     zero = torch.zeros_like(loc)
-    return TransformedDistribution(
-        Uniform(zero, zero + 1), [SigmoidTransform().inv, AffineTransform(loc, scale)]
-    )
+    transforms = [SigmoidTransform().inv, AffineTransform(loc, scale)]
+    return TransformedDistribution(Uniform(zero, zero + 1), transforms)
 
 
 NOISES = {"normal": (NORMAL, Normal), "laplace": (LAPLACE, Laplace), "logistic": (LOGISTIC, logistic)}
@@ -35,9 +35,8 @@ each_power = pytest.mark.parametrize("noise", [NORMAL, LAPLACE], ids=["normal", 
 
 def test_bernoulli_is_the_binary_cross_entropy_summed_over_pixels() -> None:
     logits, x = 5 * torch.randn(2, 3, 1, 4, 5), torch.rand(3, 1, 4, 5)
-    reference = -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(
-        (-3, -2, -1)
-    )
+    entropy = F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
+    reference = -entropy.sum((-3, -2, -1))
     torch.testing.assert_close(PixelBernoulli(logits).log_prob(x), reference)
 
 
@@ -49,11 +48,8 @@ def test_bernoulli_gradient_matches_finite_differences() -> None:
 
 def test_bernoulli_probabilities_of_all_binary_images_sum_to_one() -> None:
     logits = torch.randn(1, 1, 1, 2, 3)
-    images = (
-        torch.tensor([[(code >> bit) & 1 for bit in range(6)] for code in range(64)])
-        .float()
-        .reshape(64, 1, 2, 3)
-    )
+    codes = [[(code >> bit) & 1 for bit in range(6)] for code in range(64)]
+    images = torch.tensor(codes).float().reshape(64, 1, 2, 3)
     p = PixelBernoulli(logits.expand(1, 64, 1, 2, 3))
     assert p.log_prob(images).exp().sum().item() == pytest.approx(1, abs=1e-5)
     assert p.sample((4000,)).mean((0, 1, 2)).sub(logits.sigmoid()[0, 0]).abs().max() < 0.01
@@ -76,9 +72,8 @@ def test_continuous_bernoulli_is_torchs(logit: float) -> None:
     x = torch.rand(50, dtype=torch.float64)
     logits = torch.full((50,), logit, dtype=torch.float64)
     reference, p = Reference(logits=logits), continuous_bernoulli(logits)
-    torch.testing.assert_close(
-        p.log_prob(x.reshape(50, 1, 1, 1))[0], reference.log_prob(x), rtol=1e-9, atol=1e-9
-    )
+    log_p = p.log_prob(x.reshape(50, 1, 1, 1))[0]
+    torch.testing.assert_close(log_p, reference.log_prob(x), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(p.mean.flatten(), reference.mean, rtol=1e-9, atol=1e-9)
 
 
@@ -103,9 +98,8 @@ def test_continuous_bernoulli_is_accurate_in_float32(x: float) -> None:
     torch.testing.assert_close(slope, x - mean)
     torch.testing.assert_close(mean[middle + 1 : -3].log1p(), (1 - mean[:middle].flip(0)).log1p())
     near = around.double() < 1e-3
-    torch.testing.assert_close(
-        mean[middle + 1 : -3][near] - 0.5, around.double()[near] / 12, rtol=1e-6, atol=1e-12
-    )
+    small = mean[middle + 1 : -3][near] - 0.5
+    torch.testing.assert_close(small, around.double()[near] / 12, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("logit", [-400.0, -2.0, -1e-6, 0.0, 1e-3, 5.0, 1e4])
@@ -135,11 +129,8 @@ def test_plain_density_is_torchs(noise: LocScaleFamily, reference: type[Normal],
 
 @each_noise
 def test_plain_samples_follow_their_distribution(noise: LocScaleFamily, reference: type[Normal]) -> None:
-    x = (
-        LocScale(torch.full((1, 1, 1, 1, 2), 0.4), torch.tensor(math.log(0.3)), noise)
-        .sample((100_000,))
-        .flatten()
-    )
+    p = LocScale(torch.full((1, 1, 1, 1, 2), 0.4), torch.tensor(math.log(0.3)), noise)
+    x = p.sample((100_000,)).flatten()
     assert x.isfinite().all()
     for point in (-0.4, 0.1, 0.4, 0.7, 1.3):
         below = reference(torch.tensor(0.4), torch.tensor(0.3)).cdf(torch.tensor(point)).item()
@@ -157,17 +148,15 @@ def level_probabilities(loc: float, sigma: float, noise: LocScaleFamily) -> torc
 @each_noise
 @pytest.mark.parametrize("sigma", [1 / 255 / 8, 0.002, 0.01, 0.1, 1.0, 10.0])
 @pytest.mark.parametrize("loc", [0.0, 0.1234, 0.5, 0.9999, 1.0, -0.3, 1.7])
-def test_the_256_probabilities_sum_to_one(
-    loc: float, sigma: float, noise: LocScaleFamily, reference: object
-) -> None:
+def test_the_256_probabilities_sum_to_one(loc: float, sigma: float, noise: Any, reference: Any) -> None:
     assert level_probabilities(loc, sigma, noise).sum().item() == pytest.approx(1, abs=2e-4)
 
 
 @each_noise
 @pytest.mark.parametrize("sigma", [0.002, 0.05, 0.3, 5.0])
 @pytest.mark.parametrize("loc", [0.0, 0.3, 0.3012, 1.0, 2.5])
-def test_discretized_probabilities_are_differences_of_the_cdf(
-    loc: float, sigma: float, noise: LocScaleFamily, reference: type[Normal]
+def test_discretized_p_is_a_difference_of_the_cdf(
+    loc: float, sigma: float, noise: Any, reference: Any
 ) -> None:
     edges = (torch.arange(1, 256, dtype=torch.float64) - 0.5) / 255
     inner = reference(torch.tensor(loc).double(), torch.tensor(sigma).double()).cdf(edges)
@@ -176,9 +165,7 @@ def test_discretized_probabilities_are_differences_of_the_cdf(
 
 
 @each_noise
-def test_discretized_log_probabilities_decrease_and_stay_finite(
-    noise: LocScaleFamily, reference: object
-) -> None:
+def test_discretized_log_probabilities_decrease_and_stay_finite(noise: Any, reference: Any) -> None:
     loc = torch.zeros(1, 256, 1, 1, 1, requires_grad=True)
     log_sigma = torch.tensor(math.log(1 / 255 / 8), requires_grad=True)
     log_p = DiscretizedLocScale(loc, log_sigma, noise).log_prob(LEVELS.reshape(256, 1, 1, 1))[0]
@@ -194,8 +181,8 @@ def test_discretized_log_probabilities_decrease_and_stay_finite(
 @each_noise
 @pytest.mark.parametrize("sigma", [0.004, 0.1, 0.5])
 @pytest.mark.parametrize("loc", [0.0, 0.02, 0.5, 1.0, 1.3])
-def test_discretized_mean_and_samples_match_probabilities(
-    loc: float, sigma: float, noise: LocScaleFamily, reference: object
+def test_discretized_samples_match_probabilities(
+    loc: float, sigma: float, noise: Any, reference: Any
 ) -> None:
     probabilities = level_probabilities(loc, sigma, noise)
     p = rounded(loc, sigma, noise, count=1)
@@ -208,18 +195,18 @@ def test_discretized_mean_and_samples_match_probabilities(
 @pytest.mark.parametrize("sigma", [0.004, 0.02, 0.1, 0.5])
 @pytest.mark.parametrize("level", [0, 1, 40, 128, 255])
 @pytest.mark.parametrize("shared", [True, False], ids=["one sigma", "a sigma per pixel"])
-def test_discretized_gradient_matches_finite_differences(
-    level: int, sigma: float, shared: bool, noise: LocScaleFamily, reference: object
-) -> None:
+def test_discretized_gradient(level: int, sigma: float, shared: bool, noise: Any, reference: Any) -> None:
+    """Against finite differences."""
     x = torch.tensor(level / 255, dtype=torch.float64).reshape(1, 1, 1, 1)
-    loc = (
-        x[None] + sigma * torch.tensor([-2.5, -0.3, 0.01, 0.2, 1.9]).double().reshape(5, 1, 1, 1, 1)
-    ).requires_grad_()
+    steps = torch.tensor([-2.5, -0.3, 0.01, 0.2, 1.9]).double().reshape(5, 1, 1, 1, 1)
+    loc = (x[None] + sigma * steps).requires_grad_()
     log_sigma = torch.tensor(math.log(sigma), dtype=torch.float64)
     log_sigma = (log_sigma if shared else log_sigma.expand_as(loc).clone()).requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda *p: DiscretizedLocScale(*p, noise).log_prob(x), (loc, log_sigma), rtol=1e-4
-    )
+
+    def log_p(*p: torch.Tensor) -> torch.Tensor:
+        return DiscretizedLocScale(*p, noise).log_prob(x)
+
+    assert torch.autograd.gradcheck(log_p, (loc, log_sigma), rtol=1e-4)
 
 
 @each_power

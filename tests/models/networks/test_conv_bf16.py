@@ -7,6 +7,7 @@ from torch import nn
 
 from vaekit.models.networks.conv_bf16 import Conv2d, ConvTranspose2d, weight_gradient
 
+Pair = tuple[int, int]
 GEOMETRIES = [  # size, kernel, stride, padding: sides halved or not, odd and even, below and above 8x8
     ((8, 8), (4, 4), (2, 2), (1, 1)),
     ((9, 7), (4, 3), (2, 1), (1, 1)),
@@ -17,9 +18,7 @@ GEOMETRIES = [  # size, kernel, stride, padding: sides halved or not, odd and ev
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride", "padding"), GEOMETRIES)
-def test_weight_gradient_matches_torch(
-    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
-) -> None:
+def test_weight_gradient_matches_torch(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> None:
     large = torch.randn(3, 2, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(5, 2, *kernel, dtype=torch.float64, requires_grad=True)
     out = F.conv2d(large, weight, stride=stride, padding=padding)

@@ -13,6 +13,7 @@ from vaekit.config.config import settings_classes
 from vaekit.errors import UserError
 from vaekit.models.registry import BuildContext, components, make_component
 
+Shape = tuple[int, ...]
 SLOTS = ("encoder", "decoder")
 KINDS = [kind for kind in components("encoder") if kind != "own"]
 SHAPES = [(1, 28, 28), (3, 13, 21), (1, 5, 3), (4, 40, 7), (2, 1, 1)]
@@ -26,9 +27,7 @@ GRIDS = {
 """Possible sizes of a latent image, by hand: sides of 8 pixels and more are halved, rounding down."""
 
 
-def make(
-    slot: str, kind: str, shape: Any, latents: tuple[int, ...], classes: int = 0, **settings: Any
-) -> Any:
+def make(slot: str, kind: str, shape: Any, latents: Shape, classes: int = 0, **settings: Any) -> Any:
     """A decoder's `shape` is that of its outputs."""
     modules = {slot: module} if (module := settings.pop("module", None)) is not None else {}
     context = BuildContext(shape, latents, classes, outputs=shape[0], modules=modules)
@@ -44,10 +43,8 @@ def knows_latent_images(kind: str) -> bool:
 
 
 VECTOR_ONLY = {kind for kind in KINDS if not knows_latent_images(kind)}
-VECTORS: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
-    (k, shape, (3,)) for k in KINDS for shape in SHAPES
-]
-IMAGES: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
+VECTORS: list[tuple[str, Shape, Shape]] = [(kind, shape, (3,)) for kind in KINDS for shape in SHAPES]
+IMAGES = [
     (kind, shape, (3, *grid))
     for kind in KINDS
     if kind not in VECTOR_ONLY
@@ -69,15 +66,11 @@ def test_every_encoder_has_its_decoder() -> None:
 
 @pytest.mark.parametrize("conditional", [False, True], ids=["plain", "conditional"])
 @pytest.mark.parametrize(("kind", "shape", "latents"), VECTORS + IMAGES, ids=str)
-def test_shapes_and_gradients(
-    kind: str, shape: tuple[int, ...], latents: tuple[int, ...], conditional: bool
-) -> None:
+def test_shapes_and_gradients(kind: str, shape: Shape, latents: Shape, conditional: bool) -> None:
     """With more outputs than channels, as for some likelihoods."""
     classes, y = 3 if conditional else 0, labels(conditional, 6)
-    encoder, decoder = (
-        make("encoder", kind, shape, latents, classes),
-        make("decoder", kind, (5, *shape[1:]), latents, classes),
-    )
+    encoder = make("encoder", kind, shape, latents, classes)
+    decoder = make("decoder", kind, (5, *shape[1:]), latents, classes)
     features = encoder(torch.rand(6, *shape), y)
     assert features.shape == (6, *encoder.features)
     assert encoder.features[1:] == latents[1:]
@@ -85,9 +78,7 @@ def test_shapes_and_gradients(
     assert output.shape == (6, 5, *shape[1:])
     (features.square().mean() + output.square().mean()).backward()
     for slot in (encoder, decoder):
-        assert [
-            name for name, p in slot.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
-        ] == []
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in slot.parameters())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (3, 3)], ids=str)
@@ -218,20 +209,15 @@ class CustomWithLabels(Custom):
         return made + y.reshape(-1, *[1] * (made.ndim - 1))
 
 
-def custom(
-    slot: str, module: nn.Module | None, latents: tuple[int, ...] = (4,), classes: int = 0, name: str = ""
-) -> Any:
+def custom(slot: str, module: Any, latents: Shape = (4,), classes: int = 0, name: str = "") -> Any:
     return make(slot, "own", (1, 6, 6), latents, classes, name=name, module=module)
 
 
 @pytest.mark.parametrize("conditional", [False, True], ids=["plain", "conditional"])
 @pytest.mark.parametrize("latents", [(9,), (1, 3, 3)], ids=str)
 def test_custom_modules_are_called(latents: tuple[int, ...], conditional: bool) -> None:
-    module, classes, y = (
-        CustomWithLabels if conditional else Custom,
-        3 if conditional else 0,
-        labels(conditional, 5),
-    )
+    module, classes = (CustomWithLabels, 3) if conditional else (Custom, 0)
+    y = labels(conditional, 5)
     shift = torch.zeros(5, 1, 1, 1) if y is None else y.reshape(5, 1, 1, 1)
     encoder = custom("encoder", module(lambda x: x[:, :, ::2, ::2]), latents, classes)
     assert encoder.features == latents
@@ -280,9 +266,8 @@ def test_trial_leaves_module_and_random_state_unchanged() -> None:
 
 
 def test_lazy_custom_modules_are_initialized_by_the_trial() -> None:
-    encoder = custom(
-        "encoder", nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(7))
-    )
+    layers = nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(7)
+    encoder = custom("encoder", nn.Sequential(*layers))
     assert encoder.features == (7,)
     assert encoder(torch.rand(3, 1, 6, 6)).shape == (3, 7)
 
@@ -338,11 +323,9 @@ def test_custom_modules_must_accept_labels_if_conditional(slot: str) -> None:
 
 @pytest.mark.parametrize("slot", SLOTS)
 def test_missing_custom_module_is_reported(slot: str) -> None:
-    with pytest.raises(
-        UserError,
-        match=rf"^The {slot} of this model is a custom module, 'Custom', which is not stored with the run\. "
-        rf"Pass it to vaekit.load\(run, {slot}=module\), or .* to vaekit.train\(.*{slot}=module\).$",
-    ):
+    where = rf"vaekit.load\(run, {slot}=module\), or .* to vaekit.train\(.*{slot}=module\).$"
+    fact = f"The {slot} of this model is a custom module, 'Custom', which is not stored with the run"
+    with user_error(rf"^{fact}\. Pass it to {where}"):
         custom(slot, None, name="Custom")
     with user_error(rf"^The {slot} 'own' .* vaekit.train\(images, {slot}=module\).$"):
         custom(slot, None)

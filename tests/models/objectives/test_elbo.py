@@ -62,22 +62,11 @@ def test_kl_without_closed_form_is_estimated_from_samples() -> None:
     torch.testing.assert_close(group.kl.mean(0), torch.tensor(KL).sum(1), atol=0.03, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("epoch", "share"),
-    [
-        (0.0, 0),
-        (2.0, 0.5),
-        (4.0, 1),
-        (6.0, 1),
-        (7.9, 1),
-        (8.0, 0),
-        (9.0, 0.25),
-        (16.0, 0),
-        (18.0, 0.5),
-        (20.0, 1),
-        (24.0, 1),
-    ],
-)
+FIRST_CYCLE = [(0.0, 0), (2.0, 0.5), (4.0, 1), (6.0, 1), (7.9, 1)]
+LATER_CYCLES = [(8.0, 0), (9.0, 0.25), (16.0, 0), (18.0, 0.5), (20.0, 1), (24.0, 1)]
+
+
+@pytest.mark.parametrize(("epoch", "share"), FIRST_CYCLE + LATER_CYCLES)
 def test_cyclical_warmup_restarts_at_zero(epoch: float, share: float) -> None:
     """Three rises of 4 epochs, each but the last followed by 4 epochs at the value."""
     objective = Elbo(ElboConfig(beta=2.0, warmup=4.0, cycles=3))

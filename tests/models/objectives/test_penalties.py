@@ -64,9 +64,8 @@ def test_mmd_by_hand(kernel: Any, k: Any) -> None:
     z = torch.tensor([[[0.0, 0.0], [3.0, 0.0], [0.0, 1.0]]])
     within = (k(9) + k(1) + k(10)) / 3
     prior = (k(1) + k(4) + k(5)) / 3
-    across = (
-        k(1) + k(4) + k(9) + k(13) + k(1) + k(2)
-    ) / 6  # an encoding and a draw of the same number are no pair
+    # an encoding and a draw of the same number are no pair
+    across = (k(1) + k(4) + k(9) + k(13) + k(1) + k(2)) / 6
     expected = within + prior - 2 * across
     loss, report = Mmd(MmdConfig(weight=7.0, kernel=kernel))(terms(p=Given(2), z=z))
     assert list(report) == ["loss", "reconstruction", "mmd"]
@@ -101,9 +100,8 @@ def test_mmd_between_gaussians_has_its_closed_form() -> None:
         width = latents + 2 * of + 2 * to
         return (latents / width) ** (latents / 2) * math.exp(-apart.square().sum().item() / width)
 
-    exact = (
-        expected(variance, variance, 0 * shift) + expected(1, 1, 0 * shift) - 2 * expected(variance, 1, shift)
-    )
+    within = expected(variance, variance, 0 * shift) + expected(1, 1, 0 * shift)
+    exact = within - 2 * expected(variance, 1, shift)
     q = DiagonalGaussian(shift.expand(count, 3), torch.full((count, 3), math.log(variance)))
     _, report = Mmd(MmdConfig(kernel="rbf"))(terms(q))
     assert report["mmd"].item() == pytest.approx(exact, rel=0.05)
@@ -136,9 +134,8 @@ def test_mmd_with_labels_by_hand(kernel: Any) -> None:
     a, b = places[y] + 0.1 * torch.randn(5, 2), places[1 - y] + 0.1 * torch.randn(5, 2)
     k = {(p, q): similarity(x, z, kernel) for p, x in (("a", a), ("b", b)) for q, z in (("a", a), ("b", b))}
     pairs = [(0, 1), (1, 0), *((i, j) for i in (2, 3, 4) for j in (2, 3, 4) if i != j)]
-    by_hand = sum(
-        k["a", "a"][p] + k["b", "b"][p] - k["a", "b"][p] - k["a", "b"][p[::-1]] for p in pairs
-    ) / len(pairs)
+    terms_by_hand = [k["a", "a"][p] + k["b", "b"][p] - k["a", "b"][p] - k["a", "b"][p[::-1]] for p in pairs]
+    by_hand = sum(terms_by_hand) / len(pairs)
     torch.testing.assert_close(squared_mmd(a, b, kernel, y), by_hand)
     q = DiagonalGaussian(a, torch.full((5, 2), -30.0))
     inputs = Terms(torch.zeros(1, 5), (Group(a[None], q, DiagonalGaussian(b, q.log_variance)),), y)
@@ -174,12 +171,10 @@ def test_total_correlation_terms_add_up_to_kl(samples: int) -> None:
 
 def test_total_correlation_weights_each_term() -> None:
     inputs = terms()
-    loss, report = TotalCorrelation(
-        TotalCorrelationConfig(alpha=2.0, beta=3.0, gamma=5.0), BuildContext(images=50)
-    )(inputs)
-    weighted = (
-        2 * report["mutual_information"] + 3 * report["total_correlation"] + 5 * report["dimension_wise_kl"]
-    )
+    weights = TotalCorrelationConfig(alpha=2.0, beta=3.0, gamma=5.0)
+    loss, report = TotalCorrelation(weights, BuildContext(images=50))(inputs)
+    weighted = 2 * report["mutual_information"] + 3 * report["total_correlation"]
+    weighted = weighted + 5 * report["dimension_wise_kl"]
     torch.testing.assert_close(loss, report["reconstruction"] + weighted)
     assert report["reconstruction"].item() == pytest.approx(20)
     torch.testing.assert_close(report["kl"], Elbo(ElboConfig())(inputs)[1]["kl"])
@@ -192,10 +187,8 @@ def test_full_batch_gives_the_exact_aggregate_posterior() -> None:
     each = Normal(MEAN, VARIANCE.sqrt())
     even = Categorical(torch.ones(3))
     joint = MixtureSameFamily(even, Independent(each, 1)).log_prob(group.z)
-    marginals = sum(
-        MixtureSameFamily(even, Normal(MEAN[:, d], VARIANCE[:, d].sqrt())).log_prob(group.z[..., d])
-        for d in (0, 1)
-    )
+    parts = [MixtureSameFamily(even, Normal(MEAN[:, d], VARIANCE[:, d].sqrt())) for d in (0, 1)]
+    marginals = sum(part.log_prob(group.z[..., d]) for d, part in enumerate(parts))
     log_q_x = each.log_prob(group.z).sum(-1)
     torch.testing.assert_close(report["mutual_information"], (log_q_x - joint).mean())
     torch.testing.assert_close(report["total_correlation"], (joint - marginals).mean())
@@ -254,10 +247,8 @@ def test_total_correlation_of_one_image_is_zero() -> None:
 def test_dip_by_hand() -> None:
     """Means (1, 0), (-1, 2), (0, 1): variances 2/3 and 2/3, covariance -2/3. Mean posterior variances 1/2 and
     2."""
-    q = DiagonalGaussian(
-        torch.tensor([[1.0, 0.0], [-1.0, 2.0], [0.0, 1.0]]),
-        torch.tensor([[0.25, 1.0], [0.5, 2.0], [0.75, 3.0]]).log(),
-    )
+    variance = torch.tensor([[0.25, 1.0], [0.5, 2.0], [0.75, 3.0]])
+    q = DiagonalGaussian(torch.tensor([[1.0, 0.0], [-1.0, 2.0], [0.0, 1.0]]), variance.log())
     kl = Elbo(ElboConfig())(terms(q))[1]["kl"].item()
     loss, report = Dip(DipConfig(off_diagonal=3.0, diagonal=5.0))(terms(q))
     assert report["dip_off_diagonal"].item() == pytest.approx(8 / 9)
