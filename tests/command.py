@@ -72,7 +72,7 @@ def mistake(*arguments: object, cwd: Path | None = None, command: Sequence[str] 
     return err.strip().splitlines()[-1]
 
 
-def user_error(match: str = "") -> Any:
+def user_error(match: str | None = None) -> Any:
     """The context of a call that is a user's mistake, with a text that matches."""
     return pytest.raises(UserError, match=match)
 
