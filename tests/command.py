@@ -25,6 +25,9 @@ BEFORE = dict(os.environ)
 """The environment before any test has changed it: that of the process to fork from."""
 
 
+Process = subprocess.Popen[str]
+
+
 @cache
 def forked_command() -> tuple[str, ...]:
     """A command that is `vaekit`, without the seconds that importing takes: see warm.py."""
@@ -42,17 +45,10 @@ def forked_command() -> tuple[str, ...]:
     return sys.executable, "-S", script, str(door)
 
 
-def start(
-    *arguments: object, cwd: Path | None = None, command: Sequence[str] = NEW_PROCESS
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*command, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | {"COLUMNS": "200"},
-    )
+def start(*arguments: object, cwd: Path | None = None, command: Sequence[str] = NEW_PROCESS) -> Process:
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | {"COLUMNS": "200"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*command, *map(str, arguments)], text=True, cwd=cwd, env=env, **pipes)
 
 
 def vaekit(*arguments: object, status: int = 0, cwd: Path | None = None) -> str:
@@ -77,7 +73,7 @@ def user_error(match: str | None = None) -> Any:
     return pytest.raises(UserError, match=match)
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], process: Process, seconds: float = 60) -> None:
     """Until the condition holds, the process ends, or time is up."""
     end = time.monotonic() + seconds
     while not condition() and process.poll() is None and time.monotonic() < end:

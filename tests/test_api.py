@@ -41,14 +41,10 @@ def test_shapes_and_types_are_those_of_the_contract(gray: TrainedModel) -> None:
     assert list(gray.history["epoch"]) == [1, 2]
 
 
-def test_images_as_uint8_and_as_numbers_are_the_same(gray: TrainedModel) -> None:
+def test_images_in_any_form_are_the_same(gray: TrainedModel) -> None:
     images = rings(5, 12)
     np.testing.assert_array_equal(gray.encode(images), gray.encode(images / 255))
     np.testing.assert_array_equal(gray.encode(images), gray.encode(images[..., 0]))
-
-
-def test_images_in_any_order_of_memory_are_the_same(gray: TrainedModel) -> None:
-    images = rings(5, 12)
     z = gray.encode(images)
     np.testing.assert_allclose(gray.encode(images[::-1])[::-1], z, atol=1e-5)
     np.testing.assert_array_equal(gray.encode(np.asfortranarray(images)), z)
@@ -56,7 +52,7 @@ def test_images_in_any_order_of_memory_are_the_same(gray: TrainedModel) -> None:
     np.testing.assert_array_equal(gray.encode(images), z)
 
 
-def test_what_does_not_fit_is_said(gray: TrainedModel) -> None:
+def test_invalid_arguments_are_refused(gray: TrainedModel) -> None:
     with user_error(r"takes images \[N, 12, 12, 1\], not \[5, 13, 13, 1\]"):
         gray.encode(rings(5, 13))
     with user_error(r"\[N, 4\]"):
@@ -65,6 +61,10 @@ def test_what_does_not_fit_is_said(gray: TrainedModel) -> None:
         gray.sample(2, label="cat")
     with user_error(r"-1"):
         gray.encode(rings(5, 12) / 127.5 - 1)
+    with user_error("must be at least 0"):
+        gray.sample(-1)
+    with user_error("between 0 and 100"):
+        gray.sample(1, temperature=float("nan"))
 
 
 def test_a_seed_gives_the_same_images_whatever_the_number(gray: TrainedModel) -> None:
@@ -174,16 +174,8 @@ def test_resume_never_replaces_a_trained_model(gray: TrainedModel, tmp_path: Pat
     assert len(vaekit.load(tmp_path / "copy").history) == 2
 
 
-def test_what_cannot_be_asked_of_a_model_is_said(gray: TrainedModel) -> None:
-    with user_error("must be at least 0"):
-        gray.sample(-1)
-    with user_error("between 0 and 100"):
-        gray.sample(1, temperature=float("nan"))
-
-
-def test_a_conditional_model_draws_the_class_it_is_asked_for(tmp_path: Path) -> None:
-    """Rings before a bright band whose place is the class: the band of what is drawn is the one that was
-    asked for."""
+def test_a_conditional_model_draws_the_given_class(tmp_path: Path) -> None:
+    """Rings before a bright band whose place is the class."""
     labels = np.arange(400) % 4
     images = rings(400, 16) // 2
     for band in range(4):
@@ -250,9 +242,6 @@ def test_samples_are_a_whole_number(gray: TrainedModel, samples: int) -> None:
         gray.log_likelihood(rings(3, 12), samples=samples)
     with user_error("`samples`: must be a whole number from 1 to"):
         gray.evaluate(rings(3, 12), samples=samples)
-
-
-def test_samples_may_be_numpys(gray: TrainedModel) -> None:
     assert gray.evaluate(rings(3, 12), samples=np.int64(2), quiet=True)["samples"] == 2
 
 

@@ -135,20 +135,13 @@ def test_what_is_recorded_draws_new_noise_and_takes_other_shapes() -> None:
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_resumed_runs_are_bit_identical(network: str, tmp_path: Path) -> None:
     data = rings(400, 28)
-    settings = {
-        "encoder": network,
-        "decoder": network,
-        "latents": 4,
-        "batch_size": 16,
-        "flip": True,
-        "crop": 1,
-    }
+    networks = {"encoder": network, "decoder": network, "latents": 4}
+    settings = networks | {"batch_size": 16, "flip": True, "crop": 1}
     for name, epochs in (("unbroken", (4,)), ("broken", (2, 4))):
         for last in epochs:
             layers = (settings | {"epochs": last},)
-            run_training(
-                TrainRequest(data, layers, out=tmp_path / name, resume=last != epochs[0], quiet=True)
-            )
+            again = last != epochs[0]
+            run_training(TrainRequest(data, layers, out=tmp_path / name, resume=again, quiet=True))
     found = [load_file(tmp_path / name / "model.safetensors") for name in ("unbroken", "broken")]
     assert [name for name in found[0] if not torch.equal(found[0][name], found[1][name])] == []
     assert json.loads((tmp_path / "broken" / "config.json").read_text())["device"] == "cuda"
@@ -189,38 +182,34 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts(tmp_path: Path) -> None
     """A tensor of 64 images, 128 samples and 3,072 pixels takes 100 MB."""
     images = np.random.default_rng(0).integers(0, 256, (80, 32, 32, 3), np.uint8)
     small = {"kind": "mlp", "hidden": 16}
-    settings = {
-        "encoder": small,
-        "decoder": small,
-        "latents": 4,
-        "batch_size": 64,
-        "epochs": 6,
-        "precision": "32",
-    }
+    networks = {"encoder": small, "decoder": small, "latents": 4}
+    settings = networks | {"batch_size": 64, "epochs": 6, "precision": "32"}
     iwae = {"objective": {"kind": "iwae", "samples": 128}}
     with memory(300):
         out = run_training(TrainRequest(images, (settings | iwae,), out=tmp_path / "run", quiet=True)).folder
         assert "does not fit in the memory of cuda: using" in (out / "log.txt").read_text()
         states = sorted(out.glob("checkpoints/*/state.json"))
         assert json.loads(states[-1].read_text())["micro_batches"] > 1
-    large = np.random.default_rng(0).integers(
-        0, 256, (600, 128, 128, 3), np.uint8
-    )  # 100 MB a batch of floats
+    # 100 MB a batch of floats
+    large = np.random.default_rng(0).integers(0, 256, (600, 128, 128, 3), np.uint8)
     with memory(250), user_error("needs all of it at once"):
-        asked = settings | {"objective": "mmd", "batch_size": 512}
-        run_training(TrainRequest(large, (asked,), out=tmp_path / "other", quiet=True))
+        settings |= {"objective": "mmd", "batch_size": 512}
+        run_training(TrainRequest(large, (settings,), out=tmp_path / "other", quiet=True))
 
 
-def test_large_data_are_sent_batch_by_batch(monkeypatch: MonkeyPatch) -> None:
+def test_batches_are_the_same_on_every_device(monkeypatch: MonkeyPatch) -> None:
     config = resolve({"flip": True, "crop": 1})
     pack = open_pack((rings(100, 12), np.arange(100) % 3), config.data, quiet=True)
+    empty = torch.cuda.memory_allocated()
     cached = ImageLoader(pack, config.data, 16, 0, GPU)
     before = torch.cuda.memory_allocated()
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (1000, 1000))
-    sent = ImageLoader(pack, config.data, 16, 0, GPU)
-    assert torch.cuda.memory_allocated() == before
-    for (x, y), (other, labels) in zip(cached.train(1), sent.train(1), strict=True):
-        assert torch.equal(x, other) and y is not None and labels is not None and torch.equal(y, labels)
+    sent, on_cpu = (ImageLoader(pack, config.data, 16, 0, device) for device in (GPU, torch.device("cpu")))
+    assert empty < torch.cuda.memory_allocated() == before
+    for (x, y), *others in zip(cached.train(1), sent.train(1), on_cpu.train(1), strict=True):
+        assert x.is_cuda and all(
+            torch.equal(x.cpu(), a.cpu()) and torch.equal(y.cpu(), b.cpu()) for a, b in others
+        )
 
 
 def test_a_loss_that_is_no_number_is_seen(tmp_path: Path) -> None:
@@ -246,12 +235,11 @@ def test_looking_at_the_loss_waits_for_nothing() -> None:
 
 
 def test_what_is_left_open_is_found(tmp_path: Path) -> None:
-    asked = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": "auto", "epochs": 2}
+    settings = MLP | {"batch_size": "auto", "epochs": 2}
     for network, expected in (("mlp", "tf32"), ("conv", "bf16")):
         kinds = {"encoder": network, "decoder": network}
-        out = run_training(
-            TrainRequest(rings(4000, 12), (asked | kinds,), out=tmp_path / network, quiet=True)
-        ).folder
+        request = TrainRequest(rings(4000, 12), (settings | kinds,), out=tmp_path / network, quiet=True)
+        out = run_training(request).folder
         record = json.loads((out / "config.json").read_text())
         assert record["precision"] == expected and record["batch_size"] in (32, 64, 128)
         assert record["hardware"] == torch.cuda.get_device_name()

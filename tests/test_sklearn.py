@@ -91,14 +91,6 @@ def test_colour_images_come_back_as_they_went_in() -> None:
         assert ((again - given.astype(float)) ** 2).mean() < 0.7 * given.var(0).mean()
 
 
-def test_digits_through_few_latents_come_back_better_than_their_mean() -> None:
-    X = load_digits().data[:600] / 16
-    train, test = X[:500], X[500:]
-    model = tiny(preset="sigma-vae", epochs=15, latents=8, image_shape=(8, 8), settings=FAST).fit(train)
-    again = model.inverse_transform(model.transform(test))
-    assert ((again - test) ** 2).mean() < 0.6 * ((train.mean(0) - test) ** 2).mean()
-
-
 def test_latent_images_come_out_as_rows(images: np.ndarray) -> None:
     settings = {"encoder": {"kind": "conv", "channels": 8}, "decoder": {"kind": "conv", "channels": 8}}
     model = tiny(latents="2x5x4", settings=settings).fit(images)
@@ -160,9 +152,7 @@ EXCEPTIONS = {
 @parametrize_with_checks(
     [Squashed(epochs=1, latents=2, samples=2, settings=SMALL)], expected_failed_checks=lambda _: EXCEPTIONS
 )
-def test_the_rules_of_scikit_learn(
-    estimator: VAETransformer, check: Callable[[VAETransformer], None]
-) -> None:
+def test_the_rules_of_scikit_learn(estimator: VAETransformer, check: Callable[..., None]) -> None:
     check(estimator)
 
 

@@ -2,13 +2,13 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from pytest import MonkeyPatch
 
 import vaekit
 from command import NEW_PROCESS, folder_state, mistake, rings, user_error
@@ -114,17 +114,14 @@ def test_encode_reports_skipped_files(plain: TrainedModel, tmp_path: Path) -> No
     assert "Skipped 1 file: bad.png (empty)" in command("encode", plain.run.folder, tmp_path)
 
 
-def test_encode_checks_the_output_path_first(
-    plain: TrainedModel, photos: Path, tmp_path: Path, monkeypatch: MonkeyPatch
+def test_encode_checks_the_output_path(
+    plain: TrainedModel, photos: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     run, there = plain.run.folder, tmp_path / "there.csv"
     there.write_text("mine")
     assert "already exists. Choose another --out." in mistake("encode", run, photos, "--out", there)
     assert there.read_text() == "mine"
-    refused = {
-        tmp_path / "z.xls": r"\.csv, \.npz or \.parquet",
-        photos / "z.csv": "is inside the image folder",
-    }
+    refused = {tmp_path / "z.xls": r"\.csv, \.npz or \.parquet", photos / "z.csv": "inside the image folder"}
     for out, output in (refused | {there / "z.csv": "Cannot write"}).items():
         with user_error(output):
             plain.latents(photos, out=out)

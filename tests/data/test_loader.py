@@ -174,18 +174,3 @@ def test_a_batch_must_divide_among_the_ranks() -> None:
     with user_error("`batch_size`: must be a multiple of the 4 processes"):
         ImageLoader(pack, config, 10, 0, device, rank=1, world_size=4)
     assert ImageLoader(pack, config, 1000, 0, device, rank=1, world_size=4).batch_size == 48
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("fits", [True, False])
-def test_batches_on_a_gpu_are_the_same(fits: bool, monkeypatch: MonkeyPatch) -> None:
-    if not fits:
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
-    config = DataConfig(validation="last:10", flip=True, crop=2)
-    pack = open_pack((IMAGES, LABELS), config)
-    before = torch.cuda.memory_allocated()
-    on_gpu = ImageLoader(pack, config, 10, 0, torch.device("cuda"))
-    assert (torch.cuda.memory_allocated() > before) == fits
-    on_cpu = ImageLoader(pack, config, 10, 0, torch.device("cpu"))
-    for (x, y), (u, v) in zip(on_gpu.train(1), on_cpu.train(1), strict=True):
-        assert x.is_cuda and torch.equal(x.cpu(), u) and torch.equal(y.cpu(), v)

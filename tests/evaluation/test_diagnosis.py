@@ -288,8 +288,7 @@ def test_undertrained_model_is_to_be_resumed() -> None:
 
 
 def test_small_fluctuations_are_no_fault() -> None:
-    """After a warm-up there is little left to fall; fluctuations then are no sign of a learning rate too
-    high."""
+    """When little is left to fall, they are no sign of a learning rate too high."""
     tail = curve(100.0 + 0.3 * (-1) ** i for i in range(10))
     well = replace(inputs_of(Config(), {}, lambda *_: ""), history=tail)
     assert diagnose(well) == []

@@ -41,8 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def images(case: str) -> Any:
-    """120 images 12x12 of two bars, by a formula; in colour where the case wants it, with labels in three
-    classes."""
+    """120 images 12x12 of two bars, by a formula: gray or in colour, with or without labels."""
     n = np.arange(120)[:, None, None, None]
     y, x, c = np.ogrid[:12, :12, : 3 if case in ("best", "spatial") else 1]
     bars = np.maximum(255 - 70 * abs(x - n % 12), 255 - 90 * abs(y - n * 5 % 11)).clip(0, 255)
@@ -106,8 +105,7 @@ def as_of_0_1_0(numbers: dict[str, float]) -> dict[str, float]:
 
 
 def leaves(tree: Any, path: str = "") -> dict[str, float]:
-    """The numbers of an evaluation by their place in it, but for its clock; not its texts, whose wording may
-    change."""
+    """The numbers of an evaluation by their place in it, but for its clock."""
     if isinstance(tree, (dict, list)):
         items = tree.items() if isinstance(tree, dict) else enumerate(tree)
         return {name: value for key, one in items for name, value in leaves(one, f"{path}.{key}").items()}

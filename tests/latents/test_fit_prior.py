@@ -1,5 +1,4 @@
-"""The prior fitted to the latents: a density, of the latents, better where it can be, and used where it
-is."""
+"""The prior fitted to the latents: a density, better than the model's where that can be, and used."""
 
 import json
 import math
@@ -222,8 +221,7 @@ def test_splits_are_encoded_with_different_noise() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An autoencoder of bright and dark rings: latents far from normal, in two classes unknown to the
-    model."""
+    """Bright and dark rings: latents far from normal, in two classes unknown to the model."""
     folder = tmp_path_factory.mktemp("runs") / "rings"
     images = rings(400, 8)
     labels = np.arange(400) % 2

@@ -1,5 +1,4 @@
-"""Every registered likelihood with every choice of its settings: a new one is tested here without being
-named."""
+"""Every registered likelihood with every choice of its settings."""
 
 import math
 from itertools import product
@@ -27,11 +26,8 @@ BINARY = [
 def choices(kind: str) -> list[dict[str, str]]:
     """Every combination of the settings that are a choice."""
     fields = settings_classes("likelihood")[kind].model_fields
-    options = {
-        name: get_args(field.annotation)
-        for name, field in fields.items()
-        if get_origin(field.annotation) is Literal and name != "kind"
-    }
+    choices = {n: f for n, f in fields.items() if get_origin(f.annotation) is Literal and n != "kind"}
+    options = {name: get_args(field.annotation) for name, field in choices.items()}
     return [dict(zip(options, combination, strict=True)) for combination in product(*options.values())]
 
 
@@ -46,8 +42,7 @@ def make(kind: str, channels: int = 1, **settings: Any) -> Any:
 
 
 def pixels_and_weights(kind: str, likelihood: Any) -> tuple[Tensor, Tensor]:
-    """Points and weights over which a sum of p is its total: all values of a pixel, or those of a numeric
-    integral."""
+    """Points and weights of the sum or the numeric integral of p over a pixel."""
     if kind in BINARY:
         return torch.tensor([0.0, 1.0]), torch.ones(2)
     if Capability.NORMALIZED in likelihood.provides:
@@ -142,8 +137,7 @@ def test_extreme_outputs_have_finite_gradients(kind: str, settings: dict[str, st
 @pytest.mark.parametrize(("size", "tolerance"), [(0.01, 1e-3), (1.0, 2e-3), (6.0, 0.1)])
 @every
 def test_float32_matches_float64(kind: str, settings: dict[str, str], size: float, tolerance: float) -> None:
-    """Log-probability, gradient and mean. The last tolerance is for a million nats, of which the gradient is
-    an exp."""
+    """Log-probability, gradient and mean; the last tolerance is for a million nats."""
     likelihood = make(kind, 2, **settings)
     output = outputs(likelihood, 64, size).reshape(1, 64, -1, 1, 1)
     binary = kind in BINARY
@@ -334,8 +328,7 @@ def test_inverse_mean_gives_the_mean(kind: str, settings: dict[str, str]) -> Non
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", ["gaussian", "laplace", "logistic_mixture"])
 def test_white_and_black_are_shown_as_white_and_black(kind: str, channels: int) -> None:
-    """The mean of noise that is clipped at white is 14 to 20 levels darker; the location is the decoder's
-    own."""
+    """The mean of noise that is clipped at white is 14 to 20 levels darker."""
     settings = {"components": 1} if kind == "logistic_mixture" else {"scale": 0.15}
     likelihood = make(kind, channels=channels, **settings)
     level = torch.tensor([0.0, 1.0]).expand(channels, 1, 2)

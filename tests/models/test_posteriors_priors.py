@@ -1,5 +1,4 @@
-"""Every registered posterior and prior: its density, its samples, its divergence. A new one is enrolled by
-itself."""
+"""Every registered posterior and prior: its density, its samples, its divergence."""
 
 import math
 from collections.abc import Iterator
@@ -44,12 +43,8 @@ def setting_choices(settings: type[BaseConfig]) -> list[dict[str, Any]]:
     return [dict(zip(options, chosen, strict=True)) for chosen in product(*options.values())]
 
 
-EVERY = [
-    (slot, choice)
-    for slot, kinds in (("posterior", POSTERIORS), ("prior", PRIORS))
-    for kind in kinds
-    for choice in setting_choices(settings_classes(slot)[kind])
-]
+KINDS = [("posterior", kind) for kind in POSTERIORS] + [("prior", kind) for kind in PRIORS]
+EVERY = [(slot, choice) for slot, kind in KINDS for choice in setting_choices(settings_classes(slot)[kind])]
 
 
 @pytest.fixture(autouse=True)
@@ -292,10 +287,7 @@ def test_mixture_density_is_computed_in_chunks() -> None:
     expected = torch.cat([mixture.log_prob(one[None]) for one in z[1, 340:350]])
     torch.testing.assert_close(mixture.log_prob(z)[1, 340:350], expected)
     matrices = zip(mixture.logits.exp(), mixture.components.loc, tril, strict=True)
-    densities = [
-        share * MultivariateNormal(m, scale_tril=t).log_prob(z[2, 7]).exp() for share, m, t in matrices
-    ]
-    by_hand = sum(densities)
+    by_hand = sum(s * MultivariateNormal(m, scale_tril=t).log_prob(z[2, 7]).exp() for s, m, t in matrices)
     torch.testing.assert_close(mixture.log_prob(z)[2, 7], by_hand.log())
 
 

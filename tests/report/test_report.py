@@ -20,14 +20,7 @@ from vaekit.report.report import _duration
 from vaekit.runs.inputs import held_out_images
 
 SMALL = {"kind": "mlp", "hidden": "32"}
-TINY: dict[str, Any] = {
-    "epochs": 2,
-    "encoder": SMALL,
-    "decoder": SMALL,
-    "latents": 3,
-    "quiet": True,
-    "threads": 1,
-}
+TINY: dict[str, Any] = {"epochs": 2, "encoder": SMALL, "decoder": SMALL, "latents": 3, "quiet": True}
 HEADINGS = """New images|Diagnosis|Reconstructions|Training curves|Latent traversals|Map of the latent space
 Interpolations|Least and most likely images|Evaluation|Data|Reproduce this run"""
 HOSTILE = "<script>alert(1) & rain"
@@ -181,9 +174,10 @@ SPATIAL = {"preset": "classic", "latents": "2x6x6", "encoder": "conv", "decoder"
 NARROW = {"preset": "classic", "latents": 1}
 
 
-@pytest.mark.parametrize(
-    "settings", [{"preset": "ae"}, {"preset": "conditional"}, NARROW, SPATIAL, {"preset": "iaf"}], ids=str
-)
+KINDS = [{"preset": "ae"}, {"preset": "conditional"}, NARROW, SPATIAL, {"preset": "iaf"}]
+
+
+@pytest.mark.parametrize("settings", KINDS)
 def test_report_of_each_kind_of_model(settings: dict[str, Any], tmp_path: Path) -> None:
     data = (rings(60, 12), np.arange(60) % 3)
     vaekit.train(data, out=tmp_path / "run", **TINY | settings)

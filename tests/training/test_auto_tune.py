@@ -25,17 +25,17 @@ def resolved(max_minutes: float = math.inf, **settings: Any) -> Plan:
 
 
 @pytest.fixture
-def log_lines(caplog: LogCaptureFixture, monkeypatch: MonkeyPatch) -> LogCaptureFixture:
+def log_text(caplog: LogCaptureFixture, monkeypatch: MonkeyPatch) -> LogCaptureFixture:
     caplog.set_level(logging.DEBUG, logger="vaekit")
     return caplog
 
 
-def test_too_many_threads_are_warned_of(log_lines: LogCaptureFixture) -> None:
+def test_too_many_threads_are_warned_of(log_text: LogCaptureFixture) -> None:
     resolved(threads=cores() + 1)
-    assert f"exceeds the {cores()} available cores" in log_lines.text
-    log_lines.clear()
+    assert f"exceeds the {cores()} available cores" in log_text.text
+    log_text.clear()
     resolved(threads=1)
-    assert "Device: cpu (1 thread), float32" in log_lines.text and "exceeds" not in log_lines.text
+    assert "Device: cpu (1 thread), float32" in log_text.text and "exceeds" not in log_text.text
 
 
 def test_a_resumed_run_keeps_the_chosen_batch_size(tmp_path: Path) -> None:
@@ -54,17 +54,17 @@ def test_a_resumed_run_keeps_the_chosen_batch_size(tmp_path: Path) -> None:
     assert plan.config.training.batch_size == plan.metadata.batch_size == 48
 
 
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [
-        ({32: 1.0, 64: 1.0, 128: 1.0, 256: 1.0}, 256),  # a step takes as long whatever the batch
-        ({32: 1.0, 64: 1.1, 128: 2.2, 256: 4.4}, 64),  # as long as its images
-        ({32: 1.0, 64: 1.9, 128: 1.9, 256: 1.9}, 32),  # twice the images that cost nearly twice as much
-        ({32: 1.0, 64: 1.0, 128: math.inf}, 64),  # does not fit in memory
-    ],
-)
+SECONDS: list[tuple[dict[int, float], int]] = [
+    ({32: 1.0, 64: 1.0, 128: 1.0, 256: 1.0}, 256),  # a step takes as long whatever the batch
+    ({32: 1.0, 64: 1.1, 128: 2.2, 256: 4.4}, 64),  # as long as its images
+    ({32: 1.0, 64: 1.9, 128: 1.9, 256: 1.9}, 32),  # twice the images that cost nearly twice as much
+    ({32: 1.0, 64: 1.0, 128: math.inf}, 64),  # does not fit in memory
+]
+
+
+@pytest.mark.parametrize(("seconds", "expected"), SECONDS)
 def test_batches_are_doubled_as_long_as_it_pays(
-    seconds: dict[int, float], expected: int, monkeypatch: MonkeyPatch
+    seconds: Any, expected: int, monkeypatch: MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda _, size, *__: seconds[size])
     settings = MLP | {"batch_size": "auto", "compile": "off"}
@@ -93,38 +93,34 @@ def test_tf32_needs_a_gpu_that_has_it() -> None:
 
 def test_convolutions_use_bfloat16_where_it_is_fast(monkeypatch: MonkeyPatch) -> None:
     convolutions = {"encoder": "conv", "decoder": "conv"}
-    for fast, kinds, expected in (
+    for fast, kinds, expected in [
         (True, convolutions, "bf16"),
         (True, {}, "32"),
         (False, convolutions, "32"),
-    ):
+    ]:
         monkeypatch.setattr("vaekit.training.auto_tune.fast_bf16", lambda _, fast=fast: fast)
         assert resolved(**kinds).config.training.precision == expected
     assert resolved(**convolutions, precision="bf16").config.training.precision == "bf16"
     assert resolved(**convolutions, precision="32").config.training.precision == "32"
 
 
-def test_a_long_run_compiles_if_that_is_faster(
-    monkeypatch: MonkeyPatch, log_lines: LogCaptureFixture
-) -> None:
+def test_a_long_run_compiles_if_that_is_faster(monkeypatch: MonkeyPatch, log_text: Any) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune.COMPILE_SECONDS", 0.0)
     for eager, compiled, expected in ((1.0, 0.5, "on"), (0.5, 1.0, "off")):
         times = iter([eager, compiled])
         monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda *_, times=times: next(times))
         plan = resolved()
         assert plan.config.training.compile == plan.metadata.compile == expected
-        assert f"torch.compile: {expected}, {eager / compiled:.2f} times as fast" in log_lines.text
+        assert f"torch.compile: {expected}, {eager / compiled:.2f} times as fast" in log_text.text
 
 
-def test_a_short_run_is_not_compiled(monkeypatch: MonkeyPatch, log_lines: LogCaptureFixture) -> None:
+def test_a_short_run_is_not_compiled(monkeypatch: MonkeyPatch, log_text: LogCaptureFixture) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda *_: 100.0)
     assert resolved(max_minutes=1.0).config.training.compile == "off"
-    assert "the run is too short to benefit" in log_lines.text
+    assert "the run is too short to benefit" in log_text.text
 
 
-def test_training_goes_without_a_failing_compiler(
-    monkeypatch: MonkeyPatch, log_lines: LogCaptureFixture
-) -> None:
+def test_training_goes_without_a_failing_compiler(monkeypatch: MonkeyPatch, log_text: Any) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune.COMPILE_SECONDS", 0.0)
 
     def broken(*_: Any, **__: Any) -> None:
@@ -132,4 +128,4 @@ def test_training_goes_without_a_failing_compiler(
 
     monkeypatch.setattr("torch.compile", broken)
     assert resolved().config.training.compile == "off"
-    assert "torch.compile: off, it failed on this machine" in log_lines.text
+    assert "torch.compile: off, it failed on this machine" in log_text.text

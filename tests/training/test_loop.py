@@ -55,8 +55,7 @@ def test_the_moving_average_starts_fast() -> None:
 
 
 def test_validation_averages_over_images() -> None:
-    """23 validation images in batches of 10, 10 and 3, against one batch of all: the KL has no noise in
-    it."""
+    """23 images in batches of 10, 10 and 3, against one batch: the KL has no noise in it."""
     pack = open_pack(rings(60, 12), resolve({"validation": "last:23"}).data, quiet=True)
     config = resolve(MLP, {"objective": {"beta": 2.0, "warmup": 5}})
     model, objective = build(config, pack.shape)

@@ -1,5 +1,4 @@
-"""SOAP against Adam, against the moments it follows, and on a problem whose axes are not those of its
-weights."""
+"""SOAP against Adam, its moments, and a problem whose axes are not those of its weights."""
 
 import pytest
 import torch

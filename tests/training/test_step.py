@@ -1,5 +1,4 @@
-"""A training step: micro-batches, compiled and bfloat16 steps, and steps that a GPU can take without
-waiting."""
+"""A training step: in micro-batches, compiled, in bfloat16, and without waiting for a GPU."""
 
 import json
 import math
@@ -132,9 +131,10 @@ AT_ONCE = "needs all of it at once"
 INDIVISIBLE = [({"objective": "mmd"}, 4, AT_ONCE), ({"objective": {"free_bits": 0.1}}, 4, AT_ONCE)]
 
 
-@pytest.mark.parametrize(
-    ("settings", "limit", "text"), [*INDIVISIBLE, ({}, 0, "a single image does not either")]
-)
+INDIVISIBLE += [({}, 0, "a single image does not either")]
+
+
+@pytest.mark.parametrize(("settings", "limit", "text"), INDIVISIBLE)
 def test_indivisible_batches_are_refused(settings: dict[str, Any], limit: int, text: str) -> None:
     train_step = make_step(*made(**settings))
     train_step.loss_fn = SmallMemory(train_step, limit, torch.OutOfMemoryError("out of memory"))
@@ -195,8 +195,7 @@ run_training(request, callbacks=[])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory")
 def test_a_cpu_without_enough_memory_uses_micro_batches(tmp_path: Path) -> None:
-    """64 images with 128 samples of 3,072 pixels: 100 MB for each tensor of their size, of which 230 MB hold
-    two."""
+    """64 images with 128 samples of 3,072 pixels: a tensor takes 100 MB, and there are 230."""
     out = tmp_path / "run"
     done = subprocess.run([sys.executable, "-c", LIMITED, out], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -283,8 +282,7 @@ print("graphs:", torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 @pytest.mark.slow
 def test_a_compiled_step_is_the_eager_step() -> None:
-    """In a process without shape checks, at which the compiler would stop. Schedules are no part of the
-    graph."""
+    """In a process without shape checks, at which the compiler would stop."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "graphs: 1\n" in done.stdout
@@ -306,8 +304,7 @@ def test_compile_without_a_compiler_is_a_user_error(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("network", ["mlp", "conv", "resnet"])
 def test_bfloat16_stays_near_float32(network: str) -> None:
-    """The loss of one model at the same noise: within 3 thousandths; all of the optimizer's state in 32
-    bits."""
+    """At the same noise the loss is within 3 thousandths; the optimizer's state has 32 bits."""
     config = {"encoder": network, "decoder": network}
     model, objective = made(**config)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)

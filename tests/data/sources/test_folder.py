@@ -54,13 +54,9 @@ def test_splits_and_classes_by_folder(photos: Make) -> None:
     root = photos("train/a/1.png", "train/b/2.png", "Val/a/3.png", "test/b/4.png", "test/b/deep/5.png")
     pack = open_pack(root, DataConfig())
     assert pack.classes == ("a", "b")
-    assert split_by_path(pack) == {
-        "train/a/1.png": "train",
-        "train/b/2.png": "train",
-        "Val/a/3.png": "validation",
-        "test/b/4.png": "test",
-        "test/b/deep/5.png": "test",
-    }
+    splits = {"train": ["train/a/1.png", "train/b/2.png"], "validation": ["Val/a/3.png"]}
+    splits["test"] = ["test/b/4.png", "test/b/deep/5.png"]
+    assert split_by_path(pack) == {path: split for split, paths in splits.items() for path in paths}
     assert pack.labels[pack.splits["test"]].tolist() == [1, 1]
 
 
@@ -83,6 +79,14 @@ def test_folders_of_damaged_files_are_not_classes(photos: Make) -> None:
     (lone / "a" / "3.png").write_bytes(b"nothing")
     pack = open_pack(lone, DataConfig())
     assert pack.classes == () and pack.labels.tolist() == [-1, -1]
+
+
+UNKNOWN = "not in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF)"
+UNUSABLE = dict.fromkeys(("socket.jpg", "pipe.png"), "not a regular file")
+UNUSABLE |= dict.fromkeys(("out.png", "device.png"), "linked outside the folder")
+UNUSABLE |= {"cut.png": "truncated", "empty.jpg": "empty", "huge.png": "over 100 million pixels"}
+UNUSABLE |= {"text.gif": UNKNOWN, "disguised.png": UNKNOWN, "phone.HEIC": "HEIC is not supported"}
+UNUSABLE |= {"linked": "linked to a folder", "loop.png": "linked to a missing file"}
 
 
 def add_unusable_files(root: Path, outside: Path) -> None:
@@ -116,24 +120,10 @@ def test_unusable_files_are_listed_and_folder_is_unchanged(photos: Make, monkeyp
     pack = open_pack(root, DataConfig())
     assert folder_state(root) == before
     assert sorted(pack.paths()) == ["1.png", "2.png", "3.png", "a b ü.png", "alias.png"]
-    assert dict(pack.skipped) == {
-        "socket.jpg": "not a regular file",
-        "cut.png": "truncated",
-        "empty.jpg": "empty",
-        "huge.png": "over 100 million pixels",
-        "text.gif": "not in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF)",
-        "disguised.png": "not in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF)",
-        "phone.HEIC": "HEIC is not supported",
-        "pipe.png": "not a regular file",
-        "out.png": "linked outside the folder",
-        "device.png": "linked outside the folder",
-        "linked": "linked to a folder",
-        "loop.png": "linked to a missing file",
-    }
+    assert dict(pack.skipped) == UNUSABLE
     record = pack.describe()
-    assert {"path": "cut.png", "reason": "truncated"} in record["skipped"] and record[
-        "files_that_are_no_images"
-    ] == 1
+    assert {"path": "cut.png", "reason": "truncated"} in record["skipped"]
+    assert record["files_that_are_no_images"] == 1
     assert f"{len(pack.skipped)} files skipped: " in pack.summary and "1 truncated" in pack.summary
     assert pack.summary.endswith("1 HEIC (unsupported; convert to JPEG). Details in dataset.json.")
     assert not any(b"secret" in path.encode() for path in pack.paths())
@@ -168,10 +158,8 @@ def test_size_is_chosen_from_the_data(tmp_path: Path) -> None:
     assert sized("same", (28, 19), (28, 19)) == (3, 19, 28)
     assert sized("large", (300, 200), (300, 200)) == (3, 64, 64)
     assert sized("mixed", (40, 30), (50, 32), (60, 90)) == (3, 32, 32)
-    assert (
-        "64x64 and centre-cropped (originals up to 300x200)"
-        in open_pack(tmp_path / "large", DataConfig()).summary
-    )
+    summary = open_pack(tmp_path / "large", DataConfig()).summary
+    assert "64x64 and centre-cropped (originals up to 300x200)" in summary
     assert "28x19 (not resized)" in open_pack(tmp_path / "same", DataConfig()).summary
     wide = open_pack(tmp_path / "large", DataConfig(size="48x16", fit="stretch"))
     assert wide.shape == (3, 16, 48) and "48x16" in wide.summary
@@ -225,31 +213,22 @@ def test_packs_are_reused(photos: Make, cache: Path) -> None:
     first = open_pack(root, DataConfig())
     files = folder_state(first.folder)
     second = open_pack(root, DataConfig(flip=True))  # augmentation does not change the pack
-    assert (
-        second.folder == first.folder
-        and folder_state(first.folder) == files
-        and second.fingerprint == first.fingerprint
-    )
-    assert sorted(path.name for path in first.folder.iterdir()) == [
-        "images.npy",
-        "labels.npy",
-        "pack.json",
-        "table.csv",
-    ]
+    assert second.folder == first.folder and second.fingerprint == first.fingerprint
+    assert folder_state(first.folder) == files
+    names = sorted(path.name for path in first.folder.iterdir())
+    assert names == ["images.npy", "labels.npy", "pack.json", "table.csv"]
     assert open_pack(root, DataConfig(size="4")).folder != first.folder
     os.utime(root / "2.png", ns=(5, 5))
     changed = open_pack(root, DataConfig())
     assert changed.folder != first.folder and changed.fingerprint == first.fingerprint
     (changed.folder / "images.npy").write_bytes(b"damaged")
     assert np.array_equal(open_pack(root, DataConfig()).images, first.images)
-    assert clear_cache() > 0 and not [
-        path for path in (cache / "vaekit" / "packs").iterdir() if path.is_dir()
-    ]
+    assert clear_cache() > 0
+    assert not [path for path in (cache / "vaekit" / "packs").iterdir() if path.is_dir()]
 
 
-SCRIPT = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
-)
+# a shell's & ignores the signal
+SCRIPT = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 SCRIPT += "from vaekit.data.packs.pack import open_pack; from vaekit.config.data import DataConfig\n"
 SCRIPT += "print(open_pack(sys.argv[1], DataConfig(size='64'), quiet=True).fingerprint)"
 
@@ -361,11 +340,12 @@ def test_load_images(photos: Make) -> None:
     assert load_images([root / "1.png"], DataConfig(), (4, 8, 10))[0, 0, 0, 3] == 255
     (root / "bad.png").touch()
     os.mkfifo(root / "pipe.png")
-    for bad, why in (
-        ("pipe.png", "not a regular file"),
-        ("bad.png", "empty"),
-        ("none.png", "not found"),
-        (".", "is a folder"),
-    ):
+    unusable = {
+        "pipe.png": "not a regular file",
+        "bad.png": "empty",
+        "none.png": "not found",
+        ".": "is a folder",
+    }
+    for bad, why in unusable.items():
         with user_error(f"cannot be used .*{why}"):
             load_images([root / bad], DataConfig(), (3, 8, 10))

@@ -44,13 +44,9 @@ def knows_latent_images(kind: str) -> bool:
 
 VECTOR_ONLY = {kind for kind in KINDS if not knows_latent_images(kind)}
 VECTORS: list[tuple[str, Shape, Shape]] = [(kind, shape, (3,)) for kind in KINDS for shape in SHAPES]
-IMAGES = [
-    (kind, shape, (3, *grid))
-    for kind in KINDS
-    if kind not in VECTOR_ONLY
-    for shape in SHAPES
-    for grid in GRIDS[shape]
-]
+LATENT_IMAGES = [kind for kind in KINDS if kind not in VECTOR_ONLY]
+GRIDS_OF_ALL = [(shape, (3, *grid)) for shape, grids in GRIDS.items() for grid in grids]
+IMAGES = [(kind, *sizes) for kind in LATENT_IMAGES for sizes in GRIDS_OF_ALL]
 
 
 def labels(conditional: bool, count: int = 2) -> Tensor | None:
@@ -114,10 +110,9 @@ def test_labels_change_the_output(kind: str, latents: tuple[int, ...]) -> None:
         assert network(h, torch.arange(3)).flatten(1).std(0).max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in VECTOR_ONLY])
+@pytest.mark.parametrize("kind", LATENT_IMAGES)
 def test_latent_image_is_local(kind: str) -> None:
-    """A change in one corner of the latent image changes that corner of the picture most: no dense layer
-    mixes it."""
+    """A change in a corner of the latent image changes that corner of the picture most."""
     settings = {"attention": False} if kind == "resnet" else {}
     decoder = make("decoder", kind, (1, 32, 32), (2, 8, 8), 0, **settings).eval()
     assert not any(isinstance(m, nn.Linear) for m in decoder.modules())
@@ -139,7 +134,7 @@ def test_dense_networks_reject_a_latent_image(slot: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("slot", SLOTS)
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in VECTOR_ONLY])
+@pytest.mark.parametrize("kind", LATENT_IMAGES)
 def test_latent_image_of_wrong_size_is_rejected(slot: str, kind: str) -> None:
     with user_error(r"^A latent image of 8x8 .* 28x28\. Use latents='4x7x7' or 4x14x14 or 4x28x28\.$"):
         make(slot, kind, (1, 28, 28), (4, 8, 8), 0)
@@ -149,8 +144,7 @@ def test_latent_image_of_wrong_size_is_rejected(slot: str, kind: str) -> None:
 
 
 def test_gated_layers_are_the_formula() -> None:
-    """h = (W x + b) * sigmoid(V x + c), Tomczak & Welling 2018; the one-hot label is appended to the first
-    x."""
+    """h = (W x + b) * sigmoid(V x + c), Tomczak & Welling 2018; the first x ends with the label."""
     encoder = make("encoder", "gated_mlp", (1, 2, 3), (2,), 3, hidden=(5, 4))
     decoder = make("decoder", "gated_mlp", (1, 2, 3), (2,), 0, hidden=(5, 4))
     x, y, z = torch.rand(7, 1, 2, 3), torch.arange(7) % 3, torch.randn(7, 2)
@@ -287,8 +281,8 @@ def test_lazy_custom_modules_are_initialized_by_the_trial() -> None:
         ("encoder", lambda x: x.flatten(1)[:2], (4,), [3, 1, 6, 6], [2, 36], "[3, F]"),
     ],
 )
-def test_custom_modules_of_wrong_shape_are_rejected(
-    slot: str, answer: Any, latents: tuple[int, ...], given: list[int], returned: list[int], needed: str
+def test_wrong_shapes_of_custom_modules(
+    slot: str, answer: Any, latents: Shape, given: list[int], returned: list[int], needed: str
 ) -> None:
     inputs = "images" if slot == "encoder" else "latents"
     shapes = f"{re.escape(f'returns {returned} for {inputs} {given}; ')}.*{re.escape(f'need {needed}')}"

@@ -82,8 +82,7 @@ def test_mmd_with_beta_adds_the_kl_of_the_elbo() -> None:
 
 @pytest.mark.parametrize("kernel", ["imq", "rbf"])
 def test_mmd_of_equal_distributions_is_zero_on_average(kernel: Any) -> None:
-    """Over 500 pairs of samples of 16 points. Pairs of a point with itself would add some 2 (1 - E k) /
-    16."""
+    """Over 500 pairs of samples; pairs of a point with itself would add 2 (1 - E k) / 16."""
     estimates = torch.stack([squared_mmd(torch.randn(16, 3), torch.randn(16, 3), kernel) for _ in range(500)])
     error = estimates.std().item() / math.sqrt(500)
     bias = 2 * (1 - similarity(torch.randn(500, 3), torch.randn(500, 3), kernel).mean().item()) / 16
@@ -92,8 +91,7 @@ def test_mmd_of_equal_distributions_is_zero_on_average(kernel: Any) -> None:
 
 
 def test_mmd_between_gaussians_has_its_closed_form() -> None:
-    """With exp(-d^2 / D) and variances s, t: E k = prod (D / (D + 2 s + 2 t))^(1/2) exp(-shift^2 / (D + 2 s +
-    2 t))."""
+    """For exp(-d^2 / D): E k = prod (D / w)^(1/2) exp(-shift^2 / w), w = D + 2 s + 2 t."""
     shift, variance, latents, count = torch.tensor([1.0, 0.0, -0.5]), 0.3, 3, 4000
 
     def expected(of: float, to: float, apart: Tensor) -> float:
@@ -118,8 +116,7 @@ def test_mmd_draws_from_the_prior_of_each_image() -> None:
 
 @pytest.mark.parametrize("kernel", ["imq", "rbf"])
 def test_mmd_detects_confused_labels(kernel: Any) -> None:
-    """Two classes whose encodings lie where the prior has the other class: over all pairs nothing is
-    missing."""
+    """Two classes whose encodings lie where the prior has the other class."""
     places, y = torch.tensor([[3.0, 0.0], [0.0, -1.0]]), torch.arange(400) % 2
     a, b = places[y] + 0.1 * torch.randn(400, 2), places[1 - y] + 0.1 * torch.randn(400, 2)
     assert squared_mmd(a, b, kernel).abs() < 0.01
@@ -196,8 +193,7 @@ def test_full_batch_gives_the_exact_aggregate_posterior() -> None:
 
 
 def test_aggregate_posterior_estimate_is_unbiased() -> None:
-    """All batches of 3 out of 6 images that have image 0: on average the estimate of q(z) for its z is
-    exact."""
+    """Over all batches of 3 out of 6 images the mean estimate of q(z) is exact."""
     q = torch.rand(6)
     estimates = []
     for others in combinations(range(1, 6), 2):
@@ -208,8 +204,7 @@ def test_aggregate_posterior_estimate_is_unbiased() -> None:
 
 
 def test_total_correlation_of_gaussians_has_its_closed_form() -> None:
-    """Means of covariance C around 0 and variance v give q(z) = N(0, C + v): 2000 images against closed
-    forms."""
+    """Means of covariance C and variance v give q(z) = N(0, C + v)."""
     covariance, variance, count = torch.tensor([[1.0, 0.8], [0.8, 1.0]]), 0.1, 2000
     means = MultivariateNormal(torch.zeros(2), covariance).sample((count,))
     q = DiagonalGaussian(means, torch.full((count, 2), math.log(variance)))
@@ -245,8 +240,7 @@ def test_total_correlation_of_one_image_is_zero() -> None:
 
 
 def test_dip_by_hand() -> None:
-    """Means (1, 0), (-1, 2), (0, 1): variances 2/3 and 2/3, covariance -2/3. Mean posterior variances 1/2 and
-    2."""
+    """Means of variances 2/3 and covariance -2/3; mean posterior variances 1/2 and 2."""
     variance = torch.tensor([[0.25, 1.0], [0.5, 2.0], [0.75, 3.0]])
     q = DiagonalGaussian(torch.tensor([[1.0, 0.0], [-1.0, 2.0], [0.0, 1.0]]), variance.log())
     kl = Elbo(ElboConfig())(terms(q))[1]["kl"].item()
