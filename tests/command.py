@@ -73,6 +73,11 @@ def user_error(match: str | None = None) -> Any:
     return pytest.raises(UserError, match=match)
 
 
+def refused(match: str, call: Callable[..., object], *arguments: Any, **settings: Any) -> None:
+    with user_error(match):
+        call(*arguments, **settings)
+
+
 def wait_for(condition: Callable[[], bool], process: Process, seconds: float = 60) -> None:
     """Until the condition holds, the process ends, or time is up."""
     end = time.monotonic() + seconds

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import vaekit
-from command import rings, user_error
+from command import refused, rings, user_error
 from vaekit.sklearn import VAETransformer
 
 MLP = {"kind": "mlp", "hidden": [32]}
@@ -203,8 +203,7 @@ def test_the_run_lives_as_long_as_the_model(images: np.ndarray) -> None:
 def test_a_run_folder_of_ones_own_is_kept(images: np.ndarray, tmp_path: Path) -> None:
     model = tiny(out=tmp_path / "run").fit(images)
     z = model.transform(images)
-    with user_error("already contains a run"):
-        model.fit(images)
+    refused("already contains a run", model.fit, images)
     del model
     gc.collect()
     assert (tmp_path / "run" / "loss.png").exists()
@@ -217,8 +216,7 @@ def test_a_model_without_its_folder_still_computes(images: np.ndarray, tmp_path:
     (tmp_path / "run").rename(tmp_path / "elsewhere")
     assert model.transform(images).shape == (60, 4)
     assert np.isfinite(model.score(images))
-    with user_error("no longer exists"):
-        pickle.dumps(model)
+    refused("no longer exists", pickle.dumps, model)
 
 
 def test_it_prints_nothing_unless_asked(images: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,8 +274,7 @@ def test_what_does_not_fit_the_model_is_said(fitted: VAETransformer, images: np.
         fitted.transform(images.transpose(0, 2, 1))
     with pytest.raises(ValueError, match="X has 79 features, but VAETransformer is expecting 80"):
         fitted.score(images.reshape(60, 80)[:, :79])
-    with user_error(r"\[2, 5\], but this model has \[N, 4\]"):
-        fitted.inverse_transform(np.zeros((2, 5)))
+    refused(r"\[2, 5\], but this model has \[N, 4\]", fitted.inverse_transform, np.zeros((2, 5)))
     with user_error("`samples`: must be a whole number from 1"):
         clone(fitted).set_params(samples=0, epochs=1).fit(images).score(images)
 
@@ -291,5 +288,4 @@ def test_a_model_without_likelihood_has_no_score(images: np.ndarray) -> None:
     model = tiny(preset="ae").fit(images)
     assert model.transform(images).shape == (60, 4)
     for call in (model.score_samples, model.score):
-        with user_error("single point without density"):
-            call(images)
+        refused("single point without density", call, images)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import vaekit
-from command import NEW_PROCESS, folder_state, mistake, rings, user_error
+from command import NEW_PROCESS, folder_state, mistake, refused, rings
 from command import vaekit as command
 from vaekit import TrainedModel
 from vaekit.latents import sampling, tables
@@ -97,8 +97,7 @@ def test_conditional_model_encodes_images_with_their_classes(classes: TrainedMod
     images, labels = read(photos, list(table["file"])), list(table["label"])
     np.testing.assert_allclose(table.iloc[:, 2:], classes.encode(images, labels), atol=1e-5)
     assert not np.allclose(table.iloc[:, 2:], classes.encode(images, "a"), atol=1e-3)
-    with user_error("have no classes, and this model is conditional"):
-        classes.latents(photos / "a", quiet=True)
+    refused("have no classes, and this model is conditional", classes.latents, photos / "a", quiet=True)
 
 
 def test_encode_defaults_to_training_images_and_a_new_file(classes: TrainedModel) -> None:
@@ -123,10 +122,8 @@ def test_encode_checks_the_output_path(
     assert there.read_text() == "mine"
     refused = {tmp_path / "z.xls": r"\.csv, \.npz or \.parquet", photos / "z.csv": "inside the image folder"}
     for out, output in (refused | {there / "z.csv": "Cannot write"}).items():
-        with user_error(output):
-            plain.latents(photos, out=out)
-    with user_error("Give a folder of images"):
-        plain.latents(quiet=True)
+        refused(output, plain.latents, photos, out=out)
+    refused("Give a folder of images", plain.latents, quiet=True)
     (tmp_path / "pyarrow.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     output = mistake("encode", run, photos, "--out", tmp_path / "z.parquet", command=NEW_PROCESS)
@@ -171,8 +168,7 @@ def test_interpolation_ends_at_reconstructions(plain: TrainedModel, photos: Path
     straight = plain.interpolate(*ends, steps=3, how="linear")
     np.testing.assert_array_equal(straight[1:2], plain.decode(plain.encode(ends).mean(0, keepdims=True)))
     assert not np.array_equal(straight[1], path[2])
-    with user_error("must be from 2 to 100"):
-        plain.interpolate(*ends, steps=1)
+    refused("must be from 2 to 100", plain.interpolate, *ends, steps=1)
     file = tmp_path / "strip.png"
     command("interpolate", plain.run.folder, *(photos / name for name in names), "--steps", 5, "--out", file)
     with Image.open(file) as strip:
@@ -245,8 +241,7 @@ def test_traverse_writes_its_picture(classes: TrainedModel, tmp_path: Path) -> N
     last = whole[-MARGIN - 96 : -MARGIN : 8, -MARGIN - 96 : -MARGIN : 8]
     np.testing.assert_array_equal(last, traversal.images[-1, -1, ..., 0])
     assert "Available: a, b, (none)" in mistake("traverse", classes.run.folder, "--class", "fog")
-    with user_error("0 rows of 11 are not possible"):
-        classes.traverse(rows=0)
+    refused("0 rows of 11 are not possible", classes.traverse, rows=0)
 
 
 # --- rank ---
@@ -278,10 +273,8 @@ def test_rank_refuses_models_without_a_likelihood(plain: TrainedModel, photos: P
     (tmp_path / "order.png").write_text("mine")
     output = mistake("rank", plain.run.folder, photos, "--out", tmp_path / "order.csv")
     assert "order.png already exists" in output and (tmp_path / "order.png").read_text() == "mine"
-    with user_error("`samples`: must be a whole number from 1"):
-        plain.rank(photos, samples=0)
-    with user_error("1 colour channels"):
-        plain.rank(rings(10, 12, 3))
+    refused("`samples`: must be a whole number from 1", plain.rank, photos, samples=0)
+    refused("1 colour channels", plain.rank, rings(10, 12, 3))
     model = vaekit.train(photos, out=tmp_path / "ae", epochs=1, preset="ae", **TINY)
     output = mistake("rank", model.run.folder)
     assert "single point without density" in output and "Train one with --posterior.kind gaussian" in output

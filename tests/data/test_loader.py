@@ -8,7 +8,7 @@ import torch
 from pytest import MonkeyPatch
 from torch import Tensor
 
-from command import user_error
+from command import refused, user_error
 from vaekit.config.data import DataConfig
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
@@ -84,8 +84,7 @@ def test_split_is_whole_and_in_order() -> None:
 def test_without_classes_there_are_no_labels() -> None:
     assert next(make_loader(4, images=IMAGES).train(0))[1] is None
     assert next(make_loader(4, images=IMAGES).split("validation"))[1] is None
-    with user_error("`balance`: needs classes"):
-        make_loader(4, images=IMAGES, balance=True)
+    refused("`balance`: needs classes", make_loader, 4, images=IMAGES, balance=True)
 
 
 def test_balance_draws_classes_equally_often() -> None:

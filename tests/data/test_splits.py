@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from command import user_error
+from command import refused, user_error
 from vaekit.data.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, assign_splits
 
 hashes = st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=60)
@@ -62,14 +62,10 @@ def test_an_existing_validation_split_is_used() -> None:
 
 @pytest.mark.parametrize("content", [[5, 5, 5], [9, 9]])
 def test_identical_images_cannot_be_split(content: list[int]) -> None:
-    with user_error("images are identical"):
-        splits_of(content, "0.1")
+    refused("images are identical", splits_of, content, "0.1")
 
 
 def test_an_empty_training_split_is_refused() -> None:
-    with user_error("all are held out"):
-        splits_of([1, 2], "0.1", [TEST, TEST])
-    with user_error("duplicates of held-out"):
-        splits_of([1, 1], "0.1", [TRAIN, VALIDATION])
-    with user_error("duplicates of held-out"):
-        splits_of([1, 1], "last:1")
+    refused("all are held out", splits_of, [1, 2], "0.1", [TEST, TEST])
+    refused("duplicates of held-out", splits_of, [1, 1], "0.1", [TRAIN, VALIDATION])
+    refused("duplicates of held-out", splits_of, [1, 1], "last:1")

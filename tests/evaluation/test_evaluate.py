@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import vaekit
-from command import MLP, rings, user_error
+from command import MLP, refused, rings, user_error
 from command import vaekit as command
 from vaekit import TrainedModel
 from vaekit.config.overrides import resolve
@@ -215,17 +215,14 @@ def test_log_likelihood_averages_to_the_evaluation(colour: TrainedModel) -> None
     bits = whole["likelihood"]["nll"] / (432 * math.log(2))
     assert whole["likelihood"]["bits_per_dimension"] == pytest.approx(bits)
     assert json.loads(colour.run.evaluation.read_text()) == whole
-    with user_error("class of every image"):
-        colour.log_likelihood(images)
+    refused("class of every image", colour.log_likelihood, images)
 
 
 def test_data_that_cannot_be_evaluated(colour: TrainedModel) -> None:
     with user_error("Give other images with `data`"):
         vaekit.load(colour.run.folder).evaluate()  # trained on an array, which is not there any more
-    with user_error("takes images with 3 channels"):
-        colour.evaluate((rings(20, 12), np.arange(20) % 3))
-    with user_error("Unknown class"):
-        colour.evaluate((rings(20, 12, 3), np.arange(20) % 5))
+    refused("takes images with 3 channels", colour.evaluate, (rings(20, 12), np.arange(20) % 3))
+    refused("Unknown class", colour.evaluate, (rings(20, 12, 3), np.arange(20) % 5))
 
 
 def test_training_data_is_recognized_wherever_it_lies(tmp_path: Path) -> None:
@@ -258,8 +255,7 @@ def test_other_images_cause_no_overfitting_finding(tmp_path: Path) -> None:
 
 
 def test_too_few_images(colour: TrainedModel) -> None:
-    with user_error("`new_images`: must be a whole number from 50"):
-        colour.evaluate(new_images=3)
+    refused("`new_images`: must be a whole number from 50", colour.evaluate, new_images=3)
     result = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)
     assert result["latents"]["active"] is None
     assert "posterior collapse" not in {one["name"] for one in result["diagnosis"]}

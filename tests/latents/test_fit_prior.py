@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import vaekit
-from command import mistake, rings, user_error
+from command import mistake, refused, rings
 from command import vaekit as command
 from vaekit.config.overrides import resolve
 from vaekit.latents import densities
@@ -281,8 +281,7 @@ def test_saved_with_the_model_and_not_used_for_other_weights(run: Path, tmp_path
     other = vaekit.train(rings(60, 8), preset="ae", out=tmp_path / "other", **TINY)
     (tmp_path / "copy" / "model.safetensors").write_bytes((other.run.weights).read_bytes())
     assert vaekit.load(tmp_path / "copy").fitted_prior is None
-    with user_error("has no fitted prior"):
-        vaekit.load(tmp_path / "copy").sample(1, prior="fitted")
+    refused("has no fitted prior", vaekit.load(tmp_path / "copy").sample, 1, prior="fitted")
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense" * 40, "half"])

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import vaekit.models.builder  # noqa: F401  registers components
-from command import user_error
+from command import refused, user_error
 from vaekit.config.config import Config, settings_classes
 from vaekit.config.latents import GaussianPosteriorConfig
 from vaekit.config.likelihoods import GaussianLikelihoodConfig
@@ -213,8 +213,7 @@ def test_optimal_sigma_is_rejected_by_importance_weighted_objectives(kind: str, 
     optimal = {"kind": kind, "sigma": "optimal"}
     build_model(small(likelihood=optimal), (1, 6, 6))
     message = rf"'{objective}'.*'{kind}' with .*optimal.*, or omit likelihood={{'sigma': 'optimal'}}\."
-    with user_error(message):
-        build_model(small(likelihood=optimal, objective=objective), (1, 6, 6))
+    refused(message, build_model, small(likelihood=optimal, objective=objective), (1, 6, 6))
 
 
 def test_incompatibility_message_names_only_the_conflicting_setting() -> None:

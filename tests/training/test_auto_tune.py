@@ -10,7 +10,7 @@ import pytest
 import torch
 from pytest import LogCaptureFixture, MonkeyPatch
 
-from command import MLP, rings, user_error
+from command import MLP, refused, rings
 from training.test_step import limited
 from vaekit.data.decoding.pool import cores
 from vaekit.models.vae import VAE
@@ -82,8 +82,7 @@ def test_a_trial_that_does_not_fit_is_silent(monkeypatch: MonkeyPatch, caplog: A
 
 
 def test_tf32_needs_a_gpu_that_has_it() -> None:
-    with user_error("NVIDIA GPU of 2020 or later, and this run is on cpu"):
-        resolved(precision="tf32", device="cpu")
+    refused("NVIDIA GPU of 2020 or later, and this run is on cpu", resolved, precision="tf32", device="cpu")
     before = torch.backends.cudnn.allow_tf32
     with matmul_precision(tf32=not before):
         assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == (not before)

@@ -12,7 +12,7 @@ import torch
 from pytest import MonkeyPatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from command import MLP, NEW_PROCESS, mistake, rings, user_error
+from command import MLP, NEW_PROCESS, mistake, refused, rings, user_error
 from vaekit.config.config import settings_classes
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS
@@ -116,8 +116,7 @@ def test_optimizer_state_that_does_not_fit_is_an_error(monkeypatch: MonkeyPatch)
     train_step = make_step(*made())
     zeros_like = torch.zeros_like
     monkeypatch.setattr(torch, "zeros_like", lambda like, **how: zeros_like(limited(like, 100), **how))
-    with user_error("optimizer='sgd'"):
-        train_step.optimize(images(), None, math.inf)
+    refused("optimizer='sgd'", train_step.optimize, images(), None, math.inf)
 
 
 def test_other_errors_are_raised_as_they_are() -> None:

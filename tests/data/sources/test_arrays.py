@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from command import user_error
+from command import refused
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import Pack, open_pack
 from vaekit.data.sources.arrays import to_uint8_images
@@ -67,10 +67,8 @@ INVALID = [
 
 @pytest.mark.parametrize(("values", "message"), INVALID)
 def test_invalid_arrays_are_refused_with_a_fix(values: Any, message: str) -> None:
-    with user_error(message):
-        to_uint8_images(values)
-    with user_error(message):
-        open_pack(values, DataConfig())
+    refused(message, to_uint8_images, values)
+    refused(message, open_pack, values, DataConfig())
 
 
 def test_a_pack_of_an_array() -> None:
@@ -91,8 +89,7 @@ def test_labels() -> None:
     assert named.classes == ("a", "b") and labels_in_order(named).tolist() == [1, 0] * 20
     sparse = open_pack((GRAY, torch.tensor([[7], [30]] * 20)), DataConfig())
     assert sparse.classes == ("7", "30") and labels_in_order(sparse).tolist() == [0, 1] * 20
-    with user_error("40 images but labels of shape 39"):
-        open_pack((GRAY, LABELS[1:]), DataConfig())
+    refused("40 images but labels of shape 39", open_pack, (GRAY, LABELS[1:]), DataConfig())
 
 
 def test_arrays_are_resized_only_when_asked() -> None:
@@ -150,8 +147,7 @@ def test_npz_that_cannot_be_read(tmp_path: Path) -> None:
     unreadable = "cannot be read as NumPy arrays"
     messages = {"names": "contains a, b. Name its arrays", "objects": unreadable, "broken": unreadable}
     for name, message in (messages | {"normalised": "Undo the normalization"}).items():
-        with user_error(message):
-            open_pack(tmp_path / f"{name}.npz", DataConfig())
+        refused(message, open_pack, tmp_path / f"{name}.npz", DataConfig())
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -177,8 +173,7 @@ def test_damaged_idx(tmp_path: Path) -> None:
     data = (tmp_path / "train-images-idx3-ubyte").read_bytes()
     for broken in (data[:-1], data[:9], b"\0" + data[1:4] + data[5:]):
         (tmp_path / "train-images-idx3-ubyte").write_bytes(broken)
-        with user_error("Download it again"):
-            open_pack(tmp_path, DataConfig())
+        refused("Download it again", open_pack, tmp_path, DataConfig())
 
 
 def test_the_bundled_sample() -> None:
@@ -231,8 +226,7 @@ def test_dataset_of_pillow_images() -> None:
     assert np.array_equal(in_order(pack), COLOUR[:6]) and pack.classes == ("0", "1")
     assert open_pack(Pictures(*map(Image.fromarray, GRAY)), DataConfig()).shape == (1, 7, 5)
     uneven = Pictures(*pictures, Image.new("L", (30, 20), 9))
-    with user_error(r"differ in shape: 7x5x3 and 20x30x3\. Set `size`"):
-        open_pack(uneven, DataConfig())
+    refused(r"differ in shape: 7x5x3 and 20x30x3\. Set `size`", open_pack, uneven, DataConfig())
     assert open_pack(uneven, DataConfig(size="4")).shape == (3, 4, 4)
 
 
@@ -241,8 +235,6 @@ def test_invalid_datasets_are_refused(cache: Path) -> None:
     invalid = [(normalised, "Undo the normalization"), (Pictures(), "no items in the Pictures")]
     invalid += [(Pictures({"image": 1}), "has type dict"), (Pictures((1, 2, 3)), "has 3 parts")]
     for source, message in invalid:
-        with user_error(message):
-            open_pack(source, DataConfig())
-    with user_error("type int is not a source"):
-        open_pack(3, DataConfig())
+        refused(message, open_pack, source, DataConfig())
+    refused("type int is not a source", open_pack, 3, DataConfig())
     assert not list((cache / "vaekit" / "packs").iterdir())

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from pytest import MonkeyPatch
 
-from command import folder_state, huge_png, user_error
+from command import folder_state, huge_png, refused, user_error
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.cache import clear_cache
 from vaekit.data.packs.pack import Pack, load_images, open_pack
@@ -134,18 +134,14 @@ def test_fewer_than_two_images(photos: Make) -> None:
     (root / "empty.png").touch()
     with user_error(r"'photos' contains 1 usable image \(1 skipped: 1 empty\); at least 2"):
         open_pack(root, DataConfig())
-    with user_error("contains no images"):
-        open_pack(photos("x/.no.png", folder="none"), DataConfig())
+    refused("contains no images", open_pack, photos("x/.no.png", folder="none"), DataConfig())
     np.save(root.parent / "none" / "images.npy", np.zeros((2, 8, 8), np.uint8))
     with user_error(r"no image files, but images\.npy\. Give '.*none/images\.npy'"):
         open_pack(root.parent / "none", DataConfig())
-    with user_error("does not exist"):
-        open_pack(root / "nowhere", DataConfig())
+    refused("does not exist", open_pack, root / "nowhere", DataConfig())
     (root / "photos.zip").touch()
-    with user_error(r"photos.zip' is an archive. Unpack it"):
-        open_pack(root / "photos.zip", DataConfig())
-    with user_error("neither a folder"):
-        open_pack(root / "1.png", DataConfig())
+    refused(r"photos.zip' is an archive. Unpack it", open_pack, root / "photos.zip", DataConfig())
+    refused("neither a folder", open_pack, root / "1.png", DataConfig())
 
 
 def test_size_is_chosen_from_the_data(tmp_path: Path) -> None:
@@ -327,8 +323,7 @@ def test_a_full_disk_is_reported(photos: Make, monkeypatch: MonkeyPatch) -> None
     assert tiny.f_bavail == 0
     from vaekit.data.packs.write import require_pack_space
 
-    with user_error(r"needs .* MB but only 0 MB are free"):
-        require_pack_space(Path("/proc"), 59, 64 * 64 * 3)
+    refused(r"needs .* MB but only 0 MB are free", require_pack_space, Path("/proc"), 59, 64 * 64 * 3)
     assert open_pack(root, DataConfig()).images.shape[0] == 59
 
 
@@ -347,5 +342,4 @@ def test_load_images(photos: Make) -> None:
         ".": "is a folder",
     }
     for bad, why in unusable.items():
-        with user_error(f"cannot be used .*{why}"):
-            load_images([root / bad], DataConfig(), (3, 8, 10))
+        refused(f"cannot be used .*{why}", load_images, [root / bad], DataConfig(), (3, 8, 10))

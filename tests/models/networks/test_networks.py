@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import vaekit.models.networks  # noqa: F401  registers components
-from command import user_error
+from command import refused, user_error
 from vaekit.config.config import settings_classes
 from vaekit.errors import UserError
 from vaekit.models.registry import BuildContext, components, make_component
@@ -286,8 +286,7 @@ def test_wrong_shapes_of_custom_modules(
 ) -> None:
     inputs = "images" if slot == "encoder" else "latents"
     shapes = f"{re.escape(f'returns {returned} for {inputs} {given}; ')}.*{re.escape(f'need {needed}')}"
-    with user_error(rf"^The {slot} Custom {shapes}"):
-        custom(slot, Custom(answer), latents)
+    refused(rf"^The {slot} Custom {shapes}", custom, slot, Custom(answer), latents)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +318,5 @@ def test_custom_modules_must_accept_labels_if_conditional(slot: str) -> None:
 def test_missing_custom_module_is_reported(slot: str) -> None:
     where = rf"vaekit.load\(run, {slot}=module\), or .* to vaekit.train\(.*{slot}=module\).$"
     fact = f"The {slot} of this model is a custom module, 'Custom', which is not stored with the run"
-    with user_error(rf"^{fact}\. Pass it to {where}"):
-        custom(slot, None, name="Custom")
-    with user_error(rf"^The {slot} 'own' .* vaekit.train\(images, {slot}=module\).$"):
-        custom(slot, None)
+    refused(rf"^{fact}\. Pass it to {where}", custom, slot, None, name="Custom")
+    refused(rf"^The {slot} 'own' .* vaekit.train\(images, {slot}=module\).$", custom, slot, None)
