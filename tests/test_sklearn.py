@@ -219,12 +219,9 @@ def test_a_model_without_its_folder_still_computes(images: np.ndarray, tmp_path:
     refused("no longer exists", pickle.dumps, model)
 
 
-def test_it_prints_nothing_unless_asked(images: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_output_and_no_needless_import(images: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
     tiny().fit(images)
     assert capsys.readouterr() == ("", "")
-
-
-def test_vaekit_alone_does_not_import_scikit_learn() -> None:
     code = "import sys, vaekit, vaekit.api; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

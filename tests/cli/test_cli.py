@@ -186,19 +186,20 @@ def test_generate_writes_images_as_they_come(run: Path, tmp_path: Path, monkeypa
     assert files == [f"000{index + 1}-{('dry', 'rain')[index % 2]}.png" for index in range(6)]
 
 
-def test_generate_by_class(run: Path, tmp_path: Path) -> None:
+def test_generate_by_class_and_at_temperature_zero(run: Path, tmp_path: Path) -> None:
     vaekit("generate", run, "-n", 3, "--class", "rain", "--out", tmp_path / "rain")
     names = sorted(file.name for file in (tmp_path / "rain").glob("0*"))
     assert names == ["0001-rain.png", "0002-rain.png", "0003-rain.png"]
     assert "Unknown class 'snow'. Available: dry, rain" in mistake("generate", run, "--class", "snow")
+    vaekit("generate", run, "-n", 3, "--class", "dry", "--temperature", 0, "--out", tmp_path / "cold")
+    assert len({file.read_bytes() for file in (tmp_path / "cold").glob("0*.png")}) == 1
+    assert "between 0 and 100" in mistake("generate", run, "--temperature", -1)
+    assert "between 1 and" in mistake("generate", run, "-n", 0)
 
 
-def test_generate_defaults_to_a_new_folder_in_the_run(run: Path) -> None:
+def test_generate_writes_into_a_new_folder_only(run: Path, photos: Path, tmp_path: Path) -> None:
     assert "set-1" in vaekit("generate", run, "-n", 2)
     assert "set-2" in vaekit("generate", run, "-n", 2)
-
-
-def test_generate_refuses_a_folder_that_has_files(run: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("kept")
     assert "already exists. Choose another --out." in mistake("generate", run, "-n", 2, "--out", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
@@ -210,13 +211,6 @@ def test_output_inside_the_image_folder_is_refused(verb: str, run: Path, photos:
     given = [next(photos.rglob("*.png"))] if verb == "reconstruct" else []
     assert "is inside the image folder" in mistake(verb, run, *given, "--out", photos / "new")
     assert sorted(photos.rglob("*")) == before
-
-
-def test_temperature_zero_gives_one_image(run: Path, tmp_path: Path) -> None:
-    vaekit("generate", run, "-n", 3, "--class", "dry", "--temperature", 0, "--out", tmp_path / "cold")
-    assert len({file.read_bytes() for file in (tmp_path / "cold").glob("0*.png")}) == 1
-    assert "between 0 and 100" in mistake("generate", run, "--temperature", -1)
-    assert "between 1 and" in mistake("generate", run, "-n", 0)
 
 
 def test_reconstruct_writes_inputs_and_outputs(run: Path, photos: Path, tmp_path: Path) -> None:

@@ -72,13 +72,10 @@ def test_settings_at_fault_are_named_as_flags_on_the_command_line(monkeypatch: M
         assert sentence in str(error.value)
 
 
-def test_stored_component_without_kind_is_reported() -> None:
+def test_missing_kinds_and_unknown_presets_are_reported() -> None:
     config = Config().model_dump() | {"likelihood": {}}
     with user_error(r"The likelihood has no kind\. Set `likelihood\.kind` to bernoulli, binarized"):
         load_config({"config": config})
-
-
-def test_unknown_preset_suggests_the_nearest() -> None:
     with user_error(r"Unknown preset 'sigma'\. Did you mean 'sigma-vae'\? `vaekit presets` lists"):
         resolve(preset="sigma")
 
@@ -99,9 +96,6 @@ def test_later_layers_override_earlier_ones() -> None:
     config = resolve({"epochs": 3, "seed": 1}, {"epochs": "7", "size": 32}, preset="sigma-vae")
     assert (config.training.epochs, config.training.seed, config.data.width_height) == (7, 1, (32, 32))
     assert config.likelihood.kind == "gaussian"
-
-
-def test_another_kind_drops_the_old_settings() -> None:
     config = resolve({"encoder": {"channels": 8}}, {"encoder": "mlp"})
     assert config.encoder.kind == "mlp"
     same_kind = resolve({"encoder": {"channels": 8}}, {"encoder": {"activation": "tanh"}}).encoder

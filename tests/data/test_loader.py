@@ -29,7 +29,7 @@ def concat(batches: Any) -> tuple[Tensor, Tensor]:
     return torch.cat(x), torch.cat(y)
 
 
-def test_an_epoch_holds_every_image_once_unchanged() -> None:
+def test_an_epoch_holds_every_image_once_in_full_batches() -> None:
     loader = make_loader(10)
     x, y = concat(loader.train(0))
     assert x.shape == (50, 3, 6, 5) and x.dtype == torch.float32 and y.dtype == torch.int64
@@ -37,13 +37,20 @@ def test_an_epoch_holds_every_image_once_unchanged() -> None:
     rows = [int(torch.nonzero((expected == image).all((1, 2, 3))).item()) for image in x]
     assert sorted(rows) == list(range(50)) and rows != sorted(rows)
     assert y.tolist() == LABELS[rows].tolist()
+    loader = make_loader(16)
+    assert loader.steps_per_epoch == 3 and [len(x) for x, _ in loader.train(0)] == [16] * 3
+    few = make_loader(1000)
+    assert few.steps_per_epoch == 1 and [len(x) for x, _ in few.train(0)] == [50]
 
 
-def test_order_depends_on_epoch_and_seed_alone() -> None:
+def test_order_depends_on_epoch_and_seed_alone(monkeypatch: MonkeyPatch) -> None:
     first = concat(make_loader(10).train(3))[0]
     assert torch.equal(first, concat(make_loader(10).train(3))[0])
     assert not torch.equal(first, concat(make_loader(10).train(4))[0])
     assert not torch.equal(first, concat(make_loader(10, seed=1).train(3))[0])
+    whole = concat(make_loader(10, **ALL).train(2))
+    monkeypatch.setattr("vaekit.data.loader.DRAWS_PER_BLOCK", 20)
+    assert torch.equal(whole[0], concat(make_loader(10, **ALL).train(2))[0])
 
 
 @pytest.mark.parametrize("options", [{}, ALL, {"balance": True, **ALL}])
@@ -53,19 +60,6 @@ def test_batches_do_not_depend_on_start_or_batch_size(options: dict[str, Any]) -
     assert torch.equal(whole[0][30:], late[0]) and torch.equal(whole[1][30:], late[1])
     small = concat(make_loader(5, **options).train(2))
     assert torch.equal(whole[0], small[0]) and torch.equal(whole[1], small[1])
-
-
-def test_order_does_not_depend_on_blocks(monkeypatch: MonkeyPatch) -> None:
-    whole = concat(make_loader(10, **ALL).train(2))
-    monkeypatch.setattr("vaekit.data.loader.DRAWS_PER_BLOCK", 20)
-    assert torch.equal(whole[0], concat(make_loader(10, **ALL).train(2))[0])
-
-
-def test_an_epoch_has_full_batches_only() -> None:
-    loader = make_loader(16)
-    assert loader.steps_per_epoch == 3 and [len(x) for x, _ in loader.train(0)] == [16] * 3
-    few = make_loader(1000)
-    assert few.steps_per_epoch == 1 and [len(x) for x, _ in few.train(0)] == [50]
 
 
 def test_split_is_whole_and_in_order() -> None:

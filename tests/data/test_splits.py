@@ -37,25 +37,19 @@ def test_splits_are_stable_when_images_are_added(seed: int, before: int, more: i
     assert np.array_equal(old, new[:before])
 
 
-def test_validation_is_never_empty() -> None:
+def test_validation_is_never_empty_and_may_be_the_last_images() -> None:
     assert splits_of([2**63 + 2, 2**63, 2**63 + 1], "1e-9").tolist() == [TRAIN, VALIDATION, TRAIN]
     assert splits_of([3, 1, 2], "0.9").tolist() == [TRAIN, VALIDATION, VALIDATION]
-
-
-def test_last_images_validate() -> None:
     assert splits_of([7, 1, 2, 3, 4], "last:2").tolist() == [TRAIN, TRAIN, TRAIN, VALIDATION, VALIDATION]
     assert splits_of([3, 1, 2, 3, 4], "last:2").tolist() == [LEFT_OUT, TRAIN, TRAIN, VALIDATION, VALIDATION]
     with user_error("`validation`: last:5 leaves nothing to train on, there are only 5 images"):
         splits_of([7, 1, 2, 3, 4], "last:5")
 
 
-def test_copies_stay_in_the_most_protected_split() -> None:
+def test_existing_splits_are_used_and_protected() -> None:
     source_splits = [TRAIN, TRAIN, VALIDATION, VALIDATION, TEST, TEST]
     splits = splits_of([1, 2, 2, 3, 3, 4], "0.1", source_splits)
     assert splits.tolist() == [TRAIN, LEFT_OUT, VALIDATION, LEFT_OUT, TEST, TEST]
-
-
-def test_an_existing_validation_split_is_used() -> None:
     source_splits = [TRAIN] * 19 + [VALIDATION]
     assert splits_of(list(range(20)), "0.5", source_splits).tolist() == source_splits
 

@@ -218,11 +218,16 @@ def test_log_likelihood_averages_to_the_evaluation(colour: TrainedModel) -> None
     refused("class of every image", colour.log_likelihood, images)
 
 
-def test_data_that_cannot_be_evaluated(colour: TrainedModel) -> None:
+def test_invalid_and_too_few_images(colour: TrainedModel) -> None:
     with user_error("Give other images with `data`"):
         vaekit.load(colour.run.folder).evaluate()  # trained on an array, which is not there any more
     refused("takes images with 3 channels", colour.evaluate, (rings(20, 12), np.arange(20) % 3))
     refused("Unknown class", colour.evaluate, (rings(20, 12, 3), np.arange(20) % 5))
+    refused("`new_images`: must be a whole number from 50", colour.evaluate, new_images=3)
+    result = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)
+    assert result["latents"]["active"] is None
+    assert "posterior collapse" not in {one["name"] for one in result["diagnosis"]}
+    assert "needs at least 20 images" in shown(EvaluationResult.model_validate(result))
 
 
 def test_training_data_is_recognized_wherever_it_lies(tmp_path: Path) -> None:
@@ -252,14 +257,6 @@ def test_other_images_cause_no_overfitting_finding(tmp_path: Path) -> None:
     result = model.evaluate(noise, samples=2, quiet=True)
     assert result["reconstruction"]["mse"] > 1.5 * result["training_reconstruction"]["mse"]
     assert not {"overfitting", "too little data"} & {one["name"] for one in result["diagnosis"]}
-
-
-def test_too_few_images(colour: TrainedModel) -> None:
-    refused("`new_images`: must be a whole number from 50", colour.evaluate, new_images=3)
-    result = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)
-    assert result["latents"]["active"] is None
-    assert "posterior collapse" not in {one["name"] for one in result["diagnosis"]}
-    assert "needs at least 20 images" in shown(EvaluationResult.model_validate(result))
 
 
 def test_command_writes_a_file_and_a_table(tmp_path: Path) -> None:

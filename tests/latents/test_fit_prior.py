@@ -156,14 +156,11 @@ def test_classes_of_two_images_each_have_the_width_of_all() -> None:
     assert variance.item() == pytest.approx(1.5, rel=0.2)
 
 
-def test_no_prior_is_fitted_where_the_model_prior_is_right(monkeypatch: MonkeyPatch) -> None:
+def test_no_prior_is_fitted_without_need_or_evidence(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 50)
     train, held_out = (Encodings(torch.randn(n, 2), torch.zeros(n, dtype=torch.long)) for n in (3000, 3000))
     fit = choose_prior(model_of(2), train, held_out, 0, seed=0)
     assert fit.prior is None and "no fitted prior was better" in fit.sentence
-
-
-def test_by_few_held_out_images_nothing_is_chosen() -> None:
     held_out = two_heaps(MIN_VALIDATION_ENCODINGS - 1, 0, 2)
     fit = choose_prior(model_of(2), two_heaps(500, 0, 1), held_out, 0, seed=0)
     assert fit.prior is None and "too few validation images" in fit.sentence

@@ -38,22 +38,16 @@ def test_titles_are_wrapped_not_cut() -> None:
     assert (ink[-grids.MARGIN :] == 255).all()
 
 
-def test_equal_labels_are_left_out() -> None:
+def test_labels_show_where_they_differ() -> None:
     assert fit_labels(["rain", "rain"], FONT, 90) == [[], []]
     assert grids.grid(blank(), labels=["rain"] * 4).size == grids.grid(blank()).size
     assert grids.grid(blank(), labels=["rain", "sun", "rain", "sun"]).height > grids.grid(blank()).height
-
-
-def test_labels_keep_what_tells_them_apart() -> None:
     starts = [f"{start}-photograph-of-the-holidays-by-the-sea" for start in ("a", "b")]
     names = [f"{start}-{i}" for start in starts for i in range(10, 14)]
     lines = fit_labels(names, FONT, 90)
     assert len({tuple(one) for one in lines}) == len(names)
     assert all(len(one) == 2 and all(FONT.getlength(line) <= 90 for line in one) for one in lines)
     assert fit_labels([f"{names[0]}\n1,234", "b\n5"], FONT, 90)[0][-1] == "1,234"
-
-
-def test_labels_are_cut_at_the_end() -> None:
     (lines, _) = fit_labels(["a very long name of a file that is not like any other", "b"], FONT, 90)
     assert len(lines) == 2 and lines[0] == "a very long" and lines[1].endswith(ELLIPSIS)
     assert shorten("wide", FONT, 1) == ELLIPSIS

@@ -86,14 +86,11 @@ def test_train_writes_a_self_contained_page(run: Path) -> None:
     assert "vaekit train" in text and "--preset sigma-vae" in text
 
 
-def test_names_are_escaped(run: Path) -> None:
+def test_names_are_escaped_and_pictures_described(run: Path) -> None:
     text, _ = read(run)
     assert HOSTILE not in text and "<i>broken" not in text
     assert text.count("&lt;script&gt;alert(1) &amp; rain") > 10
     assert "&lt;i&gt;broken.png" in text and "1 skipped file<" in text
-
-
-def test_pictures_have_alternative_texts_and_captions_are_not_empty(run: Path) -> None:
     text, page = read(run)
     assert len(page.pictures) > 100 and all(page.pictures)
     assert page.captions == page.tags.count("figcaption") > 3

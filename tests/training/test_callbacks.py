@@ -99,7 +99,7 @@ def test_the_time_left_includes_what_follows_the_epochs(monkeypatch: MonkeyPatch
     assert short.estimate(500) == pytest.approx(5 + after)
 
 
-def test_the_newest_job_of_a_slot_is_written() -> None:
+def test_background_jobs_are_replaced_and_raise_errors() -> None:
     written: list[int] = []
     with BackgroundWriter() as writer:
         writer.put("slow", lambda: time.sleep(0.2))
@@ -107,8 +107,6 @@ def test_the_newest_job_of_a_slot_is_written() -> None:
             writer.put("numbers", lambda number=number: written.append(number))  # type: ignore[misc]
     assert written == [4]
 
-
-def test_an_error_in_a_job_is_raised() -> None:
     def fail() -> None:
         raise OSError("disk full")
 

@@ -85,7 +85,7 @@ class Counting(Elbo):
         return super().__call__(terms, epoch)
 
 
-def test_objectives_get_the_samples_they_ask_for() -> None:
+def test_objectives_get_samples_and_the_number_of_images() -> None:
     pack = open_pack(rings(60, 12), resolve({"validation": "last:20"}).data, quiet=True)
     config = resolve(MLP, {"epochs": 1, "batch_size": 20, "optimizer": "sgd", "learning_rate": 1e-4})
     model, _ = build(config, pack.shape)
@@ -93,9 +93,6 @@ def test_objectives_get_the_samples_they_ask_for() -> None:
     train_step = TrainStep(model, Counting(ElboConfig(samples=7)), config.training, loader.steps_per_epoch)
     assert len(list(train(train_step, loader, 1, Progress(), lambda _: False))) == 1
     assert Counting.seen == {7}
-
-
-def test_objectives_know_the_number_of_training_images() -> None:
     layers = {"validation": "last:20", "objective": "total_correlation"}
     assert make_plan(TrainRequest(rings(60, 12), (layers,), quiet=True)).objective.images == 40
 

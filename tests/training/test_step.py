@@ -112,14 +112,11 @@ def test_running_averages_are_not_divided(module: torch.nn.Module | None) -> Non
         train_step.compute_gradient(images())
 
 
-def test_optimizer_state_that_does_not_fit_is_an_error(monkeypatch: MonkeyPatch) -> None:
+def test_errors_other_than_a_large_batch_are_raised(monkeypatch: MonkeyPatch) -> None:
     train_step = make_step(*made())
     zeros_like = torch.zeros_like
     monkeypatch.setattr(torch, "zeros_like", lambda like, **how: zeros_like(limited(like, 100), **how))
     refused("optimizer='sgd'", train_step.optimize, images(), None, math.inf)
-
-
-def test_other_errors_are_raised_as_they_are() -> None:
     train_step = make_step(*made())
     train_step.loss_fn = SmallMemory(train_step, 4, RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):

@@ -53,15 +53,12 @@ def on_a_terminal(script: str, columns: int = 80) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", output.decode())
 
 
-def test_wrapped_breaks_between_words_with_an_indent() -> None:
+def test_wrapped_breaks_between_words_and_keeps_commands() -> None:
     lines = wrapped(f"  {LINE}", 50).splitlines()
     assert " ".join(line.strip() for line in lines).split() == LINE.split()
     assert all(len(line) <= 50 for line in lines)
     assert [len(line) - len(line.lstrip()) for line in lines] == [2, 4, 4]
     assert wrapped("a\n\n  b", 80) == "a\n\n  b"
-
-
-def test_wrapped_keeps_commands_whole() -> None:
     for text in ("Continue: vaekit train --resume --out runs/x", "Use `vaekit evaluate runs/x` now"):
         command = re.search(r"vaekit [^`]*", text)
         assert command and any(command[0] in line for line in wrapped(text, 40).splitlines())

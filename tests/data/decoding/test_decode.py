@@ -144,14 +144,11 @@ def test_sixteen_bits_are_scaled(order: str) -> None:
     assert np.abs(got - expected).max() <= 1 and got.min() == 0 and got.max() == 255
 
 
-def test_sixteen_bit_tiff_and_white_is_zero() -> None:
+def test_tiffs_of_16_bits_and_of_floats() -> None:
     values = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
     plain = decoded(Image.fromarray(values), "TIFF")
     inverted = decoded(Image.fromarray(values), "TIFF", tiffinfo={262: 0})
     assert np.array_equal(plain.astype(int), 255 - inverted.astype(int)) and plain[0, 0] == 0
-
-
-def test_float_tiffs_from_0_to_1_only() -> None:
     values = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
     assert np.array_equal(decoded(Image.fromarray(values), "TIFF"), np.rint(values * 255))
     for wrong in (values * 2, values - 0.5, np.where(values > 0.5, np.nan, values).astype(np.float32)):
@@ -239,13 +236,10 @@ def test_padding_of_gray_and_transparent_images() -> None:
     assert padded[0, 0].tolist() == [0, 0, 0, 0] and np.array_equal(padded[1:7], ALPHA)
 
 
-def test_sizes_are_width_by_height() -> None:
+def test_sizes_and_channels() -> None:
     assert decoded(photo(100, 100), "PNG", target(13, 7)).shape == (7, 13, 3)
     assert decoded(photo(1, 300), "PNG", target(5, 9, "pad")).shape == (9, 5, 3)
     assert np.array_equal(decoded(Image.fromarray(COLOUR), "PNG", target(6, 6)), COLOUR[:, 1:7])
-
-
-def test_channels() -> None:
     assert to_bytes(Image.fromarray(GRAY), 3) == np.repeat(GRAY[..., None], 3, 2).tobytes()
     assert to_bytes(Image.fromarray(GRAY), 4)[:4] == bytes([GRAY[0, 0]] * 3 + [255])
 

@@ -34,7 +34,7 @@ def labels_in_order(pack: Pack) -> np.ndarray:
 # --- In memory ---
 
 
-def test_uint8_bool_and_floats() -> None:
+def test_arrays_and_tensors_of_every_type() -> None:
     assert np.array_equal(to_uint8_images(GRAY), GRAY[..., None])
     assert np.array_equal(to_uint8_images(COLOUR), COLOUR)
     assert np.array_equal(to_uint8_images(GRAY > 9), np.where(GRAY > 9, 255, 0)[..., None])
@@ -42,9 +42,6 @@ def test_uint8_bool_and_floats() -> None:
         assert np.array_equal(to_uint8_images((COLOUR / 255).astype(dtype)), COLOUR)
     assert to_uint8_images(np.full((2, 3, 3), 0.5)).max() == 128
     assert np.array_equal(to_uint8_images(list(COLOUR)), COLOUR)
-
-
-def test_tensors_have_channels_first() -> None:
     tensor = torch.from_numpy(COLOUR).permute(0, 3, 1, 2)
     assert np.array_equal(to_uint8_images(tensor), COLOUR)
     assert np.array_equal(to_uint8_images((tensor / 255).requires_grad_()), COLOUR)

@@ -58,9 +58,6 @@ def test_splits_and_classes_by_folder(photos: Make) -> None:
     splits["test"] = ["test/b/4.png", "test/b/deep/5.png"]
     assert split_by_path(pack) == {path: split for split, paths in splits.items() for path in paths}
     assert pack.labels[pack.splits["test"]].tolist() == [1, 1]
-
-
-def test_flat_and_mixed_folders(photos: Make) -> None:
     flat = open_pack(photos("1.png", "2.png", folder="flat"), DataConfig())
     assert flat.classes == () and flat.labels.tolist() == [-1, -1]
     mixed = open_pack(photos("a/1.png", "2.png", "zoo/3.png", folder="mixed"), DataConfig())

@@ -227,12 +227,16 @@ def test_custom_modules_are_called(latents: tuple[int, ...], conditional: bool) 
     assert seen == {latents}
 
 
-def test_custom_modules_are_part_of_the_model() -> None:
+def test_custom_modules_are_trained_and_initialized() -> None:
     module = Custom(lambda x: x)
     encoder = custom("encoder", module)
     assert list(encoder.state_dict()) == ["module.scale"]
     encoder(torch.rand(2, 1, 6, 6)).sum().backward()
     assert module.scale.grad is not None
+    layers = nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(7)
+    encoder = custom("encoder", nn.Sequential(*layers))
+    assert encoder.features == (7,)
+    assert encoder(torch.rand(3, 1, 6, 6)).shape == (3, 7)
 
 
 def test_trial_leaves_module_and_random_state_unchanged() -> None:
@@ -257,13 +261,6 @@ def test_trial_leaves_module_and_random_state_unchanged() -> None:
     assert (module.training, module.norm.training, module.drop.training) == (True, False, True)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in module.parameters())
-
-
-def test_lazy_custom_modules_are_initialized_by_the_trial() -> None:
-    layers = nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(7)
-    encoder = custom("encoder", nn.Sequential(*layers))
-    assert encoder.features == (7,)
-    assert encoder(torch.rand(3, 1, 6, 6)).shape == (3, 7)
 
 
 @pytest.mark.parametrize(

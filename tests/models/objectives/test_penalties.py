@@ -148,9 +148,15 @@ def test_mmd_gradient_points_to_prior_and_is_finite() -> None:
     assert (loc.grad.sum(0) > 0).all()
 
 
-def test_mmd_of_one_image_is_zero() -> None:
+def test_penalties_of_one_image_are_zero() -> None:
     _, report = Mmd(MmdConfig())(terms(DiagonalGaussian(MEAN[:1], VARIANCE[:1].log())))
     assert report["mmd"].item() == 0
+    inputs = terms(DiagonalGaussian(MEAN[:1], VARIANCE[:1].log()))
+    _, report = TotalCorrelation(TotalCorrelationConfig(), BuildContext(images=100))(inputs)
+    assert report["mutual_information"].item() == pytest.approx(0, abs=1e-6)
+    assert report["total_correlation"].item() == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="number of training images"):
+        TotalCorrelation(TotalCorrelationConfig())(inputs)
 
 
 # --- Total correlation ---
@@ -225,15 +231,6 @@ def test_total_correlation_is_finite_for_distant_posteriors() -> None:
     assert report["total_correlation"].item() == pytest.approx(3 * math.log(100), rel=1e-3)
     assert loc.grad is not None
     assert loc.grad.isfinite().all()
-
-
-def test_total_correlation_of_one_image_is_zero() -> None:
-    inputs = terms(DiagonalGaussian(MEAN[:1], VARIANCE[:1].log()))
-    _, report = TotalCorrelation(TotalCorrelationConfig(), BuildContext(images=100))(inputs)
-    assert report["mutual_information"].item() == pytest.approx(0, abs=1e-6)
-    assert report["total_correlation"].item() == pytest.approx(0, abs=1e-6)
-    with pytest.raises(ValueError, match="number of training images"):
-        TotalCorrelation(TotalCorrelationConfig())(inputs)
 
 
 # --- DIP and L2 ---
