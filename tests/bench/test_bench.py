@@ -1,14 +1,19 @@
 """What `vaekit bench` compares is the same work, and its figures are computed as documented."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pytest import MonkeyPatch
 
+import baselines
 from command import MLP, mistake, rings, vaekit
+from photos import photo
+from time_shares import PARTS, time_shares
 from vaekit.bench import workloads
 from vaekit.bench.loops import bare_loop, plain_loss, vaekit_loop
 from vaekit.bench.measure import BenchResult, run_interleaved
@@ -34,14 +39,26 @@ def test_bare_loop_minimizes_the_same_loss(network: str) -> None:
 def test_loops_train_on_the_number_of_images_returned() -> None:
     config = resolve(MLP | {"validation": "last:8"})
     pack = open_pack(rings(72, 12), config.data, quiet=True)
+    dataset = baselines.ArrayDataset(np.array(pack.images[pack.splits["train"]]))
     runs_once = {
         "bare": bare_loop(config, pack, CPU),
         "process settings": bare_loop(config, pack, CPU, fused=False, process_settings=True),
         "vaekit": vaekit_loop(config, pack, CPU, precision="32"),
         "vaekit, bf16": vaekit_loop(config, pack, CPU, precision="bf16"),
+        "loader": baselines.loader_loop(config, pack, CPU, dataset),
     }
+    if baselines.has_pythae():
+        runs_once["Pythae"] = baselines.pythae_loop(config, pack, CPU)
     for name, run_once in runs_once.items():
         assert [run_once(), run_once()] == [64, 64], name
+
+
+def test_time_shares_add_up_and_cover_every_part() -> None:
+    shares = time_shares(MLP | {"epochs": 12, "ema": 0.5}, rings(600, 12))
+    assert sum(shares.values()) == pytest.approx(1)
+    assert set(shares) == {*PARTS, "other"}
+    assert all(share > 0 for name, share in shares.items() if name != "other"), shares
+    assert 0 <= shares["other"] < 0.4, shares
 
 
 def test_rounds_are_interleaved_after_a_warm_up() -> None:
@@ -64,11 +81,11 @@ def test_ratios_are_computed_per_round() -> None:
     assert result.fastest("v") == "vaekit" and result.fastest("") == "b"
 
 
-def test_synthetic_images_depend_on_the_seed_alone() -> None:
-    image = np.asarray(workloads.synthetic_image(3, 40, 30))
+@pytest.mark.parametrize("make", [workloads.synthetic_image, photo])
+def test_synthetic_images_depend_on_the_seed_alone(make: Callable[[int, int, int], Image.Image]) -> None:
+    image, same, other = (np.asarray(make(seed, 40, 30)) for seed in (3, 3, 4))
     assert image.shape == (30, 40, 3) and image.std() > 10
-    np.testing.assert_array_equal(image, np.asarray(workloads.synthetic_image(3, 40, 30)))
-    assert not np.array_equal(image, np.asarray(workloads.synthetic_image(4, 40, 30)))
+    assert np.array_equal(image, same) and not np.array_equal(image, other)
 
 
 @pytest.mark.parametrize("name", ["folder-first", "folder-later"])

@@ -241,7 +241,7 @@ def test_traverse_writes_its_picture(classes: TrainedModel, tmp_path: Path) -> N
     last = whole[-MARGIN - 96 : -MARGIN : 8, -MARGIN - 96 : -MARGIN : 8]
     np.testing.assert_array_equal(last, traversal.images[-1, -1, ..., 0])
     assert "Available: a, b, (none)" in mistake("traverse", classes.run.folder, "--class", "fog")
-    refused("0 rows of 11 are not possible", classes.traverse, rows=0)
+    refused("`rows`: must be from 1 to 100", classes.traverse, rows=0)
 
 
 # --- rank ---
@@ -274,7 +274,7 @@ def test_rank_refuses_models_without_a_likelihood(plain: TrainedModel, photos: P
     output = mistake("rank", plain.run.folder, photos, "--out", tmp_path / "order.csv")
     assert "order.png already exists" in output and (tmp_path / "order.png").read_text() == "mine"
     refused("`samples`: must be a whole number from 1", plain.rank, photos, samples=0)
-    refused("1 colour channels", plain.rank, rings(10, 12, 3))
+    refused("takes images with 1 channel", plain.rank, rings(10, 12, 3))
     model = vaekit.train(photos, out=tmp_path / "ae", epochs=1, preset="ae", **TINY)
     output = mistake("rank", model.run.folder)
     assert "single point without density" in output and "Train one with --posterior.kind gaussian" in output

@@ -24,12 +24,9 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
         for path in paths:
             file = root / path
             file.parent.mkdir(parents=True, exist_ok=True)
-            noise = np.random.default_rng(abs(hash_of(path))).integers(0, 256, (8, 10, 3), np.uint8)
+            random = np.random.default_rng(int.from_bytes(path.encode()[-8:], "big"))
+            noise = random.integers(0, 256, (8, 10, 3), np.uint8)
             Image.fromarray(noise).save(file)
         return root
 
     return make
-
-
-def hash_of(text: str) -> int:
-    return int.from_bytes(text.encode()[-8:], "big")

@@ -108,28 +108,21 @@ def test_at_temperature_0_draws_are_centres(full: bool | None) -> None:
     assert torch.cdist(drawn, centres, compute_mode="donot_use_mm_for_euclid_dist").min(1).values.max() < 1e-4
 
 
-@pytest.mark.parametrize("classes", [0, 2])
-def test_heaps_that_the_prior_knows_nothing_of_are_found(classes: int, monkeypatch: MonkeyPatch) -> None:
+@pytest.mark.parametrize(("classes", "conditional"), [(0, False), (2, False), (2, True)])
+def test_heaps_unknown_to_the_prior(classes: int, conditional: bool, monkeypatch: MonkeyPatch) -> None:
     """The best density possible is the true one, whose mean log-density is minus its entropy."""
     monkeypatch.setattr(densities, "FLOW_STEPS", 50)
-    fit = choose_prior(model_of(2), two_heaps(2000, classes, 1), two_heaps(1000, classes, 2), classes, seed=0)
-    entropy = math.log(2 * math.pi * math.e * 0.2**2) + math.log(2)
+    train, held_out = two_heaps(2000, classes, 1), two_heaps(1000, classes, 2)
+    fit = choose_prior(model_of(2, 2 if conditional else 0), train, held_out, classes, seed=0)
+    entropy = math.log(2 * math.pi * math.e * 0.2**2) + (0 if conditional else math.log(2))
     assert fit.prior is not None
     assert fit.candidates[fit.prior.name] == pytest.approx(-entropy, abs=0.05)
-    held_out = two_heaps(1000, classes, 2).z
-    own = (-0.5 * held_out.square().sum(1) - math.log(2 * math.pi)).mean().item()
-    assert fit.model_prior == pytest.approx(own, rel=1e-5)
-    assert fit.gain == pytest.approx(fit.candidates[fit.prior.name] - own, rel=1e-5)
+    standard = (-0.5 * held_out.z.square().sum(1) - math.log(2 * math.pi)).mean().item()
+    assert fit.model_prior == pytest.approx(standard, rel=1e-5)
+    assert fit.gain == pytest.approx(fit.candidates[fit.prior.name] - standard, rel=1e-5)
     if classes:
         z = fit.prior(torch.ones(500, dtype=torch.long)).sample()
         assert z[:, 0].max() < 0
-
-
-def test_conditional_models_score_each_class_by_its_density(monkeypatch: MonkeyPatch) -> None:
-    monkeypatch.setattr(densities, "FLOW_STEPS", 50)
-    fit = choose_prior(model_of(2, 2), two_heaps(2000, 2, 1), two_heaps(1000, 2, 2), 2, seed=0)
-    assert fit.prior is not None
-    assert fit.candidates[fit.prior.name] == pytest.approx(-math.log(2 * math.pi * math.e * 0.2**2), abs=0.05)
 
 
 def test_small_classes_share_the_covariance() -> None:

@@ -16,14 +16,8 @@ from vaekit.config.latents import FlowPriorConfig, FullGaussianPosteriorConfig
 from vaekit.config.objectives import DregConfig, IwaeConfig
 from vaekit.config.overrides import resolve
 from vaekit.models.builder import build
-from vaekit.models.distributions.latents import (
-    DiagonalGaussian,
-    Flow,
-    FullGaussian,
-    Mixture,
-    StandardNormal,
-    tempered,
-)
+from vaekit.models.distributions import latents as densities
+from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, Mixture, tempered
 from vaekit.models.objectives.importance import Dreg, Iwae
 from vaekit.models.registry import BuildContext, Capability, components, make_component
 from vaekit.models.single_level import rsample_with_log_prob
@@ -77,13 +71,9 @@ def data() -> tuple[Tensor, Tensor]:
     return torch.rand(IMAGES, 1, 2, 2, generator=generator), torch.arange(IMAGES) % CLASSES
 
 
-def posterior(kind: str, latents: int) -> Distribution:
-    return model_of(latents, posterior=kind).encode(*data())
-
-
-def prior(kind: str, latents: int, **settings: Any) -> Distribution:
-    model = model_of(latents, prior={"kind": kind, **settings})
-    return model.prior(model.encode, data()[1])
+def distribution(slot: str, kind: str, latents: int, **settings: Any) -> Distribution:
+    model = model_of(latents, **{slot: {"kind": kind, **settings}})
+    return model.encode(*data()) if slot == "posterior" else model.prior(model.encode, data()[1])
 
 
 def grid(latents: int, count: int = 501) -> tuple[Tensor, float]:
@@ -100,18 +90,10 @@ def density(p: Distribution, points: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("latents", [1, 2])
-@pytest.mark.parametrize("kind", POSTERIORS)
-def test_posterior_densities_integrate_to_one(kind: str, latents: int) -> None:
+@pytest.mark.parametrize(("slot", "kind"), KINDS)
+def test_densities_integrate_to_one(slot: str, kind: str, latents: int) -> None:
     points, volume = grid(latents)
-    total = density(posterior(kind, latents), points).sum(0) * volume
-    torch.testing.assert_close(total, torch.ones(IMAGES), atol=0.005, rtol=0)
-
-
-@pytest.mark.parametrize("latents", [1, 2])
-@pytest.mark.parametrize("kind", PRIORS)
-def test_prior_densities_integrate_to_one(kind: str, latents: int) -> None:
-    points, volume = grid(latents)
-    total = density(prior(kind, latents), points).sum(0) * volume
+    total = density(distribution(slot, kind, latents), points).sum(0) * volume
     torch.testing.assert_close(total, torch.ones_like(total), atol=0.005, rtol=0)
 
 
@@ -132,22 +114,18 @@ def assert_samples_match(p: Distribution, z: Tensor) -> None:
         torch.testing.assert_close(share, expected.expand_as(share), atol=0.012, rtol=0)
 
 
-@pytest.mark.parametrize("kind", POSTERIORS)
-def test_posterior_samples_match_their_density(kind: str) -> None:
-    q = posterior(kind, 2)
-    assert_samples_match(q, q.rsample((40_000,)))
-
-
-@pytest.mark.parametrize("kind", PRIORS)
-def test_prior_samples_match_their_density(kind: str) -> None:
-    p = prior(kind, 2)
+@pytest.mark.parametrize(("slot", "kind"), KINDS)
+def test_samples_match_their_density(slot: str, kind: str) -> None:
+    p = distribution(slot, kind, 2)
     assert_samples_match(p, p.sample((40_000,)))
+    if slot == "posterior":
+        assert_samples_match(p, p.rsample((40_000,)))
 
 
 @pytest.mark.parametrize("kind", POSTERIORS)
 def test_density_returned_with_sample_matches_log_prob(kind: str) -> None:
     """For an inverse autoregressive flow by the slow way round, one latent after another."""
-    q = posterior(kind, 5)
+    q = distribution("posterior", kind, 5)
     z, log_q = rsample_with_log_prob(q, 50)
     log_q_sample = q.log_prob(z) if log_q is None else log_q
     assert log_q_sample.shape == (50, IMAGES)
@@ -184,7 +162,7 @@ def test_coupling_is_affine_in_realnvp_and_nonlinear_in_spline() -> None:
             line = torch.stack([torch.linspace(-2, 2, 41)] * 2, 1)
             line[:, 0] = 0.3
             across = torch.stack([line[:, 1], line[:, 0]], 1)
-            carried = [prior(lambda x, y: StandardNormal(2)).transform(z) for z in (line, across)]
+            carried = [prior(lambda x, y: densities.StandardNormal(2)).transform(z) for z in (line, across)]
         moved = carried[0][:, 1], carried[1][:, 0]
         bent[transform] = max(t.diff().diff().abs().max().item() for t in moved)
     assert bent["realnvp"] < 1e-12
@@ -225,7 +203,7 @@ def test_kl_matches_samples(kind: str, prior_kind: str) -> None:
 
 @pytest.mark.parametrize("kind", PRIORS)
 def test_temperature_scales_only_the_noise(kind: str) -> None:
-    p = prior(kind, 2)
+    p = distribution("prior", kind, 2)
     assert tempered(p, 1.0) is p
     cold = tempered(p, 0.5)
     noise, less = (getattr(one, "components", getattr(one, "base", one)) for one in (p, cold))
@@ -306,21 +284,14 @@ def test_mixture_of_narrow_gaussians_is_accurate_in_float32() -> None:
     torch.testing.assert_close(single.double(), expected, atol=1e-3, rtol=0)
 
 
-def test_conditional_pseudo_inputs_keep_the_labels_of_their_images() -> None:
-    config = resolve({"prior": {"kind": "vamp", "components": 4}, "conditional": True, "encoder": "mlp"})
-    model, _ = build(config, (1, 8, 8), 3)
-    x, y, z = torch.rand(4, 1, 8, 8), torch.tensor([2, 0, 2, 1]), torch.randn(3, 2, 32)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_pseudo_inputs_start_from_images_and_labels(conditional: bool) -> None:
+    prior = {"kind": "vamp", "components": 4}
+    model, _ = build(resolve({"prior": prior, "conditional": conditional, "encoder": "mlp"}), (1, 8, 8), 3)
+    x, z = torch.rand(4, 1, 8, 8), torch.randn(3, 2, 32)
+    y = torch.tensor([2, 0, 2, 1]) if conditional else None
     model.prior.init_from_data(x, y)
-    each = torch.stack([model.encode(x[k : k + 1], y[k : k + 1]).log_prob(z) for k in range(4)])
+    labels = [None] * 4 if y is None else y[:, None]
+    each = torch.stack([model.encode(x[k : k + 1], labels[k]).log_prob(z) for k in range(4)])
     log_p = model.prior(model.encode, torch.zeros(2, dtype=torch.long)).log_prob(z)
-    torch.testing.assert_close(log_p, each.logsumexp(0) - math.log(4))
-
-
-def test_pseudo_inputs_start_from_images() -> None:
-    model, _ = build(resolve({"prior": {"kind": "vamp", "components": 4}}), (1, 8, 8))
-    x = torch.rand(4, 1, 8, 8)
-    model.prior.init_from_data(x, None)
-    z = torch.randn(3, 2, 32)
-    each = torch.stack([model.encode(one[None]).log_prob(z) for one in x])
-    expected = torch.logsumexp(each, 0) - math.log(4)
-    torch.testing.assert_close(model.prior(model.encode).log_prob(z), expected, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(log_p, each.logsumexp(0) - math.log(4), atol=1e-3, rtol=1e-4)

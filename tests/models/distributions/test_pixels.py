@@ -10,14 +10,9 @@ from torch.distributions import ContinuousBernoulli as Reference
 from torch.distributions import Laplace, Normal, TransformedDistribution, Uniform
 from torch.distributions.transforms import AffineTransform, SigmoidTransform
 
+from vaekit.models.distributions import pixels
 from vaekit.models.distributions.discretized import LAPLACE, LOGISTIC, NORMAL, LocScaleFamily
-from vaekit.models.distributions.pixels import (
-    DiscretizedLocScale,
-    LocScale,
-    PixelBernoulli,
-    PixelContinuousBernoulli,
-    deterministic_binarize,
-)
+from vaekit.models.distributions.pixels import DiscretizedLocScale, LocScale, PixelBernoulli
 
 LEVELS = torch.arange(256) / 255
 
@@ -54,8 +49,8 @@ def test_bernoulli_support_is_the_unit_interval(x: float) -> None:
 # --- Continuous Bernoulli ---
 
 
-def continuous_bernoulli(logits: torch.Tensor) -> PixelContinuousBernoulli:
-    return PixelContinuousBernoulli(logits.reshape(1, -1, 1, 1, 1))
+def continuous_bernoulli(logits: torch.Tensor) -> pixels.PixelContinuousBernoulli:
+    return pixels.PixelContinuousBernoulli(logits.reshape(1, -1, 1, 1, 1))
 
 
 @pytest.mark.parametrize("logit", [-30.0, -3.0, -1.0, 0.7, 2.0, 12.0])
@@ -240,7 +235,7 @@ def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def test_binarized_pixels_are_white_with_their_probability() -> None:
     x = images(2000)
-    bits = deterministic_binarize(x, 0)
+    bits = pixels.deterministic_binarize(x, 0)
     assert set(bits.unique().tolist()) == {0.0, 1.0}
     for level in range(0, 256, 15):
         chosen = bits[(x * 255).round() == level]
@@ -250,14 +245,14 @@ def test_binarized_pixels_are_white_with_their_probability() -> None:
 
 def test_binarized_pixels_are_independent() -> None:
     x = images(2000)
-    z = (deterministic_binarize(x, 0) - x) / (x * (1 - x) + 1e-6).sqrt()
+    z = (pixels.deterministic_binarize(x, 0) - x) / (x * (1 - x) + 1e-6).sqrt()
     for other in (z.roll(1, -1), z.roll(1, -2), z.roll(1, 0), z.roll(7, -1)):
         assert abs(correlation(z, other)) < 4.5
-    assert abs(correlation(z, (deterministic_binarize(x, 1) - x) / (x * (1 - x) + 1e-6).sqrt())) < 4.5
+    assert abs(correlation(z, (pixels.deterministic_binarize(x, 1) - x) / (x * (1 - x) + 1e-6).sqrt())) < 4.5
     flat = torch.full((2000, 1, 28, 28), 0.5)
     flat[:, 0, 0, 0] = torch.arange(2000) % 256 / 255
     flat[:, 0, 0, 1] = torch.arange(2000) // 256 / 255
-    drawn = deterministic_binarize(flat, 0)[:, 0, 1:] - 0.5
+    drawn = pixels.deterministic_binarize(flat, 0)[:, 0, 1:] - 0.5
     assert abs(correlation(drawn, drawn.roll(1, 0))) < 4.5
     per_place = drawn.mean(0) * 2 * math.sqrt(2000)
     assert per_place.std().item() == pytest.approx(1, abs=0.12)
@@ -266,19 +261,14 @@ def test_binarized_pixels_are_independent() -> None:
 
 def test_binarized_pixels_depend_on_image_and_seed_only() -> None:
     x = images(6)
-    whole = deterministic_binarize(x, 5)
-    assert torch.equal(deterministic_binarize(x[2:4].flip(0), 5), whole[2:4].flip(0))
-    assert torch.equal(deterministic_binarize(x.double(), 5).float(), whole)
-    assert not torch.equal(deterministic_binarize(x, 6), whole)
+    whole = pixels.deterministic_binarize(x, 5)
+    assert torch.equal(pixels.deterministic_binarize(x[2:4].flip(0), 5), whole[2:4].flip(0))
+    assert torch.equal(pixels.deterministic_binarize(x.double(), 5).float(), whole)
+    assert not torch.equal(pixels.deterministic_binarize(x, 6), whole)
 
 
 def test_binarized_pixels_never_change_between_versions() -> None:
     """A change here changes every likelihood that was measured on such pixels."""
     x = (torch.arange(64) * 4).reshape(1, 1, 8, 8) / 255
-    word = sum(int(bit) << i for i, bit in enumerate(deterministic_binarize(x, 0).flatten().tolist()))
+    word = sum(int(bit) << i for i, bit in enumerate(pixels.deterministic_binarize(x, 0).flatten().tolist()))
     assert hex(word) == "0xffdf7d27304c0010"
-
-
-def test_binarization_keeps_black_and_white() -> None:
-    x = (images(500) > 0.5).float()
-    assert torch.equal(deterministic_binarize(x, 3), x)
