@@ -178,8 +178,6 @@ def test_a_conditional_model_draws_the_given_class(tmp_path: Path) -> None:
         assert (drawn == band).mean() > 0.9
 
 
-# --- What training puts into a model before its first step and after its last ---
-
 STILL = TINY | {"encoder": "mlp", "decoder": "mlp", "learning_rate": 1e-12, "ema": 0.0}
 """Nothing moves: what was there at the start can be looked at."""
 
@@ -221,9 +219,6 @@ def test_pseudo_inputs_are_all_different(tmp_path: Path) -> None:
     assert len(model.model.prior.pseudo_inputs.flatten(1).unique(dim=0)) == 30
 
 
-# --- What a caller may get wrong ---
-
-
 def test_no_images_are_no_mistake(gray: TrainedModel) -> None:
     none = rings(3, 12)[:0]
     assert gray.encode(none).shape == (0, 4)
@@ -236,12 +231,6 @@ def test_samples_are_a_whole_number(gray: TrainedModel, samples: int) -> None:
     refused("`samples`: must be a whole number from 1 to", gray.log_likelihood, rings(3, 12), samples=samples)
     refused("`samples`: must be a whole number from 1 to", gray.evaluate, rings(3, 12), samples=samples)
     assert gray.evaluate(rings(3, 12), samples=np.int64(2), quiet=True)["samples"] == 2
-
-
-def test_images_without_classes_do_not_judge_a_conditional_model(tmp_path: Path) -> None:
-    model = vaekit.train((rings(60, 12), np.arange(60) % 2), out=tmp_path, conditional=True, **TINY)
-    with user_error(r"have no classes, and this model is conditional. Put each of its classes \(0, 1\)"):
-        model.evaluate(rings(20, 12), quiet=True)
 
 
 def test_a_mismatched_module_is_named_by_its_first_tensor(tmp_path: Path) -> None:

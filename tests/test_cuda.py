@@ -52,8 +52,7 @@ def counted(monkeypatch: MonkeyPatch) -> None:
 def steps(
     settings: dict[str, Any], preset: str, count: int, quiet_from: int | None = None
 ) -> tuple[Any, list[float]]:
-    """Steps of training on labelled images: the weights after them, and every loss. From step `quiet_from`
-    on, whatever waits for the device raises."""
+    """The weights and losses of training steps; from `quiet_from` on, waiting for the device raises."""
     images = rings(240, 28)
     config = resolve({"batch_size": 16, "validation": "last:16"}, settings, preset=preset)
     pack = open_pack((images, np.arange(240) % 4), config.data, quiet=True)
@@ -220,7 +219,7 @@ def test_a_loss_that_is_no_number_is_seen(tmp_path: Path) -> None:
 
 def test_looking_at_the_loss_waits_for_nothing() -> None:
     watch, losses = StepMonitor(16, lambda *_: None, lambda: False), torch.randn(100, device=GPU)
-    watch.PERIOD = 0  # type: ignore[misc]
+    watch.PERIOD = 0
     torch.cuda.set_sync_debug_mode("error")
     try:
         for loss in losses.unbind():

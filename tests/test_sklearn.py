@@ -45,9 +45,6 @@ def fitted(images: np.ndarray) -> VAETransformer:
     return tiny(epochs=10).fit(images)
 
 
-# --- What it computes ---
-
-
 def test_it_is_what_train_trains(images: np.ndarray, fitted: VAETransformer, tmp_path: Path) -> None:
     vae = vaekit.train(images, epochs=10, latents=4, seed=0, quiet=True, out=tmp_path / "run", **SMALL)
     z = fitted.transform(images)
@@ -99,11 +96,7 @@ def test_latent_images_come_out_as_rows(images: np.ndarray) -> None:
     np.testing.assert_array_equal(model.inverse_transform(z), model.vae_.reconstruct(images)[..., 0])
 
 
-# --- In scikit-learn ---
-
-
 def two_kinds() -> tuple[np.ndarray, np.ndarray]:
-    """Rings, and the same rings without their left half, in turn."""
     kinds, labels = rings(240, 10)[..., 0], np.arange(240) % 2
     kinds[labels == 1, :, :5] = 0
     return kinds, labels
@@ -161,9 +154,6 @@ def test_latents_do_not_depend_on_the_place(fitted: VAETransformer, images: np.n
     np.testing.assert_allclose(fitted.transform(images[::-1])[::-1], z, atol=1e-5)
     np.testing.assert_allclose(fitted.transform(images[7:8])[0], z[7], atol=1e-5)
     assert fitted.transform(images[:0]).shape == (0, 4)
-
-
-# --- Copies, and where the run lies ---
 
 
 def test_a_pickled_model_computes_the_same(
@@ -224,9 +214,6 @@ def test_no_output_and_no_needless_import(images: np.ndarray, capsys: pytest.Cap
     assert capsys.readouterr() == ("", "")
     code = "import sys, vaekit, vaekit.api; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-# --- What a caller may get wrong ---
 
 
 def test_unfitted_methods_raise(images: np.ndarray) -> None:

@@ -68,7 +68,7 @@ def test_rounds_are_interleaved_after_a_warm_up() -> None:
         seen.append(name)
         return 10
 
-    speeds = run_interleaved({name: lambda name=name: run_once(name) for name in "abc"}, 3)  # type: ignore[misc]
+    speeds = run_interleaved({name: lambda name=name: run_once(name) for name in "abc"}, 3)
     assert "".join(seen) == "abc" + "abc" + "bca" + "cab"
     assert {name: len(values) for name, values in speeds.items()} == {"a": 3, "b": 3, "c": 3}
 

@@ -67,7 +67,6 @@ def test_help_lists_every_command() -> None:
 
 
 def run_help(*arguments: str) -> list[str]:
-    """The lines of a help page, at the width of COLUMNS."""
     command = [sys.executable, "-m", "vaekit", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 

@@ -52,9 +52,6 @@ def read(folder: Path, names: list[str]) -> np.ndarray:
     return np.stack([np.asarray(Image.open(folder / name))[..., None] for name in names])
 
 
-# --- encode ---
-
-
 def test_encode_writes_csv_npz_and_parquet(plain: TrainedModel, photos: Path, tmp_path: Path) -> None:
     before = folder_state(photos)
     for suffix in tables.SUFFIXES:
@@ -131,9 +128,6 @@ def test_encode_checks_the_output_path(
     assert not (photos / "z.csv").exists() and not (tmp_path / "z.parquet").exists()
 
 
-# --- interpolate ---
-
-
 def angles(path: torch.Tensor) -> torch.Tensor:
     unit = path.double() / path.double().norm(dim=1, keepdim=True)
     return (unit[1:] * unit[:-1]).sum(1).clamp(-1, 1).acos()
@@ -188,9 +182,6 @@ def test_interpolation_in_a_conditional_model(classes: TrainedModel, photos: Pat
     assert "interpolation-1.png" in output
 
 
-# --- traverse ---
-
-
 def only_the_third_latent_matters(run: Path) -> TrainedModel:
     """The model with an encoder and a decoder that know one latent alone."""
     model = vaekit.load(run)
@@ -242,9 +233,6 @@ def test_traverse_writes_its_picture(classes: TrainedModel, tmp_path: Path) -> N
     np.testing.assert_array_equal(last, traversal.images[-1, -1, ..., 0])
     assert "Available: a, b, (none)" in mistake("traverse", classes.run.folder, "--class", "fog")
     refused("`rows`: must be from 1 to 100", classes.traverse, rows=0)
-
-
-# --- rank ---
 
 
 def test_rank_lists_unlikely_images_first(plain: TrainedModel, photos: Path, tmp_path: Path) -> None:

@@ -132,8 +132,7 @@ FAULTS: dict[str, tuple[str, str]] = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: MonkeyPatch) -> None:
-    """A fitted mixture is enough here; a flow takes longest. Shapes are checked by other tests: that is a
-    third of the time of these many steps."""
+    """Without what takes longest: a flow as the fitted prior, and checks of shapes."""
     monkeypatch.setattr(densities, "FLOW_STEPS", 100)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
@@ -253,7 +252,6 @@ def records(
 @pytest.mark.parametrize("more", [{}, {"flip": True, "crop": 4, "patience": 20, "objective": {"beta": 4.0}}])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_fix_is_valid_and_changes_something(preset: str, more: dict[str, Any]) -> None:
-    """Whatever is found for whatever preset, its components are compatible, and some setting changes."""
     elbo = resolve(preset=preset).objective.kind == "elbo"
     config = resolve(more if elbo else {k: v for k, v in more.items() if k != "objective"}, preset=preset)
     metadata, dataset = records(config, preset)
@@ -278,7 +276,6 @@ def test_fix_is_valid_and_changes_something(preset: str, more: dict[str, Any]) -
 
 
 def test_undertrained_model_is_to_be_resumed() -> None:
-    """What is not learned after 18 steps is no collapse; the fix is more steps."""
     settings = resolve({"epochs": 2})
     undertrained = inputs_of(settings, {"latents": COLLAPSED}, lambda *_: "")
     undertrained = replace(undertrained, history=curve([149.0, 148.0]), loss_drop=1.0, steps=18)

@@ -35,8 +35,7 @@ SIGMA = 0.5
 
 
 def linear_gaussian(wrong: float) -> tuple[VAE, Tensor, Tensor]:
-    """A model of linear maps and Gaussian noise, images from it, and their exact log p(x). Its posterior is
-    the true one, moved and widened by `wrong`; the third latent is not used at all."""
+    """A model, images from it, and their exact log p(x); `wrong` moves and widens the true posterior."""
     linear = {"kind": "mlp", "hidden": "none"}
     noise = {"kind": "gaussian", "levels": "none", "sigma": "fixed", "scale": SIGMA}
     config = resolve({"latents": 3, "encoder": linear, "decoder": linear, "likelihood": noise})
@@ -132,7 +131,6 @@ def shown(result: EvaluationResult) -> str:
 
 
 def with_likelihood(likelihood: Likelihood) -> EvaluationResult:
-    """An evaluation of 20 samples by an image, of which only the likelihood matters."""
     record = json.loads((Path(__file__).parent / "recorded" / "rings.json").read_text())["evaluation"]
     settings = {"samples": 20, "prior_gap": None, "memorization": None, "training_reconstruction": None}
     return EvaluationResult.model_validate(record | settings | {"likelihood": likelihood.model_dump()})
@@ -221,6 +219,8 @@ def test_log_likelihood_averages_to_the_evaluation(colour: TrainedModel) -> None
 def test_invalid_and_too_few_images(colour: TrainedModel) -> None:
     with user_error("Give other images with `data`"):
         vaekit.load(colour.run.folder).evaluate()  # trained on an array, which is not there any more
+    message = r"have no classes, and this model is conditional. Put each of its classes \(0, 1, 2\)"
+    refused(message, colour.evaluate, rings(20, 12, 3), quiet=True)
     refused("takes images with 3 channels", colour.evaluate, (rings(20, 12), np.arange(20) % 3))
     refused("Unknown class", colour.evaluate, (rings(20, 12, 3), np.arange(20) % 5))
     refused("`new_images`: must be a whole number from 50", colour.evaluate, new_images=3)
@@ -284,7 +284,6 @@ def test_command_writes_a_file_and_a_table(tmp_path: Path) -> None:
 
 
 def test_progress_and_text_of_a_full_evaluation(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
-    """All work is counted; the text fits 80 columns, and its command can be pasted."""
     done: dict[str, int] = {"total": 0}
 
     @contextmanager

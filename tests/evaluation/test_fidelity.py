@@ -18,7 +18,6 @@ from vaekit.models.builder import build
 
 
 def test_neighbourhood_metrics_by_hand() -> None:
-    """Against a double loop over the definitions."""
     real, other = torch.randn(40, 3).double(), (0.7 * torch.randn(40, 3) + 0.5).double()
 
     def radius(points: Tensor, index: int, k: int) -> float:
@@ -145,8 +144,6 @@ def test_copies_and_duplicates_are_counted() -> None:
 
 @pytest.mark.parametrize("count", [100, 150, 400])
 def test_copies_without_memorization_are_as_expected(count: int) -> None:
-    """New images drawn as held-out ones are: a hundredth, and no more by chance than reported."""
-
     def drawn(size: int) -> Nearest:
         relative = torch.rand(size)
         return Nearest(torch.zeros(size, dtype=torch.long), torch.ones(size), relative)
@@ -158,8 +155,7 @@ def test_copies_without_memorization_are_as_expected(count: int) -> None:
 
 
 def test_ssim_averages_whole_windows() -> None:
-    """Wang et al.'s mean SSIM of two constant images and a margin that differs: the margin beyond whole
-    windows counts only as far as windows reach into it."""
+    """Wang et al.'s mean SSIM: margins count only as far as whole windows reach into them."""
     model = build(resolve({"latents": 4, "encoder": "mlp", "decoder": "mlp"}), (1, 16, 16))[0].eval()
     images = torch.from_numpy(rings(6, 16)).permute(0, 3, 1, 2) / 255
     with torch.no_grad():

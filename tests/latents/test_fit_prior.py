@@ -137,8 +137,7 @@ def test_small_classes_share_the_covariance() -> None:
 
 
 def test_classes_of_two_images_each_have_the_width_of_all() -> None:
-    """Two images give a place that is off by half a variance: (1 + 1 / n) of what is left about 100 such
-    places, which is n / (n - 1) of what their squares say."""
+    """A place of n images is off by a variance / n, and squares about it are (n - 1) / n of it."""
     places = 5 * torch.randn(100, 1, 2)
     y = torch.arange(100).repeat_interleave(2)
     drawn = [(places + torch.randn(100, 2, 2)).flatten(0, 1) for _ in range(2)]
@@ -204,9 +203,6 @@ def test_splits_are_encoded_with_different_noise() -> None:
     train, held_out = (encodings(model, [(images, None)], side, 0).z for side in ("train", "validation"))
     noise = torch.stack([train, held_out]) - model.encode(images).mean
     assert torch.corrcoef(noise.flatten(1))[0, 1].abs() < 0.1
-
-
-# --- In a run ---
 
 
 @pytest.fixture(scope="module")

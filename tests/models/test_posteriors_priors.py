@@ -31,7 +31,6 @@ DETACHABLE = [k for k in POSTERIORS if Capability.DETACHABLE_DENSITY in componen
 
 
 def setting_choices(settings: type[BaseConfig]) -> list[dict[str, Any]]:
-    """Every combination of the settings of a component that are a choice."""
     fields = settings.model_fields.items()
     options = {n: get_args(f.annotation) for n, f in fields if get_origin(f.annotation) is Literal}
     return [dict(zip(options, chosen, strict=True)) for chosen in product(*options.values())]
@@ -98,8 +97,7 @@ def test_densities_integrate_to_one(slot: str, kind: str, latents: int) -> None:
 
 
 def assert_samples_match(p: Distribution, z: Tensor) -> None:
-    """Samples [N, B, D] against integrals of the density: mean, second moments, and shares of the quarters of
-    the plane around the origin."""
+    """Samples [N, B, D] against integrals of the density: moments, and shares of quarters of the plane."""
     points, volume = grid(2)
     inside = density(p, points) * volume
     z = z.reshape(len(z), -1, 2)
@@ -124,7 +122,6 @@ def test_samples_match_their_density(slot: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", POSTERIORS)
 def test_density_returned_with_sample_matches_log_prob(kind: str) -> None:
-    """For an inverse autoregressive flow by the slow way round, one latent after another."""
     q = distribution("posterior", kind, 5)
     z, log_q = rsample_with_log_prob(q, 50)
     log_q_sample = q.log_prob(z) if log_q is None else log_q
@@ -151,7 +148,6 @@ def test_flow_jacobians_match_autograd_and_round_trips_are_exact(slot: str, choi
 
 
 def test_coupling_is_affine_in_realnvp_and_nonlinear_in_spline() -> None:
-    """Second differences of the coordinate that moves, along itself."""
     bent = {}
     for transform in ("realnvp", "spline"):
         settings = FlowPriorConfig(transform=transform, steps=1, hidden=(8,))
@@ -172,8 +168,7 @@ def test_coupling_is_affine_in_realnvp_and_nonlinear_in_spline() -> None:
 @pytest.mark.parametrize("prior_kind", PRIORS)
 @pytest.mark.parametrize("kind", POSTERIORS)
 def test_kl_matches_samples(kind: str, prior_kind: str) -> None:
-    """The closed form, where there is one, meets Monte Carlo; otherwise the KL is that of the samples, which
-    is the integral of q log q / p over a grid."""
+    """By Monte Carlo; without a closed form by the integral of q log q / p over a grid."""
     if Capability.DENSITY_ANYWHERE not in components("posterior")[kind].provides and prior_kind == "vamp":
         pytest.skip("no density for the pseudo-inputs")
     model = model_of(2, posterior=kind, prior=prior_kind)
@@ -222,8 +217,7 @@ def test_temperature_scales_only_the_noise(kind: str) -> None:
 @pytest.mark.parametrize("prior_kind", PRIORS)
 @pytest.mark.parametrize("kind", DETACHABLE)
 def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, prior_kind: str) -> None:
-    """Means over 60 blocks of 300 draws, apart by no more than 4.5 standard errors in any weight; with a
-    VampPrior the encoder stands behind p(z) as well."""
+    """Means over 60 blocks of 300 draws are within 4.5 standard errors for every weight."""
     model = model_of(2, posterior=kind, prior=prior_kind).requires_grad_(True)
     x, y = (t.repeat_interleave(100, 0) for t in data())
     weights = [w for slot in (model.encoder, model.posterior, model.prior) for w in slot.parameters()]

@@ -119,8 +119,7 @@ PAIRS += [(*pair, loss) for pair in EVERY if pair[0] in LATENT_SLOTS for loss in
 def test_components_with_objectives_train_and_reload(
     slot: str, kind: str, objective: str, tmp_path: Path
 ) -> None:
-    """A compatible pair learns a toy data set and gives the same values after saving and loading; an
-    incompatible one is rejected with a message that names both and what would work."""
+    """A compatible pair learns and reloads; for another the message names both and what would work."""
     layers = {"encoder": "mlp", slot: kind, "objective": objective, "conditional": needs_labels(slot, kind)}
     config = small(**layers)
     if objective in ILLEGAL.get((slot, kind), set()):
@@ -190,7 +189,6 @@ def test_suggestions_are_parsed() -> None:
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("prior", ["class", "mixture"])
 def test_following_suggestions_ends_in_a_valid_model(prior: str, classes: int, objective: Any) -> None:
-    """From the class prior to the mixture and back: following the suggestions ends in a model."""
     layers = {"encoder": "mlp", "prior": prior, "objective": objective}
     for _ in range(2):
         try:
@@ -282,7 +280,6 @@ def test_likelihoods_provide_what_they_claim(kind: str) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_encoder_and_likelihood_see_the_same_binarized_pixels(training: bool) -> None:
-    """In training they are sampled again at every step."""
     model, _ = build(small(likelihood="binarized", encoder="mlp"), (1, 8, 8))
     model.train(training)
     read: list[torch.Tensor] = []

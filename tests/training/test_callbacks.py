@@ -104,7 +104,7 @@ def test_background_jobs_are_replaced_and_raise_errors() -> None:
     with BackgroundWriter() as writer:
         writer.put("slow", lambda: time.sleep(0.2))
         for number in range(5):
-            writer.put("numbers", lambda number=number: written.append(number))  # type: ignore[misc]
+            writer.put("numbers", lambda number=number: written.append(number))
     assert written == [4]
 
     def fail() -> None:

@@ -62,9 +62,6 @@ def limited(x: torch.Tensor, limit: int) -> torch.Tensor:
     return x
 
 
-# --- Micro-batches ---
-
-
 NO_MEMORY = (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory"))
 
 
@@ -72,7 +69,7 @@ NO_MEMORY = (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't a
 def test_micro_batches_give_the_gradient_of_the_batch(error: RuntimeError) -> None:
     """With a decoder that does not look at z, so that the noise, which differs, does not matter."""
     model, objective = made(ema=0)
-    reading: torch.Tensor = model.decoder.layers.first.weight  # type: ignore[union-attr, assignment]
+    reading: torch.Tensor = model.decoder.layers.first.weight
     torch.nn.init.zeros_(reading.requires_grad_(False))
     train_step, x = make_step(model, objective, ema=0), images(15)
     whole = train_step.compute_gradient(x, None, 0.0)
@@ -102,7 +99,6 @@ def test_validation_divides_batches_that_do_not_fit(monkeypatch: MonkeyPatch) ->
 
 @pytest.mark.parametrize("module", [None, torch.nn.BatchNorm2d(1)])
 def test_running_averages_are_not_divided(module: torch.nn.Module | None) -> None:
-    """Those of a noise level, and those of a user's own batch normalization."""
     model, objective = made(likelihood={"kind": "gaussian", "sigma": "fixed" if module else "optimal"})
     if module is not None:
         model.encoder.add_module("custom", module)
@@ -141,14 +137,12 @@ def test_indivisible_batches_are_refused(settings: dict[str, Any], limit: int, t
 
 @pytest.mark.parametrize("kind", [*settings_classes("objective"), "free_bits", "capacity"])
 def test_objectives_that_support_accumulation_are_means(kind: str) -> None:
-    """At the same z: that of the whole batch, and that of its halves."""
     objective: Any = kind
     x = images(16)
     x[8:] = 0
     if kind in ("free_bits", "capacity"):  # at the value of the whole batch, around which the halves lie
         model, _ = made()
         group = model.terms(x).groups[0]
-        assert group.kl_per_latent is not None
         per_latent = group.kl_per_latent.mean(0)
         objective = {kind: (per_latent[0] if kind == "free_bits" else per_latent.sum()).item()}
     model, minimized = made(objective=objective)
@@ -200,8 +194,6 @@ def test_a_cpu_without_enough_memory_uses_micro_batches(tmp_path: Path) -> None:
     assert json.loads(states[-1].read_text())["micro_batches"] > 1
 
 
-# --- Steps that a GPU can take without waiting ---
-
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2"}
 WAITING |= {"lift_fresh", "bincount"}
 
@@ -224,7 +216,6 @@ class Listener(TorchDispatchMode):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_step_never_waits_for_its_device(preset: str) -> None:
-    """So that a GPU stays busy, and that the step can be captured as a graph."""
     config = resolve({"batch_size": 16}, preset=preset)
     model, objective = build(config, (1, 28, 28), classes=4, images=224)
     train_step = TrainStep(model.train(), objective, config.training, steps_per_epoch=10)
@@ -249,9 +240,6 @@ def test_without_an_nvidia_gpu_every_call_is_made() -> None:
     results = [graph(torch.zeros(4)) for _ in range(8)]
     torch.manual_seed(1)
     assert torch.equal(torch.stack(results), torch.stack([torch.randn(4) for _ in range(8)]))
-
-
-# --- Compiled, and in bfloat16 ---
 
 
 COMPILED = """

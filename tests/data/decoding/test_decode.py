@@ -234,9 +234,6 @@ def test_sizes_and_channels() -> None:
     assert to_bytes(Image.fromarray(GRAY), 4)[:4] == bytes([GRAY[0, 0]] * 3 + [255])
 
 
-# --- What cannot be used ---
-
-
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
 def test_truncated_files_are_reported(format: str) -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (99, 99, 3), np.uint8))

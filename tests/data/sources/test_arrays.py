@@ -31,9 +31,6 @@ def labels_in_order(pack: Pack) -> np.ndarray:
     return pack.labels[np.argsort([int(path.split("/")[1]) for path in pack.paths()])]
 
 
-# --- In memory ---
-
-
 def test_arrays_and_tensors_of_every_type() -> None:
     assert np.array_equal(to_uint8_images(GRAY), GRAY[..., None])
     assert np.array_equal(to_uint8_images(COLOUR), COLOUR)
@@ -106,9 +103,6 @@ def test_copies_of_validation_images_leave_training() -> None:
     assert np.array_equal(pack.images[pack.splits["validation"]][..., 0], images[30:])
     assert np.array_equal(pack.images[pack.splits["train"]][..., 0], np.delete(images[:30], 2, 0))
     assert pack.skipped == [("train/2", "duplicated in validation")]
-
-
-# --- Files ---
 
 
 SHORT_NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -184,9 +178,6 @@ def test_the_bundled_sample() -> None:
     sample = Path(to_uint8_images.__code__.co_filename).parents[1] / "sample"
     assert "Copyright (c) 2017 Zalando SE" in (sample / "LICENSE.txt").read_text()
     assert sum(file.stat().st_size for file in sample.iterdir()) < 5_000_000
-
-
-# --- torch data sets ---
 
 
 class Pictures(Dataset[Any]):

@@ -42,7 +42,7 @@ def test_bfloat16_gradients_are_close_to_float32(make: type[nn.Module], size: tu
             out = layer(x_copy)
         assert out.dtype == (torch.float32 if precise else torch.bfloat16)
         (out.float() * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
-        return [x_copy.grad, *(p.grad for p in layer.parameters())]  # type: ignore[list-item]
+        return [x_copy.grad, *(p.grad for p in layer.parameters())]
 
     expected = compute_gradients(reference, precise=True)
     for actual, exact in zip(compute_gradients(layer, precise=False), expected, strict=True):

@@ -53,9 +53,6 @@ def labels(conditional: bool, count: int = 2) -> Tensor | None:
     return torch.arange(count) % 3 if conditional else None
 
 
-# --- Every kind ---
-
-
 def test_every_encoder_has_its_decoder() -> None:
     assert set(components("encoder")) == set(components("decoder"))
 
@@ -63,7 +60,6 @@ def test_every_encoder_has_its_decoder() -> None:
 @pytest.mark.parametrize("conditional", [False, True], ids=["plain", "conditional"])
 @pytest.mark.parametrize(("kind", "shape", "latents"), VECTORS + IMAGES, ids=str)
 def test_shapes_and_gradients(kind: str, shape: Shape, latents: Shape, conditional: bool) -> None:
-    """With more outputs than channels, as for some likelihoods."""
     classes, y = 3 if conditional else 0, labels(conditional, 6)
     encoder = make("encoder", kind, shape, latents, classes)
     decoder = make("decoder", kind, (5, *shape[1:]), latents, classes)
@@ -123,9 +119,6 @@ def test_latent_image_is_local(kind: str) -> None:
     assert change[..., :8, :8].mean() > 10 * change[..., -8:, -8:].mean()
 
 
-# --- Incompatible latents ---
-
-
 @pytest.mark.parametrize("slot", SLOTS)
 @pytest.mark.parametrize("kind", sorted(VECTOR_ONLY))
 def test_dense_networks_reject_a_latent_image(slot: str, kind: str) -> None:
@@ -138,9 +131,6 @@ def test_dense_networks_reject_a_latent_image(slot: str, kind: str) -> None:
 def test_latent_image_of_wrong_size_is_rejected(slot: str, kind: str) -> None:
     with user_error(r"^A latent image of 8x8 .* 28x28\. Use latents='4x7x7' or 4x14x14 or 4x28x28\.$"):
         make(slot, kind, (1, 28, 28), (4, 8, 8), 0)
-
-
-# --- gated_mlp ---
 
 
 def test_gated_layers_are_the_formula() -> None:
@@ -177,9 +167,6 @@ def test_without_hidden_layers_the_decoder_is_linear(kind: str) -> None:
     assert encoder.features == (4,)
     a, b, zero = torch.randn(1, 3), torch.randn(1, 3), torch.zeros(1, 3)
     torch.testing.assert_close(decoder(a + b) + decoder(zero), decoder(a) + decoder(b))
-
-
-# --- Custom modules ---
 
 
 class Custom(nn.Module):

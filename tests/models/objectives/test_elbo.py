@@ -50,8 +50,6 @@ def test_free_bits_are_the_minimum_kl_per_latent() -> None:
 
 
 def test_kl_without_closed_form_is_estimated_from_samples() -> None:
-    """The same Gaussian, but of a class for which no formula is known."""
-
     class Opaque(DiagonalGaussian):
         pass
 
@@ -82,7 +80,6 @@ def test_cycles_need_a_warmup() -> None:
 
 @pytest.mark.parametrize(("epoch", "held"), [(0.0, 0.0), (5.0, 10.0), (10.0, 20.0), (math.inf, 20.0)])
 def test_capacity_rises_and_penalizes_distance_of_mean_kl(epoch: float, held: float) -> None:
-    """Below and above the KL, which is about 3.2; the weight itself does not rise."""
     loss, report = Elbo(ElboConfig(beta=3.0, warmup=10.0, capacity=20.0))(terms(), epoch)
     assert loss.item() == pytest.approx(16.5 + 3 * abs(KL_MEAN - held))
     assert report["kl"].item() == pytest.approx(KL_MEAN)

@@ -49,9 +49,6 @@ def terms(x: Tensor, q: DiagonalGaussian, samples: int) -> Terms:
     return Terms(Normal(z @ W.T + B, S).log_prob(x).sum(-1), (Group(z, q, StandardNormal(2)),))
 
 
-# --- Values ---
-
-
 def test_orthogonal_columns_give_the_exact_posterior() -> None:
     assert (W[:, 0] @ W[:, 1]).item() == pytest.approx(0)
     x = images(4)
@@ -124,9 +121,6 @@ def test_importance_weights_multiply_over_groups() -> None:
     ratio = [group.log_p - group.log_q for group in both.groups]
     loss, _ = Iwae(IwaeConfig(samples=4))(both)
     torch.testing.assert_close(loss, -importance_bound(one.log_px + ratio[0] + ratio[1]))
-
-
-# --- Gradients ---
 
 
 class Small:

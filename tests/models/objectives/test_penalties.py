@@ -30,9 +30,6 @@ def terms(q: Distribution | None = None, p: Distribution | None = None, z: Tenso
     return Terms(log_px, (Group(z, q, StandardNormal(z.shape[-1]) if p is None else p),))
 
 
-# --- MMD ---
-
-
 class Given(StandardNormal):
     """A prior whose draws are written out."""
 
@@ -93,7 +90,6 @@ def test_mmd_between_gaussians_has_its_closed_form() -> None:
 
 
 def test_mmd_draws_from_the_prior_of_each_image() -> None:
-    """With a prior for each image, at the very places of the encodings, nothing is left."""
     sharp = DiagonalGaussian(MEAN, torch.full((3, 2), -30.0))
     _, report = Mmd(MmdConfig())(terms(sharp, sharp, MEAN[None]))
     assert report["mmd"].item() == pytest.approx(0, abs=1e-5)
@@ -103,7 +99,6 @@ def test_mmd_draws_from_the_prior_of_each_image() -> None:
 
 @pytest.mark.parametrize("kernel", ["imq", "rbf"])
 def test_mmd_detects_confused_labels(kernel: Any) -> None:
-    """Two classes whose encodings lie where the prior has the other class."""
     places, y = torch.tensor([[3.0, 0.0], [0.0, -1.0]]), torch.arange(400) % 2
     a, b = places[y] + 0.1 * torch.randn(400, 2), places[1 - y] + 0.1 * torch.randn(400, 2)
     assert squared_mmd(a, b, kernel).abs() < 0.01
@@ -130,7 +125,6 @@ def test_mmd_gradient_points_to_prior_and_is_finite() -> None:
     loc = torch.full((64, 2), 5.0, requires_grad=True)
     loss, _ = Mmd(MmdConfig())(terms(DiagonalGaussian(loc, torch.full((64, 2), -60.0))))
     loss.backward()
-    assert loc.grad is not None
     assert loc.grad.isfinite().all()
     assert (loc.grad.sum(0) > 0).all()
 
@@ -144,9 +138,6 @@ def test_penalties_of_one_image_are_zero() -> None:
     assert report["total_correlation"].item() == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="number of training images"):
         TotalCorrelation(TotalCorrelationConfig())(inputs)
-
-
-# --- Total correlation ---
 
 
 @pytest.mark.parametrize("samples", [1, 3])
@@ -216,11 +207,7 @@ def test_total_correlation_is_finite_for_distant_posteriors() -> None:
     loss.backward()
     assert report["mutual_information"].item() == pytest.approx(math.log(100), rel=1e-3)
     assert report["total_correlation"].item() == pytest.approx(3 * math.log(100), rel=1e-3)
-    assert loc.grad is not None
     assert loc.grad.isfinite().all()
-
-
-# --- DIP and L2 ---
 
 
 def test_dip_by_hand() -> None:
