@@ -90,9 +90,9 @@ def test_a_conditional_model_takes_classes_by_name_and_number(classes: TrainedMo
 
 def test_saved_and_loaded_it_computes_the_same(gray: TrainedModel, tmp_path: Path) -> None:
     gray.save(tmp_path / "copy")
-    again = vaekit.load(tmp_path / "copy")
-    np.testing.assert_array_equal(again.sample(5, seed=1), gray.sample(5, seed=1))
-    assert again.history.equals(gray.history)
+    repeated = vaekit.load(tmp_path / "copy")
+    np.testing.assert_array_equal(repeated.sample(5, seed=1), gray.sample(5, seed=1))
+    assert repeated.history.equals(gray.history)
     refused("Choose a new folder", gray.save, tmp_path / "copy")
 
 
@@ -135,8 +135,8 @@ def test_the_weights_to_use_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     settings = TINY | dense | {"epochs": 40}
     trained = vaekit.train(noise, out=tmp_path / "run", **settings)
     best = int(trained.history["val_loss"].idxmin()) + 1
-    again = vaekit.train(noise, out=tmp_path / "short", **settings | {"epochs": best})
-    np.testing.assert_array_equal(trained.sample(4), again.sample(4))
+    repeated = vaekit.train(noise, out=tmp_path / "short", **settings | {"epochs": best})
+    np.testing.assert_array_equal(trained.sample(4), repeated.sample(4))
     assert best < 40
     steps = {int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert trained.history["step"][best - 1] in steps
@@ -148,12 +148,12 @@ def test_every_optimizer_lowers_the_loss_and_resumes(optimizer: str, tmp_path: P
     settings = TINY | {"epochs": 6, "learning_rate": rate, "schedule": "cosine", "ramp": 3, "clip": 1e4}
     settings |= {"ema": 0.5}
     settings["optimizer"] = optimizer
-    whole = vaekit.train(rings(60, 12), out=tmp_path / "run", **settings)
-    assert whole.history["train_loss"].iloc[-1] < 0.95 * whole.history["train_loss"].iloc[0]
+    unbroken = vaekit.train(rings(60, 12), out=tmp_path / "run", **settings)
+    assert unbroken.history["train_loss"].iloc[-1] < 0.95 * unbroken.history["train_loss"].iloc[0]
     vaekit.train(rings(60, 12), out=tmp_path / "parts", max_minutes=0.0, **settings)
     parts = vaekit.train(rings(60, 12), out=tmp_path / "parts", resume=True, **settings)
-    np.testing.assert_array_equal(parts.sample(4), whole.sample(4))
-    assert list(parts.history["train_loss"]) == list(whole.history["train_loss"])
+    np.testing.assert_array_equal(parts.sample(4), unbroken.sample(4))
+    assert list(parts.history["train_loss"]) == list(unbroken.history["train_loss"])
 
 
 def test_resume_never_replaces_a_trained_model(gray: TrainedModel, tmp_path: Path) -> None:
@@ -234,10 +234,10 @@ def test_samples_are_a_whole_number(gray: TrainedModel, samples: int) -> None:
 
 
 def test_a_mismatched_module_is_named_by_its_first_tensor(tmp_path: Path) -> None:
-    own = lambda width: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, width))  # noqa: E731
-    vaekit.train(rings(60, 12), out=tmp_path, **TINY | {"encoder": own(8)})
+    encoder_of = lambda width: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, width))  # noqa: E731
+    vaekit.train(rings(60, 12), out=tmp_path, **TINY | {"encoder": encoder_of(8)})
     with user_error(r"\(encoder.module.1.weight is \[8, 144\], not \[9, 144\]\)"):
-        vaekit.load(tmp_path, encoder=own(9))
+        vaekit.load(tmp_path, encoder=encoder_of(9))
 
 
 def test_a_white_border_is_shown_white(tmp_path: Path) -> None:

@@ -112,9 +112,9 @@ def test_what_cannot_be_recorded_goes_on_and_noise_stays_right() -> None:
     replay, x = CudaGraph(waits), torch.ones(5, device=GPU)
     for call in range(8):
         torch.cuda.default_generators[0].manual_seed(call)
-        found = replay(x)
+        result = replay(x)
         torch.cuda.default_generators[0].manual_seed(call)
-        assert torch.equal(found, torch.randn(5, device=GPU))
+        assert torch.equal(result, torch.randn(5, device=GPU))
     assert not replay.graph_safe
 
 
@@ -123,10 +123,10 @@ def test_what_is_recorded_draws_new_noise_and_takes_other_shapes() -> None:
     for call in range(8):
         torch.cuda.default_generators[0].manual_seed(call)
         x = torch.full((5,), float(call), device=GPU)
-        found = replay(x).clone()
+        result = replay(x).clone()
         torch.cuda.default_generators[0].manual_seed(call)
-        assert torch.equal(found, x + torch.randn(5, device=GPU))
-        calls.append(found)
+        assert torch.equal(result, x + torch.randn(5, device=GPU))
+        calls.append(result)
     assert replay.graph is not None
     assert replay(torch.ones(3, device=GPU)).shape == (3,)
 
@@ -139,10 +139,10 @@ def test_resumed_runs_are_bit_identical(network: str, tmp_path: Path) -> None:
     for name, epochs in (("unbroken", (4,)), ("broken", (2, 4))):
         for last in epochs:
             layers = (settings | {"epochs": last},)
-            again = last != epochs[0]
-            run_training(TrainRequest(data, layers, out=tmp_path / name, resume=again, quiet=True))
-    found = [load_file(tmp_path / name / "model.safetensors") for name in ("unbroken", "broken")]
-    assert [name for name in found[0] if not torch.equal(found[0][name], found[1][name])] == []
+            resume = last != epochs[0]
+            run_training(TrainRequest(data, layers, out=tmp_path / name, resume=resume, quiet=True))
+    result = [load_file(tmp_path / name / "model.safetensors") for name in ("unbroken", "broken")]
+    assert [name for name in result[0] if not torch.equal(result[0][name], result[1][name])] == []
     assert json.loads((tmp_path / "broken" / "config.json").read_text())["device"] == "cuda"
 
 
@@ -151,9 +151,9 @@ def test_resumed_runs_are_bit_identical(network: str, tmp_path: Path) -> None:
 def test_other_arithmetic_stays_near_float32(precision: str, network: str) -> None:
     settings = {"encoder": network, "decoder": network}
     exact = steps(settings | {"precision": "32"}, "classic", 60)[1]
-    found = steps(settings | {"precision": precision}, "classic", 60)[1]
-    assert np.mean(found[-10:]) == pytest.approx(np.mean(exact[-10:]), rel=0.02)
-    assert found != exact
+    result = steps(settings | {"precision": precision}, "classic", 60)[1]
+    assert np.mean(result[-10:]) == pytest.approx(np.mean(exact[-10:]), rel=0.02)
+    assert result != exact
 
 
 def test_gpu_and_cpu_agree() -> None:
@@ -161,16 +161,16 @@ def test_gpu_and_cpu_agree() -> None:
     x = torch.from_numpy(rings(8, 32, 3)).permute(0, 3, 1, 2) / 255
     with torch.no_grad(), matmul_precision():
         expected = model.eval().reconstruct(x)
-        found = copy.deepcopy(model).to(GPU).reconstruct(x.to(GPU)).cpu()
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        result = copy.deepcopy(model).to(GPU).reconstruct(x.to(GPU)).cpu()
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
 
 
 @contextmanager
 def memory(megabytes: int) -> Iterator[None]:
     """Leave so much of the device's memory to this process, beside what it has."""
     torch.cuda.empty_cache()
-    whole = torch.cuda.get_device_properties(GPU).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (megabytes << 20)) / whole)
+    total = torch.cuda.get_device_properties(GPU).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (megabytes << 20)) / total)
     try:
         yield
     finally:
@@ -249,8 +249,8 @@ def test_a_compiled_run_is_recorded_too(tmp_path: Path) -> None:
     """In a process of its own, where no types are checked: compiling would stop at every check."""
     network = ("--encoder", "mlp", "--decoder", "mlp", "--batch-size", 128, "--compile", "on")
     vaekit("train", "--out", tmp_path / "run", "--epochs", 2, *network)
-    said = (tmp_path / "run" / "log.txt").read_text()
-    assert "cannot be captured" not in said and "epoch 2/2" in said
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "cannot be captured" not in log and "epoch 2/2" in log
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -51,9 +51,9 @@ def test_it_is_what_train_trains(images: np.ndarray, fitted: VAETransformer, tmp
     assert (z.shape, z.dtype) == ((60, 4), np.float32)
     np.testing.assert_array_equal(z, vae.encode(images))
     np.testing.assert_array_equal(fitted.inverse_transform(z), vae.decode(z)[..., 0])
-    found = fitted.score_samples(images)
-    np.testing.assert_array_equal(found, vae.log_likelihood(images, samples=10))
-    assert fitted.score(images) == pytest.approx(found.mean(), rel=1e-6)
+    scores = fitted.score_samples(images)
+    np.testing.assert_array_equal(scores, vae.log_likelihood(images, samples=10))
+    assert fitted.score(images) == pytest.approx(scores.mean(), rel=1e-6)
     assert (fitted.n_features_in_, fitted.n_latents_, fitted.image_shape_) == (80, 4, (10, 8, 1))
     assert list(fitted.get_feature_names_out()) == [f"vaetransformer{i}" for i in range(4)]
 
@@ -70,10 +70,10 @@ def test_rows_are_the_same_images(images: np.ndarray, fitted: VAETransformer) ->
     rows = images.reshape(60, 80) / 255
     flat = tiny(epochs=10, image_shape=(10, 8)).fit(rows)
     np.testing.assert_array_equal(flat.transform(rows), fitted.transform(images))
-    again = flat.inverse_transform(flat.transform(rows))
-    assert (again.shape, again.dtype) == (rows.shape, np.float32)
+    copied = flat.inverse_transform(flat.transform(rows))
+    assert (copied.shape, copied.dtype) == (rows.shape, np.float32)
     images_again = fitted.inverse_transform(fitted.transform(images))
-    np.testing.assert_allclose(again * 255, images_again.reshape(60, 80))
+    np.testing.assert_allclose(copied * 255, images_again.reshape(60, 80))
     np.testing.assert_array_equal(flat.score_samples(rows), fitted.score_samples(images))
     np.testing.assert_array_equal(flat.transform(images), flat.transform(rows))  # one model takes either
     np.testing.assert_array_equal(fitted.transform(rows), flat.transform(rows))
@@ -83,9 +83,9 @@ def test_colour_images_come_back_as_they_went_in() -> None:
     colour = rings(80, 8, 3)
     for given, shape in ((colour, None), (colour.reshape(80, -1), (8, 8, 3))):
         model = tiny(preset="sigma-vae", image_shape=shape, epochs=15, settings=FAST).fit(given)
-        again = model.inverse_transform(model.transform(given))
-        assert (again.shape, again.dtype) == (given.shape, np.uint8)
-        assert ((again - given.astype(float)) ** 2).mean() < 0.7 * given.var(0).mean()
+        copied = model.inverse_transform(model.transform(given))
+        assert (copied.shape, copied.dtype) == (given.shape, np.uint8)
+        assert ((copied - given.astype(float)) ** 2).mean() < 0.7 * given.var(0).mean()
 
 
 def test_latent_images_come_out_as_rows(images: np.ndarray) -> None:
@@ -119,8 +119,8 @@ def test_a_search_chooses_what_makes_held_out_images_likelier(images: np.ndarray
     for index, choice in enumerate(choices):
         settings = {"epochs": 15, "latents": 4, "quiet": True, "out": tmp_path / str(index), **choice}
         vae = vaekit.train(images[rows], report=False, **settings)
-        wanted = vae.log_likelihood(images[held_out], samples=10).mean()
-        assert search.cv_results_["mean_test_score"][index] == pytest.approx(wanted, rel=1e-6)
+        expected = vae.log_likelihood(images[held_out], samples=10).mean()
+        assert search.cv_results_["mean_test_score"][index] == pytest.approx(expected, rel=1e-6)
 
 
 class Squashed(VAETransformer):
@@ -159,19 +159,19 @@ def test_latents_do_not_depend_on_the_place(fitted: VAETransformer, images: np.n
 def test_a_pickled_model_computes_the_same(
     fitted: VAETransformer, images: np.ndarray, tmp_path: Path
 ) -> None:
-    again = pickle.loads(pickle.dumps(fitted))
-    again = pickle.loads(pickle.dumps(again))
-    np.testing.assert_array_equal(again.transform(images), fitted.transform(images))
-    np.testing.assert_array_equal(again.score_samples(images), fitted.score_samples(images))
-    np.testing.assert_array_equal(again.vae_.sample(3), fitted.vae_.sample(3))
-    assert again.vae_.history.equals(fitted.vae_.history)
-    again.vae_.save(tmp_path / "saved")
+    copied = pickle.loads(pickle.dumps(fitted))
+    copied = pickle.loads(pickle.dumps(copied))
+    np.testing.assert_array_equal(copied.transform(images), fitted.transform(images))
+    np.testing.assert_array_equal(copied.score_samples(images), fitted.score_samples(images))
+    np.testing.assert_array_equal(copied.vae_.sample(3), fitted.vae_.sample(3))
+    assert copied.vae_.history.equals(fitted.vae_.history)
+    copied.vae_.save(tmp_path / "saved")
     np.testing.assert_array_equal(vaekit.load(tmp_path / "saved").encode(images), fitted.transform(images))
 
 
 def test_modules_of_ones_own_are_cloned_and_pickled(images: np.ndarray) -> None:
-    own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(80, 16), torch.nn.ReLU())
-    model = clone(tiny(settings={"encoder": own})).fit(images)
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(80, 16), torch.nn.ReLU())
+    model = clone(tiny(settings={"encoder": encoder})).fit(images)
     text = pickle.dumps(model.set_params(settings=None))
     np.testing.assert_array_equal(pickle.loads(text).transform(images), model.transform(images))
 

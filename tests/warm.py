@@ -53,15 +53,15 @@ def attend(visitor: socket.socket) -> None:
         visitor.sendall(str(status if status >= 0 else 128 - status).encode())
         os._exit(0)
     visitor.close()
-    asked = json.loads(message)
+    request = json.loads(message)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in enumerate("rww"))
-    os.chdir(asked["folder"])
+    os.chdir(request["folder"])
     os.environ.clear()
-    os.environ.update(asked["environment"])
-    sys.argv = ["vaekit", *asked["arguments"]]
+    os.environ.update(request["environment"])
+    sys.argv = ["vaekit", *request["arguments"]]
 
     from vaekit.cli.main import main
 
@@ -74,10 +74,10 @@ def attend(visitor: socket.socket) -> None:
 
 
 def visit(path: str, arguments: list[str]) -> int:
-    asked = {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
+    request = {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
     with socket.socket(socket.AF_UNIX) as visitor:
         visitor.connect(path)
-        socket.send_fds(visitor, [json.dumps(asked).encode()], [0, 1, 2])
+        socket.send_fds(visitor, [json.dumps(request).encode()], [0, 1, 2])
         visitor.shutdown(socket.SHUT_WR)
         return int(visitor.recv(16) or 1)
 

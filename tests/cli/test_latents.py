@@ -169,8 +169,8 @@ def test_interpolation_ends_at_reconstructions(plain: TrainedModel, photos: Path
         assert strip.width == 2 * MARGIN + 7 * (96 + GAP) - GAP + 2 * 3 * GAP
         tile = np.asarray(strip.convert("L"))[-MARGIN - 96 : -MARGIN, MARGIN + 96 + 4 * GAP :][::8, :96:8]
     assert np.abs(tile.astype(int) - path[0, ..., 0]).max() <= 1
-    again = ("interpolate", plain.run.folder, *(photos / name for name in names), "--out", file)
-    assert "already exists" in mistake(*again)
+    arguments = ("interpolate", plain.run.folder, *(photos / name for name in names), "--out", file)
+    assert "already exists" in mistake(*arguments)
 
 
 def test_interpolation_in_a_conditional_model(classes: TrainedModel, photos: Path, tmp_path: Path) -> None:
@@ -228,8 +228,8 @@ def test_traverse_writes_its_picture(classes: TrainedModel, tmp_path: Path) -> N
     assert f"Wrote {file}" in command("traverse", classes.run.folder, "--class", "b", "--out", file)
     traversal = classes.traverse(label="b", quiet=True)
     with Image.open(file) as sheet:
-        whole = np.asarray(sheet.convert("L"))
-    last = whole[-MARGIN - 96 : -MARGIN : 8, -MARGIN - 96 : -MARGIN : 8]
+        pixels = np.asarray(sheet.convert("L"))
+    last = pixels[-MARGIN - 96 : -MARGIN : 8, -MARGIN - 96 : -MARGIN : 8]
     np.testing.assert_array_equal(last, traversal.images[-1, -1, ..., 0])
     assert "Available: a, b, (none)" in mistake("traverse", classes.run.folder, "--class", "fog")
     refused("`rows`: must be from 1 to 100", classes.traverse, rows=0)

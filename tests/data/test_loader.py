@@ -48,18 +48,18 @@ def test_order_depends_on_epoch_and_seed_alone(monkeypatch: MonkeyPatch) -> None
     assert torch.equal(first, concat(make_loader(10).train(3))[0])
     assert not torch.equal(first, concat(make_loader(10).train(4))[0])
     assert not torch.equal(first, concat(make_loader(10, seed=1).train(3))[0])
-    whole = concat(make_loader(10, **ALL).train(2))
+    expected = concat(make_loader(10, **ALL).train(2))
     monkeypatch.setattr("vaekit.data.loader.DRAWS_PER_BLOCK", 20)
-    assert torch.equal(whole[0], concat(make_loader(10, **ALL).train(2))[0])
+    assert torch.equal(expected[0], concat(make_loader(10, **ALL).train(2))[0])
 
 
 @pytest.mark.parametrize("options", [{}, ALL, {"balance": True, **ALL}])
 def test_batches_do_not_depend_on_start_or_batch_size(options: dict[str, Any]) -> None:
-    whole = concat(make_loader(10, **options).train(2))
+    expected = concat(make_loader(10, **options).train(2))
     late = concat(make_loader(10, **options).train(2, start=3))
-    assert torch.equal(whole[0][30:], late[0]) and torch.equal(whole[1][30:], late[1])
+    assert torch.equal(expected[0][30:], late[0]) and torch.equal(expected[1][30:], late[1])
     small = concat(make_loader(5, **options).train(2))
-    assert torch.equal(whole[0], small[0]) and torch.equal(whole[1], small[1])
+    assert torch.equal(expected[0], small[0]) and torch.equal(expected[1], small[1])
 
 
 def test_split_is_whole_and_in_order() -> None:
@@ -155,8 +155,8 @@ def test_loaders_of_all_ranks_make_one_batch(options: dict[str, Any]) -> None:
     shares = (loader.train(2, start=1) for loader in ranks)
     for (x, y), *parts in zip(one.train(2, start=1), *shares, strict=True):
         assert [len(part) for part, _ in parts] == [4, 4, 4]
-        whole = concat(parts)
-        assert torch.equal(whole[0], x) and torch.equal(whole[1], y)
+        expected = concat(parts)
+        assert torch.equal(expected[0], x) and torch.equal(expected[1], y)
     validation = concat(one.split("validation"))[0]
     assert all(torch.equal(concat(loader.split("validation"))[0], validation) for loader in ranks)
 

@@ -265,7 +265,7 @@ def test_fix_is_valid_and_changes_something(preset: str, more: dict[str, Any]) -
         "posterior collapse": {"latents": COLLAPSED},
         "underfitting": {"training_reconstruction": reconstruction | {"explained_variance": 0.1}},
         "prior mismatch": {"prior_gap": gap},
-        "overfitting": {"training_reconstruction": reconstruction | {"mse": 0.0003}},
+        "overfitting": {"reconstruction": reconstruction | {"mse": 0.03, "explained_variance": 0.8}},
         "unused latents": {"latents": {"total": 32, "active": 10, "kl": None}},
         "duplicates across the split": {"memorization": HEALTHY["memorization"] | {"duplicates": 0.5}},
     }
@@ -310,17 +310,17 @@ def test_commands_in_python_where_flags_cannot_express_them() -> None:
 
 def assert_valid(command: str) -> Config:
     """The flags of a command are settings that go with each other; returns them."""
-    verb, train, *words = shlex.split(command)
+    verb, train, *arguments = shlex.split(command)
     assert (verb, train) == ("vaekit", "train")
     flags: dict[str, Any] = {}
     preset = "classic"
-    for word, value in zip(words, [*words[1:], ""], strict=True):
-        if word in ("--resume", "--out") or not word.startswith("--"):
+    for argument, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument in ("--resume", "--out") or not argument.startswith("--"):
             continue
-        if word == "--preset":
+        if argument == "--preset":
             preset = value
         else:
-            *slots, name = word.removeprefix("--").split(".")
+            *slots, name = argument.removeprefix("--").split(".")
             here = flags.setdefault(slots[0], {}) if slots else flags
             no = name.startswith("no-")
             flag = not no if value.startswith("--") or not value else value

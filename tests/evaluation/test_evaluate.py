@@ -207,12 +207,12 @@ def test_log_likelihood_averages_to_the_evaluation(colour: TrainedModel) -> None
     each = colour.log_likelihood(images, labels, samples=30)
     assert (each.shape, each.dtype) == ((70,), np.float32)
     np.testing.assert_array_equal(each, colour.log_likelihood(images, labels, samples=30))
-    whole = colour.evaluate((images, labels), samples=30, quiet=True)
-    assert whole["images"] == 70
-    assert whole["likelihood"]["nll"] == pytest.approx(-each.mean(), rel=2e-3)
-    bits = whole["likelihood"]["nll"] / (432 * math.log(2))
-    assert whole["likelihood"]["bits_per_dimension"] == pytest.approx(bits)
-    assert json.loads(colour.run.evaluation.read_text()) == whole
+    evaluation = colour.evaluate((images, labels), samples=30, quiet=True)
+    assert evaluation["images"] == 70
+    assert evaluation["likelihood"]["nll"] == pytest.approx(-each.mean(), rel=2e-3)
+    bits = evaluation["likelihood"]["nll"] / (432 * math.log(2))
+    assert evaluation["likelihood"]["bits_per_dimension"] == pytest.approx(bits)
+    assert json.loads(colour.run.evaluation.read_text()) == evaluation
     refused("class of every image", colour.log_likelihood, images)
 
 

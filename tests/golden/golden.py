@@ -135,15 +135,15 @@ def write(folder: Path) -> None:
 
 def numbers(place: Path) -> dict[str, Any]:
     """Everything that `write` left for a case, by name."""
-    found: dict[str, Any] = {f"array {name}": array for name, array in np.load(place / "arrays.npz").items()}
+    arrays: dict[str, Any] = {f"array {name}": array for name, array in np.load(place / "arrays.npz").items()}
     last = max((place / "run" / "checkpoints").iterdir())
     for file in (*(place / "run").glob("*.safetensors"), *last.glob("*.safetensors")):
         tensors = load_file(file)
         known = {name: tensor for name, tensor in tensors.items() if name.split(".")[-1] != "latent_scale"}
-        found |= {f"{file.relative_to(place)} {name}": tensor for name, tensor in known.items()}
+        arrays |= {f"{file.relative_to(place)} {name}": tensor for name, tensor in known.items()}
     results = json.loads((place / "results.json").read_text())
     results["evaluation"].pop("format", None)
-    return found | {"results": results}
+    return arrays | {"results": results}
 
 
 def compare(folder: Path, other: Path) -> int:

@@ -77,12 +77,12 @@ def plane() -> tuple[Tensor, float]:
 def test_densities_integrate_to_one_and_samples_match_them(full: bool | None, classes: int) -> None:
     prior = fitted(full, classes)
     points, volume = plane()
-    whole = prior.log_prior(points).exp()
-    assert whole.sum() * volume == pytest.approx(1, abs=3e-3)
+    total = prior.log_prior(points).exp()
+    assert total.sum() * volume == pytest.approx(1, abs=3e-3)
     labels = [torch.full((len(points),), y) for y in range(classes)]
     by_class = torch.stack([prior(y).log_prob(points).exp() for y in labels])
     torch.testing.assert_close(by_class.sum(1) * volume, torch.ones(classes), atol=3e-3, rtol=0)
-    torch.testing.assert_close(prior.shares @ by_class, whole)
+    torch.testing.assert_close(prior.shares @ by_class, total)
     y = torch.arange(60_000) % classes
     z = prior(y).sample()
     for label in range(classes):
@@ -191,8 +191,8 @@ def test_the_same_seed_fits_the_same_prior(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 20)
     before = torch.random.get_rng_state()
     train, held_out = two_heaps(600, 2, 1), two_heaps(100, 2, 2)
-    first, again = (choose_prior(model_of(2), train, held_out, 2, seed=7) for _ in range(2))
-    assert same(first, again)
+    first, second = (choose_prior(model_of(2), train, held_out, 2, seed=7) for _ in range(2))
+    assert same(first, second)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -200,7 +200,7 @@ def test_splits_are_encoded_with_different_noise() -> None:
     """Else unused latents, which are noise alone, would seem to be fitted."""
     model = model_of(30)
     images = torch.rand(64, 1, 4, 4)
-    train, held_out = (encodings(model, [(images, None)], side, 0).z for side in ("train", "validation"))
+    train, held_out = (encodings(model, [(images, None)], split, 0).z for split in ("train", "validation"))
     noise = torch.stack([train, held_out]) - model.encode(images).mean
     assert torch.corrcoef(noise.flatten(1))[0, 1].abs() < 0.1
 
@@ -218,21 +218,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_training_fits_one_and_says_what_it_is(run: Path) -> None:
-    said = (run / "log.txt").read_text()
-    assert "Sampling prior: " in said and "better than the model's own" in said
+    output = (run / "log.txt").read_text()
+    assert "Sampling prior: " in output and "better than the model's own" in output
     with safe_open(run / "latent_prior.safetensors", "pt") as file:
-        about = json.loads(file.metadata()["about"])
-    assert about["name"] in about["nats_per_held_out_image"]
-    assert about["gain"] > 2 * about["gain_standard_error"]
-    assert about["encodings"] + about["held_out"] == 400
-    assert {"the model's own prior"} < set(about["nats_per_held_out_image"])
+        metadata = json.loads(file.metadata()["about"])
+    assert metadata["name"] in metadata["nats_per_held_out_image"]
+    assert metadata["gain"] > 2 * metadata["gain_standard_error"]
+    assert metadata["encodings"] + metadata["held_out"] == 400
+    assert {"the model's own prior"} < set(metadata["nats_per_held_out_image"])
 
 
 def test_generate_uses_it_and_says_so(run: Path, tmp_path: Path) -> None:
-    said = command("generate", run, "-n", 4, "--out", tmp_path / "fitted")
-    assert "Sampled from the fitted prior" in said
-    said = command("generate", run, "-n", 4, "--prior", "model", "--out", tmp_path / "own")
-    assert "Sampled from the model's own prior" in said
+    output = command("generate", run, "-n", 4, "--out", tmp_path / "fitted")
+    assert "Sampled from the fitted prior" in output
+    output = command("generate", run, "-n", 4, "--prior", "model", "--out", tmp_path / "own")
+    assert "Sampled from the model's own prior" in output
     model = vaekit.load(run)
     assert not np.array_equal(model.sample(4), model.sample(4, prior="model"))
     np.testing.assert_array_equal(model.sample(4), model.sample(4, prior="fitted"))
@@ -275,5 +275,5 @@ def test_a_damaged_file_is_named_with_the_remedy(run: Path, tmp_path: Path, cont
     vaekit.load(run).save(tmp_path / "copy")
     path = tmp_path / "copy" / "latent_prior.safetensors"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content == "half" else content)
-    said = mistake("generate", tmp_path / "copy")
-    assert "latent_prior.safetensors is damaged" in said and "vaekit fit-prior" in said
+    output = mistake("generate", tmp_path / "copy")
+    assert "latent_prior.safetensors is damaged" in output and "vaekit fit-prior" in output

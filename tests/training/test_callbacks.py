@@ -47,10 +47,10 @@ def test_a_callback_sees_training_from_begin_to_end(tmp_path: Path) -> None:
     trained = vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[recorder], **TINY)
     assert recorder.events == ["begin 0", "epoch 1", "epoch 2", "end", "saved"]
     assert [row["val_loss"] for row in recorder.rows] == list(trained.history["val_loss"])
-    again = Recorder()
-    settings = TINY | {"out": tmp_path / "run", "epochs": 3, "callbacks": [again]}
+    second = Recorder()
+    settings = TINY | {"out": tmp_path / "run", "epochs": 3, "callbacks": [second]}
     vaekit.train(rings(60, 12), resume=True, **settings)
-    assert again.events == ["begin 2", "epoch 3", "end", "saved"]
+    assert second.events == ["begin 2", "epoch 3", "end", "saved"]
 
 
 def test_without_callbacks_nothing_is_drawn(tmp_path: Path) -> None:

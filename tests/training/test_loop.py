@@ -61,14 +61,14 @@ def test_validation_averages_over_images() -> None:
     model, objective = build(config, pack.shape)
     loader = ImageLoader(pack, config.data, 10, 0, torch.device("cpu"))
     train_step = TrainStep(model, objective, config.training, loader.steps_per_epoch)
-    metrics, again = (evaluate(train_step, loader, "validation") for _ in range(2))
+    metrics, repeated = (evaluate(train_step, loader, "validation") for _ in range(2))
     x = torch.cat([x for x, _ in loader.split("validation")])
     assert len(x) == 23
     q = model.encode(x)
     kl = 0.5 * (q.mean.square() + q.variance - 1 - q.variance.log()).sum(1).mean().item()
     assert metrics["kl"] == pytest.approx(kl, rel=1e-5)
     assert metrics["loss"] == pytest.approx(metrics["reconstruction"] + 2 * metrics["kl"], rel=1e-6)
-    assert metrics == again
+    assert metrics == repeated
     train_step.eval_micro_batches = 3
     divided = evaluate(train_step, loader, "validation")
     assert divided["kl"] == pytest.approx(kl, rel=1e-5)

@@ -91,8 +91,8 @@ def test_interrupted_epochs_resume_bit_for_bit(tmp_path: Path, images: Path, unb
         assert process.returncode == 75, err
         state = json.loads((max((run / "checkpoints").glob("step_*")) / "state.json").read_text())
         assert rows(run) == state["epoch"] + 1
-    said = vaekit("train", "--out", run, "--resume")
-    assert "Resuming in epoch" in said
+    output = vaekit("train", "--out", run, "--resume")
+    assert "Resuming in epoch" in output
     same(run, unbroken)
 
 

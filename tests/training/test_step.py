@@ -72,14 +72,14 @@ def test_micro_batches_give_the_gradient_of_the_batch(error: RuntimeError) -> No
     reading: torch.Tensor = model.decoder.layers.first.weight
     torch.nn.init.zeros_(reading.requires_grad_(False))
     train_step, x = make_step(model, objective, ema=0), images(15)
-    whole = train_step.compute_gradient(x, None, 0.0)
+    full = train_step.compute_gradient(x, None, 0.0)
     expected = weights_gradient(model)
     assert train_step.micro_batches == 1
     train_step.loss_fn = SmallMemory(train_step, 4, error)
     metrics = train_step.compute_gradient(x, None, 0.0)
     assert train_step.micro_batches == 4  # of 4, 4, 4 and 3 images
     torch.testing.assert_close(weights_gradient(model), expected, rtol=1e-4, atol=1e-5)
-    for name, value in whole.items():
+    for name, value in full.items():
         torch.testing.assert_close(metrics[name], value.detach(), rtol=1e-5, atol=1e-4)
 
 
@@ -147,13 +147,13 @@ def test_objectives_that_support_accumulation_are_means(kind: str) -> None:
         objective = {kind: (per_latent[0] if kind == "free_bits" else per_latent.sum()).item()}
     model, minimized = made(objective=objective)
     with torch.no_grad():
-        whole = model.terms(x, None, minimized.samples)
-        values = [minimized(whole)[0].item()]
+        full = model.terms(x, None, minimized.samples)
+        values = [minimized(full)[0].item()]
         for rows in (slice(0, 8), slice(8, 16)):
-            z = whole.groups[0].z[:, rows]
+            z = full.groups[0].z[:, rows]
             log_px = model.decode(z, None, x[rows]).log_prob(x[rows])
             torch.manual_seed(0)  # of what `mmd` draws
-            group = Group(z, model.encode(x[rows]), whole.groups[0].p)
+            group = Group(z, model.encode(x[rows]), full.groups[0].p)
             values.append(minimized(Terms(log_px, (group,)))[0].item())
     mean = sum(values[1:]) / 2
     assert math.isclose(values[0], mean, rel_tol=1e-6) == minimized.supports_accumulation, values

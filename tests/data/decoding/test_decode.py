@@ -194,12 +194,12 @@ def test_a_drafted_jpeg_matches_a_full_decode(turn: int, fitting: str) -> None:
     file = encoded(photo(803, 601), "JPEG", quality=90, exif=exif)
     spec = target(48, 32, fitting)
     with Image.open(file) as image:
-        whole = resize(ImageOps.exif_transpose(image).convert("RGB"), spec)
+        full = resize(ImageOps.exif_transpose(image).convert("RGB"), spec)
         assert probe(file) == ((601, 803) if turn >= 5 else (803, 601))
     file.seek(0)
     got, size = decode(file, spec)
     assert got.size == (48, 32) and size == ((601, 803) if turn >= 5 else (803, 601))
-    assert np.abs(np.asarray(got).astype(int) - np.asarray(whole)).mean() < 0.5
+    assert np.abs(np.asarray(got).astype(int) - np.asarray(full)).mean() < 0.5
 
 
 def test_multi_picture_jpeg() -> None:

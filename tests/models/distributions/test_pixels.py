@@ -232,10 +232,10 @@ def test_binarized_pixels_are_independent() -> None:
 
 def test_binarized_pixels_depend_on_image_and_seed_only() -> None:
     x = images(6)
-    whole = pixels.deterministic_binarize(x, 5)
-    assert torch.equal(pixels.deterministic_binarize(x[2:4].flip(0), 5), whole[2:4].flip(0))
-    assert torch.equal(pixels.deterministic_binarize(x.double(), 5).float(), whole)
-    assert not torch.equal(pixels.deterministic_binarize(x, 6), whole)
+    bits = pixels.deterministic_binarize(x, 5)
+    assert torch.equal(pixels.deterministic_binarize(x[2:4].flip(0), 5), bits[2:4].flip(0))
+    assert torch.equal(pixels.deterministic_binarize(x.double(), 5).float(), bits)
+    assert not torch.equal(pixels.deterministic_binarize(x, 6), bits)
 
 
 def test_binarized_pixels_never_change_between_versions() -> None:
