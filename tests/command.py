@@ -51,19 +51,20 @@ def start(*arguments: object, cwd: Path | None = None, command: Sequence[str] = 
     return subprocess.Popen([*command, *map(str, arguments)], text=True, cwd=cwd, env=env, **pipes)
 
 
-def vaekit(*arguments: object, status: int = 0, cwd: Path | None = None) -> str:
-    """Run a verb to its end; what it printed, standard error last."""
-    process = start(*arguments, cwd=cwd, command=forked_command())
+def finish(process: Process, status: int) -> tuple[str, str]:
     out, err = process.communicate(timeout=240)
     assert process.returncode == status, f"exit {process.returncode}\n{out}\n{err}"
-    return out + err
+    return out, err
+
+
+def vaekit(*arguments: object, status: int = 0, cwd: Path | None = None) -> str:
+    """Run a verb to its end; what it printed, standard error last."""
+    return "".join(finish(start(*arguments, cwd=cwd, command=forked_command()), status))
 
 
 def mistake(*arguments: object, cwd: Path | None = None, command: Sequence[str] | None = None) -> str:
     """The last line of standard error of a call that is a user's mistake."""
-    process = start(*arguments, cwd=cwd, command=command or forked_command())
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 2, f"exit {process.returncode}\n{out}\n{err}"
+    _, err = finish(start(*arguments, cwd=cwd, command=command or forked_command()), 2)
     assert "Traceback" not in err
     return err.strip().splitlines()[-1]
 
@@ -78,10 +79,10 @@ def refused(match: str, call: Callable[..., object], *arguments: Any, **settings
         call(*arguments, **settings)
 
 
-def wait_for(condition: Callable[[], bool], process: Process, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], process: Process | None = None, seconds: float = 60) -> None:
     """Until the condition holds, the process ends, or time is up."""
     end = time.monotonic() + seconds
-    while not condition() and process.poll() is None and time.monotonic() < end:
+    while not condition() and (process is None or process.poll() is None) and time.monotonic() < end:
         time.sleep(0.005)
 
 

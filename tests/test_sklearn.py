@@ -149,16 +149,16 @@ def test_the_rules_of_scikit_learn(estimator: VAETransformer, check: Callable[..
     check(estimator)
 
 
-def test_latents_do_not_depend_on_the_place(fitted: VAETransformer, images: np.ndarray) -> None:
+def test_latents_do_not_depend_on_place_or_rounding(fitted: VAETransformer, images: np.ndarray) -> None:
     z = fitted.transform(images)
     np.testing.assert_allclose(fitted.transform(images[::-1])[::-1], z, atol=1e-5)
     np.testing.assert_allclose(fitted.transform(images[7:8])[0], z[7], atol=1e-5)
     assert fitted.transform(images[:0]).shape == (0, 4)
+    scaled = images / 255
+    np.testing.assert_array_equal(fitted.transform(scaled * (1 + 1e-9) - 1e-12), fitted.transform(scaled))
 
 
-def test_a_pickled_model_computes_the_same(
-    fitted: VAETransformer, images: np.ndarray, tmp_path: Path
-) -> None:
+def test_pickled_models_are_equal(fitted: VAETransformer, images: np.ndarray, tmp_path: Path) -> None:
     copied = pickle.loads(pickle.dumps(fitted))
     copied = pickle.loads(pickle.dumps(copied))
     np.testing.assert_array_equal(copied.transform(images), fitted.transform(images))
@@ -216,10 +216,17 @@ def test_no_output_and_no_needless_import(images: np.ndarray, capsys: pytest.Cap
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_unfitted_methods_raise(images: np.ndarray) -> None:
+def test_invalid_calls_are_refused(images: np.ndarray, fitted: VAETransformer) -> None:
     for call in (VAETransformer().transform, VAETransformer().inverse_transform, VAETransformer().score):
         with pytest.raises(NotFittedError):
             call(images)
+    with user_error(r"takes images \[N, 10, 8, 1\], not \[60, 8, 10, 1\]"):
+        fitted.transform(images.transpose(0, 2, 1))
+    with pytest.raises(ValueError, match="X has 79 features, but VAETransformer is expecting 80"):
+        fitted.score(images.reshape(60, 80)[:, :79])
+    refused(r"\[2, 5\], but this model has \[N, 4\]", fitted.inverse_transform, np.zeros((2, 5)))
+    with user_error("`samples`: must be a whole number from 1"):
+        clone(fitted).set_params(samples=0, epochs=1).fit(images).score(images)
 
 
 ROWS = load_digits().data[:50]
@@ -251,21 +258,6 @@ INVALID: list[tuple[np.ndarray, dict[str, Any], str]] = [
 def test_invalid_input_is_refused_before_training(X: np.ndarray, params: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         VAETransformer(**params).fit(X)
-
-
-def test_what_does_not_fit_the_model_is_said(fitted: VAETransformer, images: np.ndarray) -> None:
-    with user_error(r"takes images \[N, 10, 8, 1\], not \[60, 8, 10, 1\]"):
-        fitted.transform(images.transpose(0, 2, 1))
-    with pytest.raises(ValueError, match="X has 79 features, but VAETransformer is expecting 80"):
-        fitted.score(images.reshape(60, 80)[:, :79])
-    refused(r"\[2, 5\], but this model has \[N, 4\]", fitted.inverse_transform, np.zeros((2, 5)))
-    with user_error("`samples`: must be a whole number from 1"):
-        clone(fitted).set_params(samples=0, epochs=1).fit(images).score(images)
-
-
-def test_what_scaling_rounds_past_the_ends_is_taken(fitted: VAETransformer, images: np.ndarray) -> None:
-    scaled = images / 255
-    np.testing.assert_array_equal(fitted.transform(scaled * (1 + 1e-9) - 1e-12), fitted.transform(scaled))
 
 
 def test_a_model_without_likelihood_has_no_score(images: np.ndarray) -> None:

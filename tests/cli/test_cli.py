@@ -58,12 +58,15 @@ def run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     return run
 
 
-def test_help_lists_every_command() -> None:
+def test_help_lists_commands_and_explains_options() -> None:
     output = vaekit("--help")
     looking = ("encode", "interpolate", "traverse", "rank")
     for verb in ("train", "generate", "reconstruct", *looking, "presets", "doctor", "--version"):
         assert verb in output
     assert vaekit("--version").strip() == "0.1.0"
+    for line in vaekit("train", "--help-all").splitlines():
+        if line.startswith("  --"):
+            assert len(line.strip().split("  ", 1)[1].strip()) > 10, line
 
 
 def run_help(*arguments: str) -> list[str]:
@@ -74,12 +77,6 @@ def run_help(*arguments: str) -> list[str]:
 def test_help_does_not_import_torch() -> None:
     probe = "import sys; from vaekit.cli.main import _run; _run(['--help']); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True)
-
-
-def test_every_option_has_a_help_text() -> None:
-    for line in vaekit("train", "--help-all").splitlines():
-        if line.startswith("  --"):
-            assert len(line.strip().split("  ", 1)[1].strip()) > 10, line
 
 
 def test_help_of_train_shows_the_common_options_on_a_line_each(monkeypatch: MonkeyPatch) -> None:
@@ -323,10 +320,12 @@ def test_a_user_error_exits_2_with_one_line(command: str, output: str, tmp_path:
     assert not (tmp_path / "runs").exists()
 
 
-def test_out_defaults_to_a_new_run_folder(photos: Path, tmp_path: Path) -> None:
-    vaekit("train", photos, *TINY, cwd=tmp_path)
-    vaekit("train", photos, *TINY, cwd=tmp_path)
+def test_train_without_a_report_into_a_new_folder(photos: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        output = vaekit("train", photos, "--verbose", *TINY, cwd=tmp_path)
+        assert f"Done. The results are in runs/photos-{number}." in output and "posterior.head" in output
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["photos-1", "photos-2"]
+    assert not (tmp_path / "runs/photos-1/report.html").exists()
 
 
 def test_the_image_folder_is_never_changed(tmp_path: Path) -> None:
@@ -365,13 +364,6 @@ def test_interrupted_training_prints_how_to_continue(tmp_path: Path) -> None:
     last = err.strip().splitlines()[-1]
     assert last.startswith("vaekit: Stopped in epoch ") and " of 100000; nothing is lost." in last
     assert last.endswith(f"Continue: vaekit train --resume --out {run}")
-
-
-def test_train_without_a_report(photos: Path, tmp_path: Path) -> None:
-    output = vaekit("train", photos, "--out", tmp_path / "run", "--verbose", *TINY)
-    assert not (tmp_path / "run" / "report.html").exists()
-    assert f"Done. The results are in {tmp_path / 'run'}." in output
-    assert "posterior.head" in output
 
 
 def test_a_closed_pipe_does_not_stop_saving(tmp_path: Path) -> None:

@@ -97,20 +97,19 @@ def test_conditional_model_encodes_images_with_their_classes(classes: TrainedMod
     refused("have no classes, and this model is conditional", classes.latents, photos / "a", quiet=True)
 
 
-def test_encode_defaults_to_training_images_and_a_new_file(classes: TrainedModel) -> None:
+def test_encode_defaults_to_training_images_and_reports_skipped_files(
+    classes: TrainedModel, plain: TrainedModel, tmp_path: Path
+) -> None:
     for number in (1, 2):
         assert f"latents-{number}.csv" in command("encode", classes.run.folder)
         assert len(pd.read_csv(classes.run.folder / f"latents-{number}.csv")) == 43
-
-
-def test_encode_reports_skipped_files(plain: TrainedModel, tmp_path: Path) -> None:
     for index, image in enumerate(rings(4, 12)):
         Image.fromarray(image[..., 0]).save(tmp_path / f"{index}.png")
     (tmp_path / "bad.png").write_bytes(b"")
     assert "Skipped 1 file: bad.png (empty)" in command("encode", plain.run.folder, tmp_path)
 
 
-def test_encode_checks_the_output_path(
+def test_encode_checks_its_output(
     plain: TrainedModel, photos: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     run, there = plain.run.folder, tmp_path / "there.csv"
@@ -257,7 +256,9 @@ def test_rank_lists_unlikely_images_first(plain: TrainedModel, photos: Path, tmp
     assert folder_state(photos) == before
 
 
-def test_rank_refuses_models_without_a_likelihood(plain: TrainedModel, photos: Path, tmp_path: Path) -> None:
+def test_rank_of_other_likelihoods(
+    plain: TrainedModel, photos: Path, tmp_path: Path, classes: TrainedModel
+) -> None:
     (tmp_path / "order.png").write_text("mine")
     output = mistake("rank", plain.run.folder, photos, "--out", tmp_path / "order.csv")
     assert "order.png already exists" in output and (tmp_path / "order.png").read_text() == "mine"
@@ -267,9 +268,6 @@ def test_rank_refuses_models_without_a_likelihood(plain: TrainedModel, photos: P
     output = mistake("rank", model.run.folder)
     assert "single point without density" in output and "Train one with --posterior.kind gaussian" in output
     assert len(model.latents(quiet=True)) == 43
-
-
-def test_rank_of_a_cross_entropy_has_no_bits_per_dimension(classes: TrainedModel) -> None:
     output = command("rank", classes.run.folder, "--samples", 2)
     assert "no bits/dim: p(x | z) is a cross-entropy" in output
     assert "ranking-1.csv" in output and "ranking-1.png" in output

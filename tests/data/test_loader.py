@@ -75,13 +75,10 @@ def test_split_is_whole_and_in_order() -> None:
     assert list(loader.split("test")) == []
 
 
-def test_without_classes_there_are_no_labels() -> None:
+def test_classes_may_be_missing_or_balanced() -> None:
     assert next(make_loader(4, images=IMAGES).train(0))[1] is None
     assert next(make_loader(4, images=IMAGES).split("validation"))[1] is None
     refused("`balance`: needs classes", make_loader, 4, images=IMAGES, balance=True)
-
-
-def test_balance_draws_classes_equally_often() -> None:
     loader = make_loader(6, balance=True)
     _, y = concat(loader.train(0))
     assert torch.bincount(y).tolist() == [24, 24]  # class 2 is in validation alone

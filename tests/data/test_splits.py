@@ -24,9 +24,15 @@ def test_copies_share_a_split_and_none_is_empty(content: list[int], rule: str) -
     assert all(len(set(splits[np.array(content, np.uint64) == word].tolist())) == 1 for word in content)
 
 
-def test_validation_share() -> None:
+def test_validation_has_its_share_and_is_never_empty() -> None:
     content = np.random.default_rng(0).integers(0, 2**64, 20_000, np.uint64)
     assert abs((assign_splits(np.zeros(20_000, np.int8), content, "0.1") == VALIDATION).mean() - 0.1) < 0.01
+    assert splits_of([2**63 + 2, 2**63, 2**63 + 1], "1e-9").tolist() == [TRAIN, VALIDATION, TRAIN]
+    assert splits_of([3, 1, 2], "0.9").tolist() == [TRAIN, VALIDATION, VALIDATION]
+    assert splits_of([7, 1, 2, 3, 4], "last:2").tolist() == [TRAIN, TRAIN, TRAIN, VALIDATION, VALIDATION]
+    assert splits_of([3, 1, 2, 3, 4], "last:2").tolist() == [LEFT_OUT, TRAIN, TRAIN, VALIDATION, VALIDATION]
+    with user_error("`validation`: last:5 leaves nothing to train on, there are only 5 images"):
+        splits_of([7, 1, 2, 3, 4], "last:5")
 
 
 @given(st.integers(0, 2**32), st.integers(40, 80), st.integers(1, 80))
@@ -35,15 +41,6 @@ def test_splits_are_stable_when_images_are_added(seed: int, before: int, more: i
     content[0] = 5  # in the share, so that none is forced into it
     old, new = splits_of(content[:before].tolist(), "0.1"), splits_of(content.tolist(), "0.1")
     assert np.array_equal(old, new[:before])
-
-
-def test_validation_is_never_empty_and_may_be_the_last_images() -> None:
-    assert splits_of([2**63 + 2, 2**63, 2**63 + 1], "1e-9").tolist() == [TRAIN, VALIDATION, TRAIN]
-    assert splits_of([3, 1, 2], "0.9").tolist() == [TRAIN, VALIDATION, VALIDATION]
-    assert splits_of([7, 1, 2, 3, 4], "last:2").tolist() == [TRAIN, TRAIN, TRAIN, VALIDATION, VALIDATION]
-    assert splits_of([3, 1, 2, 3, 4], "last:2").tolist() == [LEFT_OUT, TRAIN, TRAIN, VALIDATION, VALIDATION]
-    with user_error("`validation`: last:5 leaves nothing to train on, there are only 5 images"):
-        splits_of([7, 1, 2, 3, 4], "last:5")
 
 
 def test_existing_splits_are_used_and_protected() -> None:

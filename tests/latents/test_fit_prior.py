@@ -134,10 +134,6 @@ def test_small_classes_share_the_covariance() -> None:
     torch.testing.assert_close(z.mean(0), torch.tensor([0.0, 5.0]), atol=0.05, rtol=0)
     width = 0.2 * 2**0.5  # of one image: its own and that of the place it gives, as wide again
     torch.testing.assert_close(z.std(0), torch.full((2,), width), atol=0.03, rtol=0)
-
-
-def test_classes_of_two_images_each_have_the_width_of_all() -> None:
-    """A place of n images is off by a variance / n, and squares about it are (n - 1) / n of it."""
     places = 5 * torch.randn(100, 1, 2)
     y = torch.arange(100).repeat_interleave(2)
     drawn = [(places + torch.randn(100, 2, 2)).flatten(0, 1) for _ in range(2)]
@@ -217,7 +213,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_training_fits_one_and_says_what_it_is(run: Path) -> None:
+def test_training_fits_a_prior_that_generate_uses(run: Path, tmp_path: Path) -> None:
     output = (run / "log.txt").read_text()
     assert "Sampling prior: " in output and "better than the model's own" in output
     with safe_open(run / "latent_prior.safetensors", "pt") as file:
@@ -226,9 +222,6 @@ def test_training_fits_one_and_says_what_it_is(run: Path) -> None:
     assert metadata["gain"] > 2 * metadata["gain_standard_error"]
     assert metadata["encodings"] + metadata["held_out"] == 400
     assert {"the model's own prior"} < set(metadata["nats_per_held_out_image"])
-
-
-def test_generate_uses_it_and_says_so(run: Path, tmp_path: Path) -> None:
     output = command("generate", run, "-n", 4, "--out", tmp_path / "fitted")
     assert "Sampled from the fitted prior" in output
     output = command("generate", run, "-n", 4, "--prior", "model", "--out", tmp_path / "own")

@@ -63,9 +63,7 @@ SECONDS: list[tuple[dict[int, float], int]] = [
 
 
 @pytest.mark.parametrize(("seconds", "expected"), SECONDS)
-def test_batches_are_doubled_as_long_as_it_pays(
-    seconds: Any, expected: int, monkeypatch: MonkeyPatch
-) -> None:
+def test_batches_double_as_long_as_it_pays(seconds: Any, expected: int, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda _, size, *__: seconds[size])
     settings = MLP | {"batch_size": "auto", "compile": "off"}
     plan = make_plan(TrainRequest(rings(6000, 12), (settings,), quiet=True))

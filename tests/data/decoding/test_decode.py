@@ -57,12 +57,9 @@ def test_gray_one_bit_and_palettes(format: str) -> None:
     assert np.array_equal(decoded(indexed, format), np.asarray(indexed.convert("RGB")))
 
 
-def test_gray_jpeg_stays_gray() -> None:
+def test_jpegs_and_palettes_of_gray_stay_gray() -> None:
     got = decoded(Image.fromarray(np.full((6, 8), 77, np.uint8)), "JPEG")
     assert got.shape == (6, 8) and (got == 77).all()
-
-
-def test_palette_of_grays_is_gray() -> None:
     indexed = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8) % 3, "P")
     indexed.putpalette([9, 9, 9, 100, 100, 100, 200, 200, 200])
     got = decoded(indexed, "PNG")
@@ -78,10 +75,17 @@ def test_palette_with_transparency_shows_the_background(format: str) -> None:
     assert np.array_equal(got, colours[np.asarray(indexed)])
 
 
-def test_transparent_colour_of_a_png() -> None:
+def test_transparency_of_gray_and_colour() -> None:
     gray = np.where(GRAY > 127, 200, 50).astype(np.uint8)
     got = decoded(Image.fromarray(gray), "PNG", transparency=50)
     assert np.array_equal(got, np.where(gray == 50, 255, 200))
+    assert np.array_equal(decoded(Image.fromarray(ALPHA), "PNG", target(keep=True)), ALPHA)
+    gray = Image.fromarray(ALPHA[..., 2:])
+    assert gray.mode == "LA"
+    on_white, on_red = decoded(gray, "PNG"), decoded(gray, "PNG", target(background=(255, 0, 0)))
+    rgba = ALPHA[..., [2, 2, 2, 3]]
+    assert on_white.shape == (6, 8) and np.abs(on_white - over(rgba, WHITE)[..., 0]).max() <= 1
+    assert on_red.shape == (6, 8, 3) and np.abs(on_red - over(rgba, (255, 0, 0))).max() <= 1
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
@@ -92,19 +96,6 @@ def test_alpha_is_composited(format: str, ground: tuple[int, int, int]) -> None:
     assert got.shape == (6, 8, 3)
     assert np.abs(got - over(ALPHA, ground)).max() <= 1
     assert got[0, 0].tolist() == list(ground) and got[1, 1].tolist() == ALPHA[1, 1, :3].tolist()
-
-
-def test_alpha_is_kept_on_request() -> None:
-    assert np.array_equal(decoded(Image.fromarray(ALPHA), "PNG", target(keep=True)), ALPHA)
-
-
-def test_gray_with_alpha() -> None:
-    gray = Image.fromarray(ALPHA[..., 2:])
-    assert gray.mode == "LA"
-    on_white, on_red = decoded(gray, "PNG"), decoded(gray, "PNG", target(background=(255, 0, 0)))
-    rgba = ALPHA[..., [2, 2, 2, 3]]
-    assert on_white.shape == (6, 8) and np.abs(on_white - over(rgba, WHITE)[..., 0]).max() <= 1
-    assert on_red.shape == (6, 8, 3) and np.abs(on_red - over(rgba, (255, 0, 0))).max() <= 1
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -216,9 +207,6 @@ def test_crop_pad_and_stretch() -> None:
     assert crop[0].tolist() == [20] * 4 + [30] * 4
     assert (pad[:2] == 7).all() and (pad[6:] == 7).all() and pad[3, [0, 7]].tolist() == [10, 40]
     assert stretch[3, [0, 7]].tolist() == [10, 40] and stretch.shape == (8, 8)
-
-
-def test_padding_of_gray_and_transparent_images() -> None:
     gray = resize(Image.fromarray(GRAY), target(8, 8, "pad", (255, 0, 0)))
     pixels = np.asarray(gray)
     assert pixels[0, 0].tolist() == [255, 0, 0] and np.array_equal(pixels[1:7, :, 1], GRAY)

@@ -130,7 +130,7 @@ def test_npz_without_splits_and_npy(tmp_path: Path, names: tuple[str, str | None
     assert np.array_equal(in_order(open_pack(tmp_path / "set.npy", DataConfig()))[..., 0], GRAY)
 
 
-def test_npz_that_cannot_be_read(tmp_path: Path) -> None:
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "names.npz", a=GRAY, b=GRAY)
     np.savez(tmp_path / "objects.npz", x=np.array([GRAY, None], object))
     (tmp_path / "broken.npz").write_bytes(b"PK nonsense")
@@ -139,6 +139,11 @@ def test_npz_that_cannot_be_read(tmp_path: Path) -> None:
     messages = {"names": "contains a, b. Name its arrays", "objects": unreadable, "broken": unreadable}
     for name, message in (messages | {"normalised": "Undo the normalization"}).items():
         refused(message, open_pack, tmp_path / f"{name}.npz", DataConfig())
+    write_idx(tmp_path / "train-images-idx3-ubyte", GRAY)
+    data = (tmp_path / "train-images-idx3-ubyte").read_bytes()
+    for broken in (data[:-1], data[:9], b"\0" + data[1:4] + data[5:]):
+        (tmp_path / "train-images-idx3-ubyte").write_bytes(broken)
+        refused("Download it again", open_pack, tmp_path, DataConfig())
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -157,14 +162,6 @@ def test_idx_folder(tmp_path: Path, ending: str, dot: str) -> None:
     assert pack.shape == (1, 7, 5) and pack.classes == ("0", "1", "2", "3")
     assert np.array_equal(pack.images[pack.splits["test"]][..., 0], GRAY[30:])
     assert pack.splits["validation"].stop == 30 and 0 < pack.splits["train"].stop < 30
-
-
-def test_damaged_idx(tmp_path: Path) -> None:
-    write_idx(tmp_path / "train-images-idx3-ubyte", GRAY)
-    data = (tmp_path / "train-images-idx3-ubyte").read_bytes()
-    for broken in (data[:-1], data[:9], b"\0" + data[1:4] + data[5:]):
-        (tmp_path / "train-images-idx3-ubyte").write_bytes(broken)
-        refused("Download it again", open_pack, tmp_path, DataConfig())
 
 
 def test_the_bundled_sample() -> None:

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from PIL import Image
 from pytest import MonkeyPatch
 
-from command import folder_state, huge_png, refused, user_error
+from command import Process, folder_state, huge_png, refused, user_error, wait_for
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.cache import clear_cache
 from vaekit.data.packs.pack import Pack, load_images, open_pack
@@ -226,7 +225,7 @@ SCRIPT += "from vaekit.data.packs.pack import open_pack; from vaekit.config.data
 SCRIPT += "print(open_pack(sys.argv[1], DataConfig(size='64'), quiet=True).fingerprint)"
 
 
-def builder(root: Path) -> "subprocess.Popen[str]":
+def builder(root: Path) -> Process:
     command = [sys.executable, "-c", SCRIPT, str(root)]
     env = os.environ | {"PYTHONPATH": str(SRC)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
@@ -258,19 +257,12 @@ def workers(at: Path) -> list[str]:
     return processes
 
 
-def wait_until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end, "nothing happened within 20 seconds"
-        time.sleep(0.002)
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_build_leaves_no_pack(many: Path, cache: Path, how: signal.Signals) -> None:
     packs = cache / "vaekit" / "packs"
     for _ in range(20):  # on a busy machine a build may end before the signal is sent
         process = builder(many)
-        wait_until(lambda: list(packs.glob(".*/staging")))
+        wait_for(lambda: any(packs.glob(".*/staging")), process)
         process.send_signal(how)
         process.communicate()
         if process.returncode != 0:
@@ -278,7 +270,8 @@ def test_an_interrupted_build_leaves_no_pack(many: Path, cache: Path, how: signa
         shutil.rmtree(packs)
     assert process.returncode != 0
     assert not list(packs.glob("[!.]*"))
-    wait_until(lambda: not workers(many.parent))  # no worker outlives its parent
+    wait_for(lambda: not workers(many.parent))
+    assert not workers(many.parent), "workers outlive their parent"
     left = [path for path in packs.glob(".*") if path.is_dir()]
     assert len(left) == (how == signal.SIGKILL)
     pack = open_pack(many, DataConfig(size="64"))

@@ -23,14 +23,11 @@ def terms() -> Terms:
     return Terms(LOG_PX, (Group(q.rsample((3,)), q, StandardNormal(2)),))
 
 
-def test_elbo_is_mean_reconstruction_plus_kl_summed_over_latents() -> None:
+def test_elbo_is_reconstruction_plus_beta_times_kl() -> None:
     loss, report = Elbo(ElboConfig())(terms())
     assert report["reconstruction"].item() == pytest.approx((10 + 11 + 12 + 20 + 21 + 25) / 6)
     assert report["kl"].item() == pytest.approx(KL_MEAN)
     assert loss.item() == pytest.approx(16.5 + KL_MEAN)
-
-
-def test_beta_weights_only_the_kl_in_the_loss() -> None:
     loss, report = Elbo(ElboConfig(beta=4.0))(terms())
     assert loss.item() == pytest.approx(16.5 + 4 * KL_MEAN)
     assert report["kl"].item() == pytest.approx(KL_MEAN)
@@ -42,11 +39,14 @@ def test_warmup_raises_beta_linearly_and_ends_at_its_value(epoch: float, share: 
     assert loss.item() == pytest.approx(16.5 + 2 * share * KL_MEAN)
 
 
-def test_free_bits_are_the_minimum_kl_per_latent() -> None:
+def test_free_bits_are_the_minimum_kl_and_rise_with_the_warmup() -> None:
     first, second = (KL[0][0] + KL[1][0]) / 2, (KL[0][1] + KL[1][1]) / 2
     loss, _ = Elbo(ElboConfig(free_bits=1.0))(terms())
     assert first > 1 > second
     assert loss.item() == pytest.approx(16.5 + first + 1.0)
+    first = (KL[0][0] + KL[1][0]) / 2
+    loss, _ = Elbo(ElboConfig(beta=2.0, warmup=4.0, free_bits=1.0))(terms(), 1.0)
+    assert loss.item() == pytest.approx(16.5 + 2 * 0.25 * (first + 1.0))
 
 
 def test_kl_without_closed_form_is_estimated_from_samples() -> None:
@@ -90,9 +90,3 @@ def test_capacity_applies_to_the_mean_kl_of_the_batch() -> None:
     loss, _ = Elbo(ElboConfig(capacity=2.0))(terms())
     assert sum(KL[0]) < 2 < sum(KL[1])
     assert loss.item() == pytest.approx(16.5 + abs(KL_MEAN - 2))
-
-
-def test_free_bits_rise_with_the_warmup() -> None:
-    first = (KL[0][0] + KL[1][0]) / 2
-    loss, _ = Elbo(ElboConfig(beta=2.0, warmup=4.0, free_bits=1.0))(terms(), 1.0)
-    assert loss.item() == pytest.approx(16.5 + 2 * 0.25 * (first + 1.0))

@@ -233,7 +233,6 @@ def test_dreg_is_less_noisy_for_a_trained_encoder(small: Small, samples: int) ->
         return gradients.var(0).sum().item()
 
     ratio = noise(Iwae(IwaeConfig(samples=samples))) / noise(Dreg(DregConfig(samples=samples)))
-    print(f"variance of the encoder's gradient at S = {samples}: IWAE / DReG = {ratio:.1f}")
     assert ratio > 2
 
 

@@ -223,9 +223,6 @@ def test_dip_by_hand() -> None:
     _, report = Dip(DipConfig(variant="2"))(terms(q))
     assert report["dip_off_diagonal"].item() == pytest.approx(8 / 9)
     assert report["dip_diagonal"].item() == pytest.approx((1 / 6) ** 2 + (5 / 3) ** 2)
-
-
-def test_dip_uses_the_covariance_of_a_full_gaussian() -> None:
     loc = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
     inside = torch.tensor([[2.0, 0.5], [0.5, 1.0]]).expand(3, 2, 2)
     p = MultivariateNormal(torch.zeros(2), torch.eye(2))
