@@ -26,6 +26,7 @@ BEFORE = dict(os.environ)
 
 
 Process = subprocess.Popen[str]
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 
 @cache
@@ -47,8 +48,7 @@ def forked_command() -> tuple[str, ...]:
 
 def start(*arguments: object, cwd: Path | None = None, command: Sequence[str] = NEW_PROCESS) -> Process:
     env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | {"COLUMNS": "200"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*command, *map(str, arguments)], text=True, cwd=cwd, env=env, **pipes)
+    return subprocess.Popen([*command, *map(str, arguments)], text=True, cwd=cwd, env=env, **PIPES)
 
 
 def finish(process: Process, status: int) -> tuple[str, str]:

@@ -107,9 +107,8 @@ def test_recorded_steps_of_every_optimizer(optimizer: str, clip: int, monkeypatc
 @pytest.mark.parametrize("waits", [False, True])
 def test_graphs_draw_new_noise_and_take_other_shapes(waits: bool) -> None:
     """A function that waits for the device cannot be recorded."""
-    graph = CudaGraph(
-        lambda x: x + torch.randn_like(x) * (float(x.sum().isfinite().item()) if waits else 1.0)
-    )
+    scale = (lambda x: float(x.sum().isfinite().item())) if waits else (lambda x: 1.0)
+    graph = CudaGraph(lambda x: x + torch.randn_like(x) * scale(x))
     for call in range(8):
         x = torch.full((5,), float(call), device=GPU)
         torch.cuda.default_generators[0].manual_seed(call)
@@ -195,9 +194,9 @@ def test_batches_are_the_same_on_every_device(monkeypatch: MonkeyPatch) -> None:
     sent, on_cpu = (ImageLoader(pack, config.data, 16, 0, device) for device in (GPU, torch.device("cpu")))
     assert empty < torch.cuda.memory_allocated() == before
     for (x, y), *others in zip(cached.train(1), sent.train(1), on_cpu.train(1), strict=True):
-        assert x.is_cuda and all(
-            torch.equal(x.cpu(), a.cpu()) and torch.equal(y.cpu(), b.cpu()) for a, b in others
-        )
+        assert x.is_cuda
+        for a, b in others:
+            assert torch.equal(x.cpu(), a.cpu()) and torch.equal(y.cpu(), b.cpu())
 
 
 def test_a_loss_that_is_no_number_is_seen(tmp_path: Path) -> None:

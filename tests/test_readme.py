@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from command import forked_command, rings
+from command import PIPES, finish, forked_command, rings
 from vaekit.config.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -41,11 +41,8 @@ class Reader:
         env = os.environ | {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"}
         for language, script in BLOCKS[len(self.outputs) : number + 1]:
             command = [*PROGRAMS[language], script]
-            done = subprocess.run(
-                command, cwd=self.folder, env=env, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-            self.outputs.append(done.stdout)
+            process = subprocess.Popen(command, cwd=self.folder, env=env, text=True, **PIPES)
+            self.outputs.append(finish(process, 0)[0])
         return self.outputs[number]
 
 

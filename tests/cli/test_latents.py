@@ -97,9 +97,7 @@ def test_conditional_model_encodes_images_with_their_classes(classes: TrainedMod
     refused("have no classes, and this model is conditional", classes.latents, photos / "a", quiet=True)
 
 
-def test_encode_defaults_to_training_images_and_reports_skipped_files(
-    classes: TrainedModel, plain: TrainedModel, tmp_path: Path
-) -> None:
+def test_encode_defaults_and_skips(classes: TrainedModel, plain: TrainedModel, tmp_path: Path) -> None:
     for number in (1, 2):
         assert f"latents-{number}.csv" in command("encode", classes.run.folder)
         assert len(pd.read_csv(classes.run.folder / f"latents-{number}.csv")) == 43
@@ -109,9 +107,7 @@ def test_encode_defaults_to_training_images_and_reports_skipped_files(
     assert "Skipped 1 file: bad.png (empty)" in command("encode", plain.run.folder, tmp_path)
 
 
-def test_encode_checks_its_output(
-    plain: TrainedModel, photos: Path, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_encode_checks_output(plain: TrainedModel, photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
     run, there = plain.run.folder, tmp_path / "there.csv"
     there.write_text("mine")
     assert "already exists. Choose another --out." in mistake("encode", run, photos, "--out", there)
@@ -256,9 +252,7 @@ def test_rank_lists_unlikely_images_first(plain: TrainedModel, photos: Path, tmp
     assert folder_state(photos) == before
 
 
-def test_rank_of_other_likelihoods(
-    plain: TrainedModel, photos: Path, tmp_path: Path, classes: TrainedModel
-) -> None:
+def test_rank_refusals(plain: TrainedModel, photos: Path, tmp_path: Path, classes: TrainedModel) -> None:
     (tmp_path / "order.png").write_text("mine")
     output = mistake("rank", plain.run.folder, photos, "--out", tmp_path / "order.csv")
     assert "order.png already exists" in output and (tmp_path / "order.png").read_text() == "mine"

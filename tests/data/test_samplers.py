@@ -26,17 +26,15 @@ NUMBERS = (st.integers(1, 5), st.integers(1, 6), st.integers(0, 2**63 - 1), st.i
 
 @given(*NUMBERS, st.integers(0, 9), st.booleans())
 @settings(max_examples=60)
-def test_ranks_share_batches(
-    world: int, share: int, seed: int, count: int, start: int, balance: bool
-) -> None:
+def test_ranks_share_batches(size: int, share: int, seed: int, count: int, start: int, balance: bool) -> None:
     def batches(rank: int, processes: int) -> np.ndarray:
-        batch = share * world
+        batch = share * size
         ranks = (batch, rank, processes)
         balanced = BalancedSampler(np.arange(count) ** 2 % 3, *ranks)
         sampler = balanced if balance else ShuffleSampler(count, *ranks)
         return sampler.batches(range(min(start, count // batch), count // batch), seed)
 
-    together = np.concatenate([batches(rank, world) for rank in range(world)], axis=1)
+    together = np.concatenate([batches(rank, size) for rank in range(size)], axis=1)
     assert np.array_equal(together, batches(0, 1))
 
 
