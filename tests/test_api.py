@@ -206,13 +206,17 @@ def test_pseudo_inputs_start_as_training_images_with_labels(tmp_path: Path) -> N
 
 
 def test_pseudo_inputs_are_all_different(tmp_path: Path) -> None:
-    model = vaekit.train(rings(20, 12), out=tmp_path, **STILL, prior={"kind": "vamp", "components": 50})
+    model = vaekit.train(
+        rings(20, 12), out=tmp_path / "few", **STILL, prior={"kind": "vamp", "components": 50}
+    )
     started = model.model.prior.pseudo_inputs.detach().flatten(1)
     assert len(started.unique(dim=0)) == 50
     assert ((started > -1e-6) & (started < 1 + 1e-6)).all()
     labelled = rings(40, 12), (np.arange(40) < 4).astype(int)
     prior = {"kind": "vamp", "components": 30}
-    model = vaekit.train(labelled, out=tmp_path, **STILL | {"balance": True, "batch_size": 12}, prior=prior)
+    model = vaekit.train(
+        labelled, out=tmp_path / "balanced", **STILL | {"balance": True, "batch_size": 12}, prior=prior
+    )
     assert len(model.model.prior.pseudo_inputs.flatten(1).unique(dim=0)) == 30
 
 

@@ -102,6 +102,9 @@ def test_convolutions_use_bfloat16_where_it_is_fast(monkeypatch: MonkeyPatch) ->
 
 
 def test_long_runs_compile_if_that_is_faster(monkeypatch: MonkeyPatch, log_text: LogCaptureFixture) -> None:
+    monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda *_: 100.0)
+    assert resolved(max_minutes=1.0).config.training.compile == "off"
+    assert "the run is too short to benefit" in log_text.text
     monkeypatch.setattr("vaekit.training.auto_tune.COMPILE_SECONDS", 0.0)
     for eager, compiled, expected in ((1.0, 0.5, "on"), (0.5, 1.0, "off")):
         times = iter([eager, compiled])
@@ -109,9 +112,6 @@ def test_long_runs_compile_if_that_is_faster(monkeypatch: MonkeyPatch, log_text:
         plan = resolved()
         assert plan.config.training.compile == plan.metadata.compile == expected
         assert f"torch.compile: {expected}, {eager / compiled:.2f} times as fast" in log_text.text
-    monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda *_: 100.0)
-    assert resolved(max_minutes=1.0).config.training.compile == "off"
-    assert "the run is too short to benefit" in log_text.text
 
 
 def test_training_goes_without_a_failing_compiler(monkeypatch: MonkeyPatch, log_text: Any) -> None:
