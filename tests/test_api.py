@@ -44,7 +44,7 @@ def test_samples_have_documented_shapes_and_depend_on_the_seed(gray: TrainedMode
     assert gray.sample(0).shape == (0, 12, 12, 1)
 
 
-def test_images_in_any_form_are_the_same(gray: TrainedModel) -> None:
+def test_images_in_any_form_and_none(gray: TrainedModel) -> None:
     images = rings(5, 12)
     np.testing.assert_array_equal(gray.encode(images), gray.encode(images / 255))
     np.testing.assert_array_equal(gray.encode(images), gray.encode(images[..., 0]))
@@ -53,6 +53,10 @@ def test_images_in_any_form_are_the_same(gray: TrainedModel) -> None:
     np.testing.assert_array_equal(gray.encode(np.asfortranarray(images)), z)
     images.flags.writeable = False
     np.testing.assert_array_equal(gray.encode(images), z)
+    none = rings(3, 12)[:0]
+    assert gray.encode(none).shape == (0, 4)
+    assert gray.reconstruct(none).shape == none.shape
+    assert gray.log_likelihood(none, samples=2).shape == (0,)
 
 
 def test_invalid_arguments_are_refused(gray: TrainedModel) -> None:
@@ -218,13 +222,6 @@ def test_pseudo_inputs_are_all_different(tmp_path: Path) -> None:
         labelled, out=tmp_path / "balanced", **STILL | {"balance": True, "batch_size": 12}, prior=prior
     )
     assert len(model.model.prior.pseudo_inputs.flatten(1).unique(dim=0)) == 30
-
-
-def test_no_images_are_no_mistake(gray: TrainedModel) -> None:
-    none = rings(3, 12)[:0]
-    assert gray.encode(none).shape == (0, 4)
-    assert gray.reconstruct(none).shape == none.shape
-    assert gray.log_likelihood(none, samples=2).shape == (0,)
 
 
 @pytest.mark.parametrize("samples", [0, 10**8])

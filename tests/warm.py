@@ -1,8 +1,7 @@
 """`vaekit` in processes forked from one that has imported everything, so that each starts, and ends, at once.
 
 python warm.py serve SOCKET         # until its standard input is closed
-python warm.py SOCKET ARGUMENTS     # what `vaekit ARGUMENTS` is: its streams, folder, environment and exit
-status
+python warm.py SOCKET ARGUMENTS     # `vaekit ARGUMENTS`, with its streams, folder, environment and status
 """
 
 import atexit

@@ -219,11 +219,15 @@ def test_reconstruct_writes_inputs_and_outputs(run: Path, photos: Path, tmp_path
     assert "Available: dry, rain" in mistake("reconstruct", run, some[0], "--class", "fog")
 
 
-def test_presets_are_listed_by_purpose_within_80_columns() -> None:
+def test_presets_and_doctor_print_tables() -> None:
     lines = vaekit("presets").splitlines()
     assert lines[0] == "For photographs and colour images"
     assert {line.split()[0] for line in lines if line.startswith("  ")} == set(PRESETS)
     assert max(map(len, lines)) <= 80
+    output = vaekit("doctor")
+    for word in ("torch", "device", "threads", "precision", "free disk", "cache"):
+        assert word in output
+    assert "Freed" in vaekit("doctor", "--clear-cache")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -233,13 +237,6 @@ def test_preset_is_shown_as_a_configuration_file(preset: str, capsys: pytest.Cap
     assert resolve(tomllib.loads(output)) == resolve(preset=preset)
     assert PRESETS[preset].paper.split()[0] in output
     assert max(map(len, output.splitlines())) <= 80
-
-
-def test_doctor_prints_a_table() -> None:
-    output = vaekit("doctor")
-    for word in ("torch", "device", "threads", "precision", "free disk", "cache"):
-        assert word in output
-    assert "Freed" in vaekit("doctor", "--clear-cache")
 
 
 def test_flags_override_the_file_and_the_file_the_preset(photos: Path, tmp_path: Path) -> None:

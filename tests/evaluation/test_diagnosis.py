@@ -312,19 +312,14 @@ def assert_valid(command: str) -> Config:
     """The flags of a command are settings that go with each other; returns them."""
     verb, train, *arguments = shlex.split(command)
     assert (verb, train) == ("vaekit", "train")
-    flags: dict[str, Any] = {}
-    preset = "classic"
-    for argument, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument in ("--resume", "--out") or not argument.startswith("--"):
-            continue
-        if argument == "--preset":
-            preset = value
-        else:
+    flags: dict[str, Any] = {"preset": "classic"}
+    for argument, value in zip(arguments, [*arguments[1:], "--"], strict=True):
+        if argument.startswith("--"):
             *slots, name = argument.removeprefix("--").split(".")
             here = flags.setdefault(slots[0], {}) if slots else flags
-            no = name.startswith("no-")
-            flag = not no if value.startswith("--") or not value else value
+            flag = not name.startswith("no-") if value.startswith("--") else value
             here[name.removeprefix("no-").replace("-", "_")] = flag
+    preset, *_ = (flags.pop(name, None) for name in ("preset", "resume", "out"))
     config = resolve(flags, preset=preset)
     assert is_valid(config)
     return config

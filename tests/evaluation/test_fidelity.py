@@ -73,7 +73,7 @@ def test_intervals_cover_equal_distributions() -> None:
     assert kid >= 52 and coverage >= 50
 
 
-def test_worse_sets_score_worse() -> None:
+def test_worse_sets_score_worse_and_intervals_are_finite() -> None:
     real, like, narrow, off = torch.randn(4, 300, 8)
     narrow, off = 0.3 * narrow, off + 3
     good, collapsed, wrong = (compare(real, other) for other in (like, narrow, off))
@@ -81,6 +81,10 @@ def test_worse_sets_score_worse() -> None:
     assert collapsed.precision.value > 0.95 and collapsed.recall.value < 0.2
     assert wrong.precision.value < 0.1 and wrong.coverage.value < 0.1
     assert good.kid.high < wrong.kid.low and good.fid.high < wrong.fid.low
+    result = compare(torch.randn(50, 3), torch.randn(50, 3))
+    assert all(math.isfinite(end) for _, interval in result for _, end in interval)
+    assert all(interval.low <= interval.value <= interval.high for _, interval in result)
+    assert fidelity.JACKKNIFE_GROUPS == 10  # STUDENT_QUANTILE belongs to it
 
 
 def test_difference_has_its_own_interval() -> None:
@@ -109,13 +113,6 @@ def test_shares_of_zero_and_one_have_binomial_intervals(count: int) -> None:
         assert 1 - getattr(same, name).low == pytest.approx(3.69 / count, rel=0.05)
     neither = difference(real, real + 1000, real - 1000).recall
     assert neither.high == -neither.low == pytest.approx(3.69 / count, rel=0.05)
-
-
-def test_metrics_are_finite_and_within_their_intervals() -> None:
-    result = compare(torch.randn(50, 3), torch.randn(50, 3))
-    assert all(math.isfinite(end) for _, interval in result for _, end in interval)
-    assert all(interval.low <= interval.value <= interval.high for _, interval in result)
-    assert fidelity.JACKKNIFE_GROUPS == 10  # STUDENT_QUANTILE belongs to it
 
 
 def test_nearest_images_across_batches() -> None:

@@ -34,14 +34,11 @@ def test_panels_show_values_units_and_the_best_epoch() -> None:
     assert "nats per image" in texts(curves.loss_panel(metrics(4), "kl"))
 
 
-def test_first_epochs_do_not_hide_late_progress() -> None:
+def test_first_epochs_and_missing_values_hide_nothing() -> None:
     (note,) = [label for label in texts(curves.loss_panel(metrics(40), "loss")) if "off the scale" in label]
     assert note.startswith("epoch (") and note.endswith(f"up to {75_390:,})")
     assert not any("off the scale" in label for label in texts(curves.loss_panel(metrics(40, 0), "loss")))
     assert not any("off the scale" in label for label in texts(curves.loss_panel(metrics(40), "kl")))
-
-
-def test_missing_values_leave_gaps() -> None:
     table = metrics(12)
     table.loc[:2, ["val_loss", "train_loss"]] = np.nan
     assert "dotted: best epoch, 12" in texts(curves.loss_panel(table, "loss"))

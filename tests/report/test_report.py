@@ -86,7 +86,7 @@ def test_train_writes_a_self_contained_page(run: Path) -> None:
     assert "vaekit train" in text and "--preset sigma-vae" in text
 
 
-def test_names_are_escaped_and_pictures_described(run: Path) -> None:
+def test_names_pictures_and_the_header(run: Path) -> None:
     text, _ = read(run)
     assert HOSTILE not in text and "<i>broken" not in text
     assert text.count("&lt;script&gt;alert(1) &amp; rain") > 10
@@ -96,9 +96,6 @@ def test_names_are_escaped_and_pictures_described(run: Path) -> None:
     assert page.captions == page.tags.count("figcaption") > 3
     contents = re.findall(r'<a href="#([^"]+)"', text)
     assert contents == re.findall(r'<section id="([^"]+)"', text) and len(contents) == 11
-
-
-def test_header_states_what_was_trained(run: Path) -> None:
     text, _ = read(run)
     history = vaekit.load(run).history
     assert f"{history['val_loss'].min():,.2f} nats per image" in text

@@ -74,7 +74,9 @@ def test_terminal_shows_phase_speed_and_time_left() -> None:
     assert f"{wrapped(LINE, 80)}\n" in text.replace("\r\n", "\n")
 
 
-def test_plain_lines_without_a_terminal(monkeypatch: MonkeyPatch, capsys: CaptureFixture[str]) -> None:
+def test_plain_lines_without_a_terminal_unless_quiet(
+    monkeypatch: MonkeyPatch, capsys: CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(logging, "FIRST_LINE_SECONDS", 0.1)
     monkeypatch.setattr(meter, "SAMPLE_SECONDS", 0.0)
     with status("Checking speed"):
@@ -87,9 +89,6 @@ def test_plain_lines_without_a_terminal(monkeypatch: MonkeyPatch, capsys: Captur
     assert lines[:3] == ["Checking speed ...", "Checking speed: 0 s so far", "epoch 1/2 ..."]
     assert re.fullmatch(r"epoch 2/2: 1,200 of 3,400 images, [0-9,]+ images/s, about 10 min left", lines[3])
     assert len(lines) == 4
-
-
-def test_quiet_progress_prints_nothing(capsys: CaptureFixture[str]) -> None:
     with status("Checking speed", quiet=True), progress(10, "Reading images", quiet=True) as advance:
         advance(10)
     assert capsys.readouterr().out == ""

@@ -65,7 +65,7 @@ def test_invalid_arrays_are_refused_with_a_fix(values: Any, message: str) -> Non
     refused(message, open_pack, values, DataConfig())
 
 
-def test_a_pack_of_an_array() -> None:
+def test_a_pack_of_an_array_and_labels() -> None:
     pack = open_pack((COLOUR, LABELS), DataConfig())
     assert pack.shape == (3, 7, 5) and pack.classes == ("0", "1", "2", "3") and pack.name == "array"
     assert np.array_equal(in_order(pack), COLOUR) and np.array_equal(labels_in_order(pack), LABELS)
@@ -76,9 +76,6 @@ def test_a_pack_of_an_array() -> None:
     other[3, 0, 0, 0] ^= 1
     assert open_pack((other, LABELS), DataConfig()).fingerprint != pack.fingerprint
     assert open_pack(COLOUR, DataConfig()).classes == ()
-
-
-def test_labels() -> None:
     named = open_pack((GRAY, np.array(["b", "a"] * 20)), DataConfig())
     assert named.classes == ("a", "b") and labels_in_order(named).tolist() == [1, 0] * 20
     sparse = open_pack((GRAY, torch.tensor([[7], [30]] * 20)), DataConfig())
