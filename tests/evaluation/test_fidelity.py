@@ -1,7 +1,6 @@
 """Comparison of sets of images, reconstruction metrics and copies."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,7 +193,7 @@ def test_reconstruction_metrics_by_formula() -> None:
     assert reconstruction(model, [(torch.rand(4, 1, 8, 8), None)]).ssim is None
 
 
-def test_extractor_takes_gray_colour_and_transparency(tmp_path: Path) -> None:
+def test_extractor_takes_gray_colour_and_transparency() -> None:
     from vaekit.evaluation.features import load_extractor
 
     network, note = load_extractor()

@@ -209,22 +209,20 @@ def test_crop_pad_and_stretch() -> None:
 
 
 def test_sizes_and_channels() -> None:
-    assert decoded(photo(100, 100), "PNG", target(13, 7)).shape == (7, 13, 3)
-    assert decoded(photo(1, 300), "PNG", target(5, 9, "pad")).shape == (9, 5, 3)
-    assert np.array_equal(decoded(Image.fromarray(COLOUR), "PNG", target(6, 6)), COLOUR[:, 1:7])
-    assert to_bytes(Image.fromarray(GRAY), 3) == np.repeat(GRAY[..., None], 3, 2).tobytes()
-    assert to_bytes(Image.fromarray(GRAY), 4)[:4] == bytes([GRAY[0, 0]] * 3 + [255])
-
-
-def test_sizes_and_channels() -> None:
-    assert decoded(photo(100, 100), "PNG", target(13, 7)).shape == (7, 13, 3)
-    assert decoded(photo(1, 300), "PNG", target(5, 9, "pad")).shape == (9, 5, 3)
-    assert np.array_equal(decoded(Image.fromarray(COLOUR), "PNG", target(6, 6)), COLOUR[:, 1:7])
-    assert to_bytes(Image.fromarray(GRAY), 3) == np.repeat(GRAY[..., None], 3, 2).tobytes()
-    assert to_bytes(Image.fromarray(GRAY), 4)[:4] == bytes([GRAY[0, 0]] * 3 + [255])
     file = encoded(photo(400, 300), "MPO", save_all=True, append_images=[Image.new("RGB", (400, 300))])
     got, size = decode(file, target(40, 30))
     assert size == (400, 300) and np.asarray(got)[15, 39, 0] > 240
+    assert decoded(photo(100, 100), "PNG", target(13, 7)).shape == (7, 13, 3)
+    assert decoded(photo(1, 300), "PNG", target(5, 9, "pad")).shape == (9, 5, 3)
+    assert np.array_equal(decoded(Image.fromarray(COLOUR), "PNG", target(6, 6)), COLOUR[:, 1:7])
+    assert to_bytes(Image.fromarray(GRAY), 3) == np.repeat(GRAY[..., None], 3, 2).tobytes()
+    assert to_bytes(Image.fromarray(GRAY), 4)[:4] == bytes([GRAY[0, 0]] * 3 + [255])
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_truncated_files_are_reported(format: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (99, 99, 3), np.uint8))
+    data = encoded(noise, format).getvalue()
     with pytest.raises(UnusableError, match=r"^truncated$"):
         decode(io.BytesIO(data[: len(data) // 2]), target())
 
