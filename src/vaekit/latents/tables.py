@@ -12,16 +12,11 @@ from vaekit.utils.files import atomic_file
 if TYPE_CHECKING:
     import pandas as pd
 
-
 SUFFIXES = (".csv", ".npz", ".parquet")
 
 
 def require_writer(path: Path) -> None:
-    """Refuse before computing what could not be written.
-
-    Raises:
-        UserError: a Parquet file is wanted and pyarrow is not installed.
-    """
+    """Raise UserError if `path` is a Parquet file and pyarrow is not installed."""
     if path.suffix.lower() == ".parquet":
         try:
             import pyarrow  # noqa: F401
@@ -33,16 +28,15 @@ def require_writer(path: Path) -> None:
 
 
 def write_csv(path: Path, table: "pd.DataFrame") -> None:
-    """A row of names, then a line each; names of files that are no text keep their bytes."""
+    """Write a table as CSV; file names that are not UTF-8 keep their bytes."""
     with atomic_file(path) as temporary:
         table.to_csv(temporary, index=False, encoding="utf-8", errors="surrogateescape", lineterminator="\n")
 
 
 def write_latents(path: Path, table: "pd.DataFrame", shape: tuple[int, ...]) -> None:
-    """The latents of images, by the suffix of `path`.
+    """Write a table of latents in the format of the suffix of `path`.
 
-    An .npz holds `files` [N] and, with classes, `labels` [N], both as text of fixed width, and `latents`,
-    float32 [N, D], or [N, C, h, w] where `shape`, that of the latents, is an image's.
+    A .npz file has `files` [N], `labels` [N] if there are classes, and `latents` float32 [N, *shape].
     """
     suffix = path.suffix.lower()
     if suffix == ".csv":
@@ -50,16 +44,15 @@ def write_latents(path: Path, table: "pd.DataFrame", shape: tuple[int, ...]) -> 
         return
     with atomic_file(path) as temporary:
         if suffix == ".parquet":
-            # Parquet knows text alone: a byte of a name that is none is written as \xff
-            words = [name for name in ("file", "label") if name in table]
-            text = {
-                name: [one.encode("utf-8", "backslashreplace").decode() for one in table[name]]
-                for name in words
+            # Parquet text must be UTF-8: other bytes are written as \xff
+            columns = {
+                name: [value.encode("utf-8", "backslashreplace").decode() for value in table[name]]
+                for name in ("file", "label")
+                if name in table
             }
-            table.assign(**text).to_parquet(temporary, engine="pyarrow", index=False)
+            table.assign(**columns).to_parquet(temporary, engine="pyarrow", index=False)
             return
-        columns = {"files": table["file"]} | ({"labels": table["label"]} if "label" in table else {})
-        names = {name: np.array(column.tolist(), np.str_) for name, column in columns.items()}
+        names = {f"{n}s": np.array(table[n].tolist(), np.str_) for n in ("file", "label") if n in table}
         z = table.iloc[:, -math.prod(shape) :].to_numpy(np.float32).reshape(len(table), *shape)
         with temporary.open("wb") as file:
             np.savez(file, **{"latents": z, **names})  # type: ignore[arg-type]

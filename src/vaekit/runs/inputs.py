@@ -52,17 +52,6 @@ def class_index(label: str | int, classes: Sequence[str]) -> int:
     raise UserError(f"Unknown class {label!r}.", f"Available: {format_names(classes)}.")
 
 
-def class_of_folder(one: Path, other: Path) -> str:
-    """The class of two image files, from the name of their folder; UserError if their folders differ."""
-    first, second = (path.expanduser().resolve().parent.name for path in (one, other))
-    if first != second:
-        raise UserError(
-            f"{one} is in class {first!r} and {other} in {second!r}.",
-            f"Choose the class of all images with {setting('label')}.",
-        )
-    return first
-
-
 def format_names(names: Sequence[str]) -> str:
     """Join names for a message, which lists only the first ones."""
     return ", ".join(names[:MAX_LISTED_CLASSES]) + (", ..." if len(names) > MAX_LISTED_CLASSES else "")

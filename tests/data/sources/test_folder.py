@@ -365,7 +365,7 @@ def test_a_full_disk_is_reported(photos: Make, monkeypatch: pytest.MonkeyPatch) 
     assert tiny.f_bavail == 0
     from vaekit.data.packs.write import require_pack_space
 
-    with pytest.raises(UserError, match=r"needs .* MB but only 0 MB are free"):
+    with pytest.raises(UserError, match=r"needs .* MB, but only 0 MB are free"):
         require_pack_space(Path("/proc"), 59, 64 * 64 * 3)
     assert open_pack(root, DataConfig()).images.shape[0] == 59
 

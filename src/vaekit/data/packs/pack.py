@@ -29,11 +29,9 @@ from vaekit.utils.logging import log
 
 PACK_FORMAT = 3
 """Part of the key of every pack, so that packs of older formats are not opened."""
-
 BUNDLED = "the bundled sample"
 """Description of the source when no data are given."""
-
-TRANSIENT_REASONS = (
+TRANSIENT = (
     "not readable",
     "folder not readable",
     "not found",
@@ -91,9 +89,8 @@ class Pack:
     def summary(self) -> str:
         """Description of the images: one sentence per line."""
         channels = {1: "gray", 3: "colour", 4: "colour with transparency"}[self.shape[0]]
-        classes = (
-            f" in {len(self.classes)} class{'es' if len(self.classes) > 1 else ''}" if self.classes else ""
-        )
+        count = len(self.classes)
+        classes = f" in {count} class{'es' if count > 1 else ''}" if count else ""
         if NO_CLASS in self.classes:
             classes += f", counting {NO_CLASS}"
         splits = ", ".join(f"{self.count(split):,} {split}" for split in SPLITS if self.count(split))
@@ -144,21 +141,19 @@ def open_pack(source: Any, settings: DataConfig, quiet: bool = False) -> Pack:
     Raises:
         UserError: the source does not exist, has fewer than two usable images, or does not fit on the disk.
     """
+    resolved: FolderSource | ArraySource
     if is_dataset(source):
         size = settings.width_height
         spec = resize_spec(settings, *(size or (1, 1)))
-        resolved: FolderSource | ArraySource = dataset_source(
-            source, packs_folder(), spec, size is not None, quiet
-        )
-        source_text = f"a {type(source).__name__}"
+        resolved = dataset_source(source, packs_folder(), spec, size is not None, quiet)
     else:
         resolved = find_source(source)
-        source_text = BUNDLED if source is None else _source_text(source)
+    source_text = _source_text(source)
     pack_settings = settings.model_dump(include={"size", "fit", "background", "alpha", "validation"})
     key = hashlib.sha256(json.dumps([PACK_FORMAT, resolved.key, pack_settings]).encode()).hexdigest()[:32]
     folder = packs_folder() / key
     pack = _open(folder, source_text)
-    if pack is not None and not any(reason.startswith(TRANSIENT_REASONS) for _, reason in pack.skipped):
+    if pack is not None and not any(reason.startswith(TRANSIENT) for _, reason in pack.skipped):
         return pack
     with lock_pack(folder, wait=False) as held:
         if held:
@@ -177,10 +172,8 @@ def _build(
         with atomic_folder(folder) as temporary:
             build_pack(source, settings, temporary, quiet)
     except OSError as error:
-        raise UserError(
-            f"The images cannot be cached in '{folder.parent}' ({error}).",
-            "Free some space, or set XDG_CACHE_HOME to a folder on another disk.",
-        ) from error
+        hint = "Free some space, or set XDG_CACHE_HOME to a folder on another disk."
+        raise UserError(f"The images cannot be cached in '{folder.parent}' ({error}).", hint) from error
     pack = _open(folder, source_text)
     if pack is None:
         raise OSError(f"the pack {folder} cannot be opened just after it was built")
@@ -196,36 +189,23 @@ def _open(folder: Path, source_text: str) -> Pack | None:
         labels = np.load(folder / "labels.npy", mmap_mode="c")
         splits = {split: slice(start, end) for split, (start, end) in metadata["splits"].items()}
         skipped = [(path, reason) for path, reason in metadata["skipped"]]
-        name, classes = metadata["name"], tuple(metadata["classes"])
-        fingerprint = metadata["fingerprint"]
-        return Pack(
-            folder, source_text, name, images, labels, classes, splits, fingerprint, skipped, metadata
-        )
+        name, classes, digest = metadata["name"], tuple(metadata["classes"]), metadata["fingerprint"]
+        return Pack(folder, source_text, name, images, labels, classes, splits, digest, skipped, metadata)
     except (OSError, ValueError, KeyError):
         return None
 
 
 def _source_text(source: Any) -> str:
-    if isinstance(source, (str, Path)):
-        return str(source)
+    if source is None or isinstance(source, (str, Path)):
+        return BUNDLED if source is None else str(source)
     name = type(source).__name__
+    if is_dataset(source):
+        return f"a {name}"
     return f"{'an' if name == 'ndarray' or name[0] in 'AEIOaeio' else 'a'} {name} in memory"
 
 
 def load_images(paths: Sequence[str | Path], settings: DataConfig, shape: tuple[int, int, int]) -> Pixels:
-    """Read image files as a model was trained on them.
-
-    Args:
-        paths: the image files.
-        settings: how the training images were resized.
-        shape: (C, H, W) of the model.
-
-    Returns:
-        uint8 [N, H, W, C].
-
-    Raises:
-        UserError: a file cannot be used.
-    """
+    """Read image files to uint8 [N, H, W, C], resized like the training images of a model of `shape`."""
     channels, height, width = shape
     spec = resize_spec(settings, width, height)._replace(keep_alpha=channels == 4)
     images = np.empty((len(paths), height, width, channels), np.uint8)
@@ -234,8 +214,7 @@ def load_images(paths: Sequence[str | Path], settings: DataConfig, shape: tuple[
             try:
                 image, _, _ = read_image(str(Path(path).expanduser()), spec)
             except UnusableError as error:
-                raise UserError(
-                    f"'{path}' cannot be used ({error}).", "Give a JPEG, PNG, WebP, BMP, TIFF or GIF image."
-                ) from None
+                hint = "Give a JPEG, PNG, WebP, BMP, TIFF or GIF image."
+                raise UserError(f"'{path}' cannot be used ({error}).", hint) from None
         images[row] = np.frombuffer(to_bytes(image, channels), np.uint8).reshape(height, width, channels)
     return images

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,12 +58,10 @@ def write_pack(folder: Path, source: DecodedSource, name: str, settings: DataCon
     hashing = hashlib.sha256(json.dumps([source.shape, ranges, source.classes]).encode())
     hashing.update(source.content[order].tobytes())
     hashing.update(labels.tobytes())
-    counts = {
-        split: dict(Counter(source.classes[label] for label in source.labels[rows].tolist()))
-        if source.classes
-        else len(rows)
-        for split, rows in rows_of_splits.items()
-    }
+    counts: dict[str, Any] = {split: len(rows) for split, rows in rows_of_splits.items()}
+    if source.classes:
+        for split, rows in rows_of_splits.items():
+            counts[split] = dict(Counter(source.classes[label] for label in source.labels[rows].tolist()))
     metadata = {
         "name": name,
         "fingerprint": hashing.hexdigest(),
@@ -87,8 +86,8 @@ def _duplicates(source: DecodedSource, splits: NDArray[np.int8]) -> list[tuple[s
 
 
 def _write_images(path: Path, source: DecodedSource, rows_of_splits: Sequence[NDArray[np.intp]]) -> None:
+    shape = (sum(map(len, rows_of_splits)), *source.shape)
     with path.open("wb") as file:
-        shape = (sum(map(len, rows_of_splits)), *source.shape)
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for rows in rows_of_splits:
@@ -103,18 +102,16 @@ def _write_table(path: Path, source: DecodedSource, rows_of_splits: dict[str, ND
         table.writerow(("path", "label", "split", "width", "height"))
         for split, rows in rows_of_splits.items():
             for row in rows.tolist():
-                table.writerow(
-                    (source.path(row), names[source.labels[row]], split, *source.sizes[row].tolist())
-                )
+                label, size = names[source.labels[row]], source.sizes[row].tolist()
+                table.writerow((source.path(row), label, split, *size))
 
 
 def count_reasons(skipped: Sequence[tuple[str, str]]) -> str:
     """A phrase such as "2 truncated, 1 HEIC, 1 AVIF (unsupported; convert to JPEG)"."""
     reasons = Counter(reason.split(" (")[0] for _, reason in skipped).most_common()
-    formats = [
-        f"{count:,} {reason.removesuffix(UNSUPPORTED)}" for reason, count in reasons if UNSUPPORTED in reason
-    ]
-    others = [f"{count:,} {reason}" for reason, count in reasons if UNSUPPORTED not in reason]
+    phrases = [f"{count:,} {reason}" for reason, count in reasons]
+    formats = [phrase.removesuffix(UNSUPPORTED) for phrase in phrases if UNSUPPORTED in phrase]
+    others = [phrase for phrase in phrases if UNSUPPORTED not in phrase]
     return ", ".join([*others, *formats]) + (" (unsupported; convert to JPEG)" if formats else "")
 
 
