@@ -13,13 +13,9 @@ NUMBERS_PER_IMAGE = 6
 
 
 def augment(x: ImageBatch, settings: DataConfig, seed: int, first_draw: int) -> ImageBatch:
-    """Flip, shift and jitter the colours of images; pixels stay on the 256 levels.
+    """Flip, shift and jitter the colours of images in [0, 1]; pixels stay on the 256 levels.
 
-    Args:
-        x: images in [0, 1].
-        settings: which augmentations, and how strong.
-        seed: seed of the epoch.
-        first_draw: number of the first image's draw in its epoch; the others follow.
+    `first_draw` is the number of the first image's draw in the epoch with this seed; the others follow.
     """
     if not (settings.flip or settings.crop or settings.jitter):
         return x
@@ -60,9 +56,7 @@ def _reflect(positions: Tensor, size: int) -> Tensor:
 def color_jitter(x: ImageBatch, factors: Float[Tensor, "B 3"]) -> ImageBatch:
     """Scale brightness, then contrast about the image's mean, then saturation about each pixel's gray value.
 
-    Args:
-        x: images with 1, 3 or 4 channels; a fourth channel (transparency) is left unchanged.
-        factors: brightness, contrast and saturation; 1 changes nothing.
+    A fourth channel (transparency) is left unchanged.
     """
     brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
     colours, alpha = x[:, :3], x[:, 3:]

@@ -81,12 +81,7 @@ class ImageLoader:
         return pixels, torch.from_numpy(np.array(self.source.split_labels("train"))).to(self.device)
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Iterate over this process's part of the batches of an epoch, shuffled and augmented.
-
-        Args:
-            epoch: number of the epoch, from 0.
-            start: first batch, where an interrupted epoch is resumed.
-        """
+        """Iterate over this process's part of the batches of an epoch from batch `start`, augmented."""
         order_seed = derive_seed(self.seed, "order", epoch)
         augment_seed = derive_seed(self.seed, "augment", epoch)
         block = max(1, DRAWS_PER_BLOCK // self.batch_size)
@@ -102,7 +97,7 @@ class ImageLoader:
 
         Args:
             name: "train", "validation" or "test".
-            limit: use only this many images, evenly spread over the split.
+            limit: maximum number of images, evenly spread over the split.
             size: images per batch; default: `batch_size`.
         """
         count, size = self.source.count(name), size or self.batch_size

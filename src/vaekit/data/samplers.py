@@ -21,12 +21,7 @@ def permute(positions: Indices, count: int, seed: int) -> Indices:
 
     Black & Rogaway 2002, "Ciphers with arbitrary finite domains", section 5. The network permutes a power of
     four that is at least `count`; following its cycles until a value falls below `count` permutes the values
-    below `count`.
-
-    Args:
-        positions: int64 [n], from 0 to count - 1.
-        count: number of permuted elements.
-        seed: signed 64-bit seed.
+    below `count`. Returns the elements at `positions`, int64 [n].
     """
     half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half) - np.uint64(1)

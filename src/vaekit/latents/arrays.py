@@ -144,10 +144,8 @@ def _class_of_folder(one: Path, other: Path) -> str:
     """The class of two image files, from the name of their folder; UserError if their folders differ."""
     first, second = (path.expanduser().resolve().parent.name for path in (one, other))
     if first != second:
-        raise UserError(
-            f"{one} is in class {first!r} and {other} in {second!r}.",
-            f"Choose the class of all images with {setting('label')}.",
-        )
+        hint = f"Choose the class of all images with {setting('label')}."
+        raise UserError(f"{one} is in class {first!r} and {other} in {second!r}.", hint)
     return first
 
 

@@ -106,10 +106,8 @@ def fit_prior(model: VAE, loader: ImageLoader, seed: int, quiet: bool = False) -
     steps, classes = 2 * len(COMPONENTS) + 2, len(loader.source.classes)
     text = "Fitting the sampling prior"
     with flush_denormals(), progress(steps, text, unit="steps", quiet=quiet) as advance:
-        train, validation = (
-            encodings(model, loader.split(split, limit, size=CHUNK), split, seed)
-            for split in ("train", "validation")
-        )
+        train = encodings(model, loader.split("train", limit, CHUNK), "train", seed)
+        validation = encodings(model, loader.split("validation", limit, CHUNK), "validation", seed)
         return choose_prior(model, train, validation, classes, seed, advance)
 
 

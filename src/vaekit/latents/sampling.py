@@ -30,14 +30,10 @@ def seeded(*parts: int | str) -> Iterator[None]:
 def draw_latents(
     prior: VAE | FittedPrior, n: int, seed: int, y: Labels | None = None, temperature: float = 1.0
 ) -> Float[Tensor, "n D"]:
-    """Draw from p(z | y) on the device of `prior`.
+    """Draw from p(z | y) on the device of `prior`: the model, or a prior fitted to its latents.
 
-    Args:
-        prior: the model, for its own prior, or a prior fitted to its latents.
-        n: number of draws; a larger `n` appends to the same draws.
-        seed: random seed.
-        y: labels [n]; without them a fitted prior also draws the class.
-        temperature: scale of the prior's noise; draws below 1 are more typical and less varied.
+    A larger `n` appends to the same draws. Without labels `y` [n], a fitted prior also draws the class. The
+    temperature scales the prior's noise; below 1, draws are more typical and less varied.
     """
     chunks = list(_draw_chunks(prior, n, seed, y, temperature))
     return torch.cat(chunks)[:n] if chunks else torch.zeros(0, prior.latents)

@@ -21,10 +21,8 @@ def require_writer(path: Path) -> None:
         try:
             import pyarrow  # noqa: F401
         except ImportError:
-            raise UserError(
-                f"Writing {path.name} needs pyarrow, which is not installed.",
-                "Run `pip install 'vaekit[parquet]'`, or write a .csv file.",
-            ) from None
+            hint = "Run `pip install 'vaekit[parquet]'`, or write a .csv file."
+            raise UserError(f"Writing {path.name} needs pyarrow, which is not installed.", hint) from None
 
 
 def write_csv(path: Path, table: "pd.DataFrame") -> None:
@@ -42,17 +40,15 @@ def write_latents(path: Path, table: "pd.DataFrame", shape: tuple[int, ...]) -> 
     if suffix == ".csv":
         write_csv(path, table)
         return
+    names = [name for name in ("file", "label") if name in table]
     with atomic_file(path) as temporary:
         if suffix == ".parquet":
-            # Parquet text must be UTF-8: other bytes are written as \xff
-            columns = {
-                name: [value.encode("utf-8", "backslashreplace").decode() for value in table[name]]
-                for name in ("file", "label")
-                if name in table
-            }
-            table.assign(**columns).to_parquet(temporary, engine="pyarrow", index=False)
+            escaped = table.copy()
+            for name in names:  # Parquet text must be UTF-8: other bytes are written as \xff
+                escaped[name] = [text.encode("utf-8", "backslashreplace").decode() for text in table[name]]
+            escaped.to_parquet(temporary, engine="pyarrow", index=False)
             return
-        names = {f"{n}s": np.array(table[n].tolist(), np.str_) for n in ("file", "label") if n in table}
+        arrays = {f"{name}s": np.array(table[name].tolist(), np.str_) for name in names}
         z = table.iloc[:, -math.prod(shape) :].to_numpy(np.float32).reshape(len(table), *shape)
         with temporary.open("wb") as file:
-            np.savez(file, **{"latents": z, **names})  # type: ignore[arg-type]
+            np.savez(file, **{"latents": z, **arrays})  # type: ignore[arg-type]

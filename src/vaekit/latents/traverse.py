@@ -60,9 +60,8 @@ def latent_stats(model: LoadedModel, label: int | None, quiet: bool) -> LatentSt
     try:
         pack = training_pack(model, quiet)
     except UserError:
-        log.info(
-            "The training images have moved or changed: using a standard normal for means and deviations."
-        )
+        text = "The training images have moved or changed: using a standard normal for means and deviations."
+        log.info(text)
         return LatentStats(torch.zeros(model.vae.latents), torch.ones(model.vae.latents), None)
     images = ImageSet(pack, _stats_rows(pack, label), class_numbers(model, pack))
     with progress(len(images), "Encoding", quiet=quiet) as advance:

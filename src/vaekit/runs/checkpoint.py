@@ -28,10 +28,8 @@ from vaekit.utils.logging import log
 
 MAX_CHECKPOINTS = 3
 """Number of newest checkpoints that are not deleted, besides the best."""
-
 OBSOLETE = frozenset({"latent_scale"})
 """Tensors in weights of vaekit 0.1.0 that models no longer have."""
-
 Tensors = dict[str, Tensor]
 
 
@@ -77,7 +75,6 @@ def restore_optimizer(optimizer: Optimizer, tensors: Tensors) -> None:
 
 
 def is_finite(snapshot: Snapshot) -> bool:
-    """Whether all weights are finite."""
     return all(bool(t.isfinite().all()) for t in snapshot.raw.values() if t.is_floating_point())
 
 
@@ -101,28 +98,22 @@ def write_checkpoint(run: Run, snapshot: Snapshot) -> Path:
 def newest_checkpoint(run: Run) -> Snapshot | None:
     """The newest intact checkpoint; None if there is none."""
     for folder in reversed(_folders(run)):
-        if not _is_intact(folder):
-            log.info(f"{folder} is damaged and is skipped")
-        else:
-            weights = load_file(folder / "model.safetensors")
-            return Snapshot(
-                raw=_with_prefix(weights, "raw."),
-                ema=_with_prefix(weights, "ema."),
-                optimizer=load_file(folder / "optimizer.safetensors"),
-                state=json.loads((folder / "state.json").read_text()),
+        if _is_intact(folder):
+            weights, optimizer = (
+                load_file(folder / f"{name}.safetensors") for name in ("model", "optimizer")
             )
+            state = json.loads((folder / "state.json").read_text())
+            return Snapshot(_with_prefix(weights, "raw."), _with_prefix(weights, "ema."), optimizer, state)
+        log.info(f"{folder} is damaged and is skipped")
     return None
 
 
 def _with_prefix(tensors: Tensors, prefix: str) -> Tensors:
-    names = (
-        name for name in tensors if name.startswith(prefix) and name.removeprefix(prefix) not in OBSOLETE
-    )
-    return {name.removeprefix(prefix): tensors[name] for name in names}
+    selected = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    return {name: tensor for name, tensor in selected.items() if name not in OBSOLETE}
 
 
 def write_weights(path: Path, weights: Tensors) -> None:
-    """Write weights atomically."""
     with _explain_write_errors(path), atomic_file(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
 
@@ -169,11 +160,7 @@ def _explain_write_errors(path: Path) -> Iterator[None]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load the weights of `model` from a safetensors file.
-
-    Raises:
-        UserError: the file does not exist, or does not match the model.
-    """
+    """Load the weights of `model` from a safetensors file; UserError if it does not exist or match."""
     if not path.is_file():
         hint = f"Continue training with {setting('resume', True)}."
         raise UserError(f"{path} does not exist: no epoch of the run is finished.", hint)
@@ -182,10 +169,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except (SafetensorError, OSError) as error:
         raise UserError(f"Cannot read {path} ({error}).", "Restore it from a copy.") from None
     if difference := _difference(model.state_dict(), weights):
-        raise UserError(
-            f"{path} does not match this model ({difference}).",
-            "Load it with the vaekit version, and any custom modules, it was trained with.",
-        )
+        hint = "Load it with the vaekit version, and any custom modules, it was trained with."
+        raise UserError(f"{path} does not match this model ({difference}).", hint)
     model.load_state_dict(weights)
 
 

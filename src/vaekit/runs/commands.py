@@ -42,11 +42,7 @@ def resume_command(
 
 
 def first_valid(config: Config, choices: Iterable[Mapping[str, Any]], images: int) -> Config:
-    """Apply the first of some changes that alters `config` and is valid for so many training images.
-
-    Returns:
-        The changed configuration, or `config` if no change applies.
-    """
+    """Apply the first of `choices` that alters `config` and is valid for so many training images, if any."""
     for changes in choices:
         try:
             changed = override(config, changes)
@@ -90,6 +86,5 @@ def _python_call(arguments: Sequence[str], options: Mapping[str, Any], settings:
         slot, _, field = name.replace("-", "_").rpartition(".")
         if f"{slot}={slot}" not in arguments and value is not None:
             (keywords.setdefault(slot, {}) if slot else keywords)[field] = value
-    return (
-        f"vaekit.train({', '.join([*arguments, *(f'{name}={value!r}' for name, value in keywords.items())])})"
-    )
+    given = [*arguments, *(f"{name}={value!r}" for name, value in keywords.items())]
+    return f"vaekit.train({', '.join(given)})"

@@ -70,10 +70,8 @@ def to_tensor(images: Any, shape: tuple[int, int, int]) -> Float[Tensor, "N C H 
     array = np.require(to_uint8_images(images), requirements=("C", "W"))  # torch warns about others
     channels, height, width = shape
     if array.shape[1:] != (height, width, channels):
-        raise UserError(
-            f"This model takes images [N, {height}, {width}, {channels}], not {list(array.shape)}.",
-            "Resize them first, or use `vaekit reconstruct` on the files.",
-        )
+        message = f"This model takes images [N, {height}, {width}, {channels}], not {list(array.shape)}."
+        raise UserError(message, "Resize them first, or use `vaekit reconstruct` on the files.")
     # Always in one memory order, since convolutions round differently in another
     x = torch.from_numpy(array).permute(0, 3, 1, 2).float()
     return x.clone(memory_format=torch.contiguous_format) / 255

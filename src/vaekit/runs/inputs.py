@@ -73,15 +73,9 @@ def check_count(number: SupportsIndex, option: str = "samples", minimum: int = 1
 
 
 def training_pack(model: LoadedModel, quiet: bool, alternative: str = "") -> Pack:
-    """Open the pack that a model was trained on.
+    """Open the pack that a model was trained on; UserError if the images have moved or changed.
 
-    Args:
-        model: the model.
-        quiet: show no progress.
-        alternative: what else the user can do without the images, such as "give a folder of images".
-
-    Raises:
-        UserError: the images have moved or changed.
+    `alternative` says what else the user can do, such as "give a folder of images".
     """
     source = read_metadata(model.run).source
     if source is None and model.arrays is None and read_dataset_summary(model.run).source != BUNDLED:
@@ -144,10 +138,8 @@ def class_numbers(model: LoadedModel, pack: Pack) -> Int64[Tensor, " N"] | None:
     if not model.vae.classes:
         return None
     if not pack.classes:
-        raise UserError(
-            f"The images of {pack.source} have no classes, and this model is conditional.",
-            f"Put each of its classes ({format_names(model.classes)}) in a folder of its own.",
-        )
+        hint = f"Put each of its classes ({format_names(model.classes)}) in a folder of its own."
+        raise UserError(f"The images of {pack.source} have no classes, and this model is conditional.", hint)
     if missing := set(pack.classes) - set(model.classes):
         raise UserError(f"Unknown class {min(missing)!r}.", f"Available: {format_names(model.classes)}.")
     indices = torch.tensor([model.classes.index(name) for name in pack.classes])

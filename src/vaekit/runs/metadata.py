@@ -13,7 +13,6 @@ from vaekit.utils.files import write_text
 
 FORMAT = 1
 """Version of the run folder's layout, written into config.json."""
-
 DAMAGED_HINT = "Restore it from a copy, or train a new run."
 
 
@@ -81,9 +80,8 @@ def read_metadata(run: Run) -> RunMetadata:
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{run.config} is damaged.", DAMAGED_HINT) from None
     if version != FORMAT:
-        raise UserError(
-            f"{run.config} has format {version}, and this version reads format {FORMAT}.", "Upgrade vaekit."
-        )
+        message = f"{run.config} has format {version}, and this version reads format {FORMAT}."
+        raise UserError(message, "Upgrade vaekit.")
     try:
         return RunMetadata.model_validate(record)
     except ValidationError as error:

@@ -20,9 +20,7 @@ Row = dict[str, float]
 def still_falling(losses: Sequence[float], loss_drop: float) -> bool:
     """Whether the validation loss was still decreasing in the last fifth of some epochs.
 
-    Args:
-        losses: validation losses of the epochs after all schedules of the objective have ended.
-        loss_drop: decrease of the validation loss since the first epoch.
+    `losses` are those after all schedules of the objective have ended; `loss_drop` is the total decrease.
     """
     if not losses or losses[-1] > min(losses):
         return False

@@ -22,17 +22,9 @@ def first_free(parent: Path, name: str, *suffixes: str) -> Path:
 def new_file(
     run: Run | None, out: str | Path, suffixes: Sequence[str], data: object = None, *, also: str = ""
 ) -> Path:
-    """Check the path of a file to write: new, with a known suffix, outside the user's images.
+    """Check the path `out` of a file to write: new, with one of `suffixes`, outside the user's images.
 
-    Args:
-        run: the run whose training images are protected.
-        out: the path.
-        suffixes: allowed suffixes.
-        data: a source of images; if it is a folder it is protected.
-        also: suffix of a second file that is written next to it.
-
-    Raises:
-        UserError: the file cannot be written.
+    These are `data` and the training images of `run`. `also` is the suffix of a second file next to it.
     """
     path, hint = Path(out).expanduser(), f"Choose another {setting('out')}."
     if path.suffix.lower() not in suffixes:

@@ -29,11 +29,7 @@ DEFAULT_SIDE = 64
 
 
 def build_pack(source: FolderSource | ArraySource, settings: DataConfig, folder: Path, quiet: bool) -> None:
-    """Read all images of `source` and write their pack into the empty `folder`.
-
-    Raises:
-        UserError: fewer than 2 images are usable, the disk has no space, or a split would be empty.
-    """
+    """Read all images of `source` and write their pack into the empty `folder`."""
     staging = folder / "staging"
     if isinstance(source, FolderSource):
         decoded = _decode_folder(source, settings, staging, quiet)
@@ -58,7 +54,7 @@ def resize_spec(settings: DataConfig, width: int, height: int) -> ResizeSpec:
 
 def _decode_folder(source: FolderSource, settings: DataConfig, staging: Path, quiet: bool) -> DecodedSource:
     """Decode the files of a folder into the file `staging`, in parallel processes."""
-    count, root = len(source.files), str(source.root)
+    count = len(source.files)
     width, height, size_note = _choose_size(source, settings, quiet)
     target = resize_spec(settings, width, height)
     channels = 4 if target.keep_alpha else 3  # how many are needed is known once all images are decoded
@@ -69,7 +65,7 @@ def _decode_folder(source: FolderSource, settings: DataConfig, staging: Path, qu
     gray, alpha, usable = (np.zeros(count, np.bool_) for _ in range(3))
     skipped = list(source.skipped)
     with progress(count, "Reading images", quiet=quiet) as advance:
-        for index, answer in run_workers(Job(root, str(staging), target, channels), source.files):
+        for index, answer in run_workers(Job(str(source.root), str(staging), target, channels), source.files):
             if isinstance(answer, str):
                 skipped.append((source.files[index], answer))
             else:

@@ -26,24 +26,14 @@ def packs_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"The cache folder '{folder}' cannot be created ({error.strerror}).",
-            "Set XDG_CACHE_HOME to a folder that you can write to.",
-        ) from None
+        message = f"The cache folder '{folder}' cannot be created ({error.strerror})."
+        raise UserError(message, "Set XDG_CACHE_HOME to a folder that you can write to.") from None
     return folder
 
 
 @contextmanager
 def lock_pack(pack: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock under which `pack` is built; the operating system releases it when the process ends.
-
-    Args:
-        pack: folder of the pack.
-        wait: wait for another process that holds the lock.
-
-    Yields:
-        Whether the lock is held; always true with `wait`.
-    """
+    """Hold the lock under which `pack` is built, after waiting for it if `wait`; yield whether it is held."""
     with (pack.parent / f".{pack.name}.lock").open("w") as file:
         yield lock(file, wait)
 

@@ -31,6 +31,7 @@ PACK_FORMAT = 3
 """Part of the key of every pack, so that packs of older formats are not opened."""
 BUNDLED = "the bundled sample"
 """Description of the source when no data are given."""
+Source = FolderSource | ArraySource
 TRANSIENT = (
     "not readable",
     "folder not readable",
@@ -134,14 +135,11 @@ def open_pack(source: Any, settings: DataConfig, quiet: bool = False) -> Pack:
     """Open the pack of a source, which is built first if there is none for these settings.
 
     Args:
-        source: what `find_source` takes, or a torch `Dataset` or `DataLoader`.
+        source: an argument for `find_source`, or a torch `Dataset` or `DataLoader`.
         settings: how images are resized and split.
         quiet: show no progress.
-
-    Raises:
-        UserError: the source does not exist, has fewer than two usable images, or does not fit on the disk.
     """
-    resolved: FolderSource | ArraySource
+    resolved: Source
     if is_dataset(source):
         size = settings.width_height
         spec = resize_spec(settings, *(size or (1, 1)))
@@ -163,9 +161,7 @@ def open_pack(source: Any, settings: DataConfig, quiet: bool = False) -> Pack:
         return _open(folder, source_text) or _build(resolved, settings, folder, source_text, quiet)
 
 
-def _build(
-    source: FolderSource | ArraySource, settings: DataConfig, folder: Path, source_text: str, quiet: bool
-) -> Pack:
+def _build(source: Source, settings: DataConfig, folder: Path, source_text: str, quiet: bool) -> Pack:
     remove_leftovers(folder)
     shutil.rmtree(folder, ignore_errors=True)  # a damaged pack, which could not be opened
     try:

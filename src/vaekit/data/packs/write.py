@@ -79,10 +79,8 @@ def _duplicates(source: DecodedSource, splits: NDArray[np.int8]) -> list[tuple[s
     """(path, reason) of the images that are left out as duplicates."""
     rows = np.flatnonzero(splits == LEFT_OUT)
     in_test_split = np.isin(source.content[rows], source.content[splits == TEST])
-    return [
-        (source.path(int(row)), f"duplicated in {'test' if in_test else 'validation'}")
-        for row, in_test in zip(rows, in_test_split, strict=True)
-    ]
+    places = np.where(in_test_split, "test", "validation")
+    return [(source.path(row), f"duplicated in {at}") for row, at in zip(rows.tolist(), places, strict=True)]
 
 
 def _write_images(path: Path, source: DecodedSource, rows_of_splits: Sequence[NDArray[np.intp]]) -> None:

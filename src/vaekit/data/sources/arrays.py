@@ -125,7 +125,9 @@ def is_tensor(value: Any) -> "TypeGuard[torch.Tensor]":
 def array_source(value: Any) -> ArraySource:
     """A source from images, or from a tuple (images, labels)."""
     images, labels = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
-    block = ArrayBlock(to_nhwc(images, "the array"), None if labels is None else _to_numpy(labels))
+    if labels is not None:
+        labels = labels.detach().cpu().numpy() if is_tensor(labels) else np.asarray(labels)
+    block = ArrayBlock(to_nhwc(images, "the array"), labels)
     return ArraySource("array", content_key(block), lambda: [block])
 
 
@@ -137,10 +139,6 @@ def content_key(block: ArrayBlock) -> tuple[str, ...]:
     if block.labels is not None:
         hashing.update(repr(block.labels.tolist()).encode())
     return ("array", str(block.images.shape), str(block.images.dtype), hashing.hexdigest())
-
-
-def _to_numpy(value: Any) -> NDArray[Any]:
-    return value.detach().cpu().numpy() if is_tensor(value) else np.asarray(value)
 
 
 # --- Files of arrays ----------------------------------------------------------------------------------------
@@ -236,15 +234,17 @@ def idx_source(folder: Path) -> ArraySource | None:
 
 def _read_idx(path: Path, axes: int) -> Pixels:
     """Read an IDX file of bytes: two zeros, the type (8), the number of axes, their sizes, the values."""
+    hint = "Download it again."
+    damaged = UserError(f"'{path}' is truncated or damaged.", hint)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = cast(IO[bytes], file).read()
         start = 4 + 4 * axes
         kind, *shape = struct.unpack(f">{axes + 1}I", data[:start])
     except (OSError, EOFError, struct.error, zlib.error):
-        raise UserError(f"'{path}' is truncated or damaged.", "Download it again.") from None
+        raise damaged from None
     if kind != 0x0800 + axes:
-        raise UserError(f"'{path}' is not an IDX file of bytes with {axes} axes.", "Download it again.")
+        raise UserError(f"'{path}' is not an IDX file of bytes with {axes} axes.", hint)
     if len(data) - start != np.prod(shape, dtype=np.int64):
-        raise UserError(f"'{path}' is truncated or damaged.", "Download it again.")
+        raise damaged
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
