@@ -182,15 +182,15 @@ def _checked_blocks(source: ArraySource) -> list[ArrayBlock]:
 
 
 def _digest_images(blocks: Sequence[ArrayBlock], quiet: bool) -> NDArray[np.uint64]:
-    """The digests [N] of the images of all blocks."""
-    digests: list[int] = []
+    digests: list[NDArray[np.uint64]] = []
     with progress(sum(len(block.images) for block in blocks), "Reading images", quiet=quiet) as advance:
         for block in blocks:
             for part in slices(len(block.images)):
                 images = np.ascontiguousarray(as_uint8(block.images[part]))
-                digests += [short_digest(hashlib.sha256(image.data).digest()) for image in images]
+                part_digests = [short_digest(hashlib.sha256(image.data).digest()) for image in images]
+                digests.append(np.array(part_digests, np.uint64))
                 advance(len(images))
-    return np.array(digests, np.uint64)
+    return np.concatenate(digests)
 
 
 def _resize_images(images: Pixels, target: ResizeSpec, channels: int) -> Pixels:
