@@ -1,6 +1,6 @@
 """The interface between stored images and `ImageLoader`."""
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,12 +8,8 @@ from numpy.typing import NDArray
 from vaekit.data.sources.arrays import Pixels
 
 
-@runtime_checkable
 class ImageSource(Protocol):
-    """Decoded images of one shape, read by split and row.
-
-    `Pack`, images in a memory-mapped file, is one; any class with these five members works in its place.
-    """
+    """Decoded images of one shape, read by split and row, such as a `Pack`."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -26,9 +26,6 @@ def assign_splits(source_splits: Splits, content: NDArray[np.uint64], rule: str)
         content: a digest of each image's content; duplicates have equal digests.
         rule: how validation is cut from train if the source has no validation split: a share such as "0.1",
             or "last:N" (`DataConfig.validation`).
-
-    Raises:
-        UserError: the training or the validation split would be empty.
     """
     splits = source_splits.copy()
     for split in (TEST, VALIDATION):

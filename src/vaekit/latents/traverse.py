@@ -35,8 +35,6 @@ MAX_DEVIATIONS = 2.5
 MAX_TRAVERSAL_SIZE = 100
 """Maximum number of rows and of columns."""
 
-# --- Statistics of the latents ------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class LatentStats:
@@ -100,9 +98,6 @@ def _measure_latents(model: VAE, batches: Iterable[Batch], advance: Callable[[in
     std = (square - mean.square()).clamp(min=0).sqrt()
     activity = torch.cat(posterior_means).std(0, correction=0)
     return LatentStats(mean.float(), std.float(), activity.float())
-
-
-# --- Traversals ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

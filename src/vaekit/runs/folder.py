@@ -38,11 +38,7 @@ class Run:
 
 @contextmanager
 def locked(run: Run) -> Iterator[None]:
-    """Lock the run folder for this process; the lock ends with the process, however it ends.
-
-    Raises:
-        UserError: another process has locked it, or it is read-only.
-    """
+    """Lock the run folder, or raise UserError; the lock ends with the block or the process."""
     hint = f"choose another {setting('out')}."
     try:
         run.folder.mkdir(parents=True, exist_ok=True)

@@ -29,9 +29,6 @@ MAX_LISTED_CLASSES = 20
 """Classes that a message lists, at most."""
 
 
-# --- Classes and counts -------------------------------------------------------------------------------------
-
-
 def class_indices(labels: Labels, n: int, classes: Sequence[str]) -> Int64[Tensor, " n"]:
     """Class indices of `n` images, from one label for all or one for each."""
     values = [labels] * n if isinstance(labels, (str, int, np.integer)) else np.asarray(labels).tolist()
@@ -69,9 +66,6 @@ def check_count(number: SupportsIndex, option: str = "samples", minimum: int = 1
     return count
 
 
-# --- Data sets ----------------------------------------------------------------------------------------------
-
-
 def training_pack(model: LoadedModel, quiet: bool, alternative: str = "") -> Pack:
     """Open the pack that a model was trained on; UserError if the images have moved or changed.
 
@@ -103,10 +97,8 @@ def held_out_images(model: LoadedModel, data: Any, quiet: bool) -> tuple[ImageSe
     else:
         pack = _other_pack(model, data, quiet)
     _require_shape(model, pack)
-    if pack.splits["test"].stop > pack.splits["test"].start:
-        split = "test"
-    else:
-        split = "validation" if is_training_pack(model, pack) else "all"
+    default = "validation" if is_training_pack(model, pack) else "all"
+    split = "test" if pack.count("test") else default
     rows = pack.splits.get(split, slice(0, len(pack.images)))
     return ImageSet(pack, np.arange(rows.start, rows.stop), class_numbers(model, pack)), split
 

@@ -68,9 +68,6 @@ def load_model(
         networks: the custom "encoder" or "decoder" that it was trained with.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps".
         arrays: the training data, if they were given in memory.
-
-    Raises:
-        UserError: there is no run, it is damaged, or there is no such device.
     """
     target = resolve_device(device)
     metadata = read_metadata(run)

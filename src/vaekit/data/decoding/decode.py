@@ -11,10 +11,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-
 MAX_PIXELS = 100_000_000
 """Larger images are not decoded: a small file can expand to more than all memory."""
-
 EXIF_TRANSPOSE = {  # EXIF orientation -> the operation that makes the stored image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -99,14 +97,14 @@ def to_rgb(image: Image.Image, target: ResizeSpec) -> Image.Image:
 def resize(
     image: Image.Image, target: ResizeSpec, extent: tuple[float, float] | None = None, orientation: int = 1
 ) -> Image.Image:
-    """Resize an L, RGB or RGBA image to exactly the target's width and height.
+    """Resize an L, RGB or RGBA image to exactly the target's width and height, then rotate it.
 
     Args:
         image: the image as stored, not yet rotated.
         target: size and fit.
-        extent: width and height of the picture within `image`, in pixels; default: all of it. A JPEG that was
-            decoded at a reduced size may end within a pixel.
-        orientation: EXIF orientation of `image`; it is applied after resizing, when there is less to rotate.
+        extent: width and height of the picture within `image`, by default all of it. A JPEG that was decoded
+            at a reduced size may end within a pixel.
+        orientation: EXIF orientation of `image`.
     """
     if target.fit == "pad" and image.mode == "L" and not _is_gray(target.background):
         image = image.convert("RGB")

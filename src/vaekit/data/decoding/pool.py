@@ -21,10 +21,8 @@ from vaekit.data.decoding.worker import Answer
 
 IMAGES_PER_MESSAGE = 8
 """Images per message to a worker: few enough to balance the load, enough to keep the overhead low."""
-
 Chunk = list[tuple[int, str]]
 """The index and path of some files."""
-
 Answers = SimpleQueue[tuple[int, Answer] | BaseException]
 
 
@@ -45,11 +43,7 @@ def cores() -> int:
 def run_workers(job: Job, paths: Sequence[str]) -> Iterator[tuple[int, Answer]]:
     """Process the files `paths`, relative to the job's root, in parallel worker processes.
 
-    Yields:
-        (index, answer) for each of `paths`, as they complete. A text is the reason why a file is unusable.
-
-    Raises:
-        OSError: the workers cannot start or cannot write.
+    Yields (index, answer) as files complete; a text is the reason why one is unusable.
     """
     tasks, size = list(enumerate(paths)), IMAGES_PER_MESSAGE
     chunks = deque(tasks[at : at + size] for at in range(0, len(tasks), size))

@@ -37,11 +37,7 @@ def short_digest(sha256: bytes) -> int:
 
 
 def read_image(path: str, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int], int]:
-    """Decode an image file; return its original (width, height) and the digest of the file's bytes too.
-
-    Raises:
-        UnusableError: the image cannot be used, with the reason.
-    """
+    """Decode an image file, or raise UnusableError; also return its original size and its bytes' digest."""
     try:
         with open_regular(path) as file:
             if os.fstat(file.fileno()).st_size == 0:

@@ -21,11 +21,11 @@ from vaekit.data.splits import SPLITS
 from vaekit.errors import UserError, setting
 from vaekit.utils.logging import progress
 
-Labels = NDArray[np.int64]
 MAX_UNRESIZED_SIDE = 128
 """Images that all have the same size are not resized up to this many pixels per side."""
 DEFAULT_SIDE = 64
 """Other images are resized to squares of at most this many pixels per side."""
+Labels = NDArray[np.int64]
 
 
 def build_pack(source: FolderSource | ArraySource, settings: DataConfig, folder: Path, quiet: bool) -> None:

@@ -32,13 +32,7 @@ PACK_FORMAT = 3
 BUNDLED = "the bundled sample"
 """Description of the source when no data are given."""
 Source = FolderSource | ArraySource
-TRANSIENT = (
-    "not readable",
-    "folder not readable",
-    "not found",
-    "too large for the memory",
-    "crashed the decoder",
-)
+TRANSIENT = ("not readable", "folder not readable", "not found", "too large for", "crashed the decoder")
 """Beginnings of reasons that may not last: files skipped for them are retried every time."""
 
 
