@@ -1,6 +1,6 @@
 """The interface between stored images and `ImageLoader`."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from vaekit.data.sources.arrays import Pixels
 
 
+@runtime_checkable  # for type checks at run time
 class ImageSource(Protocol):
     """Decoded images of one shape, read by split and row, such as a `Pack`."""
 

@@ -12,9 +12,8 @@ from vaekit.data.loader import Batch
 from vaekit.data.packs.pack import load_images
 from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.errors import UserError, setting
-from vaekit.latents.sampling import CHUNK, decode_images, generate_images, interpolate, to_uint8
+from vaekit.latents.sampling import CHUNK, AnyPrior, decode_images, generate_images, interpolate, to_uint8
 from vaekit.models.fitted_prior import FittedPrior
-from vaekit.models.vae import VAE
 from vaekit.runs.image_set import to_tensor
 from vaekit.runs.inputs import Images, Labels, Latents, class_index, class_indices, format_names
 from vaekit.runs.loaded import LoadedModel
@@ -65,12 +64,12 @@ def generate(
         raise UserError(f"must be at least 0 (got {n}).", option="n")
     if not 0 <= temperature <= MAX_TEMPERATURE:
         raise UserError(f"must be between 0 and {MAX_TEMPERATURE} (got {temperature}).", option="temperature")
-    source = sampling_prior(model, prior)
+    source = _sampling_prior(model, prior)
     y, prior_y = _sample_labels(model, n, label, source)
     return (c.numpy() for c in generate_images(model.vae, source, n, seed, y, prior_y, temperature))
 
 
-def sampling_prior(model: LoadedModel, name: Prior | None = None) -> VAE | FittedPrior:
+def _sampling_prior(model: LoadedModel, name: Prior | None) -> AnyPrior:
     """The prior to sample from: by default the fitted one, if there is one."""
     if name not in (None, "fitted", "model"):
         raise UserError(f"must be 'fitted' or 'model' (got {name!r}).", option="prior")
@@ -120,7 +119,7 @@ def model_labels(model: LoadedModel, labels: Labels | None, n: int) -> Tensor | 
 
 
 def _sample_labels(
-    model: LoadedModel, n: int, label: str | int | None, source: VAE | FittedPrior
+    model: LoadedModel, n: int, label: str | int | None, source: AnyPrior
 ) -> tuple[Tensor | None, Tensor | None]:
     """Labels [n] for the decoder and for the prior; by default the classes of a conditional model in turn.
 
@@ -129,7 +128,7 @@ def _sample_labels(
     classes = model.vae.classes
     if classes:
         y = torch.arange(n) % classes if label is None else class_indices(label, n, model.classes)
-        return y.to(model.device), None
+        return y.to(model.device), y.to(model.device)
     if label is None:
         return None, None
     if isinstance(source, FittedPrior) and len(source.shares) > 1:

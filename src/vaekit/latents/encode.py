@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def encode_means(
-    model: VAE, batches: Iterable[Batch], seed: int = 0, advance: Callable[[int], None] = lambda _: None
+    model: VAE, batches: Iterable[Batch], advance: Callable[[int], None] = lambda _: None
 ) -> Float[Tensor, "N D"]:
-    """Posterior means. The seed is for likelihoods that draw binary pixels from an image."""
+    """Posterior means of all images."""
     means = [torch.zeros(0, model.latents)]
     for index, (x, y) in enumerate(batches):
-        with seeded(seed, "encode", index):
+        with seeded(0, "encode", index):  # for likelihoods that draw binary pixels from an image
             means.append(model.posterior_of(x, y).mean.float().cpu())
         advance(len(x))
     return torch.cat(means)

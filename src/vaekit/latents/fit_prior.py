@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vaekit.data.loader import Batch, ImageLoader
 from vaekit.latents.densities import FLOW_MAX_LATENTS, Encodings, fit_flow, fit_gaussians, latent_moments
-from vaekit.latents.sampling import CHUNK, seeded
+from vaekit.latents.sampling import CHUNK, AnyPrior, seeded
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.models.vae import VAE
@@ -201,7 +201,7 @@ def _component_counts(count: int, latents: int, full: bool) -> Iterator[int]:
 
 
 @torch.no_grad()
-def _log_prior(prior: VAE | FittedPrior, encoded: Encodings, model: VAE) -> Float[Tensor, " N"]:
+def _log_prior(prior: AnyPrior, encoded: Encodings, model: VAE) -> Float[Tensor, " N"]:
     """log p(z), or for a conditional model log p(z | y), of encodings, in 64 bits."""
     device = next(prior.parameters(), next(prior.buffers(), encoded.z)).device
     parts = zip(encoded.z.split(SCORE_BATCH), encoded.y.split(SCORE_BATCH), strict=True)

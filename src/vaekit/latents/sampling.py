@@ -14,6 +14,7 @@ from vaekit.models.vae import VAE
 from vaekit.utils.device import fork_rng
 from vaekit.utils.random import derive_seed
 
+AnyPrior = VAE | FittedPrior
 CHUNK = 64
 """Images drawn from one seed. Always drawn whole, so that image i does not depend on the number of images."""
 
@@ -27,20 +28,17 @@ def seeded(*parts: int | str) -> Iterator[None]:
 
 
 @torch.no_grad()
-def draw_latents(
-    prior: VAE | FittedPrior, n: int, seed: int, y: Labels | None = None, temperature: float = 1.0
-) -> Float[Tensor, "n D"]:
+def draw_latents(prior: AnyPrior, n: int, seed: int, y: Labels | None = None) -> Float[Tensor, "n D"]:
     """Draw from p(z | y) on the device of `prior`: the model, or a prior fitted to its latents.
 
-    A larger `n` appends to the same draws. Without labels `y` [n], a fitted prior also draws the class. The
-    temperature scales the prior's noise; below 1, draws are more typical and less varied.
+    A larger `n` appends to the same draws. Without labels `y` [n], a fitted prior also draws the class.
     """
-    chunks = list(_draw_chunks(prior, n, seed, y, temperature))
+    chunks = list(_draw_chunks(prior, n, seed, y, temperature=1.0))
     return torch.cat(chunks)[:n] if chunks else torch.zeros(0, prior.latents)
 
 
 def _draw_chunks(
-    prior: VAE | FittedPrior, n: int, seed: int, y: Labels | None, temperature: float
+    prior: AnyPrior, n: int, seed: int, y: Labels | None, temperature: float
 ) -> Iterator[Float[Tensor, "CHUNK D"]]:
     for first in range(0, n, CHUNK):
         labels = None if y is None else F.pad(y[first : first + CHUNK], (0, max(0, first + CHUNK - n)))
@@ -51,18 +49,19 @@ def _draw_chunks(
 @torch.no_grad()
 def generate_images(
     model: VAE,
-    prior: VAE | FittedPrior,
+    prior: AnyPrior,
     n: int,
     seed: int,
-    y: Labels | None = None,
-    prior_y: Labels | None = None,
-    temperature: float = 1.0,
+    y: Labels | None,
+    prior_y: Labels | None,
+    temperature: float,
 ) -> Iterator[UInt8[Tensor, "m H W C"]]:
-    """Iterate over chunks of `n` new images, in constant memory; arguments are those of `draw_latents`.
+    """Iterate over chunks of `n` new images, in constant memory; see `draw_latents`.
 
-    `y` are labels [n] for the decoder of a conditional model, `prior_y` those for the prior if they differ.
+    `y` are labels [n] for the decoder of a conditional model, `prior_y` those for the prior. The temperature
+    scales the prior's noise; below 1, images are more typical and less varied.
     """
-    chunks = _draw_chunks(prior, n, seed, y if prior_y is None else prior_y, temperature)
+    chunks = _draw_chunks(prior, n, seed, prior_y, temperature)
     for first, z in zip(range(0, n, CHUNK), chunks, strict=True):
         labels = None if y is None else y[first : first + CHUNK]
         yield to_uint8(model.image(z[: n - first], labels))

@@ -46,12 +46,12 @@ class DecodedSource:
 def write_pack(folder: Path, source: DecodedSource, name: str, settings: DataConfig) -> None:
     """Write the files of a pack: images.npy, labels.npy, table.csv and, with its metadata, pack.json."""
     splits = assign_splits(source.splits, source.content, settings.validation)
-    order = np.concatenate([np.flatnonzero(splits == split) for split in range(len(SPLITS))])
-    ends = np.cumsum([np.count_nonzero(splits == split) for split in range(len(SPLITS))]).tolist()
+    rows_of_splits = {split: np.flatnonzero(splits == number) for number, split in enumerate(SPLITS)}
+    order = np.concatenate(list(rows_of_splits.values()))
+    ends = np.cumsum([len(rows) for rows in rows_of_splits.values()]).tolist()
     ranges = dict(zip(SPLITS, zip([0, *ends], ends, strict=False), strict=True))
     labels = source.labels[order]
     require_pack_space(folder, len(order), int(np.prod(source.shape)))
-    rows_of_splits = {split: order[start:end] for split, (start, end) in ranges.items()}
     _write_images(folder / "images.npy", source, list(rows_of_splits.values()))
     np.save(folder / "labels.npy", labels)
     _write_table(folder / "table.csv", source, rows_of_splits)

@@ -70,9 +70,8 @@ def find_source(source: Any) -> FolderSource | ArraySource:
         raise UserError(f"'{path}' is not readable.", "Check its permissions.") from None
     if path.suffix.lower() in ARCHIVE_SUFFIXES:
         raise UserError(f"'{path}' is an archive.", "Unpack it, and give the folder of images.")
-    raise UserError(
-        f"'{path}' is neither a folder nor a .npz or .npy file.", "Give the folder of the images."
-    )
+    message = f"'{path}' is neither a folder nor a .npz or .npy file."
+    raise UserError(message, "Give the folder of the images.")
 
 
 def _bundled_sample() -> ArraySource:
@@ -159,12 +158,12 @@ def _check_file(entry: os.DirEntry[str], root: Path) -> os.stat_result | str:
 
 
 def _split_and_class(path: str) -> tuple[int, str | None]:
-    """The split and the class that the folders of a file stand for: val/cat/1.png is (VALIDATION, "cat")."""
+    """The split and the class in the path of a file: val/cat/1.png is (VALIDATION, "cat")."""
     *folders, _ = path.split("/")
-    split = SPLIT_FOLDERS.get(folders[0].lower()) if folders else None
-    if split is not None:
-        folders = folders[1:]
-    return TRAIN if split is None else split, folders[0] if folders else None
+    split = TRAIN
+    if folders and folders[0].lower() in SPLIT_FOLDERS:
+        split = SPLIT_FOLDERS[folders.pop(0).lower()]
+    return split, folders[0] if folders else None
 
 
 def _classes(names: list[str | None]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
