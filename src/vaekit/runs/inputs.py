@@ -132,9 +132,7 @@ def class_numbers(model: LoadedModel, pack: Pack) -> Int64[Tensor, " N"] | None:
     if not pack.classes:
         hint = f"Put each of its classes ({format_names(model.classes)}) in a folder of its own."
         raise UserError(f"The images of {pack.source} have no classes, and this model is conditional.", hint)
-    if missing := set(pack.classes) - set(model.classes):
-        raise UserError(f"Unknown class {min(missing)!r}.", f"Available: {format_names(model.classes)}.")
-    indices = torch.tensor([model.classes.index(name) for name in pack.classes])
+    indices = torch.tensor([class_index(name, model.classes) for name in pack.classes])
     return indices[torch.from_numpy(np.asarray(pack.labels))]
 
 

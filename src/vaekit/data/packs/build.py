@@ -49,9 +49,6 @@ def resize_spec(settings: DataConfig, width: int, height: int) -> ResizeSpec:
     return ResizeSpec(width, height, settings.fit, (red, green, blue), settings.alpha == "keep")
 
 
-# --- A folder -----------------------------------------------------------------------------------------------
-
-
 def _decode_folder(source: FolderSource, settings: DataConfig, staging: Path, quiet: bool) -> DecodedSource:
     """Decode the files of a folder into the file `staging`, in parallel processes."""
     count = len(source.files)
@@ -122,9 +119,6 @@ def _choose_size(source: FolderSource, settings: DataConfig, quiet: bool) -> tup
     side = max(1, min(DEFAULT_SIDE, int(np.median(sizes.min(1)))))
     size_note = f"resized to {side}x{side} and {fit} (originals up to {width}x{height}). "
     return side, side, size_note + f"Change with {setting('size')} and {setting('fit')}."
-
-
-# --- Arrays -------------------------------------------------------------------------------------------------
 
 
 def _decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> DecodedSource:

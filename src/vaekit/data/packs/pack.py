@@ -38,7 +38,7 @@ TRANSIENT = ("not readable", "folder not readable", "not found", "too large for"
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """The decoded images and labels of a data set; an `ImageSource`. Each split is a range of rows."""
+    """The decoded images and labels of a data set, as an `ImageSource`; each split is a range of rows."""
 
     folder: Path
     source: str
@@ -60,21 +60,17 @@ class Pack:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """C, H, W."""
         _, height, width, channels = self.images.shape
         return channels, height, width
 
     def count(self, split: str) -> int:
-        """Number of images in "train", "validation" or "test"."""
         rows = self.splits[split]
         return int(rows.stop - rows.start)
 
     def split_labels(self, split: str) -> NDArray[np.int64]:
-        """Class numbers int64 [count] of all images of a split; -1 without classes."""
         return self.labels[self.splits[split]]
 
     def read(self, split: str, rows: NDArray[np.int64]) -> tuple[Pixels, NDArray[np.int64]]:
-        """Images uint8 [n, H, W, C] and class numbers int64 [n] of some rows (0 to count - 1) of a split."""
         rows = rows + self.splits[split].start
         # Gathered by NumPy: as fast as torch on one thread, and it does not wake the threads that compute.
         pixels = np.asarray(self.images).reshape(len(self.images), -1).take(rows, axis=0)

@@ -57,10 +57,10 @@ def dataset_source(source: Any, folder: Path, target: ResizeSpec, resizing: bool
             raise UserError(f"There are no items in {name}; at least 2 images are needed.")
         spool.flush()
         images = np.memmap(spool, np.uint8, "r", shape=(len(labels), *shape))
-    if any((label is None) != (labels[0] is None) for label in labels):
+    unlabelled = sum(label is None for label in labels)
+    if unlabelled not in (0, len(labels)):
         raise UserError(f"Only some items of {name} have a label.", "Give all items a label, or none.")
-    label_array = None if labels[0] is None else np.asarray(labels)
-    block = ArrayBlock(images[..., :1] if all_gray else images, label_array)
+    block = ArrayBlock(images[..., :1] if all_gray else images, None if unlabelled else np.asarray(labels))
     return ArraySource("dataset", content_key(block), lambda: [block])
 
 
