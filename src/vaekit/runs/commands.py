@@ -35,8 +35,7 @@ def resume_command(
 ) -> str:
     """The command that resumes a run, up to `epochs` if given."""
     if arguments := _python_arguments(metadata.config, metadata, dataset):
-        options = {"out": str(run), "resume": True} | ({} if epochs is None else {"epochs": epochs})
-        return _python_call(arguments, options, {})
+        return _python_call(arguments, {"out": str(run), "resume": True}, {"epochs": epochs})
     command = f"vaekit train --resume --out {shlex.quote(str(run))}"
     return command if epochs is None else f"{command} --epochs {epochs}"
 

@@ -97,8 +97,7 @@ def held_out_images(model: LoadedModel, data: Any, quiet: bool) -> tuple[ImageSe
     else:
         pack = _other_pack(model, data, quiet)
     _require_shape(model, pack)
-    default = "validation" if is_training_pack(model, pack) else "all"
-    split = "test" if pack.count("test") else default
+    split = "test" if pack.count("test") else "validation" if is_training_pack(model, pack) else "all"
     rows = pack.splits.get(split, slice(0, len(pack.images)))
     return ImageSet(pack, np.arange(rows.start, rows.stop), class_numbers(model, pack)), split
 

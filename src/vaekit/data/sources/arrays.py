@@ -185,12 +185,12 @@ def _npz_blocks(loaded: Any, name: str) -> list[ArrayBlock]:
                 pixels = to_nhwc(loaded[keys[images]], f"{images} of {name}")
                 blocks.append(ArrayBlock(pixels, loaded[keys[labels]] if labels in keys else None, split))
                 break
-    if not any(block.split == TRAIN for block in blocks) and len(keys) == 1:
-        blocks = [ArrayBlock(to_nhwc(loaded[loaded.files[0]], name))]
-    if not any(block.split == TRAIN for block in blocks):
-        hint = "Name its arrays x_train, y_train, x_test, y_test, or images, labels."
-        raise UserError(f"'{name}' contains {', '.join(loaded.files) or 'nothing'}.", hint)
-    return blocks
+    if any(block.split == TRAIN for block in blocks):
+        return blocks
+    if len(keys) == 1:
+        return [ArrayBlock(to_nhwc(loaded[loaded.files[0]], name))]
+    hint = "Name its arrays x_train, y_train, x_test, y_test, or images, labels."
+    raise UserError(f"'{name}' contains {', '.join(loaded.files) or 'nothing'}.", hint)
 
 
 IDX_IMAGES = re.compile(r"^(.*)images([.-])idx3(-ubyte(?:\.gz)?)$")
@@ -216,7 +216,6 @@ def idx_source(folder: Path) -> ArraySource | None:
             files_of_split[split] = path, labels if labels.is_file() else None
     if not files_of_split:
         return None
-    names = folder / "classes.txt"
     files = [path for pair in files_of_split.values() for path in pair if path is not None]
 
     def read() -> list[ArrayBlock]:
@@ -226,7 +225,7 @@ def idx_source(folder: Path) -> ArraySource | None:
         ]
 
     classes: tuple[str, ...] = ()
-    if names.is_file():
+    if (names := folder / "classes.txt").is_file():
         classes = tuple(names.read_text(encoding="utf-8").splitlines())
         files.append(names)
     return ArraySource(folder.resolve().name, file_key(*files), read, classes)

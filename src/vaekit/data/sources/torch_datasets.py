@@ -39,10 +39,8 @@ def dataset_source(source: Any, folder: Path, target: ResizeSpec, resizing: bool
     all_gray = True
     total = len(source) if hasattr(source, "__len__") else 0
     # A file without a name disappears with this process, however that ends.
-    with (
-        tempfile.TemporaryFile(dir=folder) as spool,
-        progress(total, "Reading images", quiet=quiet) as advance,
-    ):
+    text = "Reading images"
+    with tempfile.TemporaryFile(dir=folder) as spool, progress(total, text, quiet=quiet) as advance:
         for image, label in _items(source, name):
             row, gray = _row(image, target, resizing, name)
             if shape is not None and row.shape != shape:
@@ -51,7 +49,7 @@ def dataset_source(source: Any, folder: Path, target: ResizeSpec, resizing: bool
                 raise UserError(f"The images of {name} differ in shape: {shapes}.", hint)
             shape, all_gray = row.shape, all_gray and gray
             spool.write(row.data)
-            labels.append(label)
+            labels.append(label.item() if hasattr(label, "item") else label)
             advance(1)
         if shape is None:
             raise UserError(f"There are no items in {name}; at least 2 images are needed.")
@@ -76,21 +74,15 @@ def _items(source: Any, name: str) -> Iterator[tuple[Any, Any]]:
             if not hasattr(images, "__len__"):
                 raise UserError(f"A batch of {name} is neither images nor (images, labels).")
             for index in range(len(images)):
-                yield images[index], None if labels is None else _plain_label(labels[index])
+                yield images[index], None if labels is None else labels[index]
         return
-    rows = None if isinstance(source, IterableDataset) else range(len(source))
-    for item in source if rows is None else (source[row] for row in rows):
-        if isinstance(item, (tuple, list)):
-            if len(item) not in (1, 2):
-                hint = "It must be an image, or (image, label)."
-                raise UserError(f"An item of {name} has {len(item)} parts.", hint)
-            yield item[0], _plain_label(item[1]) if len(item) == 2 else None
-        else:
-            yield item, None
-
-
-def _plain_label(label: Any) -> Any:
-    return label.item() if hasattr(label, "item") else label
+    items = source if isinstance(source, IterableDataset) else map(source.__getitem__, range(len(source)))
+    for item in items:
+        parts = item if isinstance(item, (tuple, list)) else (item,)
+        if len(parts) not in (1, 2):
+            hint = "It must be an image, or (image, label)."
+            raise UserError(f"An item of {name} has {len(parts)} parts.", hint)
+        yield parts[0], parts[1] if len(parts) == 2 else None
 
 
 def _row(image: Any, target: ResizeSpec, resizing: bool, name: str) -> tuple[Pixels, bool]:
