@@ -37,7 +37,7 @@ class ImageLoader:
         settings: augmentation, and whether classes are balanced.
         batch_size: images per training step, over all processes; at most the number of training images.
         seed: seed of order and augmentation.
-        device: the device.
+        device: device of the batches.
         rank: number of this process, which gets an equal, contiguous part of every training batch.
         world_size: number of processes, by which `batch_size` must be divisible.
     """
