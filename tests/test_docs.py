@@ -29,8 +29,8 @@ FIGURES = {
         f"at most {densities.FLOW_STEPS:,} steps",
     ],
     "inspecting.md": [
-        f"from -{traverse.SPREAD} to {traverse.SPREAD} standard deviations",
-        f"over up to {traverse.STATS_IMAGES:,} images ({traverse.MEAN_SAMPLES:,} draws",
+        f"from -{traverse.MAX_DEVIATIONS} to {traverse.MAX_DEVIATIONS} standard deviations",
+        f"over up to {traverse.MAX_STATS_IMAGES:,} images ({traverse.MEAN_SAMPLES:,} draws",
         f"fewer than {traverse.MIN_VALIDATION_IMAGES}, and",
         f"where it has at least {traverse.MIN_CLASS_IMAGES}.",
         f"the {ranking.SHEET_IMAGES} images at either end",

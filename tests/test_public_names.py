@@ -36,7 +36,7 @@ def flags(verb: str) -> list[str]:
 def public_names() -> dict[str, Any]:
     verbs = [name for name in app if not name.startswith("-")]
     run = Run(Path("RUN"))
-    paths = [getattr(run, name) for name, cls in inspect.getmembers(Run) if isinstance(cls, property)]
+    paths = [path for path in vars(run).values() if path != run.folder]
     return {
         "vaekit": sorted(vaekit.__all__),
         "vaekit.train": list(inspect.signature(vaekit.train).parameters),

@@ -27,7 +27,7 @@ from vaekit.data.packs.pack import Pack, open_pack
 from vaekit.evaluation.likelihood import DECODED_PIXELS, estimate_importance
 from vaekit.latents.sampling import CHUNK, decode_images, draw_latents, to_uint8
 from vaekit.models.builder import build
-from vaekit.runs.image_set import BATCH
+from vaekit.runs.image_set import EVAL_BATCH
 
 Workload = Callable[[int, torch.device], BenchResult]
 """A number of rounds and a device -> the images per second of everything compared."""
@@ -247,23 +247,23 @@ def evaluation(rounds: int, device: torch.device) -> BenchResult:
     samples = 500
     model, _ = build(resolve(preset="burda-1"), (1, 28, 28))
     model.to(device).eval()
-    x = torch.rand(BATCH, 1, 28, 28, device=device).round()
+    x = torch.rand(EVAL_BATCH, 1, 28, 28, device=device).round()
     at_once = max(1, DECODED_PIXELS[device.type] // x.numel())
-    z = torch.randn(at_once * BATCH, model.latents, device=device)
+    z = torch.randn(at_once * EVAL_BATCH, model.latents, device=device)
 
     @torch.no_grad()
     def bare() -> int:
         for start in range(0, samples, at_once):
             count = min(at_once, samples - start)
-            logits = model.decoder(z[: count * BATCH]).unflatten(0, (count, BATCH))
+            logits = model.decoder(z[: count * EVAL_BATCH]).unflatten(0, (count, EVAL_BATCH))
             F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum((2, 3, 4))
         synchronize(device)
-        return BATCH
+        return EVAL_BATCH
 
     def ours() -> int:
         estimate_importance(model, x, None, samples)
         synchronize(device)
-        return BATCH
+        return EVAL_BATCH
 
     about = f"importance-weighted likelihood, {samples} samples, 784-200-200-50, float32"
     runs_once = {"bare decoder and log-likelihood": bare, "vaekit": ours}
