@@ -103,7 +103,6 @@ PosteriorConfig = Annotated[
     Field(discriminator="kind"),
 ]
 
-
 PriorConfig = Annotated[
     NormalPriorConfig | MixturePriorConfig | VampPriorConfig | FlowPriorConfig | ClassPriorConfig,
     Field(discriminator="kind"),

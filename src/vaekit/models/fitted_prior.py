@@ -93,8 +93,7 @@ class FittedPrior(nn.Module):
 
     def forward(self, y: Int[Tensor, " N"]) -> Distribution:
         """p(z | y), with the batch shape of `y`."""
-        distribution: Distribution = self.density(y)
-        return distribution
+        return self.density(y)
 
     @property
     def latents(self) -> int:
@@ -112,8 +111,7 @@ class FittedPrior(nn.Module):
     def log_prior(self, z: Float[Tensor, "N D"], y: Int[Tensor, " N"] | None = None) -> Float[Tensor, " N"]:
         """log p(z | y); without `y` log p(z) = log sum_y p(y) p(z | y)."""
         if y is not None:
-            log_p: Tensor = self(y).log_prob(z)
-            return log_p
+            return self(y).log_prob(z)
         log_joint = [
             self(torch.full((len(z),), label, device=z.device)).log_prob(z) + math.log(share)
             for label, share in enumerate(self.shares.tolist())

@@ -33,10 +33,8 @@ from vaekit.models.registry import BuildContext, Capability, register
 MIN_SIGMA = 1 / 255 / 8
 """An eighth of a level: below it a discretized distribution puts all its probability on one level."""
 
-
 MAX_SIGMA = 10.0
 """Ten times the range of a pixel: above it only the end levels remain, with probability one half each."""
-
 
 MIN_MEAN = 1e-3
 """Initial means stay this far from black and white, since a pixel that is always black would give no

@@ -22,9 +22,7 @@ LOG_VARIANCE_BOUND = 15.0
 """Standard deviations stay between exp(-7.5) and exp(7.5), so that nothing overflows and noise does not
 vanish. Near zero the bound is the identity."""
 
-
 Features = Float[Tensor, "B F"] | Float[Tensor, "B F h w"]
-
 
 DENSITY = frozenset({Capability.DENSITY_AT_SAMPLE, Capability.DENSITY_ANYWHERE, Capability.SINGLE_GROUP})
 

@@ -19,7 +19,6 @@ from vaekit.models.registry import BuildContext, Requirements
 
 Labels = Int[Tensor, " B"]
 
-
 Encode = Callable[[Tensor, Tensor | None], Distribution]
 """(images [B, C, H, W], labels [B] or None) -> q(z | x, y)."""
 
@@ -71,13 +70,11 @@ class Group:
     def kl(self) -> Float[Tensor, " B"] | Float[Tensor, "S B"]:
         """KL(q || p): [B] in closed form where there is one, else log q - log p at the samples [S, B]."""
         if self.kl_per_latent is not None:
-            closed: Tensor = self.kl_per_latent.sum(-1)
-            return closed
+            return self.kl_per_latent.sum(-1)
         try:
             return kl_divergence(self.q, self.p)
         except NotImplementedError:
-            sampled: Tensor = self.log_q - self.log_p
-            return sampled
+            return self.log_q - self.log_p
 
 
 @dataclass(frozen=True)

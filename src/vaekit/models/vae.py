@@ -100,8 +100,7 @@ class VAE(nn.Module):
     ) -> Float[Tensor, "B D"] | None:
         """KL(q || p) of every latent in closed form; None where no such sum over latents is known."""
         q = self.encode(x, self._condition(y))
-        kl: Tensor | None = Group(q.mean[None], q, self.prior(self.encode, self._condition(y))).kl_per_latent
-        return kl
+        return Group(q.mean[None], q, self.prior(self.encode, self._condition(y))).kl_per_latent
 
     def sample_prior(self, n: int, y: Labels | None = None, temperature: float = 1.0) -> Float[Tensor, "n D"]:
         """`n` samples of p(z | y), the noise of the prior scaled by `temperature`."""
@@ -110,8 +109,7 @@ class VAE(nn.Module):
 
     def log_prior(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, " N"]:
         """log p(z | y)."""
-        log_p: Tensor = self.prior(self.encode, self._condition(y)).log_prob(z)
-        return log_p
+        return self.prior(self.encode, self._condition(y)).log_prob(z)
 
     def decode(
         self, z: Float[Tensor, "*S B D"], y: Labels | None = None, x: Float[Tensor, "B C H W"] | None = None
@@ -122,8 +120,7 @@ class VAE(nn.Module):
         if y is not None and z.ndim > 2:
             y = y.repeat(math.prod(lead[:-1]))
         output = self._network(self.decoder, z.reshape(-1, z.shape[-1]), y)
-        px: ImageDistribution = self.likelihood(output.unflatten(0, lead), x)
-        return px
+        return self.likelihood(output.unflatten(0, lead), x)
 
     def image(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
         """The images to show at `z`: the location of p(x | z), or without one its mean clipped to [0, 1]."""
@@ -146,8 +143,7 @@ class VAE(nn.Module):
 
     def encode(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Distribution:
         """q(z | x, y) of images that have passed `prepare_target`, and of a prior's pseudo-inputs."""
-        q: Distribution = self.posterior(self._network(self.encoder, x, y))
-        return q
+        return self.posterior(self._network(self.encoder, x, y))
 
     def terms(self, x: Float[Tensor, "B C H W"], y: Labels | None = None, samples: int = 1) -> Terms:
         """log p(x | z), and z with its q and p, at `samples` samples of z per image."""

@@ -17,7 +17,6 @@ from vaekit.models.distributions.latents import HALF_LOG_TAU
 HALF_LEVEL = 1 / 510
 """Half the distance between two of the 256 levels."""
 
-
 FAR_EDGE = 1e12
 """Stands for infinity in standardized values; finite, so that no gradient becomes infinity times zero."""
 
@@ -77,7 +76,6 @@ NORMAL = LocScaleFamily(
     power=2,
 )
 
-
 LAPLACE = LocScaleFamily(
     log_density=lambda u: -u.abs() - math.log(2),
     log_between=_log_between_laplace,
@@ -85,7 +83,6 @@ LAPLACE = LocScaleFamily(
     fill=lambda t: torch.empty_like(t).exponential_() - t.exponential_(),
     power=1,
 )
-
 
 LOGISTIC = LocScaleFamily(
     log_density=lambda u: 2 * F.logsigmoid(u) - u,

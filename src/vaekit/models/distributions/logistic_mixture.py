@@ -22,10 +22,8 @@ LOCATION_BOUNDS = (-3.0, 4.0)
 """Bounds of a location, far outside [0, 1]: beyond them float32 does not resolve a level. Gradients pass
 through."""
 
-
 QUADRATURE_NODES = 16
 """Values of each earlier channel over which the mean of a channel is averaged."""
-
 
 LATTICE_MULTIPLIERS = (1, 7, 11, 13)
 """Of a rank-1 lattice, one per channel; odd, so that every channel takes every node once, in a different

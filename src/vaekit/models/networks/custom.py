@@ -72,8 +72,7 @@ class CustomDecoder(Decoder):
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
         z = z.unflatten(1, self.latents)
-        out: Tensor = self.module(z, y) if self.classes else self.module(z)
-        return out
+        return self.module(z, y) if self.classes else self.module(z)
 
 
 def _name(module: nn.Module) -> str:

@@ -63,7 +63,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gated": nn.GLU,  # one half of its input times the sigmoid of the other
 }
 
-
 INITIALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
     "gated": nn.init.kaiming_normal_,  # gates halve the signal; gains 2 nats after 1,500 steps
     "tanh": nn.init.xavier_uniform_,  # Glorot & Bengio 2010, as in Burda et al. 2016
@@ -114,8 +113,7 @@ class Dense(nn.Module):
         return [layer for layer in self.modules() if isinstance(layer, nn.Linear)][-1]
 
     def forward(self, h: Float[Tensor, "N _"], y: Labels | None) -> Float[Tensor, "N _"]:
-        out: Tensor = self.rest(self.label(self.first(h), y))
-        return out
+        return self.rest(self.label(self.first(h), y))
 
 
 # --- Networks ---
@@ -160,8 +158,7 @@ class MlpEncoder(Encoder):
         self.mean.copy_(mean)
 
     def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B F"]:
-        out: Tensor = self.layers((x - self.mean).flatten(1), y)
-        return out
+        return self.layers((x - self.mean).flatten(1), y)
 
 
 @register("decoder", "mlp")

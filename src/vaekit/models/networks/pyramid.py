@@ -67,8 +67,7 @@ class LatentStem(nn.Module):
         self.label = ClassBias(classes, width)
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None) -> Float[Tensor, "N _ h w"]:
-        out: Tensor = self.label(self.conv(z.unflatten(1, self.latents)), y)
-        return out
+        return self.label(self.conv(z.unflatten(1, self.latents)), y)
 
 
 class PyramidEncoder(Encoder):
@@ -100,8 +99,7 @@ class PyramidEncoder(Encoder):
         self.rest, self.features = nn.Sequential(*layers), features
 
     def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
-        out: Tensor = self.rest(self.label(self.first(x), y))
-        return out
+        return self.rest(self.label(self.first(x), y))
 
 
 class PyramidDecoder(Decoder):
@@ -127,5 +125,4 @@ class PyramidDecoder(Decoder):
             self.dense = LatentStem(context.latents, smallest[0], context.classes)
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
-        out: Tensor = self.layers(self.dense(z, y))
-        return out
+        return self.layers(self.dense(z, y))

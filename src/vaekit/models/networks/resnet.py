@@ -40,8 +40,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, h: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
-        out: Tensor = h + self.branch(h)
-        return out
+        return h + self.branch(h)
 
 
 class Attention(nn.Module):
@@ -56,8 +55,7 @@ class Attention(nn.Module):
     def forward(self, h: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
         query, key, value = self.triple(self.norm(h)).flatten(2).transpose(1, 2).chunk(3, dim=-1)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        out: Tensor = h + self.out(mixed.transpose(1, 2).unflatten(2, h.shape[2:]))
-        return out
+        return h + self.out(mixed.transpose(1, 2).unflatten(2, h.shape[2:]))
 
 
 class Upsample(nn.Module):
@@ -69,8 +67,7 @@ class Upsample(nn.Module):
         self.conv = Conv2d(before, after, 3, padding=1)
 
     def forward(self, h: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ H W"]:
-        out: Tensor = self.conv(F.interpolate(h, size=self.size, mode="nearest"))
-        return out
+        return self.conv(F.interpolate(h, size=self.size, mode="nearest"))
 
 
 @register("encoder", "resnet")

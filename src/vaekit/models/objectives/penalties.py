@@ -164,8 +164,7 @@ class TotalCorrelation(Objective):
 
 def per_latent(distribution: Distribution, z: Float[Tensor, "*S D"]) -> Float[Tensor, "*T D"]:
     """Log-density of every latent under a Gaussian with independent latents."""
-    log_p: Tensor = Normal(distribution.mean, distribution.stddev, validate_args=False).log_prob(z)
-    return log_p
+    return Normal(distribution.mean, distribution.stddev, validate_args=False).log_prob(z)
 
 
 def stratified_log_weights(batch: int, images: int, like: Tensor) -> Float[Tensor, "B B"]:
