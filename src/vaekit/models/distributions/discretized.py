@@ -6,7 +6,7 @@ u = (t - loc) / sigma is a standardized value, f the density and F the distribut
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -112,7 +112,7 @@ def discretized_log_prob(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: L
     P(x) = F((x + h - loc) / sigma) - F((x - h - loc) / sigma) with h = 1/510, its outer edges moved to
     infinity (Salimans et al. 2017, PixelCNN++, equation 2).
     """
-    return _apply_discretized(loc, log_sigma, value, noise)
+    return _DiscretizedLogProb.apply(loc, log_sigma, value, noise)
 
 
 def expected_power(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: LocScaleFamily) -> Tensor:
@@ -153,11 +153,6 @@ class _DiscretizedLogProb(torch.autograd.Function):
         return by_loc, by_log_sigma, None, None
 
 
-_apply_discretized = cast(
-    Callable[[Tensor, Tensor, Tensor, LocScaleFamily], Tensor], _DiscretizedLogProb.apply
-)
-
-
 def _edges(loc: Tensor, log_sigma: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The standardized edges of the level's bin, mirrored to the side of zero where F is small, and where
     they were mirrored: where the value is above loc."""
@@ -187,9 +182,6 @@ class _ClampStraightThrough(torch.autograd.Function):
         return grads[0], None, None
 
 
-_apply_clamp = cast(Callable[[Tensor, float, float], Tensor], _ClampStraightThrough.apply)
-
-
 def clamp_straight_through(t: Tensor, low: float, high: float) -> Tensor:
     """Clamp t, and pass the gradient through, so that values outside can return."""
-    return _apply_clamp(t, low, high)
+    return _ClampStraightThrough.apply(t, low, high)

@@ -200,7 +200,7 @@ class Flow(NormalizingFlow):  # type: ignore[misc]
     @property
     def mean(self) -> Tensor:
         """The image of the base's mean: the center, not the expectation."""
-        return cast(Tensor, self.transform.inv(self.base.mean))
+        return self.transform.inv(self.base.mean)
 
 
 # --- Closed forms ---
@@ -242,7 +242,7 @@ def _full_from_gaussian(q: MultivariateNormal, p: DiagonalGaussian) -> Tensor:
     """The same, after scaling each latent so that p is the standard normal."""
     scale = p.stddev
     scaled = FullGaussian((q.loc - p.loc) / scale, q.scale_tril / scale[..., None])
-    return cast(Tensor, _full_from_standard(scaled, StandardNormal(scale.shape[-1])))
+    return _full_from_standard(scaled, StandardNormal(scale.shape[-1]))
 
 
 def detach_parameters(q: Distribution) -> Distribution:

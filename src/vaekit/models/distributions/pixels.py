@@ -4,8 +4,7 @@ Their `location` is the image to show: the center of the noise, clipped to [0, 1
 clipped at black and white is darker than white and lighter than black, by about half the noise level.
 """
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,9 +57,6 @@ class _BernoulliLogProb(torch.autograd.Function):
         return torch.sub(value, p, out=p).mul_(grads[0][..., None, None, None]), None
 
 
-_bernoulli_log_prob = cast(Callable[[Tensor, Tensor], Tensor], _BernoulliLogProb.apply)
-
-
 class PixelBernoulli(Distribution):
     """Independent Bernoullis, from logits. On gray values in (0, 1) log_prob is minus the binary
     cross-entropy, which is not the logarithm of a normalized density."""
@@ -84,7 +80,7 @@ class PixelBernoulli(Distribution):
         return torch.bernoulli(self.mean.expand(*sample_shape, *self.logits.shape))
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
-        return _bernoulli_log_prob(self.logits, value)
+        return _BernoulliLogProb.apply(self.logits, value)
 
 
 # --- Continuous Bernoulli ---
@@ -121,9 +117,6 @@ class _LogNormalizer(torch.autograd.Function):
         return torch.where(logits > 0, -tail, tail)
 
 
-_log_normalizer = cast(Callable[[Tensor], Tensor], _LogNormalizer.apply)
-
-
 class PixelContinuousBernoulli(PixelBernoulli):
     """Independent densities proportional to lambda^x (1 - lambda)^(1 - x) on [0, 1], from the logits l of
     lambda.
@@ -145,9 +138,8 @@ class PixelContinuousBernoulli(PixelBernoulli):
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
         # x l - log((e^l - 1) / l), with e^l factored out of the logarithm where l is positive
-        return sum_pixels(
-            (value - (self.logits > 0).to(value.dtype)) * self.logits - _log_normalizer(self.logits)
-        )
+        tilt = (value - (self.logits > 0).to(value.dtype)) * self.logits
+        return sum_pixels(tilt - _LogNormalizer.apply(self.logits))
 
 
 # --- Noise around a location ---

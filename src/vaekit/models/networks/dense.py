@@ -10,7 +10,7 @@ Training starts from data: encoders subtract the mean image, which conditions th
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,10 +38,7 @@ class _ReluBySign(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (out,) = ctx.saved_tensors
-        return cast(Tensor, grads[0] * out.sign())
-
-
-_relu_by_sign = cast(Callable[[Tensor], Tensor], _ReluBySign.apply)
+        return grads[0] * out.sign()
 
 
 class Relu(nn.Module):
@@ -52,7 +49,7 @@ class Relu(nn.Module):
     """
 
     def forward(self, h: Tensor) -> Tensor:
-        return _relu_by_sign(h) if torch.compiler.is_compiling() else F.relu_(h)
+        return _ReluBySign.apply(h) if torch.compiler.is_compiling() else F.relu_(h)
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
