@@ -22,7 +22,7 @@ class FullGaussianPosteriorConfig(BaseConfig):
     kind: Literal["full_gaussian"] = "full_gaussian"
 
 
-class _FlowPosteriorConfig(BaseConfig):
+class FlowPosteriorConfig(BaseConfig):
     steps: int = Field(4, ge=1, le=64)
     """Number of transformations."""
     hidden: Widths = (128,)
@@ -31,13 +31,13 @@ class _FlowPosteriorConfig(BaseConfig):
     """Size of the summary of the image that conditions every transformation."""
 
 
-class IafPosteriorConfig(_FlowPosteriorConfig):
+class IafPosteriorConfig(FlowPosteriorConfig):
     """An inverse autoregressive flow over a Gaussian; its density is known at its own samples only."""
 
     kind: Literal["iaf"] = "iaf"
 
 
-class NsfPosteriorConfig(_FlowPosteriorConfig):
+class NsfPosteriorConfig(FlowPosteriorConfig):
     """A neural spline flow (coupling layers) over a Gaussian."""
 
     kind: Literal["nsf"] = "nsf"

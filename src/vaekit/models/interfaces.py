@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from vaekit.models.registry import Capability, Requirements
-from vaekit.models.terms import Encode, Labels
+from vaekit.models.terms import Encode, Images, Labels
+
+Image = Float[Tensor, "_ H W"]
+"""One image, or what the decoder returns for one."""
+Output = Float[Tensor, "*S B outputs H W"]
+"""What the decoder returns."""
 
 
 @runtime_checkable
@@ -33,7 +38,7 @@ class ImageDistribution(Protocol):
 
 
 class Component(nn.Module):
-    """A module in a slot of the model."""
+    """What fills a slot of the model."""
 
     provides: frozenset[Capability] = frozenset()
     requires: ClassVar[Requirements] = MappingProxyType({})
@@ -45,7 +50,7 @@ class Encoder(Component):
     features: tuple[int, ...]
     """Shape of its output for one image: (F,), or (F, h, w) for a latent image (c, h, w)."""
 
-    def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
+    def forward(self, x: Images, y: Labels | None = None) -> Float[Tensor, "B *features"]:
         raise NotImplementedError
 
 
@@ -85,16 +90,14 @@ class Likelihood(Component):
     supports_accumulation: bool = True
     """Whether a batch may be split into micro-batches; False if its state follows the batches."""
 
-    def forward(
-        self, output: Float[Tensor, "*S B outputs H W"], x: Float[Tensor, "B C H W"] | None = None
-    ) -> Any:
+    def forward(self, output: Output, x: Images | None = None) -> Any:
         """An `ImageDistribution`. `x` is given in training, to a likelihood whose scale follows the data."""
         raise NotImplementedError
 
-    def prepare_target(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    def prepare_target(self, x: Images) -> Images:
         """What is observed of an image: the image itself, or pixels sampled from it."""
         return x
 
-    def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"] | None:
+    def inverse_mean(self, mean: Image) -> Image | None:
         """The output whose distribution has this mean, where decoders start; None if unknown."""
         return None

@@ -14,7 +14,7 @@ from vaekit.config.networks import CustomConfig
 from vaekit.errors import UserError, setting
 from vaekit.models.interfaces import Decoder, Encoder
 from vaekit.models.registry import BuildContext, register
-from vaekit.models.terms import Labels
+from vaekit.models.terms import Images, Labels
 
 TRIAL_BATCH_SIZES = (2, 3)
 """Batch sizes tried: with two a module that drops or mixes up the batch axis is found, with another one that
@@ -45,7 +45,7 @@ class CustomEncoder(Encoder):
                 )
         self.features = (result[1:].numel(),) if self.flat else tuple(result[1:])
 
-    def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
+    def forward(self, x: Images, y: Labels | None = None) -> Float[Tensor, "B *features"]:
         out: Tensor = self.module(x, y) if self.classes else self.module(x)
         return out.flatten(1) if self.flat else out
 

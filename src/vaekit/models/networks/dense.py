@@ -22,7 +22,7 @@ from vaekit.config.networks import GatedMlpConfig, MlpConfig
 from vaekit.errors import UserError, setting
 from vaekit.models.interfaces import Decoder, Encoder
 from vaekit.models.registry import BuildContext, register
-from vaekit.models.terms import Labels
+from vaekit.models.terms import Images, Labels
 
 
 class _ReluBySign(torch.autograd.Function):
@@ -154,7 +154,7 @@ class MlpEncoder(Encoder):
         """Subtract the mean image from now on."""
         self.mean.copy_(mean)
 
-    def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B F"]:
+    def forward(self, x: Images, y: Labels | None = None) -> Float[Tensor, "B F"]:
         return self.layers((x - self.mean).flatten(1), y)
 
 

@@ -12,7 +12,7 @@ from vaekit.models.interfaces import Decoder, Encoder
 from vaekit.models.networks.conv_bf16 import Conv2d
 from vaekit.models.networks.dense import ClassBias, Dense
 from vaekit.models.registry import BuildContext
-from vaekit.models.terms import Labels
+from vaekit.models.terms import Images, Labels
 
 Size = tuple[int, int]
 
@@ -98,7 +98,7 @@ class PyramidEncoder(Encoder):
             features = (widths[-1],)
         self.rest, self.features = nn.Sequential(*layers), features
 
-    def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
+    def forward(self, x: Images, y: Labels | None = None) -> Float[Tensor, "B *features"]:
         return self.rest(self.label(self.first(x), y))
 
 
