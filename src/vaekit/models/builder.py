@@ -47,16 +47,12 @@ def build(
         UserError: the components are incompatible, or do not fit the images.
     """
     if config.conditional and classes == 0:
-        raise UserError(
-            "the images have no classes.",
-            "Put the images of each class in a subfolder.",
-            option="conditional",
-        )
+        hint = "Put the images of each class in a subfolder."
+        raise UserError("the images have no classes.", hint, option="conditional")
     for slot in networks:
         if (kind := getattr(config, slot).kind) != "own":
-            raise UserError(
-                f"The {slot} of this model is {kind!r}, not a custom module.", f"Omit {setting(slot)}."
-            )
+            message = f"The {slot} of this model is {kind!r}, not a custom module."
+            raise UserError(message, f"Omit {setting(slot)}.")
     context = BuildContext(shape, config.latent_shape, classes if config.conditional else 0, images)
     objective: Objective = make_component("objective", config.objective, context)
     with fork_rng():

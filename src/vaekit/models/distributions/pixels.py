@@ -37,11 +37,9 @@ def sum_pixels(values: Float[Tensor, "*S B C H W"]) -> Float[Tensor, "*S B"]:
 
 
 class _BernoulliLogProb(torch.autograd.Function):
-    """x log p + (1 - x) log (1 - p) with p = sigmoid(l), summed over an image: x l - softplus(l), free of
-    cancellation.
+    """x log p + (1 - x) log (1 - p) with p = sigmoid(l), summed over an image: x l - softplus(l).
 
-    Its derivative by l is x - p. In closed form it takes half the passes over memory of autograd; x is data
-    and gets no gradient.
+    Its derivative by l, x - p, takes half the passes over memory of autograd; x is data, without gradient.
     """
 
     @staticmethod
@@ -58,8 +56,7 @@ class _BernoulliLogProb(torch.autograd.Function):
 
 
 class PixelBernoulli(Distribution):
-    """Independent Bernoullis, from logits. On gray values in (0, 1) log_prob is minus the binary
-    cross-entropy, which is not the logarithm of a normalized density."""
+    """Independent Bernoullis, from logits; on gray values log_prob is minus the binary cross-entropy."""
 
     support = constraints.independent(constraints.unit_interval, 3)
 
@@ -146,8 +143,7 @@ class PixelContinuousBernoulli(PixelBernoulli):
 
 
 class LocScale(Distribution):
-    """A density: independent noise around `loc`, with the logarithm of its scale for all pixels or for
-    each."""
+    """A density: independent noise around `loc`, with a log-scale for all pixels or for each."""
 
     support = constraints.independent(constraints.real, 3)
 
@@ -207,8 +203,8 @@ class DiscretizedLocScale(LocScale):
 
 
 def deterministic_binarize(x: Float[Tensor, "B C H W"], seed: int) -> Float[Tensor, "B C H W"]:
-    """Binarize with x as the probability of white, by a hash of the seed, the image's 256-level values and
-    the position of the pixel: the same on every device and in every batch. 0 and 1 are unchanged."""
+    """Binarize with x as the probability of white, by a hash of the seed, the image and the position of the
+    pixel: the same on every device and in every batch."""
     place = splitmix64(torch.arange(1, x[0].numel() + 1, device=x.device) * GOLDEN_GAMMA + seed)
     levels = (x.flatten(1) * 255).round().long()
     image = splitmix64(splitmix64(levels ^ place).sum(1, keepdim=True))

@@ -46,15 +46,8 @@ class _Conv(torch.autograd.Function):
     """A convolution, or with an output padding a transposed one."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        stride: Any,
-        padding: Any,
-        output_padding: Any,
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
+        stride, padding, output_padding = geometry
         ctx.save_for_backward(x, weight)
         ctx.geometry = stride, padding, output_padding is not None
         if output_padding is None:

@@ -1,11 +1,7 @@
 """Fully connected networks, and how every network is conditioned on labels.
 
-A class label enters the first layer as a learned bias; for a dense layer this equals appending the one-hot
-label to its input.
-
 Training starts from data: encoders subtract the mean image, which conditions their first layer (LeCun et al.
-1998, "Efficient backprop", section 4.3), and decoders start at it, as in the authors' code of Burda et al.
-2016.
+1998, "Efficient backprop", section 4.3), and decoders start at it, as in Burda et al.'s code of 2016.
 """
 
 import math
@@ -44,8 +40,8 @@ class _ReluBySign(torch.autograd.Function):
 class Relu(nn.Module):
     """max(0, h), in place: nothing else uses the output of the layer before it.
 
-    When compiled, it saves its output for the backward pass. For torch's own ReLU the compiler saves a mask,
-    whose element-wise reads and writes take a tenth of a training step of 784-400-20.
+    When compiled, it saves its output for the backward pass; for torch's ReLU the compiler would save a mask,
+    whose reads and writes take a tenth of a training step of 784-400-20.
     """
 
     def forward(self, h: Tensor) -> Tensor:
@@ -64,13 +60,12 @@ INITIALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
     "gated": nn.init.kaiming_normal_,  # gates halve the signal; gains 2 nats after 1,500 steps
     "tanh": nn.init.xavier_uniform_,  # Glorot & Bengio 2010, as in Burda et al. 2016
 }
-"""Initializers of weights before a nonlinearity, where torch's default shrinks the signal from layer to
-layer."""
+"""Initializers of weights before a nonlinearity, where torch's default shrinks the signal."""
 
 
 class ClassBias(nn.Module):
-    """Add a learned bias per class to the channels (axis 1) of `h`; the identity in a model without
-    classes."""
+    """Add a learned bias per class, if any, to the channels (axis 1): for a dense layer this equals appending
+    the one-hot label to its input."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
@@ -123,12 +118,9 @@ def _activation(settings: MlpConfig | GatedMlpConfig) -> str:
 
 def _require_vector(settings: MlpConfig | GatedMlpConfig, slot: str, latents: tuple[int, ...]) -> None:
     if len(latents) != 1:
-        image = "x".join(map(str, latents))
-        raise UserError(
-            f"The {slot} {settings.kind!r} does not support the latent image {image}.",
-            f"Use {setting('encoder.kind', 'conv')} and {setting('decoder.kind', 'conv')}, "
-            f"or {setting('latents', math.prod(latents))}.",
-        )
+        image, size = "x".join(map(str, latents)), setting("latents", math.prod(latents))
+        hint = f"Use {setting('encoder.kind', 'conv')} and {setting('decoder.kind', 'conv')}, or {size}."
+        raise UserError(f"The {slot} {settings.kind!r} does not support the latent image {image}.", hint)
 
 
 @register("encoder", "mlp")

@@ -1,5 +1,4 @@
-"""Residual networks with group normalization, SiLU, attention at the lowest resolution and nearest-neighbor
-upsampling."""
+"""Residual networks with group normalization and attention at the lowest resolution."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -19,8 +18,7 @@ from vaekit.models.registry import BuildContext, register
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    """8 groups, but at least 2 channels each: in a one-pixel image a group of one value would have no
-    variance."""
+    """8 groups of at least 2 channels: a group of one value, in a one-pixel image, would have no variance."""
     return nn.GroupNorm(min(8, channels // 2), channels)
 
 
@@ -86,7 +84,7 @@ class ResnetEncoder(PyramidEncoder):
         if settings.attention:
             layers.append(Attention(widths[-1]))
         layers += [_norm(widths[-1]), nn.SiLU()]
-        self._finish(layers, (widths[-1], *sizes[-1]), context.latents)
+        self._finish(layers, (widths[-1], *sizes[-1]), context.latents, (), "silu")
 
 
 @register("decoder", "resnet")
