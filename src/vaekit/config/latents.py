@@ -7,8 +7,6 @@ from pydantic import Field
 from vaekit.config.base import BaseConfig
 from vaekit.config.networks import Widths
 
-# --- Posteriors ---
-
 
 class GaussianPosteriorConfig(BaseConfig):
     """A Gaussian with diagonal covariance."""
@@ -49,9 +47,6 @@ class DeltaPosteriorConfig(BaseConfig):
     """A single point: an autoencoder without noise."""
 
     kind: Literal["delta"] = "delta"
-
-
-# --- Priors ---
 
 
 class NormalPriorConfig(BaseConfig):

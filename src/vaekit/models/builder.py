@@ -32,15 +32,13 @@ def build(
     images: int = 0,
     networks: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> tuple[VAE, Objective]:
-    """Build the model of a configuration, and the objective that it is trained with.
-
-    Weights are drawn from the configuration's seed; the global random state is not changed.
+    """Build the model of a configuration, with weights drawn from its seed, and the objective to train it
+    with.
 
     Args:
         shape: (C, H, W) of the images.
         classes: number of labels in the data; used by conditional models only.
-        images: number of training images, for objectives whose estimate depends on it; not needed to use a
-            model.
+        images: number of training images; 0 to use a model without training it.
         networks: the user's modules, "encoder" or "decoder", where the configuration's kind is `own`.
 
     Raises:

@@ -30,9 +30,7 @@ def require_compatible(config: Config, classes: int, images: int) -> None:
     if conflict is None:
         return
     kinds, settings = _suggestions(config, conflict, images)
-    choices = []
-    for slot, (first, *rest) in kinds.items():
-        choices.append(alternatives([setting(f"{slot}.kind", first), *rest]))
+    choices = [alternatives([setting(f"{slot}.kind", kind), *rest]) for slot, (kind, *rest) in kinds.items()]
     if conflict.missing == {Capability.LABELS} and classes:
         choices.insert(0, setting("conditional", True))
     if conflict.missing == {Capability.BATCH} and config.training.batch_size == 1:
@@ -89,9 +87,7 @@ def _incompatibility(config: Config, images: int) -> _Incompatibility | None:
     # A batch size of "auto" never chooses one image
     batch = {Capability.BATCH} if images != 1 and config.training.batch_size != 1 else set()
     provided = {slot: component.provides for slot, component in classes.items()}
-    provided["likelihood"] = make_component(
-        "likelihood", config.likelihood
-    ).provides  # depends on its settings
+    provided["likelihood"] = make_component("likelihood", config.likelihood).provides  # as its settings say
     provided["model"] = frozenset(labels | batch)
     for requirer, component in [("objective", objective), *classes.items()]:
         for provider, required in component.requires.items():

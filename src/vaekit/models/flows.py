@@ -38,8 +38,8 @@ def _couplings(latents: int, context: int, steps: int, hidden: Sequence[int], **
 
 
 class _Alternating(CouplingTransform):  # type: ignore[misc]
-    """A coupling that leaves every second latent unchanged, starting with `first`. zuko's indexes by a mask,
-    which makes a GPU wait and cannot be recorded in a CUDA graph."""
+    """A coupling that leaves every other latent unchanged, from `first` on. zuko's indexes by a mask, which
+    makes a GPU wait and cannot be recorded in a CUDA graph."""
 
     def __init__(self, meta: Callable[[Tensor], Transform], first: int) -> None:
         Transform.__init__(self)

@@ -1,7 +1,7 @@
 """What each slot of a model asks of its component. Objectives are in `terms.py`.
 
-A component is constructed from its settings and a `BuildContext`. In addition to the methods below it may
-have `init_from_data`, called before the first training step and never on load (`training/data_init.py`):
+A component is constructed from its settings and a `BuildContext`. It may have a further method
+`init_from_data`, called before the first training step and never on load (`training/data_init.py`):
 
     encoder   init_from_data(mean [C, H, W]): the mean image
     decoder   init_from_data(outputs [outputs, H, W]): the likelihood's `inverse_mean` of the mean image
@@ -18,10 +18,8 @@ from torch.distributions import Distribution, constraints
 from vaekit.models.registry import Capability, Requirements
 from vaekit.models.terms import Encode, Images, Labels
 
-Image = Float[Tensor, "_ H W"]
-"""One image, or what the decoder returns for one."""
-Output = Float[Tensor, "*S B outputs H W"]
-"""What the decoder returns."""
+Image = Float[Tensor, "_ H W"]  # also what the decoder returns for one
+Output = Float[Tensor, "*S B outputs H W"]  # what the decoder returns
 
 
 @runtime_checkable
@@ -88,7 +86,7 @@ class Likelihood(Component):
     """Pixel values that it allows; others are rejected before training."""
     likelihood_kind: Literal["probability", "density"]
     supports_accumulation: bool = True
-    """Whether a batch may be split into micro-batches; False if its state follows the batches."""
+    """Whether a batch may be split into micro-batches: not if a state follows the batches."""
 
     def forward(self, output: Output, x: Images | None = None) -> Any:
         """An `ImageDistribution`. `x` is given in training, to a likelihood whose scale follows the data."""

@@ -83,17 +83,15 @@ class FlowPrior(Prior):
     """The standard normal transformed by coupling steps: RealNVP or neural splines."""
 
     provides = DENSITY | {Capability.REPARAMETERIZED}
-    anchor: Tensor
 
     def __init__(self, settings: FlowPriorConfig, context: BuildContext) -> None:
         super().__init__()
         make = flows.affine if settings.transform == "realnvp" else flows.spline
-        self.latents = context.latent_size
-        self.steps = make(self.latents, 0, settings.steps, settings.hidden)
-        self.register_buffer("anchor", torch.zeros(()), persistent=False)
+        self.base = NormalPrior(settings, context)
+        self.steps = make(context.latent_size, 0, settings.steps, settings.hidden)
 
     def forward(self, encode: Encode, y: Labels | None = None) -> Flow:
-        return Flow(self.steps(None), StandardNormal(self.latents, self.anchor.device))
+        return Flow(self.steps(None), self.base(encode))
 
 
 @register("prior", "class")

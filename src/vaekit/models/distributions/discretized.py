@@ -95,7 +95,7 @@ LOGISTIC = LocScaleFamily(
 # --- Rounded to the nearest of 256 levels; values outside [0, 1] count as the end levels ---
 
 
-def discretized_sample(loc: Tensor, log_sigma: Tensor, noise: LocScaleFamily) -> Tensor:
+def sample(loc: Tensor, log_sigma: Tensor, noise: LocScaleFamily) -> Tensor:
     return ((loc + log_sigma.exp() * noise.fill(torch.empty_like(loc))).clamp(0, 1) * 255).round() / 255
 
 
@@ -106,7 +106,7 @@ def clipped_mean(loc: Tensor, log_sigma: Tensor, noise: LocScaleFamily) -> Tenso
     return (sigma * (noise.integral(loc / sigma) - noise.integral((loc - 1) / sigma))).clamp(0, 1)
 
 
-def discretized_log_prob(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: LocScaleFamily) -> Tensor:
+def log_prob(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: LocScaleFamily) -> Tensor:
     """log P of every pixel. `log_sigma` and `value` broadcast to `loc`; `value` is data and gets no gradient.
 
     P(x) = F((x + h - loc) / sigma) - F((x - h - loc) / sigma) with h = 1/510, its outer edges moved to

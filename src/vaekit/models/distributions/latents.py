@@ -187,9 +187,6 @@ class Flow(NormalizingFlow):  # type: ignore[misc]
         return self.transform.inv(self.base.mean)
 
 
-# --- Closed forms ---
-
-
 def _gaussian_from_standard(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
     """(mu^2 + sigma^2 - 1 - log sigma^2) / 2 (Kingma & Welling 2014, appendix B)."""
     return 0.5 * (q.loc.square() + q.variance - 1 - q.log_variance)

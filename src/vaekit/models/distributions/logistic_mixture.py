@@ -8,13 +8,8 @@ from jaxtyping import Float
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
-from vaekit.models.distributions.discretized import (
-    LOGISTIC,
-    clamp_straight_through,
-    clipped_mean,
-    discretized_log_prob,
-    discretized_sample,
-)
+from vaekit.models.distributions import discretized
+from vaekit.models.distributions.discretized import LOGISTIC, clamp_straight_through
 from vaekit.models.distributions.pixels import LevelSupport
 
 LOCATION_BOUNDS = (-3.0, 4.0)
@@ -55,7 +50,7 @@ class PixelMixture(Distribution):
         channels = value.split(1, -3)
         joint = self.logits
         for c, x in enumerate(channels):
-            joint = joint + discretized_log_prob(*self._channel(c, channels), x, LOGISTIC)
+            joint = joint + discretized.log_prob(*self._channel(c, channels), x, LOGISTIC)
         return (joint.logsumexp(-3) - self.logits.logsumexp(-3)).flatten(-2).sum(-1)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
@@ -72,14 +67,16 @@ class PixelMixture(Distribution):
         component = PixelMixture(weight, pick(self.loc), pick(self.log_sigma), pick(self.coupling))
         channels: list[Tensor] = []
         for c in range(self.channels):
-            channels.append(discretized_sample(*component._channel(c, channels), LOGISTIC))
+            channels.append(discretized.sample(*component._channel(c, channels), LOGISTIC))
         return torch.cat(channels, -3)
 
     @property
     def mean(self) -> Tensor:
         """E[x] without rounding, exact for the first channel; for the others averaged over QUADRATURE_NODES
         values of the earlier ones, each the mean of a logistic over an equal share of probability."""
-        return self._average(_nodes(QUADRATURE_NODES if self.channels > 1 else 1).tolist(), clipped_mean)
+        return self._average(
+            _nodes(QUADRATURE_NODES if self.channels > 1 else 1).tolist(), discretized.clipped_mean
+        )
 
     @property
     def location(self) -> Tensor:

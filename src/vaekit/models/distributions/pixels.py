@@ -13,13 +13,8 @@ from torch import Size, Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution, constraints
 
-from vaekit.models.distributions.discretized import (
-    LocScaleFamily,
-    clipped_mean,
-    discretized_log_prob,
-    discretized_sample,
-    expected_power,
-)
+from vaekit.models.distributions import discretized
+from vaekit.models.distributions.discretized import LocScaleFamily
 from vaekit.utils.random import GOLDEN_GAMMA, splitmix64, unit_interval
 
 
@@ -186,17 +181,17 @@ class DiscretizedLocScale(LocScale):
     @property
     def mean(self) -> Tensor:
         """E[x] with clipping and without rounding: within 2e-4 where sigma is above half a level."""
-        return clipped_mean(self.loc, self.log_sigma, self.noise)
+        return discretized.clipped_mean(self.loc, self.log_sigma, self.noise)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
-        return discretized_sample(self.loc.expand(*sample_shape, *self.loc.shape), self.log_sigma, self.noise)
+        return discretized.sample(self.loc.expand(*sample_shape, *self.loc.shape), self.log_sigma, self.noise)
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
-        return sum_pixels(discretized_log_prob(self.loc, self.log_sigma, value, self.noise))
+        return sum_pixels(discretized.log_prob(self.loc, self.log_sigma, value, self.noise))
 
     def expected_power(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B C H W"]:
         """E |t - loc|^power of the noisy t given that it was rounded and clipped to `value`."""
-        return expected_power(self.loc, self.log_sigma, value, self.noise)
+        return discretized.expected_power(self.loc, self.log_sigma, value, self.noise)
 
 
 # --- Binarization ---

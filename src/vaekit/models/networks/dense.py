@@ -100,18 +100,11 @@ class Dense(nn.Module):
                 initialize(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-    @property
-    def last(self) -> nn.Linear:
-        return [layer for layer in self.modules() if isinstance(layer, nn.Linear)][-1]
-
     def forward(self, h: Float[Tensor, "N _"], y: Labels | None) -> Float[Tensor, "N _"]:
         return self.rest(self.label(self.first(h), y))
 
 
-# --- Networks ---
 # gated_mlp: h = (W x + b) * sigmoid(V x + c) and no other nonlinearity (Tomczak & Welling 2018, section 4)
-
-
 def _activation(settings: MlpConfig | GatedMlpConfig) -> str:
     return settings.activation if isinstance(settings, MlpConfig) else "gated"
 
@@ -165,8 +158,8 @@ class MlpDecoder(Decoder):
     @torch.no_grad()
     def init_from_data(self, outputs: Float[Tensor, "C H W"]) -> None:
         """Make these the outputs where the last features are zero."""
-        self.layers.last.bias.copy_(outputs.flatten())
+        *_, last = (layer for layer in self.layers.modules() if isinstance(layer, nn.Linear))
+        last.bias.copy_(outputs.flatten())
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
-        out: Tensor = self.layers(z, y)
-        return out.reshape(-1, *self.shape)
+        return self.layers(z, y).reshape(-1, *self.shape)
