@@ -8,7 +8,8 @@ from pytest import MonkeyPatch
 from command import user_error
 from vaekit import errors
 from vaekit.cli.main import app
-from vaekit.config.config import Config
+from vaekit.config.config import GROUPS, TOP_LEVEL, Config
+from vaekit.config.keywords import TrainSettings
 from vaekit.config.networks import ConvConfig, MlpConfig
 from vaekit.config.overrides import differences, load_config, override, resolve
 from vaekit.config.presets import PRESETS
@@ -122,3 +123,8 @@ def test_differences_use_the_names_of_flags() -> None:
     old = resolve()
     new = override(old, {"learning_rate": 0.1, "objective": {"free_bits": 0.5}})
     assert differences(old, new) == {"learning-rate": (1e-3, 0.1), "objective.free-bits": (0.0, 0.5)}
+
+
+def test_keywords_of_train_are_all_settings() -> None:
+    settings = {*Config.model_fields, *TOP_LEVEL} - {*GROUPS}
+    assert {*TrainSettings.__annotations__} == settings

@@ -19,8 +19,8 @@ class DataConfig(BaseConfig):
     alpha: Literal["composite", "keep"] = "composite"
     """Composite transparent pixels, or keep alpha as a channel."""
     validation: str = "0.1"
-    """Validation set: a fraction, or last:N for the last N images. A fraction is chosen by
-    the hash of each file."""
+    """Validation set: a fraction, or last:N for the last N images. A fraction is chosen by the hash of each
+    file."""
     flip: bool = False
     """Randomly flip half of the images horizontally."""
     crop: int = Field(0, ge=0, le=64)
@@ -72,5 +72,5 @@ class DataConfig(BaseConfig):
         """The requested size as (width, height) in pixels, or None."""
         if self.size is None:
             return None
-        splits = [int(word) for word in self.size.split("x")]
-        return splits[0], splits[-1]
+        width, _, height = self.size.partition("x")
+        return int(width), int(height or width)
