@@ -31,10 +31,8 @@ from vaekit.runs.image_set import BATCH
 
 Workload = Callable[[int, torch.device], BenchResult]
 """A number of rounds and a device -> the images per second of everything compared."""
-
 DrawImage = Callable[[int, int, int], Image.Image]
 """A seed, a width and a height -> an RGB image."""
-
 BARE_LOOP = "bare loop"
 BARE_LOOP_TUNED = "bare loop, tuned process"
 COMPILED = "vaekit, bfloat16, compiled"

@@ -8,16 +8,10 @@ from vaekit.runs.loaded import LoadedModel
 
 DEFAULT_NEW_IMAGES = 1000
 """New images that are compared with as many held-out ones, where nothing else is asked for."""
-
-
 MIN_NEW_IMAGES = 50
 """The least that sets of images are compared by."""
-
-
 FEATURE_WORK = 50
 """Decoded draws of z that take about the time of the features of one image."""
-
-
 Advance = Callable[[int, str], None]
 """Called with the work done, in decoded draws of z, and a word for what is done."""
 

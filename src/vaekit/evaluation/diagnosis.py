@@ -15,44 +15,24 @@ from vaekit.evaluation.results import Finding
 
 UNUSED_SHARE = 0.5
 """Share of active latents below which there are too many latents."""
-
-
 MAX_FEW_LATENTS = 8
 """Number of latents that is never called too many."""
-
-
 OVERFITTED_SHARE = 0.02
 """Rise of the validation loss after its minimum, as a share of all that it fell by."""
-
-
 OVERFITTED_NATS = 0.5
 """The least rise of the validation loss that counts, in nats."""
-
-
 FEW_IMAGES = 2000
 """Number of training images below which more of them are needed."""
-
-
 MIN_EXPLAINED = 0.5
 """Share of the pixels' variance that reconstructions of training images should explain."""
-
-
 NOISE_RATIO = 1.5
 """The likelihood's noise level over the reconstruction error."""
-
-
 MISMATCH_SHARE = 0.15
 """Nats lost to the prior, as a share of the KL, that are a mismatch."""
-
-
 MISMATCH_NATS = 2.0
 """The least loss to the prior that counts, in nats."""
-
-
 HELD_OUT_FOLDERS = ("val", "validation", "test")
 """Folders whose images were held out by the user."""
-
-
 MAX_DUPLICATES = 0.01
 """Share of held-out images that may be duplicates of training images."""
 

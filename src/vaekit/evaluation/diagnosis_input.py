@@ -10,24 +10,14 @@ from vaekit.runs.metrics import Row, still_falling
 
 COLLAPSED_SHARE = 0.05
 """Share of active latents below which the posterior has collapsed."""
-
-
 MIN_STEPS = 1000
 """Steps below which a model whose loss still falls has only begun to learn."""
-
-
 ROUGH_SHARE = 0.1
 """Rise of the training loss, as a share of all that the validation loss fell by, that is rough."""
-
-
 ROUGH_NATS = 2.0
 """The least rise of the training loss that counts, in nats."""
-
-
 MEMORIZED_ERROR_RATIO = 1.5
 """Held-out error over training error."""
-
-
 MEMORIZED_VARIANCE = 0.02
 """Of the pixels' variance, what training images' reconstructions have beyond those of held-out images."""
 

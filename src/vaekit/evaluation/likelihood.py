@@ -23,12 +23,8 @@ from vaekit.utils.device import matmul_precision
 
 DECODED_PIXELS = {"cpu": 1 << 21, "cuda": 1 << 26, "mps": 1 << 24}
 """Pixels decoded at a time, by device: enough to keep it busy, few enough for its caches."""
-
-
 MIN_IMAGES_FOR_ACTIVE_UNITS = 20
 """Number of images below which their posterior means do not tell which latents are active."""
-
-
 ACTIVE_VARIANCE = 0.01
 """Variance of the posterior mean over images above which a latent is active (Burda et al. 2016, section
 5.2)."""

@@ -11,20 +11,12 @@ from vaekit.evaluation.results import Memorization
 
 NEIGHBOR_COUNT = 50
 """Nearest training images whose mean distance a distance is relative to."""
-
-
 DUPLICATE_DISTANCE = 2.0
 """Root mean square, in levels of 255, within which two images are the same but for compression."""
-
-
 DUPLICATE_RELATIVE_DISTANCE = 0.2
 """Relative distance of duplicates, as a second condition: plain images may all be near each other."""
-
-
 COPY_QUANTILE = 0.01
 """Share of held-out images whose nearest training image counts as suspiciously near."""
-
-
 MIN_IMAGES_FOR_COPIES = 100
 """Held-out images below which that quantile cannot be estimated."""
 

@@ -24,16 +24,10 @@ from vaekit.runs.image_set import ImageSet
 
 MAX_DUPLICATE_FILES = 100
 """Duplicates whose files are named, at most."""
-
-
 NEAREST_PAIRS = 16
 """New images that are shown with their nearest training image."""
-
-
 TRAINING_CHUNK = 1024
 """Training images whose distances are computed at a time."""
-
-
 NewImages = dict[SetName, UInt8[np.ndarray, "N H W C"]]
 
 

@@ -16,12 +16,8 @@ if TYPE_CHECKING:
 
 Row = tuple[str, ...]
 """A name and a text, or a name and the cells of a table. Without a name it belongs to the row above it."""
-
-
 MIN_EFFECTIVE_SAMPLES = 3
 """Median number of effective samples below which the bound is reported as loose."""
-
-
 METRICS = ("precision", "recall", "density", "coverage", "kid", "fid")
 
 
@@ -33,8 +29,6 @@ SET_NAMES = {
     "training": "training images",
 }
 """The sets of images that are compared."""
-
-
 NO_BITS: dict[LikelihoodKind, str] = {
     "density": "p(x | z) is a density over [0, 1], not a probability of 256 levels",
     "cross-entropy": "p(x | z) is a cross-entropy of gray pixels, not their likelihood; "

@@ -24,16 +24,12 @@ HEADINGS = {
     "l2": "Squared length of latents, halved",
 }
 """Titles of panels that are not the name of their column."""
-
 INK = "#3c3c3d"
 """The colour of text and axes, which becomes the text's colour on a page."""
-
 SOFT = "#d9d9da"
 """The colour of grid lines, which becomes the lines' colour on a page."""
-
 MIN_EPOCHS_TO_CLIP = 10
 """With fewer epochs, all of them are on the scale."""
-
 LEGEND_CLASSES = 20
 """With more classes, points are not coloured by class."""
 

@@ -19,31 +19,22 @@ Images = UInt8[np.ndarray, "N H W C"]
 
 PAPER = (255, 255, 255)
 """The colour of a sheet."""
-
 INK = (60, 60, 60)
 """The colour of its text."""
-
 EDGE = (235, 235, 235)
 """The hairline around a tile, 8 % black: white images have an edge on white paper."""
-
 MIN_TILE = 96
 """The longer edge of a tile is at least this many pixels."""
-
 GAP = 6
 """Pixels between tiles."""
-
 PAIR_GAP = 2
 """Pixels between the two images of a pair."""
-
 MARGIN = 16
 """Pixels around a sheet."""
-
 LINE_HEIGHT = 16
 """Pixels from one line of a label to the next."""
-
 TITLE_HEIGHT = 20
 """Pixels from one line of a title to the next."""
-
 MIN_TITLE = 360
 """A title is broken into lines of no less than this many pixels."""
 

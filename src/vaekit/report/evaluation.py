@@ -18,7 +18,6 @@ from vaekit.utils.logging import progress
 
 QUICK_IMAGES = 500
 """Held-out images of the quick evaluation of a run that was not evaluated, at most."""
-
 QUICK_SAMPLES = 50
 """Importance samples of each of them."""
 

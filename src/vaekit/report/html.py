@@ -17,13 +17,10 @@ Images = UInt8[np.ndarray, "N H W C"]
 
 CONTENT_WIDTH = 1186
 """Pixels across a section of the page on a wide screen."""
-
 TILE_GAP = 8
 """Pixels between tiles, at least."""
-
 TABLE_GAP = 4
 """Pixels between the tiles of a table."""
-
 LABEL_SIZE = 14
 """The size at which labels are measured: that of the page, 12, with some space for wider fonts."""
 

@@ -21,22 +21,16 @@ from vaekit.utils.files import printable
 
 MAP_IMAGES = 2000
 """Images on the map of latents, at most."""
-
 NEW_IMAGE_ROWS = 5
 """Rows of new images from the prior that `generate` uses."""
-
 RECONSTRUCTION_ROWS = 2
 """Rows of held-out images with their reconstructions."""
-
 TRAVERSED_LATENTS = 6
 """Rows of the latent traversals."""
-
 TRAVERSAL_STEPS = 9
 """Images of a traversal."""
-
 INTERPOLATIONS = 3
 """Pairs of held-out images with interpolations between them."""
-
 INTERPOLATION_STEPS = 7
 """Images of an interpolation; the two originals are shown as well."""
 
