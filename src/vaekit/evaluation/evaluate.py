@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -198,23 +199,12 @@ def _prior_gap(context: EvalContext, kl: float | None) -> PriorGap | None:
 def diagnose_run(
     run: Run, config: Config, schedule_end: float, result: EvaluationResult, training_images: int
 ) -> list[Finding]:
-    """Diagnose a model from its evaluation and its training curves.
-
-    Args:
-        run: the run.
-        config: its configuration.
-        schedule_end: the epoch in which the schedules of its objective end.
-        result: what was measured.
-        training_images: number of training images.
-    """
+    """Diagnose a model from its evaluation and its training curves."""
     metadata, dataset, rows = read_metadata(run), read_dataset_summary(run), read_metrics(run)
     losses = [row["val_loss"] for row in rows]
 
     def retrain_command(*choices: Mapping[str, Any]) -> str:
         return train_command(metadata, dataset, first_valid(config, choices, training_images))
-
-    def resume(epochs: int) -> str:
-        return resume_command(metadata, dataset, run.folder, epochs)
 
     return diagnose(
         DiagnosisInput(
@@ -226,7 +216,7 @@ def diagnose_run(
             training_images=training_images,
             run=str(run.folder),
             retrain_command=retrain_command,
-            resume_command=resume,
+            resume_command=partial(resume_command, metadata, dataset, run.folder),
         )
     )
 
