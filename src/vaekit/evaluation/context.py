@@ -7,9 +7,9 @@ from vaekit.runs.image_set import ImageSet
 from vaekit.runs.loaded import LoadedModel
 
 DEFAULT_NEW_IMAGES = 1000
-"""New images that are compared with as many held-out ones, where nothing else is asked for."""
+"""New images that are compared with as many held-out ones, by default."""
 MIN_NEW_IMAGES = 50
-"""The least that sets of images are compared by."""
+"""With fewer per set, sets of images are not compared."""
 FEATURE_WORK = 50
 """Decoded draws of z that take about the time of the features of one image."""
 Advance = Callable[[int, str], None]

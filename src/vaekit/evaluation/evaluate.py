@@ -100,12 +100,12 @@ def evaluate(
 
     Args:
         context: the model, and the images to evaluate it on.
-        samples: importance samples of every held-out image.
-        extractor: of the features in which sets of images are compared; None to leave that out.
+        samples: importance samples per held-out image.
+        extractor: computes the features by which sets of images are compared; None to leave that out.
         advance: called with the work done.
 
     Returns:
-        The result; and a picture of the new images nearest to training images, if these are at hand.
+        The result; and a picture of the new images nearest to training images, if these are available.
     """
     model, training = context.model, context.training
     likelihood, latents, no_likelihood = _likelihood(context, samples, advance)
@@ -142,9 +142,8 @@ def evaluate(
         fidelity=fidelity,
         unavailable={part: spelled(why) for part, why in reasons.items() if why},
     )
-    findings = diagnose_run(
-        model.run, model.config, model.objective.schedule_end, result, len(training or ())
-    )
+    schedule_end = model.objective.schedule_end
+    findings = diagnose_run(model.run, model.config, schedule_end, result, len(training or ()))
     return result.model_copy(update={"diagnosis": findings}), nearest_images
 
 
@@ -169,9 +168,8 @@ def _fidelity(
 ) -> tuple[Fidelity | None, str]:
     """New images compared with held-out ones; or why they are not."""
     if len(context.held_out) < 2 * MIN_NEW_IMAGES:
-        more = setting("data", "FOLDER")
         needed = f"needs {2 * MIN_NEW_IMAGES} held-out images, has {len(context.held_out)}"
-        return None, f"{needed}; give more with {more}"
+        return None, f"{needed}; give more with {setting('data', 'FOLDER')}"
     if extractor is None:
         return None, f"needs a feature network: {INSTALL_EFFICIENTNET}"
     return evaluate_fidelity(context, new, extractor, advance), ""
@@ -223,12 +221,9 @@ def diagnose_run(
 
 def _work(context: EvalContext, samples: int, extractor: Extractor | None) -> int:
     """The total of the progress bar, in decoded draws of z and other work that takes as long."""
-    held_out = len(context.held_out)
-    work = held_out + (
-        held_out * samples if Capability.DENSITY_AT_SAMPLE in context.model.vae.posterior.provides else 0
-    )
-    if context.training is not None:
-        work += len(context.training)
+    work = len(context.held_out) + len(context.training or ())
+    if Capability.DENSITY_AT_SAMPLE in context.model.vae.posterior.provides:
+        work += len(context.held_out) * samples
     if extractor is not None:
         sets = 4 + (context.model.fitted_prior is not None) + (context.training is not None)
         work += sets * context.new_images * FEATURE_WORK

@@ -70,9 +70,8 @@ def _rgb(
     images: UInt8[np.ndarray, "N H W C"], advance: Callable[[int], None]
 ) -> Iterable[UInt8[Tensor, "B 3 H W"]]:
     for start in range(0, len(images), FEATURE_BATCH_SIZE):
-        x = torch.from_numpy(np.ascontiguousarray(images[start : start + FEATURE_BATCH_SIZE])).permute(
-            0, 3, 1, 2
-        )
+        batch = np.ascontiguousarray(images[start : start + FEATURE_BATCH_SIZE])
+        x = torch.from_numpy(batch).permute(0, 3, 1, 2)
         if x.shape[1] == 4:
             alpha = x[:, 3:] / 255
             x = (x[:, :3] * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
@@ -90,9 +89,8 @@ def _inception() -> Extractor:
         features: Tensor = network(x)[0]
         return features
 
-    return Extractor(
-        "Inception v3 (2015, the FID's), pool 2048", True, "bilinear to 299, as in TensorFlow 1", compute
-    )
+    name, resize = "Inception v3 (2015, the FID's), pool 2048", "bilinear to 299, as in TensorFlow 1"
+    return Extractor(name, True, resize, compute)
 
 
 def _efficientnet() -> Extractor:
@@ -106,12 +104,10 @@ def _efficientnet() -> Extractor:
 
     @torch.inference_mode()
     def compute(x: Tensor) -> Tensor:
-        seen = F.interpolate(
-            x / 127.5 - 1, (EFFICIENTNET_PIXELS, EFFICIENTNET_PIXELS), mode="bilinear", antialias=True
-        )
-        features: Tensor = network.extract_features(seen).mean((2, 3))
+        size = (EFFICIENTNET_PIXELS, EFFICIENTNET_PIXELS)
+        resized = F.interpolate(x / 127.5 - 1, size, mode="bilinear", antialias=True)
+        features: Tensor = network.extract_features(resized).mean((2, 3))
         return features
 
-    return Extractor(
-        "EfficientNet-Lite0 (ImageNet), pool 1280", False, f"bilinear to {EFFICIENTNET_PIXELS}", compute
-    )
+    resize = f"bilinear to {EFFICIENTNET_PIXELS}"
+    return Extractor("EfficientNet-Lite0 (ImageNet), pool 1280", False, resize, compute)

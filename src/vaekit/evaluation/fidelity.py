@@ -1,11 +1,10 @@
 """Comparison of two sets of images by their features.
 
 Every metric has a 95 % confidence interval, from the delete-a-group jackknife over both sets (Shao & Wu 1989)
-with Student's t. It is for the metric at this number of images, on which all of them depend (the bias of the
-FID is not in it). By simulation it covers the truth in 95 to 100 % of cases for most metrics: for sets that
-are alike, neighbourhood metrics and the KID are degenerate and their variance is overestimated (Efron & Stein
-1981). It covers less in two cases: 89 to 93 % for precision and density where new images are narrow and far
-off, and 91 to 93 % for KID and FID under heavy tails.
+with Student's t, for this number of images (the bias of the FID is not in it). By simulation it covers 95 to
+100 % for most metrics: for sets that are alike, neighbourhood metrics and the KID are degenerate and their
+variance is overestimated (Efron & Stein 1981). It covers 89 to 93 % for precision and density where new
+images are narrow and far off, and 91 to 93 % for KID and FID under heavy tails.
 """
 
 import math
@@ -48,15 +47,11 @@ def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> SetMetri
     - fid: between Gaussians of the same means and covariances (Heusel et al. 2017, arXiv:1706.08500,
       equation 6), with a bias that shrinks as N grows.
     """
-    results = _jackknife(_metrics_of_rows(real, other), len(real))
-    intervals = {
-        name: _interval(
-            value,
-            max(error, _binomial_margin(name, len(real), value)),
-            *METRIC_RANGES.get(name, (-math.inf, math.inf)),
-        )
-        for name, (value, error) in results.items()
-    }
+    intervals: dict[str, Interval] = {}
+    for name, (value, error) in _jackknife(_metrics_of_rows(real, other), len(real)).items():
+        margin = max(error, _binomial_margin(name, len(real), value))
+        low, high = METRIC_RANGES.get(name, (-math.inf, math.inf))
+        intervals[name] = Interval(value=value, low=max(low, value - margin), high=min(high, value + margin))
     return SetMetrics(**intervals)
 
 
@@ -70,17 +65,15 @@ def difference(
     other_metrics, rival_metrics = _metrics_of_rows(real, other), _metrics_of_rows(real, rival)
 
     def metrics(rows: Tensor) -> dict[str, float]:
-        rival_values = rival_metrics(rows)
-        return {name: value - rival_values[name] for name, value in other_metrics(rows).items()}
+        subtracted = rival_metrics(rows)
+        return {name: value - subtracted[name] for name, value in other_metrics(rows).items()}
 
     every = torch.arange(len(real))
-    other_value, rival_value = other_metrics(every), rival_metrics(every)
-    intervals = {
-        name: _interval(
-            value, max(error, _binomial_margin(name, len(real), other_value[name], rival_value[name]))
-        )
-        for name, (value, error) in _jackknife(metrics, len(real)).items()
-    }
+    other_values, rival_values = other_metrics(every), rival_metrics(every)
+    intervals: dict[str, Interval] = {}
+    for name, (value, error) in _jackknife(metrics, len(real)).items():
+        margin = max(error, _binomial_margin(name, len(real), other_values[name], rival_values[name]))
+        intervals[name] = Interval(value=value, low=value - margin, high=value + margin)
     return SetMetrics(**intervals)
 
 
@@ -89,7 +82,7 @@ def _metrics_of_rows(
 ) -> Callable[[Tensor], dict[str, float]]:
     """A function from rows of both sets to their metrics; distances and kernels are computed once."""
     real, other = real.double(), other.double()
-    distances = _distances(real, real), _distances(real, other), _distances(other, other)
+    distances = torch.cdist(real, real), torch.cdist(real, other), torch.cdist(other, other)
     kernels = _kernel(real, real), _kernel(real, other), _kernel(other, other)
 
     def metrics(rows: Tensor) -> dict[str, float]:
@@ -110,9 +103,8 @@ def _jackknife(metrics: Callable[[Tensor], dict[str, float]], count: int) -> dic
     results: dict[str, tuple[float, float]] = {}
     for name, value in whole.items():
         left = torch.tensor([part[name] for part in parts], dtype=torch.float64)
-        error = math.sqrt(
-            (JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * (left - left.mean()).square().sum().item()
-        )
+        squares = (left - left.mean()).square().sum().item()
+        error = math.sqrt((JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * squares)
         results[name] = value, STUDENT_QUANTILE * error
     return results
 
@@ -127,14 +119,6 @@ def _binomial_margin(name: str, count: int, *values: float) -> float:
     return 0.0
 
 
-def _interval(value: float, error: float, lowest: float = -math.inf, highest: float = math.inf) -> Interval:
-    return Interval(value=value, low=max(lowest, value - error), high=min(highest, value + error))
-
-
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    return torch.cdist(a, b)
-
-
 def _kernel(a: Tensor, b: Tensor) -> Tensor:
     return (a @ b.T / a.shape[1] + 1) ** 3
 
@@ -143,14 +127,12 @@ def _neighbourhoods(
     within_real: Float[Tensor, "N N"], between: Float[Tensor, "N N"], within_other: Float[Tensor, "N N"]
 ) -> dict[str, float]:
     """`between` is [real, other]. The first neighbour of an image is itself."""
-    radii = (
-        within_real.kthvalue(PRECISION_NEIGHBORS + 1).values,
-        within_other.kthvalue(PRECISION_NEIGHBORS + 1).values,
-    )
+    real_radii = within_real.kthvalue(PRECISION_NEIGHBORS + 1).values[:, None]
+    other_radii = within_other.kthvalue(PRECISION_NEIGHBORS + 1).values
     wide = within_real.kthvalue(COVERAGE_NEIGHBORS + 1).values[:, None]
     return {
-        "precision": (between <= radii[0][:, None]).any(0).double().mean().item(),
-        "recall": (between <= radii[1][None]).any(1).double().mean().item(),
+        "precision": (between <= real_radii).any(0).double().mean().item(),
+        "recall": (between <= other_radii).any(1).double().mean().item(),
         "density": (between < wide).double().sum(0).mean().item() / COVERAGE_NEIGHBORS,
         "coverage": (between < wide).any(1).double().mean().item(),
     }

@@ -35,6 +35,9 @@ class Nearest:
     arXiv:2301.13188, section 4.2).
     """
 
+    def __getitem__(self, rows: slice) -> "Nearest":
+        return Nearest(self.row[rows], self.distance[rows], self.relative[rows])
+
 
 def nearest(
     images: Float[Tensor, "N P"],

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.latents import tables
 from vaekit.models.registry import Capability
 from vaekit.plots import grids
+from vaekit.runs.image_set import ImageSet
 from vaekit.runs.inputs import all_images
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.outputs import new_file
@@ -41,10 +42,7 @@ def rank(
     table = ranking(paths, images.class_names, nats, pixels, measure)
     if out is not None:
         tables.write_csv(out, table)
-        odd, likely = sheet_counts(len(table))
-        order = table.index.to_numpy()
-        ends = (images[rows].pixels for rows in (order[:odd], order[::-1][:likely]))
-        grids.write(out.with_suffix(".png"), sheet(table, *ends))
+        grids.write(out.with_suffix(".png"), _sheet(table, images))
     return table.reset_index(drop=True)
 
 
@@ -81,34 +79,18 @@ def ranking(
     return table
 
 
-def sheet(
-    table: "pd.DataFrame", odd: UInt8[np.ndarray, "N H W C"], likely: UInt8[np.ndarray, "M H W C"]
-) -> Image.Image:
-    """The least likely images above the most likely ones, each with its file name and log-likelihood in
-    nats."""
-
-    def captions(part: "pd.DataFrame") -> list[str]:
-        rows = zip(part["file"], part["log_likelihood"], strict=True)
-        return [
-            f"{PurePosixPath(name).with_suffix('')}\n{nats:,.{0 if abs(nats) >= 1e4 else 1}f}"
-            for name, nats in rows
-        ]
-
-    columns = min(
-        range(6, 11), key=lambda count: -len(odd) % count
-    )  # as wide as the headings, with the fewest gaps
-    ends = [
-        (odd, captions(table[: len(odd)]), "least"),
-        (likely, captions(table[::-1][: len(likely)]), "most"),
-    ]
+def _sheet(table: "pd.DataFrame", images: ImageSet) -> Image.Image:
+    """The least likely images above the most likely ones, none of them twice, with names and nats."""
+    least = min(SHEET_IMAGES, (len(table) + 1) // 2)
+    most = min(SHEET_IMAGES, len(table) - least)
+    # As wide as the headings, with the fewest gaps
+    columns = min(range(6, 11), key=lambda count: -least % count)
     sheets = []
-    for images, names, end in ends:
-        title = f"The {len(images)} {end} likely of {len(table):,} images; log p(x) in nats"
-        sheets.append(grids.grid(images, columns, names, title))
+    for part, end in ((table[:least], "least"), (table[::-1][:most], "most")):
+        captions = [
+            f"{PurePosixPath(name).with_suffix('')}\n{nats:,.{0 if abs(nats) >= 1e4 else 1}f}"
+            for name, nats in zip(part["file"], part["log_likelihood"], strict=True)
+        ]
+        title = f"The {len(part)} {end} likely of {len(table):,} images; log p(x) in nats"
+        sheets.append(grids.grid(images[part.index.to_numpy()].pixels, columns, captions, title))
     return grids.stack(sheets)
-
-
-def sheet_counts(count: int) -> tuple[int, int]:
-    """How many of `count` images the sheet shows as least and as most likely, none of them twice."""
-    odd = min(SHEET_IMAGES, (count + 1) // 2)
-    return odd, min(SHEET_IMAGES, count - odd)
