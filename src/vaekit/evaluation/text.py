@@ -64,8 +64,8 @@ def sections(result: EvaluationResult) -> dict[str, list[Row]]:
 
 def _wrap(text: str, width: int, first: str = "", indent: str = "") -> list[str]:
     """The lines of a text: `first` opens the first, `indent` the others. Non-breaking spaces are kept."""
-    wrapper = textwrap.TextWrapper(max(width, len(indent) + 20), first, indent, break_long_words=False)
-    wrapper.break_on_hyphens = False
+    width = max(width, len(indent) + 20)
+    wrapper = textwrap.TextWrapper(width, first, indent, break_long_words=False, break_on_hyphens=False)
     return [line.replace("\u00a0", " ") for line in wrapper.wrap(text)]
 
 
