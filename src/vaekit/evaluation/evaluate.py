@@ -107,11 +107,11 @@ def evaluate(
     Returns:
         The result; and a picture of the new images nearest to training images, if these are available.
     """
-    model, training = context.model, context.training
+    model, held_out, training = context.model, context.held_out, context.training
     likelihood, latents, no_likelihood = _likelihood(context, samples, advance)
     advance(0, "Reconstructions")
-    reconstructed = reconstruction(model.vae, context.held_out.batches(model.device))
-    advance(len(context.held_out), "Sample quality")
+    reconstructed = reconstruction(model.vae, held_out.batches(model.device))
+    advance(len(held_out), "Sample quality")
     training_reconstructed = None
     if training is not None:
         some = training.spread(MAX_TRAINING_IMAGES)
@@ -120,17 +120,17 @@ def evaluate(
     new = new_images(context)
     memorized = nearest_images = None
     if training is not None:
-        of_new, of_held_out = nearest_training_images(context, new["new"], advance)
-        memorized = memorization(of_new, of_held_out, duplicate_files(context, of_held_out))
+        of_new, of_held_out = nearest_training_images(held_out, training, new["new"], advance)
+        memorized = memorization(of_new, of_held_out, duplicate_files(held_out, training, of_held_out))
         nearest_images = nearest_grid(new["new"], training, of_new)
     fidelity, no_fidelity = _fidelity(context, new, extractor, advance)
     reasons = {"likelihood": no_likelihood, "fidelity": no_fidelity}
     result = EvaluationResult(
         weights_hash=model.weights_hash,
-        data=context.held_out.pack.source,
+        data=held_out.pack.source,
         split=context.split,
         same_dataset=context.same_dataset,
-        images=len(context.held_out),
+        images=len(held_out),
         samples=samples,
         seed=context.seed,
         likelihood=likelihood,

