@@ -1,4 +1,4 @@
-"""What is measured: training three networks, training from a folder of JPEGs, and using a model."""
+"""The workloads: training three networks, training from a folder of JPEGs, and using a model."""
 
 import os
 import tempfile

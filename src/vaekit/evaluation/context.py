@@ -1,4 +1,4 @@
-"""What an evaluation works on."""
+"""The input of an evaluation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MIN_NEW_IMAGES = 50
 FEATURE_WORK = 50
 """Decoded draws of z that take about the time of the features of one image."""
 Advance = Callable[[int, str], None]
-"""Called with the work done, in decoded draws of z, and a word for what is done."""
+"""Called with the work done, in decoded draws of z, and the name of the current part."""
 
 
 @dataclass(frozen=True, eq=False)

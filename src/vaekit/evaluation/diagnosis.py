@@ -1,4 +1,4 @@
-"""Faults of a model, from what was measured: each with a command that fixes it.
+"""Faults of a model, by its evaluation: each with a command that fixes it.
 
 `tests/evaluation/test_diagnosis.py` trains a model with each fault, and models without any.
 """
@@ -36,7 +36,7 @@ HELD_OUT_FOLDERS = ("val", "validation", "test")
 MAX_DUPLICATES = 0.01
 """Share of held-out images that may be duplicates of training images."""
 Fault = tuple[str, str] | None
-"""What was measured, and the command that fixes it; None without the fault."""
+"""The explanation of a fault and the command that fixes it; None without the fault."""
 
 
 def diagnose(inputs: DiagnosisInput) -> list[Finding]:

@@ -96,7 +96,7 @@ def train_split(model: LoadedModel, pack: Pack) -> ImageSet:
 def evaluate(
     context: EvalContext, samples: int, extractor: Extractor | None, advance: Advance
 ) -> tuple[EvaluationResult, Image.Image | None]:
-    """Measure what can be measured, and diagnose the model.
+    """Compute all available metrics, and diagnose the model.
 
     Args:
         context: the model, and the images to evaluate it on.
@@ -177,7 +177,7 @@ def _fidelity(
 
 @torch.no_grad()
 def _prior_gap(context: EvalContext, kl: float | None) -> PriorGap | None:
-    """What the model's own prior loses on held-out encodings against the fitted one, nats per image."""
+    """The loss of the model's prior against the fitted one on held-out encodings, in nats per image."""
     vae, fitted, device = context.model.vae, context.model.fitted_prior, context.model.device
     if fitted is None:
         return None

@@ -113,7 +113,7 @@ def log_likelihoods(
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Float[Tensor, " N"], LikelihoodKind]:
-    """The bound of log p(x) by `samples` samples for every image, in nats, in 64 bits; and what p(x | z) is.
+    """The bound of log p(x) by `samples` samples per image, in nats and 64 bits; and the kind of p(x | z).
 
     `advance` is called with the number of draws decoded: in all `samples` for every image.
     """
@@ -138,7 +138,7 @@ def _is_gray(x: Float[Tensor, "B C H W"]) -> bool:
 
 
 def _likelihood_kind(model: VAE, gray: bool) -> LikelihoodKind:
-    """What p(x | z) is: "probability", "density" or, of gray pixels under a Bernoulli, "cross-entropy"."""
+    """The kind of p(x | z): "probability", "density" or, gray under a Bernoulli, "cross-entropy"."""
     kind: LikelihoodKind = model.likelihood.likelihood_kind
     if kind == "probability" and Capability.NORMALIZED not in model.likelihood.provides and gray:
         return "cross-entropy"  # the Bernoulli's: a probability of black and white only
@@ -154,14 +154,9 @@ def evaluate_likelihood(
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Likelihood, LatentUse]:
-    """The likelihood of a set of images, and the use of the latents over all of them.
+    """The likelihood of images from 0 to 1 by `samples` samples each, and the use of the latents over all.
 
-    Args:
-        model: the model.
-        batches: images from 0 to 1, and their classes for a conditional model.
-        samples: importance samples per image.
-        seed: of the samples.
-        advance: called with the number of draws decoded: in all `samples` for every image.
+    `advance` is called with the number of draws decoded: in all `samples` for every image.
 
     Raises:
         UserError: this model has no likelihood.

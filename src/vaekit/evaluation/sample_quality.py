@@ -112,7 +112,7 @@ def evaluate_fidelity(
 
 @torch.no_grad()
 def _through_model(context: EvalContext, images: ImageSet) -> UInt8[np.ndarray, "N H W C"]:
-    """Each image encoded, and one draw of its q(z | x) decoded: what the decoder does under a right prior."""
+    """One decoded draw of q(z | x) for each image: new images as they would be under a perfect prior."""
     device = context.model.device
     z = encodings(context.model.vae, images.batches(device), "through", context.seed).z.to(device)
     y = None if images.labels is None else images.labels.to(device)

@@ -32,7 +32,7 @@ NO_BITS: dict[LikelihoodKind, str] = {
     f"{setting('likelihood.kind', 'gaussian')} has one",
     "probability": "p(x | z) is a probability of black and white pixels, not of 256 levels",
 }
-"""Why there are no bits/dim, by what p(x | z) is."""
+"""Why there are no bits/dim, by the kind of p(x | z)."""
 
 
 def format_evaluation(result: EvaluationResult, width: int) -> list[str]:
@@ -60,7 +60,7 @@ def sections(result: EvaluationResult) -> dict[str, list[Row]]:
 
 
 def _wrap(text: str, width: int, first: str = "", indent: str = "") -> list[str]:
-    """The lines of a text: `first` opens the first, `indent` the others. Non-breaking spaces are kept."""
+    """The lines of a text: `first` opens the first, `indent` the others. Non-breaking spaces do not break."""
     width = max(width, len(indent) + 20)
     wrapper = textwrap.TextWrapper(width, first, indent, break_long_words=False, break_on_hyphens=False)
     return [line.replace("\u00a0", " ") for line in wrapper.wrap(text)]
@@ -213,7 +213,7 @@ def _format_kl(kl: list[float] | None) -> str:
 
 
 def format_ranking(table: "pd.DataFrame", samples: int, width: int) -> list[str]:
-    """A ranking for the screen: its least likely images, and what the order means."""
+    """A ranking for the screen: its least likely images, and the meaning of the order."""
     nats = table["log_likelihood"]
     lines = [f"{len(table):,} images by log p(x), least likely first ({samples:,} importance samples each)"]
     lines += [f"  {value:12,.1f} nats  {file}" for file, value in zip(table["file"][:5], nats, strict=False)]

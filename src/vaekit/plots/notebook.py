@@ -1,4 +1,4 @@
-"""What a notebook shows of images and of a model."""
+"""Displays of images and models in notebooks."""
 
 import html
 from collections.abc import Mapping

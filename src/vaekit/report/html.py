@@ -105,7 +105,7 @@ def render(title: str, facts: Mapping[str, str], sections: Sequence[Section]) ->
 
 
 def _code(text: str) -> str:
-    """A text with what stands between backticks as code."""
+    """A text in which words between backticks are code."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
@@ -117,18 +117,18 @@ def tile_columns(shape: tuple[int, int, int]) -> int:
     return max(1, (CONTENT_WIDTH + TILE_GAP) // (width * grids.zoom(height, width) + TILE_GAP))
 
 
-def tiles(columns: Sequence[Images], what: str, labels: Sequence[str] = (), caption: str = "") -> Tiles:
-    """Images side by side, those of several arrays above each other; `what` names one in its alt text."""
+def tiles(columns: Sequence[Images], alt: str, labels: Sequence[str] = (), caption: str = "") -> Tiles:
+    """Images side by side, those of several arrays above each other; `alt` names one of them."""
     count, height, width, _ = columns[0].shape
-    alts = [f"{what} {number}" for number in range(1, count + 1)]
+    alts = [f"{alt} {number}" for number in range(1, count + 1)]
     lines: list[list[str]] = [[] for _ in range(count)]
     if labels:
         labels = [printable(label) for label in labels]
-        alts = [f"{alt}: {label}".replace("\n", ", ") for alt, label in zip(alts, labels, strict=True)]
+        alts = [f"{name}: {label}".replace("\n", ", ") for name, label in zip(alts, labels, strict=True)]
         lines = fit_labels(labels, ImageFont.load_default(LABEL_SIZE), width * grids.zoom(height, width))
     cells = [
-        (list(map(image_source, images)), alt, label)
-        for *images, alt, label in zip(*columns, alts, lines, strict=True)
+        (list(map(image_source, images)), name, label)
+        for *images, name, label in zip(*columns, alts, lines, strict=True)
     ]
     return Tiles(cells, width * grids.zoom(height, width), max(height, width) < grids.MIN_TILE, caption)
 

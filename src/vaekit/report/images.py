@@ -1,4 +1,4 @@
-"""The sections of a run's page that show what its model makes of images."""
+"""The sections of a run's page that show images by its model."""
 
 import numpy as np
 import torch

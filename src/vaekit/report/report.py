@@ -28,7 +28,7 @@ def write_report(model: LoadedModel, quiet: bool = False) -> None:
     """Write report.html into the run.
 
     Metrics are those of evaluation.json, or of a quick evaluation where there are none. Without the
-    training images, what needs them is left out.
+    training images, the parts that need them are left out.
     """
     run = model.run
     require_writable(run)
