@@ -13,6 +13,7 @@ from PIL import Image
 from vaekit.config.config import Config
 from vaekit.data.packs.pack import Pack
 from vaekit.errors import UserError, setting, spelled
+from vaekit.evaluation import sample_quality
 from vaekit.evaluation.context import FEATURE_WORK, MIN_NEW_IMAGES, Advance, EvalContext
 from vaekit.evaluation.diagnosis import diagnose
 from vaekit.evaluation.diagnosis_input import DiagnosisInput
@@ -29,14 +30,7 @@ from vaekit.evaluation.results import (
     PriorGap,
     write_evaluation,
 )
-from vaekit.evaluation.sample_quality import (
-    NewImages,
-    duplicate_files,
-    evaluate_fidelity,
-    nearest_grid,
-    nearest_training_images,
-    new_images,
-)
+from vaekit.evaluation.sample_quality import NewImages
 from vaekit.latents.fit_prior import encodings
 from vaekit.models.registry import Capability
 from vaekit.plots import grids
@@ -117,12 +111,14 @@ def evaluate(
         some = training.spread(MAX_TRAINING_IMAGES)
         training_reconstructed = reconstruction(model.vae, some.batches(model.device))
     prior_gap = _prior_gap(context, None if likelihood is None else likelihood.kl)
-    new = new_images(context)
+    new = sample_quality.new_images(context)
     memorized = nearest_images = None
     if training is not None:
-        of_new, of_held_out = nearest_training_images(held_out, training, new["new"], advance)
-        memorized = memorization(of_new, of_held_out, duplicate_files(held_out, training, of_held_out))
-        nearest_images = nearest_grid(new["new"], training, of_new)
+        pixels = new["new"]
+        of_new, of_held_out = sample_quality.nearest_training_images(held_out, training, pixels, advance)
+        duplicates = sample_quality.duplicate_files(held_out, training, of_held_out)
+        memorized = memorization(of_new, of_held_out, duplicates)
+        nearest_images = sample_quality.nearest_grid(pixels, training, of_new)
     fidelity, no_fidelity = _fidelity(context, new, extractor, advance)
     reasons = {"likelihood": no_likelihood, "fidelity": no_fidelity}
     result = EvaluationResult(
@@ -172,7 +168,7 @@ def _fidelity(
         return None, f"{needed}; give more with {setting('data', 'FOLDER')}"
     if extractor is None:
         return None, f"needs a feature network: {INSTALL_EFFICIENTNET}"
-    return evaluate_fidelity(context, new, extractor, advance), ""
+    return sample_quality.evaluate_fidelity(context, new, extractor, advance), ""
 
 
 @torch.no_grad()

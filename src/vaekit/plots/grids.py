@@ -48,7 +48,11 @@ def picture(image: UInt8[np.ndarray, "H W C"]) -> Image.Image:
 
 
 def grid(
-    images: Images, columns: int | None = None, labels: Sequence[str] | None = None, title: str = ""
+    images: Images,
+    columns: int | None = None,
+    labels: Sequence[str] | None = None,
+    title: str = "",
+    below: Images | None = None,
 ) -> Image.Image:
     """Images row by row on white, small ones magnified by a whole factor.
 
@@ -57,15 +61,34 @@ def grid(
         columns: images in a row; by default the sheet is square to twice as wide.
         labels: a text below each image, left out where all are alike; after a line break a second text.
         title: a text above all.
+        below: a second image below each, as near as a pair.
     """
-    return _cells([[image] for image in images], columns, labels, title)
+    cells = list(zip(images, strict=True)) if below is None else list(zip(images, below, strict=True))
+    width, height = _tile_size(cells[0][0])
+    font = ImageFont.load_default(12)
+    columns = min(columns or _columns(len(cells)), len(cells))
+    texts = fit_labels(labels, font, width - GAP) if labels else [[]]
+    lines, depth = max(map(len, texts)), len(cells[0])
+    cell_height = depth * (height + PAIR_GAP) - PAIR_GAP + LINE_HEIGHT * lines + 2 * (lines > 0)
+    between = 2 * GAP if lines or depth > 1 else GAP
+    content_height = math.ceil(len(cells) / columns) * (cell_height + between) - between
+    sheet, pen, top = _blank((columns * (width + GAP) - GAP, content_height), title)
+    for index, cell in enumerate(cells):
+        x, y = MARGIN + index % columns * (width + GAP), top + index // columns * (cell_height + between)
+        for image in cell:
+            _paste(sheet, image, (x, y))
+            y += height + PAIR_GAP
+        for text in texts[index] if lines else []:
+            pen.text((x + width / 2, y + LINE_HEIGHT), text, INK, font, anchor="md")
+            y += LINE_HEIGHT
+    return sheet
 
 
 def pairs(
     above: Images, below: Images, columns: int = 8, labels: Sequence[str] | None = None, title: str = ""
 ) -> Image.Image:
     """Each image of `above` over its partner of `below`, pair by pair: see `grid`."""
-    return _cells([[one, other] for one, other in zip(above, below, strict=True)], columns, labels, title)
+    return grid(above, columns, labels, title, below)
 
 
 def strip(
@@ -96,33 +119,6 @@ def stack(sheets: Sequence[Image.Image]) -> Image.Image:
         whole.paste(sheet, (0, top))
         top += sheet.height
     return whole
-
-
-def _cells(
-    cells: list[list[UInt8[np.ndarray, "H W C"]]],
-    columns: int | None,
-    labels: Sequence[str] | None,
-    title: str,
-) -> Image.Image:
-    """A grid of cells, each one image or a pair, with its label below."""
-    width, height = _tile_size(cells[0][0])
-    font = ImageFont.load_default(12)
-    columns = min(columns or _columns(len(cells)), len(cells))
-    texts = fit_labels(labels, font, width - GAP) if labels else [[]]
-    lines, depth = max(map(len, texts)), len(cells[0])
-    cell_height = depth * (height + PAIR_GAP) - PAIR_GAP + LINE_HEIGHT * lines + 2 * (lines > 0)
-    between = 2 * GAP if lines or depth > 1 else GAP
-    content_height = math.ceil(len(cells) / columns) * (cell_height + between) - between
-    sheet, pen, top = _blank((columns * (width + GAP) - GAP, content_height), title)
-    for index, cell in enumerate(cells):
-        x, y = MARGIN + index % columns * (width + GAP), top + index // columns * (cell_height + between)
-        for image in cell:
-            _paste(sheet, image, (x, y))
-            y += height + PAIR_GAP
-        for text in texts[index] if lines else []:
-            pen.text((x + width / 2, y + LINE_HEIGHT), text, INK, font, anchor="md")
-            y += LINE_HEIGHT
-    return sheet
 
 
 def _rows(
