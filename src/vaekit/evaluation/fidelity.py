@@ -32,6 +32,8 @@ METRIC_RANGES = {
     "fid": (0, math.inf),
 }
 """Ends of the metrics that have any; an estimate of the KID may be below 0."""
+UNBOUNDED = (-math.inf, math.inf)
+MetricsOfRows = Callable[[Tensor], dict[str, float]]
 
 
 def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> SetMetrics:
@@ -47,12 +49,7 @@ def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> SetMetri
     - fid: between Gaussians of the same means and covariances (Heusel et al. 2017, arXiv:1706.08500,
       equation 6), with a bias that shrinks as N grows.
     """
-    intervals: dict[str, Interval] = {}
-    for name, (value, error) in _jackknife(_metrics_of_rows(real, other), len(real)).items():
-        margin = max(error, _binomial_margin(name, len(real), value))
-        low, high = METRIC_RANGES.get(name, (-math.inf, math.inf))
-        intervals[name] = Interval(value=value, low=max(low, value - margin), high=min(high, value + margin))
-    return SetMetrics(**intervals)
+    return _with_intervals(len(real), _metrics_of_rows(real, other))
 
 
 def difference(
@@ -62,24 +59,10 @@ def difference(
 
     The intervals are narrower than those of the two, since the choice of `real` affects both alike.
     """
-    other_metrics, rival_metrics = _metrics_of_rows(real, other), _metrics_of_rows(real, rival)
-
-    def metrics(rows: Tensor) -> dict[str, float]:
-        subtracted = rival_metrics(rows)
-        return {name: value - subtracted[name] for name, value in other_metrics(rows).items()}
-
-    every = torch.arange(len(real))
-    other_values, rival_values = other_metrics(every), rival_metrics(every)
-    intervals: dict[str, Interval] = {}
-    for name, (value, error) in _jackknife(metrics, len(real)).items():
-        margin = max(error, _binomial_margin(name, len(real), other_values[name], rival_values[name]))
-        intervals[name] = Interval(value=value, low=value - margin, high=value + margin)
-    return SetMetrics(**intervals)
+    return _with_intervals(len(real), _metrics_of_rows(real, other), _metrics_of_rows(real, rival))
 
 
-def _metrics_of_rows(
-    real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]
-) -> Callable[[Tensor], dict[str, float]]:
+def _metrics_of_rows(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> MetricsOfRows:
     """A function from rows of both sets to their metrics; distances and kernels are computed once."""
     real, other = real.double(), other.double()
     distances = torch.cdist(real, real), torch.cdist(real, other), torch.cdist(other, other)
@@ -95,28 +78,28 @@ def _metrics_of_rows(
     return metrics
 
 
-def _jackknife(metrics: Callable[[Tensor], dict[str, float]], count: int) -> dict[str, tuple[float, float]]:
-    """Each metric, and half the width of its interval."""
+def _with_intervals(count: int, metrics: MetricsOfRows, rival: MetricsOfRows | None = None) -> SetMetrics:
+    """Metrics of `count` rows, or their differences from those of a rival, with their intervals."""
     every = torch.arange(count)
-    whole = metrics(every)
-    parts = [metrics(every[every % JACKKNIFE_GROUPS != group]) for group in range(JACKKNIFE_GROUPS)]
-    results: dict[str, tuple[float, float]] = {}
-    for name, value in whole.items():
-        left = torch.tensor([part[name] for part in parts], dtype=torch.float64)
+    subsets = [every, *(every[every % JACKKNIFE_GROUPS != group] for group in range(JACKKNIFE_GROUPS))]
+    whole, *parts = map(metrics, subsets)
+    zeros = dict.fromkeys(whole, 0.0)
+    rival_whole, *rival_parts = map(rival, subsets) if rival else [zeros] * len(subsets)
+    intervals: dict[str, Interval] = {}
+    for name in whole:
+        value = whole[name] - rival_whole[name]
+        values = [part[name] - other[name] for part, other in zip(parts, rival_parts, strict=True)]
+        left = torch.tensor(values, dtype=torch.float64)
         squares = (left - left.mean()).square().sum().item()
-        error = math.sqrt((JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * squares)
-        results[name] = value, STUDENT_QUANTILE * error
-    return results
-
-
-def _binomial_margin(name: str, count: int, *values: float) -> float:
-    """The end of the exact binomial interval for a share of 0 or 1 (Clopper & Pearson 1934).
-
-    There, leaving images out changes nothing. 0 for other metrics and values.
-    """
-    if METRIC_RANGES.get(name) == (0, 1) and values[0] in (0.0, 1.0) and len(set(values)) == 1:
-        return 1 - math.pow(0.025, 1 / count)
-    return 0.0
+        margin = STUDENT_QUANTILE * math.sqrt((JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * squares)
+        low, high = METRIC_RANGES.get(name, UNBOUNDED)
+        compared = {whole[name], rival_whole[name]} if rival else {whole[name]}
+        if (low, high) == (0, 1) and compared in ({0.0}, {1.0}):
+            # leaving images out changes nothing: the exact binomial interval (Clopper & Pearson 1934)
+            margin = max(margin, 1 - math.pow(0.025, 1 / count))
+        low, high = UNBOUNDED if rival else (low, high)
+        intervals[name] = Interval(value=value, low=max(low, value - margin), high=min(high, value + margin))
+    return SetMetrics(**intervals)
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:
