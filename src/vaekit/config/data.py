@@ -37,10 +37,10 @@ class DataConfig(BaseConfig):
             return None
         if isinstance(value, (tuple, list)) and len(value) == 2:
             value = f"{value[0]}x{value[1]}"
-        sides = str(value).lower().split("x")
-        if not (len(sides) in (1, 2) and all(s.isdecimal() and 1 <= int(s) <= 4096 for s in sides)):
+        lengths = str(value).lower().split("x")
+        if not (len(lengths) in (1, 2) and all(s.isdecimal() and 1 <= int(s) <= 4096 for s in lengths)):
             raise ValueError("must be 64 or 96x64 (width x height), each side from 1 to 4096 pixels")
-        return "x".join(str(int(side)) for side in sides)
+        return "x".join(str(int(length)) for length in lengths)
 
     @field_validator("validation", mode="before")
     @classmethod

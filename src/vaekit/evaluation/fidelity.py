@@ -82,18 +82,18 @@ def _with_intervals(count: int, metrics: MetricsOfRows, rival: MetricsOfRows | N
     """Metrics of `count` rows, or their differences from those of a rival, with their intervals."""
     every = torch.arange(count)
     subsets = [every, *(every[every % JACKKNIFE_GROUPS != group] for group in range(JACKKNIFE_GROUPS))]
-    whole, *parts = map(metrics, subsets)
-    zeros = dict.fromkeys(whole, 0.0)
-    rival_whole, *rival_parts = map(rival, subsets) if rival else [zeros] * len(subsets)
+    full, *parts = map(metrics, subsets)
+    zeros = dict.fromkeys(full, 0.0)
+    rival_full, *rival_parts = map(rival, subsets) if rival else [zeros] * len(subsets)
     intervals: dict[str, Interval] = {}
-    for name in whole:
-        value = whole[name] - rival_whole[name]
+    for name in full:
+        value = full[name] - rival_full[name]
         values = [part[name] - other[name] for part, other in zip(parts, rival_parts, strict=True)]
         left = torch.tensor(values, dtype=torch.float64)
         squares = (left - left.mean()).square().sum().item()
         margin = STUDENT_QUANTILE * math.sqrt((JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * squares)
         low, high = METRIC_RANGES.get(name, UNBOUNDED)
-        compared = {whole[name], rival_whole[name]} if rival else {whole[name]}
+        compared = {full[name], rival_full[name]} if rival else {full[name]}
         if (low, high) == (0, 1) and compared in ({0.0}, {1.0}):
             # leaving images out changes nothing: the exact binomial interval (Clopper & Pearson 1934)
             margin = max(margin, 1 - math.pow(0.025, 1 / count))

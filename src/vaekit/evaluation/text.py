@@ -70,8 +70,8 @@ def _wrap_command(command: str, width: int, first: str, indent: str) -> list[str
     """A command line that can be pasted whole; one in Python stays on its line."""
     if not command.startswith("vaekit "):
         return [first + command]
-    words = [shlex.quote(word).replace(" ", "\u00a0") for word in shlex.split(command)]
-    lines = _wrap(" ".join(words), width - len(" \\"), first, indent)
+    arguments = [shlex.quote(word).replace(" ", "\u00a0") for word in shlex.split(command)]
+    lines = _wrap(" ".join(arguments), width - len(" \\"), first, indent)
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 

@@ -67,5 +67,5 @@ def _cell(value: float) -> str:
     """A number that reads back exactly; empty for NaN, such as the KL divergence of a point posterior."""
     if math.isnan(value):
         return ""
-    whole = float(value).is_integer() and abs(value) < 1e15
-    return str(int(value)) if whole else repr(float(value))
+    integral = float(value).is_integer() and abs(value) < 1e15
+    return str(int(value)) if integral else repr(float(value))

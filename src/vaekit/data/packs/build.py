@@ -116,9 +116,9 @@ def _choose_size(source: FolderSource, settings: DataConfig, quiet: bool) -> tup
     width, height = sizes.max(0).tolist()
     if (sizes == sizes[0]).all() and max(width, height) <= MAX_UNRESIZED_SIDE:
         return width, height, f"{width}x{height} (not resized)"
-    side = max(1, min(DEFAULT_SIDE, int(np.median(sizes.min(1)))))
-    size_note = f"resized to {side}x{side} and {fit} (originals up to {width}x{height}). "
-    return side, side, size_note + f"Change with {setting('size')} and {setting('fit')}."
+    size = max(1, min(DEFAULT_SIDE, int(np.median(sizes.min(1)))))
+    size_note = f"resized to {size}x{size} and {fit} (originals up to {width}x{height}). "
+    return size, size, size_note + f"Change with {setting('size')} and {setting('fit')}."
 
 
 def _decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> DecodedSource:
