@@ -1,10 +1,11 @@
-# `make demo` trains the classic VAE on the bundled sample; `make test` runs the suite. Each does its whole set-up.
+# `make demo` trains the classic VAE on the bundled sample; `make test` runs the suite, `make test-slow` the tests
+# that take minutes. Each does its whole set-up.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= runs/demo
 EPOCHS ?= 60
 
-.PHONY: demo test check clean
+.PHONY: demo test test-slow check clean
 
 demo: .venv/ready
 	$(BIN)/vaekit train --preset classic --epochs $(EPOCHS) --out $(DEMO) --resume
@@ -12,7 +13,10 @@ demo: .venv/ready
 	@echo "Look at $(DEMO)/report.html, and at the new images in $(DEMO)/generated/"
 
 test: .venv/ready
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow'
+
+test-slow: .venv/ready
+	$(BIN)/pytest -n 2 --dist loadgroup -m slow
 
 check: .venv/ready
 	$(BIN)/ruff check .

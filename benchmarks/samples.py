@@ -28,11 +28,11 @@ COLUMNS = 8
 
 def compare_priors(model: vaekit.TrainedModel, title: str) -> Image.Image:
     """Samples from the model's own prior, and from the fitted one to their right."""
-    own, fitted = (
+    model_prior, fitted = (
         model.sample(SAMPLE_COUNT, seed=0, prior="model"),
         model.sample(SAMPLE_COUNT, seed=0, prior="fitted"),
     )
-    left = grids.grid(own, COLUMNS, title=f"{title}, from the model's own prior")
+    left = grids.grid(model_prior, COLUMNS, title=f"{title}, from the model's own prior")
     return stack([left, grids.grid(fitted, COLUMNS, title=f"{title}, from the fitted prior")], across=True)
 
 

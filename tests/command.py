@@ -11,13 +11,22 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+
+from vaekit.errors import UserError
 
 NEW_PROCESS = (sys.executable, "-m", "vaekit")
+MLP: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16}
+"""Settings of the smallest model."""
 BEFORE = dict(os.environ)
-"""The environment before any test has changed it, in which the process to fork from imports what it
-imports."""
+"""The environment before any test has changed it: that of the process to fork from."""
+
+
+Process = subprocess.Popen[str]
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 
 @cache
@@ -37,40 +46,43 @@ def forked_command() -> tuple[str, ...]:
     return sys.executable, "-S", script, str(door)
 
 
-def start(
-    *arguments: object, cwd: Path | None = None, command: Sequence[str] = NEW_PROCESS
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*command, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | {"COLUMNS": "200"},
-    )
+def start(*arguments: object, cwd: Path | None = None, command: Sequence[str] = NEW_PROCESS) -> Process:
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | {"COLUMNS": "200"}
+    return subprocess.Popen([*command, *map(str, arguments)], text=True, cwd=cwd, env=env, **PIPES)
+
+
+def finish(process: Process, status: int) -> tuple[str, str]:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == status, f"exit {process.returncode}\n{out}\n{err}"
+    return out, err
 
 
 def vaekit(*arguments: object, status: int = 0, cwd: Path | None = None) -> str:
     """Run a verb to its end; what it printed, standard error last."""
-    process = start(*arguments, cwd=cwd, command=forked_command())
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == status, f"exit {process.returncode}\n{out}\n{err}"
-    return out + err
+    return "".join(finish(start(*arguments, cwd=cwd, command=forked_command()), status))
 
 
 def mistake(*arguments: object, cwd: Path | None = None, command: Sequence[str] | None = None) -> str:
     """The last line of standard error of a call that is a user's mistake."""
-    process = start(*arguments, cwd=cwd, command=command or forked_command())
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 2, f"exit {process.returncode}\n{out}\n{err}"
+    _, err = finish(start(*arguments, cwd=cwd, command=command or forked_command()), 2)
     assert "Traceback" not in err
     return err.strip().splitlines()[-1]
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
+def user_error(match: str | None = None) -> Any:
+    """The context of a call that is a user's mistake, with a text that matches."""
+    return pytest.raises(UserError, match=match)
+
+
+def refused(match: str, call: Callable[..., object], *arguments: Any, **settings: Any) -> None:
+    with user_error(match):
+        call(*arguments, **settings)
+
+
+def wait_for(condition: Callable[[], bool], process: Process | None = None, seconds: float = 60) -> None:
     """Until the condition holds, the process ends, or time is up."""
     end = time.monotonic() + seconds
-    while not condition() and process.poll() is None and time.monotonic() < end:
+    while not condition() and (process is None or process.poll() is None) and time.monotonic() < end:
         time.sleep(0.005)
 
 
@@ -82,6 +94,16 @@ def rings(count: int = 240, size: int = 12, channels: int = 1, seed: int = 0) ->
     ring = np.exp(-(((np.hypot(x - cx, y - cy) - 0.5 * r) / 0.12) ** 2))
     tint = random.uniform(0.3, 1, (count, 1, 1, channels)) if channels > 1 else 1
     return (255 * ring[..., None] * tint).astype(np.uint8)
+
+
+def folder_state(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Bytes, time and mode of a folder and of everything below it."""
+    state = {}
+    for path in (folder, *folder.rglob("*")):
+        status = path.lstat()
+        content = path.read_bytes() if path.is_file() else b""
+        state[str(path)] = content, status.st_mtime_ns, status.st_mode
+    return state
 
 
 def huge_png(width: int, height: int) -> bytes:

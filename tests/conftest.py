@@ -2,9 +2,7 @@
 
 import os
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # tests run side by side; threads of one would wait for those of another
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel: more threads would wait for each other
 
 from jaxtyping import install_import_hook
 

@@ -1,7 +1,7 @@
 """The names that users rely on, pinned: commands, flags, Python names, run files and kinds of components.
 
 A name may be added here; one that is removed or changed breaks somebody's script. `python
-tests/test_public_names.py` writes the list anew.
+tests/test_public_names.py` rewrites the list.
 """
 
 import inspect
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import vaekit
+from vaekit import TrainedModel
 from vaekit.cli.main import app
 from vaekit.config.config import Config, settings_classes
 from vaekit.config.presets import PRESETS
@@ -19,14 +20,12 @@ from vaekit.sklearn import VAETransformer
 NAMES = Path(__file__).with_name("public_names.json")
 
 
-def methods(thing: type) -> dict[str, list[str]]:
+def methods(cls: type) -> dict[str, list[str]]:
     """Public methods and properties, with the names of their parameters."""
-    found = inspect.getmembers(thing, lambda member: not isinstance(member, type))
-    public = {name: member for name, member in found if not name.startswith("_")}
-    return {
-        name: list(inspect.signature(member).parameters)[1:] if callable(member) else []
-        for name, member in public.items()
-    }
+    members = inspect.getmembers(cls, lambda member: not isinstance(member, type))
+    public = {name: member for name, member in members if not name.startswith("_")}
+    callables = {name: inspect.signature(member) for name, member in public.items() if callable(member)}
+    return {name: list(callables[name].parameters)[1:] if name in callables else [] for name in public}
 
 
 def flags(verb: str) -> list[str]:
@@ -37,12 +36,12 @@ def flags(verb: str) -> list[str]:
 def public_names() -> dict[str, Any]:
     verbs = [name for name in app if not name.startswith("-")]
     run = Run(Path("RUN"))
-    paths = [getattr(run, name) for name, thing in inspect.getmembers(Run) if isinstance(thing, property)]
+    paths = [path for path in vars(run).values() if path != run.folder]
     return {
         "vaekit": sorted(vaekit.__all__),
         "vaekit.train": list(inspect.signature(vaekit.train).parameters),
         "vaekit.load": list(inspect.signature(vaekit.load).parameters),
-        "model": methods(vaekit.TrainedModel),
+        "model": methods(TrainedModel),
         "VAETransformer": {**methods(VAETransformer), "": list(inspect.signature(VAETransformer).parameters)},
         "verbs": {verb: flags(verb) for verb in sorted(verbs)},
         "presets": sorted(PRESETS),

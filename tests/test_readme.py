@@ -1,5 +1,4 @@
-"""Every command and every line of Python that the README shows, run as they stand in a folder that has
-photos/."""
+"""Every command and every line of Python that the README shows, and what the pages of docs/ refer to."""
 
 import json
 import os
@@ -12,68 +11,75 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from command import forked_command, rings
+from command import PIPES, finish, forked_command, rings
 from vaekit.config.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCKS = BLOCK.findall(README)
+PROGRAMS = {"bash": ["bash", "-euc"], "python": [sys.executable, "-c"]}
+GENERATED = ("components", "performance", "published", "samples")
 
 
-def blocks(language: str, page: str = README) -> str:
-    found = re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert found
-    return "\n".join(found)
+class Reader:
+    """Runs the blocks in the order of the page, in a folder that has photos/."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.outputs = folder, list[str]()
+        for index, image in enumerate(rings(24, 24, 3)):
+            place = folder / "photos" / ("rain", "dry")[index % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(place / f"{index // 2 + 1}.png")
+        program = folder / "bin" / "vaekit"
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(forked_command())} "$@"\n')
+        program.chmod(0o755)
+
+    def read_to(self, number: int) -> str:
+        """The output of a block, after those before it."""
+        env = os.environ | {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"}
+        for language, script in BLOCKS[len(self.outputs) : number + 1]:
+            command = [*PROGRAMS[language], script]
+            process = subprocess.Popen(command, cwd=self.folder, env=env, text=True, **PIPES)
+            self.outputs.append(finish(process, 0)[0])
+        return self.outputs[number]
 
 
-def photos(folder: Path) -> None:
-    for index, image in enumerate(rings(24, 24, 3)):
-        place = folder / "photos" / ("rain", "dry")[index % 2]
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(place / f"{index // 2 + 1}.png")
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    return Reader(tmp_path_factory.mktemp("readme"))
 
 
-def run(command: list[str], script: str, folder: Path) -> str:
-    programs = folder / "bin"
-    programs.mkdir()
-    (programs / "vaekit").write_text(f'#!/bin/sh\nexec {shlex.join(forked_command())} "$@"\n')
-    (programs / "vaekit").chmod(0o755)
-    env = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        [*command, script], cwd=folder, env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.mark.xdist_group("readme")
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_block_of_the_readme_runs(number: int, reader: Reader) -> None:
+    output = reader.read_to(number)
+    assert ("val_loss" in output) or "history" not in BLOCKS[number][1]
 
 
-def test_the_commands(tmp_path: Path) -> None:
-    photos(tmp_path)
-    run(["bash", "-euc"], blocks("bash"), tmp_path)
-    assert len(list((tmp_path / "runs/photos/generated/set-1").glob("0*.png"))) == 64
-    assert (tmp_path / "runs/photos/loss.png").exists()
-    listed = re.findall(
-        r"^  (\S+?/?)\s", README[README.index("runs/photos/\n") :].split("```")[0], re.MULTILINE
-    )
-    assert len(listed) == 8
-    for name in listed:
-        assert (tmp_path / "runs/photos" / name).exists(), name
+@pytest.mark.xdist_group("readme")
+def test_files_of_a_run_are_those_listed(reader: Reader) -> None:
+    reader.read_to(0)
+    run = reader.folder / "runs/photos"
+    assert len(list((run / "generated/set-1").glob("0*.png"))) == 64
+    tree = README[README.index("runs/photos/\n") :].split("```")[0]
+    listed = re.findall(r"^  (\S+?/?)\s", tree, re.MULTILINE)
+    assert len(listed) == 8 and all((run / name).exists() for name in listed), listed
 
 
-def test_the_python(tmp_path: Path) -> None:
-    photos(tmp_path)
-    assert "val_loss" in run([sys.executable, "-c"], blocks("python"), tmp_path)
-
-
-def test_component_of_the_docs_can_be_built(tmp_path: Path) -> None:
+def test_component_of_the_docs_can_be_built() -> None:
     """In a separate process, since it registers a component."""
+    page = (ROOT / "docs" / "adding-a-component.md").read_text(encoding="utf-8")
     script = f"""
 from vaekit.config.likelihoods import *
 from vaekit.models.likelihoods import *
 from torch.distributions import Independent
-{blocks("python", (ROOT / "docs" / "adding-a-component.md").read_text(encoding="utf-8"))}
+{"".join(code for _, code in BLOCK.findall(page))}
 p = Student(StudentLikelihoodConfig(), BuildContext())(torch.zeros(2, 3, 1, 4, 4))
 print(p.log_prob(torch.zeros(3, 1, 4, 4)).shape, p.mean.shape)
 """
-    assert "[2, 3]" in run([sys.executable, "-c"], script, tmp_path)
+    assert b"[2, 3]" in subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
 
 
 def test_every_link_leads_somewhere() -> None:
@@ -82,28 +88,16 @@ def test_every_link_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        "tools/docs/components.py",
-        "tools/docs/performance.py",
-        "tools/docs/published.py",
-        "tools/docs/samples.py",
-    ],
-)
-def test_generated_pages_are_up_to_date(script: str) -> None:
-    assert subprocess.run([sys.executable, ROOT / script, "--check"], check=False).returncode == 0
+@pytest.mark.parametrize("page", GENERATED)
+def test_generated_pages_are_up_to_date(page: str) -> None:
+    subprocess.run([sys.executable, ROOT / f"tools/docs/{page}.py", "--check"], check=True)
 
 
-def test_what_presets_say_was_checked_was_measured() -> None:
-    """And all that was measured is said: a preset's own row, its figures rounded as there."""
-    results = [
-        json.loads(path.read_text()) for path in (ROOT / "benchmarks/paper_table/results").glob("*.json")
-    ]
+def test_presets_state_what_was_measured() -> None:
+    files = (ROOT / "benchmarks/paper_table/results").glob("*.json")
+    results = [json.loads(path.read_text()) for path in files]
     measured = {one["row"]: one for one in results if one["published_nll"]}
-    said = {
-        one.row: (name, one.nll, one.published) for name, preset in PRESETS.items() for one in preset.checked
-    }
-    assert said == {
+    rows = [(name, row) for name, preset in PRESETS.items() for row in preset.checked]
+    assert {row.row: (name, row.nll, row.published) for name, row in rows} == {
         row: (one["preset"], round(one["nll"], 2), one["published_nll"]) for row, one in measured.items()
     }

@@ -1,8 +1,7 @@
 """`vaekit` in processes forked from one that has imported everything, so that each starts, and ends, at once.
 
 python warm.py serve SOCKET         # until its standard input is closed
-python warm.py SOCKET ARGUMENTS     # what `vaekit ARGUMENTS` is: its streams, folder, environment and exit
-status
+python warm.py SOCKET ARGUMENTS     # `vaekit ARGUMENTS`, with its streams, folder, environment and status
 """
 
 import atexit
@@ -53,15 +52,15 @@ def attend(visitor: socket.socket) -> None:
         visitor.sendall(str(status if status >= 0 else 128 - status).encode())
         os._exit(0)
     visitor.close()
-    asked = json.loads(message)
+    request = json.loads(message)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in enumerate("rww"))
-    os.chdir(asked["folder"])
+    os.chdir(request["folder"])
     os.environ.clear()
-    os.environ.update(asked["environment"])
-    sys.argv = ["vaekit", *asked["arguments"]]
+    os.environ.update(request["environment"])
+    sys.argv = ["vaekit", *request["arguments"]]
 
     from vaekit.cli.main import main
 
@@ -74,10 +73,10 @@ def attend(visitor: socket.socket) -> None:
 
 
 def visit(path: str, arguments: list[str]) -> int:
-    asked = {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
+    request = {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
     with socket.socket(socket.AF_UNIX) as visitor:
         visitor.connect(path)
-        socket.send_fds(visitor, [json.dumps(asked).encode()], [0, 1, 2])
+        socket.send_fds(visitor, [json.dumps(request).encode()], [0, 1, 2])
         visitor.shutdown(socket.SHUT_WR)
         return int(visitor.recv(16) or 1)
 

@@ -20,25 +20,23 @@ def test_preset_trains_and_resumes_exactly(preset: str, tmp_path: Path) -> None:
     settings = {"preset": preset, **SMALL}
     if "hidden" not in PRESETS[preset].settings.get("encoder", {}):
         settings |= {"encoder": {"channels": 8}, "decoder": {"channels": 8}}
-    whole = vaekit.train(IMAGES, out=tmp_path / "whole", epochs=2, **settings)
-    assert (
-        len(vaekit.train(IMAGES, out=tmp_path / "parts", epochs=2, max_minutes=0.0, **settings).history) == 1
-    )
+    unbroken = vaekit.train(IMAGES, out=tmp_path / "whole", epochs=2, **settings)
+    first = vaekit.train(IMAGES, out=tmp_path / "parts", epochs=2, max_minutes=0.0, **settings)
+    assert len(first.history) == 1
     parts = vaekit.train(IMAGES, out=tmp_path / "parts", epochs=2, resume=True, **settings)
-    one, two = (load_file(model.run.weights) for model in (whole, parts))
+    one, two = (load_file(model.run.weights) for model in (unbroken, parts))
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
-    history = whole.history
-    assert ",".join(history.columns[:10]) == (
-        "epoch,step,seconds,images_per_second,train_loss,train_reconstruction,train_kl,val_loss,val_reconstruction,val_kl"
-    )
+    history = unbroken.history
+    curves = [f"{split}_{name}" for split in ("train", "val") for name in ("loss", "reconstruction", "kl")]
+    assert list(history.columns[:10]) == ["epoch", "step", "seconds", "images_per_second", *curves]
     assert all(math.isfinite(value) for value in (*history["train_loss"], *history["val_reconstruction"]))
     assert history["val_kl"].isna().all() == (preset in ("wae", "ae", "rae", "info-vae"))
-    assert whole.run.loss_graph.stat().st_size > 10_000
+    assert unbroken.run.loss_graph.stat().st_size > 10_000
 
-    whole.save(tmp_path / "copy")
+    unbroken.save(tmp_path / "copy")
     copy = vaekit.load(tmp_path / "copy")
-    np.testing.assert_array_equal(copy.sample(5, seed=1), whole.sample(5, seed=1))
-    np.testing.assert_array_equal(copy.sample(70, seed=1)[:5], whole.sample(5, seed=1))
-    labels = IMAGES[1][:4] if whole.model.classes else None
-    assert whole.reconstruct(IMAGES[0][:4], labels).shape == (4, 12, 12, 1)
+    np.testing.assert_array_equal(copy.sample(5, seed=1), unbroken.sample(5, seed=1))
+    np.testing.assert_array_equal(copy.sample(70, seed=1)[:5], unbroken.sample(5, seed=1))
+    labels = IMAGES[1][:4] if unbroken.model.classes else None
+    assert unbroken.reconstruct(IMAGES[0][:4], labels).shape == (4, 12, 12, 1)

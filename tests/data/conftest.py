@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pytest import MonkeyPatch
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -23,12 +24,9 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
         for path in paths:
             file = root / path
             file.parent.mkdir(parents=True, exist_ok=True)
-            noise = np.random.default_rng(abs(hash_of(path))).integers(0, 256, (8, 10, 3), np.uint8)
+            random = np.random.default_rng(int.from_bytes(path.encode()[-8:], "big"))
+            noise = random.integers(0, 256, (8, 10, 3), np.uint8)
             Image.fromarray(noise).save(file)
         return root
 
     return make
-
-
-def hash_of(text: str) -> int:
-    return int.from_bytes(text.encode()[-8:], "big")

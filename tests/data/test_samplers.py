@@ -21,28 +21,20 @@ def test_permutations_are_unbiased() -> None:
     assert abs(steps - 1 / 20) < 0.005  # neighbours stay neighbours no more often than by chance
 
 
-@given(
-    st.integers(1, 5),
-    st.integers(1, 6),
-    st.integers(0, 2**63 - 1),
-    st.integers(1, 200),
-    st.integers(0, 9),
-    st.booleans(),
-)
+NUMBERS = (st.integers(1, 5), st.integers(1, 6), st.integers(0, 2**63 - 1), st.integers(1, 200))
+
+
+@given(*NUMBERS, st.integers(0, 9), st.booleans())
 @settings(max_examples=60)
-def test_ranks_share_the_batches_of_one_process(
-    world_size: int, share: int, seed: int, count: int, start: int, balance: bool
-) -> None:
+def test_ranks_share_batches(size: int, share: int, seed: int, count: int, start: int, balance: bool) -> None:
     def batches(rank: int, processes: int) -> np.ndarray:
-        batch = share * world_size
-        sampler = (
-            BalancedSampler(np.arange(count) ** 2 % 3, batch, rank, processes)
-            if balance
-            else ShuffleSampler(count, batch, rank, processes)
-        )
+        batch = share * size
+        ranks = (batch, rank, processes)
+        balanced = BalancedSampler(np.arange(count) ** 2 % 3, *ranks)
+        sampler = balanced if balance else ShuffleSampler(count, *ranks)
         return sampler.batches(range(min(start, count // batch), count // batch), seed)
 
-    together = np.concatenate([batches(rank, world_size) for rank in range(world_size)], axis=1)
+    together = np.concatenate([batches(rank, size) for rank in range(size)], axis=1)
     assert np.array_equal(together, batches(0, 1))
 
 

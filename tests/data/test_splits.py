@@ -5,18 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from command import refused, user_error
 from vaekit.data.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, assign_splits
-from vaekit.errors import UserError
 
-digests = st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=60).filter(
-    lambda words: len(set(words)) > 1
-)
+hashes = st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=60)
+digests = hashes.filter(lambda content: len(set(content)) > 1)
 
 
 def splits_of(content: list[int], rule: str, source_splits: list[int] | None = None) -> np.ndarray:
-    return assign_splits(
-        np.array(source_splits or [TRAIN] * len(content), np.int8), np.array(content, np.uint64), rule
-    )
+    source = np.array(source_splits or [TRAIN] * len(content), np.int8)
+    return assign_splits(source, np.array(content, np.uint64), rule)
 
 
 @given(digests, st.sampled_from(["0.1", "0.5", "0.999", "1e-9"]))
@@ -26,9 +24,15 @@ def test_copies_share_a_split_and_none_is_empty(content: list[int], rule: str) -
     assert all(len(set(splits[np.array(content, np.uint64) == word].tolist())) == 1 for word in content)
 
 
-def test_validation_share() -> None:
+def test_validation_has_its_share_and_is_never_empty() -> None:
     content = np.random.default_rng(0).integers(0, 2**64, 20_000, np.uint64)
     assert abs((assign_splits(np.zeros(20_000, np.int8), content, "0.1") == VALIDATION).mean() - 0.1) < 0.01
+    assert splits_of([2**63 + 2, 2**63, 2**63 + 1], "1e-9").tolist() == [TRAIN, VALIDATION, TRAIN]
+    assert splits_of([3, 1, 2], "0.9").tolist() == [TRAIN, VALIDATION, VALIDATION]
+    assert splits_of([7, 1, 2, 3, 4], "last:2").tolist() == [TRAIN, TRAIN, TRAIN, VALIDATION, VALIDATION]
+    assert splits_of([3, 1, 2, 3, 4], "last:2").tolist() == [LEFT_OUT, TRAIN, TRAIN, VALIDATION, VALIDATION]
+    with user_error("`validation`: last:5 leaves nothing to train on, there are only 5 images"):
+        splits_of([7, 1, 2, 3, 4], "last:5")
 
 
 @given(st.integers(0, 2**32), st.integers(40, 80), st.integers(1, 80))
@@ -39,42 +43,20 @@ def test_splits_are_stable_when_images_are_added(seed: int, before: int, more: i
     assert np.array_equal(old, new[:before])
 
 
-def test_validation_is_never_empty() -> None:
-    assert splits_of([2**63 + 2, 2**63, 2**63 + 1], "1e-9").tolist() == [TRAIN, VALIDATION, TRAIN]
-    assert splits_of([3, 1, 2], "0.9").tolist() == [TRAIN, VALIDATION, VALIDATION]
-
-
-def test_last_images_validate() -> None:
-    assert splits_of([7, 1, 2, 3, 4], "last:2").tolist() == [TRAIN, TRAIN, TRAIN, VALIDATION, VALIDATION]
-    assert splits_of([3, 1, 2, 3, 4], "last:2").tolist() == [LEFT_OUT, TRAIN, TRAIN, VALIDATION, VALIDATION]
-    with pytest.raises(
-        UserError, match="`validation`: last:5 leaves nothing to train on, there are only 5 images"
-    ):
-        splits_of([7, 1, 2, 3, 4], "last:5")
-
-
-def test_copies_stay_in_the_most_protected_split() -> None:
+def test_existing_splits_are_used_and_protected() -> None:
     source_splits = [TRAIN, TRAIN, VALIDATION, VALIDATION, TEST, TEST]
     splits = splits_of([1, 2, 2, 3, 3, 4], "0.1", source_splits)
     assert splits.tolist() == [TRAIN, LEFT_OUT, VALIDATION, LEFT_OUT, TEST, TEST]
-
-
-def test_an_existing_validation_split_is_used() -> None:
-    assert splits_of(list(range(20)), "0.5", [TRAIN] * 19 + [VALIDATION]).tolist() == [TRAIN] * 19 + [
-        VALIDATION
-    ]
+    source_splits = [TRAIN] * 19 + [VALIDATION]
+    assert splits_of(list(range(20)), "0.5", source_splits).tolist() == source_splits
 
 
 @pytest.mark.parametrize("content", [[5, 5, 5], [9, 9]])
 def test_identical_images_cannot_be_split(content: list[int]) -> None:
-    with pytest.raises(UserError, match="images are identical"):
-        splits_of(content, "0.1")
+    refused("images are identical", splits_of, content, "0.1")
 
 
 def test_an_empty_training_split_is_refused() -> None:
-    with pytest.raises(UserError, match="all are held out"):
-        splits_of([1, 2], "0.1", [TEST, TEST])
-    with pytest.raises(UserError, match="duplicates of held-out"):
-        splits_of([1, 1], "0.1", [TRAIN, VALIDATION])
-    with pytest.raises(UserError, match="duplicates of held-out"):
-        splits_of([1, 1], "last:1")
+    refused("all are held out", splits_of, [1, 2], "0.1", [TEST, TEST])
+    refused("duplicates of held-out", splits_of, [1, 1], "0.1", [TRAIN, VALIDATION])
+    refused("duplicates of held-out", splits_of, [1, 1], "last:1")

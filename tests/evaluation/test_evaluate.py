@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pytest import MonkeyPatch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import vaekit
-from command import rings
+from command import MLP, refused, rings, user_error
 from command import vaekit as command
+from vaekit import TrainedModel
 from vaekit.config.overrides import resolve
 from vaekit.errors import UserError
 from vaekit.evaluation.features import Extractor
 from vaekit.evaluation.likelihood import estimate_importance, evaluate_likelihood
-from vaekit.evaluation.results import EvaluationResult, LatentUse, Likelihood, Reconstruction
+from vaekit.evaluation.results import EvaluationResult, Likelihood
 from vaekit.evaluation.text import format_evaluation, sections
 from vaekit.models.builder import build
 from vaekit.models.registry import Capability, components
@@ -33,16 +35,10 @@ SIGMA = 0.5
 
 
 def linear_gaussian(wrong: float) -> tuple[VAE, Tensor, Tensor]:
-    """A model of linear maps and Gaussian noise, images from it, and their exact log p(x). Its posterior is
-    the true one, moved and widened by `wrong`; the third latent is not used at all."""
-    config = resolve(
-        {
-            "latents": 3,
-            "encoder": {"kind": "mlp", "hidden": "none"},
-            "decoder": {"kind": "mlp", "hidden": "none"},
-            "likelihood": {"kind": "gaussian", "levels": "none", "sigma": "fixed", "scale": SIGMA},
-        }
-    )
+    """A model, images from it, and their exact log p(x); `wrong` moves and widens the true posterior."""
+    linear = {"kind": "mlp", "hidden": "none"}
+    noise = {"kind": "gaussian", "levels": "none", "sigma": "fixed", "scale": SIGMA}
+    config = resolve({"latents": 3, "encoder": linear, "decoder": linear, "likelihood": noise})
     model, _ = build(config, (1, 2, 3))
     weight = torch.zeros(PIXELS, 3)
     weight[:3, 0] = torch.tensor([1.0, 2.0, -1.0])
@@ -93,14 +89,9 @@ def test_likelihood_terms_add_up() -> None:
     assert latents.kl is not None and latents.kl[2] == pytest.approx(0, abs=1e-5)
     assert sum(latents.kl) == pytest.approx(result.kl, rel=0.1)
     assert result.bits_per_dimension is None  # a density has none
-    assert evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=0) == (
-        result,
-        latents,
-    )
-    assert (
-        evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=1)[0].elbo
-        != result.elbo
-    )
+    for seed in (0, 1):
+        same = evaluate_likelihood(model, [(x[:64], None), (x[64:], None)], samples=20, seed=seed)
+        assert (same == (result, latents)) == (seed == 0)
 
 
 def test_effective_sample_size_by_hand() -> None:
@@ -123,16 +114,13 @@ def test_effective_sample_size_by_hand() -> None:
 def test_likelihood_of_every_posterior_and_prior(posterior: str, prior: str) -> None:
     layers: dict[str, Any] = {"posterior": posterior, "prior": prior, "conditional": prior == "class"}
     try:
-        config = resolve(
-            {"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": "gaussian", **layers}
-        )
+        config = resolve(MLP | {"likelihood": "gaussian", **layers})
         model, _ = build(config, (1, 4, 4), 2)
     except UserError:
         return
     y = torch.arange(5) % 2 if config.conditional else None
-    result, _ = evaluate_likelihood(
-        model.eval(), [(torch.randint(0, 256, (5, 1, 4, 4)) / 255, y)], samples=12, seed=0
-    )
+    x = torch.randint(0, 256, (5, 1, 4, 4)) / 255
+    result, _ = evaluate_likelihood(model.eval(), [(x, y)], samples=12, seed=0)
     bounds = list(result.bounds.values())
     assert all(map(math.isfinite, bounds)) and -result.nll == bounds[-1] >= result.elbo - 1e-6
     assert 1 <= result.effective_sample_size.mean <= 12
@@ -143,59 +131,28 @@ def shown(result: EvaluationResult) -> str:
 
 
 def with_likelihood(likelihood: Likelihood) -> EvaluationResult:
-    """An evaluation of 20 samples by an image, of which only the likelihood matters."""
-    reconstruction = Reconstruction(
-        images=9,
-        mse=0.1,
-        mse_standard_error=0.01,
-        psnr=10,
-        psnr_standard_error=0.1,
-        ssim=None,
-        ssim_standard_error=None,
-        explained_variance=0.9,
-    )
-    return EvaluationResult(
-        weights_hash="",
-        data="x",
-        split="test",
-        same_dataset=True,
-        images=9,
-        samples=20,
-        seed=0,
-        likelihood=likelihood,
-        latents=LatentUse(total=3, active=3, kl=None),
-        reconstruction=reconstruction,
-        training_reconstruction=None,
-        prior_gap=None,
-        memorization=None,
-        fidelity=None,
-        unavailable={"fidelity": "few images"},
-    )
+    record = json.loads((Path(__file__).parent / "recorded" / "rings.json").read_text())["evaluation"]
+    settings = {"samples": 20, "prior_gap": None, "memorization": None, "training_reconstruction": None}
+    return EvaluationResult.model_validate(record | settings | {"likelihood": likelihood.model_dump()})
 
 
-@pytest.mark.parametrize(
-    ("likelihood", "gray", "measure"),
-    [
-        ("bernoulli", True, "cross-entropy"),
-        ("bernoulli", False, "probability"),
-        ("binarized", True, "probability"),
-        ("continuous_bernoulli", True, "density"),
-        ("gaussian", True, "probability"),
-        ({"kind": "laplace", "levels": "none"}, True, "density"),
-        ("logistic_mixture", True, "probability"),
-    ],
-)
+KINDS = [("gaussian", True), ("binarized", True), ("bernoulli", False), ("logistic_mixture", True)]
+CASES: list[tuple[Any, bool, str]] = [(*case, "probability") for case in KINDS]
+CASES += [("bernoulli", True, "cross-entropy"), ("continuous_bernoulli", True, "density")]
+CASES += [({"kind": "laplace", "levels": "none"}, True, "density")]
+
+
+@pytest.mark.parametrize(("likelihood", "gray", "measure"), CASES)
 def test_kind_of_likelihood(likelihood: Any, gray: bool, measure: str) -> None:
-    config = resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": likelihood})
+    config = resolve(MLP | {"likelihood": likelihood})
     model, _ = build(config, (1, 4, 4))
     x = torch.randint(0, 256, (5, 1, 4, 4)) / 255
     result, _ = evaluate_likelihood(model.eval(), [(x if gray else x.round(), None)], samples=2, seed=0)
     assert result.kind == measure
     text = shown(with_likelihood(result))
     assert ("cross-entropy of gray pixels" in text) == (measure == "cross-entropy")
-    assert ("bits/dim" in text.replace("bits/dim   ", "")) == (
-        Capability.NORMALIZED in model.likelihood.provides
-    )
+    normalized = Capability.NORMALIZED in model.likelihood.provides
+    assert ("bits/dim" in text.replace("bits/dim   ", "")) == normalized
 
 
 @pytest.mark.parametrize(("wrong", "loose"), [(0.0, False), (3.0, True)])
@@ -206,14 +163,10 @@ def test_few_effective_samples_are_reported(wrong: float, loose: bool) -> None:
 
 
 def test_binarized_pixels_are_reproducible() -> None:
-    model, _ = build(
-        resolve({"latents": 3, "encoder": "mlp", "decoder": "mlp", "likelihood": "binarized"}), (1, 4, 4)
-    )
+    model, _ = build(resolve(MLP | {"likelihood": "binarized"}), (1, 4, 4))
     x = torch.rand(20, 1, 4, 4)
-    first, second = (
-        evaluate_likelihood(model.eval(), [(x, None)], samples=3, seed=0)[0].nll for _ in range(2)
-    )
-    assert first == second
+    once, twice = (evaluate_likelihood(model.eval(), [(x, None)], samples=3, seed=0)[0] for _ in range(2))
+    assert once.nll == twice.nll
 
 
 def test_active_units_by_variance_of_means() -> None:
@@ -231,53 +184,50 @@ def test_equal_weights_of_large_images_count_fully() -> None:
     config = resolve({"latents": 4, "encoder": "mlp", "decoder": "mlp"}, preset="sigma-vae")
     model, _ = build(config, (3, 64, 64))
     with torch.no_grad():
-        for weight in (
-            model.posterior.head.weight,
-            model.posterior.head.bias,
-            model.decoder.layers.first.weight,
-        ):
+        head, first = model.posterior.head, model.decoder.layers.first
+        for weight in (head.weight, head.bias, first.weight):
             weight.zero_()
     result = estimate_importance(model.eval(), torch.randint(0, 256, (2, 3, 64, 64)) / 255, None, 300)
     torch.testing.assert_close(result.effective, torch.full((2,), 300.0).double(), atol=0.01, rtol=0)
-    torch.testing.assert_close(
-        result.bounds[1], result.bounds[300], atol=1e-3, rtol=3e-7
-    )  # log p(x | z) is in 32 bits
+    # log p(x | z) is in 32 bits
+    torch.testing.assert_close(result.bounds[1], result.bounds[300], atol=1e-3, rtol=3e-7)
 
 
-TINY = {"epochs": 1, "latents": 4, "encoder": "mlp", "decoder": "mlp", "batch_size": 16, "quiet": True}
+TINY = MLP | {"epochs": 1, "quiet": True, "report": False, "callbacks": []}
 
 
 @pytest.fixture(scope="module")
-def colour(tmp_path_factory: pytest.TempPathFactory) -> vaekit.TrainedModel:
+def colour(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     out = tmp_path_factory.mktemp("runs") / "colour"
     return vaekit.train((rings(90, 12, 3), np.arange(90) % 3), out=out, conditional=True, **TINY)
 
 
-def test_log_likelihood_averages_to_the_evaluation(colour: vaekit.TrainedModel) -> None:
+def test_log_likelihood_averages_to_the_evaluation(colour: TrainedModel) -> None:
     images, labels = rings(70, 12, 3), np.arange(70) % 3
     each = colour.log_likelihood(images, labels, samples=30)
     assert (each.shape, each.dtype) == ((70,), np.float32)
     np.testing.assert_array_equal(each, colour.log_likelihood(images, labels, samples=30))
-    whole = colour.evaluate((images, labels), samples=30, quiet=True)
-    assert whole["images"] == 70
-    assert whole["likelihood"]["nll"] == pytest.approx(-each.mean(), rel=2e-3)
-    assert whole["likelihood"]["bits_per_dimension"] == pytest.approx(
-        whole["likelihood"]["nll"] / (432 * math.log(2))
-    )
-    assert json.loads(colour.run.evaluation.read_text()) == whole
-    with pytest.raises(UserError, match="class of every image"):
-        colour.log_likelihood(images)
-    with pytest.raises(UserError, match="`samples`: must be a whole number from 1"):
-        colour.log_likelihood(images, labels, samples=0)
+    evaluation = colour.evaluate((images, labels), samples=30, quiet=True)
+    assert evaluation["images"] == 70
+    assert evaluation["likelihood"]["nll"] == pytest.approx(-each.mean(), rel=2e-3)
+    bits = evaluation["likelihood"]["nll"] / (432 * math.log(2))
+    assert evaluation["likelihood"]["bits_per_dimension"] == pytest.approx(bits)
+    assert json.loads(colour.run.evaluation.read_text()) == evaluation
+    refused("class of every image", colour.log_likelihood, images)
 
 
-def test_data_that_cannot_be_evaluated(colour: vaekit.TrainedModel) -> None:
-    with pytest.raises(UserError, match="Give other images with `data`"):
+def test_invalid_and_too_few_images(colour: TrainedModel) -> None:
+    with user_error("Give other images with `data`"):
         vaekit.load(colour.run.folder).evaluate()  # trained on an array, which is not there any more
-    with pytest.raises(UserError, match="takes images with 3 channels"):
-        colour.evaluate((rings(20, 12), np.arange(20) % 3))
-    with pytest.raises(UserError, match="Unknown class"):
-        colour.evaluate((rings(20, 12, 3), np.arange(20) % 5))
+    message = r"have no classes, and this model is conditional. Put each of its classes \(0, 1, 2\)"
+    refused(message, colour.evaluate, rings(20, 12, 3), quiet=True)
+    refused("takes images with 3 channels", colour.evaluate, (rings(20, 12), np.arange(20) % 3))
+    refused("Unknown class", colour.evaluate, (rings(20, 12, 3), np.arange(20) % 5))
+    refused("`new_images`: must be a whole number from 50", colour.evaluate, new_images=3)
+    result = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)
+    assert result["latents"]["active"] is None
+    assert "posterior collapse" not in {one["name"] for one in result["diagnosis"]}
+    assert "needs at least 20 images" in shown(EvaluationResult.model_validate(result))
 
 
 def test_training_data_is_recognized_wherever_it_lies(tmp_path: Path) -> None:
@@ -289,14 +239,11 @@ def test_training_data_is_recognized_wherever_it_lies(tmp_path: Path) -> None:
     (tmp_path / "own.npy").rename(tmp_path / "moved.npy")
     for data in (tmp_path / "moved.npy", images):
         same = vaekit.load(tmp_path / "run").evaluate(data, samples=2, quiet=True)
-        assert (
-            same["split"] == "validation"
-            and same["same_dataset"]
-            and same["likelihood"] == result["likelihood"]
-        )
+        assert same["split"] == "validation" and same["same_dataset"]
+        assert same["likelihood"] == result["likelihood"]
         assert same["memorization"] == result["memorization"]
     np.save(tmp_path / "own.npy", rings(121, 12))  # one more than it was trained on: most are no strangers
-    with pytest.raises(UserError, match="have changed since training"):
+    with user_error("have changed since training"):
         vaekit.load(tmp_path / "run").evaluate(tmp_path / "own.npy", samples=2)
     other = vaekit.load(tmp_path / "run").evaluate(rings(50, 12, seed=5), samples=2, quiet=True)
     assert other["split"] == "all" and not other["same_dataset"] and other["memorization"] is None
@@ -312,16 +259,6 @@ def test_other_images_cause_no_overfitting_finding(tmp_path: Path) -> None:
     assert not {"overfitting", "too little data"} & {one["name"] for one in result["diagnosis"]}
 
 
-def test_too_few_images(colour: vaekit.TrainedModel) -> None:
-    with pytest.raises(UserError, match="`new_images`: must be a whole number from 50"):
-        colour.evaluate(new_images=3)
-    result = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)
-    assert result["latents"]["active"] is None and "posterior collapse" not in {
-        one["name"] for one in result["diagnosis"]
-    }
-    assert "needs at least 20 images" in shown(EvaluationResult.model_validate(result))
-
-
 def test_command_writes_a_file_and_a_table(tmp_path: Path) -> None:
     images = rings(80, 12)[..., 0]
     np.savez(tmp_path / "all.npz", x_train=images[:50], x_test=images[50:])
@@ -330,12 +267,7 @@ def test_command_writes_a_file_and_a_table(tmp_path: Path) -> None:
     tiny = ("--epochs", 1, "--latents", 4, *mlp, "--batch-size", 16)
     command("train", tmp_path / "all.npz", "--out", run, *tiny)
     text = command("evaluate", run, "--samples", 20)
-    assert (
-        "30 images of" in text
-        and "test split" in text
-        and "active latents" in text
-        and "evaluation.json" in text
-    )
+    assert all(part in text for part in ("30 images of", "test split", "active latents", "evaluation.json"))
     result = json.loads((run / "evaluation.json").read_text())
     assert (result["split"], result["images"], result["samples"]) == ("test", 30, 20)
     assert f"{result['likelihood']['nll']:.2f}" in text
@@ -351,8 +283,7 @@ def test_command_writes_a_file_and_a_table(tmp_path: Path) -> None:
     assert "pip install torch-fidelity" in command("doctor")
 
 
-def test_progress_and_text_of_a_full_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All work is counted; the text fits 80 columns, and its command can be pasted."""
+def test_progress_and_text_of_a_full_evaluation(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     done: dict[str, int] = {"total": 0}
 
     @contextmanager
@@ -366,12 +297,11 @@ def test_progress_and_text_of_a_full_evaluation(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     np.save("many rings.npy", rings(400, 12))
     settings = TINY | {"latents": 20, "validation": 0.4, "objective": {"beta": 50.0}, "epochs": 2}
-    model = vaekit.train("many rings.npy", out="run", preset="classic", report=False, **settings)
+    model = vaekit.train("many rings.npy", out="run", preset="classic", **settings)
     result = EvaluationResult.model_validate(model.evaluate(samples=3, quiet=True))
     assert sum(done.values()) == 2 * done.pop("total") and done["Likelihood"] == 3 * result.images
-    assert (
-        result.fidelity is not None and {"new", "other_held_out", "training"} <= result.fidelity.sets.keys()
-    )
+    assert result.fidelity is not None
+    assert {"new", "other_held_out", "training"} <= result.fidelity.sets.keys()
     lines = format_evaluation(result, 80)
     assert max(map(len, lines)) <= 80
     assert [line for line in lines if line[0] != " "][1:] == ["Diagnosis", *sections(result)]

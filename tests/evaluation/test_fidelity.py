@@ -1,7 +1,6 @@
 """Comparison of sets of images, reconstruction metrics and copies."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,13 +17,11 @@ from vaekit.models.builder import build
 
 
 def test_neighbourhood_metrics_by_hand() -> None:
-    """Against a double loop over the definitions."""
     real, other = torch.randn(40, 3).double(), (0.7 * torch.randn(40, 3) + 0.5).double()
 
     def radius(points: Tensor, index: int, k: int) -> float:
-        return sorted(float((points[index] - one).norm()) for j, one in enumerate(points) if j != index)[
-            k - 1
-        ]
+        distances = sorted(float((points[index] - one).norm()) for j, one in enumerate(points) if j != index)
+        return distances[k - 1]
 
     def inside(point: Tensor, points: Tensor, k: int) -> list[bool]:
         return [float((point - center).norm()) <= radius(points, i, k) for i, center in enumerate(points)]
@@ -39,9 +36,8 @@ def test_neighbourhood_metrics_by_hand() -> None:
 
 def test_kid_by_hand() -> None:
     real, other = torch.randn(20, 4).double(), torch.randn(20, 4).double() + 1
-    kernel = [
-        [(float(a @ b) / 4 + 1) ** 3 for b in torch.cat([real, other])] for a in torch.cat([real, other])
-    ]
+    both = torch.cat([real, other])
+    kernel = [[(float(a @ b) / 4 + 1) ** 3 for b in both] for a in both]
     k = np.array(kernel)
     among = [k[:20, :20], k[20:, 20:]]
     expected = sum((m.sum() - np.trace(m)) / (20 * 19) for m in among) - 2 * k[:20, 20:].mean()
@@ -76,7 +72,7 @@ def test_intervals_cover_equal_distributions() -> None:
     assert kid >= 52 and coverage >= 50
 
 
-def test_worse_sets_score_worse() -> None:
+def test_worse_sets_score_worse_and_intervals_are_finite() -> None:
     real, like, narrow, off = torch.randn(4, 300, 8)
     narrow, off = 0.3 * narrow, off + 3
     good, collapsed, wrong = (compare(real, other) for other in (like, narrow, off))
@@ -84,6 +80,10 @@ def test_worse_sets_score_worse() -> None:
     assert collapsed.precision.value > 0.95 and collapsed.recall.value < 0.2
     assert wrong.precision.value < 0.1 and wrong.coverage.value < 0.1
     assert good.kid.high < wrong.kid.low and good.fid.high < wrong.fid.low
+    result = compare(torch.randn(50, 3), torch.randn(50, 3))
+    assert all(math.isfinite(end) for _, interval in result for _, end in interval)
+    assert all(interval.low <= interval.value <= interval.high for _, interval in result)
+    assert fidelity.JACKKNIFE_GROUPS == 10  # STUDENT_QUANTILE belongs to it
 
 
 def test_difference_has_its_own_interval() -> None:
@@ -114,13 +114,6 @@ def test_shares_of_zero_and_one_have_binomial_intervals(count: int) -> None:
     assert neither.high == -neither.low == pytest.approx(3.69 / count, rel=0.05)
 
 
-def test_metrics_are_finite_and_within_their_intervals() -> None:
-    result = compare(torch.randn(50, 3), torch.randn(50, 3))
-    assert all(math.isfinite(end) for _, interval in result for _, end in interval)
-    assert all(interval.low <= interval.value <= interval.high for _, interval in result)
-    assert fidelity.JACKKNIFE_GROUPS == 10  # STUDENT_QUANTILE belongs to it
-
-
 def test_nearest_images_across_batches() -> None:
     training = torch.rand(500, 30)
     copy = training[321] + 1e-3
@@ -147,8 +140,6 @@ def test_copies_and_duplicates_are_counted() -> None:
 
 @pytest.mark.parametrize("count", [100, 150, 400])
 def test_copies_without_memorization_are_as_expected(count: int) -> None:
-    """New images drawn as held-out ones are: a hundredth, and no more by chance than reported."""
-
     def drawn(size: int) -> Nearest:
         relative = torch.rand(size)
         return Nearest(torch.zeros(size, dtype=torch.long), torch.ones(size), relative)
@@ -160,8 +151,7 @@ def test_copies_without_memorization_are_as_expected(count: int) -> None:
 
 
 def test_ssim_averages_whole_windows() -> None:
-    """Wang et al.'s mean SSIM of two constant images and a margin that differs: the margin beyond whole
-    windows counts only as far as windows reach into it."""
+    """Wang et al.'s mean SSIM: margins count only as far as whole windows reach into them."""
     model = build(resolve({"latents": 4, "encoder": "mlp", "decoder": "mlp"}), (1, 16, 16))[0].eval()
     images = torch.from_numpy(rings(6, 16)).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
@@ -199,14 +189,11 @@ def test_reconstruction_metrics_by_formula() -> None:
     assert result.explained_variance == pytest.approx(1 - mse.mean().item() / variance, rel=1e-4)
     assert result.mse_standard_error == pytest.approx(mse.std().item() / math.sqrt(30), rel=1e-4)
     assert -1 < (result.ssim or 2) < 1
-
-
-def test_small_images_have_no_ssim() -> None:
     model = build(resolve({"latents": 4, "encoder": "mlp", "decoder": "mlp"}), (1, 8, 8))[0].eval()
     assert reconstruction(model, [(torch.rand(4, 1, 8, 8), None)]).ssim is None
 
 
-def test_extractor_takes_gray_colour_and_transparency(tmp_path: Path) -> None:
+def test_extractor_takes_gray_colour_and_transparency() -> None:
     from vaekit.evaluation.features import load_extractor
 
     network, note = load_extractor()

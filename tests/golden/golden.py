@@ -24,49 +24,29 @@ HERE = Path(__file__).parent
 EPOCHS = 12
 ADDED = {"data.png"}
 """Files of a run that 0.1.0 did not write."""
-SETTINGS: dict[str, Any] = {
-    "epochs": EPOCHS,
-    "batch_size": 16,
-    "learning_rate": 5e-3,
-    "ema": 0.9,
-    "validation": "last:24",
-    "seed": 5,
-    "threads": 1,
-    "device": "cpu",
-    "precision": "32",
-    "compile": "off",
-    "quiet": True,
-}
+MACHINE = {"threads": 1, "device": "cpu", "precision": "32", "compile": "off", "quiet": True}
+SETTINGS: dict[str, Any] = {"epochs": EPOCHS, "batch_size": 16, "learning_rate": 5e-3, "ema": 0.9, "seed": 5}
+SETTINGS |= {"validation": "last:24", **MACHINE}
 SMALL_CONV = {"encoder": {"channels": 4, "hidden": [24]}, "decoder": {"channels": 4, "hidden": [24]}}
+NARROW = {"encoder": {"channels": 4}, "decoder": {"channels": 4}}
+GATED = {"kind": "gated_mlp", "hidden": [24]}
+VAMP = {"prior": {"components": 8}, "encoder": GATED, "decoder": GATED}
 CASES: dict[str, dict[str, Any]] = {
     "classic": {"preset": "classic", "latents": 4, **SMALL_CONV},
     "best": {"preset": "best", "latents": 6, **SMALL_CONV},
     "conditional": {"preset": "conditional", "latents": 4, **SMALL_CONV},
-    "spatial": {
-        "preset": "sigma-vae",
-        "latents": "2x6x6",
-        "encoder": {"channels": 4},
-        "decoder": {"channels": 4},
-    },
-    "vamp": {
-        "preset": "vamp",
-        "latents": 4,
-        "prior": {"components": 8},
-        "encoder": {"kind": "gated_mlp", "hidden": [24]},
-        "decoder": {"kind": "gated_mlp", "hidden": [24]},
-    },
+    "spatial": {"preset": "sigma-vae", "latents": "2x6x6", **NARROW},
+    "vamp": {"preset": "vamp", "latents": 4, **VAMP},
 }
 
 
 def images(case: str) -> Any:
-    """120 images 12x12 of two bars, by a formula; in colour where the case wants it, with labels in three
-    classes."""
+    """120 images 12x12 of two bars, by a formula: gray or in colour, with or without labels."""
     n = np.arange(120)[:, None, None, None]
     y, x, c = np.ogrid[:12, :12, : 3 if case in ("best", "spatial") else 1]
     bars = np.maximum(255 - 70 * abs(x - n % 12), 255 - 90 * abs(y - n * 5 % 11)).clip(0, 255)
-    pixels = (bars * (2 + (c + n) % 3) // 4).astype(
-        np.uint8
-    )  # whole numbers alone: the same on every processor
+    # whole numbers alone: the same on every processor
+    pixels = (bars * (2 + (c + n) % 3) // 4).astype(np.uint8)
     return (pixels, np.arange(120) % 3) if case == "conditional" else pixels
 
 
@@ -125,8 +105,7 @@ def as_of_0_1_0(numbers: dict[str, float]) -> dict[str, float]:
 
 
 def leaves(tree: Any, path: str = "") -> dict[str, float]:
-    """The numbers of an evaluation by their place in it, but for its clock; not its texts, whose wording may
-    change."""
+    """The numbers of an evaluation by their place in it, but for its clock."""
     if isinstance(tree, (dict, list)):
         items = tree.items() if isinstance(tree, dict) else enumerate(tree)
         return {name: value for key, one in items for name, value in leaves(one, f"{path}.{key}").items()}
@@ -156,15 +135,15 @@ def write(folder: Path) -> None:
 
 def numbers(place: Path) -> dict[str, Any]:
     """Everything that `write` left for a case, by name."""
-    found: dict[str, Any] = {f"array {name}": array for name, array in np.load(place / "arrays.npz").items()}
+    arrays: dict[str, Any] = {f"array {name}": array for name, array in np.load(place / "arrays.npz").items()}
     last = max((place / "run" / "checkpoints").iterdir())
     for file in (*(place / "run").glob("*.safetensors"), *last.glob("*.safetensors")):
         tensors = load_file(file)
         known = {name: tensor for name, tensor in tensors.items() if name.split(".")[-1] != "latent_scale"}
-        found |= {f"{file.relative_to(place)} {name}": tensor for name, tensor in known.items()}
+        arrays |= {f"{file.relative_to(place)} {name}": tensor for name, tensor in known.items()}
     results = json.loads((place / "results.json").read_text())
     results["evaluation"].pop("format", None)
-    return found | {"results": results}
+    return arrays | {"results": results}
 
 
 def compare(folder: Path, other: Path) -> int:

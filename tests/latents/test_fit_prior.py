@@ -1,5 +1,4 @@
-"""The prior fitted to the latents: a density, of the latents, better where it can be, and used where it
-is."""
+"""The prior fitted to the latents: a density, better than the model's where that can be, and used."""
 
 import json
 import math
@@ -9,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pytest import MonkeyPatch
 from safetensors import safe_open
 from torch import Tensor
 
 import vaekit
-from command import mistake, rings
+from command import mistake, refused, rings
 from command import vaekit as command
 from vaekit.config.overrides import resolve
-from vaekit.errors import UserError
 from vaekit.latents import densities
 from vaekit.latents.densities import Encodings
 from vaekit.latents.fit_prior import MIN_VALIDATION_ENCODINGS, PriorFit, choose_prior, encodings
@@ -24,15 +23,11 @@ from vaekit.models.builder import build
 from vaekit.models.distributions.latents import tempered
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.vae import VAE
+from vaekit.training.artifacts import SamplingPrior
 
-TINY: dict[str, Any] = {
-    "epochs": 3,
-    "encoder": {"kind": "mlp", "hidden": "32"},
-    "decoder": {"kind": "mlp", "hidden": "32"},
-    "latents": 2,
-    "quiet": True,
-    "threads": 1,
-}
+SMALL = {"kind": "mlp", "hidden": "32"}
+TINY: dict[str, Any] = {"epochs": 3, "encoder": SMALL, "decoder": SMALL, "latents": 2, "quiet": True}
+TINY |= {"threads": 1, "report": False, "callbacks": [SamplingPrior()]}
 
 
 def model_of(latents: int, classes: int = 0) -> VAE:
@@ -64,9 +59,11 @@ def fitted(full: bool | None, classes: int, seed: int = 0) -> FittedPrior:
         else:
             prior.density.logits.copy_(torch.randn(classes, 3))
             prior.density.loc.copy_(2 * torch.randn(classes, 3, 2))
-            prior.density.scale.add_(torch.rand_like(prior.density.scale)).tril_() if full else (
-                prior.density.scale.mul_(0.5 + torch.rand(classes, 3, 2))
-            )
+            scale = prior.density.scale
+            if full:
+                scale.add_(torch.rand_like(scale)).tril_()
+            else:
+                scale.mul_(0.5 + torch.rand(classes, 3, 2))
     return prior.eval().requires_grad_(False)
 
 
@@ -80,13 +77,12 @@ def plane() -> tuple[Tensor, float]:
 def test_densities_integrate_to_one_and_samples_match_them(full: bool | None, classes: int) -> None:
     prior = fitted(full, classes)
     points, volume = plane()
-    whole = prior.log_prior(points).exp()
-    assert whole.sum() * volume == pytest.approx(1, abs=3e-3)
-    by_class = torch.stack(
-        [prior(torch.full((len(points),), y)).log_prob(points).exp() for y in range(classes)]
-    )
+    total = prior.log_prior(points).exp()
+    assert total.sum() * volume == pytest.approx(1, abs=3e-3)
+    labels = [torch.full((len(points),), y) for y in range(classes)]
+    by_class = torch.stack([prior(y).log_prob(points).exp() for y in labels])
     torch.testing.assert_close(by_class.sum(1) * volume, torch.ones(classes), atol=3e-3, rtol=0)
-    torch.testing.assert_close(prior.shares @ by_class, whole)
+    torch.testing.assert_close(prior.shares @ by_class, total)
     y = torch.arange(60_000) % classes
     z = prior(y).sample()
     for label in range(classes):
@@ -112,30 +108,21 @@ def test_at_temperature_0_draws_are_centres(full: bool | None) -> None:
     assert torch.cdist(drawn, centres, compute_mode="donot_use_mm_for_euclid_dist").min(1).values.max() < 1e-4
 
 
-@pytest.mark.parametrize("classes", [0, 2])
-def test_heaps_that_the_prior_knows_nothing_of_are_found(
-    classes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("classes", "conditional"), [(0, False), (2, False), (2, True)])
+def test_heaps_unknown_to_the_prior(classes: int, conditional: bool, monkeypatch: MonkeyPatch) -> None:
     """The best density possible is the true one, whose mean log-density is minus its entropy."""
     monkeypatch.setattr(densities, "FLOW_STEPS", 50)
-    fit = choose_prior(model_of(2), two_heaps(2000, classes, 1), two_heaps(1000, classes, 2), classes, seed=0)
-    entropy = math.log(2 * math.pi * math.e * 0.2**2) + math.log(2)
+    train, held_out = two_heaps(2000, classes, 1), two_heaps(1000, classes, 2)
+    fit = choose_prior(model_of(2, 2 if conditional else 0), train, held_out, classes, seed=0)
+    entropy = math.log(2 * math.pi * math.e * 0.2**2) + (0 if conditional else math.log(2))
     assert fit.prior is not None
     assert fit.candidates[fit.prior.name] == pytest.approx(-entropy, abs=0.05)
-    held_out = two_heaps(1000, classes, 2).z
-    own = (-0.5 * held_out.square().sum(1) - math.log(2 * math.pi)).mean().item()
-    assert fit.model_prior == pytest.approx(own, rel=1e-5)
-    assert fit.gain == pytest.approx(fit.candidates[fit.prior.name] - own, rel=1e-5)
+    standard = (-0.5 * held_out.z.square().sum(1) - math.log(2 * math.pi)).mean().item()
+    assert fit.model_prior == pytest.approx(standard, rel=1e-5)
+    assert fit.gain == pytest.approx(fit.candidates[fit.prior.name] - standard, rel=1e-5)
     if classes:
         z = fit.prior(torch.ones(500, dtype=torch.long)).sample()
         assert z[:, 0].max() < 0
-
-
-def test_conditional_models_score_each_class_by_its_density(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(densities, "FLOW_STEPS", 50)
-    fit = choose_prior(model_of(2, 2), two_heaps(2000, 2, 1), two_heaps(1000, 2, 2), 2, seed=0)
-    assert fit.prior is not None
-    assert fit.candidates[fit.prior.name] == pytest.approx(-math.log(2 * math.pi * math.e * 0.2**2), abs=0.05)
 
 
 def test_small_classes_share_the_covariance() -> None:
@@ -147,11 +134,6 @@ def test_small_classes_share_the_covariance() -> None:
     torch.testing.assert_close(z.mean(0), torch.tensor([0.0, 5.0]), atol=0.05, rtol=0)
     width = 0.2 * 2**0.5  # of one image: its own and that of the place it gives, as wide again
     torch.testing.assert_close(z.std(0), torch.full((2,), width), atol=0.03, rtol=0)
-
-
-def test_classes_of_two_images_each_have_the_width_of_all() -> None:
-    """Two images give a place that is off by half a variance: (1 + 1 / n) of what is left about 100 such
-    places, which is n / (n - 1) of what their squares say."""
     places = 5 * torch.randn(100, 1, 2)
     y = torch.arange(100).repeat_interleave(2)
     drawn = [(places + torch.randn(100, 2, 2)).flatten(0, 1) for _ in range(2)]
@@ -162,47 +144,37 @@ def test_classes_of_two_images_each_have_the_width_of_all() -> None:
     assert variance.item() == pytest.approx(1.5, rel=0.2)
 
 
-def test_no_prior_is_fitted_where_the_model_prior_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_prior_is_fitted_without_need_or_evidence(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 50)
     train, held_out = (Encodings(torch.randn(n, 2), torch.zeros(n, dtype=torch.long)) for n in (3000, 3000))
     fit = choose_prior(model_of(2), train, held_out, 0, seed=0)
     assert fit.prior is None and "no fitted prior was better" in fit.sentence
-
-
-def test_by_few_held_out_images_nothing_is_chosen() -> None:
-    fit = choose_prior(
-        model_of(2), two_heaps(500, 0, 1), two_heaps(MIN_VALIDATION_ENCODINGS - 1, 0, 2), 0, seed=0
-    )
+    held_out = two_heaps(MIN_VALIDATION_ENCODINGS - 1, 0, 2)
+    fit = choose_prior(model_of(2), two_heaps(500, 0, 1), held_out, 0, seed=0)
     assert fit.prior is None and "too few validation images" in fit.sentence
 
 
-def test_constant_latents_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constant_latents_do_no_harm(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 20)
-    wide = torch.cat([two_heaps(200, 0, 1).z, torch.zeros(200, 700)], 1)
-    fit = choose_prior(
-        model_of(702), Encodings(wide, torch.zeros(200, dtype=torch.long)), two_heaps_wide(), 0, seed=0
-    )
+    train, held_out = with_constant_latents(two_heaps(200, 0, 1)), with_constant_latents(two_heaps(100, 0, 2))
+    fit = choose_prior(model_of(702), train, held_out, 0, seed=0)
     assert fit.prior is not None and math.isfinite(fit.gain)
     assert not [name for name in fit.candidates if "full" in name or "spline" in name]
     assert fit.prior(torch.zeros(5, dtype=torch.long)).sample().isfinite().all()
 
 
 @pytest.mark.parametrize("size", [math.inf, 1e30])
-def test_latents_beyond_all_measure_do_not_stop_a_training(
-    size: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_latents_beyond_all_measure_do_not_stop_a_training(size: float, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 10)
     train, held_out = two_heaps(300, 0, 1), two_heaps(100, 0, 2)
     train.z[0, 0] = size
     fit = choose_prior(model_of(2), train, held_out, 0, seed=0)
-    assert fit.sentence and (
-        fit.prior is None or fit.prior(torch.zeros(5, dtype=torch.long)).sample().isfinite().all()
-    )
+    assert fit.sentence
+    assert fit.prior is None or fit.prior(torch.zeros(5, dtype=torch.long)).sample().isfinite().all()
 
 
-def two_heaps_wide() -> Encodings:
-    z = torch.cat([two_heaps(100, 0, 2).z, torch.zeros(100, 700)], 1)
-    return Encodings(z, torch.zeros(100, dtype=torch.long))
+def with_constant_latents(latents: Encodings) -> Encodings:
+    return Encodings(torch.cat([latents.z, torch.zeros(len(latents.z), 700)], 1), latents.y)
 
 
 def same(a: PriorFit, b: PriorFit) -> bool:
@@ -211,13 +183,12 @@ def same(a: PriorFit, b: PriorFit) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_the_same_seed_fits_the_same_prior(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_seed_fits_the_same_prior(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(densities, "FLOW_STEPS", 20)
     before = torch.random.get_rng_state()
-    first, again = (
-        choose_prior(model_of(2), two_heaps(600, 2, 1), two_heaps(100, 2, 2), 2, seed=7) for _ in range(2)
-    )
-    assert same(first, again)
+    train, held_out = two_heaps(600, 2, 1), two_heaps(100, 2, 2)
+    first, second = (choose_prior(model_of(2), train, held_out, 2, seed=7) for _ in range(2))
+    assert same(first, second)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -225,19 +196,14 @@ def test_splits_are_encoded_with_different_noise() -> None:
     """Else unused latents, which are noise alone, would seem to be fitted."""
     model = model_of(30)
     images = torch.rand(64, 1, 4, 4)
-    train, held_out = (encodings(model, [(images, None)], side, 0).z for side in ("train", "validation"))
+    train, held_out = (encodings(model, [(images, None)], split, 0).z for split in ("train", "validation"))
     noise = torch.stack([train, held_out]) - model.encode(images).mean
     assert torch.corrcoef(noise.flatten(1))[0, 1].abs() < 0.1
 
 
-# --- In a run
-# ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An autoencoder of bright and dark rings: latents far from normal, in two classes unknown to the
-    model."""
+    """Bright and dark rings: latents far from normal, in two classes unknown to the model."""
     folder = tmp_path_factory.mktemp("runs") / "rings"
     images = rings(400, 8)
     labels = np.arange(400) % 2
@@ -247,23 +213,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_training_fits_one_and_says_what_it_is(run: Path) -> None:
-    said = (run / "log.txt").read_text()
-    assert "Sampling prior: " in said and "better than the model's own" in said
+def test_training_fits_a_prior_that_generate_uses(run: Path, tmp_path: Path) -> None:
+    output = (run / "log.txt").read_text()
+    assert "Sampling prior: " in output and "better than the model's own" in output
     with safe_open(run / "latent_prior.safetensors", "pt") as file:
-        about = json.loads(file.metadata()["about"])
-    assert (
-        about["name"] in about["nats_per_held_out_image"] and about["gain"] > 2 * about["gain_standard_error"]
-    )
-    assert about["encodings"] + about["held_out"] == 400
-    assert {"the model's own prior"} < set(about["nats_per_held_out_image"])
-
-
-def test_generate_uses_it_and_says_so(run: Path, tmp_path: Path) -> None:
-    said = command("generate", run, "-n", 4, "--out", tmp_path / "fitted")
-    assert "Sampled from the fitted prior" in said
-    said = command("generate", run, "-n", 4, "--prior", "model", "--out", tmp_path / "own")
-    assert "Sampled from the model's own prior" in said
+        metadata = json.loads(file.metadata()["about"])
+    assert metadata["name"] in metadata["nats_per_held_out_image"]
+    assert metadata["gain"] > 2 * metadata["gain_standard_error"]
+    assert metadata["encodings"] + metadata["held_out"] == 400
+    assert {"the model's own prior"} < set(metadata["nats_per_held_out_image"])
+    output = command("generate", run, "-n", 4, "--out", tmp_path / "fitted")
+    assert "Sampled from the fitted prior" in output
+    output = command("generate", run, "-n", 4, "--prior", "model", "--out", tmp_path / "own")
+    assert "Sampled from the model's own prior" in output
     model = vaekit.load(run)
     assert not np.array_equal(model.sample(4), model.sample(4, prior="model"))
     np.testing.assert_array_equal(model.sample(4), model.sample(4, prior="fitted"))
@@ -298,8 +260,7 @@ def test_saved_with_the_model_and_not_used_for_other_weights(run: Path, tmp_path
     other = vaekit.train(rings(60, 8), preset="ae", out=tmp_path / "other", **TINY)
     (tmp_path / "copy" / "model.safetensors").write_bytes((other.run.weights).read_bytes())
     assert vaekit.load(tmp_path / "copy").fitted_prior is None
-    with pytest.raises(UserError, match="has no fitted prior"):
-        vaekit.load(tmp_path / "copy").sample(1, prior="fitted")
+    refused("has no fitted prior", vaekit.load(tmp_path / "copy").sample, 1, prior="fitted")
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense" * 40, "half"])
@@ -307,5 +268,5 @@ def test_a_damaged_file_is_named_with_the_remedy(run: Path, tmp_path: Path, cont
     vaekit.load(run).save(tmp_path / "copy")
     path = tmp_path / "copy" / "latent_prior.safetensors"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content == "half" else content)
-    said = mistake("generate", tmp_path / "copy")
-    assert "latent_prior.safetensors is damaged" in said and "vaekit fit-prior" in said
+    output = mistake("generate", tmp_path / "copy")
+    assert "latent_prior.safetensors is damaged" in output and "vaekit fit-prior" in output

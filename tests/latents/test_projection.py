@@ -24,9 +24,6 @@ def test_pca_agrees_with_scikit_learn() -> None:
     assert np.allclose(projection.shares, reference.explained_variance_ratio_, atol=1e-5)
     products = projection.directions.double().numpy() @ reference.components_.T
     assert np.allclose(np.abs(products), np.eye(5), atol=1e-3)
-
-
-def test_fewer_coordinates_invert_to_the_nearest_points() -> None:
     z = torch.cat([torch.randn(40, 2), torch.zeros(40, 3)], 1)
     projection = pca(z)
     assert torch.allclose(projection.invert(projection.coordinates[:, :2]), z, atol=1e-5)

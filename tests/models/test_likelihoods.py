@@ -1,5 +1,4 @@
-"""Every registered likelihood with every choice of its settings: a new one is tested here without being
-named."""
+"""Every registered likelihood with every choice of its settings."""
 
 import math
 from itertools import product
@@ -25,20 +24,15 @@ BINARY = [
 
 
 def choices(kind: str) -> list[dict[str, str]]:
-    """Every combination of the settings that are a choice."""
     fields = settings_classes("likelihood")[kind].model_fields
-    options = {
-        name: get_args(field.annotation)
-        for name, field in fields.items()
-        if get_origin(field.annotation) is Literal and name != "kind"
-    }
+    choices = {n: f for n, f in fields.items() if get_origin(f.annotation) is Literal and n != "kind"}
+    options = {name: get_args(field.annotation) for name, field in choices.items()}
     return [dict(zip(options, combination, strict=True)) for combination in product(*options.values())]
 
 
 EVERY = [(kind, settings) for kind in components("likelihood") for settings in choices(kind)]
-every = pytest.mark.parametrize(
-    ("kind", "settings"), EVERY, ids=["-".join([kind, *settings.values()]) for kind, settings in EVERY]
-)
+IDS = ["-".join([kind, *settings.values()]) for kind, settings in EVERY]
+every = pytest.mark.parametrize(("kind", "settings"), EVERY, ids=IDS)
 
 
 def make(kind: str, channels: int = 1, **settings: Any) -> Any:
@@ -47,8 +41,7 @@ def make(kind: str, channels: int = 1, **settings: Any) -> Any:
 
 
 def pixels_and_weights(kind: str, likelihood: Any) -> tuple[Tensor, Tensor]:
-    """Points and weights over which a sum of p is its total: all values of a pixel, or those of a numeric
-    integral."""
+    """Points and weights of the sum or the numeric integral of p over a pixel."""
     if kind in BINARY:
         return torch.tensor([0.0, 1.0]), torch.ones(2)
     if Capability.NORMALIZED in likelihood.provides:
@@ -76,16 +69,12 @@ def outputs(likelihood: Any, count: int, size: float = 1.0) -> Tensor:
 def test_probabilities_sum_to_one(kind: str, settings: dict[str, str]) -> None:
     likelihood = make(kind, **settings)
     points, weights = pixels_and_weights(kind, likelihood)
-    for output in torch.cat(
-        [outputs(likelihood, 5), outputs(likelihood, 5, 0.01), outputs(likelihood, 3, 2.0)]
-    ):
+    cases = [outputs(likelihood, 5), outputs(likelihood, 5, 0.01), outputs(likelihood, 3, 2.0)]
+    for output in torch.cat(cases):
         p = probabilities(likelihood, output, points)
-        scale = (
-            p.max().item() * weights.min().item()
-        )  # of the error of the integral, where a density is narrow
-        assert (p * weights).sum().item() == pytest.approx(
-            1, abs=3e-4 + (0.1 * scale if len(points) > 256 else 0)
-        )
+        # the error of the integral, where a density is narrow
+        error = 0.1 * p.max().item() * weights.min().item() if len(points) > 256 else 0
+        assert (p * weights).sum().item() == pytest.approx(1, abs=3e-4 + error)
 
 
 @every
@@ -120,11 +109,8 @@ def test_shapes_and_sums_over_pixels(kind: str, settings: dict[str, str], channe
     assert px.sample((7,)).shape == (7, 3, 5, channels, 2, 4)
     log_p = px.log_prob(x)
     assert log_p.shape == (3, 5)
-    alone = [
-        likelihood(output[1:2, 2:3, :, i : i + 1, j : j + 1]).log_prob(x[2:3, :, i : i + 1, j : j + 1])
-        for i in range(2)
-        for j in range(4)
-    ]
+    places = [(slice(i, i + 1), slice(j, j + 1)) for i in range(2) for j in range(4)]
+    alone = [likelihood(output[1:2, 2:3, :, i, j]).log_prob(x[2:3, :, i, j]) for i, j in places]
     assert sum(alone).item() == pytest.approx(log_p[1, 2].item(), rel=1e-4, abs=1e-4)
     without_samples = likelihood(output[0])
     torch.testing.assert_close(without_samples.log_prob(x), log_p[0])
@@ -132,9 +118,7 @@ def test_shapes_and_sums_over_pixels(kind: str, settings: dict[str, str], channe
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 50.0, 1e4, 1e8])
 @every
-def test_values_and_gradients_are_finite_for_extreme_outputs(
-    kind: str, settings: dict[str, str], size: float
-) -> None:
+def test_extreme_outputs_have_finite_gradients(kind: str, settings: dict[str, str], size: float) -> None:
     likelihood = make(kind, 2, **settings)
     signs = torch.randint(-1, 2, (1, 64, likelihood.outputs, 1, 3)).float()
     output = (signs * size).requires_grad_()
@@ -143,26 +127,18 @@ def test_values_and_gradients_are_finite_for_extreme_outputs(
     px = likelihood(output, x)
     log_p = px.log_prob(x)
     log_p.sum().backward()
-    assert output.grad is not None
     for values in (log_p, output.grad, px.mean, px.sample(), *(p.grad for p in likelihood.parameters())):
-        assert values is not None
         assert values.isfinite().all()
 
 
 @pytest.mark.parametrize(("size", "tolerance"), [(0.01, 1e-3), (1.0, 2e-3), (6.0, 0.1)])
 @every
-def test_float32_is_as_good_as_float64(
-    kind: str, settings: dict[str, str], size: float, tolerance: float
-) -> None:
-    """Log-probability, gradient and mean. The last tolerance is for a million nats, of which the gradient is
-    an exp."""
+def test_float32_matches_float64(kind: str, settings: dict[str, str], size: float, tolerance: float) -> None:
+    """Log-probability, gradient and mean; the last tolerance is for a million nats."""
     likelihood = make(kind, 2, **settings)
     output = outputs(likelihood, 64, size).reshape(1, 64, -1, 1, 1)
-    x = (
-        torch.randint(0, 2, (64, 2, 1, 1)).float()
-        if kind in BINARY
-        else torch.randint(0, 256, (64, 2, 1, 1)) / 255
-    )
+    binary = kind in BINARY
+    x = torch.randint(0, 2 if binary else 256, (64, 2, 1, 1)) / (1 if binary else 255)
     results = []
     for dtype in (torch.float32, torch.float64):
         free = output.to(dtype, copy=True).requires_grad_()
@@ -170,13 +146,9 @@ def test_float32_is_as_good_as_float64(
         px = likelihood.to(dtype)(free)
         log_p = px.log_prob(exact)
         log_p.sum().backward()
-        assert free.grad is not None
         results.append((log_p.detach().double(), free.grad.double(), px.mean.detach().double()))
     for single, double in zip(*results, strict=True):
         torch.testing.assert_close(single, double, rtol=tolerance, atol=tolerance)
-
-
-# --- binarized ---
 
 
 def test_binarized_resamples_in_training_only() -> None:
@@ -199,9 +171,6 @@ def test_binarized_resamples_in_training_only() -> None:
 def test_binarized_likelihood_keeps_black_and_white(draw: str, training: bool) -> None:
     x = (torch.rand(50, 1, 28, 28) > 0.5).float()
     assert torch.equal(make("binarized", draw=draw).train(training).prepare_target(x), x)
-
-
-# --- Noise around a location ---
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "laplace"])
@@ -239,10 +208,7 @@ def test_optimal_sigma_of_a_density_is_exact_after_one_step(kind: str, power: in
 @pytest.mark.parametrize("kind", ["gaussian", "laplace"])
 @pytest.mark.parametrize("levels", ["256", "none"])
 def test_sigma_per_pixel_starts_at_scale_and_follows_output(kind: str, levels: str) -> None:
-    pixel, fixed = (
-        make(kind, 2, sigma="pixel", scale=0.2, levels=levels),
-        make(kind, 2, sigma="fixed", scale=0.2, levels=levels),
-    )
+    pixel, fixed = (make(kind, 2, sigma=sigma, scale=0.2, levels=levels) for sigma in ("pixel", "fixed"))
     assert (pixel.outputs, fixed.outputs) == (4, 2)
     loc, x = torch.randn(1, 3, 2, 2, 2), torch.randint(0, 256, (3, 2, 2, 2)) / 255
     same = pixel(torch.cat([loc, torch.zeros_like(loc)], 2))
@@ -262,12 +228,8 @@ def _single(likelihood: Any, loc: Tensor, x: Tensor, cut: tuple[slice, ...]) -> 
     return log_p[0, 0]
 
 
-# --- logistic_mixture ---
-
-
 def mixture_by_hand(output: Tensor, x: Tensor, K: int, C: int) -> float:
-    """log P of one colour x [C], from the outputs of its pixel: Salimans et al. 2017, equations 1 to 3, as
-    they stand, with differences of sigmoids in double precision, on the side where they are small."""
+    """log P of one colour x [C], from the outputs of its pixel: Salimans et al. 2017, equations 1 to 3."""
     output, x = output.double(), x.double()
     logits, rest = output[:K], output[K:]
     loc, rest = rest[: C * K].reshape(C, K), rest[C * K :]
@@ -280,9 +242,8 @@ def mixture_by_hand(output: Tensor, x: Tensor, K: int, C: int) -> float:
             mean = mean + next(coupling) * (x[j] - 0.5)
         upper = (x[c] + 1 / 510 - mean) / scale[c] if x[c] < 0.999 else torch.full((K,), math.inf)
         lower = (x[c] - 1 / 510 - mean) / scale[c] if x[c] > 0.001 else torch.full((K,), -math.inf)
-        near = torch.where(
-            x[c] > mean, (-lower).sigmoid() - (-upper).sigmoid(), upper.sigmoid() - lower.sigmoid()
-        )
+        low, high = upper.sigmoid() - lower.sigmoid(), (-lower).sigmoid() - (-upper).sigmoid()
+        near = torch.where(x[c] > mean, high, low)
         joint = joint * near
     return joint.sum().log().item()
 
@@ -346,16 +307,14 @@ def test_inverse_mean_gives_the_mean(kind: str, settings: dict[str, str]) -> Non
         pytest.skip("its decoders start where they are")
     actual = likelihood(output[None, None]).mean
     # Noise that is clipped at black and white moves a mean a little; nothing else does
-    torch.testing.assert_close(
-        actual[0, 0], mean, rtol=0, atol=0.04 if Capability.NORMALIZED in likelihood.provides else 1e-4
-    )
+    tolerance = 0.04 if Capability.NORMALIZED in likelihood.provides else 1e-4
+    torch.testing.assert_close(actual[0, 0], mean, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", ["gaussian", "laplace", "logistic_mixture"])
 def test_white_and_black_are_shown_as_white_and_black(kind: str, channels: int) -> None:
-    """The mean of noise that is clipped at white is 14 to 20 levels darker; the location is the decoder's
-    own."""
+    """The mean of noise that is clipped at white is 14 to 20 levels darker."""
     settings = {"components": 1} if kind == "logistic_mixture" else {"scale": 0.15}
     likelihood = make(kind, channels=channels, **settings)
     level = torch.tensor([0.0, 1.0]).expand(channels, 1, 2)
@@ -364,12 +323,9 @@ def test_white_and_black_are_shown_as_white_and_black(kind: str, channels: int) 
     assert 14 < 255 * (px.mean[0, 0] - level).abs().min() < 21
 
 
-@pytest.mark.parametrize("kind", ["bernoulli", "binarized", "continuous_bernoulli"])
-def test_likelihoods_without_noise_show_their_mean(kind: str) -> None:
-    px = make(kind)(torch.linspace(-4, 4, 9)[None, None, None, None])
-    assert torch.equal(px.location, px.mean)
-
-
-def test_location_is_clipped_to_the_unit_interval() -> None:
-    px = make("gaussian", levels="none")(torch.tensor([-0.2, 0.5, 1.3])[None, None, None, None])
-    assert px.location.flatten().tolist() == [0.0, 0.5, 1.0]
+def test_location_is_the_mean_or_clipped_to_the_unit_interval() -> None:
+    output = torch.linspace(-4, 4, 9)[None, None, None, None]
+    for kind in ("bernoulli", "binarized", "continuous_bernoulli"):
+        px = make(kind)(output)
+        assert torch.equal(px.location, px.mean)
+    assert torch.equal(make("gaussian", levels="none")(output).location, output.clamp(0, 1))

@@ -27,15 +27,10 @@ def data() -> torch.Tensor:
 @pytest.mark.parametrize("sigma", ["learned", "optimal"])
 def test_linear_vae_reaches_probabilistic_pca(sigma: str) -> None:
     x = data()
-    config = resolve(
-        {
-            "latents": LATENTS,
-            "encoder": {"kind": "mlp", "hidden": "none"},
-            "decoder": {"kind": "mlp", "hidden": "none"},
-            "likelihood": {"kind": "gaussian", "levels": "none", "sigma": sigma, "scale": 1.0},
-            "objective": {"samples": 8},
-        }
-    )
+    linear = {"kind": "mlp", "hidden": "none"}
+    noise = {"kind": "gaussian", "levels": "none", "sigma": sigma, "scale": 1.0}
+    networks = {"latents": LATENTS, "encoder": linear, "decoder": linear}
+    config = resolve(networks, {"likelihood": noise, "objective": {"samples": 8}})
     model, objective = build(config, (1, 2, 3))
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     steps = 1500
@@ -50,12 +45,8 @@ def test_linear_vae_reaches_probabilistic_pca(sigma: str) -> None:
     flat = x.flatten(1).double()
     eigenvalues = torch.linalg.eigvalsh(flat.T.cov(correction=0)).flip(0)
     noise = eigenvalues[LATENTS:].mean()
-    log_likelihood = -0.5 * (
-        PIXELS * math.log(2 * math.pi)
-        + eigenvalues[:LATENTS].log().sum()
-        + (PIXELS - LATENTS) * noise.log()
-        + PIXELS
-    )
+    log_det = eigenvalues[:LATENTS].log().sum() + (PIXELS - LATENTS) * noise.log()
+    log_likelihood = -0.5 * (PIXELS * math.log(2 * math.pi) + log_det + PIXELS)
     model.eval()
     with torch.no_grad():
         bound = -objective(model.terms(x, samples=200))[0].item()
@@ -63,12 +54,8 @@ def test_linear_vae_reaches_probabilistic_pca(sigma: str) -> None:
         offset, *columns = px.mean[0].flatten(1).double()
         weight = torch.stack([column - offset for column in columns], dim=1)
         variance = px.log_sigma.double().mul(2).exp()
-        exact = (
-            MultivariateNormal(offset, weight @ weight.T + variance * torch.eye(PIXELS))
-            .log_prob(flat)
-            .mean()
-            .item()
-        )
+        marginal = MultivariateNormal(offset, weight @ weight.T + variance * torch.eye(PIXELS))
+        exact = marginal.log_prob(flat).mean().item()
     assert variance.item() == pytest.approx(noise.item(), rel=0.02)
     assert exact == pytest.approx(log_likelihood.item(), abs=0.01)
     assert bound == pytest.approx(log_likelihood.item(), abs=0.03)

@@ -1,5 +1,4 @@
-"""Every registered posterior and prior: its density, its samples, its divergence. A new one is enrolled by
-itself."""
+"""Every registered posterior and prior: its density, its samples, its divergence."""
 
 import math
 from collections.abc import Iterator
@@ -17,14 +16,8 @@ from vaekit.config.latents import FlowPriorConfig, FullGaussianPosteriorConfig
 from vaekit.config.objectives import DregConfig, IwaeConfig
 from vaekit.config.overrides import resolve
 from vaekit.models.builder import build
-from vaekit.models.distributions.latents import (
-    DiagonalGaussian,
-    Flow,
-    FullGaussian,
-    Mixture,
-    StandardNormal,
-    tempered,
-)
+from vaekit.models.distributions import latents as densities
+from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, Mixture, tempered
 from vaekit.models.objectives.importance import Dreg, Iwae
 from vaekit.models.registry import BuildContext, Capability, components, make_component
 from vaekit.models.single_level import rsample_with_log_prob
@@ -34,25 +27,17 @@ from vaekit.models.vae import VAE
 IMAGES, CLASSES = 3, 2
 POSTERIORS = [k for k, q in components("posterior").items() if Capability.DENSITY_AT_SAMPLE in q.provides]
 PRIORS = list(components("prior"))
+DETACHABLE = [k for k in POSTERIORS if Capability.DETACHABLE_DENSITY in components("posterior")[k].provides]
 
 
 def setting_choices(settings: type[BaseConfig]) -> list[dict[str, Any]]:
-    """Every combination of the settings of a component that are a choice."""
-    options = {
-        n: get_args(f.annotation)
-        for n, f in settings.model_fields.items()
-        if get_origin(f.annotation) is Literal
-    }
+    fields = settings.model_fields.items()
+    options = {n: get_args(f.annotation) for n, f in fields if get_origin(f.annotation) is Literal}
     return [dict(zip(options, chosen, strict=True)) for chosen in product(*options.values())]
 
 
-EVERY = [
-    (slot, way)
-    for slot in ("posterior", "prior")
-    for kind, settings in settings_classes(slot).items()
-    if kind in PRIORS or kind in POSTERIORS
-    for way in setting_choices(settings)
-]
+KINDS = [("posterior", kind) for kind in POSTERIORS] + [("prior", kind) for kind in PRIORS]
+EVERY = [(slot, choice) for slot, kind in KINDS for choice in setting_choices(settings_classes(slot)[kind])]
 
 
 @pytest.fixture(autouse=True)
@@ -69,12 +54,10 @@ def model_of(latents: int, **layers: Any) -> VAE:
         component = layers.get(slot, {"kind": "normal" if slot == "prior" else "gaussian"})
         component = {"kind": component} if isinstance(component, str) else component
         small = {"hidden": 8, "steps": 3, "context": 4, "components": 6}
-        layers[slot] = component | {
-            k: v for k, v in small.items() if k in settings_classes(slot)[component["kind"]].model_fields
-        }
-    config = resolve(
-        {"latents": latents, "conditional": True, "encoder": {"kind": "mlp", "hidden": 8}, **layers}
-    )
+        fields = settings_classes(slot)[component["kind"]].model_fields
+        layers[slot] = component | {k: v for k, v in small.items() if k in fields}
+    base = {"latents": latents, "conditional": True, "encoder": {"kind": "mlp", "hidden": 8}}
+    config = resolve(base | layers)
     model, _ = build(config, (1, 2, 2), CLASSES)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -87,13 +70,9 @@ def data() -> tuple[Tensor, Tensor]:
     return torch.rand(IMAGES, 1, 2, 2, generator=generator), torch.arange(IMAGES) % CLASSES
 
 
-def posterior(kind: str, latents: int) -> Distribution:
-    return model_of(latents, posterior=kind).encode(*data())
-
-
-def prior(kind: str, latents: int, **settings: Any) -> Distribution:
-    model = model_of(latents, prior={"kind": kind, **settings})
-    return model.prior(model.encode, data()[1])
+def distribution(slot: str, kind: str, latents: int, **settings: Any) -> Distribution:
+    model = model_of(latents, **{slot: {"kind": kind, **settings}})
+    return model.encode(*data()) if slot == "posterior" else model.prior(model.encode, data()[1])
 
 
 def grid(latents: int, count: int = 501) -> tuple[Tensor, float]:
@@ -110,24 +89,15 @@ def density(p: Distribution, points: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("latents", [1, 2])
-@pytest.mark.parametrize("kind", POSTERIORS)
-def test_posterior_densities_integrate_to_one(kind: str, latents: int) -> None:
+@pytest.mark.parametrize(("slot", "kind"), KINDS)
+def test_densities_integrate_to_one(slot: str, kind: str, latents: int) -> None:
     points, volume = grid(latents)
-    total = density(posterior(kind, latents), points).sum(0) * volume
-    torch.testing.assert_close(total, torch.ones(IMAGES), atol=0.005, rtol=0)
-
-
-@pytest.mark.parametrize("latents", [1, 2])
-@pytest.mark.parametrize("kind", PRIORS)
-def test_prior_densities_integrate_to_one(kind: str, latents: int) -> None:
-    points, volume = grid(latents)
-    total = density(prior(kind, latents), points).sum(0) * volume
+    total = density(distribution(slot, kind, latents), points).sum(0) * volume
     torch.testing.assert_close(total, torch.ones_like(total), atol=0.005, rtol=0)
 
 
 def assert_samples_match(p: Distribution, z: Tensor) -> None:
-    """Samples [N, B, D] against integrals of the density: mean, second moments, and shares of the quarters of
-    the plane around the origin."""
+    """Samples [N, B, D] against integrals of the density: moments, and shares of quarters of the plane."""
     points, volume = grid(2)
     inside = density(p, points) * volume
     z = z.reshape(len(z), -1, 2)
@@ -142,35 +112,30 @@ def assert_samples_match(p: Distribution, z: Tensor) -> None:
         torch.testing.assert_close(share, expected.expand_as(share), atol=0.012, rtol=0)
 
 
-@pytest.mark.parametrize("kind", POSTERIORS)
-def test_posterior_samples_match_their_density(kind: str) -> None:
-    q = posterior(kind, 2)
-    assert_samples_match(q, q.rsample((40_000,)))
-
-
-@pytest.mark.parametrize("kind", PRIORS)
-def test_prior_samples_match_their_density(kind: str) -> None:
-    p = prior(kind, 2)
+@pytest.mark.parametrize(("slot", "kind"), KINDS)
+def test_samples_match_their_density(slot: str, kind: str) -> None:
+    p = distribution(slot, kind, 2)
     assert_samples_match(p, p.sample((40_000,)))
+    if slot == "posterior":
+        assert_samples_match(p, p.rsample((40_000,)))
 
 
 @pytest.mark.parametrize("kind", POSTERIORS)
 def test_density_returned_with_sample_matches_log_prob(kind: str) -> None:
-    """For an inverse autoregressive flow by the slow way round, one latent after another."""
-    q = posterior(kind, 5)
+    q = distribution("posterior", kind, 5)
     z, log_q = rsample_with_log_prob(q, 50)
     log_q_sample = q.log_prob(z) if log_q is None else log_q
     assert log_q_sample.shape == (50, IMAGES)
     torch.testing.assert_close(log_q_sample, q.log_prob(z), atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("slot", "way"), EVERY, ids=str)
-def test_flow_jacobians_match_autograd_and_round_trips_are_exact(slot: str, way: dict[str, Any]) -> None:
-    model = model_of(3, **{slot: way})
+@pytest.mark.parametrize(("slot", "choice"), EVERY, ids=str)
+def test_flow_jacobians_match_autograd_and_round_trips_are_exact(slot: str, choice: dict[str, Any]) -> None:
+    model = model_of(3, **{slot: choice})
     x, y = data()
     flow = model.encode(x, y) if slot == "posterior" else model.prior(model.encode, y)
     if not isinstance(flow, Flow):
-        assert way["kind"] not in ("iaf", "nsf", "flow")
+        assert choice["kind"] not in ("iaf", "nsf", "flow")
         return
     for z in torch.randn(5, 3):
         wide = z.expand(IMAGES, 3) if slot == "posterior" else z[None]
@@ -183,19 +148,17 @@ def test_flow_jacobians_match_autograd_and_round_trips_are_exact(slot: str, way:
 
 
 def test_coupling_is_affine_in_realnvp_and_nonlinear_in_spline() -> None:
-    """Second differences of the coordinate that moves, along itself."""
     bent = {}
     for transform in ("realnvp", "spline"):
-        prior = make_component(
-            "prior", FlowPriorConfig(transform=transform, steps=1, hidden=(8,)), BuildContext(latents=(2,))
-        )
+        settings = FlowPriorConfig(transform=transform, steps=1, hidden=(8,))
+        prior = make_component("prior", settings, BuildContext(latents=(2,)))
         with torch.no_grad():
             for parameter in prior.parameters():
                 parameter.add_(0.5 * torch.randn_like(parameter))
             line = torch.stack([torch.linspace(-2, 2, 41)] * 2, 1)
             line[:, 0] = 0.3
             across = torch.stack([line[:, 1], line[:, 0]], 1)
-            carried = [prior(lambda x, y: StandardNormal(2)).transform(z) for z in (line, across)]
+            carried = [prior(lambda x, y: densities.StandardNormal(2)).transform(z) for z in (line, across)]
         moved = carried[0][:, 1], carried[1][:, 0]
         bent[transform] = max(t.diff().diff().abs().max().item() for t in moved)
     assert bent["realnvp"] < 1e-12
@@ -205,8 +168,7 @@ def test_coupling_is_affine_in_realnvp_and_nonlinear_in_spline() -> None:
 @pytest.mark.parametrize("prior_kind", PRIORS)
 @pytest.mark.parametrize("kind", POSTERIORS)
 def test_kl_matches_samples(kind: str, prior_kind: str) -> None:
-    """The closed form, where there is one, meets Monte Carlo; otherwise the KL is that of the samples, which
-    is the integral of q log q / p over a grid."""
+    """By Monte Carlo; without a closed form by the integral of q log q / p over a grid."""
     if Capability.DENSITY_ANYWHERE not in components("posterior")[kind].provides and prior_kind == "vamp":
         pytest.skip("no density for the pseudo-inputs")
     model = model_of(2, posterior=kind, prior=prior_kind)
@@ -227,10 +189,8 @@ def test_kl_matches_samples(kind: str, prior_kind: str) -> None:
         torch.testing.assert_close(group.kl, sampled)
     assert ((expected - sampled.mean(0)).abs() <= 4 * error + 1e-3).all()
     assert (expected > -1e-3).all()
-    factorised = all(
-        Capability.FACTORIZED in components(slot)[one].provides
-        for slot, one in (("posterior", kind), ("prior", prior_kind))
-    )
+    parts = components("posterior")[kind], components("prior")[prior_kind]
+    factorised = all(Capability.FACTORIZED in part.provides for part in parts)
     assert (group.kl_per_latent is not None) == factorised
     if group.kl_per_latent is not None:
         torch.testing.assert_close(group.kl_per_latent.sum(-1), group.kl)
@@ -238,7 +198,7 @@ def test_kl_matches_samples(kind: str, prior_kind: str) -> None:
 
 @pytest.mark.parametrize("kind", PRIORS)
 def test_temperature_scales_only_the_noise(kind: str) -> None:
-    p = prior(kind, 2)
+    p = distribution("prior", kind, 2)
     assert tempered(p, 1.0) is p
     cold = tempered(p, 0.5)
     noise, less = (getattr(one, "components", getattr(one, "base", one)) for one in (p, cold))
@@ -255,12 +215,9 @@ def test_temperature_scales_only_the_noise(kind: str) -> None:
 
 
 @pytest.mark.parametrize("prior_kind", PRIORS)
-@pytest.mark.parametrize(
-    "kind", [k for k in POSTERIORS if Capability.DETACHABLE_DENSITY in components("posterior")[k].provides]
-)
+@pytest.mark.parametrize("kind", DETACHABLE)
 def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, prior_kind: str) -> None:
-    """Means over 60 blocks of 300 draws, apart by no more than 4.5 standard errors in any weight; with a
-    VampPrior the encoder stands behind p(z) as well."""
+    """Means over 60 blocks of 300 draws are within 4.5 standard errors for every weight."""
     model = model_of(2, posterior=kind, prior=prior_kind).requires_grad_(True)
     x, y = (t.repeat_interleave(100, 0) for t in data())
     weights = [w for slot in (model.encoder, model.posterior, model.prior) for w in slot.parameters()]
@@ -278,9 +235,8 @@ def test_dreg_has_the_mean_gradient_of_iwae_for_every_weight(kind: str, prior_ki
 def test_full_gaussian_density_of_samples_is_accurate_in_float32(latents: int) -> None:
     """By the noise itself, and in 32 bits; against the solved one in 64."""
     torch.set_default_dtype(torch.float32)
-    posterior = make_component(
-        "posterior", FullGaussianPosteriorConfig(), BuildContext(latents=(latents,), features=(3,))
-    )
+    context = BuildContext(latents=(latents,), features=(3,))
+    posterior = make_component("posterior", FullGaussianPosteriorConfig(), context)
     with torch.no_grad():
         posterior.head.weight.mul_(3)
         q = posterior(torch.randn(50, 3))
@@ -303,9 +259,7 @@ def test_mixture_density_is_computed_in_chunks() -> None:
     expected = torch.cat([mixture.log_prob(one[None]) for one in z[1, 340:350]])
     torch.testing.assert_close(mixture.log_prob(z)[1, 340:350], expected)
     matrices = zip(mixture.logits.exp(), mixture.components.loc, tril, strict=True)
-    by_hand = sum(
-        share * MultivariateNormal(m, scale_tril=t).log_prob(z[2, 7]).exp() for share, m, t in matrices
-    )
+    by_hand = sum(s * MultivariateNormal(m, scale_tril=t).log_prob(z[2, 7]).exp() for s, m, t in matrices)
     torch.testing.assert_close(mixture.log_prob(z)[2, 7], by_hand.log())
 
 
@@ -313,35 +267,25 @@ def test_mixture_of_narrow_gaussians_is_accurate_in_float32() -> None:
     loc, log_variance = 3 * torch.randn(20, 8), torch.full((20, 8), 2 * math.log(1e-3))
     z = loc[:5] + 1e-3 * torch.randn(5, 8)
     exact = Mixture(torch.zeros(20), DiagonalGaussian(loc, log_variance)).log_prob(z)
-    by_hand = torch.stack(
-        [DiagonalGaussian(m, v).log_prob(z) for m, v in zip(loc, log_variance, strict=True)], 1
-    )
+    parts = zip(loc, log_variance, strict=True)
+    by_hand = torch.stack([DiagonalGaussian(m, v).log_prob(z) for m, v in parts], 1)
     torch.testing.assert_close(exact, by_hand.logsumexp(1) - math.log(20))
-    single = Mixture(torch.zeros(20).float(), DiagonalGaussian(loc.float(), log_variance.float())).log_prob(
-        z.float()
-    )
+    narrow = DiagonalGaussian(loc.float(), log_variance.float())
+    single = Mixture(torch.zeros(20).float(), narrow).log_prob(z.float())
     moved = loc.float().double()[:5] - z.float().double()
-    expected = -0.5 * ((moved / 1e-3).square() + log_variance[:5] + math.log(2 * math.pi)).sum(1) - math.log(
-        20
-    )
+    log_density = -0.5 * ((moved / 1e-3).square() + log_variance[:5] + math.log(2 * math.pi)).sum(1)
+    expected = log_density - math.log(20)
     torch.testing.assert_close(single.double(), expected, atol=1e-3, rtol=0)
 
 
-def test_conditional_pseudo_inputs_keep_the_labels_of_their_images() -> None:
-    config = resolve({"prior": {"kind": "vamp", "components": 4}, "conditional": True, "encoder": "mlp"})
-    model, _ = build(config, (1, 8, 8), 3)
-    x, y, z = torch.rand(4, 1, 8, 8), torch.tensor([2, 0, 2, 1]), torch.randn(3, 2, 32)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_pseudo_inputs_start_from_images_and_labels(conditional: bool) -> None:
+    prior = {"kind": "vamp", "components": 4}
+    model, _ = build(resolve({"prior": prior, "conditional": conditional, "encoder": "mlp"}), (1, 8, 8), 3)
+    x, z = torch.rand(4, 1, 8, 8), torch.randn(3, 2, 32)
+    y = torch.tensor([2, 0, 2, 1]) if conditional else None
     model.prior.init_from_data(x, y)
-    each = torch.stack([model.encode(x[k : k + 1], y[k : k + 1]).log_prob(z) for k in range(4)])
+    labels = [None] * 4 if y is None else y[:, None]
+    each = torch.stack([model.encode(x[k : k + 1], labels[k]).log_prob(z) for k in range(4)])
     log_p = model.prior(model.encode, torch.zeros(2, dtype=torch.long)).log_prob(z)
-    torch.testing.assert_close(log_p, each.logsumexp(0) - math.log(4))
-
-
-def test_pseudo_inputs_start_from_images() -> None:
-    model, _ = build(resolve({"prior": {"kind": "vamp", "components": 4}}), (1, 8, 8))
-    x = torch.rand(4, 1, 8, 8)
-    model.prior.init_from_data(x, None)
-    z = torch.randn(3, 2, 32)
-    each = torch.stack([model.encode(one[None]).log_prob(z) for one in x])
-    expected = torch.logsumexp(each, 0) - math.log(4)
-    torch.testing.assert_close(model.prior(model.encode).log_prob(z), expected, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(log_p, each.logsumexp(0) - math.log(4), atol=1e-3, rtol=1e-4)

@@ -23,28 +23,22 @@ def texts(svg: str) -> list[str]:
     return [node.text or "" for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("}text")]
 
 
-def test_panels_are_the_values_that_were_computed() -> None:
+def test_panels_show_values_units_and_the_best_epoch() -> None:
     assert curves.reported(metrics(3)) == ["loss", "reconstruction", "kl"]
     assert curves.heading("kl") == "KL divergence" and curves.heading("sparse_prior") == "Sparse prior"
     with Image.open(io.BytesIO(curves.loss_graph(metrics(3), "$run$ <b>"))) as graph:
         assert graph.width == 1320
-
-
-def test_panels_have_units_separators_and_the_best_epoch() -> None:
     labels = texts(curves.loss_panel(metrics(4), "loss"))
     assert {"nats per image", "dotted: best epoch, 4", "train", "validation", "epoch"} <= set(labels)
     assert any("," in label for label in labels)
     assert "nats per image" in texts(curves.loss_panel(metrics(4), "kl"))
 
 
-def test_first_epochs_do_not_hide_late_progress() -> None:
+def test_first_epochs_and_missing_values_hide_nothing() -> None:
     (note,) = [label for label in texts(curves.loss_panel(metrics(40), "loss")) if "off the scale" in label]
     assert note.startswith("epoch (") and note.endswith(f"up to {75_390:,})")
     assert not any("off the scale" in label for label in texts(curves.loss_panel(metrics(40, 0), "loss")))
     assert not any("off the scale" in label for label in texts(curves.loss_panel(metrics(40), "kl")))
-
-
-def test_missing_values_leave_gaps() -> None:
     table = metrics(12)
     table.loc[:2, ["val_loss", "train_loss"]] = np.nan
     assert "dotted: best epoch, 12" in texts(curves.loss_panel(table, "loss"))
@@ -59,6 +53,5 @@ def test_scatter_shows_names_literally_in_the_colours_of_the_page() -> None:
     assert "<script>" not in svg and "currentColor" in svg and curves.INK not in svg
     many = [f"class {number}" for number in range(curves.LEGEND_CLASSES + 1)]
     assert not any("class" in text for text in texts(curves.scatter(points, labels, many, ("a", "b"))))
-    assert "x" * 39 + "\N{HORIZONTAL ELLIPSIS}" in texts(
-        curves.scatter(points, labels, ["x" * 200, "", "c"], ("a", "b"))
-    )
+    svg = curves.scatter(points, labels, ["x" * 200, "", "c"], ("a", "b"))
+    assert "x" * 39 + "\N{HORIZONTAL ELLIPSIS}" in texts(svg)

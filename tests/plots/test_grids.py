@@ -38,23 +38,16 @@ def test_titles_are_wrapped_not_cut() -> None:
     assert (ink[-grids.MARGIN :] == 255).all()
 
 
-def test_equal_labels_are_left_out() -> None:
+def test_labels_show_where_they_differ() -> None:
     assert fit_labels(["rain", "rain"], FONT, 90) == [[], []]
     assert grids.grid(blank(), labels=["rain"] * 4).size == grids.grid(blank()).size
     assert grids.grid(blank(), labels=["rain", "sun", "rain", "sun"]).height > grids.grid(blank()).height
-
-
-def test_labels_keep_what_tells_them_apart() -> None:
-    names = [
-        f"{start}-photograph-of-the-holidays-by-the-sea-{i}" for start in ("a", "b") for i in range(10, 14)
-    ]
+    starts = [f"{start}-photograph-of-the-holidays-by-the-sea" for start in ("a", "b")]
+    names = [f"{start}-{i}" for start in starts for i in range(10, 14)]
     lines = fit_labels(names, FONT, 90)
     assert len({tuple(one) for one in lines}) == len(names)
     assert all(len(one) == 2 and all(FONT.getlength(line) <= 90 for line in one) for one in lines)
     assert fit_labels([f"{names[0]}\n1,234", "b\n5"], FONT, 90)[0][-1] == "1,234"
-
-
-def test_labels_are_cut_at_the_end() -> None:
     (lines, _) = fit_labels(["a very long name of a file that is not like any other", "b"], FONT, 90)
     assert len(lines) == 2 and lines[0] == "a very long" and lines[1].endswith(ELLIPSIS)
     assert shorten("wide", FONT, 1) == ELLIPSIS
@@ -68,16 +61,12 @@ def test_file_labels_omit_folder_and_extension() -> None:
 
 def test_every_kind_of_sheet_has_a_title() -> None:
     images = blank(6)
-    for plain, titled in (
-        (grids.pairs(images, images), grids.pairs(images, images, title="A title")),
-        (
-            grids.strip(*images[:2], images, ("a", "b")),
-            grids.strip(*images[:2], images, ("a", "b"), "A title"),
-        ),
-        (
-            grids.table(images[None], ["z1"], [*"abcdef"]),
-            grids.table(images[None], ["z1"], [*"abcdef"], "A title"),
-        ),
-    ):
+    sheets = {
+        grids.pairs: (images, images),
+        grids.strip: (*images[:2], images, ("a", "b")),
+        grids.table: (images[None], ["z1"], [*"abcdef"]),
+    }
+    for sheet, contents in sheets.items():
+        plain, titled = sheet(*contents), sheet(*contents, title="A title")
         assert titled.height == plain.height + grids.TITLE_HEIGHT + grids.GAP
     assert grids.stack([plain, titled]).height == plain.height + titled.height

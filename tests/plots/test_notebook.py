@@ -51,12 +51,9 @@ def test_image_arrays_behave_like_plain_arrays() -> None:
     assert (plain[0] == 7).all()
 
 
-def test_html_card_escapes_names() -> None:
+def test_models_show_facts_and_their_images_are_image_arrays(tmp_path: Path) -> None:
     card = html_card("<script>", {"a & b": "<i>"}, Image.new("RGB", (4, 4)))
     assert "<script>" not in card and "<i>" not in card and "a &amp; b" in card and "data:image/png" in card
-
-
-def test_models_show_facts_and_their_images_are_image_arrays(tmp_path: Path) -> None:
     data = (rings(40, 12), np.arange(40) % 2)
     settings = {"epochs": 1, "conditional": True, "encoder": "mlp", "decoder": "mlp", "latents": 2}
     model = vaekit.train(data, out=tmp_path / "run", report=False, quiet=True, **settings)

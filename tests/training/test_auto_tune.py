@@ -8,40 +8,38 @@ from typing import Any
 
 import pytest
 import torch
+from pytest import LogCaptureFixture, MonkeyPatch
 
-from command import rings
+from command import MLP, refused, rings
 from training.test_step import limited
 from vaekit.data.decoding.pool import cores
-from vaekit.errors import UserError
 from vaekit.models.vae import VAE
 from vaekit.training.auto_tune import resolve_auto
 from vaekit.training.plan import Plan, TrainRequest, make_plan
 from vaekit.training.session import run_training
 from vaekit.utils.device import matmul_precision
 
-SMALL: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16}
-
 
 def resolved(max_minutes: float = math.inf, **settings: Any) -> Plan:
-    return resolve_auto(make_plan(TrainRequest(rings(400, 12), (SMALL | settings,), quiet=True)), max_minutes)
+    return resolve_auto(make_plan(TrainRequest(rings(400, 12), (MLP | settings,), quiet=True)), max_minutes)
 
 
 @pytest.fixture
-def log_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+def log_text(caplog: LogCaptureFixture, monkeypatch: MonkeyPatch) -> LogCaptureFixture:
     caplog.set_level(logging.DEBUG, logger="vaekit")
     return caplog
 
 
-def test_too_many_threads_are_warned_of(log_lines: pytest.LogCaptureFixture) -> None:
+def test_too_many_threads_are_warned_of(log_text: LogCaptureFixture) -> None:
     resolved(threads=cores() + 1)
-    assert f"exceeds the {cores()} available cores" in log_lines.text
-    log_lines.clear()
+    assert f"exceeds the {cores()} available cores" in log_text.text
+    log_text.clear()
     resolved(threads=1)
-    assert "Device: cpu (1 thread), float32" in log_lines.text and "exceeds" not in log_lines.text
+    assert "Device: cpu (1 thread), float32" in log_text.text and "exceeds" not in log_text.text
 
 
 def test_a_resumed_run_keeps_the_chosen_batch_size(tmp_path: Path) -> None:
-    auto = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": "auto"}
+    auto = MLP | {"batch_size": "auto"}
     data, out = rings(2000, 12), tmp_path / "run"
     run_training(TrainRequest(data, (auto | {"epochs": 1},), out=out, quiet=True), [])
     record = json.loads((out / "config.json").read_text())
@@ -51,44 +49,38 @@ def test_a_resumed_run_keeps_the_chosen_batch_size(tmp_path: Path) -> None:
     assert f"Batch size: {chosen} (fastest in a trial)" in (out / "log.txt").read_text()
     record["batch_size"] = 48  # a size that is never tried: it is read, not chosen again
     (out / "config.json").write_text(json.dumps(record))
-    plan = resolve_auto(
-        make_plan(TrainRequest(data, (auto | {"epochs": 2},), out=out, resume=True, quiet=True))
-    )
+    request = TrainRequest(data, (auto | {"epochs": 2},), out=out, resume=True, quiet=True)
+    plan = resolve_auto(make_plan(request))
     assert plan.config.training.batch_size == plan.metadata.batch_size == 48
 
 
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [
-        ({32: 1.0, 64: 1.0, 128: 1.0, 256: 1.0}, 256),  # a step takes as long whatever the batch
-        ({32: 1.0, 64: 1.1, 128: 2.2, 256: 4.4}, 64),  # as long as its images
-        ({32: 1.0, 64: 1.9, 128: 1.9, 256: 1.9}, 32),  # twice the images that cost nearly twice as much
-        ({32: 1.0, 64: 1.0, 128: math.inf}, 64),  # does not fit in memory
-    ],
-)
-def test_batches_are_doubled_as_long_as_it_pays(
-    seconds: dict[int, float], expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+SECONDS: list[tuple[dict[int, float], int]] = [
+    ({32: 1.0, 64: 1.0, 128: 1.0, 256: 1.0}, 256),  # a step takes as long whatever the batch
+    ({32: 1.0, 64: 1.1, 128: 2.2, 256: 4.4}, 64),  # as long as its images
+    ({32: 1.0, 64: 1.9, 128: 1.9, 256: 1.9}, 32),  # twice the images that cost nearly twice as much
+    ({32: 1.0, 64: 1.0, 128: math.inf}, 64),  # does not fit in memory
+]
+
+
+@pytest.mark.parametrize(("seconds", "expected"), SECONDS)
+def test_batches_double_as_long_as_it_pays(seconds: Any, expected: int, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda _, size, *__: seconds[size])
-    plan = make_plan(
-        TrainRequest(rings(6000, 12), (SMALL | {"batch_size": "auto", "compile": "off"},), quiet=True)
-    )
-    assert (
-        resolve_auto(plan).config.training.batch_size == expected
-    )  # 256 leaves 5,400 images just over 20 steps
+    settings = MLP | {"batch_size": "auto", "compile": "off"}
+    plan = make_plan(TrainRequest(rings(6000, 12), (settings,), quiet=True))
+    # 256 leaves 5,400 images just over 20 steps
+    assert resolve_auto(plan).config.training.batch_size == expected
 
 
-def test_a_trial_that_does_not_fit_is_silent(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+def test_a_trial_that_does_not_fit_is_silent(monkeypatch: MonkeyPatch, caplog: Any) -> None:
     """Memory for 100 images: 128 would use micro-batches, which is not what is looked for."""
     monkeypatch.setattr(VAE, "prepare_target", lambda _, x: limited(x, 100))
-    plan = make_plan(TrainRequest(rings(4000, 12), (SMALL | {"batch_size": "auto"},), quiet=True))
+    plan = make_plan(TrainRequest(rings(4000, 12), (MLP | {"batch_size": "auto"},), quiet=True))
     assert resolve_auto(plan).config.training.batch_size in (32, 64)
     assert "does not fit" not in caplog.text
 
 
 def test_tf32_needs_a_gpu_that_has_it() -> None:
-    with pytest.raises(UserError, match="NVIDIA GPU of 2020 or later, and this run is on cpu"):
-        resolved(precision="tf32", device="cpu")
+    refused("NVIDIA GPU of 2020 or later, and this run is on cpu", resolved, precision="tf32", device="cpu")
     before = torch.backends.cudnn.allow_tf32
     with matmul_precision(tf32=not before):
         assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == (not before)
@@ -96,42 +88,33 @@ def test_tf32_needs_a_gpu_that_has_it() -> None:
     assert torch.backends.cudnn.allow_tf32 == before and not torch.backends.cudnn.deterministic
 
 
-def test_convolutions_use_bfloat16_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convolutions_use_bfloat16_where_it_is_fast(monkeypatch: MonkeyPatch) -> None:
     convolutions = {"encoder": "conv", "decoder": "conv"}
-    for fast, kinds, expected in (
+    for fast, kinds, expected in [
         (True, convolutions, "bf16"),
         (True, {}, "32"),
         (False, convolutions, "32"),
-    ):
+    ]:
         monkeypatch.setattr("vaekit.training.auto_tune.fast_bf16", lambda _, fast=fast: fast)
         assert resolved(**kinds).config.training.precision == expected
     assert resolved(**convolutions, precision="bf16").config.training.precision == "bf16"
     assert resolved(**convolutions, precision="32").config.training.precision == "32"
 
 
-def test_a_long_run_compiles_if_that_is_faster(
-    monkeypatch: pytest.MonkeyPatch, log_lines: pytest.LogCaptureFixture
-) -> None:
+def test_long_runs_compile_if_that_is_faster(monkeypatch: MonkeyPatch, log_text: LogCaptureFixture) -> None:
+    monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda *_: 100.0)
+    assert resolved(max_minutes=1.0).config.training.compile == "off"
+    assert "the run is too short to benefit" in log_text.text
     monkeypatch.setattr("vaekit.training.auto_tune.COMPILE_SECONDS", 0.0)
     for eager, compiled, expected in ((1.0, 0.5, "on"), (0.5, 1.0, "off")):
         times = iter([eager, compiled])
         monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda *_, times=times: next(times))
         plan = resolved()
         assert plan.config.training.compile == plan.metadata.compile == expected
-        assert f"torch.compile: {expected}, {eager / compiled:.2f} times as fast" in log_lines.text
+        assert f"torch.compile: {expected}, {eager / compiled:.2f} times as fast" in log_text.text
 
 
-def test_a_short_run_is_not_compiled(
-    monkeypatch: pytest.MonkeyPatch, log_lines: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("vaekit.training.auto_tune._step_seconds", lambda *_: 100.0)
-    assert resolved(max_minutes=1.0).config.training.compile == "off"
-    assert "the run is too short to benefit" in log_lines.text
-
-
-def test_training_goes_without_a_failing_compiler(
-    monkeypatch: pytest.MonkeyPatch, log_lines: pytest.LogCaptureFixture
-) -> None:
+def test_training_goes_without_a_failing_compiler(monkeypatch: MonkeyPatch, log_text: Any) -> None:
     monkeypatch.setattr("vaekit.training.auto_tune.COMPILE_SECONDS", 0.0)
 
     def broken(*_: Any, **__: Any) -> None:
@@ -139,4 +122,4 @@ def test_training_goes_without_a_failing_compiler(
 
     monkeypatch.setattr("torch.compile", broken)
     assert resolved().config.training.compile == "off"
-    assert "torch.compile: off, it failed on this machine" in log_lines.text
+    assert "torch.compile: off, it failed on this machine" in log_text.text

@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pytest import MonkeyPatch
 
 import vaekit
-from command import rings
+from command import MLP, rings
 from vaekit.errors import TrainingFailed
 from vaekit.training.background_writer import BackgroundWriter
 from vaekit.training.callbacks import Callback, TrainingState
 from vaekit.training.loop import EpochResult
 from vaekit.training.monitor import RateLimiter, TimeLeft
 
-TINY: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16, "quiet": True}
+TINY: dict[str, Any] = MLP | {"quiet": True, "report": False}
 
 
 class Recorder(Callback):
@@ -44,20 +45,17 @@ class Recorder(Callback):
 
 def test_a_callback_sees_training_from_begin_to_end(tmp_path: Path) -> None:
     recorder = Recorder()
-    trained = vaekit.train(
-        rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[recorder], report=False, **TINY
-    )
+    trained = vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[recorder], **TINY)
     assert recorder.events == ["begin 0", "epoch 1", "epoch 2", "end", "saved"]
     assert [row["val_loss"] for row in recorder.rows] == list(trained.history["val_loss"])
-    again = Recorder()
-    vaekit.train(
-        rings(60, 12), out=tmp_path / "run", resume=True, epochs=3, callbacks=[again], report=False, **TINY
-    )
-    assert again.events == ["begin 2", "epoch 3", "end", "saved"]
+    second = Recorder()
+    settings = TINY | {"out": tmp_path / "run", "epochs": 3, "callbacks": [second]}
+    vaekit.train(rings(60, 12), resume=True, **settings)
+    assert second.events == ["begin 2", "epoch 3", "end", "saved"]
 
 
 def test_without_callbacks_nothing_is_drawn(tmp_path: Path) -> None:
-    vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=1, callbacks=[], report=False, **TINY)
+    vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=1, callbacks=[], **TINY)
     assert not list((tmp_path / "run").rglob("*.png"))
     assert not (tmp_path / "run" / "latent_prior.safetensors").exists()
     assert vaekit.load(tmp_path / "run").sample(2).shape == (2, 12, 12, 1)
@@ -72,9 +70,7 @@ def test_a_failing_callback_fails_the_training(tmp_path: Path) -> None:
             raise TrainingFailed("a job failed")
 
     with pytest.raises(TrainingFailed, match="a job failed"):
-        vaekit.train(
-            rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[Failing()], report=False, **TINY
-        )
+        vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[Failing()], **TINY)
 
 
 def test_data_png_shows_the_inputs_before_training(tmp_path: Path) -> None:
@@ -86,11 +82,11 @@ def test_data_png_shows_the_inputs_before_training(tmp_path: Path) -> None:
     from vaekit.training.artifacts import DataPreview
 
     callbacks = [DataPreview(), Look()]
-    vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=1, callbacks=callbacks, report=False, **TINY)
+    vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=1, callbacks=callbacks, **TINY)
     assert (tmp_path / "run" / "data.png").exists()
 
 
-def test_the_time_left_includes_what_follows_the_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_includes_what_follows_the_epochs(monkeypatch: MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     short, long = (TimeLeft(100.0, limit, 1000, 1000, True) for limit in (30.0, float("inf")))
@@ -105,16 +101,14 @@ def test_the_time_left_includes_what_follows_the_epochs(monkeypatch: pytest.Monk
     assert short.estimate(500) == pytest.approx(5 + after)
 
 
-def test_the_newest_job_of_a_slot_is_written() -> None:
+def test_background_jobs_are_replaced_and_raise_errors() -> None:
     written: list[int] = []
     with BackgroundWriter() as writer:
         writer.put("slow", lambda: time.sleep(0.2))
         for number in range(5):
-            writer.put("numbers", lambda number=number: written.append(number))  # type: ignore[misc]
+            writer.put("numbers", lambda number=number: written.append(number))
     assert written == [4]
 
-
-def test_an_error_in_a_job_is_raised() -> None:
     def fail() -> None:
         raise OSError("disk full")
 
@@ -122,7 +116,7 @@ def test_an_error_in_a_job_is_raised() -> None:
         writer.put("job", fail)
 
 
-def test_a_limited_job_takes_its_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limited_job_takes_its_share_of_the_time(monkeypatch: MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     limiter = RateLimiter(0.1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from command import rings
+from command import MLP, rings
 from vaekit.config.objectives import ElboConfig
 from vaekit.config.overrides import resolve
 from vaekit.data.loader import ImageLoader
@@ -34,9 +34,8 @@ def test_learning_rate_ramps_up_and_decays_along_a_cosine() -> None:
     expected = [0.025, 0.05 * cosine[1], 0.1 * cosine[2], 0.1 * cosine[3], 0.05, 0.0]
     assert rates == pytest.approx(expected, abs=1e-12)
     short = resolve({"learning_rate": 0.1, "ramp": 200}).training
-    assert [learning_rate(short, step, 50) for step in (0, 4, 25, 49)] == pytest.approx(
-        [0.004, 0.02, 0.1, 0.1]
-    )
+    rates = [learning_rate(short, step, 50) for step in (0, 4, 25, 49)]
+    assert rates == pytest.approx([0.004, 0.02, 0.1, 0.1])
     constant = resolve({"learning_rate": 0.1}).training
     assert {learning_rate(constant, step, 100) for step in range(0, 100, 7)} == {0.1}
 
@@ -56,29 +55,24 @@ def test_the_moving_average_starts_fast() -> None:
 
 
 def test_validation_averages_over_images() -> None:
-    """23 validation images in batches of 10, 10 and 3, against one batch of all: the KL has no noise in
-    it."""
+    """23 images in batches of 10, 10 and 3, against one batch: the KL has no noise in it."""
     pack = open_pack(rings(60, 12), resolve({"validation": "last:23"}).data, quiet=True)
-    config = resolve(
-        {"encoder": "mlp", "decoder": "mlp", "latents": 3, "objective": {"beta": 2.0, "warmup": 5}}
-    )
+    config = resolve(MLP, {"objective": {"beta": 2.0, "warmup": 5}})
     model, objective = build(config, pack.shape)
     loader = ImageLoader(pack, config.data, 10, 0, torch.device("cpu"))
     train_step = TrainStep(model, objective, config.training, loader.steps_per_epoch)
-    metrics, again = (evaluate(train_step, loader, "validation") for _ in range(2))
+    metrics, repeated = (evaluate(train_step, loader, "validation") for _ in range(2))
     x = torch.cat([x for x, _ in loader.split("validation")])
     assert len(x) == 23
     q = model.encode(x)
     kl = 0.5 * (q.mean.square() + q.variance - 1 - q.variance.log()).sum(1).mean().item()
     assert metrics["kl"] == pytest.approx(kl, rel=1e-5)
     assert metrics["loss"] == pytest.approx(metrics["reconstruction"] + 2 * metrics["kl"], rel=1e-6)
-    assert metrics == again
+    assert metrics == repeated
     train_step.eval_micro_batches = 3
     divided = evaluate(train_step, loader, "validation")
-    assert (
-        divided["kl"] == pytest.approx(kl, rel=1e-5)
-        and divided["reconstruction"] != metrics["reconstruction"]
-    )
+    assert divided["kl"] == pytest.approx(kl, rel=1e-5)
+    assert divided["reconstruction"] != metrics["reconstruction"]
 
 
 class Counting(Elbo):
@@ -91,25 +85,14 @@ class Counting(Elbo):
         return super().__call__(terms, epoch)
 
 
-def test_objectives_get_the_samples_they_ask_for() -> None:
+def test_objectives_get_samples_and_the_number_of_images() -> None:
     pack = open_pack(rings(60, 12), resolve({"validation": "last:20"}).data, quiet=True)
-    settings = {
-        "encoder": "mlp",
-        "decoder": "mlp",
-        "latents": 3,
-        "epochs": 1,
-        "batch_size": 20,
-        "optimizer": "sgd",
-    }
-    config = resolve(settings, {"learning_rate": 1e-4})
+    config = resolve(MLP, {"epochs": 1, "batch_size": 20, "optimizer": "sgd", "learning_rate": 1e-4})
     model, _ = build(config, pack.shape)
     loader = ImageLoader(pack, config.data, 20, 0, torch.device("cpu"))
     train_step = TrainStep(model, Counting(ElboConfig(samples=7)), config.training, loader.steps_per_epoch)
     assert len(list(train(train_step, loader, 1, Progress(), lambda _: False))) == 1
     assert Counting.seen == {7}
-
-
-def test_objectives_know_the_number_of_training_images() -> None:
     layers = {"validation": "last:20", "objective": "total_correlation"}
     assert make_plan(TrainRequest(rings(60, 12), (layers,), quiet=True)).objective.images == 40
 
@@ -126,9 +109,8 @@ def test_freed_memory_is_kept_while_training() -> None:
     def pages_cleared() -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(10):
-            tensors = [
-                torch.ones(6_000_000) for _ in range(4)
-            ]  # 24 MB each, together more than is kept by default
+            # 24 MB each, together more than is kept by default
+            tensors = [torch.ones(6_000_000) for _ in range(4)]
             del tensors
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
@@ -139,9 +121,8 @@ def test_freed_memory_is_kept_while_training() -> None:
 
 
 def test_denormals_are_zero_on_every_thread_while_training() -> None:
-    def left() -> (
-        int
-    ):  # of an operation that all threads share; four times, so that each of them takes its part
+    # of an operation that all threads share; four times, so that each of them takes its part
+    def left() -> int:
         return sum(int((torch.full((1 << 22,), 1e-39) * torch.ones(())).count_nonzero()) for _ in range(4))
 
     before = left()

@@ -15,7 +15,8 @@ from command import mistake, rings, start, vaekit, wait_for
 
 SMALL = (
     *("--encoder.kind", "mlp", "--decoder.kind", "mlp", "--encoder.hidden", 32, "--decoder.hidden", 32),
-    *("--latents", 4, "--batch-size", 16, "--flip", "--crop", 1, "--threads", 1, "--compile", "off"),
+    *("--latents", 4, "--batch-size", 16, "--flip", "--crop", 1),
+    *("--threads", 1, "--compile", "off", "--no-report"),
 )
 
 
@@ -44,10 +45,8 @@ def end_state(run: Path) -> dict[str, np.ndarray]:
 def curves(run: Path) -> list[list[str]]:
     """metrics.csv without its clock."""
     with (run / "metrics.csv").open() as file:
-        return [
-            [v for k, v in row.items() if k not in ("seconds", "images_per_second")]
-            for row in csv.DictReader(file)
-        ]
+        rows = list(csv.DictReader(file))
+    return [[v for k, v in row.items() if k not in ("seconds", "images_per_second")] for row in rows]
 
 
 def same(run: Path, other: Path) -> None:
@@ -55,9 +54,8 @@ def same(run: Path, other: Path) -> None:
     assert one.keys() == two.keys()
     assert [name for name in one if not np.array_equal(one[name], two[name])] == []
     assert curves(run) == curves(other)
-    assert (run / "samples" / "epoch_0060.png").read_bytes() == (
-        other / "samples" / "epoch_0060.png"
-    ).read_bytes()
+    one_picture, other_picture = (at / "samples" / "epoch_0060.png" for at in (run, other))
+    assert one_picture.read_bytes() == other_picture.read_bytes()
 
 
 def rows(run: Path) -> int:
@@ -93,8 +91,8 @@ def test_interrupted_epochs_resume_bit_for_bit(tmp_path: Path, images: Path, unb
         assert process.returncode == 75, err
         state = json.loads((max((run / "checkpoints").glob("step_*")) / "state.json").read_text())
         assert rows(run) == state["epoch"] + 1
-    said = vaekit("train", "--out", run, "--resume")
-    assert "Resuming in epoch" in said
+    output = vaekit("train", "--out", run, "--resume")
+    assert "Resuming in epoch" in output
     same(run, unbroken)
 
 
@@ -127,9 +125,8 @@ def test_other_settings_or_data_are_refused(tmp_path: Path, images: Path) -> Non
     vaekit("train", images, "--out", run, "--epochs", 1, *SMALL)
     np.save(other, rings(seed=1))
     assert "already contains a run" in mistake("train", images, "--out", run)
-    assert "was started with --latents 4, not 5" in mistake(
-        "train", images, "--out", run, "--resume", "--latents", 5
-    )
+    resume = ("train", "--out", run, "--resume")
+    assert "was started with --latents 4, not 5" in mistake(*resume, images, "--latents", 5)
     assert "was trained on other images" in mistake("train", other, "--out", run, "--resume")
     process = start("train", "--out", run, "--resume", "--epochs", 100_000)
     wait_for(lambda: rows(run) > 3, process)
@@ -137,15 +134,12 @@ def test_other_settings_or_data_are_refused(tmp_path: Path, images: Path) -> Non
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 75
-    assert "was started with 100000 epochs; --epochs cannot be lowered" in mistake(
-        "train", "--out", run, "--resume", "--epochs", 9
-    )
+    assert "was started with 100000 epochs; --epochs cannot be lowered" in mistake(*resume, "--epochs", 9)
 
 
 def test_divergence_stops_the_run(tmp_path: Path, images: Path) -> None:
-    process = start(
-        "train", images, "--out", tmp_path / "wild", *SMALL, "--optimizer", "sgd", "--learning-rate", 100
-    )
+    sgd = ("--optimizer", "sgd", "--learning-rate", 100)
+    process = start("train", images, "--out", tmp_path / "wild", *SMALL, *sgd)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "--learning-rate 30" in err.strip().splitlines()[-1]
@@ -161,6 +155,5 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, images: Path) -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode in (75, 128 + signal.SIGTERM, 128 + signal.SIGINT)
-    assert "Resuming in epoch" in vaekit(
-        "train", "--out", run, "--resume", "--epochs", 100_000, "--max-minutes", 0.001
-    )
+    resume = ("train", "--out", run, "--resume", "--epochs", 100_000, "--max-minutes", 0.001)
+    assert "Resuming in epoch" in vaekit(*resume)

@@ -1,5 +1,4 @@
-"""SOAP against Adam, against the moments it follows, and on a problem whose axes are not those of its
-weights."""
+"""SOAP against Adam, its moments, and a problem whose axes are not those of its weights."""
 
 import pytest
 import torch
@@ -66,9 +65,8 @@ def test_axes_that_are_not_those_of_the_weights_cost_nothing() -> None:
     left = {}
     for name in ("adam", "soap"):
         weight = nn.Parameter(torch.zeros(20, 12))
-        optimizer = (
-            SOAP([weight], 0.03) if name == "soap" else torch.optim.Adam([weight], 0.03, betas=(0.9, 0.99))
-        )
+        adam = torch.optim.Adam([weight], 0.03, betas=(0.9, 0.99))
+        optimizer = SOAP([weight], 0.03) if name == "soap" else adam
         for _ in range(400):
             loss = (a @ weight @ b - c).square().sum()
             optimizer.zero_grad()

@@ -1,5 +1,4 @@
-"""A training step: micro-batches, compiled and bfloat16 steps, and steps that a GPU can take without
-waiting."""
+"""A training step: in micro-batches, compiled, in bfloat16, and without waiting for a GPU."""
 
 import json
 import math
@@ -10,15 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from pytest import MonkeyPatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from command import NEW_PROCESS, mistake, rings
+from command import MLP, NEW_PROCESS, mistake, refused, rings, user_error
 from vaekit.config.config import settings_classes
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
-from vaekit.errors import UserError
 from vaekit.models.builder import build
 from vaekit.models.terms import Group, Objective, Terms
 from vaekit.models.vae import VAE
@@ -26,15 +25,13 @@ from vaekit.training.loop import evaluate
 from vaekit.training.step import TrainStep, make_loss_fn
 from vaekit.utils.cuda_graphs import CudaGraph
 
-SMALL: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16}
-
 
 def made(**settings: Any) -> tuple[VAE, Objective]:
-    return build(resolve(SMALL | settings), (1, 12, 12), images=64)
+    return build(resolve(MLP | settings), (1, 12, 12), images=64)
 
 
 def make_step(model: VAE, objective: Objective, **settings: Any) -> TrainStep:
-    return TrainStep(model.train(), objective, resolve(SMALL | settings).training, steps_per_epoch=10)
+    return TrainStep(model.train(), objective, resolve(MLP | settings).training, steps_per_epoch=10)
 
 
 def images(count: int = 16) -> torch.Tensor:
@@ -65,117 +62,101 @@ def limited(x: torch.Tensor, limit: int) -> torch.Tensor:
     return x
 
 
-# --- Micro-batches
-# ---------------------------------------------------------------------------------------------------
+NO_MEMORY = (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory"))
 
 
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")]
-)
+@pytest.mark.parametrize("error", NO_MEMORY)
 def test_micro_batches_give_the_gradient_of_the_batch(error: RuntimeError) -> None:
     """With a decoder that does not look at z, so that the noise, which differs, does not matter."""
     model, objective = made(ema=0)
-    reading: torch.Tensor = model.decoder.layers.first.weight  # type: ignore[union-attr, assignment]
+    reading: torch.Tensor = model.decoder.layers.first.weight
     torch.nn.init.zeros_(reading.requires_grad_(False))
     train_step, x = make_step(model, objective, ema=0), images(15)
-    whole = train_step.compute_gradient(x, None, 0.0)
+    full = train_step.compute_gradient(x, None, 0.0)
     expected = weights_gradient(model)
     assert train_step.micro_batches == 1
     train_step.loss_fn = SmallMemory(train_step, 4, error)
     metrics = train_step.compute_gradient(x, None, 0.0)
     assert train_step.micro_batches == 4  # of 4, 4, 4 and 3 images
     torch.testing.assert_close(weights_gradient(model), expected, rtol=1e-4, atol=1e-5)
-    for name, value in whole.items():
+    for name, value in full.items():
         torch.testing.assert_close(metrics[name], value.detach(), rtol=1e-5, atol=1e-4)
 
 
-def test_validation_divides_batches_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_divides_batches_that_do_not_fit(monkeypatch: MonkeyPatch) -> None:
     """Training has kept its memory; what it leaves holds 5 of the 16 images of a batch."""
-    train_step, config = make_step(*made()), resolve(SMALL)
-    loader = ImageLoader(
-        open_pack(rings(400, 12), config.data, quiet=True), config.data, 16, 0, torch.device("cpu")
-    )
+    train_step, config = make_step(*made()), resolve(MLP)
+    pack = open_pack(rings(400, 12), config.data, quiet=True)
+    loader = ImageLoader(pack, config.data, 16, 0, torch.device("cpu"))
     expected = evaluate(train_step, loader, "validation")
     monkeypatch.setattr(VAE, "prepare_target", lambda _, x: limited(x, 5))
     metrics = evaluate(train_step, loader, "validation")
     assert (train_step.micro_batches, train_step.eval_micro_batches) == (1, 4)
-    assert metrics["reconstruction"] == pytest.approx(
-        expected["reconstruction"], rel=0.05
-    )  # with other noise
+    # with other noise
+    assert metrics["reconstruction"] == pytest.approx(expected["reconstruction"], rel=0.05)
     assert metrics["kl"] == pytest.approx(expected["kl"], rel=1e-5)
 
 
 @pytest.mark.parametrize("module", [None, torch.nn.BatchNorm2d(1)])
 def test_running_averages_are_not_divided(module: torch.nn.Module | None) -> None:
-    """Those of a noise level, and those of a user's own batch normalization."""
     model, objective = made(likelihood={"kind": "gaussian", "sigma": "fixed" if module else "optimal"})
     if module is not None:
         model.encoder.add_module("custom", module)
     train_step = make_step(model, objective)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="needs all of it at once"):
+    with MonkeyPatch.context() as patch, user_error("needs all of it at once"):
         patch.setattr(VAE, "prepare_target", lambda _, x: limited(x, 4))
         train_step.compute_gradient(images())
 
 
-def test_optimizer_state_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_other_than_a_large_batch_are_raised(monkeypatch: MonkeyPatch) -> None:
     train_step = make_step(*made())
     zeros_like = torch.zeros_like
     monkeypatch.setattr(torch, "zeros_like", lambda like, **how: zeros_like(limited(like, 100), **how))
-    with pytest.raises(UserError, match="optimizer='sgd'"):
-        train_step.optimize(images(), None, math.inf)
-
-
-def test_other_errors_are_raised_as_they_are() -> None:
+    refused("optimizer='sgd'", train_step.optimize, images(), None, math.inf)
     train_step = make_step(*made())
     train_step.loss_fn = SmallMemory(train_step, 4, RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
         train_step.compute_gradient(images())
 
 
-@pytest.mark.parametrize(
-    ("settings", "limit", "text"),
-    [
-        ({"objective": "mmd"}, 4, "needs all of it at once"),
-        ({"objective": {"free_bits": 0.1}}, 4, "needs all of it at once"),
-        ({}, 0, "a single image does not either"),
-    ],
-)
+AT_ONCE = "needs all of it at once"
+INDIVISIBLE = [({"objective": "mmd"}, 4, AT_ONCE), ({"objective": {"free_bits": 0.1}}, 4, AT_ONCE)]
+
+
+INDIVISIBLE += [({}, 0, "a single image does not either")]
+
+
+@pytest.mark.parametrize(("settings", "limit", "text"), INDIVISIBLE)
 def test_indivisible_batches_are_refused(settings: dict[str, Any], limit: int, text: str) -> None:
     train_step = make_step(*made(**settings))
     train_step.loss_fn = SmallMemory(train_step, limit, torch.OutOfMemoryError("out of memory"))
-    with pytest.raises(UserError, match=text) as refused:
+    with user_error(text) as refused:
         train_step.compute_gradient(images())
     assert "batch_size" in str(refused.value)
 
 
 @pytest.mark.parametrize("kind", [*settings_classes("objective"), "free_bits", "capacity"])
 def test_objectives_that_support_accumulation_are_means(kind: str) -> None:
-    """At the same z: that of the whole batch, and that of its halves."""
     objective: Any = kind
     x = images(16)
     x[8:] = 0
-    if kind in (
-        "free_bits",
-        "capacity",
-    ):  # at the value of the whole batch, which those of the halves lie around
+    if kind in ("free_bits", "capacity"):  # at the value of the whole batch, around which the halves lie
         model, _ = made()
         group = model.terms(x).groups[0]
-        assert group.kl_per_latent is not None
         per_latent = group.kl_per_latent.mean(0)
         objective = {kind: (per_latent[0] if kind == "free_bits" else per_latent.sum()).item()}
     model, minimized = made(objective=objective)
     with torch.no_grad():
-        whole = model.terms(x, None, minimized.samples)
-        values = [minimized(whole)[0].item()]
+        full = model.terms(x, None, minimized.samples)
+        values = [minimized(full)[0].item()]
         for rows in (slice(0, 8), slice(8, 16)):
-            z = whole.groups[0].z[:, rows]
+            z = full.groups[0].z[:, rows]
             log_px = model.decode(z, None, x[rows]).log_prob(x[rows])
             torch.manual_seed(0)  # of what `mmd` draws
-            group = Group(z, model.encode(x[rows]), whole.groups[0].p)
+            group = Group(z, model.encode(x[rows]), full.groups[0].p)
             values.append(minimized(Terms(log_px, (group,)))[0].item())
-    assert math.isclose(values[0], sum(values[1:]) / 2, rel_tol=1e-6) == minimized.supports_accumulation, (
-        values
-    )
+    mean = sum(values[1:]) / 2
+    assert math.isclose(values[0], mean, rel_tol=1e-6) == minimized.supports_accumulation, values
 
 
 LIMITED = """
@@ -204,8 +185,7 @@ run_training(request, callbacks=[])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory")
 def test_a_cpu_without_enough_memory_uses_micro_batches(tmp_path: Path) -> None:
-    """64 images with 128 samples of 3,072 pixels: 100 MB for each tensor of their size, of which 230 MB hold
-    two."""
+    """64 images with 128 samples of 3,072 pixels: a tensor takes 100 MB, and there are 230."""
     out = tmp_path / "run"
     done = subprocess.run([sys.executable, "-c", LIMITED, out], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -214,19 +194,8 @@ def test_a_cpu_without_enough_memory_uses_micro_batches(tmp_path: Path) -> None:
     assert json.loads(states[-1].read_text())["micro_batches"] > 1
 
 
-# --- Steps that a GPU can take without waiting
-# -----------------------------------------------------------------------
-
-WAITING = {
-    "_local_scalar_dense",
-    "nonzero",
-    "masked_select",
-    "equal",
-    "is_nonzero",
-    "_unique2",
-    "lift_fresh",
-    "bincount",
-}
+WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2"}
+WAITING |= {"lift_fresh", "bincount"}
 
 
 class Listener(TorchDispatchMode):
@@ -238,18 +207,15 @@ class Listener(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        by_mask = name.startswith("index") and any(
-            isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
-            for index in (args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else ())
-        )
-        if name in WAITING or by_mask:
+        indices = args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else ()
+        masks = [i for i in indices if isinstance(i, torch.Tensor) and i.dtype in (torch.bool, torch.uint8)]
+        if name in WAITING or (name.startswith("index") and masks):
             self.heard.append(name)
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_step_never_waits_for_its_device(preset: str) -> None:
-    """So that a GPU stays busy, and that the step can be captured as a graph."""
     config = resolve({"batch_size": 16}, preset=preset)
     model, objective = build(config, (1, 28, 28), classes=4, images=224)
     train_step = TrainStep(model.train(), objective, config.training, steps_per_epoch=10)
@@ -276,10 +242,6 @@ def test_without_an_nvidia_gpu_every_call_is_made() -> None:
     assert torch.equal(torch.stack(results), torch.stack([torch.randn(4) for _ in range(8)]))
 
 
-# --- Compiled, and in bfloat16
-# ---------------------------------------------------------------------------------------
-
-
 COMPILED = """
 import torch
 from vaekit.models.builder import build
@@ -304,8 +266,7 @@ print("graphs:", torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 @pytest.mark.slow
 def test_a_compiled_step_is_the_eager_step() -> None:
-    """In a process without shape checks, at which the compiler would stop. Schedules are no part of the
-    graph."""
+    """In a process without shape checks, at which the compiler would stop."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "graphs: 1\n" in done.stdout
@@ -317,20 +278,17 @@ def test_of_models_with_flows_only_networks_are_compiled() -> None:
     assert model.encoder._compiled_call_impl is not None and model.prior._compiled_call_impl is None
 
 
-def test_compile_without_a_compiler_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_without_a_compiler_is_a_user_error(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
-    network = ("--encoder", "mlp", "--decoder", "mlp")
-    text = mistake(
-        "train", "--out", tmp_path / "run", "--epochs", 1, "--compile", "on", *network, command=NEW_PROCESS
-    )
+    settings = ("--epochs", 1, "--compile", "on", "--encoder", "mlp", "--decoder", "mlp")
+    text = mistake("train", "--out", tmp_path / "run", *settings, command=NEW_PROCESS)
     assert "--compile: compilation failed on this machine (InvalidCxxCompiler)" in text
     assert text.endswith("Use --compile auto or --compile off.")
 
 
 @pytest.mark.parametrize("network", ["mlp", "conv", "resnet"])
 def test_bfloat16_stays_near_float32(network: str) -> None:
-    """The loss of one model at the same noise: within 3 thousandths; all of the optimizer's state in 32
-    bits."""
+    """At the same noise the loss is within 3 thousandths; the optimizer's state has 32 bits."""
     config = {"encoder": network, "decoder": network}
     model, objective = made(**config)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
@@ -340,9 +298,8 @@ def test_bfloat16_stays_near_float32(network: str) -> None:
         model.precision = precision
         torch.manual_seed(0)
         terms = model.terms(x, None, 1)
-        assert {
-            t.dtype for t in (terms.log_px, terms.groups[0].z, terms.groups[0].kl, terms.groups[0].log_q)
-        } == {torch.float32}
+        group = terms.groups[0]
+        assert {t.dtype for t in (terms.log_px, group.z, group.kl, group.log_q)} == {torch.float32}
         loss, _ = objective(terms)
         losses.append(loss.item())
     assert losses[1] == pytest.approx(losses[0], rel=3e-3)

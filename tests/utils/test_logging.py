@@ -11,16 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+from pytest import CaptureFixture, MonkeyPatch
 
 from vaekit.errors import setting
 from vaekit.utils import logging, meter
 from vaekit.utils.logging import console_logging, file_logging, log, progress, status, wrapped
 from vaekit.utils.meter import Meter, duration_left
 
-LINE = (
-    "epoch 3/50  train 70843.05 = 70618.54 + KL 224.50  "
-    "validation 61343.22 = 61118.72 + KL 224.50  92 images/s"
-)
+LOSSES = "train 70843.05 = 70618.54 + KL 224.50  validation 61343.22 = 61118.72 + KL 224.50"
+LINE = f"epoch 3/50  {LOSSES}  92 images/s"
 
 ON_A_TERMINAL = f"""
 from time import sleep
@@ -54,20 +53,15 @@ def on_a_terminal(script: str, columns: int = 80) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", output.decode())
 
 
-def test_wrapped_breaks_between_words_with_an_indent() -> None:
+def test_wrapped_breaks_between_words_and_keeps_commands() -> None:
     lines = wrapped(f"  {LINE}", 50).splitlines()
     assert " ".join(line.strip() for line in lines).split() == LINE.split()
     assert all(len(line) <= 50 for line in lines)
     assert [len(line) - len(line.lstrip()) for line in lines] == [2, 4, 4]
     assert wrapped("a\n\n  b", 80) == "a\n\n  b"
-
-
-@pytest.mark.parametrize(
-    "text", ["Continue: vaekit train --resume --out runs/x", "Use `vaekit evaluate runs/x` now"]
-)
-def test_wrapped_keeps_commands_whole(text: str) -> None:
-    command = re.search(r"vaekit [^`]*", text)
-    assert command and any(command[0] in line for line in wrapped(text, 40).splitlines())
+    for text in ("Continue: vaekit train --resume --out runs/x", "Use `vaekit evaluate runs/x` now"):
+        command = re.search(r"vaekit [^`]*", text)
+        assert command and any(command[0] in line for line in wrapped(text, 40).splitlines())
 
 
 def test_terminal_shows_phase_speed_and_time_left() -> None:
@@ -80,14 +74,14 @@ def test_terminal_shows_phase_speed_and_time_left() -> None:
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+def hasty(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(logging, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(logging, "ANNOUNCE_SECONDS", 0.1)
     monkeypatch.setattr(logging, "LINE_SECONDS", 0.2)
     monkeypatch.setattr(meter, "SAMPLE_SECONDS", 0.0)
 
 
-def test_plain_lines_without_a_terminal(hasty: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_lines_without_a_terminal(hasty: None, capsys: CaptureFixture[str]) -> None:
     with console_logging(), status("Checking speed"):
         time.sleep(0.8)
     ticks = capsys.readouterr().out.splitlines()
@@ -100,7 +94,7 @@ def test_plain_lines_without_a_terminal(hasty: None, capsys: pytest.CaptureFixtu
     assert re.fullmatch(r"epoch 2/2: 1,200 of 3,400 images, [0-9,]+ images/s, about 10 min left", line)
 
 
-def test_a_phase_within_another_takes_its_place(hasty: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_phase_within_another_takes_its_place(hasty: None, capsys: CaptureFixture[str]) -> None:
     with console_logging(), progress(10, "epoch 1/2"):
         with status("Compiling"):
             time.sleep(0.5)
@@ -109,7 +103,7 @@ def test_a_phase_within_another_takes_its_place(hasty: None, capsys: pytest.Capt
     assert list(dict.fromkeys(names)) == ["Compiling", "epoch 1/2"] and names == sorted(names)
 
 
-def test_quiet_progress_prints_nothing(hasty: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_progress_prints_nothing(hasty: None, capsys: CaptureFixture[str]) -> None:
     with (
         console_logging(quiet=True),
         status("Checking speed"),
@@ -120,7 +114,7 @@ def test_quiet_progress_prints_nothing(hasty: None, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == ""
 
 
-def test_time_left_counts_down_between_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_left_counts_down_between_reports(monkeypatch: MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(meter.time, "monotonic", lambda: now)
     phase = Meter(1000, "Reading images", "images")
@@ -136,23 +130,15 @@ def test_time_left_counts_down_between_reports(monkeypatch: pytest.MonkeyPatch) 
     assert phase.time_text() == "a few seconds left"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (3, "a few seconds"),
-        (42, "about 40 s"),
-        (700, "about 12 min"),
-        (9000, "about 2 h"),
-        (400_000, "about 5 days"),
-    ],
-)
+TEXTS = {3: "a few seconds", 42: "about 40 s", 700: "about 12 min", 9e3: "about 2 h", 4e5: "about 5 days"}
+
+
+@pytest.mark.parametrize(("seconds", "text"), TEXTS.items())
 def test_time_left_is_labelled(seconds: float, text: str) -> None:
     assert duration_left(seconds) == f"{text} left"
 
 
-def test_settings_are_spelled_on_screen_and_in_the_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_settings_are_spelled_on_screen_and_in_the_file(tmp_path: Path, capsys: CaptureFixture[str]) -> None:
     with console_logging(), file_logging(tmp_path / "log.txt"):
         log.info(f"Try {setting('batch_size', 64)}.")
         log.debug("Layers")

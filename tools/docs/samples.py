@@ -80,7 +80,7 @@ def rows(preset: str, evaluation: dict[str, Any]) -> list[str]:
     if evaluation["prior"] is None:
         name = "the model's own prior (no fitted one is better)"
         return [line(f"`{preset}`", name, *cells(sets["new"]), "")]
-    own, fitted = sets["model_prior"], sets["new"]
+    model_prior, fitted = sets["model_prior"], sets["new"]
     above, through = evaluation["fidelity"]["fitted_prior_gain"], sets["reconstructed"]
     better = above["coverage"]["low"] > 0, above["kid"]["high"] < 0
     bold = [
@@ -89,7 +89,7 @@ def rows(preset: str, evaluation: dict[str, Any]) -> list[str]:
     ]
     gain = f"{gap['gain']:.1f} +- {gap['gain_standard_error']:.1f}"
     return [
-        line(f"`{preset}`", "the model's own prior", *cells(own), ""),
+        line(f"`{preset}`", "the model's own prior", *cells(model_prior), ""),
         line("", evaluation["prior"], *bold, gain),
         line("", "reconstructed test images", *cells(through), ""),
     ]

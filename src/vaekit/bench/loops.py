@@ -1,6 +1,6 @@
 """One epoch of the same network on the same images, trained by a bare PyTorch loop and by vaekit.
 
-vaekit also validates, which a bare loop does not: give it a pack whose validation split is one image.
+vaekit also validates, which a bare loop does not: use a pack whose validation split is one image.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ def plain_step(model: VAE, optimizer: Optimizer, x: Tensor) -> None:
 def bare_loop(
     config: Config, pack: Pack, device: torch.device, fused: bool = True, process_settings: bool = False
 ) -> RunOnce:
-    """Train on slices of one float32 tensor in memory, without shuffling, EMA or metrics.
+    """A function that trains one epoch on slices of a float32 tensor, without shuffling, EMA or metrics.
 
     Args:
         config: the network, its optimizer and the batch size.
@@ -67,9 +67,6 @@ def bare_loop(
         device: where to train.
         fused: use vaekit's optimizer, torch's Adam in one fused kernel; else torch's default Adam.
         process_settings: use the process settings of a vaekit training.
-
-    Returns:
-        A function that trains one epoch.
     """
     model, _ = make_model(config, pack, device)
     x = torch.from_numpy(np.array(pack.images[pack.splits["train"]])).to(device).permute(0, 3, 1, 2) / 255
@@ -88,11 +85,7 @@ def bare_loop(
 
 
 def vaekit_loop(config: Config, pack: Pack, device: torch.device, **settings: Any) -> RunOnce:
-    """Train with the loop of `vaekit train`, without compilation unless `settings` ask for it.
-
-    Returns:
-        A function that trains one epoch.
-    """
+    """A function that trains one epoch as `vaekit train` does, not compiled unless `settings` ask for it."""
     config = override(config, {"epochs": 1_000_000, "compile": "off"}, settings)
     model, objective = make_model(config, pack, device)
     model.precision = compute_dtype(config.training)

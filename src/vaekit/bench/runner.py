@@ -35,9 +35,8 @@ def bench(
     Raises:
         UserError: a workload does not exist, or `rounds` is below 1.
     """
-    for name in names:
-        if name not in workloads:
-            raise UserError(f"Unknown workload {name!r}.", f"Available: {', '.join(workloads)}.")
+    if unknown := [name for name in names if name not in workloads]:
+        raise UserError(f"Unknown workload {unknown[0]!r}.", f"Available: {', '.join(workloads)}.")
     if rounds < 1:
         raise UserError(f"must be at least 1 (got {rounds}).", option="rounds")
     device = best_device()
@@ -53,12 +52,11 @@ def bench(
 @contextmanager
 def temporary_cache() -> Iterator[None]:
     """An empty image cache for the duration of the block."""
-    before = os.environ.get("XDG_CACHE_HOME")
+    before = os.environ.copy()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         try:
             yield
         finally:
             os.environ.pop("XDG_CACHE_HOME")
-            if before is not None:
-                os.environ["XDG_CACHE_HOME"] = before
+            os.environ.update(before)

@@ -1,4 +1,4 @@
-"""What is measured: training three networks, training from a folder of JPEGs, and using a model."""
+"""The workloads: training three networks, training from a folder of JPEGs, and using a model."""
 
 import os
 import tempfile
@@ -27,14 +27,12 @@ from vaekit.data.packs.pack import Pack, open_pack
 from vaekit.evaluation.likelihood import DECODED_PIXELS, estimate_importance
 from vaekit.latents.sampling import CHUNK, decode_images, draw_latents, to_uint8
 from vaekit.models.builder import build
-from vaekit.runs.image_set import BATCH
+from vaekit.runs.image_set import EVAL_BATCH
 
 Workload = Callable[[int, torch.device], BenchResult]
 """A number of rounds and a device -> the images per second of everything compared."""
-
 DrawImage = Callable[[int, int, int], Image.Image]
 """A seed, a width and a height -> an RGB image."""
-
 BARE_LOOP = "bare loop"
 BARE_LOOP_TUNED = "bare loop, tuned process"
 COMPILED = "vaekit, bfloat16, compiled"
@@ -67,12 +65,11 @@ class Network:
     about: str
     settings: Mapping[str, Any]
     size: int | None = None
-    """Width and height of synthetic images, in pixels; None for the bundled sample, three times over (for an
-    epoch of about a second)."""
+    """Edge of synthetic images, in pixels; None for the bundled sample three times, an epoch of a second."""
     count: int = 0
     """Number of synthetic images."""
     compiled: bool = False
-    """Whether to measure it compiled, too: that takes half a minute, or many minutes for a large network."""
+    """Whether to measure it compiled as well, which takes half a minute, or many for a large network."""
 
 
 NETWORKS = {
@@ -111,10 +108,9 @@ def training_pack(network: Network, images: NDArray[np.uint8]) -> tuple[Config, 
 
 def training_runs(network: Network, config: Config, pack: Pack, device: torch.device) -> dict[str, RunOnce]:
     """Bare loops, and vaekit in each precision."""
-    runs_once = {
-        BARE_LOOP: bare_loop(config, pack, device),
-        BARE_LOOP_TUNED: bare_loop(config, pack, device, process_settings=True),
-    } | vaekit_runs(config, pack, device)
+    runs_once = {BARE_LOOP: bare_loop(config, pack, device)}
+    runs_once[BARE_LOOP_TUNED] = bare_loop(config, pack, device, process_settings=True)
+    runs_once |= vaekit_runs(config, pack, device)
     if network.compiled:
         runs_once[COMPILED] = vaekit_loop(config, pack, device, precision="bf16", compile="on")
     return runs_once
@@ -123,27 +119,23 @@ def training_runs(network: Network, config: Config, pack: Pack, device: torch.de
 def vaekit_runs(config: Config, pack: Pack, device: torch.device) -> dict[str, RunOnce]:
     """vaekit in each precision of the device."""
     precisions = PRECISIONS.get(device.type, PRECISIONS["cpu"])
-    return {
-        name: vaekit_loop(config, pack, device, precision=precision) for name, precision in precisions.items()
-    }
+    return {name: vaekit_loop(config, pack, device, precision=kind) for name, kind in precisions.items()}
 
 
 def training(name: str, rounds: int, device: torch.device) -> BenchResult:
     """A network trained by a bare loop and by vaekit."""
     network = NETWORKS[name]
     config, pack = training_pack(network, training_images(network))
-    return BenchResult(
-        network.about, BARE_LOOP, run_interleaved(training_runs(network, config, pack, device), rounds)
-    )
+    runs_once = training_runs(network, config, pack, device)
+    return BenchResult(network.about, BARE_LOOP, run_interleaved(runs_once, rounds))
 
 
 # --- Training from a folder of JPEGs ------------------------------------------------------------------------
 
 JPEG_COUNT = 1000
 JPEG_SIZE = (800, 600)
-"""Width and height, in pixels."""
 FOLDER_IMAGE_SIZE = 64
-"""What they are resized to."""
+"""Edge that JPEGs are resized to, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -176,10 +168,7 @@ def _write_jpeg(folder: Path, draw: DrawImage, seed: int) -> None:
 def folder_runs(folder: JpegFolder, first: bool, device: torch.device) -> dict[str, RunOnce]:
     """vaekit in each precision, and a bare loop on the same images in memory.
 
-    Args:
-        folder: the images.
-        first: an epoch begins with reading the files, from the disk; else the pack is there.
-        device: where to train.
+    With `first`, vaekit's epochs begin with reading the files from disk; otherwise the pack exists.
     """
 
     def read_and_train(train_once: RunOnce) -> int:
@@ -203,21 +192,18 @@ def folder_about(first: bool) -> str:
 def folder(rounds: int, device: torch.device, first: bool) -> BenchResult:
     """The first epoch from JPEGs, or a later one, and a bare loop that reads no files."""
     with jpeg_folder() as images:
-        return BenchResult(
-            folder_about(first), BARE_LOOP, run_interleaved(folder_runs(images, first, device), rounds)
-        )
+        speeds = run_interleaved(folder_runs(images, first, device), rounds)
+        return BenchResult(folder_about(first), BARE_LOOP, speeds)
 
 
 def drop_from_file_cache(files: list[Path]) -> None:
     """Ask the system to drop files from its memory, so that they are read from disk."""
-    for file in files:
-        handle = os.open(file, os.O_RDONLY)
-        try:
-            if hasattr(os, "posix_fadvise"):
-                os.fsync(handle)
-                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(handle)
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 # --- Using a model ------------------------------------------------------------------------------------------
@@ -243,42 +229,41 @@ def generation(rounds: int, device: torch.device) -> BenchResult:
 
 
 def evaluation(rounds: int, device: torch.device) -> BenchResult:
-    """The importance-weighted likelihood, and the decoder and log p(x | z) alone at the same number of z."""
-    samples = 500
+    """The importance-weighted likelihood, and the decoder and log p(x | z) alone for as many z."""
+    samples, bare_name = 500, "bare decoder and log-likelihood"
     model, _ = build(resolve(preset="burda-1"), (1, 28, 28))
     model.to(device).eval()
-    x = torch.rand(BATCH, 1, 28, 28, device=device).round()
+    x = torch.rand(EVAL_BATCH, 1, 28, 28, device=device).round()
     at_once = max(1, DECODED_PIXELS[device.type] // x.numel())
-    z = torch.randn(at_once * BATCH, model.latents, device=device)
+    z = torch.randn(at_once * EVAL_BATCH, model.latents, device=device)
 
     @torch.no_grad()
     def bare() -> int:
         for start in range(0, samples, at_once):
             count = min(at_once, samples - start)
-            logits = model.decoder(z[: count * BATCH]).unflatten(0, (count, BATCH))
+            logits = model.decoder(z[: count * EVAL_BATCH]).unflatten(0, (count, EVAL_BATCH))
             F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum((2, 3, 4))
         synchronize(device)
-        return BATCH
+        return EVAL_BATCH
 
     def ours() -> int:
         estimate_importance(model, x, None, samples)
         synchronize(device)
-        return BATCH
+        return EVAL_BATCH
 
     about = f"importance-weighted likelihood, {samples} samples, 784-200-200-50, float32"
-    runs_once = {"bare decoder and log-likelihood": bare, "vaekit": ours}
-    return BenchResult(about, "bare decoder and log-likelihood", run_interleaved(runs_once, rounds))
+    runs_once = {bare_name: bare, "vaekit": ours}
+    return BenchResult(about, bare_name, run_interleaved(runs_once, rounds))
 
 
 def scaling(rounds: int, device: torch.device) -> BenchResult:
     """An epoch of the bundled sample, and of ten times as many images."""
     config = resolve(NETWORKS["mlp"].settings)
     few = bundled_images()
-    packs = {"few images": few, "ten times as many": np.concatenate([few] * 10)}
-    runs_once = {
-        name: vaekit_loop(config, open_pack(images, config.data, quiet=True), device, precision="32")
-        for name, images in packs.items()
-    }
+    runs_once = {}
+    for name, images in {"few images": few, "ten times as many": np.concatenate([few] * 10)}.items():
+        pack = open_pack(images, config.data, quiet=True)
+        runs_once[name] = vaekit_loop(config, pack, device, precision="32")
     about = "784-400-20: an epoch of 9,000 images and one of 90,000"
     return BenchResult(about, "few images", run_interleaved(runs_once, rounds))
 

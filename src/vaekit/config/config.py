@@ -1,8 +1,7 @@
 """The whole configuration of a run: one validated tree, free of torch.
 
 Names are the same everywhere: a flag `--objective.beta 4`, a TOML table `[objective] beta = 4`, a Python
-argument `objective={"beta": 4}`, and the `config.json` of a run. The settings of a component belong to the
-class that is registered in `models/` under the same slot and `kind`.
+argument `objective={"beta": 4}`, and the `config.json` of a run.
 """
 
 from math import prod
@@ -39,12 +38,8 @@ class Config(BaseConfig):
     @classmethod
     def _latents(cls, value: Any) -> Any:
         texts = [str(item) for item in value] if isinstance(value, (tuple, list)) else str(value).split("x")
-        sizes = [int(text) for text in texts if text.isdecimal()]
-        if (
-            len(sizes) != len(texts)
-            or len(sizes) not in (1, 3)
-            or not (min(sizes) >= 1 and prod(sizes) <= 65536)
-        ):
+        sizes = [int(text) if text.isdecimal() else 0 for text in texts]
+        if len(sizes) not in (1, 3) or 0 in sizes or prod(sizes) > 65536:
             raise ValueError("must be a number from 1 to 65536, or channels x height x width such as 4x7x7")
         return sizes[0] if len(sizes) == 1 else "x".join(map(str, sizes))
 
@@ -54,25 +49,20 @@ class Config(BaseConfig):
         return tuple(int(text) for text in str(self.latents).split("x"))
 
 
-TOP_LEVEL = {
-    name: group
-    for group, model in (("data", DataConfig), ("training", TrainingConfig))
-    for name in model.model_fields
-}
-"""Settings of data and training, which users write at the top level (`epochs`, not `training.epochs`), and
-their group."""
+GROUPS: dict[str, type[BaseConfig]] = {"data": DataConfig, "training": TrainingConfig}
+"""Settings that users write at the top level: `epochs`, not `training.epochs`."""
+TOP_LEVEL = {name: group for group, model in GROUPS.items() for name in model.model_fields}
+"""The names of these settings, and their group."""
 
 
 def settings_classes(name: str) -> dict[str, type[BaseConfig]]:
-    """The settings classes of a slot by kind: settings_classes("likelihood")["bernoulli"].
+    """The settings classes of a slot by kind, as in settings_classes("likelihood")["bernoulli"].
 
     Empty for a name that is not a slot.
     """
-    annotation = Config.model_fields[name].annotation if name in Config.model_fields else None
-    members = [
-        m for m in get_args(annotation) or (annotation,) if isinstance(m, type) and issubclass(m, BaseConfig)
-    ]
-    return {m.model_fields["kind"].default: m for m in members if "kind" in m.model_fields}
+    members = get_args(Config.model_fields[name].annotation) if name in Config.model_fields else ()
+    models = [m for m in members if isinstance(m, type) and issubclass(m, BaseConfig)]
+    return {m.model_fields["kind"].default: m for m in models}
 
 
 SLOTS = tuple(name for name in Config.model_fields if settings_classes(name))

@@ -19,8 +19,8 @@ class DataConfig(BaseConfig):
     alpha: Literal["composite", "keep"] = "composite"
     """Composite transparent pixels, or keep alpha as a channel."""
     validation: str = "0.1"
-    """Validation set: a fraction, or last:N for the last N images. A fraction is chosen by
-    the hash of each file."""
+    """Validation set: a fraction, or last:N for the last N images. A fraction is chosen by the hash of each
+    file."""
     flip: bool = False
     """Randomly flip half of the images horizontally."""
     crop: int = Field(0, ge=0, le=64)
@@ -37,10 +37,10 @@ class DataConfig(BaseConfig):
             return None
         if isinstance(value, (tuple, list)) and len(value) == 2:
             value = f"{value[0]}x{value[1]}"
-        sides = str(value).lower().split("x")
-        if not (len(sides) in (1, 2) and all(s.isdecimal() and 1 <= int(s) <= 4096 for s in sides)):
+        lengths = str(value).lower().split("x")
+        if not (len(lengths) in (1, 2) and all(s.isdecimal() and 1 <= int(s) <= 4096 for s in lengths)):
             raise ValueError("must be 64 or 96x64 (width x height), each side from 1 to 4096 pixels")
-        return "x".join(str(int(side)) for side in sides)
+        return "x".join(str(int(length)) for length in lengths)
 
     @field_validator("validation", mode="before")
     @classmethod
@@ -72,5 +72,5 @@ class DataConfig(BaseConfig):
         """The requested size as (width, height) in pixels, or None."""
         if self.size is None:
             return None
-        splits = [int(word) for word in self.size.split("x")]
-        return splits[0], splits[-1]
+        width, _, height = self.size.partition("x")
+        return int(width), int(height or width)

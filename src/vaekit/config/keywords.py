@@ -1,7 +1,4 @@
-"""The settings as typed keyword arguments of `vaekit.train`, so that an editor can complete them.
-
-`Config` is where they are defined, described and validated; a test holds this list to it.
-"""
+"""The settings as typed keyword arguments of `vaekit.train`, so that an editor can complete them."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -11,14 +8,12 @@ Component = str | Mapping[str, Any]
 
 
 class TrainSettings(TypedDict, total=False):
-    """Settings of a training, by the names of their flags with underscores."""
+    """Settings by the names of their flags with underscores; `Config` describes and validates them."""
 
     latents: int | str
     conditional: bool
-    encoder: Any
-    """A kind, a dictionary, or a torch module."""
+    encoder: Any  # a component, or a torch module
     decoder: Any
-    """A kind, a dictionary, or a torch module."""
     posterior: Component
     prior: Component
     likelihood: Component

@@ -7,8 +7,6 @@ from pydantic import Field
 from vaekit.config.base import BaseConfig
 from vaekit.config.networks import Widths
 
-# --- Posteriors ---
-
 
 class GaussianPosteriorConfig(BaseConfig):
     """A Gaussian with diagonal covariance."""
@@ -22,7 +20,7 @@ class FullGaussianPosteriorConfig(BaseConfig):
     kind: Literal["full_gaussian"] = "full_gaussian"
 
 
-class _FlowPosteriorConfig(BaseConfig):
+class FlowPosteriorConfig(BaseConfig):
     steps: int = Field(4, ge=1, le=64)
     """Number of transformations."""
     hidden: Widths = (128,)
@@ -31,13 +29,13 @@ class _FlowPosteriorConfig(BaseConfig):
     """Size of the summary of the image that conditions every transformation."""
 
 
-class IafPosteriorConfig(_FlowPosteriorConfig):
+class IafPosteriorConfig(FlowPosteriorConfig):
     """An inverse autoregressive flow over a Gaussian; its density is known at its own samples only."""
 
     kind: Literal["iaf"] = "iaf"
 
 
-class NsfPosteriorConfig(_FlowPosteriorConfig):
+class NsfPosteriorConfig(FlowPosteriorConfig):
     """A neural spline flow (coupling layers) over a Gaussian."""
 
     kind: Literal["nsf"] = "nsf"
@@ -49,9 +47,6 @@ class DeltaPosteriorConfig(BaseConfig):
     """A single point: an autoencoder without noise."""
 
     kind: Literal["delta"] = "delta"
-
-
-# --- Priors ---
 
 
 class NormalPriorConfig(BaseConfig):
@@ -102,7 +97,6 @@ PosteriorConfig = Annotated[
     | DeltaPosteriorConfig,
     Field(discriminator="kind"),
 ]
-
 
 PriorConfig = Annotated[
     NormalPriorConfig | MixturePriorConfig | VampPriorConfig | FlowPriorConfig | ClassPriorConfig,

@@ -29,7 +29,7 @@ class ContinuousBernoulliLikelihoodConfig(BaseConfig):
     kind: Literal["continuous_bernoulli"] = "continuous_bernoulli"
 
 
-class _LocScaleConfig(BaseConfig):
+class LocScaleConfig(BaseConfig):
     """Settings that likelihoods with noise around a location share."""
 
     sigma: Literal["fixed", "learned", "pixel", "optimal"] = "learned"
@@ -41,13 +41,13 @@ class _LocScaleConfig(BaseConfig):
     """256: discretized likelihood (bits/dim are meaningful). none: a density."""
 
 
-class GaussianLikelihoodConfig(_LocScaleConfig):
+class GaussianLikelihoodConfig(LocScaleConfig):
     """A Gaussian around the decoder's output; the noise level is its standard deviation."""
 
     kind: Literal["gaussian"] = "gaussian"
 
 
-class LaplaceLikelihoodConfig(_LocScaleConfig):
+class LaplaceLikelihoodConfig(LocScaleConfig):
     """A Laplace distribution around the decoder's output; the noise level is its mean absolute deviation."""
 
     kind: Literal["laplace"] = "laplace"

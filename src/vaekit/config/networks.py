@@ -15,7 +15,6 @@ def _widths(value: Any) -> Any:
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], BeforeValidator(_widths)]
 
-
 Activation = Literal["relu", "tanh", "silu", "gelu"]
 
 

@@ -1,4 +1,4 @@
-"""From presets, files and flags to a configuration, or to one sentence that says what is wrong with them."""
+"""From presets, files and flags to a configuration, or to one sentence that says what is wrong."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -6,14 +6,10 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from vaekit.config.config import SLOTS, TOP_LEVEL, Config, settings_classes
-from vaekit.config.data import DataConfig
+from vaekit.config.config import GROUPS, SLOTS, TOP_LEVEL, Config, settings_classes
 from vaekit.config.presets import PRESETS
 from vaekit.config.suggestions import did_you_mean
-from vaekit.config.training import TrainingConfig
 from vaekit.errors import UserError, setting
-
-GROUPS: dict[str, type[BaseModel]] = {"data": DataConfig, "training": TrainingConfig}
 
 TRAIN_ARGUMENTS = ("preset", "out", "resume", "max_minutes")
 """Arguments of `train` that are not settings."""
@@ -43,11 +39,7 @@ def override(config: Config, *layers: Mapping[str, Any]) -> Config:
 
 
 def load_config(record: Mapping[str, Any]) -> Config:
-    """The configuration that a run's config.json holds.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """The configuration in a run's config.json; a UserError if it is damaged."""
     try:
         return Config.model_validate(record["config"])
     except (KeyError, ValidationError) as error:
@@ -82,11 +74,8 @@ def merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """The settings in which two configurations differ, by their names as flags: name -> (old, new)."""
     before, after = _leaves(old.model_dump()), _leaves(new.model_dump())
-    return {
-        name: (before.get(name), after.get(name))
-        for name in before | after
-        if before.get(name) != after.get(name)
-    }
+    pairs = {name: (before.get(name), after.get(name)) for name in before | after}
+    return {name: (was, now) for name, (was, now) in pairs.items() if was != now}
 
 
 def describe_components(config: Config) -> str:
@@ -96,20 +85,14 @@ def describe_components(config: Config) -> str:
         component = getattr(config, slot)
         if slot == "decoder" and component == config.encoder:
             continue
-        changed = [
-            f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
-            for name, value in component.model_dump(exclude_defaults=True, exclude={"kind"}).items()
-        ]
-        name = (
-            component.kind
-            if slot == "objective"
-            else f"{component.kind} {'network' if slot == 'encoder' else slot}"
-        )
-        texts.append(f"{name} ({', '.join(changed)})" if changed else name)
-    texts += [
-        f"{name.replace('_', ' ')} {value}"
-        for name, value in config.training.model_dump(exclude_defaults=True).items()
-    ]
+        changed = []
+        for name, value in component.model_dump(exclude_defaults=True, exclude={"kind"}).items():
+            changed.append(f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}")
+        noun = {"objective": "", "encoder": " network"}.get(slot, f" {slot}")
+        details = f" ({', '.join(changed)})" if changed else ""
+        texts.append(f"{component.kind}{noun}{details}")
+    for name, value in config.training.model_dump(exclude_defaults=True).items():
+        texts.append(f"{name.replace('_', ' ')} {value}")
     if config.latents != Config().latents:
         texts.append(f"{config.latents} latents")
     if config.conditional:
@@ -141,12 +124,10 @@ def _user_error(error: ValidationError) -> UserError:
         return _unknown_kind(path[-1], details["ctx"].get("tag"))
     if kind and len(path) == 2 and details["type"] == "value_error":  # settings that exclude each other
         return UserError(f"The settings of the {path[0]} {kind!r} are invalid: {_requirement(details)}.")
-    choices = []
+    choices, requirement = [], _requirement(details)
     if details["type"] == "literal_error":
         choices = [str(choice) for choice in get_args(model.model_fields[path[-1]].annotation)]
-        requirement = f"must be {_alternatives(choices)}"
-    else:
-        requirement = _requirement(details)
+        requirement = f"must be {alternatives(choices)}"
     near = did_you_mean(str(value), choices)
     return UserError(f"{requirement} (got {str(value) or repr(value)}).", near, option)
 
@@ -174,45 +155,39 @@ def _unknown_setting(path: list[str], model: type[BaseModel], option: str, kind:
     if kind is None:
         names = [name for name in Config.model_fields if name not in GROUPS]
         names += [*TOP_LEVEL, *TRAIN_ARGUMENTS]
-        names += [f"{slot}.{name}" for slot in SLOTS for name in _component_settings(slot)]
+        for slot in SLOTS:
+            names += [
+                f"{slot}.{name}" for kind in settings_classes(slot).values() for name in kind.model_fields
+            ]
         return UserError(f"{option!r} is not a setting.", did_you_mean(option, names))
-    owners = [
-        other for other, settings in settings_classes(path[0]).items() if path[-1] in settings.model_fields
-    ]
+    slot, name = path[0], path[-1]
+    fact = f"is not a setting of the {slot} {kind!r}."
+    owners = [other for other, settings in settings_classes(slot).items() if name in settings.model_fields]
     if owners:
-        needed = _alternatives([setting(f"{path[0]}.kind", owner) for owner in owners])
-        return UserError(
-            f"{setting(option)} is not a setting of the {path[0]} {kind!r}.", f"It needs {needed}."
-        )
-    names = [f"{path[0]}.{name}" for name in model.model_fields]
-    return UserError(f"{option!r} is not a setting of the {path[0]} {kind!r}.", did_you_mean(option, names))
-
-
-def _component_settings(slot: str) -> dict[str, None]:
-    return dict.fromkeys(name for model in settings_classes(slot).values() for name in model.model_fields)
+        needed = alternatives([setting(f"{slot}.kind", owner) for owner in owners])
+        return UserError(f"{setting(option)} {fact}", f"It needs {needed}.")
+    return UserError(
+        f"{option!r} {fact}", did_you_mean(option, [f"{slot}.{name}" for name in model.model_fields])
+    )
 
 
 def _unknown_kind(slot: str, kind: str | None) -> UserError:
     kinds = [name for name in settings_classes(slot) if name != "own"]
+    choices, option = alternatives(kinds), f"{slot}.kind"
     if kind is None:
-        return UserError(
-            f"The {slot} has no kind.", f"Set {setting(f'{slot}.kind')} to {_alternatives(kinds)}."
-        )
-    return UserError(
-        f"must be {_alternatives(kinds)} (got {kind}).", did_you_mean(kind, kinds), f"{slot}.kind"
-    )
+        return UserError(f"The {slot} has no kind.", f"Set {setting(option)} to {choices}.")
+    return UserError(f"must be {choices} (got {kind}).", did_you_mean(kind, kinds), option)
 
 
-def _alternatives(choices: Sequence[str]) -> str:
+def alternatives(choices: Sequence[str]) -> str:
     """`a, b or c`."""
     return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
 
 
 def _locate(path: list[str]) -> tuple[type[BaseModel], str, str | None]:
-    """The settings class that holds a faulty field, the name of the setting, and the component's kind.
+    """The settings class of a faulty field, the setting's name, and the component's kind.
 
-    `path` is pydantic's: a component of several kinds is followed by its kind, as in
-    likelihood, gaussian, scale.
+    `path` is pydantic's: a component is followed by its kind, as in likelihood, gaussian, scale.
     """
     slot, *rest = path
     if slot in GROUPS and rest:

@@ -21,8 +21,6 @@ class Checked(BaseConfig):
 
 
 class Preset(BaseConfig):
-    """A named model."""
-
     purpose: str
     """Heading under which `vaekit presets` lists it."""
     about: str
@@ -33,12 +31,8 @@ class Preset(BaseConfig):
     checked: tuple[Checked, ...] = ()
 
 
-PRESETS = {
-    name: Preset.model_validate(fields)
-    for name, fields in tomllib.loads(
-        Path(__file__).with_name("presets.toml").read_text(encoding="utf-8")
-    ).items()
-}
+_TOML = Path(__file__).with_name("presets.toml").read_text(encoding="utf-8")
+PRESETS = {name: Preset.model_validate(fields) for name, fields in tomllib.loads(_TOML).items()}
 """All presets by name, in the order of presets.toml."""
 
 

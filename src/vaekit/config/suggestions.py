@@ -43,11 +43,7 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
     """The one of `names` that `word` probably means; hyphens and underscores are equal."""
     known = {name.lstrip("-").replace("-", "_"): name for name in names}
     word = word.lstrip("-").replace("-", "_").lower()
-    if (usual := USUAL_NAMES.get(word)) in known:
-        return known[usual]
-    if "." not in word:
-        for name, shown in known.items():
-            if name.rpartition(".")[2] == word:
-                return shown
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return known[close[0]] if close else None
+    usual = [name for name in known if name == USUAL_NAMES.get(word)]
+    fields = [name for name in known if name.rpartition(".")[2] == word]
+    matches = usual + fields + difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return known[matches[0]] if matches else None

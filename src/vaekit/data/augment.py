@@ -1,4 +1,4 @@
-"""Augmentation on the device, with random numbers that depend on seed and number of the draw alone."""
+"""Augmentation on the device, with random numbers that depend on seed and draw alone."""
 
 import torch
 from jaxtyping import Float
@@ -7,23 +7,15 @@ from torch import Tensor
 from vaekit.config.data import DataConfig
 from vaekit.utils.random import GOLDEN_GAMMA, splitmix64, unit_interval
 
+ImageBatch = Float[Tensor, "B C H W"]
 NUMBERS_PER_IMAGE = 6
 """Random numbers per image: one for the flip, two for the shift, three for the colours."""
 
 
-def augment(
-    x: Float[Tensor, "B C H W"], settings: DataConfig, seed: int, first_draw: int
-) -> Float[Tensor, "B C H W"]:
-    """Flip, shift and jitter the colours of images; pixels stay on the 256 levels.
+def augment(x: ImageBatch, settings: DataConfig, seed: int, first_draw: int) -> ImageBatch:
+    """Flip, shift and jitter the colours of images in [0, 1]; pixels stay on the 256 levels.
 
-    Args:
-        x: images in [0, 1].
-        settings: which augmentations, and how strong.
-        seed: seed of the epoch.
-        first_draw: number of the first image's draw in its epoch; the others are numbered on from it.
-
-    Returns:
-        Images [B, C, H, W]; `x` itself without augmentation.
+    `first_draw` is the number of the first image's draw in the epoch with this seed; the others follow.
     """
     if not (settings.flip or settings.crop or settings.jitter):
         return x
@@ -42,14 +34,12 @@ def augment(
 
 def uniform(count: int, seed: int, first_draw: int, device: torch.device) -> Float[Tensor, "B 6"]:
     """Random numbers in [0, 1) that depend on seed, draw and column alone: splitmix64 of a counter."""
-    counter = torch.arange(
-        first_draw * NUMBERS_PER_IMAGE, (first_draw + count) * NUMBERS_PER_IMAGE, device=device
-    )
-    words = splitmix64((counter + 1) * GOLDEN_GAMMA + seed)
-    return unit_interval(words).view(count, NUMBERS_PER_IMAGE)
+    draws = first_draw, first_draw + count
+    counter = torch.arange(*(NUMBERS_PER_IMAGE * draw for draw in draws), device=device)
+    return unit_interval(splitmix64((counter + 1) * GOLDEN_GAMMA + seed)).view(count, NUMBERS_PER_IMAGE)
 
 
-def shift(x: Float[Tensor, "B C H W"], down: Tensor, right: Tensor) -> Float[Tensor, "B C H W"]:
+def shift(x: ImageBatch, down: Tensor, right: Tensor) -> ImageBatch:
     """Shift each image by whole pixels, filling with its reflection at the edge."""
     rows = _reflect(torch.arange(x.shape[2], device=x.device) - down[:, None], x.shape[2])
     columns = _reflect(torch.arange(x.shape[3], device=x.device) - right[:, None], x.shape[3])
@@ -63,12 +53,10 @@ def _reflect(positions: Tensor, size: int) -> Tensor:
     return torch.minimum(positions, period - positions) if size > 1 else positions
 
 
-def color_jitter(x: Float[Tensor, "B C H W"], factors: Float[Tensor, "B 3"]) -> Float[Tensor, "B C H W"]:
+def color_jitter(x: ImageBatch, factors: Float[Tensor, "B 3"]) -> ImageBatch:
     """Scale brightness, then contrast about the image's mean, then saturation about each pixel's gray value.
 
-    Args:
-        x: images with 1, 3 or 4 channels; a fourth channel (transparency) is left unchanged.
-        factors: brightness, contrast and saturation; 1 changes nothing.
+    A fourth channel (transparency) is left unchanged.
     """
     brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
     colours, alpha = x[:, :3], x[:, 3:]

@@ -8,12 +8,9 @@ from numpy.typing import NDArray
 from vaekit.data.sources.arrays import Pixels
 
 
-@runtime_checkable
+@runtime_checkable  # for type checks at run time
 class ImageSource(Protocol):
-    """Decoded images of one shape, read by split and row.
-
-    `Pack`, images in a memory-mapped file, is one; any class with these five members works in its place.
-    """
+    """Decoded images of one shape, read by split and row, such as a `Pack`."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -13,24 +13,24 @@ from torch import Tensor
 from vaekit.config.data import DataConfig
 from vaekit.data.augment import augment
 from vaekit.data.image_source import ImageSource
-from vaekit.data.samplers import BalancedSampler, ShuffleSampler
+from vaekit.data.samplers import BalancedSampler, BatchSampler, ShuffleSampler
 from vaekit.data.sources.arrays import slices
 from vaekit.errors import UserError
 from vaekit.utils.random import derive_seed
 
 Batch = tuple[Float[Tensor, "B C H W"], Int64[Tensor, " B"] | None]
+PixelBatch = tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]
 
 DRAWS_PER_BLOCK = 1 << 14
-"""Draws whose rows are computed at once, so that memory does not grow with the number of images."""
+"""Draws whose rows are computed at once, in constant memory."""
 
 
 class ImageLoader:
     """Iterate over the images of a source in batches (x, y).
 
     `x` is float32 [B, C, H, W] in [0, 1] on the device, in channels_last memory format, which convolutions
-    prefer; `y` is int64 [B], or None without classes. Order and augmentation are functions of seed, epoch and
-    number of the draw in its epoch. They do not depend on the batch size, on the number of processes or on
-    where an epoch starts.
+    prefer; `y` is int64 [B], or None without classes. Order and augmentation depend on seed, epoch and number
+    of the draw alone, neither on the batch size nor on the number of processes.
 
     Args:
         source: the images, such as a `Pack`.
@@ -39,11 +39,7 @@ class ImageLoader:
         seed: seed of order and augmentation.
         device: device of the batches.
         rank: number of this process, which gets an equal, contiguous part of every training batch.
-        world_size: number of processes.
-
-    Raises:
-        UserError: `settings.balance` is on but there are no classes, or the batch does not divide by
-            `world_size`.
+        world_size: number of processes, by which `batch_size` must be divisible.
     """
 
     def __init__(
@@ -63,12 +59,11 @@ class ImageLoader:
         self.batch_size = batch_size
         if settings.balance and not source.classes:
             raise UserError("needs classes.", "Sort the images into one folder per class.", option="balance")
-        processes = rank, world_size
-        self._sampler = (
-            BalancedSampler(source.split_labels("train"), batch_size, *processes)
-            if settings.balance
-            else ShuffleSampler(self.count, batch_size, *processes)
-        )
+        self._sampler: BatchSampler
+        if settings.balance:
+            self._sampler = BalancedSampler(source.split_labels("train"), batch_size, rank, world_size)
+        else:
+            self._sampler = ShuffleSampler(self.count, batch_size, rank, world_size)
         self.steps_per_epoch = self.count // batch_size
         """Full batches per epoch; the remaining images are drawn in other epochs."""
         self._device_cache = self._cache_on_device() if device.type == "cuda" else None
@@ -86,12 +81,7 @@ class ImageLoader:
         return pixels, torch.from_numpy(np.array(self.source.split_labels("train"))).to(self.device)
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Iterate over this process's part of the batches of an epoch, shuffled and augmented.
-
-        Args:
-            epoch: number of the epoch, from 0.
-            start: first batch, where an interrupted epoch is resumed.
-        """
+        """Iterate over this process's part of the batches of an epoch from batch `start`, augmented."""
         order_seed = derive_seed(self.seed, "order", epoch)
         augment_seed = derive_seed(self.seed, "augment", epoch)
         block = max(1, DRAWS_PER_BLOCK // self.batch_size)
@@ -107,7 +97,7 @@ class ImageLoader:
 
         Args:
             name: "train", "validation" or "test".
-            limit: use only this many images, evenly spread over the split.
+            limit: maximum number of images, evenly spread over the split.
             size: images per batch; default: `batch_size`.
         """
         count, size = self.source.count(name), size or self.batch_size
@@ -117,9 +107,7 @@ class ImageLoader:
             x, y = self._read(name, rows)
             yield self._to_float(x), y
 
-    def _gather(
-        self, batches: NDArray[np.int64]
-    ) -> Iterator[tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]]:
+    def _gather(self, batches: NDArray[np.int64]) -> Iterator[PixelBatch]:
         """Pixels and labels on the device for each row of `batches` [steps, B]."""
         if self._device_cache is None:
             yield from (self._read("train", rows) for rows in batches)
@@ -129,10 +117,7 @@ class ImageLoader:
             y = labels.index_select(0, indices) if self.source.classes else None
             yield pixels.index_select(0, indices), y
 
-    def _read(
-        self, split: str, rows: NDArray[np.int64]
-    ) -> tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]:
-        """Pixels and labels of some rows of a split, on the device."""
+    def _read(self, split: str, rows: NDArray[np.int64]) -> PixelBatch:
         images, labels = self.source.read(split, rows)
         y = self._to_device(labels) if self.source.classes else None
         return self._to_device(images.reshape(len(rows), -1)), y

@@ -11,9 +11,7 @@ from vaekit.utils.random import GOLDEN_GAMMA, splitmix64
 Indices = NDArray[np.int64]
 
 FEISTEL_ROUNDS = 6
-
 FEISTEL_FACTOR = np.uint64(GOLDEN_GAMMA % 2**64)
-
 HALF_WORD = np.uint64(32)
 """Bits in half a word; the upper half of a product is better mixed than the lower."""
 
@@ -23,15 +21,7 @@ def permute(positions: Indices, count: int, seed: int) -> Indices:
 
     Black & Rogaway 2002, "Ciphers with arbitrary finite domains", section 5. The network permutes a power of
     four that is at least `count`; following its cycles until a value falls below `count` permutes the values
-    below `count`.
-
-    Args:
-        positions: int64 [n], from 0 to count - 1.
-        count: number of permuted elements.
-        seed: signed 64-bit seed.
-
-    Returns:
-        int64 [n], the elements at `positions`.
+    below `count`. Returns the elements at `positions`, int64 [n].
     """
     half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half) - np.uint64(1)
@@ -51,25 +41,16 @@ def permute(positions: Indices, count: int, seed: int) -> Indices:
 
 
 class BatchSampler(ABC):
-    """Base class: the rows of every batch, or the part of them that one of several processes takes.
+    """Base class: the rows of every batch that the process `rank` of `world_size` takes.
 
-    Each process takes an equal, contiguous part of every batch. Concatenated by rank, the parts are exactly
-    the batch of a single process.
-
-    Args:
-        batch_size: images per step, over all processes.
-        rank: number of this process.
-        world_size: number of processes.
-
-    Raises:
-        UserError: `batch_size` is not a multiple of `world_size`.
+    Each process takes an equal, contiguous part. Concatenated by rank, the parts are exactly the batch of a
+    single process. `batch_size` counts all processes.
     """
 
     def __init__(self, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if batch_size < world_size or batch_size % world_size:
-            raise UserError(
-                f"must be a multiple of the {world_size} processes (got {batch_size}).", option="batch_size"
-            )
+            message = f"must be a multiple of the {world_size} processes (got {batch_size})."
+            raise UserError(message, option="batch_size")
         self.batch_size, self.share = batch_size, batch_size // world_size
         self.offset = rank * self.share
         """Position of this process's part within a batch."""
@@ -99,13 +80,10 @@ class ShuffleSampler(BatchSampler):
 class BalancedSampler(BatchSampler):
     """Draw from the classes in turn; within a class, each row once before any is repeated.
 
-    Args:
-        labels: int64 [N], the class of every row.
+    `labels` [N] are the classes of all rows.
     """
 
-    def __init__(
-        self, labels: NDArray[np.int64], batch_size: int, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, labels: Indices, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         super().__init__(batch_size, rank, world_size)
         self.order = np.argsort(labels, kind="stable").astype(np.int64)
         _, self.starts, self.counts = np.unique(labels[self.order], return_index=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""What an evaluation works on."""
+"""The input of an evaluation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,19 +7,13 @@ from vaekit.runs.image_set import ImageSet
 from vaekit.runs.loaded import LoadedModel
 
 DEFAULT_NEW_IMAGES = 1000
-"""New images that are compared with as many held-out ones, where nothing else is asked for."""
-
-
+"""New images that are compared with as many held-out ones, by default."""
 MIN_NEW_IMAGES = 50
-"""The least that sets of images are compared by."""
-
-
+"""With fewer per set, sets of images are not compared."""
 FEATURE_WORK = 50
 """Decoded draws of z that take about the time of the features of one image."""
-
-
 Advance = Callable[[int, str], None]
-"""Called with the work done, in decoded draws of z, and a word for what is done."""
+"""Called with the work done, in decoded draws of z, and the name of the current part."""
 
 
 @dataclass(frozen=True, eq=False)

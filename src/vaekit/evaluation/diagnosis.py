@@ -1,13 +1,13 @@
-"""Faults of a model, from what was measured: each with a command that fixes it.
+"""Faults of a model, by its evaluation: each with a command that fixes it.
 
-Every check takes a `DiagnosisInput` and returns a finding or None. `tests/evaluation/test_diagnosis.py`
-trains a model with each fault, and models without any.
+`tests/evaluation/test_diagnosis.py` trains a model with each fault, and models without any.
 """
 
 import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from vaekit.evaluation import fixes
 from vaekit.evaluation.diagnosis_input import MIN_STEPS, DiagnosisInput
@@ -15,180 +15,143 @@ from vaekit.evaluation.results import Finding
 
 UNUSED_SHARE = 0.5
 """Share of active latents below which there are too many latents."""
-
-
 MAX_FEW_LATENTS = 8
 """Number of latents that is never called too many."""
-
-
 OVERFITTED_SHARE = 0.02
 """Rise of the validation loss after its minimum, as a share of all that it fell by."""
-
-
 OVERFITTED_NATS = 0.5
 """The least rise of the validation loss that counts, in nats."""
-
-
 FEW_IMAGES = 2000
 """Number of training images below which more of them are needed."""
-
-
 MIN_EXPLAINED = 0.5
 """Share of the pixels' variance that reconstructions of training images should explain."""
-
-
 NOISE_RATIO = 1.5
 """The likelihood's noise level over the reconstruction error."""
-
-
 MISMATCH_SHARE = 0.15
 """Nats lost to the prior, as a share of the KL, that are a mismatch."""
-
-
 MISMATCH_NATS = 2.0
 """The least loss to the prior that counts, in nats."""
-
-
 HELD_OUT_FOLDERS = ("val", "validation", "test")
-"""Folders whose images were held out by the user."""
-
-
+"""Folders whose images the user held out."""
 MAX_DUPLICATES = 0.01
 """Share of held-out images that may be duplicates of training images."""
+Fault = tuple[str, str] | None
+"""The explanation of a fault and the command that fixes it; None without the fault."""
 
 
 def diagnose(inputs: DiagnosisInput) -> list[Finding]:
     """All faults, the most serious first."""
-    findings = [check(inputs) for check in CHECKS]
-    return [finding for finding in findings if finding is not None]
+    faults = {name: check(inputs) for name, check in CHECKS.items()}
+    return [Finding(name=name, message=fault[0], fix=fault[1]) for name, fault in faults.items() if fault]
 
 
-def duplicates(m: DiagnosisInput) -> Finding | None:
-    memorization = m.result.memorization
+def duplicates(m: DiagnosisInput) -> Fault:
+    memorization, same_dataset = m.result.memorization, m.result.same_dataset
     if memorization is None or memorization.duplicates <= MAX_DUPLICATES:
         return None
     text = (
         f"{memorization.duplicates:.0%} of the held-out images are also in the training set, which makes "
         "the scores too good. Remove the duplicates listed in evaluation.json"
     )
-    if (
-        m.result.same_dataset
-        and memorization.duplicate_files[0][0].split("/")[0].lower() not in HELD_OUT_FOLDERS
-    ):
+    folder = memorization.duplicate_files[0][0].split("/")[0].lower()
+    if same_dataset and folder not in HELD_OUT_FOLDERS:
         last = {"validation": f"last:{max(1, m.training_images // 9)}"}
-        advice = " or, for frames of a video, hold out the last images."
-        return Finding(name="duplicates across the split", message=text + advice, fix=m.retrain_command(last))
+        return f"{text} or, for frames of a video, hold out the last images.", m.retrain_command(last)
     data = m.result.data if Path(m.result.data).exists() else "DATA"
     evaluate_command = f"vaekit evaluate {shlex.quote(m.run)} --data {shlex.quote(data)}"
-    fix = m.retrain_command({}) if m.result.same_dataset else evaluate_command
-    return Finding(name="duplicates across the split", message=f"{text}, then run the command.", fix=fix)
+    return f"{text}, then run the command.", m.retrain_command({}) if same_dataset else evaluate_command
 
 
-def rough_training(m: DiagnosisInput) -> Finding | None:
+def rough_training(m: DiagnosisInput) -> Fault:
     if not m.loss_rise:
         return None
-    return Finding(
-        name="learning rate too high",
-        message=f"The training loss rose by {m.loss_rise:,.0f} nats on the way: the steps are too large.",
-        fix=m.retrain_command({"learning_rate": float(f"{m.config.training.learning_rate / 5:.1g}")}),
-    )
+    text = f"The training loss rose by {m.loss_rise:,.0f} nats on the way: the steps are too large."
+    return text, m.retrain_command({"learning_rate": float(f"{m.config.training.learning_rate / 5:.1g}")})
 
 
-def collapse(m: DiagnosisInput) -> Finding | None:
+def collapse(m: DiagnosisInput) -> Fault:
     if not m.collapsed or m.undertrained:
         return None
     latents, beta = m.result.latents, getattr(m.config.objective, "beta", 1.0)
     kl = "" if m.kl is None else f" (KL {m.kl:.2f} nats)"
-    return Finding(
-        name="posterior collapse",
-        message=f"{latents.active} of {latents.total} latents are active{kl}: the decoder has learned to "
-        f"ignore the rest{f', because beta = {beta:g} penalizes them' if beta > 1 else ''}.",
-        fix=m.retrain_command(*fixes.weaker_kl(m.config)),
+    text = (
+        f"{latents.active} of {latents.total} latents are active{kl}: the decoder has learned to ignore the "
+        f"rest{f', because beta = {beta:g} penalizes them' if beta > 1 else ''}."
     )
+    return text, m.retrain_command(*fixes.weaker_kl(m.config))
 
 
-def noise_level(m: DiagnosisInput) -> Finding | None:
-    likelihood = m.config.likelihood
+def noise_level(m: DiagnosisInput) -> Fault:
+    likelihood: Any = m.config.likelihood
     if getattr(likelihood, "sigma", None) != "fixed":
         return None
-    scale = float(likelihood.scale)  # type: ignore[union-attr]
     error = math.sqrt(m.result.reconstruction.mse)
-    if scale <= NOISE_RATIO * error:
+    if likelihood.scale <= NOISE_RATIO * error:
         return None
-    return Finding(
-        name="noise level too high",
-        message=f"The noise level is fixed at {scale:.3g}, but the reconstruction error is only "
-        f"{error:.3g}, so the model has no reason to learn finer detail.",
-        fix=m.retrain_command({"likelihood": {"sigma": "learned"}}),
+    text = (
+        f"The noise level is fixed at {likelihood.scale:.3g}, but the reconstruction error is only "
+        f"{error:.3g}, so the model has no reason to learn finer detail."
     )
+    return text, m.retrain_command({"likelihood": {"sigma": "learned"}})
 
 
-def too_few_epochs(m: DiagnosisInput) -> Finding | None:
+def too_few_epochs(m: DiagnosisInput) -> Fault:
     if not m.falling or m.loss_rise or (m.collapsed and not m.undertrained):
         return None
     epochs, requested = max(1, round(m.history[-1]["epoch"])), m.config.training.epochs
-    plural = "s" if epochs > 1 else ""
-    text = f"The validation loss was still falling after {epochs} epoch{plural}."
-    if m.undertrained:
-        text = (
-            f"The validation loss was still falling after {epochs} epoch{plural} ({m.steps:,} steps; most "
-            "models need several thousand)."
-        )
-    return Finding(
-        name="too few epochs",
-        message=text,
-        fix=m.resume_command(max(2 * requested, math.ceil(requested * MIN_STEPS / max(1, m.steps)))),
-    )
+    text = f"The validation loss was still falling after {epochs} epoch{'s' if epochs > 1 else ''}"
+    steps = f" ({m.steps:,} steps; most models need several thousand)" if m.undertrained else ""
+    enough = max(2 * requested, math.ceil(requested * MIN_STEPS / max(1, m.steps)))
+    return f"{text}{steps}.", m.resume_command(enough)
 
 
-def little_data(m: DiagnosisInput) -> Finding | None:
+def little_data(m: DiagnosisInput) -> Fault:
     if not m.memorized or m.training_images >= FEW_IMAGES:
         return None
-    return Finding(
-        name="too little data",
-        message=f"The held-out reconstruction error is {m.error_ratio:.1f}x the training error: "
+    text = (
+        f"The held-out reconstruction error is {m.error_ratio:.1f}x the training error: "
         f"{m.training_images:,} training images are too few. Add images if you can; flips and crops also "
-        "help.",
-        fix=m.retrain_command(*fixes.varied_images(m.config)),
+        "help."
     )
+    return text, m.retrain_command(*fixes.varied_images(m.config))
 
 
-def overfitting(m: DiagnosisInput) -> Finding | None:
+def overfitting(m: DiagnosisInput) -> Fault:
     losses = [row["val_loss"] for row in m.history]
     overfitted = losses and losses[-1] - min(losses) > max(OVERFITTED_NATS, OVERFITTED_SHARE * m.loss_drop)
     memorized = m.memorized and m.training_images >= FEW_IMAGES
     if m.collapsed or (not (overfitted and len(losses) > 3) and not memorized):
         return None
-    text = (
-        f"The validation loss was lowest in epoch {m.history[losses.index(min(losses))]['epoch']:.0f} of "
-        f"{m.history[-1]['epoch']:.0f} and has risen by {losses[-1] - min(losses):,.1f} nats since"
-        if overfitted
-        else f"The held-out reconstruction error is {m.error_ratio:.1f}x the training error"
+    text = f"The held-out reconstruction error is {m.error_ratio:.1f}x the training error"
+    if overfitted:
+        best = m.history[losses.index(min(losses))]
+        text = (
+            f"The validation loss was lowest in epoch {best['epoch']:.0f} of {m.history[-1]['epoch']:.0f} "
+            f"and has risen by {losses[-1] - min(losses):,.1f} nats since"
+        )
+    text += (
+        ": the model is memorizing its training images. The best epoch's weights were kept; augmentation and "
+        "early stopping save the remaining epochs."
     )
-    return Finding(
-        name="overfitting",
-        message=f"{text}: the model is memorizing its training images. The best epoch's weights were kept; "
-        "augmentation and early stopping save the remaining epochs.",
-        fix=m.retrain_command(*fixes.varied_images(m.config, patience=m.config.training.patience or 10)),
-    )
+    patience = m.config.training.patience or 10
+    return text, m.retrain_command(*fixes.varied_images(m.config, patience=patience))
 
 
-def underfitting(m: DiagnosisInput) -> Finding | None:
+def underfitting(m: DiagnosisInput) -> Fault:
     training = m.result.training_reconstruction
     explained = None if training is None else training.explained_variance
     if explained is None or explained >= MIN_EXPLAINED:
         return None
     if m.collapsed or m.falling or m.memorized:
         return None  # another finding explains it
-    return Finding(
-        name="underfitting",
-        message=f"Reconstructions explain only {max(0.0, explained):.0%} of the variance even of training "
-        f"images: the model is too small ({m.result.latents.total} latents) or too strongly regularized.",
-        fix=m.retrain_command(*fixes.more_capacity(m.config)),
+    text = (
+        f"Reconstructions explain only {max(0.0, explained):.0%} of the variance even of training images: "
+        f"the model is too small ({m.result.latents.total} latents) or too strongly regularized."
     )
+    return text, m.retrain_command(*fixes.more_capacity(m.config))
 
 
-def prior_mismatch(m: DiagnosisInput) -> Finding | None:
+def prior_mismatch(m: DiagnosisInput) -> Fault:
     gap = m.result.prior_gap
     if gap is None or m.falling or gap.gain <= max(MISMATCH_NATS, MISMATCH_SHARE * (m.kl or 0)):
         return None
@@ -197,43 +160,36 @@ def prior_mismatch(m: DiagnosisInput) -> Finding | None:
         given = " given its class" if m.config.conditional else ""
         limit = max(0.0, gap.mutual_information_bound)
         information = f"; they carry at most {limit:.1f} nats about an image{given}"
-    return Finding(
-        name="prior mismatch",
-        message=f"The prior does not match the latents: it loses {gap.gain:.1f} nats per "
-        f"image{information}. Generated images are unaffected, because a fitted prior is used; a better "
-        "match would also lower the loss.",
-        fix=m.retrain_command(*fixes.closer_prior(m.config)),
+    text = (
+        f"The prior does not match the latents: it loses {gap.gain:.1f} nats per image{information}. "
+        "Generated images are unaffected, because a fitted prior is used; a better match would also lower "
+        "the loss."
     )
+    return text, m.retrain_command(*fixes.closer_prior(m.config))
 
 
-def unused_latents(m: DiagnosisInput) -> Finding | None:
+def unused_latents(m: DiagnosisInput) -> Fault:
     active, latents = m.result.latents.active, m.result.latents.total
-    if (
-        active is None
-        or m.collapsed
-        or m.undertrained
-        or latents <= MAX_FEW_LATENTS
-        or active >= UNUSED_SHARE * latents
-        or not str(m.config.latents).isdecimal()
-    ):
+    if active is None or m.collapsed or m.undertrained or not str(m.config.latents).isdecimal():
         return None
-    return Finding(
-        name="unused latents",
-        message=f"Only {active} of {latents} latents are active. Fewer would do as well and make the latent "
-        "space easier to explore.",
-        fix=m.retrain_command({"latents": max(2, math.ceil(1.25 * active))}),
+    if latents <= MAX_FEW_LATENTS or active >= UNUSED_SHARE * latents:
+        return None
+    text = (
+        f"Only {active} of {latents} latents are active. Fewer would do as well and make the latent space "
+        "easier to explore."
     )
+    return text, m.retrain_command({"latents": max(2, math.ceil(1.25 * active))})
 
 
-CHECKS: tuple[Callable[[DiagnosisInput], Finding | None], ...] = (
-    duplicates,
-    rough_training,
-    collapse,
-    noise_level,
-    too_few_epochs,
-    little_data,
-    overfitting,
-    underfitting,
-    prior_mismatch,
-    unused_latents,
-)
+CHECKS: dict[str, Callable[[DiagnosisInput], Fault]] = {
+    "duplicates across the split": duplicates,
+    "learning rate too high": rough_training,
+    "posterior collapse": collapse,
+    "noise level too high": noise_level,
+    "too few epochs": too_few_epochs,
+    "too little data": little_data,
+    "overfitting": overfitting,
+    "underfitting": underfitting,
+    "prior mismatch": prior_mismatch,
+    "unused latents": unused_latents,
+}

@@ -1,4 +1,4 @@
-"""What the checks of a diagnosis look at."""
+"""The quantities that the checks of a diagnosis use."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,26 +10,16 @@ from vaekit.runs.metrics import Row, still_falling
 
 COLLAPSED_SHARE = 0.05
 """Share of active latents below which the posterior has collapsed."""
-
-
 MIN_STEPS = 1000
 """Steps below which a model whose loss still falls has only begun to learn."""
-
-
 ROUGH_SHARE = 0.1
 """Rise of the training loss, as a share of all that the validation loss fell by, that is rough."""
-
-
 ROUGH_NATS = 2.0
 """The least rise of the training loss that counts, in nats."""
-
-
 MEMORIZED_ERROR_RATIO = 1.5
 """Held-out error over training error."""
-
-
 MEMORIZED_VARIANCE = 0.02
-"""Of the pixels' variance, what training images' reconstructions have beyond those of held-out images."""
+"""Share of the pixels' variance explained in training images beyond that in held-out images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +29,17 @@ class DiagnosisInput:
     config: Config
     result: EvaluationResult
     history: Sequence[Row]
-    """The rows of metrics.csv, from where the objective's schedules had come to their ends."""
+    """The rows of metrics.csv after the objective's schedules had ended."""
     loss_drop: float
-    """What the validation loss fell by, at its best, since the first epoch: always at the final schedules."""
+    """From the validation loss of the first epoch to the lowest; always at the final schedules."""
     steps: int
-    """Of training, in all."""
     training_images: int
     run: str
     """The run's folder, for commands."""
     retrain_command: Callable[..., str]
-    """The command that trains another run with the first of some changes of its settings that is valid."""
+    """The command that trains another run with the first valid one of some changes of settings."""
     resume_command: Callable[[int], str]
-    """The command that resumes the run, to so many epochs."""
+    """The command that resumes the run to a number of epochs."""
 
     @property
     def kl(self) -> float | None:
@@ -64,20 +53,22 @@ class DiagnosisInput:
 
     @property
     def error_ratio(self) -> float:
-        """The mean squared error of held-out reconstructions as a multiple of that of training images."""
+        """The mean squared error of held-out reconstructions over that of training images."""
         training = self.result.training_reconstruction
         return self.result.reconstruction.mse / max(training.mse, 1e-9) if training else 1.0
 
     @property
     def memorized(self) -> bool:
-        """Training images come back much better than held-out ones, by what can be seen."""
+        """Training images are reconstructed visibly better than held-out images of the same data set."""
         held_out, training = self.result.reconstruction, self.result.training_reconstruction
         if training is None or held_out.explained_variance is None or training.explained_variance is None:
             return False
-        if not self.result.same_dataset:
-            return False  # images from elsewhere may come back worse for what they show
         lead = training.explained_variance - held_out.explained_variance
-        return self.error_ratio > MEMORIZED_ERROR_RATIO and lead > MEMORIZED_VARIANCE
+        return (
+            self.result.same_dataset
+            and self.error_ratio > MEMORIZED_ERROR_RATIO
+            and lead > MEMORIZED_VARIANCE
+        )
 
     @property
     def falling(self) -> bool:
@@ -87,17 +78,16 @@ class DiagnosisInput:
 
     @property
     def undertrained(self) -> bool:
-        """Training has only begun: what it has not learned yet is no fault of the model."""
+        """Training has only begun: faults may vanish with more steps."""
         return self.falling and self.steps < MIN_STEPS
 
     @property
     def loss_rise(self) -> float:
-        """What the training loss rose by on its way, in nats; 0 where that is little."""
+        """The largest rise of the training loss above its lowest so far, in nats; 0 where that is small."""
         losses = [row["train_loss"] for row in self.history]
-        lowest = list(accumulate(losses, min))
-        rise = max((loss - before for loss, before in zip(losses, lowest, strict=True)), default=0.0)
-        if len(losses) < 3 or rise <= max(
-            ROUGH_NATS, ROUGH_SHARE * max(self.loss_drop, losses[0] - lowest[-1])
-        ):
+        if len(losses) < 3:
             return 0.0
-        return rise
+        lowest = list(accumulate(losses, min))
+        rise = max(loss - before for loss, before in zip(losses, lowest, strict=True))
+        small = max(ROUGH_NATS, ROUGH_SHARE * max(self.loss_drop, losses[0] - lowest[-1]))
+        return 0.0 if rise <= small else rise

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from vaekit.config.config import Config
 from vaekit.data.packs.pack import Pack
 from vaekit.errors import UserError, setting, spelled
+from vaekit.evaluation import sample_quality
 from vaekit.evaluation.context import FEATURE_WORK, MIN_NEW_IMAGES, Advance, EvalContext
 from vaekit.evaluation.diagnosis import diagnose
 from vaekit.evaluation.diagnosis_input import DiagnosisInput
@@ -28,14 +30,7 @@ from vaekit.evaluation.results import (
     PriorGap,
     write_evaluation,
 )
-from vaekit.evaluation.sample_quality import (
-    NewImages,
-    duplicate_files,
-    evaluate_fidelity,
-    nearest_grid,
-    nearest_training_images,
-    new_images,
-)
+from vaekit.evaluation.sample_quality import NewImages
 from vaekit.latents.fit_prior import encodings
 from vaekit.models.registry import Capability
 from vaekit.plots import grids
@@ -101,41 +96,43 @@ def train_split(model: LoadedModel, pack: Pack) -> ImageSet:
 def evaluate(
     context: EvalContext, samples: int, extractor: Extractor | None, advance: Advance
 ) -> tuple[EvaluationResult, Image.Image | None]:
-    """Measure what can be measured, and diagnose the model.
+    """Compute all available metrics, and diagnose the model.
 
     Args:
         context: the model, and the images to evaluate it on.
-        samples: importance samples of every held-out image.
-        extractor: of the features in which sets of images are compared; None to leave that out.
+        samples: importance samples per held-out image.
+        extractor: computes the features by which sets of images are compared; None to leave that out.
         advance: called with the work done.
 
     Returns:
-        The result; and a picture of the new images nearest to training images, if these are at hand.
+        The result; and a picture of the new images nearest to training images, if these are available.
     """
-    model, training = context.model, context.training
+    model, held_out, training = context.model, context.held_out, context.training
     likelihood, latents, no_likelihood = _likelihood(context, samples, advance)
     advance(0, "Reconstructions")
-    reconstructed = reconstruction(model.vae, context.held_out.batches(model.device))
-    advance(len(context.held_out), "Sample quality")
+    reconstructed = reconstruction(model.vae, held_out.batches(model.device))
+    advance(len(held_out), "Sample quality")
     training_reconstructed = None
     if training is not None:
         some = training.spread(MAX_TRAINING_IMAGES)
         training_reconstructed = reconstruction(model.vae, some.batches(model.device))
     prior_gap = _prior_gap(context, None if likelihood is None else likelihood.kl)
-    new = new_images(context)
+    new = sample_quality.new_images(context)
     memorized = nearest_images = None
     if training is not None:
-        of_new, of_held_out = nearest_training_images(context, new["new"], advance)
-        memorized = memorization(of_new, of_held_out, duplicate_files(context, of_held_out))
-        nearest_images = nearest_grid(new["new"], training, of_new)
+        pixels = new["new"]
+        of_new, of_held_out = sample_quality.nearest_training_images(held_out, training, pixels, advance)
+        duplicates = sample_quality.duplicate_files(held_out, training, of_held_out)
+        memorized = memorization(of_new, of_held_out, duplicates)
+        nearest_images = sample_quality.nearest_grid(pixels, training, of_new)
     fidelity, no_fidelity = _fidelity(context, new, extractor, advance)
     reasons = {"likelihood": no_likelihood, "fidelity": no_fidelity}
     result = EvaluationResult(
         weights_hash=model.weights_hash,
-        data=context.held_out.pack.source,
+        data=held_out.pack.source,
         split=context.split,
         same_dataset=context.same_dataset,
-        images=len(context.held_out),
+        images=len(held_out),
         samples=samples,
         seed=context.seed,
         likelihood=likelihood,
@@ -147,9 +144,8 @@ def evaluate(
         fidelity=fidelity,
         unavailable={part: spelled(why) for part, why in reasons.items() if why},
     )
-    findings = diagnose_run(
-        model.run, model.config, model.objective.schedule_end, result, len(training or ())
-    )
+    schedule_end = model.objective.schedule_end
+    findings = diagnose_run(model.run, model.config, schedule_end, result, len(training or ()))
     return result.model_copy(update={"diagnosis": findings}), nearest_images
 
 
@@ -174,17 +170,16 @@ def _fidelity(
 ) -> tuple[Fidelity | None, str]:
     """New images compared with held-out ones; or why they are not."""
     if len(context.held_out) < 2 * MIN_NEW_IMAGES:
-        more = setting("data", "FOLDER")
         needed = f"needs {2 * MIN_NEW_IMAGES} held-out images, has {len(context.held_out)}"
-        return None, f"{needed}; give more with {more}"
+        return None, f"{needed}; give more with {setting('data', 'FOLDER')}"
     if extractor is None:
         return None, f"needs a feature network: {INSTALL_EFFICIENTNET}"
-    return evaluate_fidelity(context, new, extractor, advance), ""
+    return sample_quality.evaluate_fidelity(context, new, extractor, advance), ""
 
 
 @torch.no_grad()
 def _prior_gap(context: EvalContext, kl: float | None) -> PriorGap | None:
-    """What the model's own prior loses on held-out encodings against the fitted one, nats per image."""
+    """The loss of the model's prior against the fitted one on held-out encodings, in nats per image."""
     vae, fitted, device = context.model.vae, context.model.fitted_prior, context.model.device
     if fitted is None:
         return None
@@ -204,23 +199,12 @@ def _prior_gap(context: EvalContext, kl: float | None) -> PriorGap | None:
 def diagnose_run(
     run: Run, config: Config, schedule_end: float, result: EvaluationResult, training_images: int
 ) -> list[Finding]:
-    """Diagnose a model from its evaluation and its training curves.
-
-    Args:
-        run: the run.
-        config: its configuration.
-        schedule_end: the epoch in which the schedules of its objective end.
-        result: what was measured.
-        training_images: number of training images.
-    """
+    """Diagnose a model from its evaluation and its training curves."""
     metadata, dataset, rows = read_metadata(run), read_dataset_summary(run), read_metrics(run)
     losses = [row["val_loss"] for row in rows]
 
     def retrain_command(*choices: Mapping[str, Any]) -> str:
         return train_command(metadata, dataset, first_valid(config, choices, training_images))
-
-    def resume(epochs: int) -> str:
-        return resume_command(metadata, dataset, run.folder, epochs)
 
     return diagnose(
         DiagnosisInput(
@@ -232,19 +216,16 @@ def diagnose_run(
             training_images=training_images,
             run=str(run.folder),
             retrain_command=retrain_command,
-            resume_command=resume,
+            resume_command=partial(resume_command, metadata, dataset, run.folder),
         )
     )
 
 
 def _work(context: EvalContext, samples: int, extractor: Extractor | None) -> int:
     """The total of the progress bar, in decoded draws of z and other work that takes as long."""
-    held_out = len(context.held_out)
-    work = held_out + (
-        held_out * samples if Capability.DENSITY_AT_SAMPLE in context.model.vae.posterior.provides else 0
-    )
-    if context.training is not None:
-        work += len(context.training)
+    work = len(context.held_out) + len(context.training or ())
+    if Capability.DENSITY_AT_SAMPLE in context.model.vae.posterior.provides:
+        work += len(context.held_out) * samples
     if extractor is not None:
         sets = 4 + (context.model.fitted_prior is not None) + (context.training is not None)
         work += sets * context.new_images * FEATURE_WORK

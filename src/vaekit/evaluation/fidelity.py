@@ -1,11 +1,10 @@
 """Comparison of two sets of images by their features.
 
 Every metric has a 95 % confidence interval, from the delete-a-group jackknife over both sets (Shao & Wu 1989)
-with Student's t. It is for the metric at this number of images, on which all of them depend (the bias of the
-FID is not in it). By simulation it covers the truth in 95 to 100 % of cases for most metrics: for sets that
-are alike, neighbourhood metrics and the KID are degenerate and their variance is overestimated (Efron & Stein
-1981). It covers less in two cases: 89 to 93 % for precision and density where new images are narrow and far
-off, and 91 to 93 % for KID and FID under heavy tails.
+with Student's t, for this number of images (the bias of the FID is not in it). By simulation it covers 95 to
+100 % for most metrics: for sets that are alike, neighbourhood metrics and the KID are degenerate and their
+variance is overestimated (Efron & Stein 1981). It covers 89 to 93 % for precision and density where new
+images are narrow and far off, and 91 to 93 % for KID and FID under heavy tails.
 """
 
 import math
@@ -19,20 +18,12 @@ from vaekit.evaluation.results import Interval, SetMetrics
 
 JACKKNIFE_GROUPS = 10
 """Groups of images of which the jackknife leaves out one at a time."""
-
-
 STUDENT_QUANTILE = 2.262
 """97.5 % quantile of Student's t with JACKKNIFE_GROUPS - 1 degrees of freedom."""
-
-
 PRECISION_NEIGHBORS = 3
 """The k of precision and recall: a neighbourhood reaches to the k-th neighbour."""
-
-
 COVERAGE_NEIGHBORS = 5
 """The k of density and coverage."""
-
-
 METRIC_RANGES = {
     "precision": (0, 1),
     "recall": (0, 1),
@@ -41,6 +32,8 @@ METRIC_RANGES = {
     "fid": (0, math.inf),
 }
 """Ends of the metrics that have any; an estimate of the KID may be below 0."""
+UNBOUNDED = (-math.inf, math.inf)
+MetricsOfRows = Callable[[Tensor], dict[str, float]]
 
 
 def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> SetMetrics:
@@ -56,16 +49,7 @@ def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> SetMetri
     - fid: between Gaussians of the same means and covariances (Heusel et al. 2017, arXiv:1706.08500,
       equation 6), with a bias that shrinks as N grows.
     """
-    results = _jackknife(_metrics_of_rows(real, other), len(real))
-    intervals = {
-        name: _interval(
-            value,
-            max(error, _binomial_margin(name, len(real), value)),
-            *METRIC_RANGES.get(name, (-math.inf, math.inf)),
-        )
-        for name, (value, error) in results.items()
-    }
-    return SetMetrics(**intervals)
+    return _with_intervals(len(real), _metrics_of_rows(real, other))
 
 
 def difference(
@@ -75,29 +59,13 @@ def difference(
 
     The intervals are narrower than those of the two, since the choice of `real` affects both alike.
     """
-    other_metrics, rival_metrics = _metrics_of_rows(real, other), _metrics_of_rows(real, rival)
-
-    def metrics(rows: Tensor) -> dict[str, float]:
-        rival_values = rival_metrics(rows)
-        return {name: value - rival_values[name] for name, value in other_metrics(rows).items()}
-
-    every = torch.arange(len(real))
-    other_value, rival_value = other_metrics(every), rival_metrics(every)
-    intervals = {
-        name: _interval(
-            value, max(error, _binomial_margin(name, len(real), other_value[name], rival_value[name]))
-        )
-        for name, (value, error) in _jackknife(metrics, len(real)).items()
-    }
-    return SetMetrics(**intervals)
+    return _with_intervals(len(real), _metrics_of_rows(real, other), _metrics_of_rows(real, rival))
 
 
-def _metrics_of_rows(
-    real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]
-) -> Callable[[Tensor], dict[str, float]]:
+def _metrics_of_rows(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> MetricsOfRows:
     """A function from rows of both sets to their metrics; distances and kernels are computed once."""
     real, other = real.double(), other.double()
-    distances = _distances(real, real), _distances(real, other), _distances(other, other)
+    distances = torch.cdist(real, real), torch.cdist(real, other), torch.cdist(other, other)
     kernels = _kernel(real, real), _kernel(real, other), _kernel(other, other)
 
     def metrics(rows: Tensor) -> dict[str, float]:
@@ -110,37 +78,28 @@ def _metrics_of_rows(
     return metrics
 
 
-def _jackknife(metrics: Callable[[Tensor], dict[str, float]], count: int) -> dict[str, tuple[float, float]]:
-    """Each metric, and half the width of its interval."""
+def _with_intervals(count: int, metrics: MetricsOfRows, rival: MetricsOfRows | None = None) -> SetMetrics:
+    """Metrics of `count` rows, or their differences from those of a rival, with their intervals."""
     every = torch.arange(count)
-    whole = metrics(every)
-    parts = [metrics(every[every % JACKKNIFE_GROUPS != group]) for group in range(JACKKNIFE_GROUPS)]
-    results: dict[str, tuple[float, float]] = {}
-    for name, value in whole.items():
-        left = torch.tensor([part[name] for part in parts], dtype=torch.float64)
-        error = math.sqrt(
-            (JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * (left - left.mean()).square().sum().item()
-        )
-        results[name] = value, STUDENT_QUANTILE * error
-    return results
-
-
-def _binomial_margin(name: str, count: int, *values: float) -> float:
-    """The end of the exact binomial interval for a share of 0 or 1 (Clopper & Pearson 1934).
-
-    There, leaving images out changes nothing. 0 for other metrics and values.
-    """
-    if METRIC_RANGES.get(name) == (0, 1) and values[0] in (0.0, 1.0) and len(set(values)) == 1:
-        return 1 - math.pow(0.025, 1 / count)
-    return 0.0
-
-
-def _interval(value: float, error: float, lowest: float = -math.inf, highest: float = math.inf) -> Interval:
-    return Interval(value=value, low=max(lowest, value - error), high=min(highest, value + error))
-
-
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    return torch.cdist(a, b)
+    subsets = [every, *(every[every % JACKKNIFE_GROUPS != group] for group in range(JACKKNIFE_GROUPS))]
+    full, *parts = map(metrics, subsets)
+    zeros = dict.fromkeys(full, 0.0)
+    rival_full, *rival_parts = map(rival, subsets) if rival else [zeros] * len(subsets)
+    intervals: dict[str, Interval] = {}
+    for name in full:
+        value = full[name] - rival_full[name]
+        values = [part[name] - other[name] for part, other in zip(parts, rival_parts, strict=True)]
+        left = torch.tensor(values, dtype=torch.float64)
+        squares = (left - left.mean()).square().sum().item()
+        margin = STUDENT_QUANTILE * math.sqrt((JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * squares)
+        low, high = METRIC_RANGES.get(name, UNBOUNDED)
+        compared = {full[name], rival_full[name]} if rival else {full[name]}
+        if (low, high) == (0, 1) and compared in ({0.0}, {1.0}):
+            # leaving images out changes nothing: the exact binomial interval (Clopper & Pearson 1934)
+            margin = max(margin, 1 - math.pow(0.025, 1 / count))
+        low, high = UNBOUNDED if rival else (low, high)
+        intervals[name] = Interval(value=value, low=max(low, value - margin), high=min(high, value + margin))
+    return SetMetrics(**intervals)
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -151,14 +110,12 @@ def _neighbourhoods(
     within_real: Float[Tensor, "N N"], between: Float[Tensor, "N N"], within_other: Float[Tensor, "N N"]
 ) -> dict[str, float]:
     """`between` is [real, other]. The first neighbour of an image is itself."""
-    radii = (
-        within_real.kthvalue(PRECISION_NEIGHBORS + 1).values,
-        within_other.kthvalue(PRECISION_NEIGHBORS + 1).values,
-    )
+    real_radii = within_real.kthvalue(PRECISION_NEIGHBORS + 1).values[:, None]
+    other_radii = within_other.kthvalue(PRECISION_NEIGHBORS + 1).values
     wide = within_real.kthvalue(COVERAGE_NEIGHBORS + 1).values[:, None]
     return {
-        "precision": (between <= radii[0][:, None]).any(0).double().mean().item(),
-        "recall": (between <= radii[1][None]).any(1).double().mean().item(),
+        "precision": (between <= real_radii).any(0).double().mean().item(),
+        "recall": (between <= other_radii).any(1).double().mean().item(),
         "density": (between < wide).double().sum(0).mean().item() / COVERAGE_NEIGHBORS,
         "coverage": (between < wide).any(1).double().mean().item(),
     }

@@ -6,10 +6,8 @@ from vaekit.config.config import Config
 
 Changes = dict[str, Any]
 """Settings by name, those of a component by its slot: {"objective": {"beta": 1.0}}."""
-
-
 VAE: Changes = {"posterior": {"kind": "gaussian"}, "objective": {"kind": "elbo"}}
-"""What makes a variational autoencoder of an autoencoder."""
+"""Turns an autoencoder into a variational one."""
 
 
 def weaker_kl(config: Config) -> tuple[Changes, ...]:

@@ -5,13 +5,14 @@ k to log p(x) (Burda et al. 2016, arXiv:1509.00519, theorem 1).
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vaekit.data.loader import Batch
 from vaekit.errors import UserError, setting
 from vaekit.evaluation.results import EffectiveSampleSize, LatentUse, Likelihood, LikelihoodKind
 from vaekit.latents.sampling import seeded
@@ -23,12 +24,8 @@ from vaekit.utils.device import matmul_precision
 
 DECODED_PIXELS = {"cpu": 1 << 21, "cuda": 1 << 26, "mps": 1 << 24}
 """Pixels decoded at a time, by device: enough to keep it busy, few enough for its caches."""
-
-
 MIN_IMAGES_FOR_ACTIVE_UNITS = 20
 """Number of images below which their posterior means do not tell which latents are active."""
-
-
 ACTIVE_VARIANCE = 0.01
 """Variance of the posterior mean over images above which a latent is active (Burda et al. 2016, section
 5.2)."""
@@ -53,11 +50,7 @@ class ImportanceEstimate:
 
 
 def require_density(model: VAE) -> None:
-    """Refuse a posterior that is a single point, which has no importance weights.
-
-    Raises:
-        UserError: this model has no likelihood.
-    """
+    """Raise UserError for a posterior that is a single point, which has no importance weights."""
     if Capability.DENSITY_AT_SAMPLE not in model.posterior.provides:
         raise UserError(
             "This model has no likelihood: its posterior 'delta' is a single point without density.",
@@ -74,14 +67,9 @@ def estimate_importance(
     samples: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> ImportanceEstimate:
-    """Importance weights of `samples` draws of z for every image.
+    """Importance weights of `samples` draws of z for every image, as the likelihood observes it.
 
-    Args:
-        model: the model.
-        x: images as the likelihood observes them.
-        y: their classes, for a conditional model.
-        samples: draws per image.
-        advance: called with the number of draws decoded.
+    `advance` is called with the number of draws decoded.
     """
     draw = model.draw_posterior(x, y)
     at_once = max(1, DECODED_PIXELS[x.device.type] // max(1, x.numel()))
@@ -106,27 +94,35 @@ def estimate_importance(
     return ImportanceEstimate(bounds, (2 * total - squares).exp(), log_px / samples, kl / samples)
 
 
+def _estimates(
+    model: VAE, batches: Iterable[Batch], samples: int, seed: int, advance: Callable[[int], None]
+) -> Iterator[tuple[Tensor, Labels | None, ImportanceEstimate]]:
+    """Images as the likelihood observes them, their classes and estimates; randomness depends on `seed`."""
+    require_density(model)
+    for index, (x, y) in enumerate(batches):
+        with seeded(seed, "evaluate", index):
+            x = model.prepare_target(x)
+            yield x, y, estimate_importance(model, x, y, samples, advance)
+
+
 @torch.no_grad()
 def log_likelihoods(
     model: VAE,
-    batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]],
+    batches: Iterable[Batch],
     samples: int,
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Float[Tensor, " N"], LikelihoodKind]:
-    """The bound of log p(x) by `samples` samples for every image, in nats, in 64 bits; and what p(x | z) is.
+    """The bound of log p(x) by `samples` samples per image, in nats and 64 bits; and the kind of p(x | z).
 
     `advance` is called with the number of draws decoded: in all `samples` for every image.
     """
-    require_density(model)
     log_px = [torch.zeros(0, dtype=torch.float64)]
     gray = False
-    for index, (x, y) in enumerate(batches):
-        with seeded(seed, "evaluate", index):
-            x = model.prepare_target(x)
-            log_px.append(estimate_importance(model, x, y, samples, advance).bounds[samples].cpu().double())
-        gray = gray or is_gray(x)
-    return torch.cat(log_px), likelihood_kind(model, gray)
+    for x, _, estimate in _estimates(model, batches, samples, seed, advance):
+        log_px.append(estimate.bounds[samples].cpu().double())
+        gray = gray or _is_gray(x)
+    return torch.cat(log_px), _likelihood_kind(model, gray)
 
 
 def active_units(means: Float[Tensor, "N D"]) -> int | None:
@@ -136,13 +132,13 @@ def active_units(means: Float[Tensor, "N D"]) -> int | None:
     return int((means.var(0, correction=0) > ACTIVE_VARIANCE).sum())
 
 
-def is_gray(x: Float[Tensor, "B C H W"]) -> bool:
+def _is_gray(x: Float[Tensor, "B C H W"]) -> bool:
     """Whether any pixel lies between black and white."""
     return bool(((x > 0) & (x < 1)).any())
 
 
-def likelihood_kind(model: VAE, gray: bool) -> LikelihoodKind:
-    """What p(x | z) is: "probability", "density" or, of gray pixels under a Bernoulli, "cross-entropy"."""
+def _likelihood_kind(model: VAE, gray: bool) -> LikelihoodKind:
+    """The kind of p(x | z): "probability", "density" or, gray under a Bernoulli, "cross-entropy"."""
     kind: LikelihoodKind = model.likelihood.likelihood_kind
     if kind == "probability" and Capability.NORMALIZED not in model.likelihood.provides and gray:
         return "cross-entropy"  # the Bernoulli's: a probability of black and white only
@@ -153,50 +149,41 @@ def likelihood_kind(model: VAE, gray: bool) -> LikelihoodKind:
 @torch.no_grad()
 def evaluate_likelihood(
     model: VAE,
-    batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]],
+    batches: Iterable[Batch],
     samples: int,
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Likelihood, LatentUse]:
-    """The likelihood of a set of images, and the use of the latents over all of them.
+    """The likelihood of images from 0 to 1 by `samples` samples each, and the use of the latents over all.
 
-    Args:
-        model: the model.
-        batches: images from 0 to 1, and their classes for a conditional model.
-        samples: importance samples per image.
-        seed: of the samples.
-        advance: called with the number of draws decoded: in all `samples` for every image.
+    `advance` is called with the number of draws decoded: in all `samples` for every image.
 
     Raises:
         UserError: this model has no likelihood.
     """
-    require_density(model)
     estimates: list[ImportanceEstimate] = []
-    gray = False
     means: list[Tensor] = []
     latent_kl: list[Tensor] = []
-    for index, (x, y) in enumerate(batches):
-        with seeded(seed, "evaluate", index):
-            x = model.prepare_target(x)
-            gray = gray or is_gray(x)
-            estimates.append(estimate_importance(model, x, y, samples, advance))
-            q = model.posterior_of(x, y)
-            means.append(posterior_mean(model, q).cpu().double())
+    gray = False
+    for x, y, estimate in _estimates(model, batches, samples, seed, advance):
+        gray = gray or _is_gray(x)
+        estimates.append(estimate)
+        means.append(posterior_mean(model, model.posterior_of(x, y)).cpu().double())
         per_latent = model.kl_per_latent(x, y)
         if per_latent is not None:
             latent_kl.append(per_latent.cpu().double())
     bounds = {k: torch.cat([one.bounds[k] for one in estimates]).cpu().double() for k in estimates[0].bounds}
     log_px, kl, effective = (
-        torch.cat([getattr(one, name) for one in estimates]).cpu().double()
-        for name in ("log_px", "kl", "effective")
+        torch.cat(column).cpu().double()
+        for column in zip(*((one.log_px, one.kl, one.effective) for one in estimates), strict=True)
     )
     nll, count = -bounds[samples], len(log_px)
-    normalised = Capability.NORMALIZED in model.likelihood.provides
+    normalized = Capability.NORMALIZED in model.likelihood.provides
     likelihood = Likelihood(
-        kind=likelihood_kind(model, gray),
+        kind=_likelihood_kind(model, gray),
         nll=nll.mean().item(),
         nll_standard_error=(nll.std() / math.sqrt(count)).item() if count > 1 else None,
-        bits_per_dimension=nll.mean().item() / math.log(2) / math.prod(model.shape) if normalised else None,
+        bits_per_dimension=nll.mean().item() / math.log(2) / math.prod(model.shape) if normalized else None,
         bounds={k: bound.mean().item() for k, bound in bounds.items()},
         elbo=(log_px - kl).mean().item(),
         reconstruction=-log_px.mean().item(),

@@ -11,20 +11,12 @@ from vaekit.evaluation.results import Memorization
 
 NEIGHBOR_COUNT = 50
 """Nearest training images whose mean distance a distance is relative to."""
-
-
 DUPLICATE_DISTANCE = 2.0
 """Root mean square, in levels of 255, within which two images are the same but for compression."""
-
-
 DUPLICATE_RELATIVE_DISTANCE = 0.2
 """Relative distance of duplicates, as a second condition: plain images may all be near each other."""
-
-
 COPY_QUANTILE = 0.01
 """Share of held-out images whose nearest training image counts as suspiciously near."""
-
-
 MIN_IMAGES_FOR_COPIES = 100
 """Held-out images below which that quantile cannot be estimated."""
 
@@ -42,6 +34,9 @@ class Nearest:
     A copy is far nearer than all others; an image that is merely plain is near to many (Carlini et al. 2023,
     arXiv:2301.13188, section 4.2).
     """
+
+    def __getitem__(self, rows: slice) -> "Nearest":
+        return Nearest(self.row[rows], self.distance[rows], self.relative[rows])
 
 
 def nearest(

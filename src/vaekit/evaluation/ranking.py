@@ -1,19 +1,18 @@
 """Images in the order of their likelihood: a table, and a sheet of the least and the most likely."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor
 
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.latents import tables
 from vaekit.models.registry import Capability
 from vaekit.plots import grids
+from vaekit.runs.image_set import ImageSet
 from vaekit.runs.inputs import all_images
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.outputs import new_file
@@ -36,79 +35,54 @@ def rank(
     with console_logging(quiet):
         images, paths = all_images(model, data, quiet)
         with progress(len(images) * samples, "Ranking", "samples", quiet=quiet) as advance:
-            nats, measure = log_likelihoods(model.vae, images.batches(model.device), samples, seed, advance)
-    pixels = math.prod(model.shape) if Capability.NORMALIZED in model.vae.likelihood.provides else None
-    table = ranking(paths, images.class_names, nats, pixels, measure)
+            table = ranking(model, images, paths, samples, seed, advance)
     if out is not None:
         tables.write_csv(out, table)
-        odd, likely = sheet_counts(len(table))
-        order = table.index.to_numpy()
-        ends = (images[rows].pixels for rows in (order[:odd], order[::-1][:likely]))
-        grids.write(out.with_suffix(".png"), sheet(table, *ends))
+        grids.write(out.with_suffix(".png"), _sheet(table, images))
     return table.reset_index(drop=True)
 
 
 def ranking(
+    model: LoadedModel,
+    images: ImageSet,
     files: Sequence[str],
-    labels: Sequence[str] | None,
-    log_likelihood: Float[Tensor, " N"],
-    pixels: int | None,
-    measure: str,
+    samples: int,
+    seed: int,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> "pd.DataFrame":
-    """One row per image, the least likely first.
+    """One row per image, the least likely first; its index is the image's place in `images`.
 
-    Args:
-        files: paths of the images.
-        labels: names of their classes, if they have any.
-        log_likelihood: in nats.
-        pixels: dimensions of an image, for bits/dim; None where the likelihood has none.
-        measure: what p(x | z) is, for `attrs["measure"]`.
-
-    Returns:
-        Columns rank (from 1), file, label (with `labels`), log_likelihood and bits_per_dimension (with
-        `pixels`).
+    Columns are rank (from 1), file, label (with classes), log_likelihood in nats and, where the likelihood is
+    normalized over 256 levels, bits_per_dimension; `attrs["measure"]` is the kind of the likelihood.
     """
     import pandas as pd
 
-    nats = log_likelihood.double().numpy()
-    columns = {"file": list(files)} | ({"label": list(labels)} if labels is not None else {})
-    table = pd.DataFrame(columns | {"log_likelihood": nats.round(4)})
-    if pixels is not None:
-        table["bits_per_dimension"] = (-nats / math.log(2) / pixels).round(6)
-    table = table.iloc[np.argsort(nats, kind="stable")]  # its index still says which image a row is
+    log_px, measure = log_likelihoods(model.vae, images.batches(model.device), samples, seed, advance)
+    nats = log_px.numpy()
+    table = pd.DataFrame({"file": list(files)})
+    if (labels := images.class_names) is not None:
+        table["label"] = labels
+    table["log_likelihood"] = nats.round(4)
+    if Capability.NORMALIZED in model.vae.likelihood.provides:
+        table["bits_per_dimension"] = (-nats / math.log(2) / math.prod(model.shape)).round(6)
+    table = table.iloc[np.argsort(nats, kind="stable")]
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     table.attrs["measure"] = measure
     return table
 
 
-def sheet(
-    table: "pd.DataFrame", odd: UInt8[np.ndarray, "N H W C"], likely: UInt8[np.ndarray, "M H W C"]
-) -> Image.Image:
-    """The least likely images above the most likely ones, each with its file name and log-likelihood in
-    nats."""
-
-    def captions(part: "pd.DataFrame") -> list[str]:
-        rows = zip(part["file"], part["log_likelihood"], strict=True)
-        return [
-            f"{PurePosixPath(name).with_suffix('')}\n{nats:,.{0 if abs(nats) >= 1e4 else 1}f}"
-            for name, nats in rows
-        ]
-
-    columns = min(
-        range(6, 11), key=lambda count: -len(odd) % count
-    )  # as wide as the headings, with the fewest gaps
-    ends = [
-        (odd, captions(table[: len(odd)]), "least"),
-        (likely, captions(table[::-1][: len(likely)]), "most"),
-    ]
+def _sheet(table: "pd.DataFrame", images: ImageSet) -> Image.Image:
+    """The least likely images above the most likely ones, none of them twice, with names and nats."""
+    least = min(SHEET_IMAGES, (len(table) + 1) // 2)
+    most = min(SHEET_IMAGES, len(table) - least)
+    # As wide as the headings, with the fewest gaps
+    columns = min(range(6, 11), key=lambda count: -least % count)
     sheets = []
-    for images, names, end in ends:
-        title = f"The {len(images)} {end} likely of {len(table):,} images; log p(x) in nats"
-        sheets.append(grids.grid(images, columns, names, title))
+    for part, end in ((table[:least], "least"), (table[::-1][:most], "most")):
+        captions = [
+            f"{PurePosixPath(name).with_suffix('')}\n{nats:,.{0 if abs(nats) >= 1e4 else 1}f}"
+            for name, nats in zip(part["file"], part["log_likelihood"], strict=True)
+        ]
+        title = f"The {len(part)} {end} likely of {len(table):,} images; log p(x) in nats"
+        sheets.append(grids.grid(images[part.index.to_numpy()].pixels, columns, captions, title))
     return grids.stack(sheets)
-
-
-def sheet_counts(count: int) -> tuple[int, int]:
-    """How many of `count` images the sheet shows as least and as most likely, none of them twice."""
-    odd = min(SHEET_IMAGES, (count + 1) // 2)
-    return odd, min(SHEET_IMAGES, count - odd)

@@ -4,11 +4,10 @@ import math
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from vaekit.data.loader import Batch
 from vaekit.evaluation.results import Reconstruction
-from vaekit.models.terms import Labels
 from vaekit.models.vae import VAE
 
 SSIM_WINDOW = 11
@@ -16,9 +15,7 @@ SSIM_WINDOW = 11
 
 
 @torch.no_grad()
-def reconstruction(
-    model: VAE, batches: Iterable[tuple[Float[Tensor, "B C H W"], Labels | None]]
-) -> Reconstruction:
+def reconstruction(model: VAE, batches: Iterable[Batch]) -> Reconstruction:
     """Metrics of images from 0 to 1, averaged over images, with the standard error of each average.
 
     - mse: the mean squared error of the pixels;
@@ -45,16 +42,11 @@ def reconstruction(
         sums, squares = sums + x.cpu().double().sum(0), squares + x.cpu().double().square().sum(0)
     mse = torch.cat(errors)
     variance = (squares / len(mse) - (sums / len(mse)).square()).mean().item()
-    metrics = {
-        "mse": mse,
-        "psnr": -10 * mse.clamp(min=1e-12).log10(),
-        "ssim": torch.cat(similarities) if similarities else None,
-    }
-    result: dict[str, float | None] = {}
+    metrics = {"mse": mse, "psnr": -10 * mse.clamp(min=1e-12).log10()}
+    if similarities:
+        metrics["ssim"] = torch.cat(similarities)
+    result: dict[str, float | None] = {"ssim": None, "ssim_standard_error": None}
     for name, values in metrics.items():
-        if values is None:
-            result |= {name: None, f"{name}_standard_error": None}
-            continue
         error = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
         result |= {name: values.mean().item(), f"{name}_standard_error": error}
     explained = 1 - mse.mean().item() / variance if variance > 0 else None

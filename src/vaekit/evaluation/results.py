@@ -15,7 +15,7 @@ class _Record(BaseModel):
 
 
 LikelihoodKind = Literal["probability", "density", "cross-entropy"]
-"""What p(x | z) is; under a Bernoulli, gray pixels only have a cross-entropy."""
+"""The kind of p(x | z); under a Bernoulli, gray pixels only have a cross-entropy."""
 
 
 class EffectiveSampleSize(_Record):
@@ -73,7 +73,7 @@ class Reconstruction(_Record):
 
 
 class PriorGap(_Record):
-    """What the model's own prior loses on held-out encodings against the fitted one."""
+    """The loss of the model's prior against the fitted one on held-out encodings."""
 
     fitted_prior: str
     gain: float
@@ -97,7 +97,7 @@ class Memorization(_Record):
     copied: float | None
     """Share of new images suspiciously near to a training image; None for too few images."""
     copied_by_chance: float | None
-    """What chance alone exceeds once in forty times."""
+    """Exceeded by chance alone once in forty times."""
     duplicates: float
     """Share of held-out images that are also in the training set."""
     duplicate_files: list[tuple[str, str]]
@@ -148,7 +148,7 @@ class Finding(_Record):
 
 
 class EvaluationResult(_Record):
-    """Everything that `evaluate` measures; what cannot be measured is None, and `unavailable` says why."""
+    """All metrics; those that cannot be computed are None, with the reasons in `unavailable`."""
 
     format: Literal[2] = 2
     weights_hash: str

@@ -1,12 +1,10 @@
 """New images against held-out ones and against their nearest training images."""
 
-from collections.abc import Iterator
 from typing import get_args
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
-from numpy.typing import NDArray
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -24,16 +22,10 @@ from vaekit.runs.image_set import ImageSet
 
 MAX_DUPLICATE_FILES = 100
 """Duplicates whose files are named, at most."""
-
-
 NEAREST_PAIRS = 16
 """New images that are shown with their nearest training image."""
-
-
 TRAINING_CHUNK = 1024
 """Training images whose distances are computed at a time."""
-
-
 NewImages = dict[SetName, UInt8[np.ndarray, "N H W C"]]
 
 
@@ -47,45 +39,34 @@ def new_images(context: EvalContext) -> NewImages:
     priors: dict[SetName, VAE | FittedPrior] = {"new": vae}
     if fitted is not None:
         priors = {"new": fitted, "model_prior": vae}
-    drawn: NewImages = {}
-    for name, prior in priors.items():
-        z = draw_latents(prior, count, context.seed, y)
-        drawn[name] = to_uint8(decode_images(vae, z, y)).numpy()
-    return drawn
+    latents = {name: draw_latents(prior, count, context.seed, y) for name, prior in priors.items()}
+    return {name: to_uint8(decode_images(vae, z, y)).numpy() for name, z in latents.items()}
 
 
 def nearest_training_images(
-    context: EvalContext, new: UInt8[np.ndarray, "N H W C"], advance: Advance
+    held_out: ImageSet, training: ImageSet, new: UInt8[np.ndarray, "N H W C"], advance: Advance
 ) -> tuple[Nearest, Nearest]:
     """The nearest training images of new images, and of as many held-out ones."""
-    assert context.training is not None
-    count, training = len(new), context.training
-    both = np.concatenate([new, context.held_out.spread(count).pixels])
-    flat = torch.from_numpy(both).flatten(1).float() / 255
-
-    def chunks() -> Iterator[Tensor]:
-        for start in range(0, len(training), TRAINING_CHUNK):
-            pixels = training[start : start + TRAINING_CHUNK].pixels
-            yield torch.from_numpy(pixels).flatten(1).float() / 255
-
-    neighbors = nearest(flat, chunks(), lambda n: advance(n, "Nearest training images"))
-    of_new, of_held_out = (
-        Nearest(neighbors.row[part], neighbors.distance[part], neighbors.relative[part])
-        for part in (slice(count), slice(count, None))
-    )
-    return of_new, of_held_out
+    count = len(new)
+    both = np.concatenate([new, held_out.spread(count).pixels])
+    starts = range(0, len(training), TRAINING_CHUNK)
+    chunks = (_flat(training[start : start + TRAINING_CHUNK].pixels) for start in starts)
+    neighbors = nearest(_flat(both), chunks, lambda n: advance(n, "Nearest training images"))
+    return neighbors[:count], neighbors[count:]
 
 
-def duplicate_files(context: EvalContext, neighbors: Nearest) -> list[tuple[str, str]]:
+def _flat(images: UInt8[np.ndarray, "N H W C"]) -> Float[Tensor, "N P"]:
+    return torch.from_numpy(images).flatten(1).float() / 255
+
+
+def duplicate_files(held_out: ImageSet, training: ImageSet, neighbors: Nearest) -> list[tuple[str, str]]:
     """The files of held-out images that are also in the training set, each with that of its duplicate."""
-    assert context.training is not None
     rows = duplicated(neighbors).nonzero()[:MAX_DUPLICATE_FILES, 0].numpy()
     if not len(rows):
         return []
-    held_out, training = context.held_out.spread(len(neighbors.row)), context.training
     held_out_paths, training_paths = held_out.pack.paths(), training.pack.paths()
-    duplicates = training.rows[neighbors.row.numpy()[rows]]
-    pairs = zip(held_out.rows[rows], duplicates, strict=True)
+    held_out_rows = held_out.spread(len(neighbors.row)).rows[rows]
+    pairs = zip(held_out_rows, training.rows[neighbors.row.numpy()[rows]], strict=True)
     return [(held_out_paths[row], training_paths[duplicate]) for row, duplicate in pairs]
 
 
@@ -108,34 +89,30 @@ def evaluate_fidelity(
     count = context.new_images
     both = context.held_out.spread(2 * count)
     held_out, others = (both[start::2] for start in (0, 1))
-    sets: NewImages = {
-        **new,
-        "other_held_out": others.pixels,
-        "reconstructed": _through_model(context, others),
-    }
+    sets = new | {"other_held_out": others.pixels, "reconstructed": _through_model(context, others)}
     if context.training is not None and len(context.training) >= count:
         sets["training"] = context.training.spread(count).pixels
     shuffle = torch.randperm(count, generator=torch.Generator().manual_seed(context.seed % 2**63))
 
-    def features(images: NDArray[np.uint8]) -> Tensor:
+    def features(images: UInt8[np.ndarray, "N H W C"]) -> Tensor:
         return extractor(images, lambda n: advance(n * FEATURE_WORK, "Features"))[shuffle]
 
     real = features(held_out.pixels)
     seen = {name: features(sets[name]) for name in get_args(SetName) if name in sets}
-    own = seen.get("model_prior")
+    model_prior = seen.get("model_prior")
     return Fidelity(
         images=count,
         extractor=extractor.name,
         resize=extractor.resize,
         standard=extractor.standard,
         sets={name: compare(real, images) for name, images in seen.items()},
-        fitted_prior_gain=None if own is None else difference(real, seen["new"], own),
+        fitted_prior_gain=None if model_prior is None else difference(real, seen["new"], model_prior),
     )
 
 
 @torch.no_grad()
 def _through_model(context: EvalContext, images: ImageSet) -> UInt8[np.ndarray, "N H W C"]:
-    """Each image encoded, and one draw of its q(z | x) decoded: what the decoder does under a right prior."""
+    """One decoded draw of q(z | x) for each image: new images as they would be under a perfect prior."""
     device = context.model.device
     z = encodings(context.model.vae, images.batches(device), "through", context.seed).z.to(device)
     y = None if images.labels is None else images.labels.to(device)

@@ -16,15 +16,9 @@ if TYPE_CHECKING:
 
 Row = tuple[str, ...]
 """A name and a text, or a name and the cells of a table. Without a name it belongs to the row above it."""
-
-
 MIN_EFFECTIVE_SAMPLES = 3
 """Median number of effective samples below which the bound is reported as loose."""
-
-
 METRICS = ("precision", "recall", "density", "coverage", "kid", "fid")
-
-
 SET_NAMES = {
     "new": "new images",
     "model_prior": "model's own prior",
@@ -32,27 +26,19 @@ SET_NAMES = {
     "reconstructed": "held-out, reconstructed",
     "training": "training images",
 }
-"""The sets of images that are compared."""
-
-
 NO_BITS: dict[LikelihoodKind, str] = {
     "density": "p(x | z) is a density over [0, 1], not a probability of 256 levels",
     "cross-entropy": "p(x | z) is a cross-entropy of gray pixels, not their likelihood; "
     f"{setting('likelihood.kind', 'gaussian')} has one",
     "probability": "p(x | z) is a probability of black and white pixels, not of 256 levels",
 }
-"""Why there are no bits/dim, by what p(x | z) is."""
+"""Why there are no bits/dim, by the kind of p(x | z)."""
 
 
 def format_evaluation(result: EvaluationResult, width: int) -> list[str]:
     """An evaluation for the screen: the diagnosis, then tables.
 
-    Args:
-        result: the evaluation.
-        width: of the screen, in characters.
-
-    Returns:
-        Lines of at most `width` characters, except for words and commands in Python that are longer.
+    Lines have at most `width` characters, unless a word or a command in Python is longer.
     """
     split = "" if result.split == "all" else f" ({result.split} split)"
     lines = _wrap(f"Evaluation on {result.images:,} images of {result.data}{split}", width, indent="  ")
@@ -73,28 +59,19 @@ def sections(result: EvaluationResult) -> dict[str, list[Row]]:
     return {title: [tuple(map(spelled, row)) for row in rows] for title, rows in parts.items() if rows}
 
 
-# --- layout -------------------------------------------------------------------------------------------------
-
-
 def _wrap(text: str, width: int, first: str = "", indent: str = "") -> list[str]:
-    """The lines of a text: `first` opens the first, `indent` the others. Non-breaking spaces are kept."""
-    lines = textwrap.wrap(
-        text,
-        max(width, len(indent) + 20),
-        initial_indent=first,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return [line.replace("\u00a0", " ") for line in lines]
+    """The lines of a text: `first` opens the first, `indent` the others. Non-breaking spaces do not break."""
+    width = max(width, len(indent) + 20)
+    wrapper = textwrap.TextWrapper(width, first, indent, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\u00a0", " ") for line in wrapper.wrap(text)]
 
 
 def _wrap_command(command: str, width: int, first: str, indent: str) -> list[str]:
     """A command line that can be pasted whole; one in Python stays on its line."""
     if not command.startswith("vaekit "):
         return [first + command]
-    words = [shlex.quote(word).replace(" ", "\u00a0") for word in shlex.split(command)]
-    lines = _wrap(" ".join(words), width - len(" \\"), first, indent)
+    arguments = [shlex.quote(word).replace(" ", "\u00a0") for word in shlex.split(command)]
+    lines = _wrap(" ".join(arguments), width - len(" \\"), first, indent)
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 
@@ -103,16 +80,13 @@ def _table(rows: list[Row], width: int) -> list[str]:
     name_width = max(len(name) for name, *_ in rows)
     indent = " " * (name_width + 4)
     table = [row for row in rows if len(row) > 2]
+    cell_width = max((len(cell) for _, *cells in table for cell in cells), default=0) + 2
+    fitting = max(1, (width - len(indent) + 2) // cell_width)
     lines: list[str] = []
-    if table:
-        cell_width = max(len(cell) for _, *cells in table for cell in cells) + 2
-        fitting = max(1, (width - len(indent) + 2) // cell_width)
-        for start in range(1, len(table[0]), fitting):
-            lines += [
-                f"  {row[0]:<{name_width}}"
-                + "".join(f"{cell:>{cell_width}}" for cell in row[start : start + fitting])
-                for row in table
-            ]
+    for start in range(1, len(table[0]) if table else 0, fitting):
+        for name, *cells in table:
+            block = "".join(f"{cell:>{cell_width}}" for cell in cells[start - 1 : start - 1 + fitting])
+            lines.append(f"  {name:<{name_width}}{block}")
     for name, text in (row for row in rows if len(row) == 2):
         lines += _wrap(text, width, f"  {name:<{name_width}}  ", indent)
     return lines
@@ -128,9 +102,6 @@ def _diagnosis(findings: list[Finding], width: int) -> list[str]:
     return lines
 
 
-# --- sections -----------------------------------------------------------------------------------------------
-
-
 def _fidelity(result: EvaluationResult) -> list[Row]:
     """A table whose columns are the metrics, each with its confidence interval below."""
     fidelity = result.fidelity
@@ -143,10 +114,12 @@ def _fidelity(result: EvaluationResult) -> list[Row]:
     if fidelity.fitted_prior_gain is not None:
         rows += _metrics_rows("gain of fitted prior", fidelity.fitted_prior_gain)
     count = f"{fidelity.images:,}"
-    rows.append(("compared", f"{count} images per set with {count} held-out ones; 95 % intervals"))
     note = "" if fidelity.standard else ". Not comparable with published FID or KID."
-    rows.append(("features", f"{fidelity.extractor}, {fidelity.resize}{note}"))
-    return rows
+    return [
+        *rows,
+        ("compared", f"{count} images per set with {count} held-out ones; 95 % intervals"),
+        ("features", f"{fidelity.extractor}, {fidelity.resize}{note}"),
+    ]
 
 
 def _metrics_rows(name: str, metrics: SetMetrics) -> list[Row]:
@@ -159,7 +132,7 @@ def _metrics_rows(name: str, metrics: SetMetrics) -> list[Row]:
 
 
 def _format_number(value: float) -> str:
-    """Three digits, or as many as stand before the point."""
+    """Three digits, or all before the point."""
     size = abs(value)
     return f"{value:z.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
 
@@ -177,18 +150,16 @@ def _memorization(result: EvaluationResult) -> list[Row]:
         copies = f"n/a (needs at least {2 * MIN_IMAGES_FOR_COPIES} held-out images)"
     else:
         copies = f"n/a (needs at least {setting('new_images', MIN_IMAGES_FOR_COPIES)})"
-    duplicates = round(memorization.duplicates * memorization.images)
+    distances = (
+        f"median RMS distance {memorization.nearest_to_new:.1f} from new images, "
+        f"{memorization.nearest_to_held_out:.1f} from held-out ones (of 255)"
+    )
+    count = memorization.images
+    duplicates = f"{round(memorization.duplicates * count):,} of {count:,} held-out images"
     return [
-        (
-            "nearest training image",
-            f"median RMS distance {memorization.nearest_to_new:.1f} from new images, "
-            f"{memorization.nearest_to_held_out:.1f} from held-out ones (of 255)",
-        ),
+        ("nearest training image", distances),
         ("suspiciously near", copies),
-        (
-            "duplicates",
-            f"{duplicates:,} of {memorization.images:,} held-out images are also in the training set",
-        ),
+        ("duplicates", f"{duplicates} are also in the training set"),
     ]
 
 
@@ -214,28 +185,21 @@ def _likelihood(result: EvaluationResult) -> list[Row]:
         return [("NLL", f"n/a: {result.unavailable['likelihood']}"), active]
     error, bits = likelihood.nll_standard_error, likelihood.bits_per_dimension
     effective, count = likelihood.effective_sample_size, f"{result.samples:,}"
+    nll = f"{likelihood.nll:.2f}{f' +- {error:.2f}' if error else ''} nats per image"
+    nll += "" if bits is None else f" = {bits:.4f} bits/dim"
     terms = f"reconstruction {likelihood.reconstruction:.2f} + KL {likelihood.kl:z.2f}"
+    bounds = "   ".join(f"{k:,}:\u00a0{bound:.2f}" for k, bound in likelihood.bounds.items())
+    sizes = f"mean {effective.mean:.1f}, median {effective.median:.1f}, min {effective.min:.1f}"
     rows: list[Row] = [
-        (
-            "NLL",
-            f"{likelihood.nll:.2f}{f' +- {error:.2f}' if error else ''} nats per image"
-            f"{'' if bits is None else f' = {bits:.4f} bits/dim'} ({count} importance samples)",
-        ),
+        ("NLL", f"{nll} ({count} importance samples)"),
         ("ELBO", f"{likelihood.elbo:.2f} = -({terms})"),
-        (
-            "bound by samples",
-            "   ".join(f"{k:,}:\u00a0{bound:.2f}" for k, bound in likelihood.bounds.items()),
-        ),
-        (
-            "effective samples",
-            f"mean {effective.mean:.1f}, median {effective.median:.1f}, min {effective.min:.1f} of {count}",
-        ),
+        ("bound by samples", bounds),
+        ("effective samples", f"{sizes} of {count}"),
     ]
     if effective.median < MIN_EFFECTIVE_SAMPLES and result.samples > 1:
         more = setting("samples", 10 * result.samples)
-        rows.append(
-            ("", f"Too few effective samples: the true NLL may be much lower. Use {more} or train longer.")
-        )
+        text = f"Too few effective samples: the true NLL may be much lower. Use {more} or train longer."
+        rows.append(("", text))
     if bits is None:
         rows.append(("bits/dim", f"n/a: {NO_BITS[likelihood.kind]}"))
     return [*rows, active, ("KL per latent", _format_kl(latents.kl))]
@@ -248,16 +212,11 @@ def _format_kl(kl: list[float] | None) -> str:
     return f"{largest}{' ...' if len(kl) > 10 else ''} (largest first; all in evaluation.json)"
 
 
-# --- rankings -----------------------------------------------------------------------------------------------
-
-
 def format_ranking(table: "pd.DataFrame", samples: int, width: int) -> list[str]:
-    """A ranking for the screen: its least likely images, and what the order means."""
+    """A ranking for the screen: its least likely images, and the meaning of the order."""
     nats = table["log_likelihood"]
     lines = [f"{len(table):,} images by log p(x), least likely first ({samples:,} importance samples each)"]
-    lines += [
-        f"  {value:12,.1f} nats  {file}" for file, value in zip(table["file"][:5], nats[:5], strict=True)
-    ]
+    lines += [f"  {value:12,.1f} nats  {file}" for file, value in zip(table["file"][:5], nats, strict=False)]
     lines.append(f"  {nats.median():12,.1f} nats  median")
     if "bits_per_dimension" not in table:
         lines += _wrap(spelled(f"no bits/dim: {NO_BITS[table.attrs['measure']]}"), width, "  ", "    ")

@@ -1,4 +1,4 @@
-"""A loaded model on NumPy arrays: encode, decode, generate, interpolate."""
+"""Encode, decode, generate and interpolate with NumPy arrays."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,30 +12,20 @@ from vaekit.data.loader import Batch
 from vaekit.data.packs.pack import load_images
 from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.errors import UserError, setting
-from vaekit.latents.sampling import CHUNK, decode_images, generate_images, interpolate, to_uint8
+from vaekit.latents.sampling import CHUNK, AnyPrior, decode_images, generate_images, interpolate, to_uint8
 from vaekit.models.fitted_prior import FittedPrior
-from vaekit.models.vae import VAE
 from vaekit.runs.image_set import to_tensor
-from vaekit.runs.inputs import (
-    Images,
-    Labels,
-    Latents,
-    class_index,
-    class_indices,
-    class_of_folder,
-    format_names,
-)
+from vaekit.runs.inputs import Images, Labels, Latents, class_index, class_indices, format_names
 from vaekit.runs.loaded import LoadedModel
 
 Prior = Literal["fitted", "model"]
 """The prior fitted to the latents after training, or the model's own."""
-MAX_INTERPOLATED = 100
-"""Images of an interpolation, at most."""
+MAX_INTERPOLATION_STEPS = 100
 MAX_TEMPERATURE = 100
 
 
 def batches(model: LoadedModel, images: Any, labels: Labels | None = None) -> Iterator[Batch]:
-    """Images [N, H, W, C] and their classes as a model takes them, CHUNK at a time."""
+    """Iterate over images [N, H, W, C] and their classes in batches on the model's device."""
     x, y = to_tensor(images, model.shape), model_labels(model, labels, len(images))
     for start in range(0, len(x), CHUNK):
         part = slice(start, start + CHUNK)
@@ -43,7 +33,7 @@ def batches(model: LoadedModel, images: Any, labels: Labels | None = None) -> It
 
 
 def encode(model: LoadedModel, images: Any, labels: Labels | None = None) -> Latents:
-    """The means of q(z | x) of images [N, H, W, C]: [N, D], or [N, c, h, w] of a spatial latent."""
+    """Posterior means of images [N, H, W, C]: [N, D], or [N, c, h, w] for a spatial latent."""
     means = [model.vae.posterior_of(x, y).mean.cpu() for x, y in batches(model, images, labels)]
     z = torch.cat([torch.zeros(0, model.vae.latents), *means])
     latents: Latents = z.unflatten(1, model.vae.latent_shape).numpy()
@@ -51,17 +41,12 @@ def encode(model: LoadedModel, images: Any, labels: Labels | None = None) -> Lat
 
 
 def decode(model: LoadedModel, z: Any, labels: Labels | None = None) -> Images:
-    """The images to show at latents [N, D] or [N, c, h, w].
-
-    Raises:
-        UserError: latents of another shape, or a conditional model without labels.
-    """
+    """Decode latents [N, D] or [N, c, h, w] to images."""
     tensor = torch.as_tensor(np.asarray(z, np.float32))
     shape = model.vae.latent_shape
     if tensor.shape[1:] != shape:
-        raise UserError(
-            f"Latents have shape {[*tensor.shape]}, but this model has [N, {', '.join(map(str, shape))}]."
-        )
+        expected = f"[N, {', '.join(map(str, shape))}]"
+        raise UserError(f"Latents have shape {[*tensor.shape]}, but this model has {expected}.")
     return _decode(model, tensor.flatten(1), model_labels(model, labels, len(tensor)))
 
 
@@ -74,23 +59,18 @@ def generate(
     temperature: float = 1.0,
     prior: Prior | None = None,
 ) -> Iterator[Images]:
-    """`n` new images, a chunk at a time, so that memory does not grow with `n`; see `TrainedModel.sample`.
-
-    Raises:
-        UserError: at once: an unknown class, or a prior that the model does not have.
-    """
+    """Iterate over chunks of `n` new images; see `TrainedModel.sample`. Arguments are checked at once."""
     if n < 0:
         raise UserError(f"must be at least 0 (got {n}).", option="n")
     if not 0 <= temperature <= MAX_TEMPERATURE:
         raise UserError(f"must be between 0 and {MAX_TEMPERATURE} (got {temperature}).", option="temperature")
-    source = sampling_prior(model, prior)
+    source = _sampling_prior(model, prior)
     y, prior_y = _sample_labels(model, n, label, source)
-    chunks = generate_images(model.vae, source, n, seed, y, prior_y, temperature)
-    return (chunk.numpy() for chunk in chunks)
+    return (c.numpy() for c in generate_images(model.vae, source, n, seed, y, prior_y, temperature))
 
 
-def sampling_prior(model: LoadedModel, name: Prior | None = None) -> VAE | FittedPrior:
-    """What new images are drawn from: the fitted prior where there is one, unless another is named."""
+def _sampling_prior(model: LoadedModel, name: Prior | None) -> AnyPrior:
+    """The prior to sample from: by default the fitted one, if there is one."""
     if name not in (None, "fitted", "model"):
         raise UserError(f"must be 'fitted' or 'model' (got {name!r}).", option="prior")
     if name == "model" or (name is None and model.fitted_prior is None):
@@ -102,7 +82,7 @@ def sampling_prior(model: LoadedModel, name: Prior | None = None) -> VAE | Fitte
 
 
 def sample_class_names(model: LoadedModel, n: int, label: str | int | None = None) -> list[str] | None:
-    """The classes of the images that `generate` draws; None without classes."""
+    """The classes of the images of `generate`; None without classes."""
     if label is not None:
         return [model.classes[class_index(label, model.classes)]] * n
     count = model.vae.classes
@@ -112,63 +92,60 @@ def sample_class_names(model: LoadedModel, n: int, label: str | int | None = Non
 def interpolate_images(
     model: LoadedModel, image_a: Any, image_b: Any, steps: int, path: str, label: str | int | None = None
 ) -> Images:
-    """`steps` images on the path between the posterior means of two images; see
-    `TrainedModel.interpolate`."""
+    """Interpolate between the posterior means of two images; see `TrainedModel.interpolate`."""
     if path not in ("spherical", "linear"):
         raise UserError(f"The path must be 'spherical' or 'linear' (got {path!r}).")
-    if not 2 <= steps <= MAX_INTERPOLATED:
-        raise UserError(f"must be from 2 to {MAX_INTERPOLATED} (got {steps}).", option="steps")
+    if not 2 <= steps <= MAX_INTERPOLATION_STEPS:
+        raise UserError(f"must be from 2 to {MAX_INTERPOLATION_STEPS} (got {steps}).", option="steps")
     if label is None and model.vae.classes and isinstance(image_a, Path) and isinstance(image_b, Path):
-        label = class_of_folder(image_a, image_b)
+        label = _class_of_folder(image_a, image_b)
     ends = [_one_image(model, image) for image in (image_a, image_b)]
-    z = torch.from_numpy(encode(model, np.concatenate(ends), label)).flatten(1)
-    return _decode(
-        model, interpolate(z[0], z[1], steps, path == "spherical"), model_labels(model, label, steps)
-    )
+    z_a, z_b = torch.from_numpy(encode(model, np.concatenate(ends), label)).flatten(1)
+    z = interpolate(z_a, z_b, steps, path == "spherical")
+    return _decode(model, z, model_labels(model, label, steps))
 
 
 def model_labels(model: LoadedModel, labels: Labels | None, n: int) -> Tensor | None:
-    """Class indices [n] on the device; None for an unconditional model.
-
-    Raises:
-        UserError: labels for a model without classes, none for a conditional one, or an unknown class.
-    """
+    """Class indices [n] on the device; None for an unconditional model, which takes no labels."""
     if not model.vae.classes:
         if labels is not None:
             hint = f"Train one with {setting('conditional', True)} to choose a class."
             raise UserError("This model has no classes.", hint)
         return None
     if labels is None:
-        raise UserError(
-            "This model is conditional, so it needs the class of every image.",
-            f"Give one of {format_names(model.classes)}.",
-            "labels",
-        )
+        message = "This model is conditional, so it needs the class of every image."
+        raise UserError(message, f"Give one of {format_names(model.classes)}.", "labels")
     return class_indices(labels, n, model.classes).to(model.device)
 
 
 def _sample_labels(
-    model: LoadedModel, n: int, label: str | int | None, source: VAE | FittedPrior
+    model: LoadedModel, n: int, label: str | int | None, source: AnyPrior
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The labels [n] for the decoder, and those for the prior.
+    """Labels [n] for the decoder and for the prior; by default the classes of a conditional model in turn.
 
-    Without a label a conditional model goes through all classes in turn. A model that was trained without
-    labels takes one if its prior was fitted to images with classes.
+    An unconditional model takes a label if its prior was fitted to images with classes.
     """
     classes = model.vae.classes
     if classes:
         y = torch.arange(n) % classes if label is None else class_indices(label, n, model.classes)
-        return y.to(model.device), None
+        return y.to(model.device), y.to(model.device)
     if label is None:
         return None, None
     if isinstance(source, FittedPrior) and len(source.shares) > 1:
         return None, torch.full((n,), class_index(label, model.classes), device=model.device)
     if model.classes and model.fitted_prior is not None:
-        raise UserError(
-            "This model was trained without labels, and its own prior has no classes.",
-            f"Omit {setting('prior', 'model')}.",
-        )
+        message = "This model was trained without labels, and its own prior has no classes."
+        raise UserError(message, f"Omit {setting('prior', 'model')}.")
     return model_labels(model, label, n), None
+
+
+def _class_of_folder(one: Path, other: Path) -> str:
+    """The class of two image files, from the name of their folder; UserError if their folders differ."""
+    first, second = (path.expanduser().resolve().parent.name for path in (one, other))
+    if first != second:
+        hint = f"Choose the class of all images with {setting('label')}."
+        raise UserError(f"{one} is in class {first!r} and {other} in {second!r}.", hint)
+    return first
 
 
 def _decode(model: LoadedModel, z: Tensor, y: Tensor | None) -> Images:
@@ -179,7 +156,7 @@ def _decode(model: LoadedModel, z: Tensor, y: Tensor | None) -> Images:
 
 
 def _one_image(model: LoadedModel, image: Any) -> Images:
-    """One image, an array or a file, as [1, H, W, C]."""
+    """Read an image, an array or a file, as [1, H, W, C]."""
     if isinstance(image, (str, Path)):
         return load_images([image], model.config.data, model.shape)
     return to_uint8_images(image[None] if hasattr(image, "ndim") else np.asarray(image)[None])

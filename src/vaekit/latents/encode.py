@@ -23,20 +23,19 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def encode_means(
-    model: VAE, batches: Iterable[Batch], seed: int = 0, advance: Callable[[int], None] = lambda _: None
+    model: VAE, batches: Iterable[Batch], advance: Callable[[int], None] = lambda _: None
 ) -> Float[Tensor, "N D"]:
-    """The means of q(z | x). The seed is for likelihoods that observe pixels drawn from an image."""
+    """Posterior means of all images."""
     means = [torch.zeros(0, model.latents)]
     for index, (x, y) in enumerate(batches):
-        with seeded(seed, "encode", index):
+        with seeded(0, "encode", index):  # for likelihoods that draw binary pixels from an image
             means.append(model.posterior_of(x, y).mean.float().cpu())
         advance(len(x))
     return torch.cat(means)
 
 
 def latents(model: LoadedModel, data: Any, out: Path | None, quiet: bool) -> "pd.DataFrame":
-    """The posterior means of every image of a data set as a table, also written to `out`: see
-    `TrainedModel.latents`."""
+    """Posterior means of a data set as a table, also written to `out`; see `TrainedModel.latents`."""
     import pandas as pd
 
     if out is not None:
@@ -46,9 +45,10 @@ def latents(model: LoadedModel, data: Any, out: Path | None, quiet: bool) -> "pd
         images, paths = all_images(model, data, quiet)
         with progress(len(images), "Encoding", quiet=quiet) as advance:
             z = encode_means(model.vae, images.batches(model.device, CHUNK), advance=advance)
-    names = {"file": paths} | ({"label": images.class_names} if images.class_names is not None else {})
-    columns = [f"z{latent}" for latent in range(1, z.shape[1] + 1)]
-    table = pd.concat([pd.DataFrame(names), pd.DataFrame(z.numpy(), columns=columns)], axis=1)
+    table = pd.DataFrame(z.numpy(), columns=[f"z{latent}" for latent in range(1, z.shape[1] + 1)])
+    table.insert(0, "file", paths)
+    if images.class_names is not None:
+        table.insert(1, "label", images.class_names)
     if out is not None:
         tables.write_latents(out, table, model.vae.latent_shape)
     return table

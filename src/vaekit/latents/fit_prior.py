@@ -1,10 +1,9 @@
-"""The sampling prior: a density that is fitted to the latents of the training images after training.
+"""The sampling prior: a density fitted to the latents of the training images after training.
 
-New images are decoded from draws of p(z), but the decoder is trained on draws of the aggregate posterior
-q(z), the average of q(z | x) over training images. Where p(z) has mass and q(z) has none, decoded images are
-poor (Hoffman & Johnson 2016, "ELBO surgery"). So densities are fitted to draws of q(z), the best is chosen by
-those of validation images, and new images are drawn from it (Dai & Wipf 2019, arXiv:1903.05789, section 4;
-Ghosh et al. 2020, arXiv:1903.12436, section 4).
+The decoder is trained on draws of the aggregate posterior q(z), the average of q(z | x) over training images.
+Where p(z) has mass and q(z) has none, decoded images are poor (Hoffman & Johnson 2016, "ELBO surgery"). So
+densities are fitted to draws of q(z) and chosen on validation images, and new images are drawn from the best
+(Dai & Wipf 2019, arXiv:1903.05789, section 4; Ghosh et al. 2020, arXiv:1903.12436, section 4).
 """
 
 import math
@@ -13,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.data.loader import Batch, ImageLoader
-from vaekit.latents.densities import FLOW_MAX_LATENTS, Encodings, LatentUnits, fit_flow, fit_gaussians
-from vaekit.latents.sampling import CHUNK, seeded
+from vaekit.latents.densities import FLOW_MAX_LATENTS, Encodings, fit_flow, fit_gaussians, latent_moments
+from vaekit.latents.sampling import CHUNK, AnyPrior, seeded
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.models.vae import VAE
@@ -30,19 +29,17 @@ from vaekit.utils.device import flush_denormals
 from vaekit.utils.logging import console_logging, log, progress
 
 MAX_ENCODINGS = 20_000
-"""Training images encoded, at most, and as many validation images."""
-MAX_NUMBERS = 1 << 25
-"""Numbers in all encodings, at most: where latents are many, fewer images are encoded."""
+"""Maximum number of encoded images in each split."""
+MAX_ENCODED_NUMBERS = 1 << 25
+"""Maximum product of images and latents in each split."""
 MIN_VALIDATION_ENCODINGS = 20
-"""With fewer validation images no density can be chosen by them."""
 COMPONENTS = (1, 3, 10, 30, 100)
-"""Gaussians of a mixture, tried in turn until more of them are worse on validation encodings."""
+"""Numbers of Gaussians, tried in turn until more are worse on validation encodings."""
 MIN_ENCODINGS_PER_COMPONENT = 50
-"""Encodings for every Gaussian of a mixture, at least."""
 FULL_MAX_NUMBERS = 1 << 16
-"""Covariances of a mixture are full where all of them together have up to so many numbers."""
+"""Maximum size of all full covariances of a mixture together."""
 FULL_MAX_LATENTS = 512
-"""A single Gaussian has a full covariance for up to so many latents."""
+"""Maximum number of latents for a single Gaussian with full covariance."""
 SCORE_BATCH = 1024
 """Encodings whose density is computed at once."""
 
@@ -52,20 +49,20 @@ class PriorFit:
     """The result of fitting: log-densities are means over validation encodings, in nats per image."""
 
     prior: FittedPrior | None
-    """None where nothing beats the model's own prior."""
+    """None if no candidate beats the model's own prior."""
     model_prior: float
     """Log-density under the model's own prior."""
     candidates: dict[str, float]
-    """Log-density under everything that was tried, by name."""
+    """Log-density under every candidate, by name."""
     gain: float
-    """What the best candidate has over the model's own prior."""
+    """Log-density of the best candidate minus `model_prior`."""
     gain_standard_error: float
     encodings: int
     held_out: int
 
     @property
     def record(self) -> dict[str, Any]:
-        """The figures, for the description in the file of the prior."""
+        """The figures, as metadata of the fitted prior."""
         return {
             "encodings": self.encodings,
             "held_out": self.held_out,
@@ -90,12 +87,11 @@ class PriorFit:
 
 @torch.no_grad()
 def encodings(model: VAE, batches: Iterable[Batch], split: str, seed: int) -> Encodings:
-    """One draw of q(z | x) for every image, with noise of its own for every split.
+    """One draw of q(z | x) for every image, with other noise in every split.
 
     With the same noise, a density that fits the noise of one split would seem to fit the other.
     """
-    z: list[Tensor] = []
-    labels: list[Tensor] = []
+    z, labels = [], []
     with seeded(seed, "encodings", split):
         for x, y in batches:
             drawn, _ = rsample_with_log_prob(model.posterior_of(x, y), 1)
@@ -105,32 +101,18 @@ def encodings(model: VAE, batches: Iterable[Batch], split: str, seed: int) -> En
 
 
 def fit_prior(model: VAE, loader: ImageLoader, seed: int, quiet: bool = False) -> PriorFit:
-    """Fit densities to encodings of the training split and choose by those of the validation split.
-
-    Args:
-        model: the weights to use.
-        loader: the images that it was trained on.
-        seed: random seed.
-        quiet: show no progress.
-    """
-    limit = min(MAX_ENCODINGS, max(1, MAX_NUMBERS // model.latents))
-    with (
-        flush_denormals(),
-        progress(2 * len(COMPONENTS) + 2, "Fitting the sampling prior", unit="steps", quiet=quiet) as advance,
-    ):
-        train, validation = (
-            encodings(model, loader.split(split, limit, size=CHUNK), split, seed)
-            for split in ("train", "validation")
-        )
-        classes = len(loader.source.classes)
-        return choose_prior(
-            model, train, validation, classes, seed, lambda name: advance(1, f"fitting {name}")
-        )
+    """Fit densities to encodings of the training split and choose by those of the validation split."""
+    limit = min(MAX_ENCODINGS, max(1, MAX_ENCODED_NUMBERS // model.latents))
+    steps, classes = 2 * len(COMPONENTS) + 2, len(loader.source.classes)
+    text = "Fitting the sampling prior"
+    with flush_denormals(), progress(steps, text, unit="steps", quiet=quiet) as advance:
+        train = encodings(model, loader.split("train", limit, CHUNK), "train", seed)
+        validation = encodings(model, loader.split("validation", limit, CHUNK), "validation", seed)
+        return choose_prior(model, train, validation, classes, seed, advance)
 
 
 def refit_prior(model: LoadedModel, quiet: bool = False) -> dict[str, Any]:
-    """Fit a sampling prior to a trained model again and write it into its run: see
-    `TrainedModel.fit_prior`."""
+    """Fit the sampling prior of a run and write it there; see `TrainedModel.fit_prior`."""
     seed = model.config.training.seed
     loader = ImageLoader(training_pack(model, quiet), model.config.data, CHUNK, seed, model.device)
     with console_logging(quiet):
@@ -147,12 +129,12 @@ def choose_prior(
     validation: Encodings,
     classes: int,
     seed: int,
-    advance: Callable[[str], None] = lambda _: None,
+    advance: Callable[[int, str], None] = lambda _, name: None,
 ) -> PriorFit:
     """Fit densities to `train`, one for each of `classes` (0: none), and choose by `validation`.
 
-    Those of a conditional model are scored by log p(z | y), others by log p(z). The best is kept if it beats
-    the model's own prior by more than two standard errors. `advance` is called before every candidate.
+    Those of a conditional model are scored by log p(z | y), others by log p(z). The best must beat the
+    model's own prior by more than two standard errors. `advance` is called before every candidate.
     """
     counts = len(train.z), len(validation.z)
     finite = train.z.isfinite().all() and validation.z.isfinite().all()
@@ -177,24 +159,24 @@ def _candidates(
     validation: Encodings,
     classes: int,
     seed: int,
-    advance: Callable[[str], None],
+    advance: Callable[[int, str], None],
     scores: dict[str, Tensor],
 ) -> Iterator[tuple[str, FittedPrior]]:
-    """Mixtures with full and with diagonal covariances, until more Gaussians score worse, then a spline flow.
+    """Yield mixtures with full and diagonal covariances until more Gaussians score worse, then a spline flow.
 
-    `scores` has those of the candidates so far, by name.
+    The caller enters the score of each candidate into `scores`.
     """
-    units = LatentUnits.of(train, max(1, classes))
+    moments = latent_moments(train, max(1, classes))
     suffix = " in each class" if classes else ""
     for full in (True, False):
         best = -math.inf
         for components in _component_counts(len(train.z), model.latents, full):
             plural = "s" if components > 1 else ""
             name = f"{components} Gaussian{plural} with {'full' if full else 'diagonal'} covariance{suffix}"
-            advance(name)
+            advance(1, f"fitting {name}")
             try:
-                yield name, fit_gaussians(train, units, components, full, seed)
-            except (ValueError, RuntimeError):  # a covariance that has no inverse in this arithmetic
+                yield name, fit_gaussians(train, moments, components, full, seed)
+            except (ValueError, RuntimeError):  # a covariance that is numerically singular
                 break
             mean = scores[name].mean().item()
             if not mean > best:
@@ -202,32 +184,26 @@ def _candidates(
             best = mean
     if model.latents <= FLOW_MAX_LATENTS:
         name = f"neural-spline flow{', given the class' if classes else ''}"
-        advance(name)
+        advance(1, f"fitting {name}")
         device = next(model.parameters()).device
-        yield (
-            name,
-            fit_flow(
-                train, validation, units, seed, device if device.type == "cuda" else torch.device("cpu")
-            ),
-        )
+        device = device if device.type == "cuda" else torch.device("cpu")
+        yield name, fit_flow(train, validation, moments, seed, device)
 
 
 def _component_counts(count: int, latents: int, full: bool) -> Iterator[int]:
-    for components in COMPONENTS:
-        too_few = components > 1 and components * MIN_ENCODINGS_PER_COMPONENT > count
-        too_large = (
-            components * latents**2 > FULL_MAX_NUMBERS if components > 1 else latents > FULL_MAX_LATENTS
-        )
-        if too_few or (full and too_large):
-            return
-        yield components
+    if not full or latents <= FULL_MAX_LATENTS:
+        yield 1
+        for components in COMPONENTS[1:]:
+            too_large = full and components * latents**2 > FULL_MAX_NUMBERS
+            if too_large or components * MIN_ENCODINGS_PER_COMPONENT > count:
+                return
+            yield components
 
 
 @torch.no_grad()
-def _log_prior(prior: VAE | FittedPrior, of: Encodings, model: VAE) -> Float[Tensor, " N"]:
+def _log_prior(prior: AnyPrior, encoded: Encodings, model: VAE) -> Float[Tensor, " N"]:
     """log p(z), or for a conditional model log p(z | y), of encodings, in 64 bits."""
-    device = next(prior.parameters(), next(prior.buffers(), of.z)).device
-    parts = zip(of.z.split(SCORE_BATCH), of.y.split(SCORE_BATCH), strict=True)
-    labels: Callable[[Int[Tensor, " N"]], Int[Tensor, " N"] | None]
-    labels = (lambda y: y.to(device)) if model.classes else (lambda _: None)
-    return torch.cat([prior.log_prior(z.to(device), labels(y)).cpu() for z, y in parts]).double()
+    device = next(prior.parameters(), next(prior.buffers(), encoded.z)).device
+    parts = zip(encoded.z.split(SCORE_BATCH), encoded.y.split(SCORE_BATCH), strict=True)
+    scores = [prior.log_prior(z.to(device), y.to(device) if model.classes else None) for z, y in parts]
+    return torch.cat([score.cpu() for score in scores]).double()

@@ -1,5 +1,4 @@
-"""Principal components of latents: a flat view of a space of many dimensions, from which one can come
-back."""
+"""Principal components of latents: an invertible projection to few dimensions."""
 
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 
 class Projection(NamedTuple):
-    """Points in the coordinates of their principal components, largest variance first."""
+    """Points and their principal components, in descending order of variance."""
 
     coordinates: Float[Tensor, "N K"]
     shares: Float[Tensor, " K"]
@@ -19,18 +18,16 @@ class Projection(NamedTuple):
     """Orthonormal rows, each with its largest entry positive."""
 
     def invert(self, coordinates: Float[Tensor, "M k"]) -> Float[Tensor, "M D"]:
-        """The points at coordinates along the first k components; all others are at the mean."""
+        """Map coordinates along the first k components back to points."""
         return self.mean + coordinates @ self.directions[: coordinates.shape[1]]
 
 
 def pca(z: Float[Tensor, "N D"]) -> Projection:
-    """Principal component analysis of N points (Pearson 1901, doi:10.1080/14786440109462720), K = min(N,
-    D)."""
+    """Principal component analysis (Pearson 1901, doi:10.1080/14786440109462720), K = min(N, D)."""
     mean = z.mean(0)
     _, values, directions = torch.linalg.svd(z - mean, full_matrices=False)
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     directions = directions * torch.where(largest < 0, -1.0, 1.0)  # the sign of a component is arbitrary
     variances = values.square()
-    return Projection(
-        (z - mean) @ directions.T, variances / variances.sum().clamp(min=1e-12), mean, directions
-    )
+    shares = variances / variances.sum().clamp(min=1e-12)
+    return Projection((z - mean) @ directions.T, shares, mean, directions)

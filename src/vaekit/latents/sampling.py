@@ -1,4 +1,4 @@
-"""Images out of a latent space."""
+"""Sampling, decoding and interpolation of latents."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,38 +14,31 @@ from vaekit.models.vae import VAE
 from vaekit.utils.device import fork_rng
 from vaekit.utils.random import derive_seed
 
+AnyPrior = VAE | FittedPrior
 CHUNK = 64
-"""Images drawn from one seed. Always drawn whole, so that image i is the same however many are asked for."""
+"""Images drawn from one seed. Always drawn whole, so that image i does not depend on the number of images."""
 
 
 @contextmanager
-def seeded(*words: int | str) -> Iterator[None]:
-    """Random numbers inside the block depend on `words` alone; those outside are as if it had not been."""
+def seeded(*parts: int | str) -> Iterator[None]:
+    """Seed the random numbers inside the block by `parts`, without effect on those outside."""
     with fork_rng():
-        torch.manual_seed(derive_seed(*words))
+        torch.manual_seed(derive_seed(*parts))
         yield
 
 
 @torch.no_grad()
-def draw_latents(
-    prior: VAE | FittedPrior, n: int, seed: int, y: Labels | None = None, temperature: float = 1.0
-) -> Float[Tensor, "n D"]:
-    """`n` draws of p(z | y), from a model's own prior or from one fitted to its latents, on the device of
-    that prior.
+def draw_latents(prior: AnyPrior, n: int, seed: int, y: Labels | None = None) -> Float[Tensor, "n D"]:
+    """Draw from p(z | y) on the device of `prior`: the model, or a prior fitted to its latents.
 
-    Args:
-        prior: what to draw from.
-        n: number of draws. The same seed gives the same draws, and more of them as `n` grows.
-        seed: random seed.
-        y: labels [n]; without them a fitted prior draws classes too.
-        temperature: scale of the prior's noise; below 1: more typical, less varied.
+    A larger `n` appends to the same draws. Without labels `y` [n], a fitted prior also draws the class.
     """
-    chunks = list(_draw_chunks(prior, n, seed, y, temperature))
+    chunks = list(_draw_chunks(prior, n, seed, y, temperature=1.0))
     return torch.cat(chunks)[:n] if chunks else torch.zeros(0, prior.latents)
 
 
 def _draw_chunks(
-    prior: VAE | FittedPrior, n: int, seed: int, y: Labels | None, temperature: float
+    prior: AnyPrior, n: int, seed: int, y: Labels | None, temperature: float
 ) -> Iterator[Float[Tensor, "CHUNK D"]]:
     for first in range(0, n, CHUNK):
         labels = None if y is None else F.pad(y[first : first + CHUNK], (0, max(0, first + CHUNK - n)))
@@ -56,33 +49,27 @@ def _draw_chunks(
 @torch.no_grad()
 def generate_images(
     model: VAE,
-    prior: VAE | FittedPrior,
+    prior: AnyPrior,
     n: int,
     seed: int,
-    y: Labels | None = None,
-    prior_y: Labels | None = None,
-    temperature: float = 1.0,
+    y: Labels | None,
+    prior_y: Labels | None,
+    temperature: float,
 ) -> Iterator[UInt8[Tensor, "m H W C"]]:
-    """`n` new images, a chunk at a time: memory does not grow with `n`.
+    """Iterate over chunks of `n` new images, in constant memory; see `draw_latents`.
 
-    Args:
-        model: what decodes them.
-        prior: what latents are drawn from, as for `draw_latents`.
-        n: number of images.
-        seed: random seed.
-        y: labels [n] for the decoder of a conditional model.
-        prior_y: labels [n] for the prior; by default those of the decoder.
-        temperature: scale of the prior's noise.
+    `y` are labels [n] for the decoder of a conditional model, `prior_y` those for the prior. The temperature
+    scales the prior's noise; below 1, images are more typical and less varied.
     """
-    drawn = _draw_chunks(prior, n, seed, y if prior_y is None else prior_y, temperature)
-    for first, z in zip(range(0, n, CHUNK), drawn, strict=True):
+    chunks = _draw_chunks(prior, n, seed, prior_y, temperature)
+    for first, z in zip(range(0, n, CHUNK), chunks, strict=True):
         labels = None if y is None else y[first : first + CHUNK]
         yield to_uint8(model.image(z[: n - first], labels))
 
 
 @torch.no_grad()
 def decode_images(model: VAE, z: Float[Tensor, "n D"], y: Labels | None = None) -> Float[Tensor, "n C H W"]:
-    """The images to show at every z, a chunk at a time, on the device of the model."""
+    """Decode latents in chunks, on the device of the model."""
     device = next(model.parameters()).device
     labels = [None] * len(z) if y is None else list(y.to(device).split(CHUNK))
     parts = zip(z.to(device).split(CHUNK), labels, strict=False)
@@ -92,23 +79,20 @@ def decode_images(model: VAE, z: Float[Tensor, "n D"], y: Labels | None = None) 
 def interpolate(
     a: Float[Tensor, " D"], b: Float[Tensor, " D"], steps: int, spherical: bool = True
 ) -> Float[Tensor, "steps D"]:
-    """`steps` latents from `a` to `b`, both among them, evenly spaced.
+    """Interpolate from `a` to `b`, both included, along a straight line or a great circle.
 
-    Along a straight line, or, spherical, along the great circle (slerp: Shoemake 1985, "Animating rotation
-    with quaternion curves"): the direction turns by equal angles and the length changes by equal amounts. A
-    straight line between two draws of a wide normal passes nearer to the origin than any draw lies (White
-    2016, arXiv:1609.04468). Where a great circle is not determined, as between opposite points or where one
-    has no length, the line is straight.
+    Spherical interpolation (slerp: Shoemake 1985, "Animating rotation with quaternion curves") changes
+    direction and length by equal amounts, since a straight line between two draws of a wide normal passes
+    nearer to the origin than any draw (White 2016, arXiv:1609.04468). Without a unique great circle it is
+    linear.
     """
     t = torch.linspace(0, 1, steps, dtype=torch.float64, device=a.device)[:, None]
-    one, other = a.double(), b.double()
-    path = (1 - t) * one + t * other
-    lengths = torch.stack([one.norm(), other.norm()])
+    start, end = a.double(), b.double()
+    path = (1 - t) * start + t * end
+    lengths = torch.stack([start.norm(), end.norm()])
     if spherical and lengths.min() > 1e-6:
-        u, v = one / lengths[0], other / lengths[1]
-        angle = 2 * torch.atan2(
-            (u - v).norm(), (u + v).norm()
-        )  # exact also where the two are nearly parallel
+        u, v = start / lengths[0], end / lengths[1]
+        angle = 2 * torch.atan2((u - v).norm(), (u + v).norm())  # accurate for nearly parallel vectors too
         if angle.sin() > 1e-4:
             direction = (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / angle.sin()
             path = ((1 - t) * lengths[0] + t * lengths[1]) * direction
@@ -118,5 +102,5 @@ def interpolate(
 
 
 def to_uint8(x: Float[Tensor, "n C H W"]) -> Tensor:
-    """Images [n, C, H, W] in [0, 1] as uint8 [n, H, W, C] on the processor, rounded to the nearest level."""
+    """Convert images [n, C, H, W] in [0, 1] to uint8 [n, H, W, C] on the CPU, rounded to nearest."""
     return x.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()

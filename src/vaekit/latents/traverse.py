@@ -1,4 +1,4 @@
-"""Traversals: the effect of each latent on an image, over the range that images use."""
+"""Traversals: the effect of each latent on an image."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,78 +23,69 @@ from vaekit.runs.loaded import LoadedModel
 from vaekit.utils.logging import console_logging, log, progress
 
 MEAN_SAMPLES = 1000
-"""Draws that estimate the mean of a posterior whose mean has no closed form."""
-STATS_IMAGES = 2000
-"""Images that latents are measured on, at most."""
+"""Draws that estimate the mean of a posterior without a closed form."""
+MAX_STATS_IMAGES = 2000
+"""Images used for statistics of the latents, at most."""
 MIN_VALIDATION_IMAGES = 100
 """With fewer validation images, training images are used as well."""
 MIN_CLASS_IMAGES = 20
 """With fewer images of the class, those of all classes are used."""
-SPREAD = 2.5
-"""Standard deviations to either side that a latent is varied by."""
-MAX_TRAVERSED = 100
-"""Rows and columns of a traversal, at most."""
-
-
-# --- How images use the latents
-# --------------------------------------------------------------------------------------
+MAX_DEVIATIONS = 2.5
+"""Standard deviations from the mean at either end of a traversal."""
+MAX_TRAVERSAL_SIZE = 100
+"""Maximum number of rows and of columns."""
 
 
 @dataclass(frozen=True)
 class LatentStats:
-    """How images use the latents."""
+    """Statistics of the latents over images."""
 
     mean: Float[Tensor, " D"]
-    """Of the aggregate posterior, the average over images of q(z | x)."""
+    """Mean of the aggregate posterior, the average of q(z | x) over images."""
     std: Float[Tensor, " D"]
-    """Of the aggregate posterior."""
+    """Standard deviation of the aggregate posterior."""
     activity: Float[Tensor, " D"] | None
-    """The standard deviation over images of the mean of q(z | x); None if it was not measured."""
+    """Standard deviation of the posterior mean over images; None without images."""
 
 
 def posterior_mean(model: VAE, q: Distribution) -> Float[Tensor, "B D"]:
-    """The means of q(z | x), estimated by draws if they have no closed form."""
+    """The mean of q(z | x), estimated by sampling if it has no closed form."""
     return q.mean if Capability.MOMENTS in model.posterior.provides else q.sample((MEAN_SAMPLES,)).mean(0)
 
 
 def latent_stats(model: LoadedModel, label: int | None, quiet: bool) -> LatentStats:
-    """Measure how a model's own images use its latents; without these images assume the standard normal, and
-    say so."""
+    """Statistics over the training data; if these are unavailable, a standard normal, with a log message."""
     try:
         pack = training_pack(model, quiet)
     except UserError:
-        log.info(
-            "The training images have moved or changed: using a standard normal for means and deviations."
-        )
+        text = "The training images have moved or changed: using a standard normal for means and deviations."
+        log.info(text)
         return LatentStats(torch.zeros(model.vae.latents), torch.ones(model.vae.latents), None)
-    images = ImageSet(pack, stats_rows(pack, label), class_numbers(model, pack))
+    images = ImageSet(pack, _stats_rows(pack, label), class_numbers(model, pack))
     with progress(len(images), "Encoding", quiet=quiet) as advance:
-        return measure_latent_stats(model.vae, images.batches(model.device, CHUNK), advance=advance)
+        return _measure_latents(model.vae, images.batches(model.device, CHUNK), advance)
 
 
-def stats_rows(pack: Pack, label: int | None) -> NDArray[np.int64]:
-    """The images to measure: those of the validation split, with the training split where they are few; of
-    one class where it has enough; at most STATS_IMAGES, evenly spread."""
+def _stats_rows(pack: Pack, label: int | None) -> NDArray[np.int64]:
+    """Validation images, with training images if those are few; of one class if it has enough."""
     validation, train = pack.splits["validation"], pack.splits["train"]
     rows = np.arange(validation.start, validation.stop)
     if len(rows) < MIN_VALIDATION_IMAGES:
         rows = np.concatenate([rows, np.arange(train.start, train.stop)])
     if label is not None and np.count_nonzero(pack.labels[rows] == label) >= MIN_CLASS_IMAGES:
         rows = rows[pack.labels[rows] == label]
-    count = min(STATS_IMAGES, len(rows))
+    count = min(MAX_STATS_IMAGES, len(rows))
     return np.sort(rows)[np.arange(count) * len(rows) // count]
 
 
 @torch.no_grad()
-def measure_latent_stats(
-    model: VAE, batches: Iterable[Batch], seed: int = 0, advance: Callable[[int], None] = lambda _: None
-) -> LatentStats:
-    """Moments of the aggregate posterior, from those of every q(z | x) or from one draw of it."""
-    means, squares, centres = [], [], []
+def _measure_latents(model: VAE, batches: Iterable[Batch], advance: Callable[[int], None]) -> LatentStats:
+    """Moments of the aggregate posterior, from the moments of every q(z | x) or from one draw."""
+    means, squares, posterior_means = [], [], []
     for index, (x, y) in enumerate(batches):
-        with seeded(seed, "use", index):
+        with seeded(0, "use", index):
             q = model.posterior_of(x, y)
-            centres.append(posterior_mean(model, q).double().cpu())
+            posterior_means.append(posterior_mean(model, q).double().cpu())
             if Capability.MOMENTS in model.posterior.provides:
                 mean, variance = q.mean.double().cpu(), q.variance.double().cpu()
             else:
@@ -105,11 +96,8 @@ def measure_latent_stats(
         advance(len(x))
     mean, square = torch.cat(means).mean(0), torch.cat(squares).mean(0)
     std = (square - mean.square()).clamp(min=0).sqrt()
-    return LatentStats(mean.float(), std.float(), torch.cat(centres).std(0, correction=0).float())
-
-
-# --- Traversals
-# ------------------------------------------------------------------------------------------------------
+    activity = torch.cat(posterior_means).std(0, correction=0)
+    return LatentStats(mean.float(), std.float(), activity.float())
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,34 +108,28 @@ class Traversal:
     latents: Int64[np.ndarray, " R"]
     """The latent of each row, from 1 as in the columns z1, z2, ... of `TrainedModel.latents`."""
     activity: Float[np.ndarray, " R"]
-    """The standard deviation over images of the latent's posterior mean; nan without the training images."""
+    """Standard deviation of the latent's posterior mean over images; NaN without the training images."""
     positions: Float[np.ndarray, " K"]
-    """Of each column: standard deviations of the aggregate posterior from its mean."""
-
-    @property
-    def measured(self) -> bool:
-        """Whether the training images were there to measure the latents on."""
-        return bool(np.isfinite(self.activity).all())
+    """Position of each column, in standard deviations of the aggregate posterior from its mean."""
 
     @property
     def rows(self) -> list[str]:
-        """A name for every row."""
-        known = (f"\nsd {one:.2f}" if np.isfinite(one) else "" for one in self.activity)
-        return [f"z{latent}{text}" for latent, text in zip(self.latents, known, strict=True)]
+        """Labels of the rows."""
+        suffixes = (f"\nsd {std:.2f}" if np.isfinite(std) else "" for std in self.activity)
+        return [f"z{latent}{suffix}" for latent, suffix in zip(self.latents, suffixes, strict=True)]
 
     @property
     def columns(self) -> list[str]:
-        """A name for every column."""
-        return [
-            "mean" if abs(position) < 1e-6 else f"{position:+.4g}" for position in self.positions.tolist()
-        ]
+        """Labels of the columns."""
+        return ["mean" if abs(p) < 1e-6 else f"{p:+.4g}" for p in self.positions.tolist()]
 
     @property
     def title(self) -> str:
-        """What the rows and columns are, in two lines."""
-        order = "most active first (sd: of its posterior means over images)"
-        order = order if self.measured else "those first that change the image most"
-        unit = "standard deviations of the encoded images" if self.measured else "unit steps"
+        """Explanation of rows and columns, in two lines."""
+        order, unit = "those first that change the image most", "unit steps"
+        if np.isfinite(self.activity).all():
+            order = "most active first (sd: of its posterior means over images)"
+            unit = "standard deviations of the encoded images"
         columns = f"Columns: {unit} from the mean; all other latents stay there"
         return f"Each row varies one latent, {order}\n{columns}"
 
@@ -155,10 +137,10 @@ class Traversal:
 def traverse_model(
     model: LoadedModel, rows: int, columns: int, label: str | int | None = None, quiet: bool = False
 ) -> Traversal:
-    """Traverse the latents of a trained model: see `TrainedModel.traverse`."""
-    for name, number, least in (("rows", rows, 1), ("columns", columns, 2)):
-        if not least <= number <= MAX_TRAVERSED:
-            raise UserError(f"must be from {least} to {MAX_TRAVERSED} (got {number}).", option=name)
+    """Traverse the latents of a trained model; see `TrainedModel.traverse`."""
+    for name, number, minimum in (("rows", rows, 1), ("columns", columns, 2)):
+        if not minimum <= number <= MAX_TRAVERSAL_SIZE:
+            raise UserError(f"must be from {minimum} to {MAX_TRAVERSAL_SIZE} (got {number}).", option=name)
     if label is not None and not model.vae.classes:
         raise UserError(f"This model is not conditional and takes no class (got {label!r}).", option="label")
     index = class_index(label if label is not None else 0, model.classes) if model.vae.classes else None
@@ -168,27 +150,21 @@ def traverse_model(
 
 @torch.no_grad()
 def traverse(model: VAE, stats: LatentStats, label: int | None, rows: int, columns: int) -> Traversal:
-    """Vary `rows` latents, the most active first, over `columns` steps; `label` is the class of a conditional
-    model.
+    """Vary `rows` latents over `columns` steps; `label` is the class for a conditional model.
 
-    Without a measured activity, latents that change the image most come first.
+    The most active latents come first, or, if activity is unknown, those that change the image most.
     """
     importance = _effect(model, stats, label) if stats.activity is None else stats.activity
     order = importance.argsort(descending=True, stable=True)[:rows].tolist()
-    positions = torch.linspace(-SPREAD, SPREAD, columns)
-    images = [_decode(model, stats, label, latent, positions) for latent in order]
+    positions = torch.linspace(-MAX_DEVIATIONS, MAX_DEVIATIONS, columns)
+    images = np.stack([to_uint8(_decode(model, stats, label, latent, positions)).numpy() for latent in order])
     activity = torch.full((model.latents,), torch.nan) if stats.activity is None else stats.activity
-    return Traversal(
-        np.stack([to_uint8(row).numpy() for row in images]),
-        np.array(order, np.int64) + 1,
-        activity[order].numpy(),
-        positions.numpy(),
-    )
+    return Traversal(images, np.array(order, np.int64) + 1, activity[order].numpy(), positions.numpy())
 
 
 def _effect(model: VAE, stats: LatentStats, label: int | None) -> Float[Tensor, " D"]:
-    """How much the image changes from one end of every latent to the other, in squared pixels."""
-    ends = torch.tensor([-SPREAD, SPREAD])
+    """Squared difference of the images at the two ends of every latent."""
+    ends = torch.tensor([-MAX_DEVIATIONS, MAX_DEVIATIONS])
     pairs = (_decode(model, stats, label, latent, ends) for latent in range(model.latents))
     return torch.stack([(low - high).square().sum() for low, high in pairs])
 

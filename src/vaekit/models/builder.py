@@ -32,31 +32,25 @@ def build(
     images: int = 0,
     networks: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> tuple[VAE, Objective]:
-    """Build the model of a configuration, and the objective that it is trained with.
-
-    Weights are drawn from the configuration's seed; the global random state is not changed.
+    """Build the model of a configuration, with weights drawn from its seed, and the objective to train it
+    with.
 
     Args:
         shape: (C, H, W) of the images.
         classes: number of labels in the data; used by conditional models only.
-        images: number of training images, for objectives whose estimate depends on it; not needed to use a
-            model.
+        images: number of training images; 0 to use a model without training it.
         networks: the user's modules, "encoder" or "decoder", where the configuration's kind is `own`.
 
     Raises:
         UserError: the components are incompatible, or do not fit the images.
     """
     if config.conditional and classes == 0:
-        raise UserError(
-            "the images have no classes.",
-            "Put the images of each class in a subfolder.",
-            option="conditional",
-        )
+        hint = "Put the images of each class in a subfolder."
+        raise UserError("the images have no classes.", hint, option="conditional")
     for slot in networks:
         if (kind := getattr(config, slot).kind) != "own":
-            raise UserError(
-                f"The {slot} of this model is {kind!r}, not a custom module.", f"Omit {setting(slot)}."
-            )
+            message = f"The {slot} of this model is {kind!r}, not a custom module."
+            raise UserError(message, f"Omit {setting(slot)}.")
     context = BuildContext(shape, config.latent_shape, classes if config.conditional else 0, images)
     objective: Objective = make_component("objective", config.objective, context)
     with fork_rng():

@@ -1,11 +1,17 @@
 """Which components are compatible: incompatible ones are refused with a message that says what would work."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vaekit.config.config import SLOTS, Config, settings_classes
+from vaekit.config.overrides import alternatives
 from vaekit.errors import UserError, setting
 from vaekit.models.registry import Capability, components, make_component
+
+
+class _Incompatibility(NamedTuple):
+    requirer: str  # the slot of the component that requires something
+    provider: str  # the slot of the component that does not provide it, or "model"
+    missing: frozenset[Capability]
 
 
 def is_valid(config: Config, images: int = 0) -> bool:
@@ -13,30 +19,18 @@ def is_valid(config: Config, images: int = 0) -> bool:
     return _incompatibility(config, images) is None
 
 
-@dataclass(frozen=True)
-class _Incompatibility:
-    requirer: str
-    """The slot of the component that requires something."""
-    provider: str
-    """The slot of the component that does not provide it, or "model"."""
-    missing: frozenset[Capability]
-
-
 def require_compatible(config: Config, classes: int, images: int) -> None:
-    """Check that the components are compatible.
+    """Raise a UserError for incompatible components, which names both and what would work.
 
     Args:
         classes: number of labels in the data.
         images: number of training images, 0 if unknown.
-
-    Raises:
-        UserError: they are not; it names both components and what would work.
     """
     conflict = _incompatibility(config, images)
     if conflict is None:
         return
     kinds, settings = _suggestions(config, conflict, images)
-    choices = [f"{setting(f'{slot}.kind', first)}{_or(rest)}" for slot, (first, *rest) in kinds.items()]
+    choices = [alternatives([setting(f"{slot}.kind", kind), *rest]) for slot, (kind, *rest) in kinds.items()]
     if conflict.missing == {Capability.LABELS} and classes:
         choices.insert(0, setting("conditional", True))
     if conflict.missing == {Capability.BATCH} and config.training.batch_size == 1:
@@ -55,11 +49,6 @@ def require_compatible(config: Config, classes: int, images: int) -> None:
     raise UserError(f"{message}.", f"{hint[:1].upper()}{hint[1:]}.")
 
 
-def _or(kinds: Sequence[str]) -> str:
-    """The end of a list of kinds: ", b, c or d"."""
-    return f"{''.join(f', {kind}' for kind in kinds[:-1])} or {kinds[-1]}" if kinds else ""
-
-
 def _suggestions(
     config: Config, conflict: _Incompatibility, images: int
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
@@ -68,10 +57,7 @@ def _suggestions(
     def resolved(other: Config) -> tuple[bool, bool]:
         """Whether this conflict is resolved, and whether all are."""
         remaining = _incompatibility(other, images)
-        if remaining is None:
-            return True, True
-        same = (remaining.requirer, remaining.provider) == (conflict.requirer, conflict.provider)
-        return not same, False
+        return remaining is None or remaining[:2] != conflict[:2], remaining is None
 
     kinds: list[tuple[str, str, bool]] = []
     settings: dict[str, str] = {}
@@ -97,15 +83,12 @@ def _incompatibility(config: Config, images: int) -> _Incompatibility | None:
     """The first requirement of the objective or of another component that is not met."""
     objective = make_component("objective", config.objective)
     classes = {slot: components(slot)[getattr(config, slot).kind] for slot in SLOTS if slot != "objective"}
+    labels = {Capability.LABELS} if config.conditional else set()
+    # A batch size of "auto" never chooses one image
+    batch = {Capability.BATCH} if images != 1 and config.training.batch_size != 1 else set()
     provided = {slot: component.provides for slot, component in classes.items()}
-    provided["likelihood"] = make_component(
-        "likelihood", config.likelihood
-    ).provides  # depends on its settings
-    provided["model"] = frozenset()
-    if config.conditional:
-        provided["model"] |= {Capability.LABELS}
-    if images != 1 and config.training.batch_size != 1:  # "auto" never chooses one image
-        provided["model"] |= {Capability.BATCH}
+    provided["likelihood"] = make_component("likelihood", config.likelihood).provides  # as its settings say
+    provided["model"] = frozenset(labels | batch)
     for requirer, component in [("objective", objective), *classes.items()]:
         for provider, required in component.requires.items():
             if missing := required - provided[provider]:

@@ -13,11 +13,11 @@ from zuko.transforms import ComposedTransform
 
 from vaekit.models import flows
 from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, MixtureOfClass, tempered
+from vaekit.models.terms import Labels
 
 
 class Gaussians(nn.Module):
-    """A mixture of K Gaussians for each of Y classes; `scale` holds standard deviations or lower
-    triangles."""
+    """K Gaussians for each of Y classes; `scale` holds standard deviations or lower triangles."""
 
     logits: Float[Tensor, "Y K"]
     loc: Float[Tensor, "Y K D"]
@@ -32,17 +32,13 @@ class Gaussians(nn.Module):
         self.full = full
 
     def forward(self, y: Int[Tensor, " N"]) -> MixtureOfClass:
-        each = (
-            FullGaussian(self.loc, self.scale)
-            if self.full
-            else DiagonalGaussian(self.loc, 2 * self.scale.log())
-        )
-        return MixtureOfClass(self.logits, each, y)
+        if self.full:
+            return MixtureOfClass(self.logits, FullGaussian(self.loc, self.scale), y)
+        return MixtureOfClass(self.logits, DiagonalGaussian(self.loc, 2 * self.scale.log()), y)
 
 
 class Splines(nn.Module):
-    """The standard normal transformed by spline couplings conditioned on the class, then scaled like the
-    encodings."""
+    """Spline couplings conditioned on the class, from the standard normal to the scale of the encodings."""
 
     loc: Float[Tensor, " D"]
     scale: Float[Tensor, " D"]
@@ -76,44 +72,31 @@ class FittedPrior(nn.Module):
     def __init__(self, metadata: dict[str, Any]) -> None:
         super().__init__()
         self.metadata = metadata
-        self.density = DENSITIES[metadata["kind"]](
-            metadata["latents"], metadata["classes"], **metadata["settings"]
-        )
-        self.register_buffer("shares", torch.full((metadata["classes"],), 1 / metadata["classes"]))
+        self.latents, classes = metadata["latents"], metadata["classes"]
+        self.density = DENSITIES[metadata["kind"]](self.latents, classes, **metadata["settings"])
+        self.register_buffer("shares", torch.full((classes,), 1 / classes))
 
     @property
     def name(self) -> str:
-        """A description to show."""
         return str(self.metadata["name"])
 
     def named(self, name: str) -> "FittedPrior":
-        """The same density under a name."""
         self.metadata = {**self.metadata, "name": name}
         return self
 
     def forward(self, y: Int[Tensor, " N"]) -> Distribution:
         """p(z | y), with the batch shape of `y`."""
-        distribution: Distribution = self.density(y)
-        return distribution
+        return self.density(y)
 
-    @property
-    def latents(self) -> int:
-        """D."""
-        return int(self.metadata["latents"])
-
-    def sample_prior(
-        self, n: int, y: Int[Tensor, " n"] | None = None, temperature: float = 1.0
-    ) -> Float[Tensor, "n D"]:
-        """`n` samples of p(z | y), its noise scaled by `temperature`; without `y` the classes are drawn by
-        their frequency in the encodings."""
+    def sample_prior(self, n: int, y: Labels | None = None, temperature: float = 1.0) -> Float[Tensor, "n D"]:
+        """`n` samples of p(z | y), its noise scaled by `temperature`; without `y` of classes by frequency."""
         labels = torch.multinomial(self.shares, n, replacement=True) if y is None else y
         return tempered(self(labels), temperature).sample()
 
     def log_prior(self, z: Float[Tensor, "N D"], y: Int[Tensor, " N"] | None = None) -> Float[Tensor, " N"]:
         """log p(z | y); without `y` log p(z) = log sum_y p(y) p(z | y)."""
         if y is not None:
-            log_p: Tensor = self(y).log_prob(z)
-            return log_p
+            return self(y).log_prob(z)
         log_joint = [
             self(torch.full((len(z),), label, device=z.device)).log_prob(z) + math.log(share)
             for label, share in enumerate(self.shares.tolist())

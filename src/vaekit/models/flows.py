@@ -1,9 +1,11 @@
-"""Invertible maps of D latents, composed of zuko's transforms and optionally conditioned on a context. They
-are initialized near the identity, so that training does not start at extreme densities."""
+"""Invertible maps of D latents, composed of zuko's transforms and optionally conditioned on a context.
+
+They start near the identity, where no density is extreme.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +17,12 @@ from zuko.transforms import CouplingTransform, MonotonicRQSTransform, Transform
 def autoregressive(latents: int, context: int, steps: int, hidden: Sequence[int]) -> nn.Module:
     """Scale and shift of every latent, given those before it; the order is reversed from step to step."""
     order = torch.arange(latents)
-    return _near_identity(
-        [
-            MaskedAutoregressiveTransform(
-                latents, context, order=order.flip(0) if step % 2 else order, hidden_features=tuple(hidden)
-            )
-            for step in range(steps)
-        ]
-    )
+    make = partial(MaskedAutoregressiveTransform, latents, context, hidden_features=tuple(hidden))
+    return _near_identity([make(order=order.flip(0) if step % 2 else order) for step in range(steps)])
 
 
 def affine(latents: int, context: int, steps: int, hidden: Sequence[int]) -> nn.Module:
-    """RealNVP (Dinh et al. 2017, arXiv:1605.08803): scale and shift of every second latent, given the
-    others."""
+    """RealNVP (Dinh et al. 2017, arXiv:1605.08803): scale and shift of every other latent, given the rest."""
     return _couplings(latents, context, steps, hidden)
 
 
@@ -38,17 +33,13 @@ def spline(latents: int, context: int, steps: int, hidden: Sequence[int], bins: 
 
 
 def _couplings(latents: int, context: int, steps: int, hidden: Sequence[int], **transform: Any) -> nn.Module:
-    return _near_identity(
-        [
-            _Coupling(latents, context, step % 2, hidden_features=tuple(hidden), **transform)
-            for step in range(steps)
-        ]
-    )
+    transform |= {"hidden_features": tuple(hidden)}
+    return _near_identity([_Coupling(latents, context, step % 2, **transform) for step in range(steps)])
 
 
 class _Alternating(CouplingTransform):  # type: ignore[misc]
-    """A coupling that leaves every second latent unchanged, starting with `first`. zuko's indexes by a mask,
-    which makes a GPU wait and cannot be recorded in a CUDA graph."""
+    """A coupling that leaves every other latent unchanged, from `first` on. zuko's indexes by a mask, which
+    makes a GPU wait and cannot be recorded in a CUDA graph."""
 
     def __init__(self, meta: Callable[[Tensor], Transform], first: int) -> None:
         Transform.__init__(self)
@@ -71,4 +62,4 @@ def _near_identity(steps: Sequence[nn.Module]) -> nn.Module:
             hyper = getattr(step, "hyper", None)  # with a single latent there is no network
             for weight in (hyper[-1] if isinstance(hyper, nn.Sequential) else step).parameters():
                 weight.mul_(0.1)
-    return cast(nn.Module, LazyComposedTransform(*steps))
+    return LazyComposedTransform(*steps)

@@ -1,7 +1,7 @@
 """What each slot of a model asks of its component. Objectives are in `terms.py`.
 
-A component is constructed from its settings and a `BuildContext`. In addition to the methods below it may
-have `init_from_data`, called before the first training step and never on load (`training/data_init.py`):
+A component is constructed from its settings and a `BuildContext`. It may have a further method
+`init_from_data`, called before the first training step and never on load (`training/data_init.py`):
 
     encoder   init_from_data(mean [C, H, W]): the mean image
     decoder   init_from_data(outputs [outputs, H, W]): the likelihood's `inverse_mean` of the mean image
@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from vaekit.models.registry import Capability, Requirements
-from vaekit.models.terms import Encode, Labels
+from vaekit.models.terms import Encode, Images, Labels
+
+Image = Float[Tensor, "_ H W"]  # also what the decoder returns for one
+Output = Float[Tensor, "*S B outputs H W"]  # what the decoder returns
 
 
 @runtime_checkable
@@ -33,7 +36,7 @@ class ImageDistribution(Protocol):
 
 
 class Component(nn.Module):
-    """A module in a slot of the model."""
+    """What fills a slot of the model."""
 
     provides: frozenset[Capability] = frozenset()
     requires: ClassVar[Requirements] = MappingProxyType({})
@@ -45,7 +48,7 @@ class Encoder(Component):
     features: tuple[int, ...]
     """Shape of its output for one image: (F,), or (F, h, w) for a latent image (c, h, w)."""
 
-    def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
+    def forward(self, x: Images, y: Labels | None = None) -> Float[Tensor, "B *features"]:
         raise NotImplementedError
 
 
@@ -83,18 +86,16 @@ class Likelihood(Component):
     """Pixel values that it allows; others are rejected before training."""
     likelihood_kind: Literal["probability", "density"]
     supports_accumulation: bool = True
-    """Whether a batch may be split into micro-batches; False if its state follows the batches."""
+    """Whether a batch may be split into micro-batches: not if a state follows the batches."""
 
-    def forward(
-        self, output: Float[Tensor, "*S B outputs H W"], x: Float[Tensor, "B C H W"] | None = None
-    ) -> Any:
+    def forward(self, output: Output, x: Images | None = None) -> Any:
         """An `ImageDistribution`. `x` is given in training, to a likelihood whose scale follows the data."""
         raise NotImplementedError
 
-    def prepare_target(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    def prepare_target(self, x: Images) -> Images:
         """What is observed of an image: the image itself, or pixels sampled from it."""
         return x
 
-    def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"] | None:
+    def inverse_mean(self, mean: Image) -> Image | None:
         """The output whose distribution has this mean, where decoders start; None if unknown."""
         return None

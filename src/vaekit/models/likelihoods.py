@@ -1,5 +1,4 @@
-"""Likelihoods p(x | z): from the decoder's output [S, B, outputs, H, W] to a distribution over images [C, H,
-W]."""
+"""Likelihoods p(x | z): from the decoder's output [S, B, outputs, H, W] to distributions of images."""
 
 import math
 from typing import ClassVar, Literal
@@ -12,8 +11,7 @@ from torch.distributions import constraints
 from vaekit.config.base import BaseConfig
 from vaekit.config.likelihoods import (
     BinarizedLikelihoodConfig,
-    GaussianLikelihoodConfig,
-    LaplaceLikelihoodConfig,
+    LocScaleConfig,
     LogisticMixtureLikelihoodConfig,
 )
 from vaekit.errors import UserError, setting
@@ -27,20 +25,18 @@ from vaekit.models.distributions.pixels import (
     PixelContinuousBernoulli,
     deterministic_binarize,
 )
-from vaekit.models.interfaces import Likelihood
+from vaekit.models.interfaces import Image, Likelihood, Output
 from vaekit.models.registry import BuildContext, Capability, register
+from vaekit.models.terms import Images
 
 MIN_SIGMA = 1 / 255 / 8
 """An eighth of a level: below it a discretized distribution puts all its probability on one level."""
 
-
 MAX_SIGMA = 10.0
 """Ten times the range of a pixel: above it only the end levels remain, with probability one half each."""
 
-
 MIN_MEAN = 1e-3
-"""Initial means stay this far from black and white, since a pixel that is always black would give no
-gradient."""
+"""Initial means stay this far from black and white, where a pixel would give no gradient."""
 
 
 def _bound_log_sigma(log_sigma: Tensor) -> Tensor:
@@ -62,24 +58,20 @@ class Bernoulli(Likelihood):
         super().__init__()
         self.outputs = context.shape[0]
 
-    def forward(
-        self, output: Float[Tensor, "*S B C H W"], x: Float[Tensor, "B C H W"] | None = None
-    ) -> PixelBernoulli:
+    def forward(self, output: Output, x: Images | None = None) -> PixelBernoulli:
         return PixelBernoulli(output)
 
-    def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+    def inverse_mean(self, mean: Image) -> Image:
         return torch.logit(mean, MIN_MEAN)
 
 
 @register("likelihood", "binarized")
 class Binarized(Bernoulli):
-    """A Bernoulli on binarized pixels, sampled with the gray value as the probability of white: a true
-    probability.
+    """A Bernoulli on pixels that are white with the gray value as probability: a true probability.
 
     The protocol of Salakhutdinov & Murray 2008 ("On the quantitative analysis of deep belief networks"). With
-    draw `step`, training pixels are sampled again at every step (Burda et al. 2016, arXiv:1509.00519). With
-    `once`, and always for validation and use, they follow from a hash of `seed` and the image, so that they
-    never change.
+    draw `step`, training pixels are sampled at every step (Burda et al. 2016, arXiv:1509.00519). With `once`,
+    and always for validation and use, they are fixed by a hash of `seed` and the image.
     """
 
     def __init__(self, settings: BinarizedLikelihoodConfig, context: BuildContext) -> None:
@@ -87,7 +79,7 @@ class Binarized(Bernoulli):
         self.draw, self.seed = settings.draw, settings.seed
 
     @torch.no_grad()
-    def prepare_target(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    def prepare_target(self, x: Images) -> Images:
         """Binarized pixels; black-and-white images are unchanged."""
         if self.training and self.draw == "step":
             return (torch.rand_like(x) < x).to(x.dtype)  # four times as fast as torch.bernoulli
@@ -96,17 +88,14 @@ class Binarized(Bernoulli):
 
 @register("likelihood", "continuous_bernoulli")
 class ContinuousBernoulli(Bernoulli):
-    """The Bernoulli normalized as a density on [0, 1] (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845),
-    from logits."""
+    """The Bernoulli normalized as a density (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845)."""
 
     likelihood_kind = "density"
 
-    def forward(
-        self, output: Float[Tensor, "*S B C H W"], x: Float[Tensor, "B C H W"] | None = None
-    ) -> PixelContinuousBernoulli:
+    def forward(self, output: Output, x: Images | None = None) -> PixelContinuousBernoulli:
         return PixelContinuousBernoulli(output)
 
-    def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+    def inverse_mean(self, mean: Image) -> Image:
         """By bisection over logits from -60 to 60, where the mean is 1/60 from black or white."""
         low, high = torch.full_like(mean, -60.0), torch.full_like(mean, 60.0)
         for _ in range(30):
@@ -117,19 +106,15 @@ class ContinuousBernoulli(Bernoulli):
 
 
 class LocScaleLikelihood(Likelihood):
-    """Noise around the decoder's output, discretized to 256 levels or as a density; a subclass sets the
-    noise.
+    """Noise around the decoder's output, discretized to 256 levels or as a density. Its scale sigma is
 
-    Its scale sigma is
-
-    - `fixed` at `scale`; - `learned` with the weights, one value for all pixels; - `pixel`: log sigma is log
-    `scale` + a further output of the decoder for every pixel and channel; - `optimal`: the value that
-    maximizes the likelihood. For a density this is the root mean squared error, or for the
-      Laplace the mean absolute error (Rybkin et al. 2021, arXiv:2006.13202; here a running average over
-      training instead of one batch). With 256 levels, where rounding and clipping hide part of the error, its
-      expectation is used, which is the EM step for sigma (Dempster et al. 1977). It is updated in training
-      mode when images `x` are given, and frozen otherwise. All samples of z have equal weight in it, which
-      suits an ELBO but not importance weights.
+    - `fixed` at `scale`, or `learned` as one value for all pixels;
+    - `pixel`: log sigma is log `scale` + a further output of the decoder for every pixel and channel;
+    - `optimal`: the value that maximizes the likelihood. For a density this is the root mean squared error,
+      for the Laplace the mean absolute error (Rybkin et al. 2021, arXiv:2006.13202; here a running average
+      over training). With 256 levels, where rounding and clipping hide part of the error, its expectation is
+      used, which is the EM step for sigma (Dempster et al. 1977). It is updated in training mode when images
+      `x` are given. All samples of z have equal weight in it, which suits an ELBO but not importance weights.
     """
 
     MOMENTUM = 0.99
@@ -139,9 +124,7 @@ class LocScaleLikelihood(Likelihood):
     mean_power: Tensor
     weight: Tensor
 
-    def __init__(
-        self, settings: GaussianLikelihoodConfig | LaplaceLikelihoodConfig, context: BuildContext
-    ) -> None:
+    def __init__(self, settings: LocScaleConfig, context: BuildContext) -> None:
         super().__init__()
         self.sigma, self.discrete = settings.sigma, settings.levels == "256"
         self.outputs = context.shape[0] * (2 if self.sigma == "pixel" else 1)
@@ -161,26 +144,23 @@ class LocScaleLikelihood(Likelihood):
             self.register_buffer("mean_power", torch.zeros(()))
             self.register_buffer("weight", torch.zeros(()))  # of the running mean, which starts at 0
 
-    def forward(
-        self, output: Float[Tensor, "*S B outputs H W"], x: Float[Tensor, "B C H W"] | None = None
-    ) -> LocScale:
-        pixel_log_sigma: Tensor | None = None
+    def forward(self, output: Output, x: Images | None = None) -> LocScale:
+        log_sigma = self.log_sigma
         if self.sigma == "pixel":
             output, pixel_log_sigma = output.chunk(2, dim=-3)
+            log_sigma = log_sigma + pixel_log_sigma
         loc = torch.sigmoid(output) if self.discrete else output
         if self.sigma == "optimal" and self.training and x is not None:
-            self._update_sigma(self._distribution(loc.detach()).expected_power(x).mean())
-        return self._distribution(loc, pixel_log_sigma)
+            self._update_sigma(self._distribution(loc.detach(), log_sigma).expected_power(x).mean())
+        return self._distribution(loc, log_sigma)
 
-    def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+    def inverse_mean(self, mean: Image) -> Image:
         output = torch.logit(mean, MIN_MEAN) if self.discrete else mean
         return torch.cat([output, torch.zeros_like(output)]) if self.sigma == "pixel" else output
 
-    def _distribution(self, loc: Tensor, pixel_log_sigma: Tensor | None = None) -> LocScale:
-        log_sigma = _bound_log_sigma(
-            self.log_sigma if pixel_log_sigma is None else self.log_sigma + pixel_log_sigma
-        )
-        return (DiscretizedLocScale if self.discrete else LocScale)(loc, log_sigma, self.noise)
+    def _distribution(self, loc: Tensor, log_sigma: Tensor) -> LocScale:
+        make = DiscretizedLocScale if self.discrete else LocScale
+        return make(loc, _bound_log_sigma(log_sigma), self.noise)
 
     @torch.no_grad()
     def _update_sigma(self, mean_power: Float[Tensor, ""]) -> None:
@@ -211,8 +191,7 @@ class LogisticMixture(Likelihood):
 
     The outputs of a pixel, for K components and C channels: K logits of the weights, C x K locations, C x K
     log-scales and C(C-1)/2 x K couplings, which pass through tanh. Component k's locations are its outputs +
-    (k + 1/2) / K, so that components start spread over [0, 1] where outputs are near zero; scales start at
-    0.1.
+    (k + 1/2) / K, so that components start spread over [0, 1].
     """
 
     INITIAL_SCALE = 0.1
@@ -225,11 +204,9 @@ class LogisticMixture(Likelihood):
         super().__init__()
         channels, components = context.shape[0], settings.components
         if channels > len(LATTICE_MULTIPLIERS):
-            raise UserError(
-                f"The likelihood 'logistic_mixture' supports at most {len(LATTICE_MULTIPLIERS)} channels "
-                f"(got {channels}).",
-                f"Use {setting('likelihood.kind', 'gaussian')}.",
-            )
+            limit = f"at most {len(LATTICE_MULTIPLIERS)} channels (got {channels})"
+            hint = f"Use {setting('likelihood.kind', 'gaussian')}."
+            raise UserError(f"The likelihood 'logistic_mixture' supports {limit}.", hint)
         self.components = components
         pairs = channels * (channels - 1) // 2
         self.sizes = [components * n for n in (1, channels, channels, pairs)]
@@ -237,15 +214,13 @@ class LogisticMixture(Likelihood):
         offsets = (torch.arange(components) + 0.5) / components
         self.register_buffer("offsets", offsets.reshape(-1, 1, 1), persistent=False)
 
-    def forward(
-        self, output: Float[Tensor, "*S B outputs H W"], x: Float[Tensor, "B C H W"] | None = None
-    ) -> PixelMixture:
+    def forward(self, output: Output, x: Images | None = None) -> PixelMixture:
         logits, *rest = output.split(self.sizes, dim=-3)
         loc, log_sigma, coupling = (t.unflatten(-3, (-1, self.components)) for t in rest)
         log_sigma = _bound_log_sigma(log_sigma + math.log(self.INITIAL_SCALE))
         return PixelMixture(logits, loc + self.offsets, log_sigma, torch.tanh(coupling))
 
-    def inverse_mean(self, mean: Float[Tensor, "C H W"]) -> Float[Tensor, "outputs H W"]:
+    def inverse_mean(self, mean: Image) -> Image:
         """Components are spread around the mean as they are around 1/2 at outputs of zero."""
         logits, _, log_sigma, coupling = (mean.new_zeros(size, *mean.shape[1:]) for size in self.sizes)
         return torch.cat([logits, (mean - 0.5).repeat_interleave(self.components, 0), log_sigma, coupling])

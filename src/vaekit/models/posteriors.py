@@ -1,7 +1,6 @@
 """Posteriors q(z | x): from the encoder's features to a distribution over latents.
 
-Features are [B, F], or [B, F, h, w] for a latent image [c, h, w]. In both cases the distribution is over flat
-latents, D = c h w.
+Features are [B, F], or [B, F, h, w] for a latent image [c, h, w]; latents are flat, D = c h w.
 """
 
 import math
@@ -11,7 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaekit.config.base import BaseConfig
-from vaekit.config.latents import GaussianPosteriorConfig, IafPosteriorConfig, NsfPosteriorConfig
+from vaekit.config.latents import (
+    FlowPosteriorConfig,
+    GaussianPosteriorConfig,
+    IafPosteriorConfig,
+    NsfPosteriorConfig,
+)
 from vaekit.errors import UserError, setting
 from vaekit.models import flows
 from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, PointMass
@@ -22,9 +26,7 @@ LOG_VARIANCE_BOUND = 15.0
 """Standard deviations stay between exp(-7.5) and exp(7.5), so that nothing overflows and noise does not
 vanish. Near zero the bound is the identity."""
 
-
 Features = Float[Tensor, "B F"] | Float[Tensor, "B F h w"]
-
 
 DENSITY = frozenset({Capability.DENSITY_AT_SAMPLE, Capability.DENSITY_ANYWHERE, Capability.SINGLE_GROUP})
 
@@ -73,10 +75,9 @@ class FullGaussianPosterior(Posterior):
     """N(mu, L L^T) with a lower triangular L (Kingma & Welling 2019, arXiv:1906.02691, section 2.5.1).
 
     L = diag(sigma) C with rows of C of length 1: C is the Cholesky factor of the correlation matrix, sigma
-    the standard deviations. The part of a row below the diagonal is kept shorter than MAX_SLOPE times the
-    diagonal, so that earlier latents explain at most 4/5 of a latent's variance. Without this bound the
-    density of a point, which solves for the noise, is wrong by millions of nats in float32 where the
-    correlations of 32 latents are strong."""
+    the standard deviations. The part of a row below the diagonal stays shorter than MAX_SLOPE times the
+    diagonal, so that earlier latents explain at most 4/5 of a latent's variance: with strong correlations of
+    32 latents the density of a point would be wrong by millions of nats in float32."""
 
     MAX_SLOPE = 2.0
     MAX_WEIGHTS = 1 << 28
@@ -89,11 +90,9 @@ class FullGaussianPosterior(Posterior):
         self.latents, inputs = context.latent_size, math.prod(context.features)
         numbers = self.latents * (self.latents + 3) // 2
         if inputs * numbers > self.MAX_WEIGHTS:
-            raise UserError(
-                f"The posterior 'full_gaussian' of {self.latents:,} latents needs {inputs * numbers:.1e} "
-                "weights.",
-                f"Use {setting('posterior.kind', 'gaussian')}, or fewer {setting('latents')}.",
-            )
+            needed = f"of {self.latents:,} latents needs {inputs * numbers:.1e} weights"
+            hint = f"Use {setting('posterior.kind', 'gaussian')}, or fewer {setting('latents')}."
+            raise UserError(f"The posterior 'full_gaussian' {needed}.", hint)
         self.head = nn.Linear(inputs, numbers)
         rows, columns = torch.tril_indices(self.latents, self.latents, offset=-1)
         self.register_buffer("below", rows * self.latents + columns, persistent=False)
@@ -101,11 +100,9 @@ class FullGaussianPosterior(Posterior):
     def forward(self, features: Features) -> FullGaussian:
         outputs = self.head(features.flatten(1))
         loc, log_variance, below = outputs.split([self.latents, self.latents, len(self.below)], dim=-1)
-        square = (self.latents, self.latents)
-        rows = loc.new_zeros(len(outputs), self.latents**2).scatter(
-            1, self.below.expand(len(outputs), -1), below
-        )
-        rows = rows.unflatten(1, square)
+        zeros = loc.new_zeros(len(outputs), self.latents**2)
+        rows = zeros.scatter(1, self.below.expand(len(outputs), -1), below)
+        rows = rows.unflatten(1, (self.latents, self.latents))
         rows = rows / (1 + rows.square().sum(-1, keepdim=True) / self.MAX_SLOPE**2).sqrt()
         rows = rows + torch.eye(self.latents, dtype=loc.dtype, device=loc.device)
         sigma = (0.5 * soft_bound(log_variance)).exp()
@@ -113,12 +110,9 @@ class FullGaussianPosterior(Posterior):
 
 
 class FlowPosterior(Posterior):
-    """A diagonal Gaussian transformed by flow steps that are conditioned on a linear summary of the
-    features."""
+    """A diagonal Gaussian transformed by steps that are conditioned on a linear summary of the features."""
 
-    def __init__(
-        self, settings: IafPosteriorConfig | NsfPosteriorConfig, context: BuildContext, steps: nn.Module
-    ) -> None:
+    def __init__(self, settings: FlowPosteriorConfig, context: BuildContext, steps: nn.Module) -> None:
         super().__init__()
         self.base = GaussianPosterior(GaussianPosteriorConfig(), context)
         self.context = nn.Linear(math.prod(context.features), settings.context)
@@ -131,10 +125,9 @@ class FlowPosterior(Posterior):
 
 @register("posterior", "iaf")
 class IafPosterior(FlowPosterior):
-    """A diagonal Gaussian transformed by inverse autoregressive steps (Kingma et al. 2016, arXiv:1606.04934).
+    """Inverse autoregressive steps (Kingma et al. 2016, arXiv:1606.04934).
 
-    Sampling z with its log q takes one pass per step; the density at any other point takes D, so it is not
-    provided.
+    Sampling z with its log q takes one pass per step; the density elsewhere takes D, so it is not provided.
     """
 
     provides = frozenset({Capability.DENSITY_AT_SAMPLE, Capability.SINGLE_GROUP})
@@ -146,13 +139,11 @@ class IafPosterior(FlowPosterior):
 
 @register("posterior", "nsf")
 class NsfPosterior(FlowPosterior):
-    """A diagonal Gaussian transformed by coupling steps of monotonic rational-quadratic splines, fast in both
-    directions (Durkan et al. 2019, arXiv:1906.04032)."""
+    """Coupling steps of splines, fast in both directions (Durkan et al. 2019, arXiv:1906.04032)."""
 
     provides = DENSITY
 
     def __init__(self, settings: NsfPosteriorConfig, context: BuildContext) -> None:
-        steps = flows.spline(
-            context.latent_size, settings.context, settings.steps, settings.hidden, settings.bins
-        )
+        size, bins = context.latent_size, settings.bins
+        steps = flows.spline(size, settings.context, settings.steps, settings.hidden, bins)
         super().__init__(settings, context, steps)

@@ -36,8 +36,7 @@ class NormalPrior(Prior):
 
 @register("prior", "mixture")
 class MixturePrior(Prior):
-    """A mixture of Gaussians with learned means, variances and weights; means start at samples of the
-    standard normal."""
+    """A learned mixture of Gaussians, whose means start at samples of the standard normal."""
 
     provides = DENSITY
 
@@ -53,11 +52,8 @@ class MixturePrior(Prior):
 
 @register("prior", "vamp")
 class VampPrior(Prior):
-    """The mean of the posteriors of K learned pseudo-inputs (Tomczak & Welling 2018, arXiv:1705.07120,
-    equation 9).
-
-    They stay in [0, 1]; in a conditional model each has a fixed label.
-    """
+    """The mean of the posteriors of K learned pseudo-inputs in [0, 1], with fixed labels if conditional
+    (Tomczak & Welling 2018, arXiv:1705.07120, equation 9)."""
 
     provides = DENSITY
     requires: ClassVar[Requirements] = {"posterior": frozenset({Capability.DENSITY_ANYWHERE})}
@@ -84,21 +80,18 @@ class VampPrior(Prior):
 
 @register("prior", "flow")
 class FlowPrior(Prior):
-    """The standard normal transformed by coupling steps: RealNVP or neural splines, fast in both
-    directions."""
+    """The standard normal transformed by coupling steps: RealNVP or neural splines."""
 
     provides = DENSITY | {Capability.REPARAMETERIZED}
-    anchor: Tensor
 
     def __init__(self, settings: FlowPriorConfig, context: BuildContext) -> None:
         super().__init__()
         make = flows.affine if settings.transform == "realnvp" else flows.spline
-        self.latents = context.latent_size
-        self.steps = make(self.latents, 0, settings.steps, settings.hidden)
-        self.register_buffer("anchor", torch.zeros(()), persistent=False)
+        self.base = NormalPrior(settings, context)
+        self.steps = make(context.latent_size, 0, settings.steps, settings.hidden)
 
     def forward(self, encode: Encode, y: Labels | None = None) -> Flow:
-        return Flow(self.steps(None), StandardNormal(self.latents, self.anchor.device))
+        return Flow(self.steps(None), self.base(encode))
 
 
 @register("prior", "class")

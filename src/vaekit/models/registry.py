@@ -1,5 +1,4 @@
-"""What components can do and are built from, and the registry that ties them to their settings by slot and
-kind."""
+"""What components can do and are built from, and their registry by slot and kind."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -25,10 +24,8 @@ class Capability(Enum):
     SINGLE_GROUP = "one latent group"
     IMPORTANCE_WEIGHTABLE = "a noise level that is right for samples of unequal weight"
     NORMALIZED = "probabilities that sum to 1 over the 256 levels"
-    LABELS = "a conditional model"
-    """Provided by a conditional model as a whole."""
+    LABELS = "a conditional model"  # provided, as is BATCH, by the model as a whole
     BATCH = "more than one image per step"
-    """Provided by the model as a whole."""
 
 
 Requirements = Mapping[str, frozenset[Capability]]
@@ -37,10 +34,7 @@ Requirements = Mapping[str, frozenset[Capability]]
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What the data and the other components decide for a component.
-
-    The defaults are the smallest image and latent space, for questions that depend on neither.
-    """
+    """What the data and the other components decide for a component; by default the smallest model."""
 
     shape: tuple[int, int, int] = (1, 1, 1)
     """(C, H, W) of the images."""
@@ -51,15 +45,14 @@ class BuildContext:
     images: int = 0
     """Training images; 0 where the model is not trained."""
     features: tuple[int, ...] = ()
-    """Shape of the encoder's output for one image; known to the posterior, the prior and the decoder."""
+    """Shape of the encoder's output for one image; known, as are `outputs`, to components built later."""
     outputs: int = 0
-    """Channels that the likelihood reads; known to the posterior, the prior and the decoder."""
+    """Channels that the likelihood reads."""
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
     """The user's modules, by slot."""
 
     @property
     def latent_size(self) -> int:
-        """D, the number of latents."""
         return math.prod(self.latents)
 
     @property
@@ -74,8 +67,7 @@ _COMPONENTS: dict[tuple[str, str], type] = {}
 
 
 def register(slot: str, kind: str) -> Callable[[ComponentClass], ComponentClass]:
-    """Register a class under the `kind` of its settings; it is constructed from the settings and a
-    `BuildContext`."""
+    """Register a class under the `kind` of its settings."""
 
     def add(component: ComponentClass) -> ComponentClass:
         _COMPONENTS[slot, kind] = component

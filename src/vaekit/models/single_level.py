@@ -6,14 +6,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.models.terms import Encode, Group, Labels, Terms
+from vaekit.models.terms import Encode, Group, Images, Labels, Terms
 
 
 def single_level_terms(
     encode: Encode,
-    prior: Callable[[Encode, Tensor | None], Distribution],
+    prior: Callable[[Encode, Labels | None], Distribution],
     log_likelihood: Callable[[Tensor], Tensor],
-    x: Float[Tensor, "B C H W"],
+    x: Images,
     y: Labels | None,
     samples: int,
 ) -> Terms:

@@ -1,5 +1,7 @@
 """A table of a model's layers."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -8,23 +10,14 @@ from vaekit.utils.device import fork_rng
 
 
 def summary(model: VAE) -> str:
-    """A table of the layers that have weights: name, type, output shape for one image, number of
-    parameters."""
-    leaves = {
-        name: module for name, module in model.named_modules() if [*module.parameters(recurse=False)] and name
-    }
+    """A table of the layers that have weights: name, type, output for one image, number of parameters."""
+    leaves = {name: m for name, m in model.named_modules() if [*m.parameters(recurse=False)] and name}
     outputs: dict[str, str] = {}
 
-    def record_output(name: str) -> "torch.utils.hooks.RemovableHandle":
-        def hook(_: nn.Module, __: object, output: object) -> None:
-            outputs.setdefault(
-                name, "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else ""
-            )
+    def record_output(name: str, _: nn.Module, __: object, output: object) -> None:
+        outputs.setdefault(name, "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else "")
 
-        handle: torch.utils.hooks.RemovableHandle = leaves[name].register_forward_hook(hook)
-        return handle
-
-    handles = [record_output(name) for name in leaves]
+    handles = [leaf.register_forward_hook(partial(record_output, name)) for name, leaf in leaves.items()]
     device = next(model.parameters()).device
     training = model.training
     try:

@@ -1,7 +1,6 @@
-"""What objectives see: latent groups and the terms of a bound.
+"""What objectives see: latent groups and the terms of a bound, in nats per image.
 
-S is samples of z per image, B images, D latent dimensions, C, H, W channels, height and width. All
-log-probabilities and divergences are nats per image, summed over pixels or latents.
+S is samples of z per image, B images, D latent dimensions, C, H, W channels, height and width.
 """
 
 from abc import ABC, abstractmethod
@@ -17,16 +16,14 @@ from vaekit.config.base import BaseConfig
 from vaekit.models.distributions.latents import detach_parameters, kl_per_latent
 from vaekit.models.registry import BuildContext, Requirements
 
+Images = Float[Tensor, "B C H W"]
 Labels = Int[Tensor, " B"]
-
-
 Encode = Callable[[Tensor, Tensor | None], Distribution]
 """(images [B, C, H, W], labels [B] or None) -> q(z | x, y)."""
 
 
 class _CachedProperty:
-    """A property computed at first access. functools.cached_property takes a lock in Python 3.11, where
-    torch.compile breaks the graph."""
+    """functools.cached_property without its lock, at which torch.compile breaks the graph (Python 3.11)."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function, self.name, self.__doc__ = function, function.__name__, function.__doc__
@@ -40,8 +37,7 @@ class _CachedProperty:
 
 @dataclass(frozen=True)
 class Group:
-    """One group of latents with its posterior q(z | x) and prior p(z); densities are computed at first
-    access."""
+    """One group of latents; densities are computed at first access."""
 
     z: Float[Tensor, "S B *D"]
     q: Distribution
@@ -71,13 +67,11 @@ class Group:
     def kl(self) -> Float[Tensor, " B"] | Float[Tensor, "S B"]:
         """KL(q || p): [B] in closed form where there is one, else log q - log p at the samples [S, B]."""
         if self.kl_per_latent is not None:
-            closed: Tensor = self.kl_per_latent.sum(-1)
-            return closed
+            return self.kl_per_latent.sum(-1)
         try:
             return kl_divergence(self.q, self.p)
         except NotImplementedError:
-            sampled: Tensor = self.log_q - self.log_p
-            return sampled
+            return self.log_q - self.log_p
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -15,14 +14,14 @@ from vaekit.models.distributions.latents import tempered
 from vaekit.models.interfaces import Decoder, Encoder, ImageDistribution, Likelihood, Posterior, Prior
 from vaekit.models.registry import BuildContext
 from vaekit.models.single_level import rsample_with_log_prob, single_level_terms
-from vaekit.models.terms import Group, Labels, Terms
+from vaekit.models.terms import Group, Images, Labels, Terms
 
 DrawPosterior = Callable[[int], tuple[Float[Tensor, "n B D"], Float[Tensor, "n B"]]]
 
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """What latents look like."""
+    """The groups of latents and their shapes."""
 
     shapes: tuple[tuple[int, ...], ...]
     """Shape of every group for one image: (D,), or (C, h, w) of a latent image."""
@@ -59,34 +58,26 @@ class VAE(nn.Module):
         self.decoder, self.likelihood = decoder, likelihood
         self.shape, self.latent_shape, self.classes = context.shape, context.latents, context.classes
         self.latents = context.latent_size
+        # Custom modules may run Python code that changes between calls, which a CUDA graph would skip
         self.graph_safe = not context.modules
-        """Whether a step may be recorded as a CUDA graph: custom modules may run Python code that changes
-        from call to call, which a replay would skip."""
-        self.precision = torch.float32
-        """Compute dtype of encoder and decoder; posterior, KL and likelihood are always in float32."""
+        self.precision = torch.float32  # of encoder and decoder; the rest is always in float32
 
-    # --- The latent interface: all that code outside `models/` needs to know of latents ---
+    # --- The latent interface: all that code outside `models/` knows of latents ---
 
     @property
     def latent_spec(self) -> LatentSpec:
-        """The groups of latents and their shapes."""
         return LatentSpec((self.latent_shape,))
 
-    def posterior_of(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Distribution:
+    def posterior_of(self, x: Images, y: Labels | None = None) -> Distribution:
         """q(z | x, y) of images; `y` is used in a conditional model only."""
         return self.encode(self.prepare_target(x), self._condition(y))
 
-    def draw_posterior(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> DrawPosterior:
-        """A function of n that draws n samples of q(z | x, y) per image, computing once what depends on x
-        alone.
+    def draw_posterior(self, x: Images, y: Labels | None = None) -> DrawPosterior:
+        """A function n -> z [n, B, D] ~ q(z | x, y), log q(z | x) - log p(z) [n, B].
 
-        Args:
-            x: images that have passed `prepare_target`.
-
-        Returns:
-            n -> z [n, B, D] and log q(z | x) - log p(z) [n, B].
+        What depends on `x` alone, images that have passed `prepare_target`, is computed once.
         """
-        q, p = self.encode(x, self._condition(y)), self.prior(self.encode, self._condition(y))
+        q, p = self.encode(x, self._condition(y)), self._prior(y)
 
         def draw(samples: int) -> tuple[Tensor, Tensor]:
             z, log_q = rsample_with_log_prob(q, samples)
@@ -95,61 +86,56 @@ class VAE(nn.Module):
 
         return draw
 
-    def kl_per_latent(
-        self, x: Float[Tensor, "B C H W"], y: Labels | None = None
-    ) -> Float[Tensor, "B D"] | None:
+    def kl_per_latent(self, x: Images, y: Labels | None = None) -> Float[Tensor, "B D"] | None:
         """KL(q || p) of every latent in closed form; None where no such sum over latents is known."""
         q = self.encode(x, self._condition(y))
-        kl: Tensor | None = Group(q.mean[None], q, self.prior(self.encode, self._condition(y))).kl_per_latent
-        return kl
+        return Group(q.mean[None], q, self._prior(y)).kl_per_latent
 
     def sample_prior(self, n: int, y: Labels | None = None, temperature: float = 1.0) -> Float[Tensor, "n D"]:
         """`n` samples of p(z | y), the noise of the prior scaled by `temperature`."""
-        p = tempered(self.prior(self.encode, self._condition(y)), temperature)
+        p = tempered(self._prior(y), temperature)
         return p.sample(() if p.batch_shape else (n,))
 
     def log_prior(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, " N"]:
         """log p(z | y)."""
-        log_p: Tensor = self.prior(self.encode, self._condition(y)).log_prob(z)
-        return log_p
+        return self._prior(y).log_prob(z)
 
     def decode(
-        self, z: Float[Tensor, "*S B D"], y: Labels | None = None, x: Float[Tensor, "B C H W"] | None = None
+        self, z: Float[Tensor, "*S B D"], y: Labels | None = None, x: Images | None = None
     ) -> ImageDistribution:
-        """p(x | z, y) for every z. In training `x` is passed on to likelihoods whose scale follows the
-        data."""
+        """p(x | z, y) for every z; in training `x` is passed on, for a scale that follows the data."""
         lead = z.shape[:-1]
         if y is not None and z.ndim > 2:
             y = y.repeat(math.prod(lead[:-1]))
         output = self._network(self.decoder, z.reshape(-1, z.shape[-1]), y)
-        px: ImageDistribution = self.likelihood(output.unflatten(0, lead), x)
-        return px
+        return self.likelihood(output.unflatten(0, lead), x)
 
     def image(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
         """The images to show at `z`: the location of p(x | z), or without one its mean clipped to [0, 1]."""
         px = self.decode(z, self._condition(y))
-        return cast(Tensor, px.location) if hasattr(px, "location") else px.mean.clamp(0, 1)
+        return px.location if hasattr(px, "location") else px.mean.clamp(0, 1)
 
-    def reconstruct(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B C H W"]:
+    def reconstruct(self, x: Images, y: Labels | None = None) -> Images:
         """The location of p(x | z) at the mean of q(z | x), or at the center of a flow."""
         return self.image(self.posterior_of(x, y).mean, y)
 
     def _condition(self, y: Labels | None) -> Labels | None:
-        """The labels in a conditional model, else None."""
         return y if self.classes else None
+
+    def _prior(self, y: Labels | None) -> Distribution:
+        return self.prior(self.encode, self._condition(y))
 
     # --- Training ---
 
-    def prepare_target(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    def prepare_target(self, x: Images) -> Images:
         """What the likelihood observes of an image: the image itself, or binarized pixels."""
         return self.likelihood.prepare_target(x)
 
-    def encode(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Distribution:
+    def encode(self, x: Images, y: Labels | None = None) -> Distribution:
         """q(z | x, y) of images that have passed `prepare_target`, and of a prior's pseudo-inputs."""
-        q: Distribution = self.posterior(self._network(self.encoder, x, y))
-        return q
+        return self.posterior(self._network(self.encoder, x, y))
 
-    def terms(self, x: Float[Tensor, "B C H W"], y: Labels | None = None, samples: int = 1) -> Terms:
+    def terms(self, x: Images, y: Labels | None = None, samples: int = 1) -> Terms:
         """log p(x | z), and z with its q and p, at `samples` samples of z per image."""
         x = self.prepare_target(x)
 
@@ -158,9 +144,8 @@ class VAE(nn.Module):
 
         return single_level_terms(self.encode, self.prior, log_likelihood, x, y, samples)
 
-    def require_support(self, x: Float[Tensor, "B C H W"]) -> None:
-        """Raise a UserError for pixels outside the support of the likelihood (for the Bernoulli: outside [0,
-        1])."""
+    def require_support(self, x: Images) -> None:
+        """Raise a UserError for pixels outside the support of the likelihood."""
         support = self.likelihood.support
         if not bool(support.check(x).all()):
             expected = "multiples of 1/255 from 0 to 1" if support.is_discrete else "numbers from 0 to 1"
@@ -172,6 +157,6 @@ class VAE(nn.Module):
 
     def _network(self, network: Encoder | Decoder, h: Tensor, y: Labels | None) -> Tensor:
         if self.precision == torch.float32:
-            return cast(Tensor, network(h, y))
+            return network(h, y)
         with torch.autocast(h.device.type, dtype=self.precision):
-            return cast(Tensor, network(h, y)).float()
+            return network(h, y).float()

@@ -24,16 +24,12 @@ HEADINGS = {
     "l2": "Squared length of latents, halved",
 }
 """Titles of panels that are not the name of their column."""
-
 INK = "#3c3c3d"
 """The colour of text and axes, which becomes the text's colour on a page."""
-
 SOFT = "#d9d9da"
 """The colour of grid lines, which becomes the lines' colour on a page."""
-
 MIN_EPOCHS_TO_CLIP = 10
 """With fewer epochs, all of them are on the scale."""
-
 LEGEND_CLASSES = 20
 """With more classes, points are not coloured by class."""
 
@@ -60,7 +56,7 @@ def loss_panel(metrics: "pd.DataFrame", name: str) -> str:
 
 
 def reported(metrics: "pd.DataFrame") -> list[str]:
-    """What there is a panel of: every value that was computed in training."""
+    """Names of the values that were computed in training: each has a panel."""
     names = [name.removeprefix("train_") for name in metrics.columns if name.startswith("train_")]
     return [name for name in names if metrics[f"train_{name}"].notna().any()]
 
@@ -78,11 +74,7 @@ def scatter(
 ) -> str:
     """Points in a plane as SVG for a page, with the same scale on both axes.
 
-    Args:
-        points: their coordinates.
-        labels: the class of each, by colour and shape; None for one colour.
-        classes: names of the classes.
-        axis_names: names of the two axes.
+    The colour and shape of a point tell its class; all are alike where `labels` is None.
     """
     import seaborn as sns
 
@@ -107,9 +99,6 @@ def scatter(
         return svg(figure)
 
 
-# --- drawing ----------------------------------------------------------------------
-
-
 @contextmanager
 def _figure(width: float, height: float) -> "Iterator[Figure]":
     """An empty figure in the style of all graphs."""
@@ -120,24 +109,21 @@ def _figure(width: float, height: float) -> "Iterator[Figure]":
 
     colours = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
     style = {"grid.color": SOFT, "axes.edgecolor": SOFT, "axes.facecolor": "none", **colours}
-    with sns.axes_style("whitegrid", style), rc_context({"svg.fonttype": "none", "font.size": 11}):
+    with (
+        sns.axes_style("whitegrid", style),
+        rc_context({"svg.fonttype": "none", "font.size": 11}),
+        warnings.catch_warnings(action="ignore", category=UserWarning),  # of letters that the font lacks
+    ):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
 
 
 def _name_groups(axes: "Axes", names: Sequence[str]) -> None:
-    """A key beside the axes for the groups of points in them."""
+    """A legend to the right of the axes for the groups of points in them."""
     # names are set afterwards: a leading underscore would hide one, and dollars begin mathematics
-    key = axes.legend(
-        axes.collections[: len(names)],
-        ["x"] * len(names),
-        frameon=False,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-        markerscale=1.4,
-        labelcolor=INK,
-    )
+    style = {"frameon": False, "bbox_to_anchor": (1, 0.5), "markerscale": 1.4, "labelcolor": INK}
+    key = axes.legend(axes.collections[: len(names)], ["x"] * len(names), loc="center left", **style)
     for text, name in zip(key.get_texts(), names, strict=True):
         text.set(text=short(name), parse_math=False)
 
@@ -149,10 +135,8 @@ def _draw_panel(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:
 
     palette = sns.color_palette("colorblind")
     epochs = metrics["epoch"].to_numpy()
-    for split, label, colour, shape in (
-        ("train", "train", palette[0], "o"),
-        ("val", "validation", palette[1], "s"),
-    ):
+    splits = (("train", "train", palette[0], "o"), ("val", "validation", palette[1], "s"))
+    for split, label, colour, shape in splits:
         marker = shape if len(metrics) <= 25 else None
         axes.plot(epochs, metrics[f"{split}_{name}"], color=colour, label=label, marker=marker, markersize=4)
     _mark_best(axes, metrics, name)
@@ -180,7 +164,7 @@ def _mark_best(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:
 
 
 def _clip(axes: "Axes", values: Float[np.ndarray, "N 2"]) -> str:
-    """Limit the vertical axis so that the first epochs do not flatten the others; returns what it left out.
+    """Limit the vertical axis so that the first epochs do not flatten the others; return what is left out.
 
     The upper limit is three times as far from the lowest value as the median is, or further where more than a
     fifth of the values would lie above it.
@@ -204,36 +188,23 @@ def _number(value: float, _: object = None) -> str:
     return f"{value:,.{digits}f}" if digits == 0 else f"{value:.{digits}g}"
 
 
-# --- files ------------------------------------------------------------------------
-
-
 def png(figure: "Figure") -> bytes:
     """A figure as the content of a PNG file."""
     buffer = io.BytesIO()
-    with _quiet():
-        figure.savefig(buffer, format="png", dpi=110, facecolor="white")
+    figure.savefig(buffer, format="png", dpi=110, facecolor="white")
     return buffer.getvalue()
 
 
 def svg(figure: "Figure") -> str:
     """A figure as SVG that stands inside a page, with its font and its colours of ink and grid."""
     buffer = io.StringIO()
-    with _quiet():
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r' id="[A-Za-z0-9.]+_[0-9]+"', "", text)
+    text = re.sub(r' id="[A-Za-z0-9.]+_[0-9]+"', "", text[text.index("<svg") :])
     return text.replace(INK, "currentColor").replace(SOFT, "var(--line)")
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Names whose letters the font lacks are no reason to warn of it."""
-    with warnings.catch_warnings(action="ignore", category=UserWarning):
-        yield
-
-
 def short(name: str, limit: int = 40) -> str:
-    """A name that fits beside a graph."""
+    """A name that fits next to a graph."""
     return name if len(name) <= limit else name[: limit - 1] + ELLIPSIS

@@ -1,11 +1,10 @@
-"""Grids of images as one picture. Nothing here knows a model."""
+"""Grids of images as one picture."""
 
 import base64
 import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,40 +15,30 @@ from vaekit.utils.files import atomic_file
 
 Images = UInt8[np.ndarray, "N H W C"]
 
-
 PAPER = (255, 255, 255)
 """The colour of a sheet."""
-
 INK = (60, 60, 60)
 """The colour of its text."""
-
 EDGE = (235, 235, 235)
 """The hairline around a tile, 8 % black: white images have an edge on white paper."""
-
 MIN_TILE = 96
 """The longer edge of a tile is at least this many pixels."""
-
 GAP = 6
 """Pixels between tiles."""
-
 PAIR_GAP = 2
 """Pixels between the two images of a pair."""
-
 MARGIN = 16
 """Pixels around a sheet."""
-
 LINE_HEIGHT = 16
 """Pixels from one line of a label to the next."""
-
 TITLE_HEIGHT = 20
 """Pixels from one line of a title to the next."""
-
 MIN_TITLE = 360
 """A title is broken into lines of no less than this many pixels."""
 
 
 def zoom(height: int, width: int) -> int:
-    """The whole factor by which images of this size are magnified: a tile has at least MIN_TILE pixels."""
+    """The stacked factor by which images of this size are magnified: a tile has at least MIN_TILE pixels."""
     return math.ceil(MIN_TILE / max(height, width))
 
 
@@ -59,78 +48,22 @@ def picture(image: UInt8[np.ndarray, "H W C"]) -> Image.Image:
 
 
 def grid(
-    images: Images, columns: int | None = None, labels: Sequence[str] | None = None, title: str = ""
+    images: Images,
+    columns: int | None = None,
+    labels: Sequence[str] | None = None,
+    title: str = "",
+    below: Images | None = None,
 ) -> Image.Image:
-    """Images row by row on white, small ones magnified by a whole factor.
+    """Images row by row on white, small ones magnified by a stacked factor.
 
     Args:
         images: uint8 [N, H, W, C].
         columns: images in a row; by default the sheet is square to twice as wide.
         labels: a text below each image, left out where all are alike; after a line break a second text.
         title: a text above all.
+        below: a second image below each, as near as a pair.
     """
-    return _cells([[image] for image in images], columns, labels, title)
-
-
-def pairs(
-    above: Images, below: Images, columns: int = 8, labels: Sequence[str] | None = None, title: str = ""
-) -> Image.Image:
-    """Each image of `above` over its partner of `below`, pair by pair: see `grid`."""
-    return _cells([[one, other] for one, other in zip(above, below, strict=True)], columns, labels, title)
-
-
-def strip(
-    first: UInt8[np.ndarray, "H W C"],
-    last: UInt8[np.ndarray, "H W C"],
-    between: Images,
-    names: tuple[str, str],
-    title: str = "",
-) -> Image.Image:
-    """An interpolation, each image with its share of the path; `first` and `last` stand at its ends."""
-    shares = [f"{index / max(1, len(between) - 1):.0%}" for index in range(len(between))]
-    ends = [Tile(first, names[0])], [Tile(last, names[1])]
-    return _rows([[ends[0], list(map(Tile, between, shares)), ends[1]]], title=title)
-
-
-def table(
-    images: UInt8[np.ndarray, "R K H W C"], rows: Sequence[str], columns: Sequence[str], title: str = ""
-) -> Image.Image:
-    """Rows of images, with a name on the left of each, and one above each column."""
-    captions = [columns, *([[""] * len(columns)] * (len(images) - 1))]
-    return _rows(
-        [[list(map(Tile, row, names))] for row, names in zip(images, captions, strict=True)], rows, title
-    )
-
-
-def stack(sheets: Sequence[Image.Image]) -> Image.Image:
-    """Sheets one below the other on white."""
-    whole = Image.new(
-        "RGB", (max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)), PAPER
-    )
-    top = 0
-    for sheet in sheets:
-        whole.paste(sheet, (0, top))
-        top += sheet.height
-    return whole
-
-
-# --- drawing ----------------------------------------------------------------------
-
-
-class Tile(NamedTuple):
-    """An image with a caption."""
-
-    image: UInt8[np.ndarray, "H W C"]
-    caption: str
-
-
-def _cells(
-    cells: list[list[UInt8[np.ndarray, "H W C"]]],
-    columns: int | None,
-    labels: Sequence[str] | None,
-    title: str,
-) -> Image.Image:
-    """A grid of cells, each one image or a pair, with its label below."""
+    cells = list(zip(images, strict=True)) if below is None else list(zip(images, below, strict=True))
     width, height = _tile_size(cells[0][0])
     font = ImageFont.load_default(12)
     columns = min(columns or _columns(len(cells)), len(cells))
@@ -138,11 +71,8 @@ def _cells(
     lines, depth = max(map(len, texts)), len(cells[0])
     cell_height = depth * (height + PAIR_GAP) - PAIR_GAP + LINE_HEIGHT * lines + 2 * (lines > 0)
     between = 2 * GAP if lines or depth > 1 else GAP
-    content = (
-        columns * (width + GAP) - GAP,
-        math.ceil(len(cells) / columns) * (cell_height + between) - between,
-    )
-    sheet, pen, top = _blank(content, title)
+    content_height = math.ceil(len(cells) / columns) * (cell_height + between) - between
+    sheet, pen, top = _blank((columns * (width + GAP) - GAP, content_height), title)
     for index, cell in enumerate(cells):
         x, y = MARGIN + index % columns * (width + GAP), top + index // columns * (cell_height + between)
         for image in cell:
@@ -154,29 +84,66 @@ def _cells(
     return sheet
 
 
-def _rows(lines: Sequence[Sequence[list[Tile]]], names: Sequence[str] = (), title: str = "") -> Image.Image:
-    """Lines of groups of tiles, captions above the first line, names on the left of each."""
-    width, height = _tile_size(lines[0][0][0].image)
+def pairs(
+    above: Images, below: Images, columns: int = 8, labels: Sequence[str] | None = None, title: str = ""
+) -> Image.Image:
+    """Each image of `above` over its partner of `below`, pair by pair: see `grid`."""
+    return grid(above, columns, labels, title, below)
+
+
+def strip(
+    first: UInt8[np.ndarray, "H W C"],
+    last: UInt8[np.ndarray, "H W C"],
+    between: Images,
+    names: tuple[str, str],
+    title: str = "",
+) -> Image.Image:
+    """An interpolation, each image with its share of the path; `first` and `last` stand at its ends."""
+    shares = [f"{index / max(1, len(between) - 1):.0%}" for index in range(len(between))]
+    return _rows([[first, *between, last]], [names[0], *shares, names[1]], title=title, end_gap=3 * GAP)
+
+
+def table(
+    images: UInt8[np.ndarray, "R K H W C"], rows: Sequence[str], columns: Sequence[str], title: str = ""
+) -> Image.Image:
+    """Rows of images, with a name on the left of each, and one above each column."""
+    return _rows(images, columns, rows, title)
+
+
+def stack(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Sheets one below the other on white."""
+    size = (max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets))
+    stacked = Image.new("RGB", size, PAPER)
+    top = 0
+    for sheet in sheets:
+        stacked.paste(sheet, (0, top))
+        top += sheet.height
+    return stacked
+
+
+def _rows(
+    rows: Sequence[Sequence[UInt8[np.ndarray, "H W C"]]] | UInt8[np.ndarray, "R K H W C"],
+    captions: Sequence[str],
+    names: Sequence[str] = (),
+    title: str = "",
+    end_gap: int = 0,
+) -> Image.Image:
+    """Rows of images under captions, the name of each on its left; `end_gap` sets both ends apart."""
+    width, height = _tile_size(rows[0][0])
     font = ImageFont.load_default(12)
     left = max((round(font.getlength(part)) + GAP for name in names for part in name.split("\n")), default=0)
-    group_gap = 4 * GAP
-    across = max(
-        sum(len(tiles) * (width + GAP) - GAP + group_gap for tiles in line) - group_gap for line in lines
-    )
-    captions = LINE_HEIGHT if any(tile.caption for tiles in lines[0] for tile in tiles) else 0
-    sheet, pen, top = _blank((left + across, captions + len(lines) * (height + GAP) - GAP), title)
-    top += captions
-    for index, line in enumerate(lines):
-        x = MARGIN + left
-        if names:
-            pen.multiline_text((MARGIN, top + height / 2), names[index], INK, font, anchor="lm", spacing=3)
-        for tiles in line:
-            for tile in tiles:
-                _paste(sheet, tile.image, (x, top))
-                pen.text((x + width / 2, top - 3), shorten(tile.caption, font, width), INK, font, anchor="md")
-                x += width + GAP
-            x += group_gap - GAP
-        top += height + GAP
+    across = len(captions) * (width + GAP) - GAP + 2 * end_gap
+    caption_height = LINE_HEIGHT if any(captions) else 0
+    sheet, pen, top = _blank((left + across, caption_height + len(rows) * (height + GAP) - GAP), title)
+    tops = [top + caption_height + row * (height + GAP) for row in range(len(rows))]
+    for column, caption in enumerate(captions):
+        gaps = (column > 0) + (column == len(captions) - 1)
+        x = MARGIN + left + column * (width + GAP) + gaps * end_gap
+        pen.text((x + width / 2, tops[0] - 3), shorten(caption, font, width), INK, font, anchor="md")
+        for images, y in zip(rows, tops, strict=True):
+            _paste(sheet, images[column], (x, y))
+    for name, y in zip(names, tops, strict=False):
+        pen.multiline_text((MARGIN, y + height / 2), name, INK, font, anchor="lm", spacing=3)
     return sheet
 
 
@@ -215,9 +182,6 @@ def _columns(count: int) -> int:
     return min(range(square, 2 * square + 1), key=lambda columns: -count % columns)
 
 
-# --- files ------------------------------------------------------------------------
-
-
 def png(image: Image.Image) -> bytes:
     """A picture as the content of a PNG file."""
     buffer = io.BytesIO()
@@ -231,6 +195,6 @@ def png_source(png: bytes) -> str:
 
 
 def write(path: Path, image: Image.Image) -> None:
-    """Write a picture to a PNG file, whole or not at all."""
+    """Write a picture to a PNG file, stacked or not at all."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(png(image))

@@ -1,4 +1,4 @@
-"""What a notebook shows of images and of a model."""
+"""Displays of images and models in notebooks."""
 
 import html
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class ImageArray(np.ndarray[Any, Any]):
         return array[()] if return_scalar else np.asarray(array)
 
     def _repr_png_(self) -> bytes | None:
-        """The grid; None for what are no images, which are then shown as text."""
+        """The grid; None where these are not images, so that text is shown."""
         if self.dtype != np.uint8 or self.ndim != 4 or not self.size or self.shape[3] not in (1, 3, 4):
             return None
         title = f"The first {NOTEBOOK_IMAGES} of {len(self):,} images" if len(self) > NOTEBOOK_IMAGES else ""

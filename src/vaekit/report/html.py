@@ -1,4 +1,4 @@
-"""What a page is made of, and the page, which template.html makes of it. All texts are escaped there."""
+"""The content of a page, and its HTML by template.html, which escapes all texts."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,25 +17,12 @@ Images = UInt8[np.ndarray, "N H W C"]
 
 CONTENT_WIDTH = 1186
 """Pixels across a section of the page on a wide screen."""
-
 TILE_GAP = 8
 """Pixels between tiles, at least."""
-
 TABLE_GAP = 4
 """Pixels between the tiles of a table."""
-
 LABEL_SIZE = 14
 """The size at which labels are measured: that of the page, 12, with some space for wider fonts."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One image, or several above each other, and a label."""
-
-    images: tuple[str, ...]
-    alt: str
-    label: Sequence[str] = ()
-    """Its lines."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +30,8 @@ class Tiles:
     """Cells side by side, as many in a row as fit."""
 
     kind: ClassVar[str] = "tiles"
-    cells: list[Cell]
+    cells: list[tuple[list[str], str, list[str]]]
+    """Sources of images above each other, their alternative text, and the lines of a label."""
     width: int
     """Pixels across a tile."""
     sharp: bool
@@ -56,30 +44,11 @@ class TileTable:
     """Rows of tiles under the names of columns, each row with its name."""
 
     kind: ClassVar[str] = "tile_table"
-    rows: list[tuple[str, list[Cell]]]
+    rows: list[tuple[str, list[tuple[str, str]]]]
+    """The source and alternative text of each image."""
     columns: Sequence[str]
     width: int
     sharp: bool
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Graphs:
-    """Graphs side by side: SVG, and a text for who cannot see it."""
-
-    kind: ClassVar[str] = "graphs"
-    graphs: list[tuple[str, str]]
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A PNG file."""
-
-    kind: ClassVar[str] = "sheet"
-    source: str
-    alt: str
-    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,19 +64,16 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Faults:
-    """The diagnosis: (name, explanation, command) of each fault."""
+class Block:
+    """`content` that the macro `kind` of template.html draws.
 
-    kind: ClassVar[str] = "faults"
-    faults: list[tuple[str, str, str]]
+    graphs: SVG and alternative text of each; sheet: source and alternative text of a PNG file; faults: name,
+    explanation and command of each; code: a command.
+    """
 
-
-@dataclass(frozen=True)
-class Code:
-    """A command."""
-
-    kind: ClassVar[str] = "code"
-    text: str
+    kind: str
+    content: Any
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,12 +95,9 @@ def render(title: str, facts: Mapping[str, str], sections: Sequence[Section]) ->
     """The page as HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    loader = PackageLoader("vaekit.report", "")
     environment = Environment(
-        loader=PackageLoader("vaekit.report", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     environment.filters |= {"code": _code, "with_styles": _with_styles}
     page = environment.get_template("template.html")
@@ -142,7 +105,7 @@ def render(title: str, facts: Mapping[str, str], sections: Sequence[Section]) ->
 
 
 def _code(text: str) -> str:
-    """A text with what stands between backticks as code."""
+    """A text in which words between backticks are code."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
@@ -150,48 +113,39 @@ def _code(text: str) -> str:
 
 def tile_columns(shape: tuple[int, int, int]) -> int:
     """How many images of a shape (C, H, W) fill a row of tiles on a wide screen."""
-    return max(1, (CONTENT_WIDTH + TILE_GAP) // (_tile_width(shape[1:]) + TILE_GAP))
+    _, height, width = shape
+    return max(1, (CONTENT_WIDTH + TILE_GAP) // (width * grids.zoom(height, width) + TILE_GAP))
 
 
-def tiles(columns: Sequence[Images], what: str, labels: Sequence[str] = (), caption: str = "") -> Tiles:
-    """Images side by side, those of several arrays above each other; `what` names one in its alt text."""
-    width, count = _tile_width(columns[0].shape[1:3]), len(columns[0])
-    alts = [f"{what} {number}" for number in range(1, count + 1)]
+def tiles(columns: Sequence[Images], alt: str, labels: Sequence[str] = (), caption: str = "") -> Tiles:
+    """Images side by side, those of several arrays above each other; `alt` names one of them."""
+    count, height, width, _ = columns[0].shape
+    alts = [f"{alt} {number}" for number in range(1, count + 1)]
     lines: list[list[str]] = [[] for _ in range(count)]
     if labels:
         labels = [printable(label) for label in labels]
-        alts = [f"{alt}: {label}".replace("\n", ", ") for alt, label in zip(alts, labels, strict=True)]
-        lines = fit_labels(labels, ImageFont.load_default(LABEL_SIZE), width)
+        alts = [f"{name}: {label}".replace("\n", ", ") for name, label in zip(alts, labels, strict=True)]
+        lines = fit_labels(labels, ImageFont.load_default(LABEL_SIZE), width * grids.zoom(height, width))
     cells = [
-        Cell(tuple(map(image_source, images)), alt, label)
-        for *images, alt, label in zip(*columns, alts, lines, strict=True)
+        (list(map(image_source, images)), name, label)
+        for *images, name, label in zip(*columns, alts, lines, strict=True)
     ]
-    return Tiles(cells, width, max(columns[0].shape[1:3]) < grids.MIN_TILE, caption)
+    return Tiles(cells, width * grids.zoom(height, width), max(height, width) < grids.MIN_TILE, caption)
 
 
 def tile_table(
-    images: UInt8[np.ndarray, "R K H W C"], rows: Sequence[str], columns: Sequence[str], caption: str = ""
+    images: UInt8[np.ndarray, "R K H W C"], rows: Sequence[str], columns: Sequence[str]
 ) -> TileTable:
     """A table of images, magnified by the largest whole factor that fits, if that makes them large enough."""
     available = (CONTENT_WIDTH + TABLE_GAP) // len(columns) - TABLE_GAP
     width = images.shape[3] * max(1, available // images.shape[3])
     sharp = grids.MIN_TILE <= width <= available
-    cells = [
-        (
-            name,
-            [
-                Cell((image_source(image),), ", ".join(filter(None, (name, column))))
-                for image, column in zip(row, columns, strict=True)
-            ],
-        )
-        for name, row in zip(rows, images, strict=True)
-    ]
-    return TileTable(cells, columns, width if sharp else available, sharp, caption)
-
-
-def _tile_width(size: tuple[int, ...]) -> int:
-    height, width = size
-    return width * grids.zoom(height, width)
+    table = []
+    for name, row in zip(rows, images, strict=True):
+        alts = [", ".join(filter(None, (name, column))) for column in columns]
+        sources = [image_source(image) for image in row]
+        table.append((name, list(zip(sources, alts, strict=True))))
+    return TileTable(table, columns, width if sharp else available, sharp)
 
 
 def image_source(image: UInt8[np.ndarray, "H W C"]) -> str:

@@ -1,9 +1,8 @@
-"""The sections of a run's page that show what its model makes of images."""
+"""The sections of a run's page that show images by its model."""
 
 import numpy as np
 import torch
 
-from vaekit.evaluation.likelihood import log_likelihoods
 from vaekit.evaluation.ranking import ranking
 from vaekit.latents import encode, traverse
 from vaekit.latents.projection import pca
@@ -14,29 +13,23 @@ from vaekit.models.vae import VAE
 from vaekit.plots import curves
 from vaekit.plots.labels import file_labels
 from vaekit.report.evaluation import QUICK_IMAGES, QUICK_SAMPLES, HeldOut
-from vaekit.report.html import Graphs, Section, tile_columns, tile_table, tiles
+from vaekit.report.html import Block, Section, tile_columns, tile_table, tiles
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.loaded import LoadedModel
 from vaekit.utils.files import printable
 
 MAP_IMAGES = 2000
 """Images on the map of latents, at most."""
-
 NEW_IMAGE_ROWS = 5
 """Rows of new images from the prior that `generate` uses."""
-
 RECONSTRUCTION_ROWS = 2
 """Rows of held-out images with their reconstructions."""
-
 TRAVERSED_LATENTS = 6
 """Rows of the latent traversals."""
-
 TRAVERSAL_STEPS = 9
 """Images of a traversal."""
-
 INTERPOLATIONS = 3
 """Pairs of held-out images with interpolations between them."""
-
 INTERPOLATION_STEPS = 7
 """Images of an interpolation; the two originals are shown as well."""
 
@@ -54,10 +47,8 @@ def new_images(model: LoadedModel) -> Section:
         count = columns * (1 if number else NEW_IMAGE_ROWS)
         y = torch.arange(count, device=model.device) * vae.classes // count if vae.classes else None
         names = [] if y is None else [model.classes[label] for label in y.tolist()]
-        images = to_uint8(
-            decode_images(vae, draw_latents(prior, count, model.config.training.seed, y), y)
-        ).numpy()
-        blocks.append(tiles([images], "new image", names, caption))
+        z = draw_latents(prior, count, model.config.training.seed, y)
+        blocks.append(tiles([to_uint8(decode_images(vae, z, y)).numpy()], "new image", names, caption))
     return Section("New images", "Generated from random latent vectors.", blocks)
 
 
@@ -74,40 +65,28 @@ def traversals(model: LoadedModel, quiet: bool) -> Section:
     label = 0 if model.vae.classes else None
     stats = traverse.latent_stats(model, label, quiet)
     result = traverse.traverse(model.vae, stats, label, TRAVERSED_LATENTS, TRAVERSAL_STEPS)
-    text = (
-        "Each row varies one latent dimension and keeps the others at their mean; most active first. "
-        "Columns are standard deviations from the mean."
-    )
+    text = result.title.replace("\n", ". ") + "."
     text += f" Class: {model.classes[0]}." if label is not None else ""
-    columns = [
-        "mean" if abs(position) < 1e-6 else f"{position:+.1f}" for position in result.positions.tolist()
-    ]
-    known = np.isfinite(result.activity)
-    rows = [
-        f"z{latent}, posterior means with a standard deviation of {activity:.2f}" if finite else f"z{latent}"
-        for latent, activity, finite in zip(result.latents, result.activity, known, strict=True)
-    ]
-    return Section("Latent traversals", text, [tile_table(result.images, rows, columns)])
+    rows = [name.replace("\n", ", ") for name in result.rows]
+    return Section("Latent traversals", text, [tile_table(result.images, rows, result.columns)])
 
 
 def latent_map(model: LoadedModel, held_out: HeldOut) -> Section:
     """Posterior means in the plane of their first two principal components, by class."""
     chosen = held_out.images.spread(MAP_IMAGES)
     z = encode.encode_means(model.vae, chosen.batches(model.device))
-    text, axes = f"Latent vectors of {len(z):,} {held_out.split} images.", ("z1", "z2")
+    images = f"{len(z):,} {held_out.split} images"
+    text, axes = f"Latent vectors of {images}.", ("z1", "z2")
     if z.shape[1] > 2:
         projection = pca(z)
-        z, shares = projection.coordinates, projection.shares
-        share = shares[:2].sum().item()
-        text = (
-            f"PCA of the latent vectors of {len(z):,} {held_out.split} images ({share:.0%} of the variance)."
-        )
+        z, share = projection.coordinates, projection.shares[:2].sum().item()
+        text = f"PCA of the latent vectors of {images} ({share:.0%} of the variance)."
         axes = ("PC 1", "PC 2")
     points = torch.cat([z, torch.zeros(len(z), 2)], 1)[:, :2].numpy()  # a latent alone lies on a line
     classes = [printable(name) for name in held_out.images.pack.classes]
     labels = np.asarray(held_out.images.pack.labels)[chosen.rows] if classes else None
     graph = curves.scatter(points, labels, classes, axes)
-    return Section("Map of the latent space", text, [Graphs([(graph, text)])])
+    return Section("Map of the latent space", text, [Block("graphs", [(graph, text)])])
 
 
 @torch.no_grad()
@@ -121,10 +100,10 @@ def interpolations(model: LoadedModel, held_out: HeldOut) -> list[Section]:
     for start in range(0, len(z) - 1, 2):
         path = interpolate(z[start], z[start + 1], INTERPOLATION_STEPS)
         y = None if chosen.labels is None else chosen.labels[start].expand(INTERPOLATION_STEPS)
-        ends = chosen.pixels[[start, start + 1]]
-        rows.append(np.concatenate([ends[:1], to_uint8(decode_images(model.vae, path, y)).numpy(), ends[1:]]))
+        first, last = chosen.pixels[[start, start + 1]]
+        rows.append([first, *to_uint8(decode_images(model.vae, path, y)).numpy(), last])
     shares = [f"{step / (INTERPOLATION_STEPS - 1):.0%}" for step in range(INTERPOLATION_STEPS)]
-    table = tile_table(np.stack(rows), [""] * len(rows), ["original", *shares, "original"])
+    table = tile_table(np.array(rows), [""] * len(rows), ["original", *shares, "original"])
     text = "Spherical interpolation between pairs of held-out images; 0% and 100% are their reconstructions."
     return [Section("Interpolations", text, [table])]
 
@@ -147,22 +126,19 @@ def ranked(model: LoadedModel, held_out: HeldOut) -> list[Section]:
     count = min(tile_columns(model.shape), len(chosen) // 2)
     if Capability.DENSITY_AT_SAMPLE not in model.vae.posterior.provides or not count:
         return []
-    batches = chosen.batches(model.device)
-    nats, measure = log_likelihoods(model.vae, batches, QUICK_SAMPLES, model.config.training.seed)
-    paths = [printable(path) for path in held_out.images.pack.paths()]
-    pixels = int(np.prod(model.shape)) if Capability.NORMALIZED in model.vae.likelihood.provides else None
-    table = ranking([paths[row] for row in chosen.rows], None, nats, pixels, measure)
+    paths = held_out.images.pack.paths()
+    files = [printable(paths[row]) for row in chosen.rows]
+    table = ranking(model, chosen, files, QUICK_SAMPLES, model.config.training.seed)
     blocks = []
     for part, caption in ((table[:count], "Least likely first"), (table[::-1][:count], "Most likely first")):
         values = part["log_likelihood"].map("{:,.0f} nats".format)
-        if pixels is not None:
+        if "bits_per_dimension" in part:
             values = part["bits_per_dimension"].map("{:.3f} bits/dim".format)
-        labels = [
-            f"{name}\n{value}" for name, value in zip(file_labels(part["file"].tolist()), values, strict=True)
-        ]
+        names = file_labels(part["file"].tolist())
+        labels = [f"{name}\n{value}" for name, value in zip(names, values, strict=True)]
         blocks.append(tiles([chosen.pixels[part.index.to_numpy()]], "image", labels, caption))
     text = (
-        f"Of {len(nats):,} {held_out.split} images, by log p(x) with {QUICK_SAMPLES} importance samples. "
+        f"Of {len(table):,} {held_out.split} images, by log p(x) with {QUICK_SAMPLES} importance samples. "
         "Busy images tend to rank as unlikely and plain ones as likely, whatever they show. "
         "`vaekit rank` ranks any folder."
     )

@@ -11,7 +11,7 @@ from vaekit.latents.sampling import to_uint8
 from vaekit.plots import curves
 from vaekit.report import images
 from vaekit.report.evaluation import HeldOut, evaluation_sections, find_held_out
-from vaekit.report.html import Code, Graphs, Rows, Section, render, tile_columns, tiles
+from vaekit.report.html import Block, Rows, Section, render, tile_columns, tiles
 from vaekit.runs.commands import train_command
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import DatasetSummary, RunMetadata, read_dataset_summary, read_metadata
@@ -28,7 +28,7 @@ def write_report(model: LoadedModel, quiet: bool = False) -> None:
     """Write report.html into the run.
 
     Metrics are those of evaluation.json, or of a quick evaluation where there are none. Without the
-    training images, what needs them is left out.
+    training images, the parts that need them are left out.
     """
     run = model.run
     require_writable(run)
@@ -55,10 +55,11 @@ def write_report(model: LoadedModel, quiet: bool = False) -> None:
 
 
 def facts(model: LoadedModel) -> dict[str, str]:
-    """A run in a few names and values: what stands at the top of the page."""
+    """A run in a few names and values, for the top of the page."""
     metadata, dataset = read_metadata(model.run), read_dataset_summary(model.run)
     history = read_metrics(model.run)
     best = min(history, key=lambda row: row["val_loss"], default=None)
+    fitted = model.fitted_prior
     channels = {1: "gray", 3: "colour", 4: "colour with transparency"}[model.shape[0]]
     loss = "unknown (metrics.csv is missing)"
     if best is not None:
@@ -73,9 +74,7 @@ def facts(model: LoadedModel) -> dict[str, str]:
         "device": metadata.device,
         "date": datetime.fromtimestamp(model.run.weights.stat().st_mtime).strftime("%Y-%m-%d %H:%M"),
         "best validation loss": loss,
-        "sampling prior": "the model's"
-        if model.fitted_prior is None
-        else f"fitted: {model.fitted_prior.name}",
+        "sampling prior": "the model's" if fitted is None else f"fitted: {fitted.name}",
     }
 
 
@@ -96,13 +95,8 @@ def _training_curves(model: LoadedModel) -> list[Section]:
     names = curves.reported(metrics)
     graphs = [(curves.loss_panel(metrics, name), f"{curves.heading(name)} of every epoch") for name in names]
     text = "Nats per image, summed over pixels and latents; validation images are never trained on."
-    return [
-        Section(
-            "Training curves",
-            text,
-            [Graphs(graphs, "The dotted line marks the best epoch, whose weights the model has.")],
-        )
-    ]
+    caption = "The dotted line marks the best epoch, whose weights the model has."
+    return [Section("Training curves", text, [Block("graphs", graphs, caption)])]
 
 
 def _data(model: LoadedModel, dataset: DatasetSummary, held_out: HeldOut | None) -> Section:
@@ -113,14 +107,10 @@ def _data(model: LoadedModel, dataset: DatasetSummary, held_out: HeldOut | None)
     if held_out is None:
         text += " They have moved or changed since training, so what needs them is left out of this page."
     else:
-        count = 3 * tile_columns(model.shape)
-        settings = model.config.training
-        batches = ImageLoader(
-            held_out.images.pack, model.config.data, count, settings.seed, torch.device("cpu")
-        )
-        x, y = next(batches.train(0))
-        classes = held_out.images.pack.classes
-        names = [classes[label] for label in y.tolist()] if y is not None and classes else []
+        count, seed = 3 * tile_columns(model.shape), model.config.training.seed
+        pack = held_out.images.pack
+        x, y = next(ImageLoader(pack, model.config.data, count, seed, torch.device("cpu")).train(0))
+        names = [pack.classes[label] for label in y.tolist()] if y is not None and pack.classes else []
         caption = "The first images of the first epoch, as the model sees them"
         blocks.append(tiles([to_uint8(x).numpy()], "training image", names, caption))
     blocks += _class_table(dataset.counts)
@@ -151,4 +141,4 @@ def _reproduce(metadata: RunMetadata, dataset: DatasetSummary) -> Section:
         f"Seed {metadata.seed}; {metadata.device}, {threads}, precision {metadata.precision}; {versions}. "
         f"Data fingerprint: `{dataset.fingerprint[:16]}`... (full value in dataset.json)."
     )
-    return Section("Reproduce this run", text, [Code(train_command(metadata, dataset))])
+    return Section("Reproduce this run", text, [Block("code", train_command(metadata, dataset))])

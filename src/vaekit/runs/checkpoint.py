@@ -1,8 +1,8 @@
-"""Model and training state, to and from a run folder: tensors in safetensors, the rest in JSON, no pickle.
+"""Weights and checkpoints of a run: tensors in safetensors, the rest in JSON, no pickle.
 
 A checkpoint is `checkpoints/step_00001234/` with model.safetensors (raw.* and ema.* weights),
-optimizer.safetensors, state.json and manifest.json, which holds the SHA-256 of the others and is written
-last. The folder gets its name only when all of it is on the disk.
+optimizer.safetensors, state.json and manifest.json with the SHA-256 of the others. The folder gets its name
+only when all of it is on the disk.
 """
 
 import json
@@ -27,18 +27,15 @@ from vaekit.utils.files import atomic_file, atomic_folder, sha256
 from vaekit.utils.logging import log
 
 MAX_CHECKPOINTS = 3
-"""The newest checkpoints that are kept, besides the best."""
-
-
+"""Number of newest checkpoints that are not deleted, besides the best."""
 OBSOLETE = frozenset({"latent_scale"})
 """Tensors in weights of vaekit 0.1.0 that models no longer have."""
-
 Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Copies of everything that training continues from; nothing in it changes any more."""
+    """A copy of the training state."""
 
     raw: Tensors
     ema: Tensors
@@ -52,56 +49,43 @@ class Snapshot:
 
 
 def copied(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Copies on the CPU, in the memory order that files have."""
-    return {
-        name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, t in tensors.items()
-    }
+    """Contiguous copies on the CPU."""
+    layout = torch.contiguous_format
+    return {name: t.detach().to("cpu", copy=True, memory_format=layout) for name, t in tensors.items()}
 
 
 def optimizer_tensors(optimizer: Optimizer) -> Tensors:
-    """An optimizer's state as named tensors: "3.exp_avg" is that of its third parameter."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value)
-        for index, one in state.items()
-        for name, value in one.items()
-    }
+    """An optimizer's state as named tensors: "3.exp_avg" belongs to the parameter with index 3."""
+    states = optimizer.state_dict()["state"].items()
+    return {f"{i}.{name}": torch.as_tensor(v) for i, state in states for name, v in state.items()}
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Tensors) -> None:
-    """Fill in what `optimizer_tensors` gave.
-
-    A tensor of a parameter's shape gets its order in memory as well, which fused kernels rely on.
-    """
+    """Load the tensors of `optimizer_tensors`."""
     state: dict[int, dict[str, Tensor]] = {}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, tensor in tensors.items():
         index, _, field = name.partition(".")
-        like = parameters[int(index)]
-        alike = tensor.shape == like.shape
-        state.setdefault(int(index), {})[field] = (
-            torch.empty_like(like, dtype=tensor.dtype).copy_(tensor) if alike else tensor
-        )
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:  # fused kernels need the memory order of the parameter
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+        state.setdefault(int(index), {})[field] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def is_finite(snapshot: Snapshot) -> bool:
-    """Whether all weights are numbers."""
     return all(bool(t.isfinite().all()) for t in snapshot.raw.values() if t.is_floating_point())
 
 
 def write_checkpoint(run: Run, snapshot: Snapshot) -> Path:
-    """Write a checkpoint, whole or not at all, then delete those that are neither among the newest nor the
-    best."""
+    """Write a checkpoint atomically, then delete those that are neither among the newest nor the best."""
     folder = run.checkpoints / f"step_{snapshot.step:08d}"
     if folder.exists() and not _is_intact(folder):
         shutil.rmtree(folder)  # a damaged one, skipped when the run was resumed
+    weights = {f"raw.{name}": tensor for name, tensor in snapshot.raw.items()}
+    weights |= {f"ema.{name}": tensor for name, tensor in snapshot.ema.items()}
     with _explain_write_errors(folder), atomic_folder(folder) as temporary:
-        weights = {f"raw.{k}": t for k, t in snapshot.raw.items()} | {
-            f"ema.{k}": t for k, t in snapshot.ema.items()
-        }
         save_file(weights, temporary / "model.safetensors")
         save_file(snapshot.optimizer, temporary / "optimizer.safetensors")
         (temporary / "state.json").write_text(json.dumps(snapshot.state, indent=2) + "\n")
@@ -114,52 +98,41 @@ def write_checkpoint(run: Run, snapshot: Snapshot) -> Path:
 def newest_checkpoint(run: Run) -> Snapshot | None:
     """The newest intact checkpoint; None if there is none."""
     for folder in reversed(_folders(run)):
-        if not _is_intact(folder):
-            log.info(f"{folder} is damaged and is skipped")
-        else:
-            weights = load_file(folder / "model.safetensors")
-            return Snapshot(
-                raw=_with_prefix(weights, "raw."),
-                ema=_with_prefix(weights, "ema."),
-                optimizer=load_file(folder / "optimizer.safetensors"),
-                state=json.loads((folder / "state.json").read_text()),
+        if _is_intact(folder):
+            weights, optimizer = (
+                load_file(folder / f"{name}.safetensors") for name in ("model", "optimizer")
             )
+            state = json.loads((folder / "state.json").read_text())
+            return Snapshot(_with_prefix(weights, "raw."), _with_prefix(weights, "ema."), optimizer, state)
+        log.info(f"{folder} is damaged and is skipped")
     return None
 
 
 def _with_prefix(tensors: Tensors, prefix: str) -> Tensors:
-    found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    return {name: tensor for name, tensor in found.items() if name not in OBSOLETE}
+    selected = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    return {name: tensor for name, tensor in selected.items() if name not in OBSOLETE}
 
 
 def write_weights(path: Path, weights: Tensors) -> None:
-    """Write weights, whole or not at all."""
     with _explain_write_errors(path), atomic_file(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
 
 
 def write_prior(run: Run, prior: FittedPrior | None, metadata: Mapping[str, Any], weights: str) -> None:
-    """Write a fitted prior with its description as JSON in the file's header; without a prior, delete an
-    earlier one.
+    """Write a fitted prior, with metadata as JSON in the file's header; None deletes an earlier one.
 
     `weights` is the SHA-256 of the weights whose latents it was fitted to.
     """
     if prior is None:
         run.latent_prior.unlink(missing_ok=True)
         return
-    description = {**prior.metadata, **metadata, "weights": weights}
+    header = {"about": json.dumps({**prior.metadata, **metadata, "weights": weights}, indent=2)}
     with _explain_write_errors(run.latent_prior), atomic_file(run.latent_prior) as temporary:
-        save_file(
-            copied(prior.state_dict()), temporary, metadata={"about": json.dumps(description, indent=2)}
-        )
+        save_file(copied(prior.state_dict()), temporary, metadata=header)
 
 
 def load_prior(run: Run, weights: str) -> FittedPrior | None:
-    """The prior fitted to the latents of the weights with this SHA-256; None if there is none.
-
-    Raises:
-        UserError: its file is damaged.
-    """
+    """The prior fitted to the latents of the weights with this SHA-256; None if there is none."""
     if not run.latent_prior.exists():
         return None
     try:
@@ -177,7 +150,7 @@ def load_prior(run: Run, weights: str) -> FittedPrior | None:
 
 @contextmanager
 def _explain_write_errors(path: Path) -> Iterator[None]:
-    """Name the file, the reason and the fix in the error; what was there before stays intact."""
+    """Raise an error that names the file, the reason and the fix."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -187,11 +160,7 @@ def _explain_write_errors(path: Path) -> Iterator[None]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill `model` from a safetensors file.
-
-    Raises:
-        UserError: no such file, or one that does not fit the model.
-    """
+    """Load the weights of `model` from a safetensors file; UserError if it does not exist or match."""
     if not path.is_file():
         hint = f"Continue training with {setting('resume', True)}."
         raise UserError(f"{path} does not exist: no epoch of the run is finished.", hint)
@@ -200,10 +169,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except (SafetensorError, OSError) as error:
         raise UserError(f"Cannot read {path} ({error}).", "Restore it from a copy.") from None
     if difference := _difference(model.state_dict(), weights):
-        raise UserError(
-            f"{path} does not match this model ({difference}).",
-            "Load it with the vaekit version, and any custom modules, it was trained with.",
-        )
+        hint = "Load it with the vaekit version, and any custom modules, it was trained with."
+        raise UserError(f"{path} does not match this model ({difference}).", hint)
     model.load_state_dict(weights)
 
 
@@ -226,9 +193,8 @@ def _folders(run: Run) -> list[Path]:
 def _is_intact(folder: Path) -> bool:
     try:
         sums = json.loads((folder / "manifest.json").read_text())["sha256"]
-        return set(sums) >= {"model.safetensors", "optimizer.safetensors", "state.json"} and all(
-            sha256(folder / name) == digest for name, digest in sums.items()
-        )
+        complete = set(sums) >= {"model.safetensors", "optimizer.safetensors", "state.json"}
+        return complete and all(sha256(folder / name) == digest for name, digest in sums.items())
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -1,5 +1,4 @@
-"""The command, on the command line or in Python, that trains a run again, resumes it, or trains a variation
-of it."""
+"""Commands that repeat, resume or vary a training run, for the command line or, if need be, for Python."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,17 +16,14 @@ from vaekit.runs.metadata import DatasetSummary, RunMetadata
 def train_command(metadata: RunMetadata, dataset: DatasetSummary, config: Config | None = None) -> str:
     """The command that trains a run, or the same data with another configuration.
 
-    Settings that differ from the preset's are flags. Where only Python can give what was given (images in
-    memory, custom modules), it is a line of Python.
+    It is a line of Python for images in memory and custom modules.
     """
     config, preset = config or metadata.config, resolve(preset=metadata.preset)
     kinds = {slot: getattr(config, slot).kind for slot in SLOTS}
     kinds = {slot: kind for slot, kind in kinds.items() if kind != getattr(preset, slot).kind}
     flags: dict[str, Any] = {f"{slot}.kind": kind for slot, kind in kinds.items()}
-    of_these_kinds = override(
-        preset, kinds
-    )  # a component of another kind starts from the defaults of its own
-    flags |= {name: new for name, (_, new) in differences(of_these_kinds, config).items()}
+    defaults = override(preset, kinds)  # another kind has its own defaults
+    flags |= {name: new for name, (_, new) in differences(defaults, config).items()}
     if arguments := _python_arguments(config, metadata, dataset):
         return _python_call(arguments, {"preset": metadata.preset}, flags)
     source = [] if dataset.source == BUNDLED or metadata.source is None else [metadata.source]
@@ -39,16 +35,13 @@ def resume_command(
 ) -> str:
     """The command that resumes a run, up to `epochs` if given."""
     if arguments := _python_arguments(metadata.config, metadata, dataset):
-        options = {"out": str(run), "resume": True} | ({} if epochs is None else {"epochs": epochs})
-        return _python_call(arguments, options, {})
-    return f"vaekit train --resume --out {shlex.quote(str(run))}" + (
-        "" if epochs is None else f" --epochs {epochs}"
-    )
+        return _python_call(arguments, {"out": str(run), "resume": True}, {"epochs": epochs})
+    command = f"vaekit train --resume --out {shlex.quote(str(run))}"
+    return command if epochs is None else f"{command} --epochs {epochs}"
 
 
 def first_valid(config: Config, choices: Iterable[Mapping[str, Any]], images: int) -> Config:
-    """The configuration with the first of some changes that is another one and valid for so many training
-    images; the same configuration if none is."""
+    """Apply the first of `choices` that alters `config` and is valid for so many training images, if any."""
     for changes in choices:
         try:
             changed = override(config, changes)
@@ -60,14 +53,14 @@ def first_valid(config: Config, choices: Iterable[Mapping[str, Any]], images: in
 
 
 def _flags(settings: Mapping[str, Any]) -> list[str]:
-    words = []
+    flags = []
     for name, value in settings.items():
         if isinstance(value, bool):
             slot, dot, field = name.rpartition(".")
-            words.append(f"--{slot}{dot}{'' if value else 'no-'}{field}")
+            flags.append(f"--{slot}{dot}{'' if value else 'no-'}{field}")
         elif value is not None:
-            words += [f"--{name}", _flag_value(value)]
-    return words
+            flags += [f"--{name}", _flag_value(value)]
+    return flags
 
 
 def _flag_value(value: Any) -> str:
@@ -77,7 +70,7 @@ def _flag_value(value: Any) -> str:
 
 
 def _python_arguments(config: Config, metadata: RunMetadata, dataset: DatasetSummary) -> list[str]:
-    """The arguments of a training that only Python can give; empty where a command line can."""
+    """The arguments that only Python can give; empty if the command line can give all."""
     custom = [slot for slot in SLOTS if getattr(config, slot).kind == "own"]
     bundled = dataset.source == BUNDLED
     if not custom and (bundled or metadata.source):
@@ -87,11 +80,10 @@ def _python_arguments(config: Config, metadata: RunMetadata, dataset: DatasetSum
 
 
 def _python_call(arguments: Sequence[str], options: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """`vaekit.train(data, ...)`; custom modules are given under the names of their slots."""
     keywords: dict[str, Any] = dict(options)
     for name, value in settings.items():
         slot, _, field = name.replace("-", "_").rpartition(".")
         if f"{slot}={slot}" not in arguments and value is not None:
             (keywords.setdefault(slot, {}) if slot else keywords)[field] = value
-    words = [*arguments, *(f"{name}={value!r}" for name, value in keywords.items())]
-    return f"vaekit.train({', '.join(words)})"
+    given = [*arguments, *(f"{name}={value!r}" for name, value in keywords.items())]
+    return f"vaekit.train({', '.join(given)})"

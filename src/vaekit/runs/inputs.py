@@ -1,4 +1,4 @@
-"""What a caller gives a trained model: classes by name, and data sets, made into what it was trained on."""
+"""Inputs of a trained model: labels, and data sets in the form it was trained on."""
 
 import operator
 from collections.abc import Sequence
@@ -23,36 +23,23 @@ Labels = str | int | Sequence[str | int] | NDArray[Any]
 """The class of all images, or one for each, by name or index."""
 Images = UInt8[np.ndarray, "N H W C"]
 Latents = Float[np.ndarray, "N D"] | Float[np.ndarray, "N c h w"]
-"""One vector per image; a spatial latent where the model was trained with `latents="4x7x7"` or the like."""
+"""A vector per image, or a spatial latent if the model was trained with `latents="4x7x7"` or the like."""
 MAX_COUNT = 10_000_000
-NAMES_IN_TEXT = 20
-"""A message lists up to so many classes."""
-
-
-# --- Classes and counts
-# ----------------------------------------------------------------------------------------------
+MAX_LISTED_CLASSES = 20
+"""Classes that a message lists, at most."""
 
 
 def class_indices(labels: Labels, n: int, classes: Sequence[str]) -> Int64[Tensor, " n"]:
-    """Class indices of `n` images.
-
-    Raises:
-        UserError: a class that is not among `classes`, or another number of labels.
-    """
-    each = [labels] * n if isinstance(labels, (str, int, np.integer)) else np.asarray(labels).tolist()
-    if len(each) != n:
-        raise UserError(
-            f"{len(each)} labels were given for {n} images.", "Give one label, or one for each image."
-        )
-    return torch.tensor([class_index(label, classes) for label in each], dtype=torch.long)
+    """Class indices of `n` images, from one label for all or one for each."""
+    values = [labels] * n if isinstance(labels, (str, int, np.integer)) else np.asarray(labels).tolist()
+    if len(values) != n:
+        hint = "Give one label, or one for each image."
+        raise UserError(f"{len(values)} labels were given for {n} images.", hint)
+    return torch.tensor([class_index(label, classes) for label in values], dtype=torch.long)
 
 
 def class_index(label: str | int, classes: Sequence[str]) -> int:
-    """The index of a class, by its name or its index.
-
-    Raises:
-        UserError: there is no such class.
-    """
+    """The index of a class given by name or index."""
     if isinstance(label, str) and label in classes:
         return classes.index(label)
     if isinstance(label, (int, np.integer)) and 0 <= label < len(classes):
@@ -62,57 +49,27 @@ def class_index(label: str | int, classes: Sequence[str]) -> int:
     raise UserError(f"Unknown class {label!r}.", f"Available: {format_names(classes)}.")
 
 
-def class_of_folder(one: Path, other: Path) -> str:
-    """The class of two image files by their folder's name.
-
-    Raises:
-        UserError: they are in folders of two classes.
-    """
-    first, second = (path.expanduser().resolve().parent.name for path in (one, other))
-    if first != second:
-        raise UserError(
-            f"{one} is in class {first!r} and {other} in {second!r}.",
-            f"Choose the class of all images with {setting('label')}.",
-        )
-    return first
-
-
 def format_names(names: Sequence[str]) -> str:
-    """The first of many names, for a sentence."""
-    return ", ".join(names[:NAMES_IN_TEXT]) + (", ..." if len(names) > NAMES_IN_TEXT else "")
+    """Join names for a message, which lists only the first ones."""
+    return ", ".join(names[:MAX_LISTED_CLASSES]) + (", ..." if len(names) > MAX_LISTED_CLASSES else "")
 
 
-def check_count(number: SupportsIndex, option: str = "samples", least: int = 1) -> int:
-    """A whole number that is large enough.
-
-    Raises:
-        UserError: it is not.
-    """
+def check_count(number: SupportsIndex, option: str = "samples", minimum: int = 1) -> int:
+    """Check that `number` is an integer from `minimum` to MAX_COUNT; return it as an int."""
     try:
         count = operator.index(number)
     except TypeError:
-        count = least - 1
-    if not least <= count <= MAX_COUNT:
-        raise UserError(
-            f"must be a whole number from {least} to {MAX_COUNT:,} (got {number}).", option=option
-        )
+        count = minimum - 1
+    if not minimum <= count <= MAX_COUNT:
+        text = f"must be a whole number from {minimum} to {MAX_COUNT:,} (got {number})."
+        raise UserError(text, option=option)
     return count
 
 
-# --- Data sets
-# -------------------------------------------------------------------------------------------------------
-
-
 def training_pack(model: LoadedModel, quiet: bool, alternative: str = "") -> Pack:
-    """The pack that a model was trained on.
+    """Open the pack that a model was trained on; UserError if the images have moved or changed.
 
-    Args:
-        model: the model.
-        quiet: show no progress.
-        alternative: what else the user can do if the images are gone, as in "give a folder of images".
-
-    Raises:
-        UserError: the images have moved or changed.
+    `alternative` says what else the user can do, such as "give a folder of images".
     """
     source = read_metadata(model.run).source
     if source is None and model.arrays is None and read_dataset_summary(model.run).source != BUNDLED:
@@ -126,44 +83,34 @@ def training_pack(model: LoadedModel, quiet: bool, alternative: str = "") -> Pac
 
 
 def is_training_pack(model: LoadedModel, pack: Pack) -> bool:
-    """Whether a pack holds the images, labels and splits that a model was trained on."""
+    """Whether a pack has the images, labels and splits that a model was trained on."""
     return pack.fingerprint == read_dataset_summary(model.run).fingerprint
 
 
 def held_out_images(model: LoadedModel, data: Any, quiet: bool) -> tuple[ImageSet, str]:
     """The images to evaluate a model on, and the name of their split.
 
-    Of the model's own data these are the test split, or the validation split where there is none; of other
-    data the test split, or "all" of them.
-
-    Raises:
-        UserError: the images are not there, or do not fit the model.
+    This is the test split; without one, the validation split of the training data, or "all" of other data.
     """
     if data is None or _is_source(model, data):
         pack = training_pack(model, quiet, f"give other images with {setting('data')}")
     else:
         pack = _other_pack(model, data, quiet)
     _require_shape(model, pack)
-    if pack.splits["test"].stop > pack.splits["test"].start:
-        split = "test"
-    else:
-        split = "validation" if is_training_pack(model, pack) else "all"
+    split = "test" if pack.count("test") else "validation" if is_training_pack(model, pack) else "all"
     rows = pack.splits.get(split, slice(0, len(pack.images)))
     return ImageSet(pack, np.arange(rows.start, rows.stop), class_numbers(model, pack)), split
 
 
 def all_images(model: LoadedModel, data: Any, quiet: bool) -> tuple[ImageSet, list[str]]:
-    """All images of a data set in the natural order of their paths (2.png before 10.png), and these paths.
+    """All images of a data set, by default the training data, and their paths.
 
-    Without `data` they are those that the model was trained on. Says what was skipped.
-
-    Raises:
-        UserError: the images are not there, or do not fit the model.
+    They are in the natural order of their paths (2.png before 10.png). Logs which files were skipped.
     """
     if data is None:
         pack = training_pack(model, quiet, "give a folder of images")
     else:
-        # Its own images were packed in training: the same pack serves, if it still has images of this shape
+        # The training data have a pack already, unless they have changed in shape
         known = open_pack(data, model.config.data, quiet) if _is_source(model, data) else None
         pack = known if known is not None and known.shape == model.shape else _other_pack(model, data, quiet)
     _require_shape(model, pack)
@@ -173,52 +120,39 @@ def all_images(model: LoadedModel, data: Any, quiet: bool) -> tuple[ImageSet, li
         log.info(f"Skipped {files} {path} ({reason})")
     paths = [printable(path) for path in pack.paths()]
     order = sorted(range(len(paths)), key=lambda row: natural_sort_key(paths[row]))
-    rows = np.array(order, np.int64)
-    return ImageSet(pack, rows, class_numbers(model, pack)), [paths[row] for row in order]
+    images = ImageSet(pack, np.array(order, np.int64), class_numbers(model, pack))
+    return images, [paths[row] for row in order]
 
 
 def class_numbers(model: LoadedModel, pack: Pack) -> Int64[Tensor, " N"] | None:
-    """For every image of a pack the index of its class in a conditional model, matched by name; None for
-    others.
-
-    Raises:
-        UserError: the images have no classes, or one that the model does not have.
-    """
+    """The model's class index of every image of a pack, matched by name; None for an unconditional model."""
     if not model.vae.classes:
         return None
     if not pack.classes:
-        raise UserError(
-            f"The images of {pack.source} have no classes, and this model is conditional.",
-            f"Put each of its classes ({format_names(model.classes)}) in a folder of its own.",
-        )
-    if missing := set(pack.classes) - set(model.classes):
-        raise UserError(f"Unknown class {min(missing)!r}.", f"Available: {format_names(model.classes)}.")
-    indices = torch.tensor([model.classes.index(name) for name in pack.classes])
+        hint = f"Put each of its classes ({format_names(model.classes)}) in a folder of its own."
+        raise UserError(f"The images of {pack.source} have no classes, and this model is conditional.", hint)
+    indices = torch.tensor([class_index(name, model.classes) for name in pack.classes])
     return indices[torch.from_numpy(np.asarray(pack.labels))]
 
 
 def _is_source(model: LoadedModel, data: Any) -> bool:
-    if not isinstance(data, (str, Path)):
-        return False
-    return str(Path(data).expanduser().resolve()) == read_metadata(model.run).source
+    is_path = isinstance(data, (str, Path))
+    return is_path and str(Path(data).expanduser().resolve()) == read_metadata(model.run).source
 
 
 def _other_pack(model: LoadedModel, data: Any, quiet: bool) -> Pack:
-    """The pack of images that may be others than the model's own, resized to its size."""
+    """Open the pack of other images, resized to the model's size."""
     _, height, width = model.shape
     settings = model.config.data.model_copy(update={"size": f"{width}x{height}"})
     try:
         return open_pack(data, settings, quiet)
-    except UserError:
+    except UserError:  # perhaps too few images for "last:N"
         if not settings.validation.startswith("last:"):
             raise
-    return open_pack(
-        data, settings.model_copy(update={"validation": "0.1"}), quiet
-    )  # too few for that, perhaps
+    return open_pack(data, settings.model_copy(update={"validation": "0.1"}), quiet)
 
 
 def _require_shape(model: LoadedModel, pack: Pack) -> None:
     if pack.shape != model.shape:
-        raise UserError(
-            f"This model takes images with {model.shape[0]} channels, but {pack.source} has {pack.shape[0]}."
-        )
+        channels, given = model.shape[0], pack.shape[0]
+        raise UserError(f"This model takes images with {channels} channels, but {pack.source} has {given}.")

@@ -1,5 +1,4 @@
-"""A trained model, loaded from its run folder: what evaluation, reports, exports and the public API work
-on."""
+"""A trained model, loaded from its run folder."""
 
 import copy
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from vaekit.utils.files import sha256
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model with its weights, on one device. Its networks are in evaluation mode and take no gradients."""
+    """A model with its weights on one device, in evaluation mode and without gradients."""
 
     run: Run
     config: Config
@@ -37,32 +36,23 @@ class LoadedModel:
     classes: tuple[str, ...]
     """Names of the classes in its training data."""
     weights_hash: str
-    """SHA-256 of the weights file, which training on replaces."""
+    """SHA-256 of the weights file."""
     device: torch.device
     arrays: Any = field(default=None, repr=False)
-    """The data that it was trained on, where they were given in memory by this process."""
+    """The training data, if this process gave them in memory."""
 
     @cached_property
     def fitted_prior(self) -> FittedPrior | None:
-        """The density fitted to its latents after training, where it beats the model's own prior.
-
-        Raises:
-            UserError: its file is damaged.
-        """
+        """The prior fitted to the latents after training; None if the model's own was better."""
         prior = load_prior(self.run, self.weights_hash)
         return None if prior is None else prior.to(self.device)
 
     def to(self, device: str | torch.device) -> "LoadedModel":
-        """The same model on another device ("auto", "cpu", "cuda", "cuda:1", "mps"); this one is left where
-        it is.
-
-        Raises:
-            UserError: this machine has no such device.
-        """
-        wanted = resolve_device(device)
-        if wanted == self.device:
+        """Copy to another device: "auto", "cpu", "cuda", "cuda:1" or "mps"; returns `self` if it is there."""
+        target = resolve_device(device)
+        if target == self.device:
             return self
-        return replace(self, vae=copy.deepcopy(self.vae).to(wanted), device=wanted)
+        return replace(self, vae=copy.deepcopy(self.vae).to(target), device=target)
 
 
 def load_model(
@@ -75,17 +65,14 @@ def load_model(
 
     Args:
         run: the run.
-        networks: the user's own "encoder" or "decoder", where it was trained with one.
-        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1" or "mps".
-        arrays: the data that it was trained on, where they were given in memory.
-
-    Raises:
-        UserError: no run there, a damaged one, or no such device.
+        networks: the custom "encoder" or "decoder" that it was trained with.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps".
+        arrays: the training data, if they were given in memory.
     """
-    wanted = resolve_device(device)
+    target = resolve_device(device)
     metadata = read_metadata(run)
     config, shape, classes = metadata.config, metadata.shape, metadata.classes
     vae, objective = build(config, shape, len(classes), networks=networks)
     load_weights(vae, run.weights)
-    vae = vae.to(wanted).eval().requires_grad_(False)
-    return LoadedModel(run, config, vae, objective, shape, classes, sha256(run.weights), wanted, arrays)
+    vae = vae.to(target).eval().requires_grad_(False)
+    return LoadedModel(run, config, vae, objective, shape, classes, sha256(run.weights), target, arrays)

@@ -13,50 +13,49 @@ from vaekit.utils.files import write_text
 
 FORMAT = 1
 """Version of the run folder's layout, written into config.json."""
+DAMAGED_HINT = "Restore it from a copy, or train a new run."
 
 
 class RunMetadata(BaseModel):
-    """config.json: everything needed to rebuild the model and to resume its training."""
+    """config.json: everything needed to rebuild the model and to resume training."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     format: Literal[1] = 1
     preset: str
     config: Config
-    """What was asked for; "auto" stays here as it was given."""
+    """The requested configuration, with "auto" where the user left a choice open."""
     shape: tuple[int, int, int]
     """(C, H, W) of the images."""
     classes: tuple[str, ...]
     source: str | None
-    """Absolute path of the data; None where they came from memory."""
+    """Absolute path of the data; None for data in memory."""
     seed: int
     device: str
     hardware: str = ""
-    """The GPU, or what the processor can do: on another one results differ in their last bits."""
+    """The GPU, or the processor's capabilities; on others, results differ in their last bits."""
     versions: dict[str, str]
     threads: int
     precision: str = "auto"
-    """What precision, batch size and compile choice came to."""
+    """Precision, batch size and compilation as resolved from "auto"."""
     batch_size: int | str = "auto"
     compile: str = "auto"
 
 
 class SkippedFile(BaseModel):
-    """A file that was not used, and why."""
-
     path: str
     reason: str
 
 
 class DatasetSummary(BaseModel):
-    """dataset.json: what the data were."""
+    """dataset.json: a description of the training data."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     fingerprint: str
     """Hash of the contents: images, labels and splits."""
     source: str
-    """For a person; `RunMetadata.source` is the path."""
+    """A description for people; the path is `RunMetadata.source`."""
     images: int
     width: int
     height: int
@@ -65,56 +64,44 @@ class DatasetSummary(BaseModel):
     splits: dict[str, int]
     """Images in each of train, validation and test."""
     counts: dict[str, Any] = {}
-    """The same by class, where there are classes."""
+    """The same by class, if there are classes."""
     skipped: list[SkippedFile]
     files_that_are_no_images: int = 0
 
 
 def read_metadata(run: Run) -> RunMetadata:
-    """Read config.json.
-
-    Raises:
-        UserError: no run there, a damaged one, or one of a format that this version does not read.
-    """
+    """Read config.json; UserError if it is missing, damaged, or of another format."""
     if not run.config.is_file():
-        raise UserError(
-            f"{run.folder} is not a run (it has no config.json).", "Give a folder that `vaekit train` wrote."
-        )
-    hint = "Restore it from a copy, or train a new run."
+        hint = "Give a folder that `vaekit train` wrote."
+        raise UserError(f"{run.folder} is not a run (it has no config.json).", hint)
     try:
         record = json.loads(run.config.read_text(encoding="utf-8"))
         version = record["format"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{run.config} is damaged.", hint) from None
+        raise UserError(f"{run.config} is damaged.", DAMAGED_HINT) from None
     if version != FORMAT:
-        raise UserError(
-            f"{run.config} has format {version}, and this version reads format {FORMAT}.", "Upgrade vaekit."
-        )
+        message = f"{run.config} has format {version}, and this version reads format {FORMAT}."
+        raise UserError(message, "Upgrade vaekit.")
     try:
         return RunMetadata.model_validate(record)
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise UserError(f"{run.config} is damaged ({where}: {error.errors()[0]['msg']}).", hint) from None
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UserError(f"{run.config} is damaged ({reason}).", DAMAGED_HINT) from None
 
 
 def read_dataset_summary(run: Run) -> DatasetSummary:
-    """Read dataset.json.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """Read dataset.json; UserError if it is missing or damaged."""
     try:
         return DatasetSummary.model_validate(json.loads(run.dataset.read_bytes()))
     except (OSError, ValueError):
-        hint = "Restore it from a copy, or train a new run."
-        raise UserError(f"{run.dataset} is missing or damaged.", hint) from None
+        raise UserError(f"{run.dataset} is missing or damaged.", DAMAGED_HINT) from None
 
 
 def write_record(path: Path, record: BaseModel) -> None:
-    """Write a record as JSON, whole or not at all."""
-    write_json(path, record.model_dump())  # pydantic's own writer refuses names of files that are not UTF-8
+    """Write a record as JSON, atomically."""
+    write_json(path, record.model_dump())  # model_dump_json refuses file names that are not UTF-8
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write what JSON can hold, whole or not at all."""
     write_text(path, json.dumps(record, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""metrics.csv of a run, and what its curves say."""
+"""metrics.csv of a run."""
 
 import csv
 import io
@@ -11,18 +11,16 @@ from vaekit.runs.folder import Run
 from vaekit.utils.files import write_text
 
 STILL_FALLING = 0.05
-"""The loss still falls if the last fifth of training brought more than this share of all that it fell by."""
+"""Share of the total decrease of the loss in the last fifth of training from which it is still decreasing."""
 
 Row = dict[str, float]
 """An epoch: column -> value."""
 
 
 def still_falling(losses: Sequence[float], loss_drop: float) -> bool:
-    """Whether the last fifth of some epochs brought a good part of all that the validation loss fell by.
+    """Whether the validation loss was still decreasing in the last fifth of some epochs.
 
-    Args:
-        losses: validation losses of epochs with the objective's final schedules.
-        loss_drop: what the validation loss fell by since the first epoch.
+    `losses` are those after all schedules of the objective have ended; `loss_drop` is the total decrease.
     """
     if not losses or losses[-1] > min(losses):
         return False
@@ -31,35 +29,28 @@ def still_falling(losses: Sequence[float], loss_drop: float) -> bool:
 
 
 def read_metrics(run: Run) -> list[Row]:
-    """The rows of metrics.csv; a last line that a crash cut short is ignored.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """The rows of metrics.csv, without a last line cut short by a crash; UserError if it is damaged."""
     if not run.metrics.exists():
         return []
     with run.metrics.open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
     header, rows = (lines[0], lines[1:]) if lines else ([], [])
     try:
-        return [
-            {name: float(cell or "nan") for name, cell in zip(header, row, strict=True)}
-            for row in rows
-            if len(row) == len(header)
-        ]
+        complete = [zip(header, row, strict=True) for row in rows if len(row) == len(header)]
+        return [{name: float(cell or "nan") for name, cell in cells} for cells in complete]
     except ValueError:
         raise UserError(f"{run.metrics} is damaged.", "Restore it from a copy, or delete it.") from None
 
 
 def append_metrics(run: Run, row: Row) -> None:
-    """Append an epoch; the first one comes after the header."""
+    """Append an epoch; the first one also writes the header."""
     new = not run.metrics.exists()
     with run.metrics.open("a", newline="", encoding="utf-8") as file:
         file.write((_line(row.keys()) if new else "") + _line(_cell(value) for value in row.values()))
 
 
 def keep_metrics(run: Run, rows: list[Row]) -> None:
-    """Replace metrics.csv by `rows`, which a resumed run continues."""
+    """Replace metrics.csv by `rows`."""
     if rows:
         write_text(run.metrics, _line(rows[0]) + "".join(_line(map(_cell, row.values())) for row in rows))
     else:
@@ -73,12 +64,8 @@ def _line(cells: Any) -> str:
 
 
 def _cell(value: float) -> str:
-    """A number that reads back as it was; empty for one that does not exist, such as the KL of a point
-    posterior."""
+    """A number that reads back exactly; empty for NaN, such as the KL divergence of a point posterior."""
     if math.isnan(value):
         return ""
-    return (
-        str(int(value))
-        if math.isfinite(value) and value == int(value) and abs(value) < 1e15
-        else repr(float(value))
-    )
+    integral = float(value).is_integer() and abs(value) < 1e15
+    return str(int(value)) if integral else repr(float(value))

@@ -1,4 +1,4 @@
-"""Where results may be written: new files and folders, never among the user's images."""
+"""Checks of output paths: new files and folders, never inside the user's images."""
 
 import os
 import shutil
@@ -12,10 +12,7 @@ from vaekit.utils.files import atomic_folder, require_outside
 
 
 def first_free(parent: Path, name: str, *suffixes: str) -> Path:
-    """The first of parent/name-1, parent/name-2, ... that does not exist.
-
-    With suffixes it is a file with the first of them, whose number is free with all of them.
-    """
+    """The first of parent/name-1, parent/name-2, ... that exists with none of `suffixes`, with the first."""
     number = 1
     while any((parent / f"{name}-{number}{suffix}").exists() for suffix in suffixes or ("",)):
         number += 1
@@ -25,78 +22,49 @@ def first_free(parent: Path, name: str, *suffixes: str) -> Path:
 def new_file(
     run: Run | None, out: str | Path, suffixes: Sequence[str], data: object = None, *, also: str = ""
 ) -> Path:
-    """The path of a file that may be written: new, of a known kind, and not among the user's images.
+    """Check the path `out` of a file to write: new, with one of `suffixes`, outside the user's images.
 
-    Args:
-        run: the run that it is about, whose training images are left alone.
-        out: where to write.
-        suffixes: kinds of file that can be written there.
-        data: images that are read for it; if they are a folder it is left alone.
-        also: suffix of a second file that is written next to it.
-
-    Raises:
-        UserError: the file cannot be written.
+    These are `data` and the training images of `run`. `also` is the suffix of a second file next to it.
     """
-    path = Path(out).expanduser()
+    path, hint = Path(out).expanduser(), f"Choose another {setting('out')}."
     if path.suffix.lower() not in suffixes:
         raise UserError(f"{out}: the file name must end in {_either(suffixes)}.", option="out")
     for source in (data, read_metadata(run).source if run else None):
         require_outside(path, source)
     for file in (path, path.with_suffix(also)) if also else (path,):
         if file.exists():
-            raise UserError(f"{file} already exists.", f"Choose another {setting('out')}.")
+            raise UserError(f"{file} already exists.", hint)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = f"Cannot write {path} ({error.strerror})."
-        raise UserError(reason, f"Choose another {setting('out')}.") from None
+        raise UserError(f"Cannot write {path} ({error.strerror}).", hint) from None
     return path
 
 
 def new_folder(run: Run, out: str | Path) -> Path:
-    """The path of a folder that may be filled: new or empty, and not among the training images of the run.
-
-    Raises:
-        UserError: the folder cannot be used.
-    """
+    """Check the path of a folder to fill: new or empty, outside the training images of the run."""
     path = Path(out).expanduser()
     require_outside(path, read_metadata(run).source)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} already exists.", f"Choose another {setting('out')}.")
     return path
 
 
 def copy_run(run: Run, target: Path) -> None:
-    """Copy what a trained model consists of to a new folder: configuration, weights, prior and history.
-
-    Raises:
-        UserError: the folder exists.
-    """
+    """Copy configuration, weights, prior and history of a run to a new folder."""
     if target.exists():
         raise UserError(f"{target} already exists.", "Choose a new folder.")
     with atomic_folder(new_folder(run, target)) as temporary:
-        copy = Run(temporary)
-        for source, destination in (
-            (run.config, copy.config),
-            (run.dataset, copy.dataset),
-            (run.weights, copy.weights),
-            (run.latent_prior, copy.latent_prior),
-            (run.metrics, copy.metrics),
-            (run.loss_graph, copy.loss_graph),
-        ):
-            if source.exists():
-                shutil.copyfile(source, destination)
+        for file in (run.config, run.dataset, run.weights, run.latent_prior, run.metrics, run.loss_graph):
+            if file.exists():
+                shutil.copyfile(file, temporary / file.name)
 
 
 def require_writable(run: Run) -> None:
-    """Refuse to begin what ends by writing into a run that cannot be written to.
-
-    Raises:
-        UserError: it is read-only.
-    """
+    """Raise UserError if a run is read-only, before a long computation whose result goes there."""
     if not os.access(run.folder, os.W_OK):
         raise UserError(f"{run.folder} is read-only.", "Copy the run to a folder that you can write to.")
 
 
-def _either(words: Sequence[str]) -> str:
-    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -4,10 +4,12 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from vaekit.errors import UserError, setting
 
@@ -62,6 +64,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             fsync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def lock(file: IO[str], wait: bool = False) -> bool:
+    """Lock an open file for this process until it is closed; return whether the lock is held."""
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,9 +21,7 @@ ALPHA = np.concatenate([COLOUR, RNG.integers(0, 256, (6, 8, 1), np.uint8)], 2)
 ALPHA[0, 0, 3], ALPHA[1, 1, 3] = 0, 255
 
 
-def target(
-    width: int = 8, height: int = 6, fit: str = "crop", background: Any = WHITE, keep: bool = False
-) -> ResizeSpec:
+def target(width: int = 8, height: int = 6, fit: str = "crop", background: Any = WHITE, keep: bool = False):
     return ResizeSpec(width, height, fit, background, keep)
 
 
@@ -42,44 +40,26 @@ def over(rgba: np.ndarray, ground: tuple[int, int, int]) -> np.ndarray:
     return rgba[..., :3] * a + np.array(ground) * (1 - a)
 
 
-@pytest.mark.parametrize(
-    ("format", "options"),
-    [
-        ("PNG", {}),
-        ("BMP", {}),
-        ("TIFF", {}),
-        ("TIFF", {"compression": "tiff_lzw"}),
-        ("WEBP", {"lossless": True}),
-    ],
-)
+PLAIN = [(format, {}) for format in ("PNG", "BMP", "TIFF")]
+PACKED = [("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})]
+
+
+@pytest.mark.parametrize(("format", "options"), PLAIN + PACKED)
 def test_colour_is_exact_in_lossless_formats(format: str, options: dict[str, Any]) -> None:
     assert np.array_equal(decoded(Image.fromarray(COLOUR), format, **options), COLOUR)
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "GIF"])
-def test_gray_stays_one_channel(format: str) -> None:
-    got = decoded(Image.fromarray(GRAY), format)
-    assert got.shape == (6, 8) and np.array_equal(got, GRAY)
-
-
-def test_gray_jpeg_stays_gray() -> None:
-    got = decoded(Image.fromarray(np.full((6, 8), 77, np.uint8)), "JPEG")
-    assert got.shape == (6, 8) and (got == 77).all()
-
-
-@pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "GIF"])
-def test_one_bit(format: str) -> None:
-    got = decoded(Image.fromarray(GRAY > 127), format)
-    assert np.array_equal(got, np.where(GRAY > 127, 255, 0))
-
-
-@pytest.mark.parametrize("format", ["PNG", "GIF", "BMP", "TIFF"])
-def test_palette(format: str) -> None:
+def test_gray_one_bit_and_palettes(format: str) -> None:
+    assert np.array_equal(decoded(Image.fromarray(GRAY), format), GRAY)
+    assert np.array_equal(decoded(Image.fromarray(GRAY > 127), format), np.where(GRAY > 127, 255, 0))
     indexed = Image.fromarray(COLOUR).quantize(16)
     assert np.array_equal(decoded(indexed, format), np.asarray(indexed.convert("RGB")))
 
 
-def test_palette_of_grays_is_gray() -> None:
+def test_jpegs_and_palettes_of_gray_stay_gray() -> None:
+    got = decoded(Image.fromarray(np.full((6, 8), 77, np.uint8)), "JPEG")
+    assert got.shape == (6, 8) and (got == 77).all()
     indexed = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8) % 3, "P")
     indexed.putpalette([9, 9, 9, 100, 100, 100, 200, 200, 200])
     got = decoded(indexed, "PNG")
@@ -95,10 +75,17 @@ def test_palette_with_transparency_shows_the_background(format: str) -> None:
     assert np.array_equal(got, colours[np.asarray(indexed)])
 
 
-def test_transparent_colour_of_a_png() -> None:
+def test_transparency_of_gray_and_colour() -> None:
     gray = np.where(GRAY > 127, 200, 50).astype(np.uint8)
     got = decoded(Image.fromarray(gray), "PNG", transparency=50)
     assert np.array_equal(got, np.where(gray == 50, 255, 200))
+    assert np.array_equal(decoded(Image.fromarray(ALPHA), "PNG", target(keep=True)), ALPHA)
+    gray = Image.fromarray(ALPHA[..., 2:])
+    assert gray.mode == "LA"
+    on_white, on_red = decoded(gray, "PNG"), decoded(gray, "PNG", target(background=(255, 0, 0)))
+    rgba = ALPHA[..., [2, 2, 2, 3]]
+    assert on_white.shape == (6, 8) and np.abs(on_white - over(rgba, WHITE)[..., 0]).max() <= 1
+    assert on_red.shape == (6, 8, 3) and np.abs(on_red - over(rgba, (255, 0, 0))).max() <= 1
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
@@ -109,19 +96,6 @@ def test_alpha_is_composited(format: str, ground: tuple[int, int, int]) -> None:
     assert got.shape == (6, 8, 3)
     assert np.abs(got - over(ALPHA, ground)).max() <= 1
     assert got[0, 0].tolist() == list(ground) and got[1, 1].tolist() == ALPHA[1, 1, :3].tolist()
-
-
-def test_alpha_is_kept_on_request() -> None:
-    assert np.array_equal(decoded(Image.fromarray(ALPHA), "PNG", target(keep=True)), ALPHA)
-
-
-def test_gray_with_alpha() -> None:
-    gray = Image.fromarray(ALPHA[..., 2:])
-    assert gray.mode == "LA"
-    on_white, on_red = decoded(gray, "PNG"), decoded(gray, "PNG", target(background=(255, 0, 0)))
-    rgba = ALPHA[..., [2, 2, 2, 3]]
-    assert on_white.shape == (6, 8) and np.abs(on_white - over(rgba, WHITE)[..., 0]).max() <= 1
-    assert on_red.shape == (6, 8, 3) and np.abs(on_red - over(rgba, (255, 0, 0))).max() <= 1
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -151,14 +125,11 @@ def test_sixteen_bits_are_scaled(order: str) -> None:
     assert np.abs(got - expected).max() <= 1 and got.min() == 0 and got.max() == 255
 
 
-def test_sixteen_bit_tiff_and_white_is_zero() -> None:
+def test_tiffs_of_16_bits_and_of_floats() -> None:
     values = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
     plain = decoded(Image.fromarray(values), "TIFF")
     inverted = decoded(Image.fromarray(values), "TIFF", tiffinfo={262: 0})
     assert np.array_equal(plain.astype(int), 255 - inverted.astype(int)) and plain[0, 0] == 0
-
-
-def test_float_tiffs_from_0_to_1_only() -> None:
     values = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
     assert np.array_equal(decoded(Image.fromarray(values), "TIFF"), np.rint(values * 255))
     for wrong in (values * 2, values - 0.5, np.where(values > 0.5, np.nan, values).astype(np.float32)):
@@ -214,52 +185,38 @@ def test_a_drafted_jpeg_matches_a_full_decode(turn: int, fitting: str) -> None:
     file = encoded(photo(803, 601), "JPEG", quality=90, exif=exif)
     spec = target(48, 32, fitting)
     with Image.open(file) as image:
-        whole = resize(ImageOps.exif_transpose(image).convert("RGB"), spec)
+        full = resize(ImageOps.exif_transpose(image).convert("RGB"), spec)
         assert probe(file) == ((601, 803) if turn >= 5 else (803, 601))
     file.seek(0)
     got, size = decode(file, spec)
     assert got.size == (48, 32) and size == ((601, 803) if turn >= 5 else (803, 601))
-    assert np.abs(np.asarray(got).astype(int) - np.asarray(whole)).mean() < 0.5
-
-
-def test_multi_picture_jpeg() -> None:
-    file = encoded(photo(400, 300), "MPO", save_all=True, append_images=[Image.new("RGB", (400, 300))])
-    got, size = decode(file, target(40, 30))
-    assert size == (400, 300) and np.asarray(got)[15, 39, 0] > 240
+    assert np.abs(np.asarray(got).astype(int) - np.asarray(full)).mean() < 0.5
 
 
 def test_crop_pad_and_stretch() -> None:
     image = Image.fromarray(np.repeat(np.array([10, 20, 30, 40], np.uint8), 4)[None].repeat(8, 0))
     assert image.size == (16, 8)
-    crop, pad, stretch = (
-        np.asarray(resize(image, target(8, 8, how, (7, 7, 7)))) for how in ("crop", "pad", "stretch")
-    )
+    fits = ("crop", "pad", "stretch")
+    crop, pad, stretch = (np.asarray(resize(image, target(8, 8, how, (7, 7, 7)))) for how in fits)
     assert crop[0].tolist() == [20] * 4 + [30] * 4
     assert (pad[:2] == 7).all() and (pad[6:] == 7).all() and pad[3, [0, 7]].tolist() == [10, 40]
     assert stretch[3, [0, 7]].tolist() == [10, 40] and stretch.shape == (8, 8)
-
-
-def test_padding_of_gray_and_transparent_images() -> None:
     gray = resize(Image.fromarray(GRAY), target(8, 8, "pad", (255, 0, 0)))
-    assert np.asarray(gray)[0, 0].tolist() == [255, 0, 0] and np.array_equal(
-        np.asarray(gray)[1:7, :, 1], GRAY
-    )
+    pixels = np.asarray(gray)
+    assert pixels[0, 0].tolist() == [255, 0, 0] and np.array_equal(pixels[1:7, :, 1], GRAY)
     padded = np.asarray(resize(Image.fromarray(ALPHA), target(8, 8, "pad", keep=True)))
     assert padded[0, 0].tolist() == [0, 0, 0, 0] and np.array_equal(padded[1:7], ALPHA)
 
 
-def test_sizes_are_width_by_height() -> None:
+def test_sizes_and_channels() -> None:
+    file = encoded(photo(400, 300), "MPO", save_all=True, append_images=[Image.new("RGB", (400, 300))])
+    got, size = decode(file, target(40, 30))
+    assert size == (400, 300) and np.asarray(got)[15, 39, 0] > 240
     assert decoded(photo(100, 100), "PNG", target(13, 7)).shape == (7, 13, 3)
     assert decoded(photo(1, 300), "PNG", target(5, 9, "pad")).shape == (9, 5, 3)
     assert np.array_equal(decoded(Image.fromarray(COLOUR), "PNG", target(6, 6)), COLOUR[:, 1:7])
-
-
-def test_channels() -> None:
     assert to_bytes(Image.fromarray(GRAY), 3) == np.repeat(GRAY[..., None], 3, 2).tobytes()
     assert to_bytes(Image.fromarray(GRAY), 4)[:4] == bytes([GRAY[0, 0]] * 3 + [255])
-
-
-# --- What cannot be used ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
@@ -286,11 +243,11 @@ def test_damaged_files_raise_unusable_error_only(format: str) -> None:
     assert reasons > 5
 
 
-@pytest.mark.parametrize("side", [10_001, 20_000])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_over_100_million_pixels(side: int) -> None:
-    with pytest.raises(UnusableError, match="over 100 million pixels"):
-        decode(io.BytesIO(huge_png(side, side)), target())
+def test_over_100_million_pixels() -> None:
+    for size in (10_001, 20_000):
+        with pytest.raises(UnusableError, match="over 100 million pixels"):
+            decode(io.BytesIO(huge_png(size, size)), target())
 
 
 @pytest.mark.parametrize("format", ["PPM", "ICO", "TGA", "PCX"])
@@ -303,11 +260,6 @@ def test_a_worker_needs_neither_torch_nor_numpy() -> None:
     heavy = "{'torch', 'numpy', 'pydantic'}"
     code = f"import sys, vaekit.data.decoding.worker; print({heavy} & set(sys.modules) or '')"
     root = Path(__file__).parents[3] / "src"
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": str(root)},
-    )
+    command, env = [sys.executable, "-c", code], {"PYTHONPATH": str(root)}
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert process.stdout.strip() == ""

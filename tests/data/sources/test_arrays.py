@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from command import refused
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import Pack, open_pack
 from vaekit.data.sources.arrays import to_uint8_images
-from vaekit.errors import UserError
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (40, 7, 5), np.uint8)
@@ -31,21 +31,14 @@ def labels_in_order(pack: Pack) -> np.ndarray:
     return pack.labels[np.argsort([int(path.split("/")[1]) for path in pack.paths()])]
 
 
-# --- In memory ----------------------------------------------------------------------------------------------
-
-
-def test_uint8_bool_and_floats() -> None:
-    assert np.array_equal(to_uint8_images(GRAY), GRAY[..., None]) and np.array_equal(
-        to_uint8_images(COLOUR), COLOUR
-    )
+def test_arrays_and_tensors_of_every_type() -> None:
+    assert np.array_equal(to_uint8_images(GRAY), GRAY[..., None])
+    assert np.array_equal(to_uint8_images(COLOUR), COLOUR)
     assert np.array_equal(to_uint8_images(GRAY > 9), np.where(GRAY > 9, 255, 0)[..., None])
     for dtype in (np.float32, np.float64):
         assert np.array_equal(to_uint8_images((COLOUR / 255).astype(dtype)), COLOUR)
     assert to_uint8_images(np.full((2, 3, 3), 0.5)).max() == 128
     assert np.array_equal(to_uint8_images(list(COLOUR)), COLOUR)
-
-
-def test_tensors_have_channels_first() -> None:
     tensor = torch.from_numpy(COLOUR).permute(0, 3, 1, 2)
     assert np.array_equal(to_uint8_images(tensor), COLOUR)
     assert np.array_equal(to_uint8_images((tensor / 255).requires_grad_()), COLOUR)
@@ -53,30 +46,26 @@ def test_tensors_have_channels_first() -> None:
     assert to_uint8_images((tensor / 255).to(torch.bfloat16)).shape == COLOUR.shape
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (
-            COLOUR / 127.5 - 1,
-            r"range from -1 to 1 instead of 0 to 1\. Undo the normalization; .* \(x \+ 1\) / 2",
-        ),
-        (COLOUR.astype(np.float32), r"range from 0 to 255 instead of 0 to 1\. Divide by 255"),
-        (np.where(COLOUR > 250, np.nan, 0.5), "NaN or infinite"),
-        (np.where(COLOUR > 250, np.inf, 0.5), "NaN or infinite"),
-        (COLOUR.astype(np.int64), "dtype of .*array.* is int64. Use uint8"),
-        (COLOUR.transpose(0, 3, 1, 2), "shape of the array is 40 x 3 x 7 x 5"),
-        (COLOUR[0, 0], "shape of the array is 5 x 3"),
-        ([COLOUR[0], COLOUR[0, 1:]], "differ in shape"),
-    ],
-)
+NORMALIZED = r"range from -1 to 1 instead of 0 to 1\. Undo the normalization; .* \(x \+ 1\) / 2"
+INVALID = [
+    (COLOUR / 127.5 - 1, NORMALIZED),
+    (COLOUR.astype(np.float32), r"range from 0 to 255 instead of 0 to 1\. Divide by 255"),
+    (np.where(COLOUR > 250, np.nan, 0.5), "NaN or infinite"),
+    (np.where(COLOUR > 250, np.inf, 0.5), "NaN or infinite"),
+    (COLOUR.astype(np.int64), "dtype of .*array.* is int64. Use uint8"),
+    (COLOUR.transpose(0, 3, 1, 2), "shape of the array is 40 x 3 x 7 x 5"),
+    (COLOUR[0, 0], "shape of the array is 5 x 3"),
+    ([COLOUR[0], COLOUR[0, 1:]], "differ in shape"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), INVALID)
 def test_invalid_arrays_are_refused_with_a_fix(values: Any, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        to_uint8_images(values)
-    with pytest.raises(UserError, match=message):
-        open_pack(values, DataConfig())
+    refused(message, to_uint8_images, values)
+    refused(message, open_pack, values, DataConfig())
 
 
-def test_a_pack_of_an_array() -> None:
+def test_a_pack_of_an_array_and_labels() -> None:
     pack = open_pack((COLOUR, LABELS), DataConfig())
     assert pack.shape == (3, 7, 5) and pack.classes == ("0", "1", "2", "3") and pack.name == "array"
     assert np.array_equal(in_order(pack), COLOUR) and np.array_equal(labels_in_order(pack), LABELS)
@@ -87,15 +76,11 @@ def test_a_pack_of_an_array() -> None:
     other[3, 0, 0, 0] ^= 1
     assert open_pack((other, LABELS), DataConfig()).fingerprint != pack.fingerprint
     assert open_pack(COLOUR, DataConfig()).classes == ()
-
-
-def test_labels() -> None:
     named = open_pack((GRAY, np.array(["b", "a"] * 20)), DataConfig())
     assert named.classes == ("a", "b") and labels_in_order(named).tolist() == [1, 0] * 20
     sparse = open_pack((GRAY, torch.tensor([[7], [30]] * 20)), DataConfig())
     assert sparse.classes == ("7", "30") and labels_in_order(sparse).tolist() == [0, 1] * 20
-    with pytest.raises(UserError, match="40 images but labels of shape 39"):
-        open_pack((GRAY, LABELS[1:]), DataConfig())
+    refused("40 images but labels of shape 39", open_pack, (GRAY, LABELS[1:]), DataConfig())
 
 
 def test_arrays_are_resized_only_when_asked() -> None:
@@ -117,16 +102,11 @@ def test_copies_of_validation_images_leave_training() -> None:
     assert pack.skipped == [("train/2", "duplicated in validation")]
 
 
-# --- Files --------------------------------------------------------------------------------------------------
+SHORT_NAMES = ("x_train", "y_train", "x_test", "y_test")
+LONG_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("x_train", "y_train", "x_test", "y_test"),
-        ("train_images", "train_labels", "test_images", "test_labels"),
-    ],
-)
+@pytest.mark.parametrize("names", [SHORT_NAMES, LONG_NAMES])
 def test_npz_with_splits(tmp_path: Path, names: tuple[str, ...]) -> None:
     values = (COLOUR[:30], LABELS[:30, None], COLOUR[30:], LABELS[30:, None])
     np.savez(tmp_path / "set.npz", **dict(zip(names, values, strict=True)))
@@ -147,26 +127,25 @@ def test_npz_without_splits_and_npy(tmp_path: Path, names: tuple[str, str | None
     assert np.array_equal(in_order(open_pack(tmp_path / "set.npy", DataConfig()))[..., 0], GRAY)
 
 
-def test_npz_that_cannot_be_read(tmp_path: Path) -> None:
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "names.npz", a=GRAY, b=GRAY)
     np.savez(tmp_path / "objects.npz", x=np.array([GRAY, None], object))
     (tmp_path / "broken.npz").write_bytes(b"PK nonsense")
     np.savez(tmp_path / "normalised.npz", x_train=GRAY / 127.5 - 1)
-    for name, message in (
-        ("names", "contains a, b. Name its arrays"),
-        ("objects", "cannot be read as NumPy arrays"),
-        ("broken", "cannot be read as NumPy arrays"),
-        ("normalised", "Undo the normalization"),
-    ):
-        with pytest.raises(UserError, match=message):
-            open_pack(tmp_path / f"{name}.npz", DataConfig())
+    unreadable = "cannot be read as NumPy arrays"
+    messages = {"names": "contains a, b. Name its arrays", "objects": unreadable, "broken": unreadable}
+    for name, message in (messages | {"normalised": "Undo the normalization"}).items():
+        refused(message, open_pack, tmp_path / f"{name}.npz", DataConfig())
+    write_idx(tmp_path / "train-images-idx3-ubyte", GRAY)
+    data = (tmp_path / "train-images-idx3-ubyte").read_bytes()
+    for broken in (data[:-1], data[:9], b"\0" + data[1:4] + data[5:]):
+        (tmp_path / "train-images-idx3-ubyte").write_bytes(broken)
+        refused("Download it again", open_pack, tmp_path, DataConfig())
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
-    data = (
-        struct.pack(f">{values.ndim + 1}I", 0x800 + values.ndim, *values.shape)
-        + values.astype(np.uint8).tobytes()
-    )
+    header = struct.pack(f">{values.ndim + 1}I", 0x800 + values.ndim, *values.shape)
+    data = header + values.astype(np.uint8).tobytes()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
@@ -182,15 +161,6 @@ def test_idx_folder(tmp_path: Path, ending: str, dot: str) -> None:
     assert pack.splits["validation"].stop == 30 and 0 < pack.splits["train"].stop < 30
 
 
-def test_damaged_idx(tmp_path: Path) -> None:
-    write_idx(tmp_path / "train-images-idx3-ubyte", GRAY)
-    data = (tmp_path / "train-images-idx3-ubyte").read_bytes()
-    for broken in (data[:-1], data[:9], b"\0" + data[1:4] + data[5:]):
-        (tmp_path / "train-images-idx3-ubyte").write_bytes(broken)
-        with pytest.raises(UserError, match="Download it again"):
-            open_pack(tmp_path, DataConfig())
-
-
 def test_the_bundled_sample() -> None:
     pack = open_pack(None, DataConfig())
     assert pack.shape == (1, 28, 28) and len(pack.images) == 10_000
@@ -202,9 +172,6 @@ def test_the_bundled_sample() -> None:
     sample = Path(to_uint8_images.__code__.co_filename).parents[1] / "sample"
     assert "Copyright (c) 2017 Zalando SE" in (sample / "LICENSE.txt").read_text()
     assert sum(file.stat().st_size for file in sample.iterdir()) < 5_000_000
-
-
-# --- torch data sets ----------------------------------------------------------------------------------------
 
 
 class Pictures(Dataset[Any]):
@@ -241,21 +208,15 @@ def test_dataset_of_pillow_images() -> None:
     assert np.array_equal(in_order(pack), COLOUR[:6]) and pack.classes == ("0", "1")
     assert open_pack(Pictures(*map(Image.fromarray, GRAY)), DataConfig()).shape == (1, 7, 5)
     uneven = Pictures(*pictures, Image.new("L", (30, 20), 9))
-    with pytest.raises(UserError, match=r"differ in shape: 7x5x3 and 20x30x3\. Set `size`"):
-        open_pack(uneven, DataConfig())
+    refused(r"differ in shape: 7x5x3 and 20x30x3\. Set `size`", open_pack, uneven, DataConfig())
     assert open_pack(uneven, DataConfig(size="4")).shape == (3, 4, 4)
 
 
 def test_invalid_datasets_are_refused(cache: Path) -> None:
     normalised = Pictures(*(torch.from_numpy(COLOUR).permute(0, 3, 1, 2) / 127.5 - 1))
-    for source, message in (
-        (normalised, "Undo the normalization"),
-        (Pictures(), "no items in the Pictures"),
-        (Pictures({"image": 1}), "has type dict"),
-        (Pictures((1, 2, 3)), "has 3 parts"),
-    ):
-        with pytest.raises(UserError, match=message):
-            open_pack(source, DataConfig())
-    with pytest.raises(UserError, match="type int is not a source"):
-        open_pack(3, DataConfig())
+    invalid = [(normalised, "Undo the normalization"), (Pictures(), "no items in the Pictures")]
+    invalid += [(Pictures({"image": 1}), "has type dict"), (Pictures((1, 2, 3)), "has 3 parts")]
+    for source, message in invalid:
+        refused(message, open_pack, source, DataConfig())
+    refused("type int is not a source", open_pack, 3, DataConfig())
     assert not list((cache / "vaekit" / "packs").iterdir())

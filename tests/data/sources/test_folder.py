@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,28 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pytest import MonkeyPatch
 
-from command import huge_png
+from command import Process, folder_state, huge_png, refused, user_error, wait_for
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.cache import clear_cache
 from vaekit.data.packs.pack import Pack, load_images, open_pack
-from vaekit.errors import UserError
 
 Make = Callable[..., Path]
 SRC = Path(__file__).parents[3] / "src"
-
-
-def state(folder: Path) -> dict[str, tuple[bytes, int, int]]:
-    """Bytes, time and mode of everything below a folder."""
-    paths = [folder, *folder.rglob("*")]
-    return {
-        str(path): (
-            path.read_bytes() if path.is_file() else b"",
-            path.lstat().st_mtime_ns,
-            path.lstat().st_mode,
-        )
-        for path in paths
-    }
 
 
 def split_by_path(pack: Pack) -> dict[str, str]:
@@ -67,17 +53,10 @@ def test_splits_and_classes_by_folder(photos: Make) -> None:
     root = photos("train/a/1.png", "train/b/2.png", "Val/a/3.png", "test/b/4.png", "test/b/deep/5.png")
     pack = open_pack(root, DataConfig())
     assert pack.classes == ("a", "b")
-    assert split_by_path(pack) == {
-        "train/a/1.png": "train",
-        "train/b/2.png": "train",
-        "Val/a/3.png": "validation",
-        "test/b/4.png": "test",
-        "test/b/deep/5.png": "test",
-    }
+    splits = {"train": ["train/a/1.png", "train/b/2.png"], "validation": ["Val/a/3.png"]}
+    splits["test"] = ["test/b/4.png", "test/b/deep/5.png"]
+    assert split_by_path(pack) == {path: split for split, paths in splits.items() for path in paths}
     assert pack.labels[pack.splits["test"]].tolist() == [1, 1]
-
-
-def test_flat_and_mixed_folders(photos: Make) -> None:
     flat = open_pack(photos("1.png", "2.png", folder="flat"), DataConfig())
     assert flat.classes == () and flat.labels.tolist() == [-1, -1]
     mixed = open_pack(photos("a/1.png", "2.png", "zoo/3.png", folder="mixed"), DataConfig())
@@ -96,6 +75,14 @@ def test_folders_of_damaged_files_are_not_classes(photos: Make) -> None:
     (lone / "a" / "3.png").write_bytes(b"nothing")
     pack = open_pack(lone, DataConfig())
     assert pack.classes == () and pack.labels.tolist() == [-1, -1]
+
+
+UNKNOWN = "not in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF)"
+UNUSABLE = dict.fromkeys(("socket.jpg", "pipe.png"), "not a regular file")
+UNUSABLE |= dict.fromkeys(("out.png", "device.png"), "linked outside the folder")
+UNUSABLE |= {"cut.png": "truncated", "empty.jpg": "empty", "huge.png": "over 100 million pixels"}
+UNUSABLE |= {"text.gif": UNKNOWN, "disguised.png": UNKNOWN, "phone.HEIC": "HEIC is not supported"}
+UNUSABLE |= {"linked": "linked to a folder", "loop.png": "linked to a missing file"}
 
 
 def add_unusable_files(root: Path, outside: Path) -> None:
@@ -121,34 +108,18 @@ def add_unusable_files(root: Path, outside: Path) -> None:
     os.utime(root, ns=(1, 987_654_321_987_654_321))
 
 
-def test_unusable_files_are_listed_and_folder_is_unchanged(
-    photos: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unusable_files_are_listed_and_folder_is_unchanged(photos: Make, monkeypatch: MonkeyPatch) -> None:
     root = photos("1.png", "2.png", "3.png", ".hidden.png", ".git/x.png", "__MACOSX/4.png", "a b ü.png")
     monkeypatch.chdir(root)
     add_unusable_files(root, photos("secret.png", folder="outside"))
-    before = state(root)
+    before = folder_state(root)
     pack = open_pack(root, DataConfig())
-    assert state(root) == before
+    assert folder_state(root) == before
     assert sorted(pack.paths()) == ["1.png", "2.png", "3.png", "a b ü.png", "alias.png"]
-    assert dict(pack.skipped) == {
-        "socket.jpg": "not a regular file",
-        "cut.png": "truncated",
-        "empty.jpg": "empty",
-        "huge.png": "over 100 million pixels",
-        "text.gif": "not in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF)",
-        "disguised.png": "not in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF)",
-        "phone.HEIC": "HEIC is not supported",
-        "pipe.png": "not a regular file",
-        "out.png": "linked outside the folder",
-        "device.png": "linked outside the folder",
-        "linked": "linked to a folder",
-        "loop.png": "linked to a missing file",
-    }
+    assert dict(pack.skipped) == UNUSABLE
     record = pack.describe()
-    assert {"path": "cut.png", "reason": "truncated"} in record["skipped"] and record[
-        "files_that_are_no_images"
-    ] == 1
+    assert {"path": "cut.png", "reason": "truncated"} in record["skipped"]
+    assert record["files_that_are_no_images"] == 1
     assert f"{len(pack.skipped)} files skipped: " in pack.summary and "1 truncated" in pack.summary
     assert pack.summary.endswith("1 HEIC (unsupported; convert to JPEG). Details in dataset.json.")
     assert not any(b"secret" in path.encode() for path in pack.paths())
@@ -157,22 +128,16 @@ def test_unusable_files_are_listed_and_folder_is_unchanged(
 def test_fewer_than_two_images(photos: Make) -> None:
     root = photos("1.png")
     (root / "empty.png").touch()
-    with pytest.raises(
-        UserError, match=r"'photos' contains 1 usable image \(1 skipped: 1 empty\); at least 2"
-    ):
+    with user_error(r"'photos' contains 1 usable image \(1 skipped: 1 empty\); at least 2"):
         open_pack(root, DataConfig())
-    with pytest.raises(UserError, match="contains no images"):
-        open_pack(photos("x/.no.png", folder="none"), DataConfig())
+    refused("contains no images", open_pack, photos("x/.no.png", folder="none"), DataConfig())
     np.save(root.parent / "none" / "images.npy", np.zeros((2, 8, 8), np.uint8))
-    with pytest.raises(UserError, match=r"no image files, but images\.npy\. Give '.*none/images\.npy'"):
+    with user_error(r"no image files, but images\.npy\. Give '.*none/images\.npy'"):
         open_pack(root.parent / "none", DataConfig())
-    with pytest.raises(UserError, match="does not exist"):
-        open_pack(root / "nowhere", DataConfig())
+    refused("does not exist", open_pack, root / "nowhere", DataConfig())
     (root / "photos.zip").touch()
-    with pytest.raises(UserError, match=r"photos.zip' is an archive. Unpack it"):
-        open_pack(root / "photos.zip", DataConfig())
-    with pytest.raises(UserError, match="neither a folder"):
-        open_pack(root / "1.png", DataConfig())
+    refused(r"photos.zip' is an archive. Unpack it", open_pack, root / "photos.zip", DataConfig())
+    refused("neither a folder", open_pack, root / "1.png", DataConfig())
 
 
 def test_size_is_chosen_from_the_data(tmp_path: Path) -> None:
@@ -185,10 +150,8 @@ def test_size_is_chosen_from_the_data(tmp_path: Path) -> None:
     assert sized("same", (28, 19), (28, 19)) == (3, 19, 28)
     assert sized("large", (300, 200), (300, 200)) == (3, 64, 64)
     assert sized("mixed", (40, 30), (50, 32), (60, 90)) == (3, 32, 32)
-    assert (
-        "64x64 and centre-cropped (originals up to 300x200)"
-        in open_pack(tmp_path / "large", DataConfig()).summary
-    )
+    summary = open_pack(tmp_path / "large", DataConfig()).summary
+    assert "64x64 and centre-cropped (originals up to 300x200)" in summary
     assert "28x19 (not resized)" in open_pack(tmp_path / "same", DataConfig()).summary
     wide = open_pack(tmp_path / "large", DataConfig(size="48x16", fit="stretch"))
     assert wide.shape == (3, 16, 48) and "48x16" in wide.summary
@@ -240,38 +203,29 @@ def test_splits_are_stable_when_a_folder_changes(photos: Make) -> None:
 def test_packs_are_reused(photos: Make, cache: Path) -> None:
     root = photos("1.png", "2.png", "3.png")
     first = open_pack(root, DataConfig())
-    files = state(first.folder)
+    files = folder_state(first.folder)
     second = open_pack(root, DataConfig(flip=True))  # augmentation does not change the pack
-    assert (
-        second.folder == first.folder
-        and state(first.folder) == files
-        and second.fingerprint == first.fingerprint
-    )
-    assert sorted(path.name for path in first.folder.iterdir()) == [
-        "images.npy",
-        "labels.npy",
-        "pack.json",
-        "table.csv",
-    ]
+    assert second.folder == first.folder and second.fingerprint == first.fingerprint
+    assert folder_state(first.folder) == files
+    names = sorted(path.name for path in first.folder.iterdir())
+    assert names == ["images.npy", "labels.npy", "pack.json", "table.csv"]
     assert open_pack(root, DataConfig(size="4")).folder != first.folder
     os.utime(root / "2.png", ns=(5, 5))
     changed = open_pack(root, DataConfig())
     assert changed.folder != first.folder and changed.fingerprint == first.fingerprint
     (changed.folder / "images.npy").write_bytes(b"damaged")
     assert np.array_equal(open_pack(root, DataConfig()).images, first.images)
-    assert clear_cache() > 0 and not [
-        path for path in (cache / "vaekit" / "packs").iterdir() if path.is_dir()
-    ]
+    assert clear_cache() > 0
+    assert not [path for path in (cache / "vaekit" / "packs").iterdir() if path.is_dir()]
 
 
-SCRIPT = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
-)
+# a shell's & ignores the signal
+SCRIPT = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 SCRIPT += "from vaekit.data.packs.pack import open_pack; from vaekit.config.data import DataConfig\n"
 SCRIPT += "print(open_pack(sys.argv[1], DataConfig(size='64'), quiet=True).fingerprint)"
 
 
-def builder(root: Path) -> "subprocess.Popen[str]":
+def builder(root: Path) -> Process:
     command = [sys.executable, "-c", SCRIPT, str(root)]
     env = os.environ | {"PYTHONPATH": str(SRC)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
@@ -303,19 +257,12 @@ def workers(at: Path) -> list[str]:
     return processes
 
 
-def wait_until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end, "nothing happened within 20 seconds"
-        time.sleep(0.002)
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_build_leaves_no_pack(many: Path, cache: Path, how: signal.Signals) -> None:
     packs = cache / "vaekit" / "packs"
     for _ in range(20):  # on a busy machine a build may end before the signal is sent
         process = builder(many)
-        wait_until(lambda: list(packs.glob(".*/staging")))
+        wait_for(lambda: any(packs.glob(".*/staging")), process)
         process.send_signal(how)
         process.communicate()
         if process.returncode != 0:
@@ -323,7 +270,8 @@ def test_an_interrupted_build_leaves_no_pack(many: Path, cache: Path, how: signa
         shutil.rmtree(packs)
     assert process.returncode != 0
     assert not list(packs.glob("[!.]*"))
-    wait_until(lambda: not workers(many.parent))  # no worker outlives its parent
+    wait_for(lambda: not workers(many.parent))
+    assert not workers(many.parent), "workers outlive their parent"
     left = [path for path in packs.glob(".*") if path.is_dir()]
     assert len(left) == (how == signal.SIGKILL)
     pack = open_pack(many, DataConfig(size="64"))
@@ -359,14 +307,13 @@ def test_an_image_that_crashes_its_decoder_is_skipped(photos: Make) -> None:
     assert pack.skipped == [("poison.png", "crashed the decoder")] and len(pack.images) == 20
 
 
-def test_a_full_disk_is_reported(photos: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(photos: Make, monkeypatch: MonkeyPatch) -> None:
     root = photos("1.png", "2.png", *[f"{i}.png" for i in range(3, 60)])
     tiny = os.statvfs("/proc")
     assert tiny.f_bavail == 0
     from vaekit.data.packs.write import require_pack_space
 
-    with pytest.raises(UserError, match=r"needs .* MB but only 0 MB are free"):
-        require_pack_space(Path("/proc"), 59, 64 * 64 * 3)
+    refused(r"needs .* MB, but only 0 MB are free", require_pack_space, Path("/proc"), 59, 64 * 64 * 3)
     assert open_pack(root, DataConfig()).images.shape[0] == 59
 
 
@@ -378,11 +325,7 @@ def test_load_images(photos: Make) -> None:
     assert load_images([root / "1.png"], DataConfig(), (4, 8, 10))[0, 0, 0, 3] == 255
     (root / "bad.png").touch()
     os.mkfifo(root / "pipe.png")
-    for bad, why in (
-        ("pipe.png", "not a regular file"),
-        ("bad.png", "empty"),
-        ("none.png", "not found"),
-        (".", "is a folder"),
-    ):
-        with pytest.raises(UserError, match=f"cannot be used .*{why}"):
-            load_images([root / bad], DataConfig(), (3, 8, 10))
+    unusable = {"pipe.png": "not a regular file", "bad.png": "empty", "none.png": "not found"}
+    unusable["."] = "is a folder"
+    for bad, why in unusable.items():
+        refused(f"cannot be used .*{why}", load_images, [root / bad], DataConfig(), (3, 8, 10))

@@ -7,6 +7,7 @@ from torch import nn
 
 from vaekit.models.networks.conv_bf16 import Conv2d, ConvTranspose2d, weight_gradient
 
+Pair = tuple[int, int]
 GEOMETRIES = [  # size, kernel, stride, padding: sides halved or not, odd and even, below and above 8x8
     ((8, 8), (4, 4), (2, 2), (1, 1)),
     ((9, 7), (4, 3), (2, 1), (1, 1)),
@@ -17,9 +18,7 @@ GEOMETRIES = [  # size, kernel, stride, padding: sides halved or not, odd and ev
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride", "padding"), GEOMETRIES)
-def test_weight_gradient_matches_torch(
-    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
-) -> None:
+def test_weight_gradient_matches_torch(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> None:
     large = torch.randn(3, 2, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(5, 2, *kernel, dtype=torch.float64, requires_grad=True)
     out = F.conv2d(large, weight, stride=stride, padding=padding)
@@ -43,7 +42,7 @@ def test_bfloat16_gradients_are_close_to_float32(make: type[nn.Module], size: tu
             out = layer(x_copy)
         assert out.dtype == (torch.float32 if precise else torch.bfloat16)
         (out.float() * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
-        return [x_copy.grad, *(p.grad for p in layer.parameters())]  # type: ignore[list-item]
+        return [x_copy.grad, *(p.grad for p in layer.parameters())]
 
     expected = compute_gradients(reference, precise=True)
     for actual, exact in zip(compute_gradients(layer, precise=False), expected, strict=True):

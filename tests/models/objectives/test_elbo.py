@@ -23,14 +23,11 @@ def terms() -> Terms:
     return Terms(LOG_PX, (Group(q.rsample((3,)), q, StandardNormal(2)),))
 
 
-def test_elbo_is_mean_reconstruction_plus_kl_summed_over_latents() -> None:
+def test_elbo_is_reconstruction_plus_beta_times_kl() -> None:
     loss, report = Elbo(ElboConfig())(terms())
     assert report["reconstruction"].item() == pytest.approx((10 + 11 + 12 + 20 + 21 + 25) / 6)
     assert report["kl"].item() == pytest.approx(KL_MEAN)
     assert loss.item() == pytest.approx(16.5 + KL_MEAN)
-
-
-def test_beta_weights_only_the_kl_in_the_loss() -> None:
     loss, report = Elbo(ElboConfig(beta=4.0))(terms())
     assert loss.item() == pytest.approx(16.5 + 4 * KL_MEAN)
     assert report["kl"].item() == pytest.approx(KL_MEAN)
@@ -42,16 +39,17 @@ def test_warmup_raises_beta_linearly_and_ends_at_its_value(epoch: float, share: 
     assert loss.item() == pytest.approx(16.5 + 2 * share * KL_MEAN)
 
 
-def test_free_bits_are_the_minimum_kl_per_latent() -> None:
+def test_free_bits_are_the_minimum_kl_and_rise_with_the_warmup() -> None:
     first, second = (KL[0][0] + KL[1][0]) / 2, (KL[0][1] + KL[1][1]) / 2
     loss, _ = Elbo(ElboConfig(free_bits=1.0))(terms())
     assert first > 1 > second
     assert loss.item() == pytest.approx(16.5 + first + 1.0)
+    first = (KL[0][0] + KL[1][0]) / 2
+    loss, _ = Elbo(ElboConfig(beta=2.0, warmup=4.0, free_bits=1.0))(terms(), 1.0)
+    assert loss.item() == pytest.approx(16.5 + 2 * 0.25 * (first + 1.0))
 
 
 def test_kl_without_closed_form_is_estimated_from_samples() -> None:
-    """The same Gaussian, but of a class for which no formula is known."""
-
     class Opaque(DiagonalGaussian):
         pass
 
@@ -62,22 +60,11 @@ def test_kl_without_closed_form_is_estimated_from_samples() -> None:
     torch.testing.assert_close(group.kl.mean(0), torch.tensor(KL).sum(1), atol=0.03, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("epoch", "share"),
-    [
-        (0.0, 0),
-        (2.0, 0.5),
-        (4.0, 1),
-        (6.0, 1),
-        (7.9, 1),
-        (8.0, 0),
-        (9.0, 0.25),
-        (16.0, 0),
-        (18.0, 0.5),
-        (20.0, 1),
-        (24.0, 1),
-    ],
-)
+FIRST_CYCLE = [(0.0, 0), (2.0, 0.5), (4.0, 1), (6.0, 1), (7.9, 1)]
+LATER_CYCLES = [(8.0, 0), (9.0, 0.25), (16.0, 0), (18.0, 0.5), (20.0, 1), (24.0, 1)]
+
+
+@pytest.mark.parametrize(("epoch", "share"), FIRST_CYCLE + LATER_CYCLES)
 def test_cyclical_warmup_restarts_at_zero(epoch: float, share: float) -> None:
     """Three rises of 4 epochs, each but the last followed by 4 epochs at the value."""
     objective = Elbo(ElboConfig(beta=2.0, warmup=4.0, cycles=3))
@@ -93,7 +80,6 @@ def test_cycles_need_a_warmup() -> None:
 
 @pytest.mark.parametrize(("epoch", "held"), [(0.0, 0.0), (5.0, 10.0), (10.0, 20.0), (math.inf, 20.0)])
 def test_capacity_rises_and_penalizes_distance_of_mean_kl(epoch: float, held: float) -> None:
-    """Below and above the KL, which is about 3.2; the weight itself does not rise."""
     loss, report = Elbo(ElboConfig(beta=3.0, warmup=10.0, capacity=20.0))(terms(), epoch)
     assert loss.item() == pytest.approx(16.5 + 3 * abs(KL_MEAN - held))
     assert report["kl"].item() == pytest.approx(KL_MEAN)
@@ -104,9 +90,3 @@ def test_capacity_applies_to_the_mean_kl_of_the_batch() -> None:
     loss, _ = Elbo(ElboConfig(capacity=2.0))(terms())
     assert sum(KL[0]) < 2 < sum(KL[1])
     assert loss.item() == pytest.approx(16.5 + abs(KL_MEAN - 2))
-
-
-def test_free_bits_rise_with_the_warmup() -> None:
-    first = (KL[0][0] + KL[1][0]) / 2
-    loss, _ = Elbo(ElboConfig(beta=2.0, warmup=4.0, free_bits=1.0))(terms(), 1.0)
-    assert loss.item() == pytest.approx(16.5 + 2 * 0.25 * (first + 1.0))

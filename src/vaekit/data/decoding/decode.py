@@ -1,39 +1,18 @@
-"""Decode one image file: colour modes, bit depths, transparency, EXIF orientation, damage.
+"""Decode an image file to one of three Pillow modes: L (gray), RGB, or RGBA if transparency is kept.
 
 Imports neither torch nor, unless needed, NumPy, so that worker processes start fast.
-
-Every image becomes one of three Pillow modes: L (gray), RGB, or RGBA where transparency is kept.
 """
 
 import math
 from typing import BinaryIO, NamedTuple
 
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401  registers the format
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
-FORMATS = tuple(
-    plugin.format
-    for plugin in (
-        JpegImagePlugin.JpegImageFile,
-        PngImagePlugin.PngImageFile,
-        WebPImagePlugin.WebPImageFile,
-        BmpImagePlugin.BmpImageFile,
-        TiffImagePlugin.TiffImageFile,
-        GifImagePlugin.GifImageFile,
-    )
-)
-
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 100_000_000
 """Larger images are not decoded: a small file can expand to more than all memory."""
-
 EXIF_TRANSPOSE = {  # EXIF orientation -> the operation that makes the stored image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -46,12 +25,11 @@ EXIF_TRANSPOSE = {  # EXIF orientation -> the operation that makes the stored im
 
 
 class ResizeSpec(NamedTuple):
-    """Size and form of the decoded image."""
+    """Size and form of the decoded image; `fit` is crop, pad or stretch."""
 
     width: int
     height: int
     fit: str
-    """crop, pad or stretch."""
     background: tuple[int, int, int]
     keep_alpha: bool
 
@@ -61,10 +39,7 @@ class UnusableError(Exception):
 
 
 def decode(file: BinaryIO, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode and resize the image in an open file.
-
-    Returns:
-        The image in mode L, RGB or RGBA, and its original (width, height), upright.
+    """Decode and resize an image; return it with its original (width, height), upright.
 
     Raises:
         UnusableError: the image cannot be used; nothing else is raised, whatever the file contains.
@@ -96,7 +71,7 @@ def probe(file: BinaryIO) -> tuple[int, int] | None:
     """Read the upright (width, height) of an image from the header of its file; None if there is none."""
     try:
         with Image.open(file, formats=FORMATS) as image:
-            rotated = isinstance(image, JpegImagePlugin.JpegImageFile) and _orientation(image) >= 5
+            rotated = isinstance(image, JpegImageFile) and _orientation(image) >= 5
             return image.size[::-1] if rotated else image.size
     except Exception:  # decoding will report the reason
         return None
@@ -122,40 +97,38 @@ def to_rgb(image: Image.Image, target: ResizeSpec) -> Image.Image:
 def resize(
     image: Image.Image, target: ResizeSpec, extent: tuple[float, float] | None = None, orientation: int = 1
 ) -> Image.Image:
-    """Resize an L, RGB or RGBA image to exactly the target's width and height.
-
-    The colours of transparent pixels do not bleed into their neighbours.
+    """Resize an L, RGB or RGBA image to exactly the target's width and height, then rotate it.
 
     Args:
         image: the image as stored, not yet rotated.
         target: size and fit.
-        extent: width and height of the picture within `image`, in pixels; default: all of it. A JPEG that was
-            decoded at a reduced size may end within a pixel.
-        orientation: EXIF orientation of `image`; it is applied after resizing, when there is less to rotate.
+        extent: width and height of the picture within `image`, by default all of it. A JPEG that was decoded
+            at a reduced size may end within a pixel.
+        orientation: EXIF orientation of `image`.
     """
     if target.fit == "pad" and image.mode == "L" and not _is_gray(target.background):
         image = image.convert("RGB")
     width, height = extent or image.size
-    wanted = target.width, target.height
-    unrotated = wanted[::-1] if orientation >= 5 else wanted
+    size = target.width, target.height
+    unrotated = size[::-1] if orientation >= 5 else size
+    box = 0.0, 0.0, width, height
     if target.fit == "pad":
         scale = min(unrotated[0] / width, unrotated[1] / height)
         inner = max(1, round(width * scale)), max(1, round(height * scale))
-        small = _rotate(image.resize(inner, Image.Resampling.LANCZOS, (0, 0, width, height)), orientation)
+        small = _rotate(image.resize(inner, Image.Resampling.LANCZOS, box), orientation)
         colour = {"L": target.background[:1], "RGB": target.background, "RGBA": (0, 0, 0, 0)}[image.mode]
-        canvas = Image.new(image.mode, wanted, colour)
-        canvas.paste(small, ((wanted[0] - small.width) // 2, (wanted[1] - small.height) // 2))
+        canvas = Image.new(image.mode, size, colour)
+        canvas.paste(small, ((size[0] - small.width) // 2, (size[1] - small.height) // 2))
         return canvas
-    if target.fit == "stretch":
-        return _rotate(image.resize(unrotated, Image.Resampling.LANCZOS, (0, 0, width, height)), orientation)
-    scale = max(unrotated[0] / width, unrotated[1] / height)
-    if scale == 1:  # crop at whole pixels, without resampling
-        image = _rotate(image, orientation)
-        x, y = (image.width - wanted[0]) // 2, (image.height - wanted[1]) // 2
-        return image.crop((x, y, x + wanted[0], y + wanted[1]))
-    covered = unrotated[0] / scale, unrotated[1] / scale
-    left, top = max(0.0, (width - covered[0]) / 2), max(0.0, (height - covered[1]) / 2)
-    box = left, top, min(left + covered[0], width), min(top + covered[1], height)
+    if target.fit == "crop":
+        scale = max(unrotated[0] / width, unrotated[1] / height)
+        if scale == 1:  # crop at whole pixels, without resampling
+            image = _rotate(image, orientation)
+            x, y = (image.width - size[0]) // 2, (image.height - size[1]) // 2
+            return image.crop((x, y, x + size[0], y + size[1]))
+        covered = unrotated[0] / scale, unrotated[1] / scale
+        left, top = max(0.0, (width - covered[0]) / 2), max(0.0, (height - covered[1]) / 2)
+        box = left, top, min(left + covered[0], width), min(top + covered[1], height)
     return _rotate(image.resize(unrotated, Image.Resampling.LANCZOS, box), orientation)
 
 
@@ -172,10 +145,9 @@ def to_bytes(image: Image.Image, channels: int) -> bytes:
 def _draft(image: Image.Image, target: ResizeSpec) -> tuple[float, float] | None:
     """Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, at a fraction of the cost; return its extent.
 
-    At twice the target or more, the final resampling keeps the result within half a level, on average, of a
-    full decode.
+    At twice the target or more, the result is within half a level, on average, of a full decode.
     """
-    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+    if not isinstance(image, JpegImageFile):
         return None
     rotated = _orientation(image) >= 5
     width, height = image.size[::-1] if rotated else image.size
@@ -205,7 +177,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
             raise UnusableError("with float values outside 0 to 1")
         return Image.fromarray(np.rint(values * 255).astype(np.uint8))
     bits, inverted = 16, False
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
+    if isinstance(image, TiffImageFile):
         bits = min(16, int(np.atleast_1d(image.tag_v2.get(258, 16))[0]))
         # WhiteIsZero, which Pillow handles for 8 bits only
         inverted = image.mode != "I" and image.tag_v2.get(262) == 0
@@ -232,7 +204,6 @@ def _is_gray(colour: tuple[int, int, int]) -> bool:
 
 
 def _reason(error: Exception, file: BinaryIO) -> str:
-    """The reason for an error of Pillow's, as a phrase."""
     text = str(error).lower()
     if isinstance(error, Image.DecompressionBombError):
         return "over 100 million pixels"
@@ -246,7 +217,7 @@ def _reason(error: Exception, file: BinaryIO) -> str:
 
 
 def _ends_early(file: BinaryIO) -> bool:
-    """Whether a file lacks the end that its format prescribes, which Pillow does not always report."""
+    """Whether a file lacks the end of its format, which Pillow does not always report."""
     try:
         file.seek(0)
         data = file.read()

@@ -1,8 +1,7 @@
-"""Decoding in parallel processes.
+"""Decoding in parallel processes, which run `worker.py` as a command and are fed over pipes.
 
-The processes run `worker.py` as a command and are fed over pipes. So a user's script needs no guard
-`if __name__ == "__main__"`, processes inherit neither threads nor memory, and an image that crashes its
-decoder costs that image only.
+So a user's script needs no guard `if __name__ == "__main__"`, processes inherit neither threads nor memory,
+and an image that crashes its decoder costs that image only.
 """
 
 import json
@@ -15,22 +14,25 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from vaekit.data.decoding.decode import ResizeSpec
 from vaekit.data.decoding.worker import Answer
 
 IMAGES_PER_MESSAGE = 8
 """Images per message to a worker: few enough to balance the load, enough to keep the overhead low."""
+Chunk = list[tuple[int, str]]
+"""The index and path of some files."""
+Answers = SimpleQueue[tuple[int, Answer] | BaseException]
 
-Job = dict[str, Any]
 
-Task = tuple[int, str]
+class Job(NamedTuple):
+    """Decode files below `root` into the file `out` as `target`; without `target`, read their sizes."""
 
-
-def make_job(root: str, out: str = os.devnull, target: ResizeSpec | None = None, channels: int = 0) -> Job:
-    """A job for workers: decode files below `root` into `out` as `target`; without it, read their sizes."""
-    return {"root": root, "out": out, "target": target, "channels": channels}
+    root: str
+    out: str = os.devnull
+    target: ResizeSpec | None = None
+    channels: int = 0
 
 
 def cores() -> int:
@@ -39,27 +41,18 @@ def cores() -> int:
 
 
 def run_workers(job: Job, paths: Sequence[str]) -> Iterator[tuple[int, Answer]]:
-    """Process files in parallel worker processes, which end with the iterator.
+    """Process the files `paths`, relative to the job's root, in parallel worker processes.
 
-    Args:
-        job: what to do, from `make_job`.
-        paths: files, relative to the job's root.
-
-    Yields:
-        (index, answer) for each of `paths`, as they complete. A text is the reason why a file is unusable.
-
-    Raises:
-        OSError: the workers cannot start or cannot write.
+    Yields (index, answer) as files complete; a text is the reason why one is unusable.
     """
     tasks, size = list(enumerate(paths)), IMAGES_PER_MESSAGE
     chunks = deque(tasks[at : at + size] for at in range(0, len(tasks), size))
-    answers: SimpleQueue[tuple[int, Answer] | BaseException] = SimpleQueue()
+    answers: Answers = SimpleQueue()
     running: list[subprocess.Popen[str]] = []
     stopping = threading.Event()
-    threads = [
-        threading.Thread(target=_run_worker, args=(job, chunks, answers, running, stopping), daemon=True)
-        for _ in range(min(cores(), len(chunks)))
-    ]
+    arguments = job, chunks, answers, running, stopping
+    count = min(cores(), len(chunks))
+    threads = [threading.Thread(target=_run_worker, args=arguments, daemon=True) for _ in range(count)]
     try:
         for thread in threads:
             thread.start()
@@ -78,8 +71,8 @@ def run_workers(job: Job, paths: Sequence[str]) -> Iterator[tuple[int, Answer]]:
 
 def _run_worker(
     job: Job,
-    chunks: deque[list[Task]],
-    answers: SimpleQueue[tuple[int, Answer] | BaseException],
+    chunks: deque[Chunk],
+    answers: Answers,
     running: list[subprocess.Popen[str]],
     stopping: threading.Event,
 ) -> None:
@@ -87,7 +80,11 @@ def _run_worker(
     process: subprocess.Popen[str] | None = None
     with tempfile.TemporaryFile() as errors:
         try:
-            while not stopping.is_set() and (chunk := _next_chunk(chunks)):
+            while not stopping.is_set():
+                try:
+                    chunk = chunks.popleft()
+                except IndexError:
+                    break
                 if process is None:
                     process = _start(job, errors)
                     running.append(process)
@@ -111,13 +108,6 @@ def _run_worker(
                 _wait(process)
 
 
-def _next_chunk(chunks: deque[list[Task]]) -> list[Task] | None:
-    try:
-        return chunks.popleft()
-    except IndexError:
-        return None
-
-
 def _start(job: Job, errors: IO[bytes]) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "vaekit.data.decoding.worker"],
@@ -133,9 +123,9 @@ def _start(job: Job, errors: IO[bytes]) -> subprocess.Popen[str]:
     return process
 
 
-def _request(process: subprocess.Popen[str], tasks: list[Task]) -> list[Answer] | None:
-    """Send tasks to a worker and return its answers, or None if it died."""
-    _send(process, tasks)
+def _request(process: subprocess.Popen[str], chunk: Chunk) -> list[Answer] | None:
+    """Send files to a worker and return its answers, or None if it died."""
+    _send(process, chunk)
     line = process.stdout.readline() if process.stdout else ""
     answers: list[Answer] | None = json.loads(line) if line.endswith("\n") else None
     return answers

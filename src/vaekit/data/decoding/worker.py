@@ -1,8 +1,7 @@
 """A process that decodes images: `python -m vaekit.data.decoding.worker`, started and fed by `pool.py`.
 
-It reads lines of JSON. The first is the job; each of the others is a list of [row, path] and is answered with
-one line. The process ends at the end of its input, so it never outlives its parent. It starts without torch,
-NumPy or the user's script.
+It reads lines of JSON, first the job, then lists of [row, path], each of which is answered with one line. It
+ends at the end of its input, so it never outlives its parent, and starts without torch or the user's script.
 """
 
 import errno
@@ -38,14 +37,7 @@ def short_digest(sha256: bytes) -> int:
 
 
 def read_image(path: str, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int], int]:
-    """Decode an image file.
-
-    Returns:
-        The image, its original (width, height), and the short digest of the file's bytes.
-
-    Raises:
-        UnusableError: the image cannot be used, with the reason.
-    """
+    """Decode an image file, or raise UnusableError; also return its original size and its bytes' digest."""
     try:
         with open_regular(path) as file:
             if os.fstat(file.fileno()).st_size == 0:
@@ -71,7 +63,7 @@ def _probe(path: str) -> Answer:
         return []
 
 
-def _decode(path: str, target: ResizeSpec, row: int, channels: int, out: FileIO) -> Answer:
+def _decode(path: str, row: int, target: ResizeSpec, channels: int, out: FileIO) -> Answer:
     """Write the image as a row of `out`; return [width, height, is gray, has alpha, digest] or a reason."""
     try:
         image, size, content = read_image(path, target)
@@ -88,15 +80,14 @@ def main() -> None:
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # a library may print to standard output
-    job = json.loads(sys.stdin.readline())
-    root, target, channels = Path(job["root"]), job["target"], job["channels"]
+    root, out, target, channels = json.loads(sys.stdin.readline())
     spec = ResizeSpec(target[0], target[1], target[2], tuple(target[3]), target[4]) if target else None
     try:
-        with Path(job["out"]).open("r+b", buffering=0) as out:
+        with Path(out).open("r+b", buffering=0) as file:
             for line in sys.stdin:
-                tasks = [(row, str(root / path)) for row, path in json.loads(line)]
+                tasks = [(str(Path(root, path)), row) for row, path in json.loads(line)]
                 results = [
-                    _decode(path, spec, row, channels, out) if spec else _probe(path) for row, path in tasks
+                    _decode(*task, spec, channels, file) if spec else _probe(task[0]) for task in tasks
                 ]
                 print(json.dumps(results), file=answers, flush=True)
     except BrokenPipeError:  # the parent has ended

@@ -12,7 +12,7 @@ from PIL import Image, ImageColor
 
 from vaekit.config.data import DataConfig
 from vaekit.data.decoding.decode import ResizeSpec, resize, to_bytes, to_rgb
-from vaekit.data.decoding.pool import cores, make_job, run_workers
+from vaekit.data.decoding.pool import Job, cores, run_workers
 from vaekit.data.decoding.worker import short_digest
 from vaekit.data.packs.write import DecodedSource, count_reasons, require_pack_space, write_pack
 from vaekit.data.sources.arrays import ArrayBlock, ArraySource, Pixels, as_uint8, check_pixels, slices
@@ -23,23 +23,18 @@ from vaekit.utils.logging import progress
 
 MAX_UNRESIZED_SIDE = 128
 """Images that all have the same size are not resized up to this many pixels per side."""
-
 DEFAULT_SIDE = 64
 """Other images are resized to squares of at most this many pixels per side."""
+Labels = NDArray[np.int64]
 
 
 def build_pack(source: FolderSource | ArraySource, settings: DataConfig, folder: Path, quiet: bool) -> None:
-    """Read all images of `source` and write their pack into the empty `folder`.
-
-    Raises:
-        UserError: fewer than 2 images are usable, the disk has no space, or a split would be empty.
-    """
+    """Read all images of `source` and write their pack into the empty `folder`."""
     staging = folder / "staging"
-    decoded = (
-        decode_folder(source, settings, staging, quiet)
-        if isinstance(source, FolderSource)
-        else decode_arrays(source, settings, quiet)
-    )
+    if isinstance(source, FolderSource):
+        decoded = _decode_folder(source, settings, staging, quiet)
+    else:
+        decoded = _decode_arrays(source, settings, quiet)
     if len(decoded.labels) < 2:
         skipped = decoded.skipped
         skip_note = f" ({len(skipped):,} skipped: {count_reasons(skipped)})" if skipped else ""
@@ -50,17 +45,13 @@ def build_pack(source: FolderSource | ArraySource, settings: DataConfig, folder:
 
 
 def resize_spec(settings: DataConfig, width: int, height: int) -> ResizeSpec:
-    """The settings of `decode` for a width and height."""
     red, green, blue = ImageColor.getrgb(settings.background)[:3]
     return ResizeSpec(width, height, settings.fit, (red, green, blue), settings.alpha == "keep")
 
 
-# --- A folder -----------------------------------------------------------------------------------------------
-
-
-def decode_folder(source: FolderSource, settings: DataConfig, staging: Path, quiet: bool) -> DecodedSource:
+def _decode_folder(source: FolderSource, settings: DataConfig, staging: Path, quiet: bool) -> DecodedSource:
     """Decode the files of a folder into the file `staging`, in parallel processes."""
-    count, root = len(source.files), str(source.root)
+    count = len(source.files)
     width, height, size_note = _choose_size(source, settings, quiet)
     target = resize_spec(settings, width, height)
     channels = 4 if target.keep_alpha else 3  # how many are needed is known once all images are decoded
@@ -71,7 +62,7 @@ def decode_folder(source: FolderSource, settings: DataConfig, staging: Path, qui
     gray, alpha, usable = (np.zeros(count, np.bool_) for _ in range(3))
     skipped = list(source.skipped)
     with progress(count, "Reading images", quiet=quiet) as advance:
-        for index, answer in run_workers(make_job(root, str(staging), target, channels), source.files):
+        for index, answer in run_workers(Job(str(source.root), str(staging), target, channels), source.files):
             if isinstance(answer, str):
                 skipped.append((source.files[index], answer))
             else:
@@ -98,9 +89,7 @@ def decode_folder(source: FolderSource, settings: DataConfig, staging: Path, qui
     )
 
 
-def _used_classes(
-    classes: tuple[str, ...], labels: NDArray[np.int64]
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def _used_classes(classes: tuple[str, ...], labels: Labels) -> tuple[tuple[str, ...], Labels]:
     """Drop classes without a usable image, and renumber the labels."""
     present, numbers = np.unique(labels, return_inverse=True)
     names = tuple(classes[label] for label in present) if classes else ()
@@ -111,12 +100,13 @@ def _used_classes(
 
 def _choose_size(source: FolderSource, settings: DataConfig, quiet: bool) -> tuple[int, int, str]:
     """Choose width and height for the images of a folder, from their headers unless set; and a size note."""
+    fit = {"crop": "centre-cropped", "pad": "padded", "stretch": "stretched"}[settings.fit]
     if settings.width_height is not None:
         width, height = settings.width_height
-        return width, height, f"resized to {width}x{height} and {_fit_phrase(settings)}"
+        return width, height, f"resized to {width}x{height} and {fit}"
     answers: list[list[int]] = []
     with progress(len(source.files), f"Scanning {len(source.files):,} images", quiet=quiet) as advance:
-        for _, answer in run_workers(make_job(str(source.root)), source.files):
+        for _, answer in run_workers(Job(str(source.root)), source.files):
             if answer and not isinstance(answer, str):
                 answers.append(answer)
             advance(1)
@@ -126,19 +116,12 @@ def _choose_size(source: FolderSource, settings: DataConfig, quiet: bool) -> tup
     width, height = sizes.max(0).tolist()
     if (sizes == sizes[0]).all() and max(width, height) <= MAX_UNRESIZED_SIDE:
         return width, height, f"{width}x{height} (not resized)"
-    side = max(1, min(DEFAULT_SIDE, int(np.median(sizes.min(1)))))
-    size_note = f"resized to {side}x{side} and {_fit_phrase(settings)} (originals up to {width}x{height}). "
-    return side, side, size_note + f"Change with {setting('size')} and {setting('fit')}."
+    size = max(1, min(DEFAULT_SIDE, int(np.median(sizes.min(1)))))
+    size_note = f"resized to {size}x{size} and {fit} (originals up to {width}x{height}). "
+    return size, size, size_note + f"Change with {setting('size')} and {setting('fit')}."
 
 
-def _fit_phrase(settings: DataConfig) -> str:
-    return {"crop": "centre-cropped", "pad": "padded", "stretch": "stretched"}[settings.fit]
-
-
-# --- Arrays -------------------------------------------------------------------------------------------------
-
-
-def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> DecodedSource:
+def _decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> DecodedSource:
     """Read arrays; images are resized only if a size is set."""
     blocks = _checked_blocks(source)
     height, width, channels = blocks[0].images.shape[1:]
@@ -152,10 +135,9 @@ def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> Dec
 
     def read(rows: NDArray[np.intp]) -> Pixels:
         block_of_row = np.searchsorted(starts, rows, "right") - 1
-        parts = [
-            as_uint8(blocks[b].images[rows[block_of_row == b] - starts[b]]) for b in np.unique(block_of_row)
-        ]
-        images = np.concatenate(parts)  # rows ascend within a split, so the blocks are in order
+        blocks_used = np.unique(block_of_row)  # in the order of rows, which ascend within a split
+        parts = [blocks[b].images[rows[block_of_row == b] - starts[b]] for b in blocks_used]
+        images = np.concatenate([as_uint8(part) for part in parts])
         return _resize_images(images, target, out_channels) if resized else images
 
     def path(row: int) -> str:
@@ -188,13 +170,12 @@ def _checked_blocks(source: ArraySource) -> list[ArrayBlock]:
     for block in blocks:
         check_pixels(block.images, f"'{source.name}'")
         if block.images.shape[1:] != blocks[0].images.shape[1:]:
-            one, two = ("x".join(map(str, each.images.shape[1:])) for each in (blocks[0], block))
-            raise UserError(f"The splits of '{source.name}' differ in image shape: {one} and {two}.")
+            shapes = " and ".join("x".join(map(str, b.images.shape[1:])) for b in (blocks[0], block))
+            raise UserError(f"The splits of '{source.name}' differ in image shape: {shapes}.")
     return blocks
 
 
 def _digest_images(blocks: Sequence[ArrayBlock], quiet: bool) -> NDArray[np.uint64]:
-    """The digests [N] of the images of all blocks."""
     digests: list[NDArray[np.uint64]] = []
     with progress(sum(len(block.images) for block in blocks), "Reading images", quiet=quiet) as advance:
         for block in blocks:
@@ -216,29 +197,23 @@ def _resize_images(images: Pixels, target: ResizeSpec, channels: int) -> Pixels:
     return np.frombuffer(data, np.uint8).reshape(len(images), target.height, target.width, channels)
 
 
-def _number_labels(
-    blocks: Sequence[ArrayBlock], source: ArraySource
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _number_labels(blocks: Sequence[ArrayBlock], source: ArraySource) -> tuple[Labels, tuple[str, ...]]:
     """Convert the labels of all blocks to class numbers; also return the names of the classes."""
-    counts = [len(block.images) for block in blocks]
-    labels_of_blocks = [
-        None if block.labels is None else _checked_labels(block, source.name) for block in blocks
-    ]
-    known = [labels for labels in labels_of_blocks if labels is not None]
+    known = [_checked_labels(block, source.name) for block in blocks if block.labels is not None]
     if not known:
-        return np.full(sum(counts), -1, np.int64), ()
+        return np.full(sum(len(block.images) for block in blocks), -1, np.int64), ()
     values = np.unique(np.concatenate(known))
     class_numbers = np.arange(len(source.classes))
     if values.dtype.kind in "iu" and np.isin(values, class_numbers).all():
         values, names = class_numbers, source.classes
     else:
         names = tuple(str(value) for value in values.tolist())
-    rest = len(names)
+    numbered = (np.searchsorted(values, labels).astype(np.int64) for labels in known)
     numbers = [
-        np.full(count, rest, np.int64) if labels is None else np.searchsorted(values, labels).astype(np.int64)
-        for count, labels in zip(counts, labels_of_blocks, strict=True)
+        np.full(len(block.images), len(names), np.int64) if block.labels is None else next(numbered)
+        for block in blocks
     ]
-    return np.concatenate(numbers), names if len(known) == len(labels_of_blocks) else (*names, NO_CLASS)
+    return np.concatenate(numbers), names if len(known) == len(blocks) else (*names, NO_CLASS)
 
 
 def _checked_labels(block: ArrayBlock, name: str) -> NDArray[Any]:
@@ -246,10 +221,8 @@ def _checked_labels(block: ArrayBlock, name: str) -> NDArray[Any]:
     labels = labels.reshape(len(labels)) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.shape != (len(block.images),):
         shape = " x ".join(map(str, labels.shape))
-        raise UserError(
-            f"'{name}' has {len(block.images)} images but labels of shape {shape}.",
-            "Give one label per image.",
-        )
+        message = f"'{name}' has {len(block.images)} images but labels of shape {shape}."
+        raise UserError(message, "Give one label per image.")
     if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "iubUS":

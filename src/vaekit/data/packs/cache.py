@@ -2,16 +2,16 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from vaekit.errors import UserError
+from vaekit.utils.files import lock
 
 
 def cache_folder() -> Path:
-    """vaekit's cache folder: XDG_CACHE_HOME/vaekit, or the usual place of the system."""
+    """XDG_CACHE_HOME/vaekit, or the system's usual cache folder."""
     home = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if home.is_absolute():
         return home / "vaekit"
@@ -21,66 +21,37 @@ def cache_folder() -> Path:
 
 
 def packs_folder() -> Path:
-    """The folder of the packs, created if it does not exist.
-
-    Raises:
-        UserError: it cannot be created.
-    """
+    """The folder of the packs, created if it does not exist."""
     folder = cache_folder() / "packs"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"The cache folder '{folder}' cannot be created ({error.strerror}).",
-            "Set XDG_CACHE_HOME to a folder that you can write to.",
-        ) from None
+        message = f"The cache folder '{folder}' cannot be created ({error.strerror})."
+        raise UserError(message, "Set XDG_CACHE_HOME to a folder that you can write to.") from None
     return folder
 
 
 @contextmanager
 def lock_pack(pack: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock under which `pack` is built; the operating system releases it when the process ends.
-
-    Args:
-        pack: folder of the pack.
-        wait: wait for another process that holds the lock.
-
-    Yields:
-        Whether the lock is held; always true with `wait`.
-    """
+    """Hold the lock under which `pack` is built, after waiting for it if `wait`; yield whether it is held."""
     with (pack.parent / f".{pack.name}.lock").open("w") as file:
-        if sys.platform != "win32":
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
-        yield True
+        yield lock(file, wait)
 
 
 def remove_leftovers(pack: Path) -> None:
     """Delete what interrupted builds have left behind. The caller holds the lock of `pack`."""
-    for leftover in pack.parent.glob(".*"):
-        if not leftover.is_dir():
-            continue
+    for leftover in filter(Path.is_dir, pack.parent.glob(".*")):
         name = leftover.name.split(".")[1]
-        if name == pack.name:
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            with lock_pack(pack.parent / name, wait=False) as held:
-                if held:
-                    shutil.rmtree(leftover, ignore_errors=True)
+        with nullcontext(True) if name == pack.name else lock_pack(pack.parent / name, wait=False) as held:
+            if held:
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def clear_cache() -> int:
     """Delete all packs but those being built; return the bytes freed. Packs are rebuilt when needed."""
     folder = cache_folder() / "packs"
     freed = 0
-    for pack in folder.iterdir() if folder.is_dir() else ():
-        if not pack.is_dir():
-            continue
+    for pack in filter(Path.is_dir, folder.iterdir() if folder.is_dir() else ()):
         name = pack.name.split(".")[1] if pack.name.startswith(".") else pack.name
         with lock_pack(folder / name, wait=False) as held:
             if held:

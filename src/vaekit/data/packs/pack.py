@@ -29,23 +29,16 @@ from vaekit.utils.logging import log
 
 PACK_FORMAT = 3
 """Part of the key of every pack, so that packs of older formats are not opened."""
-
 BUNDLED = "the bundled sample"
 """Description of the source when no data are given."""
-
-TRANSIENT_REASONS = (
-    "not readable",
-    "folder not readable",
-    "not found",
-    "too large for the memory",
-    "crashed the decoder",
-)
+Source = FolderSource | ArraySource
+TRANSIENT = ("not readable", "folder not readable", "not found", "too large for", "crashed the decoder")
 """Beginnings of reasons that may not last: files skipped for them are retried every time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """The decoded images and labels of a data set; an `ImageSource`. Each split is a range of rows."""
+    """The decoded images and labels of a data set, as an `ImageSource`; each split is a range of rows."""
 
     folder: Path
     source: str
@@ -67,21 +60,17 @@ class Pack:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """C, H, W."""
         _, height, width, channels = self.images.shape
         return channels, height, width
 
     def count(self, split: str) -> int:
-        """Number of images in "train", "validation" or "test"."""
         rows = self.splits[split]
         return int(rows.stop - rows.start)
 
     def split_labels(self, split: str) -> NDArray[np.int64]:
-        """Class numbers int64 [count] of all images of a split; -1 without classes."""
         return self.labels[self.splits[split]]
 
     def read(self, split: str, rows: NDArray[np.int64]) -> tuple[Pixels, NDArray[np.int64]]:
-        """Images uint8 [n, H, W, C] and class numbers int64 [n] of some rows (0 to count - 1) of a split."""
         rows = rows + self.splits[split].start
         # Gathered by NumPy: as fast as torch on one thread, and it does not wake the threads that compute.
         pixels = np.asarray(self.images).reshape(len(self.images), -1).take(rows, axis=0)
@@ -91,9 +80,8 @@ class Pack:
     def summary(self) -> str:
         """Description of the images: one sentence per line."""
         channels = {1: "gray", 3: "colour", 4: "colour with transparency"}[self.shape[0]]
-        classes = (
-            f" in {len(self.classes)} class{'es' if len(self.classes) > 1 else ''}" if self.classes else ""
-        )
+        count = len(self.classes)
+        classes = f" in {count} class{'es' if count > 1 else ''}" if count else ""
         if NO_CLASS in self.classes:
             classes += f", counting {NO_CLASS}"
         splits = ", ".join(f"{self.count(split):,} {split}" for split in SPLITS if self.count(split))
@@ -137,28 +125,23 @@ def open_pack(source: Any, settings: DataConfig, quiet: bool = False) -> Pack:
     """Open the pack of a source, which is built first if there is none for these settings.
 
     Args:
-        source: what `find_source` takes, or a torch `Dataset` or `DataLoader`.
+        source: an argument for `find_source`, or a torch `Dataset` or `DataLoader`.
         settings: how images are resized and split.
         quiet: show no progress.
-
-    Raises:
-        UserError: the source does not exist, has fewer than two usable images, or does not fit on the disk.
     """
+    resolved: Source
     if is_dataset(source):
         size = settings.width_height
         spec = resize_spec(settings, *(size or (1, 1)))
-        resolved: FolderSource | ArraySource = dataset_source(
-            source, packs_folder(), spec, size is not None, quiet
-        )
-        source_text = f"a {type(source).__name__}"
+        resolved = dataset_source(source, packs_folder(), spec, size is not None, quiet)
     else:
         resolved = find_source(source)
-        source_text = BUNDLED if source is None else _source_text(source)
+    source_text = _source_text(source)
     pack_settings = settings.model_dump(include={"size", "fit", "background", "alpha", "validation"})
     key = hashlib.sha256(json.dumps([PACK_FORMAT, resolved.key, pack_settings]).encode()).hexdigest()[:32]
     folder = packs_folder() / key
     pack = _open(folder, source_text)
-    if pack is not None and not any(reason.startswith(TRANSIENT_REASONS) for _, reason in pack.skipped):
+    if pack is not None and not any(reason.startswith(TRANSIENT) for _, reason in pack.skipped):
         return pack
     with lock_pack(folder, wait=False) as held:
         if held:
@@ -168,19 +151,15 @@ def open_pack(source: Any, settings: DataConfig, quiet: bool = False) -> Pack:
         return _open(folder, source_text) or _build(resolved, settings, folder, source_text, quiet)
 
 
-def _build(
-    source: FolderSource | ArraySource, settings: DataConfig, folder: Path, source_text: str, quiet: bool
-) -> Pack:
+def _build(source: Source, settings: DataConfig, folder: Path, source_text: str, quiet: bool) -> Pack:
     remove_leftovers(folder)
     shutil.rmtree(folder, ignore_errors=True)  # a damaged pack, which could not be opened
     try:
         with atomic_folder(folder) as temporary:
             build_pack(source, settings, temporary, quiet)
     except OSError as error:
-        raise UserError(
-            f"The images cannot be cached in '{folder.parent}' ({error}).",
-            "Free some space, or set XDG_CACHE_HOME to a folder on another disk.",
-        ) from error
+        hint = "Free some space, or set XDG_CACHE_HOME to a folder on another disk."
+        raise UserError(f"The images cannot be cached in '{folder.parent}' ({error}).", hint) from error
     pack = _open(folder, source_text)
     if pack is None:
         raise OSError(f"the pack {folder} cannot be opened just after it was built")
@@ -196,36 +175,23 @@ def _open(folder: Path, source_text: str) -> Pack | None:
         labels = np.load(folder / "labels.npy", mmap_mode="c")
         splits = {split: slice(start, end) for split, (start, end) in metadata["splits"].items()}
         skipped = [(path, reason) for path, reason in metadata["skipped"]]
-        name, classes = metadata["name"], tuple(metadata["classes"])
-        fingerprint = metadata["fingerprint"]
-        return Pack(
-            folder, source_text, name, images, labels, classes, splits, fingerprint, skipped, metadata
-        )
+        name, classes, digest = metadata["name"], tuple(metadata["classes"]), metadata["fingerprint"]
+        return Pack(folder, source_text, name, images, labels, classes, splits, digest, skipped, metadata)
     except (OSError, ValueError, KeyError):
         return None
 
 
 def _source_text(source: Any) -> str:
-    if isinstance(source, (str, Path)):
-        return str(source)
+    if source is None or isinstance(source, (str, Path)):
+        return BUNDLED if source is None else str(source)
     name = type(source).__name__
+    if is_dataset(source):
+        return f"a {name}"
     return f"{'an' if name == 'ndarray' or name[0] in 'AEIOaeio' else 'a'} {name} in memory"
 
 
 def load_images(paths: Sequence[str | Path], settings: DataConfig, shape: tuple[int, int, int]) -> Pixels:
-    """Read image files as a model was trained on them.
-
-    Args:
-        paths: the image files.
-        settings: how the training images were resized.
-        shape: (C, H, W) of the model.
-
-    Returns:
-        uint8 [N, H, W, C].
-
-    Raises:
-        UserError: a file cannot be used.
-    """
+    """Read image files to uint8 [N, H, W, C], resized like the training images of a model of `shape`."""
     channels, height, width = shape
     spec = resize_spec(settings, width, height)._replace(keep_alpha=channels == 4)
     images = np.empty((len(paths), height, width, channels), np.uint8)
@@ -234,8 +200,7 @@ def load_images(paths: Sequence[str | Path], settings: DataConfig, shape: tuple[
             try:
                 image, _, _ = read_image(str(Path(path).expanduser()), spec)
             except UnusableError as error:
-                raise UserError(
-                    f"'{path}' cannot be used ({error}).", "Give a JPEG, PNG, WebP, BMP, TIFF or GIF image."
-                ) from None
+                hint = "Give a JPEG, PNG, WebP, BMP, TIFF or GIF image."
+                raise UserError(f"'{path}' cannot be used ({error}).", hint) from None
         images[row] = np.frombuffer(to_bytes(image, channels), np.uint8).reshape(height, width, channels)
     return images

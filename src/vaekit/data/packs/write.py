@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,24 +46,22 @@ class DecodedSource:
 def write_pack(folder: Path, source: DecodedSource, name: str, settings: DataConfig) -> None:
     """Write the files of a pack: images.npy, labels.npy, table.csv and, with its metadata, pack.json."""
     splits = assign_splits(source.splits, source.content, settings.validation)
-    order = np.concatenate([np.flatnonzero(splits == split) for split in range(len(SPLITS))])
-    ends = np.cumsum([np.count_nonzero(splits == split) for split in range(len(SPLITS))]).tolist()
+    rows_of_splits = {split: np.flatnonzero(splits == number) for number, split in enumerate(SPLITS)}
+    order = np.concatenate(list(rows_of_splits.values()))
+    ends = np.cumsum([len(rows) for rows in rows_of_splits.values()]).tolist()
     ranges = dict(zip(SPLITS, zip([0, *ends], ends, strict=False), strict=True))
     labels = source.labels[order]
     require_pack_space(folder, len(order), int(np.prod(source.shape)))
-    rows_of_splits = {split: order[start:end] for split, (start, end) in ranges.items()}
     _write_images(folder / "images.npy", source, list(rows_of_splits.values()))
     np.save(folder / "labels.npy", labels)
     _write_table(folder / "table.csv", source, rows_of_splits)
     hashing = hashlib.sha256(json.dumps([source.shape, ranges, source.classes]).encode())
     hashing.update(source.content[order].tobytes())
     hashing.update(labels.tobytes())
-    counts = {
-        split: dict(Counter(source.classes[label] for label in source.labels[rows].tolist()))
-        if source.classes
-        else len(rows)
-        for split, rows in rows_of_splits.items()
-    }
+    counts: dict[str, Any] = {split: len(rows) for split, rows in rows_of_splits.items()}
+    if source.classes:
+        for split, rows in rows_of_splits.items():
+            counts[split] = dict(Counter(source.classes[label] for label in source.labels[rows].tolist()))
     metadata = {
         "name": name,
         "fingerprint": hashing.hexdigest(),
@@ -80,15 +79,13 @@ def _duplicates(source: DecodedSource, splits: NDArray[np.int8]) -> list[tuple[s
     """(path, reason) of the images that are left out as duplicates."""
     rows = np.flatnonzero(splits == LEFT_OUT)
     in_test_split = np.isin(source.content[rows], source.content[splits == TEST])
-    return [
-        (source.path(int(row)), f"duplicated in {'test' if in_test else 'validation'}")
-        for row, in_test in zip(rows, in_test_split, strict=True)
-    ]
+    places = np.where(in_test_split, "test", "validation")
+    return [(source.path(row), f"duplicated in {at}") for row, at in zip(rows.tolist(), places, strict=True)]
 
 
 def _write_images(path: Path, source: DecodedSource, rows_of_splits: Sequence[NDArray[np.intp]]) -> None:
+    shape = (sum(map(len, rows_of_splits)), *source.shape)
     with path.open("wb") as file:
-        shape = (sum(map(len, rows_of_splits)), *source.shape)
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for rows in rows_of_splits:
@@ -103,18 +100,16 @@ def _write_table(path: Path, source: DecodedSource, rows_of_splits: dict[str, ND
         table.writerow(("path", "label", "split", "width", "height"))
         for split, rows in rows_of_splits.items():
             for row in rows.tolist():
-                table.writerow(
-                    (source.path(row), names[source.labels[row]], split, *source.sizes[row].tolist())
-                )
+                label, size = names[source.labels[row]], source.sizes[row].tolist()
+                table.writerow((source.path(row), label, split, *size))
 
 
 def count_reasons(skipped: Sequence[tuple[str, str]]) -> str:
     """A phrase such as "2 truncated, 1 HEIC, 1 AVIF (unsupported; convert to JPEG)"."""
     reasons = Counter(reason.split(" (")[0] for _, reason in skipped).most_common()
-    formats = [
-        f"{count:,} {reason.removesuffix(UNSUPPORTED)}" for reason, count in reasons if UNSUPPORTED in reason
-    ]
-    others = [f"{count:,} {reason}" for reason, count in reasons if UNSUPPORTED not in reason]
+    phrases = [f"{count:,} {reason}" for reason, count in reasons]
+    formats = [phrase.removesuffix(UNSUPPORTED) for phrase in phrases if UNSUPPORTED in phrase]
+    others = [phrase for phrase in phrases if UNSUPPORTED not in phrase]
     return ", ".join([*others, *formats]) + (" (unsupported; convert to JPEG)" if formats else "")
 
 

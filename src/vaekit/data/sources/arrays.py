@@ -54,10 +54,7 @@ def to_uint8_images(value: Any, name: str = "the array") -> Pixels:
     Args:
         value: an array [N, H, W] or [N, H, W, C], a torch tensor [N, H, W] or [N, C, H, W], or a list of
             arrays; uint8, bool, or floats in [0, 1], which are rounded to 256 levels.
-        name: what messages call the images.
-
-    Raises:
-        UserError: shape, dtype or values are not those of images.
+        name: name of the images in messages.
     """
     images = to_nhwc(value, name)
     check_pixels(images, name)
@@ -65,11 +62,7 @@ def to_uint8_images(value: Any, name: str = "the array") -> Pixels:
 
 
 def to_nhwc(value: Any, name: str) -> NDArray[Any]:
-    """Convert images to [N, H, W, C], without copying if possible; the dtype stays.
-
-    Raises:
-        UserError: the shape is not that of images.
-    """
+    """Convert images to [N, H, W, C], without copying if possible; the dtype stays."""
     if is_tensor(value):
         tensor = value.detach().cpu()
         array = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
@@ -79,47 +72,34 @@ def to_nhwc(value: Any, name: str) -> NDArray[Any]:
         try:
             array = np.asarray(value)
         except ValueError:
-            raise UserError(
-                f"The images of {name} differ in shape.",
-                "Give arrays of one size, or a folder of image files.",
-            ) from None
+            hint = "Give arrays of one size, or a folder of image files."
+            raise UserError(f"The images of {name} differ in shape.", hint) from None
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.shape[3] not in (1, 3, 4) or 0 in array.shape[1:]:
         shape = " x ".join(map(str, np.shape(value)))
-        raise UserError(
-            f"The shape of {name} is {shape}.",
-            "Images must be [N, H, W] or [N, H, W, C] with 1, 3 or 4 channels.",
-        )
+        hint = "Images must be [N, H, W] or [N, H, W, C] with 1, 3 or 4 channels."
+        raise UserError(f"The shape of {name} is {shape}.", hint)
     return array
 
 
 def check_pixels(images: NDArray[Any], name: str) -> None:
-    """Check that values are uint8, bool, or floats in [0, 1].
-
-    Raises:
-        UserError: they are not; the hint says how to undo a normalization.
-    """
+    """Check that values are uint8, bool, or floats in [0, 1]."""
     if images.dtype in (np.uint8, np.bool_) or not images.size:
         return
     if images.dtype.kind != "f":
-        raise UserError(
-            f"The dtype of {name} is {images.dtype}.", "Use uint8 (0 to 255), bool, or floats from 0 to 1."
-        )
+        hint = "Use uint8 (0 to 255), bool, or floats from 0 to 1."
+        raise UserError(f"The dtype of {name} is {images.dtype}.", hint)
     low, high = np.inf, -np.inf
     for part in slices(len(images)):
         low = min(low, float(np.min(images[part])))  # NaN if any value is NaN
         high = max(high, float(np.max(images[part])))
         if not (np.isfinite(low) and np.isfinite(high)):
             raise UserError(f"There are NaN or infinite values in {name}.", "Remove those images.")
-    if low >= 0 and high <= 1:
-        return
-    fix = (
-        "Divide by 255."
-        if low >= 0 and high <= 255
-        else "Undo the normalization; from [-1, 1] by (x + 1) / 2."
-    )
-    raise UserError(f"The values of {name} range from {low:.3g} to {high:.3g} instead of 0 to 1.", fix)
+    if low < 0 or high > 1:
+        is_8_bits = low >= 0 and high <= 255
+        hint = "Divide by 255." if is_8_bits else "Undo the normalization; from [-1, 1] by (x + 1) / 2."
+        raise UserError(f"The values of {name} range from {low:.3g} to {high:.3g} instead of 0 to 1.", hint)
 
 
 def as_uint8(images: NDArray[Any]) -> Pixels:
@@ -145,7 +125,9 @@ def is_tensor(value: Any) -> "TypeGuard[torch.Tensor]":
 def array_source(value: Any) -> ArraySource:
     """A source from images, or from a tuple (images, labels)."""
     images, labels = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
-    block = ArrayBlock(to_nhwc(images, "the array"), None if labels is None else _to_numpy(labels))
+    if labels is not None:
+        labels = labels.detach().cpu().numpy() if is_tensor(labels) else np.asarray(labels)
+    block = ArrayBlock(to_nhwc(images, "the array"), labels)
     return ArraySource("array", content_key(block), lambda: [block])
 
 
@@ -159,27 +141,12 @@ def content_key(block: ArrayBlock) -> tuple[str, ...]:
     return ("array", str(block.images.shape), str(block.images.dtype), hashing.hexdigest())
 
 
-def _to_numpy(value: Any) -> NDArray[Any]:
-    return value.detach().cpu().numpy() if is_tensor(value) else np.asarray(value)
-
-
 # --- Files of arrays ----------------------------------------------------------------------------------------
 
 NPZ_NAMES = {
-    TRAIN: (
-        ("x_train", "y_train"),
-        ("train_images", "train_labels"),
-        ("images", "labels"),
-        ("x", "y"),
-        ("arr_0", "arr_1"),
-    ),
-    VALIDATION: (
-        ("x_val", "y_val"),
-        ("x_validation", "y_validation"),
-        ("val_images", "val_labels"),
-        ("x_valid", "y_valid"),
-    ),
-    TEST: (("x_test", "y_test"), ("test_images", "test_labels")),
+    TRAIN: ("x_train y_train", "train_images train_labels", "images labels", "x y", "arr_0 arr_1"),
+    VALIDATION: ("x_val y_val", "x_validation y_validation", "val_images val_labels", "x_valid y_valid"),
+    TEST: ("x_test y_test", "test_images test_labels"),
 }
 """Names of images and labels in .npz files: those of Keras, MedMNIST and NumPy."""
 
@@ -203,9 +170,8 @@ def numpy_source(path: Path) -> ArraySource:
         except UserError:
             raise
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(
-                f"'{path}' cannot be read as NumPy arrays ({error}).", "Save it again with numpy.savez."
-            ) from None
+            message = f"'{path}' cannot be read as NumPy arrays ({error})."
+            raise UserError(message, "Save it again with numpy.savez.") from None
 
     return ArraySource(path.stem, file_key(path), read)
 
@@ -213,20 +179,18 @@ def numpy_source(path: Path) -> ArraySource:
 def _npz_blocks(loaded: Any, name: str) -> list[ArrayBlock]:
     keys = {key.lower(): key for key in loaded.files}
     blocks = []
-    for split, pairs in NPZ_NAMES.items():
-        for images, labels in pairs:
+    for split, names in NPZ_NAMES.items():
+        for images, labels in map(str.split, names):
             if images in keys:
                 pixels = to_nhwc(loaded[keys[images]], f"{images} of {name}")
                 blocks.append(ArrayBlock(pixels, loaded[keys[labels]] if labels in keys else None, split))
                 break
-    if not any(block.split == TRAIN for block in blocks) and len(keys) == 1:
-        blocks = [ArrayBlock(to_nhwc(loaded[loaded.files[0]], name))]
-    if not any(block.split == TRAIN for block in blocks):
-        raise UserError(
-            f"'{name}' contains {', '.join(loaded.files) or 'nothing'}.",
-            "Name its arrays x_train, y_train, x_test, y_test, or images, labels.",
-        )
-    return blocks
+    if any(block.split == TRAIN for block in blocks):
+        return blocks
+    if len(keys) == 1:
+        return [ArrayBlock(to_nhwc(loaded[loaded.files[0]], name))]
+    hint = "Name its arrays x_train, y_train, x_test, y_test, or images, labels."
+    raise UserError(f"'{name}' contains {', '.join(loaded.files) or 'nothing'}.", hint)
 
 
 IDX_IMAGES = re.compile(r"^(.*)images([.-])idx3(-ubyte(?:\.gz)?)$")
@@ -237,9 +201,6 @@ def idx_source(folder: Path) -> ArraySource | None:
 
     Files with "t10k" or "test" in their names are the test split. An optional file classes.txt names the
     classes, one per line.
-
-    Raises:
-        UserError: there are several files for one split.
     """
     files_of_split: dict[int, tuple[Path, Path | None]] = {}
     for path in sorted(folder.iterdir()):
@@ -249,42 +210,40 @@ def idx_source(folder: Path) -> ArraySource | None:
         split = TEST if "t10k" in match[1] or "test" in match[1] else TRAIN
         labels = path.with_name(f"{match[1]}labels{match[2]}idx1{match[3]}")
         if split in files_of_split and path.name.removesuffix(".gz") != files_of_split[split][0].name:
-            raise UserError(
-                f"'{folder}' contains several IDX files of {SPLITS[split]} images.",
-                "Put each data set into its own folder.",
-            )
+            message = f"'{folder}' contains several IDX files of {SPLITS[split]} images."
+            raise UserError(message, "Put each data set into its own folder.")
         if split not in files_of_split:  # the plain file is sorted before its compressed copy
             files_of_split[split] = path, labels if labels.is_file() else None
     if not files_of_split:
         return None
-    names = folder / "classes.txt"
     files = [path for pair in files_of_split.values() for path in pair if path is not None]
 
     def read() -> list[ArrayBlock]:
         return [
-            ArrayBlock(
-                _read_idx(images, 3)[..., None], None if labels is None else _read_idx(labels, 1), split
-            )
+            ArrayBlock(_read_idx(images, 3)[..., None], _read_idx(labels, 1) if labels else None, split)
             for split, (images, labels) in sorted(files_of_split.items())
         ]
 
-    if not names.is_file():
-        return ArraySource(folder.resolve().name, file_key(*files), read)
-    classes = tuple(names.read_text(encoding="utf-8").splitlines())
-    return ArraySource(folder.resolve().name, file_key(*files, names), read, classes)
+    classes: tuple[str, ...] = ()
+    if (names := folder / "classes.txt").is_file():
+        classes = tuple(names.read_text(encoding="utf-8").splitlines())
+        files.append(names)
+    return ArraySource(folder.resolve().name, file_key(*files), read, classes)
 
 
 def _read_idx(path: Path, axes: int) -> Pixels:
     """Read an IDX file of bytes: two zeros, the type (8), the number of axes, their sizes, the values."""
+    hint = "Download it again."
+    damaged = UserError(f"'{path}' is truncated or damaged.", hint)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = cast(IO[bytes], file).read()
         start = 4 + 4 * axes
         kind, *shape = struct.unpack(f">{axes + 1}I", data[:start])
     except (OSError, EOFError, struct.error, zlib.error):
-        raise UserError(f"'{path}' is truncated or damaged.", "Download it again.") from None
+        raise damaged from None
     if kind != 0x0800 + axes:
-        raise UserError(f"'{path}' is not an IDX file of bytes with {axes} axes.", "Download it again.")
+        raise UserError(f"'{path}' is not an IDX file of bytes with {axes} axes.", hint)
     if len(data) - start != np.prod(shape, dtype=np.int64):
-        raise UserError(f"'{path}' is truncated or damaged.", "Download it again.")
+        raise damaged
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

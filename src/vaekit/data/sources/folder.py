@@ -1,4 +1,4 @@
-"""Sources of images: a folder, arrays in files or in memory, or the bundled sample."""
+"""Sources of images: folders, arrays in files or in memory, and the bundled sample."""
 
 import os
 import stat
@@ -17,20 +17,15 @@ READABLE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
 )
 
-UNSUPPORTED_FORMATS = (
+UNSUPPORTED_FORMATS = (  # noqa: SIM905  shorter than a list
     "heic heif hif avif svg psd xcf jp2 j2k jxl ppm pgm pbm pnm tga ico icns exr hdr dds eps pcx "
     "raw dng cr2 cr3 nef arw orf rw2 raf dcm fits"
-)
-UNSUPPORTED_SUFFIXES = frozenset(f".{name}" for name in UNSUPPORTED_FORMATS.split())
-"""Suffixes of images that are skipped and listed; files with other suffixes are not images."""
-
+).split()
+"""Images that are skipped and listed; files with other suffixes are not images."""
 UNSUPPORTED = " is not supported"
 """End of the reason for which they are skipped."""
-
 ARCHIVE_SUFFIXES = frozenset((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"))
-
 SPLIT_FOLDERS = {"train": TRAIN, "val": VALIDATION, "validation": VALIDATION, "test": TEST}
-
 NO_CLASS = "(none)"
 """Class of the images outside the class folders."""
 
@@ -54,44 +49,32 @@ class FolderSource:
 
 
 def find_source(source: Any) -> FolderSource | ArraySource:
-    """Find the images that `source` stands for; for torch data sets see `torch_datasets.py`.
-
-    Args:
-        source: a path, an array, a tuple (images, labels), or None for the bundled sample.
-
-    Raises:
-        UserError: it does not exist, or contains no images.
-    """
+    """Open a path, an array, a tuple (images, labels), or None for the bundled sample as a source."""
     if source is None:
-        return bundled_sample()
+        return _bundled_sample()
     if isinstance(source, (np.ndarray, list, tuple)) or is_tensor(source):
         return array_source(source)
     if not isinstance(source, (str, os.PathLike)):
-        raise UserError(
-            f"An object of type {type(source).__name__} is not a source of images.",
-            "Give a folder, a .npz or .npy file, an array or a torch Dataset.",
-        )
+        hint = "Give a folder, a .npz or .npy file, an array or a torch Dataset."
+        raise UserError(f"An object of type {type(source).__name__} is not a source of images.", hint)
     path = Path(source).expanduser()
     if not path.exists():
-        raise UserError(
-            f"'{source}' does not exist.",
-            "Give a folder of images, a .npz or .npy file, or a folder of IDX files.",
-        )
+        hint = "Give a folder of images, a .npz or .npy file, or a folder of IDX files."
+        raise UserError(f"'{source}' does not exist.", hint)
     try:
         if path.is_dir():
-            return idx_source(path) or scan_folder(path)
+            return idx_source(path) or _scan_folder(path)
         if path.suffix.lower() in (".npz", ".npy") and path.is_file():
             return numpy_source(path)
     except PermissionError:
         raise UserError(f"'{path}' is not readable.", "Check its permissions.") from None
     if path.suffix.lower() in ARCHIVE_SUFFIXES:
         raise UserError(f"'{path}' is an archive.", "Unpack it, and give the folder of images.")
-    raise UserError(
-        f"'{path}' is neither a folder nor a .npz or .npy file.", "Give the folder of the images."
-    )
+    message = f"'{path}' is neither a folder nor a .npz or .npy file."
+    raise UserError(message, "Give the folder of the images.")
 
 
-def bundled_sample() -> ArraySource:
+def _bundled_sample() -> ArraySource:
     """10,000 training images of Fashion-MNIST, 1,000 per class."""
     sample = idx_source(Path(__file__).parent.parent / "sample")
     if sample is None:
@@ -99,14 +82,11 @@ def bundled_sample() -> ArraySource:
     return ArraySource("fashion-mnist-sample", sample.key, sample.read, sample.classes)
 
 
-def scan_folder(folder: Path) -> FolderSource:
+def _scan_folder(folder: Path) -> FolderSource:
     """List the image files in a folder and its subfolders by their names; no file is opened.
 
     Hidden files and folders are ignored. Links to files inside the folder are treated as files; links to
     folders and links to files outside the folder are skipped.
-
-    Raises:
-        UserError: there are no images.
     """
     root = folder.resolve()
     files, skipped, other_files = _walk(root)
@@ -145,7 +125,7 @@ def _walk(root: Path) -> tuple[dict[str, os.stat_result], list[tuple[str, str]],
                 pending.append(Path(entry.path))
             elif entry.is_symlink() and Path(entry.path).is_dir():
                 skipped.append((relative, "linked to a folder"))
-            elif (suffix := Path(entry.name).suffix.lower()) in UNSUPPORTED_SUFFIXES:
+            elif (suffix := Path(entry.name).suffix.lower())[1:] in UNSUPPORTED_FORMATS:
                 skipped.append((relative, suffix[1:].upper() + UNSUPPORTED))
             elif suffix not in READABLE_SUFFIXES:
                 other_files += 1
@@ -160,10 +140,8 @@ def _no_images(folder: Path, skipped: list[tuple[str, str]]) -> UserError:
     if arrays := sorted(path for path in folder.iterdir() if path.suffix.lower() in (".npz", ".npy")):
         return UserError(f"'{folder}' contains no image files, but {arrays[0].name}.", f"Give '{arrays[0]}'.")
     skip_note = f" ({len(skipped)} skipped, e.g. {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
-    return UserError(
-        f"'{folder}' contains no images{skip_note}.",
-        "Supported formats are JPEG, PNG, WebP, BMP, TIFF and GIF.",
-    )
+    hint = "Supported formats are JPEG, PNG, WebP, BMP, TIFF and GIF."
+    return UserError(f"'{folder}' contains no images{skip_note}.", hint)
 
 
 def _check_file(entry: os.DirEntry[str], root: Path) -> os.stat_result | str:
@@ -173,19 +151,19 @@ def _check_file(entry: os.DirEntry[str], root: Path) -> os.stat_result | str:
             target = Path(entry.path).resolve(strict=True)
             if not target.is_relative_to(root):
                 return "linked outside the folder"
-        file = entry.stat()
+        status = entry.stat()
     except (OSError, RuntimeError):  # RuntimeError: a link to itself
         return "linked to a missing file" if entry.is_symlink() else "not readable"
-    return file if stat.S_ISREG(file.st_mode) else "not a regular file"
+    return status if stat.S_ISREG(status.st_mode) else "not a regular file"
 
 
 def _split_and_class(path: str) -> tuple[int, str | None]:
-    """The split and the class that the folders of a file stand for: val/cat/1.png is (VALIDATION, "cat")."""
+    """The split and the class in the path of a file: val/cat/1.png is (VALIDATION, "cat")."""
     *folders, _ = path.split("/")
-    split = SPLIT_FOLDERS.get(folders[0].lower()) if folders else None
-    if split is not None:
-        folders = folders[1:]
-    return TRAIN if split is None else split, folders[0] if folders else None
+    split = TRAIN
+    if folders and folders[0].lower() in SPLIT_FOLDERS:
+        split = SPLIT_FOLDERS[folders.pop(0).lower()]
+    return split, folders[0] if folders else None
 
 
 def _classes(names: list[str | None]) -> tuple[tuple[str, ...], NDArray[np.int64]]:

@@ -10,7 +10,14 @@ import numpy as np
 from PIL import Image
 
 from vaekit.data.decoding.decode import ResizeSpec, resize, to_bytes, to_rgb
-from vaekit.data.sources.arrays import ArrayBlock, ArraySource, content_key, is_tensor, to_uint8_images
+from vaekit.data.sources.arrays import (
+    ArrayBlock,
+    ArraySource,
+    Pixels,
+    content_key,
+    is_tensor,
+    to_uint8_images,
+)
 from vaekit.errors import UserError, setting
 from vaekit.utils.logging import progress
 
@@ -21,19 +28,10 @@ def is_dataset(value: Any) -> bool:
 
 
 def dataset_source(source: Any, folder: Path, target: ResizeSpec, resizing: bool, quiet: bool) -> ArraySource:
-    """Read all items of `source`: an image or (image, label).
+    """Read all items of a `Dataset` or `DataLoader`: an image or (image, label).
 
-    Images are Pillow images, or tensors [C, H, W] or [H, W].
-
-    Args:
-        source: the `Dataset` or `DataLoader`.
-        folder: a folder on a disk with space for the uncompressed images.
-        target: how images are resized, if `resizing`; otherwise they must all have the same size.
-        resizing: whether a size is set.
-        quiet: show no progress.
-
-    Raises:
-        UserError: an item is not an image, or the images differ in shape.
+    Images are Pillow images, or tensors [C, H, W] or [H, W]; without `resizing` all must have the same size.
+    The disk of `folder` must have space for the uncompressed images.
     """
     name = f"the {type(source).__name__}"
     labels: list[Any] = []
@@ -41,29 +39,26 @@ def dataset_source(source: Any, folder: Path, target: ResizeSpec, resizing: bool
     all_gray = True
     total = len(source) if hasattr(source, "__len__") else 0
     # A file without a name disappears with this process, however that ends.
-    with (
-        tempfile.TemporaryFile(dir=folder) as spool,
-        progress(total, "Reading images", quiet=quiet) as advance,
-    ):
+    text = "Reading images"
+    with tempfile.TemporaryFile(dir=folder) as spool, progress(total, text, quiet=quiet) as advance:
         for image, label in _items(source, name):
             row, gray = _row(image, target, resizing, name)
             if shape is not None and row.shape != shape:
-                raise UserError(
-                    f"The images of {name} differ in shape: {_text(shape)} and {_text(row.shape)}.",
-                    f"Set {setting('size')}, or resize them in its transform.",
-                )
+                shapes = " and ".join("x".join(map(str, one)) for one in (shape, row.shape))
+                hint = f"Set {setting('size')}, or resize them in its transform."
+                raise UserError(f"The images of {name} differ in shape: {shapes}.", hint)
             shape, all_gray = row.shape, all_gray and gray
             spool.write(row.data)
-            labels.append(label)
+            labels.append(label.item() if hasattr(label, "item") else label)
             advance(1)
         if shape is None:
             raise UserError(f"There are no items in {name}; at least 2 images are needed.")
         spool.flush()
         images = np.memmap(spool, np.uint8, "r", shape=(len(labels), *shape))
-    if any((label is None) != (labels[0] is None) for label in labels):
+    unlabelled = sum(label is None for label in labels)
+    if unlabelled not in (0, len(labels)):
         raise UserError(f"Only some items of {name} have a label.", "Give all items a label, or none.")
-    label_array = None if labels[0] is None else np.asarray(labels)
-    block = ArrayBlock(images[..., :1] if all_gray else images, label_array)
+    block = ArrayBlock(images[..., :1] if all_gray else images, None if unlabelled else np.asarray(labels))
     return ArraySource("dataset", content_key(block), lambda: [block])
 
 
@@ -79,37 +74,23 @@ def _items(source: Any, name: str) -> Iterator[tuple[Any, Any]]:
             if not hasattr(images, "__len__"):
                 raise UserError(f"A batch of {name} is neither images nor (images, labels).")
             for index in range(len(images)):
-                yield images[index], None if labels is None else _plain_label(labels[index])
+                yield images[index], None if labels is None else labels[index]
         return
-    items = (
-        iter(source)
-        if isinstance(source, IterableDataset)
-        else (source[index] for index in range(len(source)))
-    )
+    items = source if isinstance(source, IterableDataset) else map(source.__getitem__, range(len(source)))
     for item in items:
-        if isinstance(item, (tuple, list)):
-            if len(item) not in (1, 2):
-                raise UserError(
-                    f"An item of {name} has {len(item)} parts.", "It must be an image, or (image, label)."
-                )
-            yield item[0], _plain_label(item[1]) if len(item) == 2 else None
-        else:
-            yield item, None
+        parts = item if isinstance(item, (tuple, list)) else (item,)
+        if len(parts) not in (1, 2):
+            hint = "It must be an image, or (image, label)."
+            raise UserError(f"An item of {name} has {len(parts)} parts.", hint)
+        yield parts[0], parts[1] if len(parts) == 2 else None
 
 
-def _plain_label(label: Any) -> Any:
-    return label.item() if hasattr(label, "item") else label
-
-
-def _row(
-    image: Any, target: ResizeSpec, resizing: bool, name: str
-) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], bool]:
+def _row(image: Any, target: ResizeSpec, resizing: bool, name: str) -> tuple[Pixels, bool]:
     """An item as uint8 [H, W, C], and whether it is gray."""
     if not isinstance(image, Image.Image):
         if not (is_tensor(image) or isinstance(image, np.ndarray)):
-            raise UserError(
-                f"An item of {name} has type {type(image).__name__}.", "Use tensors or Pillow images."
-            )
+            message = f"An item of {name} has type {type(image).__name__}."
+            raise UserError(message, "Use tensors or Pillow images.")
         array = to_uint8_images(image[None], name)[0]
         if not resizing:
             return np.ascontiguousarray(array), array.shape[2] == 1
@@ -119,7 +100,3 @@ def _row(
     channels = 4 if target.keep_alpha else 3
     row = np.frombuffer(to_bytes(ready, channels), np.uint8).reshape(ready.height, ready.width, channels)
     return row, ready.mode == "L"
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

@@ -6,7 +6,7 @@ u = (t - loc) / sigma is a standardized value, f the density and F the distribut
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +17,8 @@ from vaekit.models.distributions.latents import HALF_LOG_TAU
 HALF_LEVEL = 1 / 510
 """Half the distance between two of the 256 levels."""
 
-
 FAR_EDGE = 1e12
-"""Stands for infinity in standardized values; finite, so that no gradient becomes infinity times zero."""
+"""Infinity in standardized values; finite, so that no gradient becomes infinity times zero."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,6 @@ NORMAL = LocScaleFamily(
     power=2,
 )
 
-
 LAPLACE = LocScaleFamily(
     log_density=lambda u: -u.abs() - math.log(2),
     log_between=_log_between_laplace,
@@ -85,7 +83,6 @@ LAPLACE = LocScaleFamily(
     fill=lambda t: torch.empty_like(t).exponential_() - t.exponential_(),
     power=1,
 )
-
 
 LOGISTIC = LocScaleFamily(
     log_density=lambda u: 2 * F.logsigmoid(u) - u,
@@ -98,33 +95,31 @@ LOGISTIC = LocScaleFamily(
 # --- Rounded to the nearest of 256 levels; values outside [0, 1] count as the end levels ---
 
 
-def discretized_sample(loc: Tensor, log_sigma: Tensor, noise: LocScaleFamily) -> Tensor:
+def sample(loc: Tensor, log_sigma: Tensor, noise: LocScaleFamily) -> Tensor:
     return ((loc + log_sigma.exp() * noise.fill(torch.empty_like(loc))).clamp(0, 1) * 255).round() / 255
 
 
 def clipped_mean(loc: Tensor, log_sigma: Tensor, noise: LocScaleFamily) -> Tensor:
-    """E[t clipped to [0, 1]] = the integral of P(t > v) over v from 0 to 1. Rounding changes it by less than
-    2e-4 where sigma is above half a level, and by at most half a level below that."""
+    """E[t clipped to [0, 1]] = the integral of P(t > v) over v from 0 to 1. Rounding would change it by less
+    than 2e-4 where sigma is above half a level."""
     sigma = log_sigma.exp()
     return (sigma * (noise.integral(loc / sigma) - noise.integral((loc - 1) / sigma))).clamp(0, 1)
 
 
-def discretized_log_prob(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: LocScaleFamily) -> Tensor:
+def log_prob(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: LocScaleFamily) -> Tensor:
     """log P of every pixel. `log_sigma` and `value` broadcast to `loc`; `value` is data and gets no gradient.
 
     P(x) = F((x + h - loc) / sigma) - F((x - h - loc) / sigma) with h = 1/510, its outer edges moved to
     infinity (Salimans et al. 2017, PixelCNN++, equation 2).
     """
-    return _apply_discretized(loc, log_sigma, value, noise)
+    return _DiscretizedLogProb.apply(loc, log_sigma, value, noise)
 
 
 def expected_power(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: LocScaleFamily) -> Tensor:
-    """E |t - loc|^power of the noisy t given that it was rounded and clipped to `value`: the E step for
-    sigma.
+    """E |t - loc|^power of the noisy t given its rounded, clipped `value`: the E step for sigma.
 
     The derivative of log P by log sigma is the mean over the level of that of log f, which is |u|^power - 1
-    for the normal and for the Laplace: so E |u|^power = 1 + (l f(l) - u f(u)) / P between the standardised
-    edges l and u.
+    for normal and Laplace: so E |u|^power = 1 + (l f(l) - u f(u)) / P between standardized edges l and u.
     """
     lower, upper, _ = _edges(loc, log_sigma, value)
     falling, rising = _slopes(lower, upper, noise.log_between(lower, upper), noise)
@@ -132,8 +127,7 @@ def expected_power(loc: Tensor, log_sigma: Tensor, value: Tensor, noise: LocScal
 
 
 class _DiscretizedLogProb(torch.autograd.Function):
-    """With its gradient in closed form, two exponentials; autograd through every operation would cost more
-    than the decoder of a small model."""
+    """With its gradient in closed form: autograd would cost more than the decoder of a small model."""
 
     @staticmethod
     def forward(ctx: Any, loc: Tensor, log_sigma: Tensor, value: Tensor, noise: LocScaleFamily) -> Tensor:
@@ -156,14 +150,8 @@ class _DiscretizedLogProb(torch.autograd.Function):
         return by_loc, by_log_sigma, None, None
 
 
-_apply_discretized = cast(
-    Callable[[Tensor, Tensor, Tensor, LocScaleFamily], Tensor], _DiscretizedLogProb.apply
-)
-
-
 def _edges(loc: Tensor, log_sigma: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The standardized edges of the level's bin, mirrored to the side of zero where F is small, and where
-    they were mirrored: where the value is above loc."""
+    """The standardized edges of the level's bin, mirrored to where F is small, and where that was needed."""
     distance = value - loc
     above = distance > 0
     precision = (-log_sigma).exp()
@@ -176,7 +164,7 @@ def _edges(loc: Tensor, log_sigma: Tensor, value: Tensor) -> tuple[Tensor, Tenso
 
 
 def _slopes(lower: Tensor, upper: Tensor, log_p: Tensor, noise: LocScaleFamily) -> tuple[Tensor, Tensor]:
-    """f / P at both edges: the derivatives of log P by the edges, the lower one's without its minus sign."""
+    """f / P at both edges: the derivatives of log P by the edges, but for the lower one's sign."""
     return noise.log_density(lower).sub(log_p).exp_(), noise.log_density(upper).sub(log_p).exp_()
 
 
@@ -190,9 +178,6 @@ class _ClampStraightThrough(torch.autograd.Function):
         return grads[0], None, None
 
 
-_apply_clamp = cast(Callable[[Tensor, float, float], Tensor], _ClampStraightThrough.apply)
-
-
 def clamp_straight_through(t: Tensor, low: float, high: float) -> Tensor:
-    """Clamp t, and pass the gradient through, so that values outside can return."""
-    return _apply_clamp(t, low, high)
+    """Clamp t and pass the gradient through, so that values outside can return."""
+    return _ClampStraightThrough.apply(t, low, high)

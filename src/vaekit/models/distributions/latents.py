@@ -1,7 +1,4 @@
-"""Distributions of latents (those of images are in `pixels.py`).
-
-Arguments are never validated, because a check makes the CPU wait for the device.
-"""
+"""Distributions of latents. Arguments are never validated: a check makes the CPU wait for the device."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +7,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Size, Tensor
-from torch.distributions import Distribution, MultivariateNormal, constraints
+from torch.distributions import Categorical, Distribution, MultivariateNormal, constraints
 from torch.distributions.kl import register_kl
 from zuko.distributions import NormalizingFlow
 
@@ -88,6 +85,9 @@ class FullGaussian(MultivariateNormal):
         return z, -0.5 * noise.square().sum(-1) - log_det - noise.shape[-1] * HALF_LOG_TAU
 
 
+Gaussian = DiagonalGaussian | FullGaussian
+
+
 class PointMass(Distribution):
     """All probability at `loc` [B, D]: the posterior of an autoencoder. It has no density."""
 
@@ -107,12 +107,10 @@ class PointMass(Distribution):
 
 
 class Mixture(Distribution):
-    """K distributions, the batch of `components`, with probabilities softmax(logits); its batch shape is
-    empty."""
+    """K distributions, the batch of `components`, with probabilities softmax(logits); no batch shape."""
 
     MAX_ELEMENTS = 1 << 20
-    """Of a tensor [points, K, D]; the density under components other than diagonal Gaussians needs several of
-    them."""
+    """Of a tensor [points, K, D] in the density under components other than diagonal Gaussians."""
 
     support = constraints.real_vector
 
@@ -122,9 +120,7 @@ class Mixture(Distribution):
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
         with torch.no_grad():
-            chosen = torch.distributions.Categorical(logits=self.logits, validate_args=False).sample(
-                sample_shape
-            )
+            chosen = Categorical(logits=self.logits, validate_args=False).sample(sample_shape)
             drawn = self.components.sample(sample_shape)
             return drawn.take_along_dim(chosen[..., None, None], -2).squeeze(-2)
 
@@ -141,24 +137,18 @@ class Mixture(Distribution):
 
 
 class MixtureOfClass(Distribution):
-    """The mixture of its class for every row of a batch: K of the [Y, K] Gaussians `components`, with
-    probabilities softmax(logits[y]). Its batch shape is that of `y`."""
+    """A mixture for every row of a batch: its class's K of the [Y, K] Gaussians `components`, with
+    probabilities softmax(logits[y])."""
 
     support = constraints.real_vector
 
-    def __init__(
-        self,
-        logits: Float[Tensor, "Y K"],
-        components: "DiagonalGaussian | FullGaussian",
-        y: Int[Tensor, " N"],
-    ) -> None:
+    def __init__(self, logits: Float[Tensor, "Y K"], components: Gaussian, y: Int[Tensor, " N"]) -> None:
         self.logits, self.components, self.y = logits, components, y
         super().__init__(y.shape, components.event_shape, validate_args=False)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
         with torch.no_grad():
-            weights = torch.distributions.Categorical(logits=self.logits[self.y], validate_args=False)
-            chosen = weights.sample(sample_shape)
+            chosen = Categorical(logits=self.logits[self.y], validate_args=False).sample(sample_shape)
             return _select(self.components, (self.y.expand_as(chosen), chosen)).sample()
 
     def log_prob(self, value: Float[Tensor, "*S N D"]) -> Float[Tensor, "*S N"]:
@@ -170,27 +160,21 @@ class MixtureOfClass(Distribution):
         return log_p
 
 
-def _select(
-    gaussians: "DiagonalGaussian | FullGaussian", index: tuple[Tensor, ...]
-) -> "DiagonalGaussian | FullGaussian":
-    """The Gaussians of a batch at `index`."""
+def _select(gaussians: Gaussian, index: tuple[Tensor, ...]) -> Gaussian:
     if isinstance(gaussians, DiagonalGaussian):
         return DiagonalGaussian(gaussians.loc[index], gaussians.log_variance[index])
     return FullGaussian(gaussians.loc[index], gaussians.scale_tril[index])
 
 
 def _pairwise_log_prob(z: Float[Tensor, "*S B D"], gaussians: DiagonalGaussian) -> Float[Tensor, "*S B K"]:
-    """log N(z | mu_k, sigma_k^2) of every z under every component, by matrix products without a tensor [*S,
-    B, K, D].
+    """log N(z | mu_k, sigma_k^2) of every z under every component, without a tensor [*S, B, K, D].
 
     The expanded square cancels where components are narrow, so it is computed in float64 where available.
     """
     wide = torch.float64 if z.device.type != "mps" else z.dtype
     loc, precision, points = gaussians.loc.to(wide), (-gaussians.log_variance).exp().to(wide), z.to(wide)
-    squares = (
-        points.square() @ precision.T - 2 * points @ (loc * precision).T + (loc.square() * precision).sum(-1)
-    )
-    squares = squares.clamp(min=0).to(z.dtype)
+    squares = points.square() @ precision.T - 2 * points @ (loc * precision).T
+    squares = (squares + (loc.square() * precision).sum(-1)).clamp(min=0).to(z.dtype)
     return -0.5 * (squares + gaussians.log_variance.sum(-1)) - z.shape[-1] * HALF_LOG_TAU
 
 
@@ -200,15 +184,11 @@ class Flow(NormalizingFlow):  # type: ignore[misc]
     @property
     def mean(self) -> Tensor:
         """The image of the base's mean: the center, not the expectation."""
-        return cast(Tensor, self.transform.inv(self.base.mean))
-
-
-# --- Closed forms ---
+        return self.transform.inv(self.base.mean)
 
 
 def _gaussian_from_standard(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
-    """Kingma & Welling 2014, appendix B: KL(N(mu, sigma^2) || N(0, 1)) = (mu^2 + sigma^2 - 1 - log sigma^2) /
-    2."""
+    """(mu^2 + sigma^2 - 1 - log sigma^2) / 2 (Kingma & Welling 2014, appendix B)."""
     return 0.5 * (q.loc.square() + q.variance - 1 - q.log_variance)
 
 
@@ -242,7 +222,7 @@ def _full_from_gaussian(q: MultivariateNormal, p: DiagonalGaussian) -> Tensor:
     """The same, after scaling each latent so that p is the standard normal."""
     scale = p.stddev
     scaled = FullGaussian((q.loc - p.loc) / scale, q.scale_tril / scale[..., None])
-    return cast(Tensor, _full_from_standard(scaled, StandardNormal(scale.shape[-1])))
+    return _full_from_standard(scaled, StandardNormal(scale.shape[-1]))
 
 
 def detach_parameters(q: Distribution) -> Distribution:
@@ -256,17 +236,12 @@ def detach_parameters(q: Distribution) -> Distribution:
 
 
 def tempered(p: Distribution, temperature: float) -> Distribution:
-    """p with its noise scaled by `temperature`: below 1 samples are more typical and less varied.
-
-    This scales the standard deviations of a Gaussian, of the components of a mixture, or of the base of a
-    flow.
-    """
+    """p with its noise scaled by `temperature`: below 1 samples are more typical and less varied."""
     if temperature == 1:
         return p
     match p:
         case StandardNormal():
-            origin = p.mean
-            return tempered(DiagonalGaussian(origin, torch.zeros_like(origin)), temperature)
+            return tempered(DiagonalGaussian(p.mean, torch.zeros_like(p.mean)), temperature)
         case DiagonalGaussian():
             shift = 2 * math.log(temperature) if temperature else -math.inf
             return DiagonalGaussian(p.loc, p.log_variance + shift)
@@ -275,8 +250,7 @@ def tempered(p: Distribution, temperature: float) -> Distribution:
         case Mixture():
             return Mixture(p.logits, tempered(p.components, temperature))
         case MixtureOfClass():
-            each = cast(DiagonalGaussian | FullGaussian, tempered(p.components, temperature))
-            return MixtureOfClass(p.logits, each, p.y)
+            return MixtureOfClass(p.logits, cast(Gaussian, tempered(p.components, temperature)), p.y)
         case Flow():
             return Flow(p.transform, tempered(p.base, temperature))
     raise NotImplementedError(type(p).__name__)

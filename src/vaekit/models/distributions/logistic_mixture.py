@@ -8,38 +8,26 @@ from jaxtyping import Float
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
-from vaekit.models.distributions.discretized import (
-    LOGISTIC,
-    LocScaleFamily,
-    clamp_straight_through,
-    clipped_mean,
-    discretized_log_prob,
-    discretized_sample,
-)
+from vaekit.models.distributions import discretized
+from vaekit.models.distributions.discretized import LOGISTIC, clamp_straight_through
 from vaekit.models.distributions.pixels import LevelSupport
 
 LOCATION_BOUNDS = (-3.0, 4.0)
-"""Bounds of a location, far outside [0, 1]: beyond them float32 does not resolve a level. Gradients pass
-through."""
-
+"""Bounds of a location, far outside [0, 1], beyond which float32 does not resolve a level."""
 
 QUADRATURE_NODES = 16
 """Values of each earlier channel over which the mean of a channel is averaged."""
 
-
 LATTICE_MULTIPLIERS = (1, 7, 11, 13)
-"""Of a rank-1 lattice, one per channel; odd, so that every channel takes every node once, in a different
-order."""
+"""Of a rank-1 lattice, one per channel; odd, so that each takes every node once, in another order."""
 
 
 class PixelMixture(Distribution):
-    """K logistics per pixel, rounded to the 256 levels (see `DiscretizedLocScale`); a component covers all
-    channels.
+    """K logistics per pixel over all channels, rounded to the 256 levels (see `DiscretizedLocScale`).
 
     Salimans et al. 2017 (PixelCNN++, arXiv:1701.05517), equations 1 to 3: the location of channel c is
     `loc[c]` + the sum over earlier channels j < c of `coupling[c(c-1)/2 + j]` * (x_j - 1/2), with the
-    observed value x_j. (The paper's pixels run from -1 to 1, so that gray is zero there too.) P = C(C-1)/2 is
-    the number of pairs of channels.
+    observed value x_j. (Gray is zero in the paper too.) P = C(C-1)/2 is the number of pairs of channels.
     """
 
     support = constraints.independent(LevelSupport(), 3)
@@ -62,7 +50,7 @@ class PixelMixture(Distribution):
         channels = value.split(1, -3)
         joint = self.logits
         for c, x in enumerate(channels):
-            joint = joint + discretized_log_prob(*self._channel(c, channels), x, LOGISTIC)
+            joint = joint + discretized.log_prob(*self._channel(c, channels), x, LOGISTIC)
         return (joint.logsumexp(-3) - self.logits.logsumexp(-3)).flatten(-2).sum(-1)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
@@ -79,25 +67,23 @@ class PixelMixture(Distribution):
         component = PixelMixture(weight, pick(self.loc), pick(self.log_sigma), pick(self.coupling))
         channels: list[Tensor] = []
         for c in range(self.channels):
-            channels.append(discretized_sample(*component._channel(c, channels), LOGISTIC))
+            channels.append(discretized.sample(*component._channel(c, channels), LOGISTIC))
         return torch.cat(channels, -3)
 
     @property
     def mean(self) -> Tensor:
-        """E[x] with clipping and without rounding, exact for the first channel. For the others it is averaged
-        over QUADRATURE_NODES values of the earlier ones, each the mean of a logistic over an equal share of
-        probability."""
-        return self._average(_nodes(QUADRATURE_NODES if self.channels > 1 else 1).tolist(), clipped_mean)
+        """E[x] without rounding, exact for the first channel; for the others averaged over QUADRATURE_NODES
+        values of the earlier ones, each the mean of a logistic over an equal share of probability."""
+        return self._average(
+            _nodes(QUADRATURE_NODES if self.channels > 1 else 1).tolist(), discretized.clipped_mean
+        )
 
     @property
     def location(self) -> Tensor:
-        """The centers of the components, clipped to [0, 1] and averaged by weight; those of later channels
-        are given the centers of the earlier ones."""
+        """The centers of the components, clipped to [0, 1] and averaged, given those of earlier channels."""
         return self._average([0.0], lambda loc, *_: loc.clamp(0, 1))
 
-    def _average(
-        self, nodes: Sequence[float], value: Callable[[Tensor, Tensor, LocScaleFamily], Tensor]
-    ) -> Tensor:
+    def _average(self, nodes: Sequence[float], value: Callable[..., Tensor]) -> Tensor:
         """`value` of every channel's noise, averaged over components and over `nodes`, standardized values of
         the earlier channels."""
         weights = self.logits.softmax(-3)
@@ -119,9 +105,7 @@ class PixelMixture(Distribution):
 
 
 def _nodes(count: int) -> Tensor:
-    """Means of the standard logistic over `count` shares of equal probability.
-
-    Its quantile function log(u / (1 - u)) has the antiderivative u log u + (1 - u) log(1 - u).
-    """
+    """Means of the standard logistic over `count` shares of equal probability, by differences of the
+    antiderivative u log u + (1 - u) log(1 - u) of its quantile function."""
     u = torch.linspace(0, 1, count + 1, dtype=torch.float64, device="cpu")
     return (torch.xlogy(u, u) + torch.xlogy(1 - u, 1 - u)).diff() * count

@@ -4,8 +4,7 @@ Their `location` is the image to show: the center of the noise, clipped to [0, 1
 clipped at black and white is darker than white and lighter than black, by about half the noise level.
 """
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +13,8 @@ from torch import Size, Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution, constraints
 
-from vaekit.models.distributions.discretized import (
-    LocScaleFamily,
-    clipped_mean,
-    discretized_log_prob,
-    discretized_sample,
-    expected_power,
-)
+from vaekit.models.distributions import discretized
+from vaekit.models.distributions.discretized import LocScaleFamily
 from vaekit.utils.random import GOLDEN_GAMMA, splitmix64, unit_interval
 
 
@@ -38,11 +32,9 @@ def sum_pixels(values: Float[Tensor, "*S B C H W"]) -> Float[Tensor, "*S B"]:
 
 
 class _BernoulliLogProb(torch.autograd.Function):
-    """x log p + (1 - x) log (1 - p) with p = sigmoid(l), summed over an image: x l - softplus(l), free of
-    cancellation.
+    """x log p + (1 - x) log (1 - p) with p = sigmoid(l), summed over an image: x l - softplus(l).
 
-    Its derivative by l is x - p. In closed form it takes half the passes over memory of autograd; x is data
-    and gets no gradient.
+    Its derivative by l, x - p, takes half the passes over memory of autograd; x is data, without gradient.
     """
 
     @staticmethod
@@ -58,12 +50,8 @@ class _BernoulliLogProb(torch.autograd.Function):
         return torch.sub(value, p, out=p).mul_(grads[0][..., None, None, None]), None
 
 
-_bernoulli_log_prob = cast(Callable[[Tensor, Tensor], Tensor], _BernoulliLogProb.apply)
-
-
 class PixelBernoulli(Distribution):
-    """Independent Bernoullis, from logits. On gray values in (0, 1) log_prob is minus the binary
-    cross-entropy, which is not the logarithm of a normalized density."""
+    """Independent Bernoullis, from logits; on gray values log_prob is minus the binary cross-entropy."""
 
     support = constraints.independent(constraints.unit_interval, 3)
 
@@ -84,7 +72,7 @@ class PixelBernoulli(Distribution):
         return torch.bernoulli(self.mean.expand(*sample_shape, *self.logits.shape))
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
-        return _bernoulli_log_prob(self.logits, value)
+        return _BernoulliLogProb.apply(self.logits, value)
 
 
 # --- Continuous Bernoulli ---
@@ -121,9 +109,6 @@ class _LogNormalizer(torch.autograd.Function):
         return torch.where(logits > 0, -tail, tail)
 
 
-_log_normalizer = cast(Callable[[Tensor], Tensor], _LogNormalizer.apply)
-
-
 class PixelContinuousBernoulli(PixelBernoulli):
     """Independent densities proportional to lambda^x (1 - lambda)^(1 - x) on [0, 1], from the logits l of
     lambda.
@@ -145,17 +130,15 @@ class PixelContinuousBernoulli(PixelBernoulli):
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
         # x l - log((e^l - 1) / l), with e^l factored out of the logarithm where l is positive
-        return sum_pixels(
-            (value - (self.logits > 0).to(value.dtype)) * self.logits - _log_normalizer(self.logits)
-        )
+        tilt = (value - (self.logits > 0).to(value.dtype)) * self.logits
+        return sum_pixels(tilt - _LogNormalizer.apply(self.logits))
 
 
 # --- Noise around a location ---
 
 
 class LocScale(Distribution):
-    """A density: independent noise around `loc`, with the logarithm of its scale for all pixels or for
-    each."""
+    """A density: independent noise around `loc`, with a log-scale for all pixels or for each."""
 
     support = constraints.independent(constraints.real, 3)
 
@@ -198,25 +181,25 @@ class DiscretizedLocScale(LocScale):
     @property
     def mean(self) -> Tensor:
         """E[x] with clipping and without rounding: within 2e-4 where sigma is above half a level."""
-        return clipped_mean(self.loc, self.log_sigma, self.noise)
+        return discretized.clipped_mean(self.loc, self.log_sigma, self.noise)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
-        return discretized_sample(self.loc.expand(*sample_shape, *self.loc.shape), self.log_sigma, self.noise)
+        return discretized.sample(self.loc.expand(*sample_shape, *self.loc.shape), self.log_sigma, self.noise)
 
     def log_prob(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B"]:
-        return sum_pixels(discretized_log_prob(self.loc, self.log_sigma, value, self.noise))
+        return sum_pixels(discretized.log_prob(self.loc, self.log_sigma, value, self.noise))
 
     def expected_power(self, value: Float[Tensor, "B C H W"]) -> Float[Tensor, "*S B C H W"]:
         """E |t - loc|^power of the noisy t given that it was rounded and clipped to `value`."""
-        return expected_power(self.loc, self.log_sigma, value, self.noise)
+        return discretized.expected_power(self.loc, self.log_sigma, value, self.noise)
 
 
 # --- Binarization ---
 
 
 def deterministic_binarize(x: Float[Tensor, "B C H W"], seed: int) -> Float[Tensor, "B C H W"]:
-    """Binarize with x as the probability of white, by a hash of the seed, the image's 256-level values and
-    the position of the pixel: the same on every device and in every batch. 0 and 1 are unchanged."""
+    """Binarize with x as the probability of white, by a hash of the seed, the image and the position of the
+    pixel: the same on every device and in every batch."""
     place = splitmix64(torch.arange(1, x[0].numel() + 1, device=x.device) * GOLDEN_GAMMA + seed)
     levels = (x.flatten(1) * 255).round().long()
     image = splitmix64(splitmix64(levels ^ place).sum(1, keepdim=True))

@@ -42,7 +42,9 @@ class ConvEncoder(PyramidEncoder):
         layers: list[nn.Module] = [activation()]
         for (before, after), step in zip(pairwise(widths), steps[1:], strict=True):
             layers += [Conv2d(before, after, *geometry(*step)), activation()]
-        self._finish(layers, (widths[-1], *steps[-1][1]), context.latents, settings.hidden, activation)
+        self._finish(
+            layers, (widths[-1], *steps[-1][1]), context.latents, settings.hidden, settings.activation
+        )
 
 
 @register("decoder", "conv")

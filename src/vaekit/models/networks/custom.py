@@ -1,7 +1,8 @@
 """Encoders and decoders that the user passes from Python as torch modules."""
 
 import inspect
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 
@@ -14,66 +15,57 @@ from vaekit.config.networks import CustomConfig
 from vaekit.errors import UserError, setting
 from vaekit.models.interfaces import Decoder, Encoder
 from vaekit.models.registry import BuildContext, register
-from vaekit.models.terms import Labels
+from vaekit.models.terms import Images, Labels
 
 TRIAL_BATCH_SIZES = (2, 3)
-"""Batch sizes tried: with two a module that drops or mixes up the batch axis is found, with another one that
-has a fixed batch size built in."""
+"""Two, since a module may drop the batch axis or have a fixed batch size built in."""
 
 CHANGE_FORWARD = "Change what its forward returns."
+
+Shape = tuple[int, ...]
 
 
 @register("encoder", "own")
 class CustomEncoder(Encoder):
-    """A user's module from images [B, C, H, W] to [B, ...], which is flattened; for a latent image (c, h, w)
-    to [B, F, h, w]. In a conditional model it is called with the labels too: module(x, y)."""
+    """A user's module from images [B, C, H, W] to [B, ...], which is flattened, or for a latent image to
+    [B, F, h, w]; in a conditional model it is called as module(x, y)."""
 
     def __init__(self, settings: CustomConfig, context: BuildContext) -> None:
         super().__init__()
         self.module = _require_module("encoder", settings.name, context)
         self.classes, self.flat = context.classes, len(context.latents) == 1
-        shape, grid = context.shape, context.latents[1:]
-        expected = f"[{', '.join(map(str, ('B', 'F', *grid)))}] with any F"
-        for batch in TRIAL_BATCH_SIZES:
-            result = _trial_shape("encoder", self.module, "images", shape, self.classes, batch, expected)
-            fits = len(result) == 4 and tuple(result[2:]) == grid if grid else len(result) > 1
-            if result[:1] != (batch,) or not fits or 0 in result:
-                raise UserError(
-                    f"The encoder {_name(self.module)} returns {[*result]} for images {[batch, *shape]}; "
-                    f"the latents need {expected.replace('B', str(batch))}.",
-                    CHANGE_FORWARD,
-                )
-        self.features = (result[1:].numel(),) if self.flat else tuple(result[1:])
+        grid = context.latents[1:]
 
-    def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
+        def fits(shape: Shape) -> bool:
+            return (
+                len(shape) > 0 and 0 not in shape and (self.flat or (len(shape) == 3 and shape[1:] == grid))
+            )
+
+        expected = f"[{', '.join(map(str, ('B', 'F', *grid)))}] with any F"
+        shape = _check_shapes("encoder", self.module, context, expected, fits)
+        self.features = (math.prod(shape),) if self.flat else shape
+
+    def forward(self, x: Images, y: Labels | None = None) -> Float[Tensor, "B *features"]:
         out: Tensor = self.module(x, y) if self.classes else self.module(x)
         return out.flatten(1) if self.flat else out
 
 
 @register("decoder", "own")
 class CustomDecoder(Decoder):
-    """A user's module from latents [N, D], or [N, c, h, w] of a latent image, to exactly [N, outputs, H, W].
-    In a conditional model it is called with the labels too: module(z, y)."""
+    """A user's module from latents [N, D] or [N, c, h, w] to exactly [N, outputs, H, W]; in a conditional
+    model it is called as module(z, y)."""
 
     def __init__(self, settings: CustomConfig, context: BuildContext) -> None:
         super().__init__()
         self.module = _require_module("decoder", settings.name, context)
         self.classes, self.latents = context.classes, context.latents
-        shape, latents = context.output_shape, context.latents
+        shape = context.output_shape
         expected = f"[B, {', '.join(map(str, shape))}]"
-        for batch in TRIAL_BATCH_SIZES:
-            result = _trial_shape("decoder", self.module, "latents", latents, self.classes, batch, expected)
-            if result != (batch, *shape):
-                raise UserError(
-                    f"The decoder {_name(self.module)} returns {[*result]} for latents {[batch, *latents]}; "
-                    f"the images and their likelihood need {[batch, *shape]}.",
-                    CHANGE_FORWARD,
-                )
+        _check_shapes("decoder", self.module, context, expected, shape.__eq__)
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
         z = z.unflatten(1, self.latents)
-        out: Tensor = self.module(z, y) if self.classes else self.module(z)
-        return out
+        return self.module(z, y) if self.classes else self.module(z)
 
 
 def _name(module: nn.Module) -> str:
@@ -84,10 +76,8 @@ def _require_module(slot: str, name: str, context: BuildContext) -> nn.Module:
     if slot in context.modules:
         return context.modules[slot]
     if not name:
-        raise UserError(
-            f"The {slot} 'own' is a module that is passed from Python.",
-            f"Use vaekit.train(images, {slot}=module).",
-        )
+        hint = f"Use vaekit.train(images, {slot}=module)."
+        raise UserError(f"The {slot} 'own' is a module that is passed from Python.", hint)
     raise UserError(
         f"The {slot} of this model is a custom module, {name!r}, which is not stored with the run.",
         f"Pass it to vaekit.load(run, {slot}=module), or to resume training to "
@@ -95,15 +85,30 @@ def _require_module(slot: str, name: str, context: BuildContext) -> nn.Module:
     )
 
 
+def _check_shapes(
+    slot: str, module: nn.Module, context: BuildContext, expected: str, fits: Callable[[Shape], bool]
+) -> Shape:
+    """The shape that the module returns for one image or latent, which has to fit for every batch size."""
+    encoder = slot == "encoder"
+    what, shape = ("images", context.shape) if encoder else ("latents", context.latents)
+    user = "the latents need" if encoder else "the images and their likelihood need"
+    for batch in TRIAL_BATCH_SIZES:
+        needed = expected.replace("B", str(batch))
+        result = _trial_shape(slot, module, what, (batch, *shape), context.classes, needed)
+        if result[:1] != (batch,) or not fits(tuple(result[1:])):
+            returned = f"returns {[*result]} for {what} {[batch, *shape]}"
+            raise UserError(f"The {slot} {_name(module)} {returned}; {user} {needed}.", CHANGE_FORWARD)
+    return tuple(result[1:])
+
+
 def _trial_shape(
-    slot: str, module: nn.Module, what: str, shape: tuple[int, ...], classes: int, batch: int, expected: str
+    slot: str, module: nn.Module, what: str, shape: Shape, classes: int, needed: str
 ) -> torch.Size:
-    """The shape that the module returns for `batch` zeros of `shape` (and labels); the module is left
-    unchanged."""
-    name, size = f"{slot} {_name(module)}", [batch, *shape]
+    """The shape that the module returns for zeros of `shape` (and labels); the module is left unchanged."""
+    name, inputs_text = f"{slot} {_name(module)}", f"{what} {[*shape]}"
     place = next((t.device for t in chain(module.parameters(), module.buffers())), torch.device("cpu"))
-    inputs = [torch.zeros(batch, *shape, device=place)]
-    inputs += [torch.zeros(batch, dtype=torch.long, device=place)] if classes else []
+    inputs = [torch.zeros(shape, device=place)]
+    inputs += [torch.zeros(shape[0], dtype=torch.long, device=place)] if classes else []
     call = f"forward({'x' if slot == 'encoder' else 'z'}{', y' if classes else ''})"
     if not _accepts(module, inputs):
         if classes:
@@ -118,17 +123,17 @@ def _trial_shape(
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0].rstrip(".")
         raise UserError(
-            f"The {name} fails on {what} {size}, called as {call}: {type(error).__name__}: {reason}.",
-            f"It should return {expected.replace('B', str(batch))}.",
+            f"The {name} fails on {inputs_text}, called as {call}: {type(error).__name__}: {reason}.",
+            f"It should return {needed}.",
         ) from error
     if not isinstance(result, Tensor):
         raise UserError(
-            f"The {name} returns a {type(result).__name__} for {what} {size}; it has to return one tensor.",
+            f"The {name} returns a {type(result).__name__} for {inputs_text}; it has to return one tensor.",
             CHANGE_FORWARD,
         )
     if result.dtype != torch.float32:
         raise UserError(
-            f"The {name} returns {result.dtype} for {what} {size}; it has to return torch.float32.",
+            f"The {name} returns {result.dtype} for {inputs_text}; it has to return torch.float32.",
             "Convert its weights with .float(), or change what its forward returns.",
         )
     return result.shape
@@ -141,24 +146,17 @@ def _accepts(module: nn.Module, inputs: list[Tensor]) -> bool:
     except TypeError:
         return False
     except ValueError:  # compiled code has no signature: the trial decides
-        return True
+        pass
     return True
 
 
 @contextmanager
 def _restored(module: nn.Module, place: torch.device) -> Iterator[None]:
-    """Evaluation mode within the context; afterwards the module's mode and buffers and the random state are
-    restored.
-
-    Parameters that a lazy module creates stay.
-    """
+    """Evaluation mode; on exit the module's mode and buffers and the random state are restored. Parameters
+    that a lazy module creates stay."""
     modes = [(owner, owner.training) for owner in module.modules()]
-    buffers = [
-        (owner, name, buffer, buffer.clone())
-        for owner in module.modules()
-        for name, buffer in owner.named_buffers(recurse=False)
-        if not is_lazy(buffer)
-    ]
+    named = [(owner, *item) for owner in module.modules() for item in owner.named_buffers(recurse=False)]
+    buffers = [(*item, item[-1].clone()) for item in named if not is_lazy(item[-1])]
     with torch.no_grad(), torch.random.fork_rng([place] if place.type == "cuda" else []):
         try:
             module.eval()

@@ -1,16 +1,12 @@
 """Fully connected networks, and how every network is conditioned on labels.
 
-A class label enters the first layer as a learned bias; for a dense layer this equals appending the one-hot
-label to its input.
-
 Training starts from data: encoders subtract the mean image, which conditions their first layer (LeCun et al.
-1998, "Efficient backprop", section 4.3), and decoders start at it, as in the authors' code of Burda et al.
-2016.
+1998, "Efficient backprop", section 4.3), and decoders start at it, as in Burda et al.'s code of 2016.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +18,7 @@ from vaekit.config.networks import GatedMlpConfig, MlpConfig
 from vaekit.errors import UserError, setting
 from vaekit.models.interfaces import Decoder, Encoder
 from vaekit.models.registry import BuildContext, register
-from vaekit.models.terms import Labels
+from vaekit.models.terms import Images, Labels
 
 
 class _ReluBySign(torch.autograd.Function):
@@ -38,21 +34,18 @@ class _ReluBySign(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (out,) = ctx.saved_tensors
-        return cast(Tensor, grads[0] * out.sign())
-
-
-_relu_by_sign = cast(Callable[[Tensor], Tensor], _ReluBySign.apply)
+        return grads[0] * out.sign()
 
 
 class Relu(nn.Module):
     """max(0, h), in place: nothing else uses the output of the layer before it.
 
-    When compiled, it saves its output for the backward pass. For torch's own ReLU the compiler saves a mask,
-    whose element-wise reads and writes take a tenth of a training step of 784-400-20.
+    When compiled, it saves its output for the backward pass; for torch's ReLU the compiler would save a mask,
+    whose reads and writes take a tenth of a training step of 784-400-20.
     """
 
     def forward(self, h: Tensor) -> Tensor:
-        return _relu_by_sign(h) if torch.compiler.is_compiling() else F.relu_(h)
+        return _ReluBySign.apply(h) if torch.compiler.is_compiling() else F.relu_(h)
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -63,18 +56,16 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gated": nn.GLU,  # one half of its input times the sigmoid of the other
 }
 
-
 INITIALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
     "gated": nn.init.kaiming_normal_,  # gates halve the signal; gains 2 nats after 1,500 steps
     "tanh": nn.init.xavier_uniform_,  # Glorot & Bengio 2010, as in Burda et al. 2016
 }
-"""Initializers of weights before a nonlinearity, where torch's default shrinks the signal from layer to
-layer."""
+"""Initializers of weights before a nonlinearity, where torch's default shrinks the signal."""
 
 
 class ClassBias(nn.Module):
-    """Add a learned bias per class to the channels (axis 1) of `h`; the identity in a model without
-    classes."""
+    """Add a learned bias per class, if any, to the channels (axis 1): for a dense layer this equals appending
+    the one-hot label to its input."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
@@ -109,31 +100,20 @@ class Dense(nn.Module):
                 initialize(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-    @property
-    def last(self) -> nn.Linear:
-        return [layer for layer in self.modules() if isinstance(layer, nn.Linear)][-1]
-
     def forward(self, h: Float[Tensor, "N _"], y: Labels | None) -> Float[Tensor, "N _"]:
-        out: Tensor = self.rest(self.label(self.first(h), y))
-        return out
+        return self.rest(self.label(self.first(h), y))
 
 
-# --- Networks ---
 # gated_mlp: h = (W x + b) * sigmoid(V x + c) and no other nonlinearity (Tomczak & Welling 2018, section 4)
-
-
 def _activation(settings: MlpConfig | GatedMlpConfig) -> str:
     return settings.activation if isinstance(settings, MlpConfig) else "gated"
 
 
 def _require_vector(settings: MlpConfig | GatedMlpConfig, slot: str, latents: tuple[int, ...]) -> None:
     if len(latents) != 1:
-        image = "x".join(map(str, latents))
-        raise UserError(
-            f"The {slot} {settings.kind!r} does not support the latent image {image}.",
-            f"Use {setting('encoder.kind', 'conv')} and {setting('decoder.kind', 'conv')}, "
-            f"or {setting('latents', math.prod(latents))}.",
-        )
+        image, size = "x".join(map(str, latents)), setting("latents", math.prod(latents))
+        hint = f"Use {setting('encoder.kind', 'conv')} and {setting('decoder.kind', 'conv')}, or {size}."
+        raise UserError(f"The {slot} {settings.kind!r} does not support the latent image {image}.", hint)
 
 
 @register("encoder", "mlp")
@@ -159,9 +139,8 @@ class MlpEncoder(Encoder):
         """Subtract the mean image from now on."""
         self.mean.copy_(mean)
 
-    def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B F"]:
-        out: Tensor = self.layers((x - self.mean).flatten(1), y)
-        return out
+    def forward(self, x: Images, y: Labels | None = None) -> Float[Tensor, "B F"]:
+        return self.layers((x - self.mean).flatten(1), y)
 
 
 @register("decoder", "mlp")
@@ -179,8 +158,8 @@ class MlpDecoder(Decoder):
     @torch.no_grad()
     def init_from_data(self, outputs: Float[Tensor, "C H W"]) -> None:
         """Make these the outputs where the last features are zero."""
-        self.layers.last.bias.copy_(outputs.flatten())
+        *_, last = (layer for layer in self.layers.modules() if isinstance(layer, nn.Linear))
+        last.bias.copy_(outputs.flatten())
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
-        out: Tensor = self.layers(z, y)
-        return out.reshape(-1, *self.shape)
+        return self.layers(z, y).reshape(-1, *self.shape)

@@ -1,7 +1,7 @@
 """What convolutional networks share: the sizes of their feature maps, and how they use latents and labels."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from jaxtyping import Float
@@ -10,20 +10,18 @@ from torch import Tensor, nn
 from vaekit.errors import UserError, setting
 from vaekit.models.interfaces import Decoder, Encoder
 from vaekit.models.networks.conv_bf16 import Conv2d
-from vaekit.models.networks.dense import ClassBias, Dense
+from vaekit.models.networks.dense import ACTIVATIONS, ClassBias, Dense
 from vaekit.models.registry import BuildContext
-from vaekit.models.terms import Labels
+from vaekit.models.terms import Images, Labels
 
 Size = tuple[int, int]
+Shape = tuple[int, ...]
 
 
-def feature_sizes(shape: tuple[int, ...], latents: tuple[int, ...] = ()) -> list[Size]:
+def feature_sizes(shape: Shape, latents: Shape = ()) -> list[Size]:
     """Sizes from the image down, each side halved (rounding down) while it has 8 pixels or more.
 
-    For a latent image (c, h, w) they end at (h, w).
-
-    Raises:
-        UserError: (h, w) is not one of the sizes.
+    For a latent image (c, h, w) they end at (h, w); a UserError if that is not one of the sizes.
     """
     sizes = [(shape[1], shape[2])]
     while max(sizes[-1]) >= 8:
@@ -57,18 +55,16 @@ def channel_widths(channels: int, count: int) -> list[int]:
 
 
 class LatentStem(nn.Module):
-    """Flat latents [N, c*h*w] of an image (c, h, w) -> [N, width, h, w]: what `Dense` does for a latent
-    vector."""
+    """Flat latents [N, c*h*w] to [N, width, h, w]: what `Dense` does for a latent vector."""
 
-    def __init__(self, latents: tuple[int, ...], width: int, classes: int) -> None:
+    def __init__(self, latents: Shape, width: int, classes: int) -> None:
         super().__init__()
         self.latents = latents
         self.conv = Conv2d(latents[0], width, 3, padding=1)
         self.label = ClassBias(classes, width)
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None) -> Float[Tensor, "N _ h w"]:
-        out: Tensor = self.label(self.conv(z.unflatten(1, self.latents)), y)
-        return out
+        return self.label(self.conv(z.unflatten(1, self.latents)), y)
 
 
 class PyramidEncoder(Encoder):
@@ -82,41 +78,29 @@ class PyramidEncoder(Encoder):
         self.label = ClassBias(context.classes, first.out_channels)
 
     def _finish(
-        self,
-        layers: list[nn.Module],
-        features: tuple[int, ...],
-        latents: tuple[int, ...],
-        hidden: Sequence[int] = (),
-        activation: Callable[[], nn.Module] = nn.Identity,
+        self, layers: list[nn.Module], features: Shape, latents: Shape, hidden: Sequence[int], activation: str
     ) -> None:
-        """Set `rest` and `features`. For a latent vector the feature maps are flattened, and `hidden` dense
-        layers follow; for a latent image they stay as they are."""
+        """Set `rest` and `features`; for a latent vector feature maps pass `hidden` dense layers."""
         if len(latents) == 1:
             widths = [math.prod(features), *hidden]
             layers.append(nn.Flatten())
             for before, after in pairwise(widths):
-                layers += [nn.Linear(before, after), activation()]
+                layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
             features = (widths[-1],)
         self.rest, self.features = nn.Sequential(*layers), features
 
-    def forward(self, x: Float[Tensor, "B C H W"], y: Labels | None = None) -> Float[Tensor, "B *features"]:
-        out: Tensor = self.rest(self.label(self.first(x), y))
-        return out
+    def forward(self, x: Images, y: Labels | None = None) -> Float[Tensor, "B *features"]:
+        return self.rest(self.label(self.first(x), y))
 
 
 class PyramidDecoder(Decoder):
-    """Latents and labels to the smallest feature maps `smallest` (C, h, w), by dense layers for a latent
-    vector and by a convolution for a latent image; then `layers`, set by the subclass."""
+    """Latents and labels to the smallest feature maps (C, h, w), by dense layers or for a latent image by a
+    convolution; then `layers`, set by the subclass."""
 
     layers: nn.Sequential
 
     def __init__(
-        self,
-        context: BuildContext,
-        smallest: tuple[int, int, int],
-        hidden: Sequence[int],
-        activation: str,
-        closed: bool,
+        self, context: BuildContext, smallest: Shape, hidden: Sequence[int], activation: str, closed: bool
     ) -> None:
         super().__init__()
         self.dense: nn.Module
@@ -127,5 +111,4 @@ class PyramidDecoder(Decoder):
             self.dense = LatentStem(context.latents, smallest[0], context.classes)
 
     def forward(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
-        out: Tensor = self.layers(self.dense(z, y))
-        return out
+        return self.layers(self.dense(z, y))

@@ -1,5 +1,4 @@
-"""Residual networks with group normalization, SiLU, attention at the lowest resolution and nearest-neighbor
-upsampling."""
+"""Residual networks with group normalization and attention at the lowest resolution."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -19,8 +18,7 @@ from vaekit.models.registry import BuildContext, register
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    """8 groups, but at least 2 channels each: in a one-pixel image a group of one value would have no
-    variance."""
+    """8 groups of at least 2 channels: a group of one value, in a one-pixel image, would have no variance."""
     return nn.GroupNorm(min(8, channels // 2), channels)
 
 
@@ -40,8 +38,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, h: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
-        out: Tensor = h + self.branch(h)
-        return out
+        return h + self.branch(h)
 
 
 class Attention(nn.Module):
@@ -56,8 +53,7 @@ class Attention(nn.Module):
     def forward(self, h: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
         query, key, value = self.triple(self.norm(h)).flatten(2).transpose(1, 2).chunk(3, dim=-1)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        out: Tensor = h + self.out(mixed.transpose(1, 2).unflatten(2, h.shape[2:]))
-        return out
+        return h + self.out(mixed.transpose(1, 2).unflatten(2, h.shape[2:]))
 
 
 class Upsample(nn.Module):
@@ -69,8 +65,7 @@ class Upsample(nn.Module):
         self.conv = Conv2d(before, after, 3, padding=1)
 
     def forward(self, h: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ H W"]:
-        out: Tensor = self.conv(F.interpolate(h, size=self.size, mode="nearest"))
-        return out
+        return self.conv(F.interpolate(h, size=self.size, mode="nearest"))
 
 
 @register("encoder", "resnet")
@@ -89,7 +84,7 @@ class ResnetEncoder(PyramidEncoder):
         if settings.attention:
             layers.append(Attention(widths[-1]))
         layers += [_norm(widths[-1]), nn.SiLU()]
-        self._finish(layers, (widths[-1], *sizes[-1]), context.latents)
+        self._finish(layers, (widths[-1], *sizes[-1]), context.latents, (), "silu")
 
 
 @register("decoder", "resnet")

@@ -1,7 +1,7 @@
 """The evidence lower bound, and functions that objectives share. All values are in nats per image."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -13,13 +13,12 @@ from vaekit.models.terms import Objective, Terms
 
 
 def requires_densities(
-    posterior: Iterable[Capability] = (), prior: Iterable[Capability] = ()
+    posterior: Iterable[Capability] = (), prior: Iterable[Capability] = (), **others: Iterable[Capability]
 ) -> dict[str, frozenset[Capability]]:
-    """What a KL divergence requires, and further capabilities of posterior and prior."""
-    return {
-        "posterior": frozenset({Capability.DENSITY_AT_SAMPLE, *posterior}),
-        "prior": frozenset({Capability.DENSITY_ANYWHERE, *prior}),
-    }
+    """What a KL divergence requires, and further capabilities of posterior, prior and others."""
+    posterior, prior = {Capability.DENSITY_AT_SAMPLE, *posterior}, {Capability.DENSITY_ANYWHERE, *prior}
+    slots = {"posterior": posterior, "prior": prior, **others}
+    return {slot: frozenset(capabilities) for slot, capabilities in slots.items()}
 
 
 def reconstruction_loss(terms: Terms) -> Float[Tensor, ""]:
@@ -32,8 +31,8 @@ def kl_loss(terms: Terms) -> Float[Tensor, ""]:
     return sum_terms([group.kl.mean() for group in terms.groups])
 
 
-def sum_terms(values: Sequence[Tensor]) -> Float[Tensor, ""]:
-    return values[0] if len(values) == 1 else torch.stack([*values]).sum()
+def sum_terms(values: list[Tensor]) -> Float[Tensor, ""]:
+    return values[0] if len(values) == 1 else torch.stack(values).sum()
 
 
 def warmup_share(epoch: float, warmup: float, cycles: int) -> float:
@@ -42,9 +41,7 @@ def warmup_share(epoch: float, warmup: float, cycles: int) -> float:
     It rises linearly over `warmup` epochs and stays at 1 for as many, `cycles` times (Fu et al. 2019,
     arXiv:1903.10145, with R = 0.5); after the last rise it stays at 1.
     """
-    if epoch >= warmup_end(warmup, cycles):
-        return 1.0
-    return min(1.0, epoch % (2 * warmup) / warmup)
+    return 1.0 if epoch >= warmup_end(warmup, cycles) else min(1.0, epoch % (2 * warmup) / warmup)
 
 
 def warmup_end(warmup: float, cycles: int) -> float:
@@ -54,8 +51,7 @@ def warmup_end(warmup: float, cycles: int) -> float:
 
 @register("objective", "elbo")
 class Elbo(Objective):
-    """-E_q[log p(x|z)] + beta KL(q || p) (Kingma & Welling 2014, equation 7; beta: Higgins et al. 2017,
-    equation 4).
+    """Minus the ELBO (Kingma & Welling 2014, equation 7), with beta (Higgins et al. 2017, equation 4).
 
     Beta rises linearly from 0 over `warmup` epochs, `cycles` times (see `warmup_share`). `free_bits` lambda
     replaces the KL by the sum over latents of max(lambda, KL of the latent averaged over the batch) (Kingma
@@ -76,23 +72,19 @@ class Elbo(Objective):
 
     @property
     def supports_accumulation(self) -> bool:
-        return not (
-            self.settings.free_bits or self.settings.capacity
-        )  # both depend on the mean KL of the batch
+        # Both depend on the mean KL of the batch
+        return not (self.settings.free_bits or self.settings.capacity)
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
-        reconstruction, kl = reconstruction_loss(terms), kl_loss(terms)
+        reconstruction, kl, beta = reconstruction_loss(terms), kl_loss(terms), self.settings.beta
         share = warmup_share(epoch, self.settings.warmup, self.settings.cycles)
         if self.settings.capacity:
-            kl_penalty = self.settings.beta * (kl - share * self.settings.capacity).abs()
+            kl_penalty = beta * (kl - share * self.settings.capacity).abs()
         elif self.settings.free_bits:
-            kl_penalty = (
-                share
-                * self.settings.beta
-                * sum_terms([self._floored(group.kl_per_latent) for group in terms.groups])
-            )
+            floored = [self._floored(group.kl_per_latent) for group in terms.groups]
+            kl_penalty = share * beta * sum_terms(floored)
         else:
-            kl_penalty = share * self.settings.beta * kl
+            kl_penalty = share * beta * kl
         loss = reconstruction + kl_penalty
         return loss, {"loss": loss, "reconstruction": reconstruction, "kl": kl}
 

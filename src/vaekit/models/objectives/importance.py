@@ -1,4 +1,4 @@
-"""Importance-weighted bounds, with weights w = p(x|z) p(z) / q(z|x). All values are in nats per image."""
+"""Importance-weighted bounds in nats per image, with weights w = p(x|z) p(z) / q(z|x)."""
 
 import math
 
@@ -18,15 +18,12 @@ def importance_bound(log_w: Float[Tensor, "S B"], bounds: int = 1) -> Float[Tens
     return log_w.logsumexp(1).mean() - math.log(log_w.shape[1])
 
 
-REQUIRES_WEIGHTS = {"likelihood": frozenset({Capability.IMPORTANCE_WEIGHTABLE})}
-
-
 @register("objective", "iwae")
 class Iwae(Objective):
     """-log(1/S sum_s w_s) (Burda et al. 2016, arXiv:1509.00519, equation 8)."""
 
     settings: IwaeConfig | MiwaeConfig
-    requires = requires_densities() | REQUIRES_WEIGHTS
+    requires = requires_densities(likelihood={Capability.IMPORTANCE_WEIGHTABLE})
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         log_w = terms.log_px + sum(group.log_p - group.log_q for group in terms.groups)
@@ -37,9 +34,8 @@ class Iwae(Objective):
 
 @register("objective", "miwae")
 class Miwae(Iwae):
-    """The mean of `bounds` importance-weighted bounds, each from `samples / bounds` samples (Rainforth et al.
-    2018, arXiv:1802.04537, section 4): the encoder's gradient is less noisy than with one bound from all
-    samples."""
+    """The mean of several bounds, each from an equal share of the samples, for a less noisy gradient of the
+    encoder (Rainforth et al. 2018, arXiv:1802.04537, section 4)."""
 
 
 @register("objective", "dreg")
@@ -50,13 +46,15 @@ class Dreg(Objective):
         sum over samples of  v_s^2  d log w_s / dz_s  dz_s / dphi
 
     The parameters phi of q are detached in log q, so that gradients reach phi through z alone. The derivative
-    of the log of a sum contains one v_s; a hook on z multiplies by the other. Parameters of p(x|z) and of a
-    learned p(z) are not reached through z and keep the single v_s. The hook stays in the graph of the terms,
-    so call it once for each.
+    of the log of a sum contains one v_s; a hook on z, which stays in the graph, multiplies by the other.
+    Parameters of p(x|z) and of a learned p(z) are not reached through z and keep the single v_s.
     """
 
     settings: DregConfig
-    requires = requires_densities({Capability.DETACHABLE_DENSITY, Capability.SINGLE_GROUP}) | REQUIRES_WEIGHTS
+    requires = requires_densities(
+        {Capability.DETACHABLE_DENSITY, Capability.SINGLE_GROUP},
+        likelihood={Capability.IMPORTANCE_WEIGHTABLE},
+    )
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups

@@ -1,4 +1,4 @@
-"""Objectives that add a penalty to the reconstruction loss or to the ELBO. All values are in nats per image.
+"""Objectives that add a penalty to the reconstruction loss or to the ELBO, in nats per image.
 
 All but `l2` use the batch as a sample of the aggregate posterior q(z) = E_x[q(z|x)].
 """
@@ -16,8 +16,7 @@ from vaekit.models.objectives.elbo import kl_loss, reconstruction_loss, requires
 from vaekit.models.registry import Capability, Requirements, register
 from vaekit.models.terms import Labels, Objective, Terms
 
-REQUIRES_BATCH = {"model": frozenset({Capability.BATCH})}
-
+Kernel = Literal["imq", "rbf"]
 
 # --- Maximum mean discrepancy ---
 
@@ -38,12 +37,9 @@ class Mmd(Objective):
     @property
     def requires(self) -> Requirements:
         posterior, prior = frozenset({Capability.SINGLE_GROUP}), frozenset({Capability.REPARAMETERIZED})
-        requires = (
-            requires_densities(posterior, prior)
-            if self.settings.beta
-            else {"posterior": posterior, "prior": prior}
-        )
-        return requires | REQUIRES_BATCH
+        if self.settings.beta:
+            return requires_densities(posterior, prior, model={Capability.BATCH})
+        return {"posterior": posterior, "prior": prior, "model": frozenset({Capability.BATCH})}
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups
@@ -60,19 +56,14 @@ class Mmd(Objective):
 
 
 def squared_mmd(
-    a: Float[Tensor, "B D"],
-    b: Float[Tensor, "B D"],
-    kernel: Literal["imq", "rbf"] = "imq",
-    y: Labels | None = None,
+    a: Float[Tensor, "B D"], b: Float[Tensor, "B D"], kernel: Kernel = "imq", y: Labels | None = None
 ) -> Float[Tensor, ""]:
     """MMD^2 between two samples (Gretton et al. 2012, equation 4): the mean over pairs i != j of
     k(a_i, a_j) + k(b_i, b_j) - k(a_i, b_j) - k(a_j, b_i).
 
-    With labels `y`, which a and b share, only pairs of the same label are used: every q(z | y) is compared
-    with its p(z | y). Over all pairs, the mixtures could be equal with the labels confused.
-
-    The estimate is unbiased: no point is paired with itself, so that equal distributions give 0 on average
-    for any batch size, and a value may be slightly negative. Without any pair it is 0.
+    With labels `y`, which a and b share, only pairs of the same label are used: over all pairs, the mixtures
+    could be equal with the labels confused. The estimate is unbiased, since no point is paired with itself:
+    it may be slightly negative. Without any pair it is 0.
     """
     pairs = ~torch.eye(len(a), dtype=torch.bool, device=a.device)
     if y is not None:
@@ -86,9 +77,7 @@ IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Of the inverse multiquadric kernel, as in the code of Tolstikhin et al. 2018."""
 
 
-def similarity(
-    a: Float[Tensor, "A D"], b: Float[Tensor, "B D"], kernel: Literal["imq", "rbf"]
-) -> Float[Tensor, "A B"]:
+def similarity(a: Float[Tensor, "A D"], b: Float[Tensor, "B D"], kernel: Kernel) -> Float[Tensor, "A B"]:
     """The kernel k(a, b), 1 for equal points. Widths scale with d^2 of two samples of N(0, I), which is 2 D
     on average.
 
@@ -114,8 +103,7 @@ class TotalCorrelation(Objective):
     """Reconstruction + alpha MI + beta TC + gamma dimension-wise KL (Chen et al. 2018, arXiv:1802.04942,
     equations 2 and 4), at the samples:
 
-        MI = log q(z|x) - log q(z),   TC = log q(z) - sum_d log q(z_d),   rest = sum_d (log q(z_d) - log
-        p(z_d))
+        MI = log q(z|x) - log q(z), TC = log q(z) - sum_d log q(z_d), rest = sum_d log q(z_d) - log p(z_d)
 
     They add up to log q(z|x) - log p(z) at every sample.
     """
@@ -123,12 +111,10 @@ class TotalCorrelation(Objective):
     settings: TotalCorrelationConfig
     supports_accumulation = False
     # One p(z) for all images: with a prior per class the last part would not be a divergence
-    requires = (
-        requires_densities(
-            {Capability.DENSITY_ANYWHERE, Capability.FACTORIZED, Capability.SINGLE_GROUP},
-            {Capability.FACTORIZED, Capability.STANDARD_NORMAL},
-        )
-        | REQUIRES_BATCH
+    requires = requires_densities(
+        {Capability.DENSITY_ANYWHERE, Capability.FACTORIZED, Capability.SINGLE_GROUP},
+        {Capability.FACTORIZED, Capability.STANDARD_NORMAL},
+        model={Capability.BATCH},
     )
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
@@ -146,42 +132,34 @@ class TotalCorrelation(Objective):
         correlation = (log_joint - log_marginals).mean()
         rest = (log_marginals - log_p).mean()
         reconstruction = reconstruction_loss(terms)
-        loss = (
-            reconstruction
-            + self.settings.alpha * information
-            + self.settings.beta * correlation
-            + self.settings.gamma * rest
-        )
-        return loss, {
-            "loss": loss,
-            "reconstruction": reconstruction,
-            "kl": kl_loss(terms),
+        loss = reconstruction + self.settings.alpha * information + self.settings.beta * correlation
+        loss = loss + self.settings.gamma * rest
+        parts = {
             "mutual_information": information,
             "total_correlation": correlation,
             "dimension_wise_kl": rest,
         }
+        return loss, {"loss": loss, "reconstruction": reconstruction, "kl": kl_loss(terms), **parts}
 
 
 def per_latent(distribution: Distribution, z: Float[Tensor, "*S D"]) -> Float[Tensor, "*T D"]:
     """Log-density of every latent under a Gaussian with independent latents."""
-    log_p: Tensor = Normal(distribution.mean, distribution.stddev, validate_args=False).log_prob(z)
-    return log_p
+    return Normal(distribution.mean, distribution.stddev, validate_args=False).log_prob(z)
 
 
 def stratified_log_weights(batch: int, images: int, like: Tensor) -> Float[Tensor, "B B"]:
     """Log-weights of the posteriors of a batch in an estimate of q(z), one row per z.
 
-    For a batch of M = `batch` and N = `images` images, the posterior of the z's image has weight 1/N, every
-    other one (N - 1) / (N (M - 1)). The estimate is unbiased, and exact for M = N. This is minibatch
-    stratified sampling (Chen et al. 2018, appendix C.2) averaged over the choice of the last sample. Their
-    minibatch-weighted sampling (appendix C.1) has weights 1/(NM): the gradient of 1/M, and for M = N log q(z)
-    and every log q(z_d) too small by log N.
+    For a batch of M and N = `images` images, the posterior of the z's image has weight 1/N, every other one
+    (N - 1) / (N (M - 1)). The estimate is unbiased, and exact for M = N. This is minibatch stratified
+    sampling (Chen et al. 2018, appendix C.2) averaged over the choice of the last sample. Their
+    minibatch-weighted sampling (appendix C.1), 1/(NM), makes log q(z) and every log q(z_d) too small by log N
+    for M = N.
     """
     if batch == 1:
         return like.new_zeros(1, 1)
     others = -math.inf if images == 1 else math.log((images - 1) / (images * (batch - 1)))
-    shares = like.new_full((batch, batch), others)
-    return shares.fill_diagonal_(-math.log(images))
+    return like.new_full((batch, batch), others).fill_diagonal_(-math.log(images))
 
 
 # --- Moments ---
@@ -190,17 +168,15 @@ def stratified_log_weights(batch: int, images: int, like: Tensor) -> Float[Tenso
 @register("objective", "dip")
 class Dip(Objective):
     """The negative ELBO + off_diagonal sum_{i != j} C_ij^2 + diagonal sum_i (C_ii - 1)^2 (Kumar et al. 2018,
-    arXiv:1711.00848, equations 6 and 7). C over the batch is in variant 1 the covariance of the posterior
-    means, in variant 2 that of the latents, which adds the mean posterior covariance. It is divided by B, not
-    B - 1.
+    arXiv:1711.00848, equations 6 and 7). C over the batch, divided by B, is in variant 1 the covariance of
+    the posterior means, in variant 2 that of the latents, which adds the mean posterior covariance.
     """
 
     settings: DipConfig
     supports_accumulation = False
-    requires = (
-        requires_densities({Capability.MOMENTS, Capability.SINGLE_GROUP}, {Capability.STANDARD_NORMAL})
-        | REQUIRES_BATCH
-    )  # its covariance is I
+    requires = requires_densities(
+        {Capability.MOMENTS, Capability.SINGLE_GROUP}, {Capability.STANDARD_NORMAL}, model={Capability.BATCH}
+    )
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups
@@ -212,19 +188,10 @@ class Dip(Objective):
         off_diagonal = covariance.square().sum() - variances.square().sum()
         diagonal = (variances - 1).square().sum()
         reconstruction, kl = reconstruction_loss(terms), kl_loss(terms)
-        loss = (
-            reconstruction
-            + kl
-            + self.settings.off_diagonal * off_diagonal
-            + self.settings.diagonal * diagonal
-        )
-        return loss, {
-            "loss": loss,
-            "reconstruction": reconstruction,
-            "kl": kl,
-            "dip_off_diagonal": off_diagonal,
-            "dip_diagonal": diagonal,
-        }
+        loss = reconstruction + kl + self.settings.off_diagonal * off_diagonal
+        loss = loss + self.settings.diagonal * diagonal
+        parts = {"dip_off_diagonal": off_diagonal, "dip_diagonal": diagonal}
+        return loss, {"loss": loss, "reconstruction": reconstruction, "kl": kl, **parts}
 
 
 def mean_covariance(q: Distribution) -> Float[Tensor, "D D"]:
@@ -236,8 +203,7 @@ def mean_covariance(q: Distribution) -> Float[Tensor, "D D"]:
 @register("objective", "l2")
 class L2(Objective):
     """Reconstruction + weight |z|^2 / 2: the regularized autoencoder of Ghosh et al. 2020 (arXiv:1903.12436),
-    whose penalty on the decoder is left to weight decay (here of all weights). With weight 0 a plain
-    autoencoder."""
+    whose penalty on the decoder is left to weight decay (here of all weights)."""
 
     settings: L2Config
     # |z|^2 / 2 is the standard normal's -log p(z), but for a constant

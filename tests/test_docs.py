@@ -1,0 +1,71 @@
+"""Numbers in the documentation are those of the code."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from vaekit.data.decoding.decode import MAX_PIXELS
+from vaekit.data.packs import build
+from vaekit.evaluation import diagnosis, diagnosis_input, likelihood, memorization, ranking
+from vaekit.latents import densities, fit_prior, traverse
+from vaekit.models import likelihoods, posteriors
+from vaekit.models.distributions import discretized, logistic_mixture
+from vaekit.models.fitted_prior import Splines
+from vaekit.training import data_init
+
+DOCS = Path(__file__).parent.parent / "docs"
+FIGURES = {
+    "mathematics.md": [
+        f"`{posteriors.LOG_VARIANCE_BOUND:.0f} tanh(v / {posteriors.LOG_VARIANCE_BOUND:.0f})`",
+        f"copies with noise of {data_init.COPY_NOISE}.",
+        f"With h = 1/{1 / discretized.HALF_LEVEL:.0f}",
+        f"between an eighth of a level and {likelihoods.MAX_SIGMA:.0f}:",
+        f"averaged over {logistic_mixture.QUADRATURE_NODES} points",
+        f"has a variance over images above {likelihood.ACTIVE_VARIANCE} (",
+        f"flows the mean of {traverse.MEAN_SAMPLES:,} draws",
+        f"each of up to {fit_prior.MAX_ENCODINGS:,} training",
+        f"mixtures of {', '.join(map(str, fit_prior.COMPONENTS))} Gaussians",
+        f"at most {densities.FLOW_STEPS:,} steps",
+    ],
+    "inspecting.md": [
+        f"from -{traverse.MAX_DEVIATIONS} to {traverse.MAX_DEVIATIONS} standard deviations",
+        f"over up to {traverse.MAX_STATS_IMAGES:,} images ({traverse.MEAN_SAMPLES:,} draws",
+        f"fewer than {traverse.MIN_VALIDATION_IMAGES}, and",
+        f"where it has at least {traverse.MIN_CLASS_IMAGES}.",
+        f"the {ranking.SHEET_IMAGES} images at either end",
+    ],
+    "data.md": [
+        f"larger than {MAX_PIXELS / 1e6:.0f} million pixels",
+        f"one size of up to {build.MAX_UNRESIZED_SIDE} pixels keep it; others become squares of\n"
+        f"{build.DEFAULT_SIDE} pixels",
+    ],
+    "evaluation.md": [
+        f"more than {diagnosis.MAX_DUPLICATES:.0%} of held-out images".replace("%", " %"),
+        f"within {memorization.DUPLICATE_DISTANCE:.0f} levels",
+        f"under {diagnosis_input.COLLAPSED_SHARE:.0%} of the latents".replace("%", " %"),
+        f"is {diagnosis.NOISE_RATIO} times the reconstruction error",
+        f"under {diagnosis_input.MIN_STEPS:,} steps",
+        f"under {diagnosis.FEW_IMAGES:,} training images, and a held-out reconstruction error",
+        f"a held-out reconstruction error {diagnosis_input.MEMORIZED_ERROR_RATIO} times",
+        f"gains over {diagnosis.MISMATCH_NATS:.0f} nats, and over {100 * diagnosis.MISMATCH_SHARE:.0f} %",
+        f"of more than {diagnosis.MAX_FEW_LATENTS} latents",
+    ],
+}
+
+
+CASES = [(page, text) for page, texts in FIGURES.items() for text in texts]
+
+
+@pytest.mark.parametrize(("page", "text"), CASES)
+def test_figure_in_the_docs_is_that_of_the_code(page: str, text: str) -> None:
+    assert " ".join(text.split()) in " ".join((DOCS / page).read_text(encoding="utf-8").split())
+
+
+def test_an_eighth_of_a_level_is_the_smallest_sigma() -> None:
+    assert pytest.approx(discretized.HALF_LEVEL * 2 / 8) == likelihoods.MIN_SIGMA
+
+
+def test_the_flow_of_the_fitted_prior_has_three_couplings() -> None:
+    assert "a flow of three spline couplings" in (DOCS / "mathematics.md").read_text(encoding="utf-8")
+    assert inspect.signature(Splines).parameters["steps"].default == 3
