@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 
 from vaekit.config.config import Config
+from vaekit.data.packs.pack import CHANNEL_NAMES
 from vaekit.evaluation.context import DEFAULT_NEW_IMAGES, MIN_NEW_IMAGES
 from vaekit.evaluation.evaluate import evaluate_model
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
@@ -90,7 +91,7 @@ class TrainedModel:
 
     def __repr__(self) -> str:
         channels, height, width = self.shape
-        images = f"{width}x{height} {({1: 'gray', 3: 'colour', 4: 'RGBA'})[channels]} images"
+        images = f"{width}x{height} {CHANNEL_NAMES[channels]} images"
         return f"<vaekit model of {images}, {self.config.latents} latents, in {self.run.folder}>"
 
     def _repr_html_(self) -> str:
@@ -138,9 +139,7 @@ class TrainedModel:
         return arrays.encode(self.loaded, images, labels)
 
     def decode(self, z: Latents, labels: Labels | None = None) -> Images:
-        """Decode latents [N, D] to images: the location of p(x | z), clipped to [0, 1].
-
-        The mean, `model.decode(z).mean`, has grayish whites and blacks, as noise beyond them is clipped."""
+        """Decode latents [N, D] to images: the location of p(x | z), clipped to [0, 1]."""
         return arrays.decode(self.loaded, z, labels).view(ImageArray)
 
     def reconstruct(self, images: Any, labels: Labels | None = None) -> Images:
@@ -260,7 +259,7 @@ class TrainedModel:
     ) -> dict[str, Any]:
         """Evaluate the model on held-out images, and name the command that fixes each problem found.
 
-        The result is also written to evaluation.json; docs/evaluation.md explains it.
+        The result is also in evaluation.json, see docs/evaluation.md.
 
         Args:
             data: what `train` takes: its test split, or all of it if it has none. None for the test split of

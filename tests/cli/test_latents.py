@@ -257,7 +257,7 @@ def test_rank_refusals(plain: TrainedModel, photos: Path, tmp_path: Path, classe
     output = mistake("rank", plain.run.folder, photos, "--out", tmp_path / "order.csv")
     assert "order.png already exists" in output and (tmp_path / "order.png").read_text() == "mine"
     refused("`samples`: must be a whole number from 1", plain.rank, photos, samples=0)
-    refused("takes images with 1 channel", plain.rank, rings(10, 12, 3))
+    refused("takes gray images", plain.rank, rings(10, 12, 3))
     model = vaekit.train(photos, out=tmp_path / "ae", epochs=1, preset="ae", **TINY)
     output = mistake("rank", model.run.folder)
     assert "single point without density" in output and "Train one with --posterior.kind gaussian" in output

@@ -221,7 +221,7 @@ def test_invalid_and_too_few_images(colour: TrainedModel) -> None:
         vaekit.load(colour.run.folder).evaluate()  # trained on an array, which is not there any more
     message = r"have no classes, and this model is conditional. Put each of its classes \(0, 1, 2\)"
     refused(message, colour.evaluate, rings(20, 12, 3), quiet=True)
-    refused("takes images with 3 channels", colour.evaluate, (rings(20, 12), np.arange(20) % 3))
+    refused("takes colour images", colour.evaluate, (rings(20, 12), np.arange(20) % 3))
     refused("Unknown class", colour.evaluate, (rings(20, 12, 3), np.arange(20) % 5))
     refused("`new_images`: must be a whole number from 50", colour.evaluate, new_images=3)
     result = colour.evaluate((rings(3, 12, 3), [0, 1, 2]), samples=2, quiet=True)

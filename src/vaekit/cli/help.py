@@ -62,9 +62,9 @@ def _label(entry: "HelpEntry") -> str:
     return f"{names} {entry.metavar}" if entry.metavar else names
 
 
-def _description(entry: "HelpEntry", whole: bool) -> str:
+def _description(entry: "HelpEntry", full: bool) -> str:
     text = _plain(entry.description)
-    if not whole:
+    if not full:
         text = re.split(r"(?<=\.)\s", text, maxsplit=1)[0]
     details = []
     if entry.choices and not all(choice in text for choice in entry.choices):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from vaekit.data.loader import ImageLoader
+from vaekit.data.packs.pack import CHANNEL_NAMES
 from vaekit.latents.sampling import to_uint8
 from vaekit.plots import curves
 from vaekit.report import images
@@ -60,7 +61,7 @@ def facts(model: LoadedModel) -> dict[str, str]:
     history = read_metrics(model.run)
     best = min(history, key=lambda row: row["val_loss"], default=None)
     fitted = model.fitted_prior
-    channels = {1: "gray", 3: "colour", 4: "colour with transparency"}[model.shape[0]]
+    channels = CHANNEL_NAMES[model.shape[0]]
     loss = "unknown (metrics.csv is missing)"
     if best is not None:
         loss = f"{best['val_loss']:,.2f} nats per image, in epoch {best['epoch']:,.0f}"

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.data.packs.pack import BUNDLED, Pack, open_pack
+from vaekit.data.packs.pack import BUNDLED, CHANNEL_NAMES, Pack, open_pack
 from vaekit.errors import UserError, setting
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.loaded import LoadedModel
@@ -154,5 +154,5 @@ def _other_pack(model: LoadedModel, data: Any, quiet: bool) -> Pack:
 
 def _require_shape(model: LoadedModel, pack: Pack) -> None:
     if pack.shape != model.shape:
-        channels, given = model.shape[0], pack.shape[0]
-        raise UserError(f"This model takes images with {channels} channels, but {pack.source} has {given}.")
+        expected, given = CHANNEL_NAMES[model.shape[0]], CHANNEL_NAMES[pack.shape[0]]
+        raise UserError(f"This model takes {expected} images, but those of {pack.source} are {given}.")

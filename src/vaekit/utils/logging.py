@@ -59,9 +59,9 @@ def wrapped(text: str, width: int) -> str:
     lines = []
     for line in text.splitlines():
         indent = line[: len(line) - len(line.lstrip())]
-        whole = re.sub(r"`[^`]*`|(?<=: )vaekit .*", lambda match: match[0].replace(" ", "\xa0"), line)
+        unbroken = re.sub(r"`[^`]*`|(?<=: )vaekit .*", lambda match: match[0].replace(" ", "\xa0"), line)
         pieces = textwrap.wrap(
-            whole,
+            unbroken,
             max(width, len(indent) + 20),
             subsequent_indent=f"{indent}  ",
             break_long_words=False,

@@ -29,6 +29,7 @@ from vaekit.utils.logging import log
 
 PACK_FORMAT = 3
 """Part of the key of every pack, so that packs of older formats are not opened."""
+CHANNEL_NAMES = {1: "gray", 3: "colour", 4: "colour with transparency"}
 BUNDLED = "the bundled sample"
 """Description of the source when no data are given."""
 Source = FolderSource | ArraySource
@@ -79,7 +80,7 @@ class Pack:
     @property
     def summary(self) -> str:
         """Description of the images: one sentence per line."""
-        channels = {1: "gray", 3: "colour", 4: "colour with transparency"}[self.shape[0]]
+        channels = CHANNEL_NAMES[self.shape[0]]
         count = len(self.classes)
         classes = f" in {count} class{'es' if count > 1 else ''}" if count else ""
         if NO_CLASS in self.classes:
