@@ -62,7 +62,7 @@ class VAE(nn.Module):
         self.graph_safe = not context.modules
         self.precision = torch.float32  # of encoder and decoder; the rest is always in float32
 
-    # --- The latent interface: all that code outside `models/` knows of latents ---
+    # --- The latent interface: the interface of code outside `models/` ---
 
     @property
     def latent_spec(self) -> LatentSpec:
@@ -87,12 +87,12 @@ class VAE(nn.Module):
         return draw
 
     def kl_per_latent(self, x: Images, y: Labels | None = None) -> Float[Tensor, "B D"] | None:
-        """KL(q || p) of every latent in closed form; None where no such sum over latents is known."""
+        """KL(q || p) of every latent in closed form; None if the KL is not a sum over latents."""
         q = self.encode(x, self._condition(y))
         return Group(q.mean[None], q, self._prior(y)).kl_per_latent
 
     def sample_prior(self, n: int, y: Labels | None = None, temperature: float = 1.0) -> Float[Tensor, "n D"]:
-        """`n` samples of p(z | y), the noise of the prior scaled by `temperature`."""
+        """`n` samples of p(z | y), with the standard deviations of the prior multiplied by `temperature`."""
         p = tempered(self._prior(y), temperature)
         return p.sample(() if p.batch_shape else (n,))
 
@@ -116,7 +116,8 @@ class VAE(nn.Module):
         return px.location if hasattr(px, "location") else px.mean.clamp(0, 1)
 
     def reconstruct(self, x: Images, y: Labels | None = None) -> Images:
-        """The location of p(x | z) at the mean of q(z | x), or at the center of a flow."""
+        """The location of p(x | z) at the mean of q(z | x), or, for a flow, at the image of its base's
+        mean."""
         return self.image(self.posterior_of(x, y).mean, y)
 
     def _condition(self, y: Labels | None) -> Labels | None:

@@ -1,4 +1,4 @@
-"""The training loop. It knows a train step and batches, and no files."""
+"""The training loop. It depends on a train step and batches, and does no file I/O."""
 
 import math
 import time
@@ -20,16 +20,16 @@ class Diverged(RuntimeError):
 
 @dataclass
 class Progress:
-    """Where training is."""
+    """The position of training, from which it resumes."""
 
     epoch: int = 0
     """Finished epochs."""
     steps_in_epoch: int = 0
-    """Steps taken in the epoch that has begun."""
+    """Steps taken in the current epoch."""
     step: int = 0
     """Steps taken in all."""
     totals: dict[str, float] = field(default_factory=dict)
-    """Sums of the metrics over the steps of the epoch that has begun."""
+    """Sums of the metrics over the steps of the current epoch."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class EpochResult:
     train: dict[str, float]
     """Means over its steps."""
     validation: dict[str, float]
-    """Means over the validation images, with EMA weights and the objective's final schedules."""
+    """Means over the validation images, with EMA weights and schedules at their final values."""
     trained_at: float
-    """When its last step was done, on the clock of `time.perf_counter`."""
+    """`time.perf_counter()` after its last step."""
 
 
 def train(
@@ -51,11 +51,11 @@ def train(
     progress: Progress,
     on_step: Callable[[Tensor], bool],
 ) -> Iterator[EpochResult]:
-    """Train up to `epochs` epochs in all, from `progress` on, and yield after every epoch.
+    """Train until `epochs` epochs are complete, starting at `progress`, and yield after every epoch.
 
     Args:
-        train_step: what takes the steps.
-        loader: the batches.
+        train_step: takes the optimization steps.
+        loader: training and validation batches.
         epochs: number of epochs.
         progress: where training is; it is updated.
         on_step: called with the loss after every step; training stops if it returns True.
@@ -115,7 +115,7 @@ def _mean_metrics(
 
 
 class MetricSums:
-    """Running sums of metrics, on the device, so that adding to them never waits for it."""
+    """Running sums of metrics, on the device, so that adding to them does not synchronize."""
 
     def __init__(self, device: torch.device, start: Mapping[str, float] = MappingProxyType({})) -> None:
         precise = torch.float32 if device.type == "mps" else torch.float64

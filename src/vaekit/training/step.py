@@ -21,24 +21,25 @@ from vaekit.utils.logging import log, status
 from vaekit.utils.random import derive_seed
 
 Metrics = dict[str, Tensor]
-"""Named values to log, nats per image; "loss" is among them. They may be overwritten by the next step."""
+"""Named values to log, nats per image; "loss" is among them. The next step may overwrite them: CUDA graphs
+reuse their memory."""
 LossFn = Callable[[Tensor, Labels | None, float], tuple[Tensor, Metrics]]
-"""Images, labels and the epoch (with its fraction) -> the loss, and metrics."""
+"""Images, labels and the fractional epoch -> the loss, and metrics."""
 
 
 class TrainStep:
     """Owns the model in training, its EMA, optimizer and schedules, and takes training steps.
 
-    Random numbers and the learning rate are functions of the step's number, so that a resumed run takes the
-    same steps as an unbroken one. A batch that does not fit in memory goes through in micro-batches. On an
-    NVIDIA GPU the step is captured as a CUDA graph once the objective's schedules have ended, together with
-    the optimizer's work if that counts its steps on the device.
+    Random numbers and the learning rate depend only on the step's number, so that a resumed run takes the
+    same steps as an uninterrupted one. A batch that does not fit in memory goes through in micro-batches. On
+    an NVIDIA GPU the step is captured as a CUDA graph once the objective's schedules have ended, together
+    with the optimizer's work if that counts its steps on the device.
 
     Args:
-        model: on its device; it is trained in place.
+        model: the VAE on its device; it is trained in place.
         objective: what is minimized.
-        settings: with batch size, precision and compile choice resolved.
-        steps_per_epoch: the epoch of a step, fractions included, is its number divided by this.
+        settings: with every "auto" resolved.
+        steps_per_epoch: converts a step's number to a fractional epoch.
     """
 
     def __init__(self, model: VAE, objective: Objective, settings: TrainingConfig, steps_per_epoch: int):
@@ -74,7 +75,7 @@ class TrainStep:
         return metrics
 
     def optimize(self, x: Tensor, y: Labels | None, epoch: float) -> Metrics:
-        """Gradient and optimizer step, from a CUDA graph where there is one."""
+        """Gradient and optimizer step, by the captured CUDA graph if there is one."""
         if self._compiles_next and (epoch >= self.objective.schedule_end or has_flow(self.model)):
             self._compiles_next = False
             with status("Compiling"):
@@ -93,9 +94,9 @@ class TrainStep:
         return metrics
 
     def compute_gradient(self, x: Tensor, y: Labels | None = None, epoch: float = math.inf) -> Metrics:
-        """Give the weights the gradient of the batch's loss: zero_grad, loss, backward.
+        """Compute gradients: zero_grad, loss, backward.
 
-        Where the memory does not suffice the batch is divided in two, four, ... micro-batches, and the
+        If memory runs out, the batch is divided in two, four, ... micro-batches, and the
         gradient is the mean of theirs.
 
         Raises:
@@ -111,7 +112,7 @@ class TrainStep:
                 return self._accumulate(x, y, epoch)
             except RuntimeError as error:
                 if self.settings.compile == "on":
-                    _raise_if_not_compiled(error)
+                    _raise_if_compilation_failed(error)
                 if not out_of_memory(error) or is_capturing(x.device):
                     raise
             self.micro_batches = divide_further(self.micro_batches, x, self.supports_accumulation)
@@ -157,7 +158,7 @@ class TrainStep:
     # --- Validation ---
 
     def eval_step(self, x: Tensor, y: Labels | None, micro_batches: int = 1) -> Metrics:
-        """The objective's values for a batch under the EMA weights, at its final schedules."""
+        """The objective's values for a batch under the EMA weights, with schedules at their final values."""
         labels = y if self.model.classes else None
         if self._eval_graph is None or micro_batches > 1:
             return self._eval_metrics(x, labels)
@@ -169,7 +170,7 @@ class TrainStep:
     # --- State ---
 
     def state_dict(self) -> Snapshot:
-        """Copies of everything that its steps continue from."""
+        """CPU copies of the state of model, EMA and optimizer."""
         return Snapshot(
             raw=copied(self.model.state_dict()),
             ema=copied(self.ema.model.state_dict()),
@@ -178,7 +179,7 @@ class TrainStep:
         )
 
     def load_state_dict(self, snapshot: Snapshot) -> None:
-        """Continue from what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.model.load_state_dict(snapshot.raw)
         self.ema.model.load_state_dict(snapshot.ema)
         restore_optimizer(self.optimizer, snapshot.optimizer)
@@ -187,7 +188,7 @@ class TrainStep:
 
 
 def make_loss_fn(model: VAE, objective: Objective, compiled: bool = False) -> LossFn:
-    """The function of a batch that is minimized.
+    """Make the loss function of a batch.
 
     Compiled, all of it becomes one graph once the objective's schedules have ended, whose final values are
     then constants of it. A flow would break that graph into pieces and gain nothing: of a model with one,
@@ -213,7 +214,7 @@ def make_loss_fn(model: VAE, objective: Objective, compiled: bool = False) -> Lo
     return compiled_loss_fn
 
 
-def _raise_if_not_compiled(error: Exception) -> None:
+def _raise_if_compilation_failed(error: Exception) -> None:
     """Raise a UserError if torch.compile has failed."""
     from torch._dynamo.exc import TorchDynamoException  # takes a second, unless something was compiled
 
