@@ -41,9 +41,9 @@ FIGURES = {
         f"{build.DEFAULT_SIDE} pixels",
     ],
     "evaluation.md": [
-        f"more than {diagnosis.MAX_DUPLICATES:.0%} of held-out images".replace("%", " %"),
+        f"more than {100 * diagnosis.MAX_DUPLICATES:.0f} % of held-out images",
         f"within {memorization.DUPLICATE_DISTANCE:.0f} levels",
-        f"under {diagnosis_input.COLLAPSED_SHARE:.0%} of the latents".replace("%", " %"),
+        f"under {100 * diagnosis_input.COLLAPSED_SHARE:.0f} % of the latents",
         f"is {diagnosis.NOISE_RATIO} times the reconstruction error",
         f"under {diagnosis_input.MIN_STEPS:,} steps",
         f"under {diagnosis.FEW_IMAGES:,} training images, and a held-out reconstruction error",

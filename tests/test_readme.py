@@ -1,4 +1,4 @@
-"""Every command and every line of Python that the README shows, and what the pages of docs/ refer to."""
+"""The code of the README and of the page on the architecture runs; other pages refer to what exists."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from vaekit.config.presets import PRESETS
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-BLOCKS = BLOCK.findall(README)
+BLOCKS = BLOCK.findall(README + (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
 PROGRAMS = {"bash": ["bash", "-euc"], "python": [sys.executable, "-c"]}
 GENERATED = ("components", "performance", "published", "samples")
 

@@ -112,8 +112,8 @@ def test_encode_checks_output(plain: TrainedModel, photos: Path, tmp_path: Path,
     there.write_text("mine")
     assert "already exists. Choose another --out." in mistake("encode", run, photos, "--out", there)
     assert there.read_text() == "mine"
-    refused = {tmp_path / "z.xls": r"\.csv, \.npz or \.parquet", photos / "z.csv": "inside the image folder"}
-    for out, output in (refused | {there / "z.csv": "Cannot write"}).items():
+    outputs = {tmp_path / "z.xls": r"\.csv, \.npz or \.parquet", photos / "z.csv": "inside the image folder"}
+    for out, output in (outputs | {there / "z.csv": "Cannot write"}).items():
         refused(output, plain.latents, photos, out=out)
     refused("Give a folder of images", plain.latents, quiet=True)
     (tmp_path / "pyarrow.py").write_text("raise ImportError")

@@ -77,11 +77,12 @@ def train(
             if stop and progress.steps_in_epoch < steps:  # a complete epoch is validated first
                 progress.totals = sums.divided_by(1)
                 return
-        result = EpochResult(sums.divided_by(steps), {}, time.perf_counter())
-        result.validation.update(evaluate(train_step, loader, "validation"))
-        for split, values in (("training", result.train), ("validation", result.validation)):
-            if not all(map(math.isfinite, values.values())):
-                raise Diverged(f"the {split} loss became {values['loss']} in epoch {progress.epoch + 1}")
+        train_metrics, trained_at = sums.divided_by(steps), time.perf_counter()
+        result = EpochResult(train_metrics, evaluate(train_step, loader, "validation"), trained_at)
+        for split, means in (("training", result.train), ("validation", result.validation)):
+            for name, value in means.items():
+                if not math.isfinite(value):
+                    raise Diverged(f"the {split} {name} became {value} in epoch {progress.epoch + 1}")
         progress.epoch, progress.steps_in_epoch, progress.totals = progress.epoch + 1, 0, {}
         yield result
 
