@@ -9,13 +9,7 @@ from vaekit.cli.common import load_model, output_png, quoted, say
 from vaekit.cli.flags import Class, DataSource, FolderClass, Png, RunFolder
 
 
-def encode(
-    run: RunFolder,
-    data: DataSource = None,
-    /,
-    *,
-    out: Path | None = None,
-) -> None:
+def encode(run: RunFolder, data: DataSource = None, /, *, out: Path | None = None) -> None:
     """Export the latent vector of every image in DATA (CSV, NPZ or Parquet).
 
     Args:
