@@ -11,7 +11,7 @@ from vaekit.cli.main import app
 from vaekit.config.config import GROUPS, TOP_LEVEL, Config
 from vaekit.config.keywords import TrainSettings
 from vaekit.config.networks import ConvConfig, MlpConfig
-from vaekit.config.overrides import differences, load_config, override, resolve
+from vaekit.config.overrides import differences, override, resolve
 from vaekit.config.presets import PRESETS
 from vaekit.config.suggestions import USUAL_NAMES, nearest
 from vaekit.errors import flag_spelling
@@ -73,10 +73,7 @@ def test_settings_at_fault_are_named_as_flags_on_the_command_line(monkeypatch: M
         assert sentence in str(error.value)
 
 
-def test_missing_kinds_and_unknown_presets_are_reported() -> None:
-    config = Config().model_dump() | {"likelihood": {}}
-    with user_error(r"The likelihood has no kind\. Set `likelihood\.kind` to bernoulli, binarized"):
-        load_config({"config": config})
+def test_unknown_presets_are_reported() -> None:
     with user_error(r"Unknown preset 'sigma'\. Did you mean 'sigma-vae'\? `vaekit presets` lists"):
         resolve(preset="sigma")
 

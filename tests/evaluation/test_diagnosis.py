@@ -23,7 +23,7 @@ from pytest import MonkeyPatch
 import vaekit
 from command import rings
 from vaekit.config.config import Config
-from vaekit.config.overrides import load_config, resolve
+from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS
 from vaekit.evaluation.diagnosis import diagnose
 from vaekit.evaluation.diagnosis_input import DiagnosisInput
@@ -186,7 +186,7 @@ def diagnose_recorded(name: str, folder: Path) -> list[Finding]:
     run.config.write_text(json.dumps(content["config"]))
     run.dataset.write_text(json.dumps(content["dataset"]))
     run.metrics.write_text("\n".join(content["metrics"]) + "\n")
-    config = load_config(content["config"])
+    config = Config.model_validate(content["config"]["config"])
     _, objective = build(config, tuple(content["config"]["shape"]))
     result = EvaluationResult.model_validate(content["evaluation"])
     return diagnose_run(run, config, objective.schedule_end, result, content["training_images"])

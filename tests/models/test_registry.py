@@ -7,16 +7,20 @@ from typing import Any
 
 import pytest
 import torch
+from pytest import MonkeyPatch
 from torch import nn
+from torch.distributions import constraints
 
-import vaekit.models.builder  # noqa: F401  registers components
-from command import refused, user_error
+import vaekit
+import vaekit.models.builder
+from command import MLP, refused, rings, user_error
 from vaekit.config.config import Config, settings_classes
 from vaekit.config.latents import GaussianPosteriorConfig
 from vaekit.config.likelihoods import GaussianLikelihoodConfig
 from vaekit.config.overrides import resolve
 from vaekit.errors import UserError
 from vaekit.models.builder import build
+from vaekit.models.likelihoods import Bernoulli
 from vaekit.models.registry import BuildContext, Capability, components, make_component
 from vaekit.models.summary import summary
 from vaekit.models.terms import Objective
@@ -313,6 +317,11 @@ def test_images_outside_the_support_are_rejected() -> None:
     levels.require_support(torch.arange(64).reshape(1, 1, 8, 8) / 255)
     with user_error(r"outside the support .*Gaussian\. .* multiples of 1/255"):
         levels.require_support(torch.full((1, 1, 8, 8), 0.3 / 255))
+
+
+def test_training_rejects_images_outside_the_support(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setattr(Bernoulli, "support", constraints.greater_than(1.0))
+    refused("are outside the support", vaekit.train, rings(40, 12), out=tmp_path / "run", **MLP)
 
 
 @pytest.mark.parametrize("prior", list(components("prior")))

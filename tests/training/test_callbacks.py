@@ -12,6 +12,7 @@ from pytest import MonkeyPatch
 import vaekit
 from command import MLP, rings
 from vaekit.errors import TrainingFailed
+from vaekit.training.artifacts import DataPreview
 from vaekit.training.background_writer import BackgroundWriter
 from vaekit.training.callbacks import Callback, TrainingState
 from vaekit.training.loop import EpochResult
@@ -29,6 +30,8 @@ class Recorder(Callback):
 
     def on_train_begin(self, state: TrainingState) -> None:
         self.events.append(f"begin {state.progress.epoch}")
+        with Image.open(state.run.data_preview) as sheet:
+            assert min(sheet.size) > 100
 
     def on_epoch_end(self, state: TrainingState, result: EpochResult, row: dict[str, float]) -> None:
         self.events.append(f"epoch {state.progress.epoch}")
@@ -44,8 +47,10 @@ class Recorder(Callback):
 
 
 def test_a_callback_sees_training_from_begin_to_end(tmp_path: Path) -> None:
+    """data.png shows the inputs before the first step."""
     recorder = Recorder()
-    trained = vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[recorder], **TINY)
+    callbacks = [DataPreview(), recorder]
+    trained = vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=callbacks, **TINY)
     assert recorder.events == ["begin 0", "epoch 1", "epoch 2", "end", "saved"]
     assert [row["val_loss"] for row in recorder.rows] == list(trained.history["val_loss"])
     second = Recorder()
@@ -71,19 +76,6 @@ def test_a_failing_callback_fails_the_training(tmp_path: Path) -> None:
 
     with pytest.raises(TrainingFailed, match="a job failed"):
         vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=2, callbacks=[Failing()], **TINY)
-
-
-def test_data_png_shows_the_inputs_before_training(tmp_path: Path) -> None:
-    class Look(Callback):
-        def on_epoch_end(self, state: TrainingState, result: EpochResult, row: dict[str, float]) -> None:
-            with Image.open(state.run.data_preview) as sheet:
-                assert min(sheet.size) > 100
-
-    from vaekit.training.artifacts import DataPreview
-
-    callbacks = [DataPreview(), Look()]
-    vaekit.train(rings(60, 12), out=tmp_path / "run", epochs=1, callbacks=callbacks, **TINY)
-    assert (tmp_path / "run" / "data.png").exists()
 
 
 def test_the_time_left_includes_what_follows_the_epochs(monkeypatch: MonkeyPatch) -> None:

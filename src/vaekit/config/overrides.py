@@ -38,15 +38,6 @@ def override(config: Config, *layers: Mapping[str, Any]) -> Config:
         raise _user_error(error) from None
 
 
-def load_config(record: Mapping[str, Any]) -> Config:
-    """The configuration in a run's config.json; a UserError if it is damaged."""
-    try:
-        return Config.model_validate(record["config"])
-    except (KeyError, ValidationError) as error:
-        reason = _user_error(error) if isinstance(error, ValidationError) else "It has no configuration."
-        raise UserError("The run's config.json is damaged.", f"Restore it from a copy. ({reason})") from None
-
-
 def nest(layer: Mapping[str, Any]) -> dict[str, Any]:
     """Move flat names into their groups: {"epochs": 3} -> {"training": {"epochs": 3}}."""
     tree: dict[str, Any] = {}

@@ -33,6 +33,9 @@ from vaekit.training.step import TrainStep
 from vaekit.utils.device import flush_denormals, fork_rng, keep_freed_memory, matmul_precision
 from vaekit.utils.logging import LONG_PHASE_SECONDS, console_logging, file_logging, log, progress, status
 
+CHECKED_IMAGES = 32
+"""Validation images whose pixels are checked against the support of the likelihood."""
+
 
 def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = None) -> Run:
     """Train, or resume training, and return the run.
@@ -75,6 +78,7 @@ def _make_state(plan: Plan, request: TrainRequest) -> TrainingState:
     loader = ImageLoader(plan.pack, plan.config.data, settings.batch_size, settings.seed, plan.device)
     model = plan.model.to(plan.device)
     model.precision = compute_dtype(settings)
+    model.require_support(next(loader.split("validation", CHECKED_IMAGES, size=CHECKED_IMAGES))[0])
     train_step = TrainStep(model, plan.objective, settings, loader.steps_per_epoch)
     state = TrainingState(plan, request, train_step, loader)
     restore(state)
