@@ -87,8 +87,9 @@ OPTIMIZATIONS = """## Optimizations
 
 - **Denormals are flushed to zero.** Where a gradient has become exactly zero, Adam's running means shrink by
   a tenth per step until they are denormal (below 1.2e-38), and processors take many times as long to compute
-  with such numbers. Units and latents fall silent in every VAE: the bare loop of `mlp` slows down by a
-  quarter after some hundred steps, so the tuned process is the faster one in the table above.
+  with such numbers. Every VAE has units and latents whose gradients become zero: the bare loop of
+  `mlp` slows down by a quarter after some hundred steps, so the tuned process is the faster one in the table
+  above.
 - **Memory is not returned to the system.** By default, Linux's C library returns blocks of many megabytes at
   every step, and the system clears their pages at the next allocation.
 - **When running two trainings at once, give each a share of the cores** with `--threads`. Threads wait for
