@@ -28,7 +28,6 @@ PARTS = {
 }
 """Functions that count towards each part: file, name, and a caller (or "" for all calls)."""
 
-
 AFTERWARDS = [("artifacts.py", "on_saved", "")]
 """What does not count as training."""
 

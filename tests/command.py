@@ -24,7 +24,6 @@ MLP: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_
 BEFORE = dict(os.environ)
 """The environment before any test has changed it: that of the process to fork from."""
 
-
 Process = subprocess.Popen[str]
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 

@@ -26,10 +26,8 @@ def names(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.name
         elif isinstance(node, ast.arg):
             yield node.lineno, node.arg
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.lineno, node.id
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            yield node.lineno, node.attr
+        elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id if isinstance(node, ast.Name) else node.attr
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -44,14 +42,13 @@ def test_no_name_is_a_private_word(folder: str) -> None:
     assert not used, "\n".join(used)
 
 
-def texts(path: Path) -> Iterator[tuple[int, str]]:
+def texts(path: Path) -> list[tuple[int, str]]:
     """A page, or the literals of a module, with their first lines."""
     content = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
-        yield 1, content
-    else:
-        literals = (node for node in ast.walk(ast.parse(content)) if isinstance(node, ast.Constant))
-        yield from ((node.lineno, node.value) for node in literals if isinstance(node.value, str))
+        return [(1, content)]
+    literals = (node for node in ast.walk(ast.parse(content)) if isinstance(node, ast.Constant))
+    return [(node.lineno, node.value) for node in literals if isinstance(node.value, str)]
 
 
 def test_no_text_has_a_private_phrase() -> None:

@@ -88,8 +88,6 @@ RENAMED = {
     "memorization.": "memorisation.",
 }
 """Places in evaluation.json of format 2, or their beginnings, and what 0.1.0 called them."""
-
-
 NEW = {"format", "reconstructions.images"}
 """Numbers that 0.1.0 did not write, or that say nothing of what it computed."""
 

@@ -166,8 +166,6 @@ def test_report_without_the_training_images(tmp_path: Path) -> None:
 
 SPATIAL = {"preset": "classic", "latents": "2x6x6", "encoder": "conv", "decoder": "conv"}
 NARROW = {"preset": "classic", "latents": 1}
-
-
 KINDS = [{"preset": "ae"}, {"preset": "conditional"}, NARROW, SPATIAL, {"preset": "iaf"}]
 
 

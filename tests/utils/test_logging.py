@@ -20,7 +20,6 @@ from vaekit.utils.meter import Meter, duration_left
 
 LOSSES = "train 70843.05 = 70618.54 + KL 224.50  validation 61343.22 = 61118.72 + KL 224.50"
 LINE = f"epoch 3/50  {LOSSES}  92 images/s"
-
 ON_A_TERMINAL = f"""
 from time import sleep
 from vaekit.utils.logging import console_logging, log, progress, status

@@ -21,7 +21,6 @@ from vaekit.utils.logging import console_logging, progress
 if TYPE_CHECKING:
     import pandas as pd
 
-
 SHEET_IMAGES = 32
 """Images at each end of the sheet."""
 

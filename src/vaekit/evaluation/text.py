@@ -13,7 +13,6 @@ from vaekit.evaluation.results import EvaluationResult, Finding, LikelihoodKind,
 if TYPE_CHECKING:
     import pandas as pd
 
-
 Row = tuple[str, ...]
 """A name and a text, or a name and the cells of a table. Without a name it belongs to the row above it."""
 MIN_EFFECTIVE_SAMPLES = 3

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
 HEADINGS = {
     "kl": "KL divergence",
     "mmd": "Maximum mean discrepancy",

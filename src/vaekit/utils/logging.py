@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-
 POLL_SECONDS = 0.25
 ANNOUNCE_SECONDS = 1.0
 """Without a terminal, a phase that takes longer is announced by a line."""
