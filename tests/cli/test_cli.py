@@ -79,7 +79,7 @@ def test_help_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True)
 
 
-def test_help_of_train_shows_the_common_options_on_a_line_each(monkeypatch: MonkeyPatch) -> None:
+def test_help_of_train_lists_common_options_on_one_line_each(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     lines = run_help("train", "--help")
     assert len(lines) <= 40

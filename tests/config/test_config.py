@@ -63,7 +63,7 @@ def test_invalid_settings_are_explained_in_one_sentence(settings: dict[str, Any]
     assert "\n" not in str(error.value)
 
 
-def test_settings_at_fault_are_named_as_flags_on_the_command_line(monkeypatch: MonkeyPatch) -> None:
+def test_settings_at_fault_are_spelled_as_flags(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(errors, "_spelling", flag_spelling)
     batch_size = "--batch-size: must be a whole number from 1 to 1000000, or auto (got 0)."
     sigma = "It needs --likelihood.kind gaussian or --likelihood.kind laplace."

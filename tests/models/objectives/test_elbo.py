@@ -39,7 +39,7 @@ def test_warmup_raises_beta_linearly_and_ends_at_its_value(epoch: float, share: 
     assert loss.item() == pytest.approx(16.5 + 2 * share * KL_MEAN)
 
 
-def test_free_bits_are_the_minimum_kl_and_rise_with_the_warmup() -> None:
+def test_free_bits_are_a_minimum_kl_that_warms_up() -> None:
     first, second = (KL[0][0] + KL[1][0]) / 2, (KL[0][1] + KL[1][1]) / 2
     loss, _ = Elbo(ElboConfig(free_bits=1.0))(terms())
     assert first > 1 > second
