@@ -112,7 +112,7 @@ def _user_error(error: ValidationError) -> UserError:
     if details["type"] == "extra_forbidden":
         return _unknown_setting(path, model, option, kind)
     if details["type"].startswith("union_tag"):
-        return _unknown_kind(path[-1], details["ctx"].get("tag"))
+        return _unknown_kind(path[-1], details["ctx"]["tag"])
     if kind and len(path) == 2 and details["type"] == "value_error":  # settings that exclude each other
         return UserError(f"The settings of the {path[0]} {kind!r} are invalid: {_requirement(details)}.")
     choices, requirement = [], _requirement(details)
@@ -162,11 +162,9 @@ def _unknown_setting(path: list[str], model: type[BaseModel], option: str, kind:
     )
 
 
-def _unknown_kind(slot: str, kind: str | None) -> UserError:
+def _unknown_kind(slot: str, kind: str) -> UserError:
     kinds = [name for name in settings_classes(slot) if name != "own"]
     choices, option = alternatives(kinds), f"{slot}.kind"
-    if kind is None:
-        return UserError(f"The {slot} has no kind.", f"Set {setting(option)} to {choices}.")
     return UserError(f"must be {choices} (got {kind}).", did_you_mean(kind, kinds), option)
 
 
