@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from vaekit.config.overrides import alternatives
 from vaekit.errors import UserError, setting
 from vaekit.runs.folder import Run
 from vaekit.runs.metadata import read_metadata
@@ -28,7 +29,7 @@ def new_file(
     """
     path, hint = Path(out).expanduser(), f"Choose another {setting('out')}."
     if path.suffix.lower() not in suffixes:
-        raise UserError(f"{out}: the file name must end in {_either(suffixes)}.", option="out")
+        raise UserError(f"{out}: the file name must end in {alternatives(suffixes)}.", option="out")
     for source in (data, read_metadata(run).source if run else None):
         require_outside(path, source)
     for file in (path, path.with_suffix(also)) if also else (path,):
@@ -64,7 +65,3 @@ def require_writable(run: Run) -> None:
     """Raise UserError if a run is read-only, before a long computation whose result goes there."""
     if not os.access(run.folder, os.W_OK):
         raise UserError(f"{run.folder} is read-only.", "Copy the run to a folder that you can write to.")
-
-
-def _either(names: Sequence[str]) -> str:
-    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
