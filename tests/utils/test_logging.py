@@ -121,6 +121,8 @@ def test_time_left_counts_down_between_reports(monkeypatch: MonkeyPatch) -> None
         now += 1.0
         phase.advance(50)
     assert phase.line() == "Reading images: 500 of 1,000 images, 50 images/s, about 10 s left"
+    phase.advance(500)
+    assert phase.line() == "Reading images: 1,000 of 1,000 images, 50 images/s, 10 s so far"
     phase.advance(0, remaining=300)
     assert phase.time_text() == "about 5 min left"
     now += 100

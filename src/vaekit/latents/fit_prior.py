@@ -7,7 +7,7 @@ densities are fitted to draws of q(z) and chosen on validation images, and new i
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from vaekit.runs.inputs import training_pack
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.outputs import require_writable
 from vaekit.utils.device import flush_denormals
-from vaekit.utils.logging import console_logging, log, progress
+from vaekit.utils.logging import console_logging, log, status
 
 MAX_ENCODINGS = 20_000
 """Maximum number of encoded images in each split."""
@@ -100,15 +100,13 @@ def encodings(model: VAE, batches: Iterable[Batch], split: str, seed: int) -> En
     return Encodings(torch.cat(z), torch.cat(labels))
 
 
-def fit_prior(model: VAE, loader: ImageLoader, seed: int, quiet: bool = False) -> PriorFit:
+def fit_prior(model: VAE, loader: ImageLoader, seed: int) -> PriorFit:
     """Fit densities to encodings of the training split and choose by those of the validation split."""
     limit = min(MAX_ENCODINGS, max(1, MAX_ENCODED_NUMBERS // model.latents))
-    steps, classes = 2 * len(COMPONENTS) + 2, len(loader.source.classes)
-    text = "Fitting the sampling prior"
-    with flush_denormals(), progress(steps, text, unit="steps", quiet=quiet) as advance:
+    with flush_denormals(), status("Fitting the sampling prior"):
         train = encodings(model, loader.split("train", limit, CHUNK), "train", seed)
         validation = encodings(model, loader.split("validation", limit, CHUNK), "validation", seed)
-        return choose_prior(model, train, validation, classes, seed, advance)
+        return choose_prior(model, train, validation, len(loader.source.classes), seed)
 
 
 def refit_prior(model: LoadedModel, quiet: bool = False) -> dict[str, Any]:
@@ -117,24 +115,17 @@ def refit_prior(model: LoadedModel, quiet: bool = False) -> dict[str, Any]:
     loader = ImageLoader(training_pack(model, quiet), model.config.data, CHUNK, seed, model.device)
     with console_logging(quiet):
         require_writable(model.run)
-        fit = fit_prior(model.vae, loader, seed, quiet)
+        fit = fit_prior(model.vae, loader, seed)
         write_prior(model.run, fit.prior, fit.record, model.weights_hash)
         log.info(fit.sentence)
     return fit.record
 
 
-def choose_prior(
-    model: VAE,
-    train: Encodings,
-    validation: Encodings,
-    classes: int,
-    seed: int,
-    advance: Callable[[int, str], None] = lambda _, name: None,
-) -> PriorFit:
+def choose_prior(model: VAE, train: Encodings, validation: Encodings, classes: int, seed: int) -> PriorFit:
     """Fit densities to `train`, one for each of `classes` (0: none), and choose by `validation`.
 
     Those of a conditional model are scored by log p(z | y), others by log p(z). The best must beat the
-    model's own prior by more than two standard errors. `advance` is called before every candidate.
+    model's own prior by more than two standard errors.
     """
     counts = len(train.z), len(validation.z)
     finite = train.z.isfinite().all() and validation.z.isfinite().all()
@@ -143,7 +134,7 @@ def choose_prior(
     reference = _log_prior(model, validation, model)
     priors: dict[str, FittedPrior] = {}
     scores: dict[str, Tensor] = {}
-    for name, prior in _candidates(model, train, validation, classes, seed, advance, scores):
+    for name, prior in _candidates(model, train, validation, classes, seed, scores):
         priors[name], scores[name] = prior, _log_prior(prior, validation, model)
     means = {name: score.mean().item() for name, score in scores.items()}
     best = max(means, key=lambda name: means[name] if math.isfinite(means[name]) else -math.inf)
@@ -159,7 +150,6 @@ def _candidates(
     validation: Encodings,
     classes: int,
     seed: int,
-    advance: Callable[[int, str], None],
     scores: dict[str, Tensor],
 ) -> Iterator[tuple[str, FittedPrior]]:
     """Yield mixtures with full and diagonal covariances until more Gaussians score worse, then a spline flow.
@@ -173,21 +163,23 @@ def _candidates(
         for components in _component_counts(len(train.z), model.latents, full):
             plural = "s" if components > 1 else ""
             name = f"{components} Gaussian{plural} with {'full' if full else 'diagonal'} covariance{suffix}"
-            advance(1, f"fitting {name}")
             try:
-                yield name, fit_gaussians(train, moments, components, full, seed)
+                with status(f"Fitting the sampling prior: {name}"):
+                    prior = fit_gaussians(train, moments, components, full, seed)
             except (ValueError, RuntimeError):  # a covariance that is numerically singular
                 break
+            yield name, prior
             mean = scores[name].mean().item()
             if not mean > best:
                 break
             best = mean
     if model.latents <= FLOW_MAX_LATENTS:
         name = f"neural-spline flow{', given the class' if classes else ''}"
-        advance(1, f"fitting {name}")
         device = next(model.parameters()).device
         device = device if device.type == "cuda" else torch.device("cpu")
-        yield name, fit_flow(train, validation, moments, seed, device)
+        with status(f"Fitting the sampling prior: {name}"):
+            prior = fit_flow(train, validation, moments, seed, device)
+        yield name, prior
 
 
 def _component_counts(count: int, latents: int, full: bool) -> Iterator[int]:

@@ -116,7 +116,7 @@ class SamplingPrior(Callback):
             return
         load_weights(model, run.weights)
         try:
-            fit = fit_prior(model, state.loader, state.plan.config.training.seed, state.request.quiet)
+            fit = fit_prior(model, state.loader, state.plan.config.training.seed)
         except KeyboardInterrupt:
             raise Interrupted(f"Stopped while fitting the sampling prior. {state.how_to_resume()}") from None
         write_prior(run, fit.prior, fit.record, weights_hash)

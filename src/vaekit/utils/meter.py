@@ -11,7 +11,7 @@ SAMPLE_SECONDS = 0.25
 
 
 class Meter:
-    """Counts what is done, and estimates speed and time left; without a total it shows the time taken."""
+    """Counts what is done; estimates speed and time left, or shows the time taken if nothing is left."""
 
     def __init__(self, total: int | None, description: str, unit: str = "", done: int = 0) -> None:
         self.total, self.description, self.unit, self.done = total, description, unit, done
@@ -67,7 +67,7 @@ class Meter:
         return f"{speed:,.{0 if speed >= 10 else 1}f} {self.unit}/s" if speed and self.unit else ""
 
     def time_text(self) -> str:
-        if self.total is None:
+        if self.total is None or (self.done >= self.total and not self.estimated_by_caller):
             return f"{time.monotonic() - self.begun:.0f} s so far"
         return "" if math.isnan(self.end) else duration_left(self.end - time.monotonic())
 
