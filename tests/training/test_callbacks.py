@@ -16,7 +16,7 @@ from vaekit.training.artifacts import DataPreview
 from vaekit.training.background_writer import BackgroundWriter
 from vaekit.training.callbacks import Callback, TrainingState
 from vaekit.training.loop import EpochResult
-from vaekit.training.monitor import RateLimiter, TimeLeft
+from vaekit.training.monitor import PRIOR_SECONDS, PRIOR_SHARE, REPORT_IMAGES, RateLimiter, TimeLeft
 
 TINY: dict[str, Any] = MLP | {"quiet": True, "report": False}
 
@@ -87,7 +87,7 @@ def test_the_time_left_includes_what_follows_the_epochs(monkeypatch: MonkeyPatch
         time_left.add(32)  # compiled: not counted
         time_left.add(1000)
     clock[0] = 110.0  # 10 ms per image
-    after = 10 + 0.01 * (0.17 * 1000 + 4000)
+    after = PRIOR_SECONDS + 0.01 * (PRIOR_SHARE * 1000 + REPORT_IMAGES)
     assert long.estimate(5000) == pytest.approx(50 + after)
     assert short.estimate(5000) == pytest.approx(20 + 5 + after)  # half an epoch beyond the limit, on average
     assert short.estimate(500) == pytest.approx(5 + after)
