@@ -78,7 +78,7 @@ def refused(match: str, call: Callable[..., object], *arguments: Any, **settings
         call(*arguments, **settings)
 
 
-def wait_for(condition: Callable[[], bool], process: Process | None = None, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], process: Process | None = None, seconds: float = 240) -> None:
     """Until the condition holds, the process ends, or time is up."""
     end = time.monotonic() + seconds
     while not condition() and (process is None or process.poll() is None) and time.monotonic() < end:
