@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaekit.data.samplers import BalancedSampler, ShuffleSampler, permute
+from vaekit.data.samplers import BalancedSampler, BatchSampler, permute
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**63 - 1))
@@ -31,7 +31,7 @@ def test_ranks_share_batches(size: int, share: int, seed: int, count: int, start
         batch = share * size
         ranks = (batch, rank, processes)
         balanced = BalancedSampler(np.arange(count) ** 2 % 3, *ranks)
-        sampler = balanced if balance else ShuffleSampler(count, *ranks)
+        sampler = balanced if balance else BatchSampler(count, *ranks)
         return sampler.batches(range(min(start, count // batch), count // batch), seed)
 
     together = np.concatenate([batches(rank, size) for rank in range(size)], axis=1)

@@ -50,7 +50,7 @@ def shift(x: ImageBatch, down: Tensor, right: Tensor) -> ImageBatch:
 def _reflect(positions: Tensor, size: int) -> Tensor:
     period = max(1, 2 * (size - 1))
     positions = positions.remainder(period)
-    return torch.minimum(positions, period - positions) if size > 1 else positions
+    return torch.minimum(positions, period - positions)
 
 
 def color_jitter(x: ImageBatch, factors: Float[Tensor, "B 3"]) -> ImageBatch:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,9 +12,8 @@ from torch import Tensor
 
 from vaekit.config.data import DataConfig
 from vaekit.data.augment import augment
-from vaekit.data.image_source import ImageSource
-from vaekit.data.samplers import BalancedSampler, BatchSampler, ShuffleSampler
-from vaekit.data.sources.arrays import slices
+from vaekit.data.samplers import BalancedSampler, BatchSampler
+from vaekit.data.sources.arrays import Pixels, slices
 from vaekit.errors import UserError
 from vaekit.utils.random import derive_seed
 
@@ -23,6 +22,28 @@ PixelBatch = tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]
 
 DRAWS_PER_BLOCK = 1 << 14
 """Draws whose rows are computed at once, in constant memory."""
+
+
+@runtime_checkable  # for type checks at run time
+class ImageSource(Protocol):
+    """Decoded images of one shape, read by split and row, such as a `Pack`."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H, W."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; empty without classes."""
+
+    def count(self, split: str) -> int:
+        """Number of images in "train", "validation" or "test"."""
+
+    def split_labels(self, split: str) -> NDArray[np.int64]:
+        """Class numbers int64 [count] of all images of a split; -1 without classes."""
+
+    def read(self, split: str, rows: NDArray[np.int64]) -> tuple[Pixels, NDArray[np.int64]]:
+        """Images uint8 [n, H, W, C] and class numbers int64 [n] of some rows (0 to count - 1) of a split."""
 
 
 class ImageLoader:
@@ -59,11 +80,10 @@ class ImageLoader:
         self.batch_size = batch_size
         if settings.balance and not source.classes:
             raise UserError("needs classes.", "Sort the images into one folder per class.", option="balance")
-        self._sampler: BatchSampler
+        share = batch_size, rank, world_size
+        self._sampler = BatchSampler(self.count, *share)
         if settings.balance:
-            self._sampler = BalancedSampler(source.split_labels("train"), batch_size, rank, world_size)
-        else:
-            self._sampler = ShuffleSampler(self.count, batch_size, rank, world_size)
+            self._sampler = BalancedSampler(source.split_labels("train"), *share)
         self.steps_per_epoch = self.count // batch_size
         """Full batches per epoch; the remaining images are drawn in other epochs."""
         self._device_cache = self._cache_on_device() if device.type == "cuda" else None

@@ -1,7 +1,5 @@
 """The order of an epoch as a function from draw to row, so that no list of all rows is held in memory."""
 
-from abc import ABC, abstractmethod
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,41 +38,30 @@ def permute(positions: Indices, count: int, seed: int) -> Indices:
     return words.astype(np.int64)
 
 
-class BatchSampler(ABC):
-    """Base class: the rows of every batch that the process `rank` of `world_size` takes.
+class BatchSampler:
+    """The rows of every batch that the process `rank` of `world_size` takes: each of `count` rows once.
 
     Each process takes an equal, contiguous part. Concatenated by rank, the parts are exactly the batch of a
     single process. `batch_size` counts all processes.
     """
 
-    def __init__(self, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if batch_size < world_size or batch_size % world_size:
             message = f"must be a multiple of the {world_size} processes (got {batch_size})."
             raise UserError(message, option="batch_size")
-        self.batch_size, self.share = batch_size, batch_size // world_size
+        self.count, self.batch_size, self.share = count, batch_size, batch_size // world_size
         self.offset = rank * self.share
         """Position of this process's part within a batch."""
 
-    @abstractmethod
     def rows(self, draws: Indices, seed: int) -> Indices:
         """The rows int64 [n] that draws int64 [n] take in the epoch with this seed."""
+        return permute(draws, self.count, seed)
 
     def batches(self, steps: range, seed: int) -> Indices:
         """This process's rows int64 [n, batch_size // world_size] in n steps of the epoch with this seed."""
         first = np.arange(steps.start, steps.stop)[:, None] * self.batch_size + self.offset
         draws = first + np.arange(self.share)
         return self.rows(draws.ravel(), seed).reshape(draws.shape)
-
-
-class ShuffleSampler(BatchSampler):
-    """Draw each of `count` rows once."""
-
-    def __init__(self, count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        super().__init__(batch_size, rank, world_size)
-        self.count = count
-
-    def rows(self, draws: Indices, seed: int) -> Indices:
-        return permute(draws, self.count, seed)
 
 
 class BalancedSampler(BatchSampler):
@@ -84,7 +71,7 @@ class BalancedSampler(BatchSampler):
     """
 
     def __init__(self, labels: Indices, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        super().__init__(batch_size, rank, world_size)
+        super().__init__(len(labels), batch_size, rank, world_size)
         self.order = np.argsort(labels, kind="stable").astype(np.int64)
         _, self.starts, self.counts = np.unique(labels[self.order], return_index=True, return_counts=True)
 
