@@ -71,7 +71,7 @@ def _decode_folder(source: FolderSource, settings: DataConfig, staging: Path, qu
                 usable[index] = True
             advance(1)
     decoded = np.flatnonzero(usable)
-    classes, labels = _used_classes(source.classes, source.labels[decoded])
+    labels, classes = _number_classes([source.class_names[index] for index in decoded])
     used_channels = 1 if gray[decoded].all() else 4 if alpha[decoded].any() else 3
     staged = np.memmap(staging, np.uint8, "r", shape=(count, height, width, channels))
     return DecodedSource(
@@ -89,13 +89,13 @@ def _decode_folder(source: FolderSource, settings: DataConfig, staging: Path, qu
     )
 
 
-def _used_classes(classes: tuple[str, ...], labels: Labels) -> tuple[tuple[str, ...], Labels]:
-    """Drop classes without a usable image, and renumber the labels."""
-    present, numbers = np.unique(labels, return_inverse=True)
-    names = tuple(classes[label] for label in present) if classes else ()
-    if not names or names == (NO_CLASS,):
-        return (), np.full(len(labels), -1, np.int64)
-    return names, numbers.astype(np.int64)
+def _number_classes(names: Sequence[str]) -> tuple[Labels, tuple[str, ...]]:
+    """The number of each image's class, and the classes, sorted by name; -1 if none has a class."""
+    classes = sorted(set(names), key=lambda name: (name == NO_CLASS, name))
+    if classes == [NO_CLASS]:
+        return np.full(len(names), -1, np.int64), ()
+    numbers = {name: number for number, name in enumerate(classes)}
+    return np.array([numbers[name] for name in names], np.int64), tuple(classes)
 
 
 def _choose_size(source: FolderSource, settings: DataConfig, quiet: bool) -> tuple[int, int, str]:
@@ -134,10 +134,8 @@ def _decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> De
     out_channels = 3 if flattened or (channels == 1 and colored_padding) else channels
 
     def read(rows: NDArray[np.intp]) -> Pixels:
-        block_of_row = np.searchsorted(starts, rows, "right") - 1
-        blocks_used = np.unique(block_of_row)  # in the order of rows, which ascend within a split
-        parts = [blocks[b].images[rows[block_of_row == b] - starts[b]] for b in blocks_used]
-        images = np.concatenate([as_uint8(part) for part in parts])
+        block = np.searchsorted(starts, rows[0], "right") - 1  # all rows of a split are in one block
+        images = as_uint8(blocks[block].images[rows - starts[block]])
         return _resize_images(images, target, out_channels) if resized else images
 
     def path(row: int) -> str:
@@ -208,12 +206,12 @@ def _number_labels(blocks: Sequence[ArrayBlock], source: ArraySource) -> tuple[L
         values, names = class_numbers, source.classes
     else:
         names = tuple(str(value) for value in values.tolist())
-    numbered = (np.searchsorted(values, labels).astype(np.int64) for labels in known)
+    numbered = (np.searchsorted(values, labels) for labels in known)
     numbers = [
-        np.full(len(block.images), len(names), np.int64) if block.labels is None else next(numbered)
-        for block in blocks
+        np.full(len(block.images), len(names)) if block.labels is None else next(numbered) for block in blocks
     ]
-    return np.concatenate(numbers), names if len(known) == len(blocks) else (*names, NO_CLASS)
+    classes = names if len(known) == len(blocks) else (*names, NO_CLASS)
+    return np.concatenate(numbers).astype(np.int64), classes
 
 
 def _checked_labels(block: ArrayBlock, name: str) -> NDArray[Any]:

@@ -39,8 +39,8 @@ class FolderSource:
     key: tuple[str, ...]
     files: list[str]
     """Paths relative to `root`, separated by "/"."""
-    labels: NDArray[np.int64]
-    classes: tuple[str, ...]
+    class_names: list[str]
+    """The class of each file, or NO_CLASS."""
     splits: NDArray[np.int8]
     skipped: list[tuple[str, str]]
     """(path, reason) of the images that are not opened."""
@@ -96,10 +96,10 @@ def _scan_folder(folder: Path) -> FolderSource:
     key = [str(root), *(f"{path}|{files[path].st_size}|{files[path].st_mtime_ns}" for path in paths)]
     key += [f"{path}|{reason}" for path, reason in skipped]
     places = [_split_and_class(path) for path in paths]
-    classes, labels = _classes([name for _, name in places])
     splits = np.array([split for split, _ in places], np.int8)
+    classes = [name for _, name in places]
     name = root.name or "images"
-    return FolderSource(name, root, tuple(key), paths, labels, classes, splits, skipped, other_files)
+    return FolderSource(name, root, tuple(key), paths, classes, splits, skipped, other_files)
 
 
 def _walk(root: Path) -> tuple[dict[str, os.stat_result], list[tuple[str, str]], int]:
@@ -157,20 +157,10 @@ def _check_file(entry: os.DirEntry[str], root: Path) -> os.stat_result | str:
     return status if stat.S_ISREG(status.st_mode) else "not a regular file"
 
 
-def _split_and_class(path: str) -> tuple[int, str | None]:
+def _split_and_class(path: str) -> tuple[int, str]:
     """The split and the class in the path of a file: val/cat/1.png is (VALIDATION, "cat")."""
     *folders, _ = path.split("/")
     split = TRAIN
     if folders and folders[0].lower() in SPLIT_FOLDERS:
         split = SPLIT_FOLDERS[folders.pop(0).lower()]
-    return split, folders[0] if folders else None
-
-
-def _classes(names: list[str | None]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The classes, sorted by name, and the class number of every image; -1 without classes."""
-    classes = sorted({name for name in names if name is not None})
-    if classes and None in names:
-        classes.append(NO_CLASS)
-    numbers: dict[str | None, int] = {name: index for index, name in enumerate(classes)}
-    numbers[None] = len(classes) - 1  # NO_CLASS, or -1
-    return tuple(classes), np.array([numbers[name] for name in names], np.int64)
+    return split, folders[0] if folders else NO_CLASS
