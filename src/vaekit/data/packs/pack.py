@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,14 +112,10 @@ class Pack:
             "files_that_are_no_images": self.metadata["other_files"],
         }
 
-    def table(self) -> Iterator[dict[str, str]]:
-        """Iterate over the rows as dictionaries: path, label, split, and the original width and height."""
-        with (self.folder / "table.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            yield from csv.DictReader(file)
-
     def paths(self) -> list[str]:
         """The path of every image in its folder, or "split/number" for arrays."""
-        return [row["path"] for row in self.table()]
+        with (self.folder / "table.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            return [row["path"] for row in csv.DictReader(file)]
 
 
 def open_pack(source: Any, settings: DataConfig, quiet: bool = False) -> Pack:
