@@ -45,26 +45,22 @@ def decode(file: BinaryIO, target: ResizeSpec) -> tuple[Image.Image, tuple[int, 
         UnusableError: the image cannot be used; nothing else is raised, whatever the file contains.
     """
     try:
-        return _decode(file, target)
+        with Image.open(file, formats=FORMATS) as image:
+            stored = image.size
+            if stored[0] * stored[1] > MAX_PIXELS:
+                raise UnusableError("over 100 million pixels")
+            extent = _draft(image, target)
+            image.load()
+            # Read after loading, since a PNG may store it at its end, and Pillow rotates a TIFF itself.
+            orientation = _orientation(image)
+            if extent is None:
+                stored = image.size
+            upright = stored[::-1] if orientation >= 5 else stored
+            return resize(to_rgb(image, target), target, extent, orientation), upright
     except UnusableError:
         raise
     except Exception as error:
         raise UnusableError(_reason(error, file)) from error
-
-
-def _decode(file: BinaryIO, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int]]:
-    with Image.open(file, formats=FORMATS) as image:
-        stored = image.size
-        if stored[0] * stored[1] > MAX_PIXELS:
-            raise UnusableError("over 100 million pixels")
-        extent = _draft(image, target)
-        image.load()
-        # Read after loading, since a PNG may store it at its end, and Pillow rotates a TIFF itself.
-        orientation = _orientation(image)
-        if extent is None:
-            stored = image.size
-        upright = stored[::-1] if orientation >= 5 else stored
-        return resize(to_rgb(image, target), target, extent, orientation), upright
 
 
 def probe(file: BinaryIO) -> tuple[int, int] | None:

@@ -57,8 +57,7 @@ def read_image(path: str, target: ResizeSpec) -> tuple[Image.Image, tuple[int, i
 def _probe(path: str) -> Answer:
     try:
         with open_regular(path) as file:
-            size = probe(file)
-            return [] if size is None else [*size]
+            return [*(probe(file) or ())]
     except (OSError, UnusableError):
         return []
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,9 +104,7 @@ def check_pixels(images: NDArray[Any], name: str) -> None:
 
 def as_uint8(images: NDArray[Any]) -> Pixels:
     """Convert images that `check_pixels` accepts to uint8."""
-    if images.dtype == np.uint8:
-        return cast(Pixels, images)
-    return np.rint(images.astype(np.float32) * 255).astype(np.uint8)
+    return images if images.dtype == np.uint8 else np.rint(images.astype(np.float32) * 255).astype(np.uint8)
 
 
 def slices(count: int, size: int = 1024) -> Iterator[slice]:
@@ -209,11 +207,11 @@ def idx_source(folder: Path) -> ArraySource | None:
             continue
         split = TEST if "t10k" in match[1] or "test" in match[1] else TRAIN
         labels = path.with_name(f"{match[1]}labels{match[2]}idx1{match[3]}")
-        if split in files_of_split and path.name.removesuffix(".gz") != files_of_split[split][0].name:
+        # The plain file is sorted before its compressed copy
+        first, _ = files_of_split.setdefault(split, (path, labels if labels.is_file() else None))
+        if path.name.removesuffix(".gz") != first.name.removesuffix(".gz"):
             message = f"'{folder}' contains several IDX files of {SPLITS[split]} images."
             raise UserError(message, "Put each data set into its own folder.")
-        if split not in files_of_split:  # the plain file is sorted before its compressed copy
-            files_of_split[split] = path, labels if labels.is_file() else None
     if not files_of_split:
         return None
     files = [path for pair in files_of_split.values() for path in pair if path is not None]
@@ -236,8 +234,8 @@ def _read_idx(path: Path, axes: int) -> Pixels:
     hint = "Download it again."
     damaged = UserError(f"'{path}' is truncated or damaged.", hint)
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = cast(IO[bytes], file).read()
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
         start = 4 + 4 * axes
         kind, *shape = struct.unpack(f">{axes + 1}I", data[:start])
     except (OSError, EOFError, struct.error, zlib.error):
