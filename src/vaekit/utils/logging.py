@@ -197,16 +197,14 @@ def _shown(meter: Meter, max_silence: float) -> Iterator[None]:
 def _bar() -> "Live":
     from rich.live import Live
 
-    def row() -> "Table":
-        return _bar_row(_phases[-1])
-
-    return Live(get_renderable=row, console=console(), transient=True, refresh_per_second=4)
+    return Live(get_renderable=_bar_row, console=console(), transient=True, refresh_per_second=4)
 
 
-def _bar_row(meter: Meter) -> "Table":
+def _bar_row() -> "Table":
     from rich.progress_bar import ProgressBar
     from rich.table import Column, Table
 
+    meter = _phases[-1]
     texts = [Column(no_wrap=True) for _ in range(4)]
     row = Table.grid(texts[0], Column(ratio=1), *texts[1:], padding=(0, 1), expand=True)
     bar = ProgressBar(max(meter.total or 0, 1), meter.done, pulse=not meter.done)
