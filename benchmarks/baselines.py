@@ -35,9 +35,8 @@ from photos import photo
 from time_shares import time_shares
 from vaekit.bench import workloads
 from vaekit.bench.loops import bare_loop, make_model, plain_step, synchronize
-from vaekit.bench.measure import BenchResult, RunOnce, run_interleaved
-from vaekit.bench.runner import bench
-from vaekit.bench.workloads import BARE_LOOP, FOLDER_IMAGE_SIZE, NETWORKS, Workload
+from vaekit.bench.measure import BenchResult, RunOnce, Workload, bench, run_interleaved
+from vaekit.bench.workloads import BARE_LOOP, FOLDER_IMAGE_SIZE, NETWORKS
 from vaekit.config.config import Config
 from vaekit.data.packs.pack import Pack
 

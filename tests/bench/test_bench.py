@@ -16,8 +16,7 @@ from photos import photo
 from time_shares import PARTS, time_shares
 from vaekit.bench import workloads
 from vaekit.bench.loops import bare_loop, plain_loss, vaekit_loop
-from vaekit.bench.measure import BenchResult, run_interleaved
-from vaekit.bench.runner import bench
+from vaekit.bench.measure import BenchResult, bench, run_interleaved
 from vaekit.config.overrides import resolve
 from vaekit.data.packs.pack import open_pack
 from vaekit.models.builder import build
@@ -92,7 +91,7 @@ def test_synthetic_images_depend_on_the_seed_alone(make: Callable[[int, int, int
 def test_folder_workloads_train_from_jpegs(name: str, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(workloads, "JPEG_COUNT", 65)
     monkeypatch.setattr(workloads, "JPEG_SIZE", (80, 60))
-    result = bench([name], 1, write=lambda _: None)["workloads"][name]
+    result = bench([name], 1, workloads.WORKLOADS)["workloads"][name]
     assert list(result["rounds"]) == ["bare loop", "vaekit, float32", "vaekit, bfloat16"]
     assert all(speed > 0 for speeds in result["rounds"].values() for speed in speeds)
 

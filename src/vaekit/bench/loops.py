@@ -105,7 +105,4 @@ def vaekit_loop(config: Config, pack: Pack, device: torch.device, **settings: An
 
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    torch.get_device_module(device).synchronize()

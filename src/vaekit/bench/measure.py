@@ -3,14 +3,19 @@
 import os
 import platform
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
+from vaekit.data.decoding.pool import cores
+from vaekit.errors import UserError
+from vaekit.utils.device import best_device
 from vaekit.version import VERSION
 
 RunOnce = Callable[[], int]
@@ -53,6 +58,10 @@ class BenchResult:
         return table
 
 
+Workload = Callable[[int, torch.device], BenchResult]
+"""A number of rounds and a device -> the images per second of everything compared."""
+
+
 def format_speed(speed: float) -> str:
     """Images per second, with one decimal below 100."""
     return f"{speed:,.0f}" if speed >= 100 else f"{speed:.1f}"
@@ -76,11 +85,39 @@ def run_interleaved(runs_once: Mapping[str, RunOnce], rounds: int) -> dict[str, 
     return speeds
 
 
+def bench(names: Sequence[str], rounds: int, workloads: Mapping[str, Workload]) -> dict[str, Any]:
+    """Measure workloads on this machine, and print the results.
+
+    Args:
+        names: which workloads; empty for all.
+        rounds: interleaved measurement rounds, of which the median is reported.
+        workloads: the workloads that there are.
+
+    Returns:
+        Machine, device and results, ready for JSON.
+
+    Raises:
+        UserError: a workload does not exist, or `rounds` is below 1.
+    """
+    if unknown := [name for name in names if name not in workloads]:
+        raise UserError(f"Unknown workload {unknown[0]!r}.", f"Available: {', '.join(workloads)}.")
+    if rounds < 1:
+        raise UserError(f"must be at least 1 (got {rounds}).", option="rounds")
+    device = best_device()
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, XDG_CACHE_HOME=cache):
+        for name in names or workloads:
+            result = workloads[name](rounds, device)
+            results[name] = asdict(result)
+            print("\n".join([*result.lines(name), ""]))
+    return {"format": 1, "machine": machine(), "device": str(device), "workloads": results}
+
+
 def machine() -> dict[str, Any]:
     """The machine and versions that were measured."""
     return {
         "processor": _processor_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),

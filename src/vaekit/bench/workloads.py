@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vaekit.bench.loops import bare_loop, synchronize, vaekit_loop
-from vaekit.bench.measure import BenchResult, RunOnce, run_interleaved
+from vaekit.bench.measure import BenchResult, RunOnce, Workload, run_interleaved
 from vaekit.config.config import Config
 from vaekit.config.data import DataConfig
 from vaekit.config.overrides import resolve
@@ -29,8 +29,6 @@ from vaekit.latents.sampling import CHUNK, decode_images, draw_latents, to_uint8
 from vaekit.models.builder import build
 from vaekit.runs.image_set import EVAL_BATCH
 
-Workload = Callable[[int, torch.device], BenchResult]
-"""A number of rounds and a device -> the images per second of everything compared."""
 DrawImage = Callable[[int, int, int], Image.Image]
 """A seed, a width and a height -> an RGB image."""
 BARE_LOOP = "bare loop"

@@ -24,12 +24,13 @@ def bench(
     ] = None,
 ) -> None:
     """Benchmark vaekit on this machine against a plain PyTorch loop of the same network."""
-    from vaekit.bench.runner import bench as run_bench
+    from vaekit.bench.measure import bench as run_bench
+    from vaekit.bench.workloads import WORKLOADS
     from vaekit.runs.metadata import write_json
     from vaekit.runs.outputs import first_free, new_file
 
     file = new_file(None, out or first_free(Path(), "bench", ".json"), (".json",))
-    write_json(file, run_bench(workloads, rounds))
+    write_json(file, run_bench(workloads, rounds, WORKLOADS))
     say(f"Wrote {file}")
 
 
