@@ -231,14 +231,15 @@ def training(name: str, rounds: int, device: torch.device) -> BaselineResult:
 
 def folder(rounds: int, device: torch.device, first: bool) -> BaselineResult:
     """The first epoch from JPEGs, with nothing cached, or a later one."""
-    with workloads.jpeg_folder(photo) as images:
-        train_once = loader_loop(images.config, images.pack, device, ImageFolder(images.files))
+    with workloads.jpeg_folder(photo) as (config, pack):
+        files = sorted(Path(pack.source).iterdir())
+        train_once = loader_loop(config, pack, device, ImageFolder(files))
 
         def read_and_train() -> int:
-            workloads.drop_from_file_cache(images.files)
+            workloads.drop_from_file_cache(pack.source)
             return train_once()
 
-        runs_once = workloads.folder_runs(images, first, device)
+        runs_once = workloads.folder_runs(config, pack, device, first)
         runs_once[IMAGE_FOLDER] = read_and_train if first else train_once
         limit = IMAGE_FOLDER if first else BARE_LOOP
         return BaselineResult(workloads.folder_about(first), limit, run_interleaved(runs_once, rounds))

@@ -34,10 +34,7 @@ DrawImage = Callable[[int, int, int], Image.Image]
 BARE_LOOP = "bare loop"
 BARE_LOOP_TUNED = "bare loop, tuned process"
 COMPILED = "vaekit, bfloat16, compiled"
-PRECISIONS = {
-    "cpu": {"vaekit, float32": "32", "vaekit, bfloat16": "bf16"},
-    "cuda": {"vaekit, float32": "32", "vaekit, TF32": "tf32", "vaekit, bfloat16": "bf16"},
-}
+PRECISIONS = {"vaekit, float32": "32", "vaekit, TF32": "tf32", "vaekit, bfloat16": "bf16"}
 
 
 def synthetic_image(seed: int, width: int, height: int) -> Image.Image:
@@ -116,8 +113,8 @@ def training_runs(network: Network, config: Config, pack: Pack, device: torch.de
 
 def vaekit_runs(config: Config, pack: Pack, device: torch.device) -> dict[str, RunOnce]:
     """vaekit in each precision of the device."""
-    precisions = PRECISIONS.get(device.type, PRECISIONS["cpu"])
-    return {name: vaekit_loop(config, pack, device, precision=kind) for name, kind in precisions.items()}
+    kinds = {name: kind for name, kind in PRECISIONS.items() if kind != "tf32" or device.type == "cuda"}
+    return {name: vaekit_loop(config, pack, device, precision=kind) for name, kind in kinds.items()}
 
 
 def training(name: str, rounds: int, device: torch.device) -> BenchResult:
@@ -136,22 +133,13 @@ FOLDER_IMAGE_SIZE = 64
 """Edge that JPEGs are resized to, in pixels."""
 
 
-@dataclass(frozen=True)
-class JpegFolder:
-    """JPEG files, the pack made of them, and a configuration that trains on all but one."""
-
-    files: list[Path]
-    config: Config
-    pack: Pack
-
-
 @contextmanager
-def jpeg_folder(draw: DrawImage = synthetic_image) -> Iterator[JpegFolder]:
-    """A temporary folder of JPEGs that `draw` makes."""
+def jpeg_folder(draw: DrawImage = synthetic_image) -> Iterator[tuple[Config, Pack]]:
+    """The pack of a temporary folder of JPEGs that `draw` makes, and how to train on all but one."""
     config = resolve({"size": FOLDER_IMAGE_SIZE, "batch_size": 64, "validation": "last:1"})
     with tempfile.TemporaryDirectory() as scratch:
         write_jpegs(Path(scratch), JPEG_COUNT, draw)
-        yield JpegFolder(sorted(Path(scratch).iterdir()), config, open_pack(scratch, config.data, quiet=True))
+        yield config, open_pack(scratch, config.data, quiet=True)
 
 
 def write_jpegs(folder: Path, count: int, draw: DrawImage = synthetic_image) -> None:
@@ -163,22 +151,22 @@ def _write_jpeg(folder: Path, draw: DrawImage, seed: int) -> None:
     draw(seed, *JPEG_SIZE).save(folder / f"{seed:04d}.jpg", quality=85)
 
 
-def folder_runs(folder: JpegFolder, first: bool, device: torch.device) -> dict[str, RunOnce]:
+def folder_runs(config: Config, pack: Pack, device: torch.device, first: bool) -> dict[str, RunOnce]:
     """vaekit in each precision, and a bare loop on the same images in memory.
 
     With `first`, vaekit's epochs begin with reading the files from disk; otherwise the pack exists.
     """
 
     def read_and_train(train_once: RunOnce) -> int:
-        drop_from_file_cache(folder.files)
+        drop_from_file_cache(pack.source)
         clear_cache()
-        open_pack(folder.files[0].parent, folder.config.data, quiet=True)
+        open_pack(pack.source, config.data, quiet=True)
         return train_once()  # on the same images, still mapped from the first pack
 
-    runs_once = vaekit_runs(folder.config, folder.pack, device)
+    runs_once = vaekit_runs(config, pack, device)
     if first:
         runs_once = {name: partial(read_and_train, train_once) for name, train_once in runs_once.items()}
-    return {BARE_LOOP: bare_loop(folder.config, folder.pack, device)} | runs_once
+    return {BARE_LOOP: bare_loop(config, pack, device)} | runs_once
 
 
 def folder_about(first: bool) -> str:
@@ -189,16 +177,16 @@ def folder_about(first: bool) -> str:
 
 def folder(rounds: int, device: torch.device, first: bool) -> BenchResult:
     """The first epoch from JPEGs, or a later one, and a bare loop that reads no files."""
-    with jpeg_folder() as images:
-        speeds = run_interleaved(folder_runs(images, first, device), rounds)
+    with jpeg_folder() as (config, pack):
+        speeds = run_interleaved(folder_runs(config, pack, device, first), rounds)
         return BenchResult(folder_about(first), BARE_LOOP, speeds)
 
 
-def drop_from_file_cache(files: list[Path]) -> None:
-    """Ask the system to drop files from its memory, so that they are read from disk."""
+def drop_from_file_cache(folder: str) -> None:
+    """Ask the system to drop the files of a folder from its memory, so that they are read from disk."""
     if not hasattr(os, "posix_fadvise"):
         return
-    for path in files:
+    for path in Path(folder).iterdir():
         with path.open("rb") as file:
             os.fsync(file)
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
