@@ -10,26 +10,19 @@ import torch
 
 from vaekit.errors import UserError, setting
 
-M_TRIM_THRESHOLD = -1
-"""As M_MMAP_THRESHOLD a parameter of mallopt(3), from glibc's malloc.h."""
-M_MMAP_THRESHOLD = -3
-DEFAULT_TRIM = 64 << 20
-"""Bytes of freed memory at the top of the heap that glibc keeps, at most, by default."""
-NEVER_TRIM = 2**31 - 1
-"""All of them."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of mallopt(3), from glibc's malloc.h."""
+DEFAULT_TRIM, NEVER_TRIM = 64 << 20, 2**31 - 1
+"""Bytes of freed memory at the top of the heap that glibc keeps, at most: by default, and all of them."""
 LARGEST_HEAP_BLOCK = 32 << 20
 """The largest block, in bytes, that glibc lets come from the heap."""
 
 
 def is_available(device: torch.device) -> bool:
     """Whether this machine has the device."""
-    match device.type:
-        case "cuda":
-            return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-        case "mps":
-            return torch.backends.mps.is_available()
-        case kind:
-            return kind == "cpu"
+    if device.type == "cuda":
+        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or (device.type == "mps" and torch.backends.mps.is_available())
 
 
 def best_device() -> torch.device:

@@ -159,7 +159,7 @@ def progress(
     Args:
         total: how much there is to do.
         description: name of the phase, such as "Reading images" or "epoch 3/50".
-        unit: what is counted, also in the speed ("images/s"); "" shows a percentage only.
+        unit: what is counted, also in the speed ("images/s").
         done: how much was done before.
         quiet: show nothing.
         max_silence: seconds between two lines, at most.

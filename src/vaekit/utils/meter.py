@@ -56,11 +56,7 @@ class Meter:
         return (last - first) / (ended - began) if ended > began else 0.0
 
     def count_text(self) -> str:
-        if self.total is None:
-            return ""
-        if self.unit:
-            return f"{self.done:,} of {self.total:,} {self.unit}"
-        return f"{self.done / max(self.total, 1):.0%}"
+        return "" if self.total is None else f"{self.done:,} of {self.total:,} {self.unit}"
 
     def speed_text(self) -> str:
         speed = self.speed()

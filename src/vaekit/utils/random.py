@@ -5,14 +5,13 @@ what an uninterrupted run draws, because the state of a generator is never carri
 """
 
 import hashlib
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
-Words = TypeVar("Words", "NDArray[np.int64]", "Tensor")
+Words = TypeVar("Words", NDArray[np.int64], Tensor)
 
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15 - 2**64
 """The step of splitmix64's counter: an odd number near 2^64 over the golden ratio, as a signed word."""
@@ -41,6 +40,6 @@ def _shift_right(words: Words, bits: int) -> Words:
     return (words >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def unit_interval(words: "Tensor") -> "Tensor":
+def unit_interval(words: Tensor) -> Tensor:
     """Random words int64 as float32 numbers in [0, 1), by their upper 24 bits."""
     return _shift_right(words, 40).float() / (1 << 24)
