@@ -88,9 +88,10 @@ def _run_worker(
                 if process is None:
                     process = _start(job, errors)
                     running.append(process)
-                results = _request(process, chunk)
-                if results is not None:
-                    for (index, _), answer in zip(chunk, results, strict=True):
+                _send(process, chunk)
+                line = process.stdout.readline() if process.stdout else ""
+                if line.endswith("\n"):  # otherwise the process has died
+                    for (index, _), answer in zip(chunk, json.loads(line), strict=True):
                         answers.put((index, answer))
                     continue
                 if _wait(process) >= 0 and not stopping.is_set():  # it raised; a crash is a signal
@@ -121,14 +122,6 @@ def _start(job: Job, errors: IO[bytes]) -> subprocess.Popen[str]:
     )
     _send(process, job)
     return process
-
-
-def _request(process: subprocess.Popen[str], chunk: Chunk) -> list[Answer] | None:
-    """Send files to a worker and return its answers, or None if it died."""
-    _send(process, chunk)
-    line = process.stdout.readline() if process.stdout else ""
-    answers: list[Answer] | None = json.loads(line) if line.endswith("\n") else None
-    return answers
 
 
 def _send(process: subprocess.Popen[str], message: Any) -> None:

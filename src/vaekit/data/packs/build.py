@@ -155,8 +155,6 @@ def _decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> De
         shape=(target.height, target.width, out_channels),
         read=read,
         size_note=size_note,
-        skipped=[],
-        other_files=0,
     )
 
 

@@ -51,9 +51,8 @@ def clear_cache() -> int:
     """Delete all packs but those being built; return the bytes freed. Packs are rebuilt when needed."""
     folder = cache_folder() / "packs"
     freed = 0
-    for pack in filter(Path.is_dir, folder.iterdir() if folder.is_dir() else ()):
-        name = pack.name.split(".")[1] if pack.name.startswith(".") else pack.name
-        with lock_pack(folder / name, wait=False) as held:
+    for pack in filter(Path.is_dir, folder.glob("*")):
+        with lock_pack(folder / pack.name.removeprefix(".").split(".")[0], wait=False) as held:
             if held:
                 freed += sum(file.stat().st_size for file in pack.iterdir())
                 shutil.rmtree(pack, ignore_errors=True)

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ class DecodedSource:
     """The images [n, H, W, C] of the given rows."""
     size_note: str
     """A phrase that describes the size of the images and how they were resized."""
-    skipped: list[tuple[str, str]]
-    other_files: int
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    other_files: int = 0
 
 
 def write_pack(folder: Path, source: DecodedSource, name: str, settings: DataConfig) -> None:

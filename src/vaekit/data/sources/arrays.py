@@ -10,16 +10,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.data.splits import SPLITS, TEST, TRAIN, VALIDATION
 from vaekit.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 Pixels = NDArray[np.uint8]
 
@@ -65,7 +62,7 @@ def to_nhwc(value: Any, name: str) -> NDArray[Any]:
     """Convert images to [N, H, W, C], without copying if possible; the dtype stays."""
     if is_tensor(value):
         tensor = value.detach().cpu()
-        array = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
+        array: NDArray[Any] = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
         if array.ndim == 4 and array.shape[1] in (1, 3, 4):
             array = array.transpose(0, 2, 3, 1)
     else:
@@ -112,7 +109,7 @@ def slices(count: int, size: int = 1024) -> Iterator[slice]:
     return (slice(at, min(at + size, count)) for at in range(0, count, size))
 
 
-def is_tensor(value: Any) -> "TypeGuard[torch.Tensor]":
+def is_tensor(value: Any) -> bool:
     torch = sys.modules.get("torch")  # whoever has a tensor has imported torch
     return torch is not None and isinstance(value, torch.Tensor)
 

@@ -147,10 +147,8 @@ def _no_images(folder: Path, skipped: list[tuple[str, str]]) -> UserError:
 def _check_file(entry: os.DirEntry[str], root: Path) -> os.stat_result | str:
     """The status of an image file, or the reason why it is not opened."""
     try:
-        if entry.is_symlink():
-            target = Path(entry.path).resolve(strict=True)
-            if not target.is_relative_to(root):
-                return "linked outside the folder"
+        if entry.is_symlink() and not Path(entry.path).resolve(strict=True).is_relative_to(root):
+            return "linked outside the folder"
         status = entry.stat()
     except (OSError, RuntimeError):  # RuntimeError: a link to itself
         return "linked to a missing file" if entry.is_symlink() else "not readable"
