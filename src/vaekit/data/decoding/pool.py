@@ -6,14 +6,13 @@ and an image that crashes its decoder costs that image only.
 
 import json
 import os
+import selectors
 import subprocess
 import sys
 import tempfile
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from queue import SimpleQueue
 from typing import IO, Any, NamedTuple
 
 from vaekit.data.decoding.decode import ResizeSpec
@@ -21,9 +20,7 @@ from vaekit.data.decoding.worker import Answer
 
 IMAGES_PER_MESSAGE = 8
 """Images per message to a worker: few enough to balance the load, enough to keep the overhead low."""
-Chunk = list[tuple[int, str]]
-"""The index and path of some files."""
-Answers = SimpleQueue[tuple[int, Answer] | BaseException]
+Process = subprocess.Popen[str]
 
 
 class Job(NamedTuple):
@@ -47,69 +44,45 @@ def run_workers(job: Job, paths: Sequence[str]) -> Iterator[tuple[int, Answer]]:
     """
     tasks, size = list(enumerate(paths)), IMAGES_PER_MESSAGE
     chunks = deque(tasks[at : at + size] for at in range(0, len(tasks), size))
-    answers: Answers = SimpleQueue()
-    running: list[subprocess.Popen[str]] = []
-    stopping = threading.Event()
-    arguments = job, chunks, answers, running, stopping
-    count = min(cores(), len(chunks))
-    threads = [threading.Thread(target=_run_worker, args=arguments, daemon=True) for _ in range(count)]
-    try:
-        for thread in threads:
-            thread.start()
-        for _ in paths:
-            answer = answers.get()
-            if isinstance(answer, BaseException):
-                raise answer
-            yield answer
-    finally:
-        stopping.set()
-        for process in running:
-            process.kill()
-        for thread in threads:
-            thread.join()
-
-
-def _run_worker(
-    job: Job,
-    chunks: deque[Chunk],
-    answers: Answers,
-    running: list[subprocess.Popen[str]],
-    stopping: threading.Event,
-) -> None:
-    """Have one process work through `chunks`; restart it if an image crashes it."""
-    process: subprocess.Popen[str] | None = None
-    with tempfile.TemporaryFile() as errors:
+    answers: list[tuple[int, Answer]] = []
+    processes: list[Process] = []
+    idle: list[Process | None] = [None] * min(cores(), len(chunks))  # None is started when it is needed
+    with tempfile.TemporaryFile() as errors, selectors.DefaultSelector() as busy:
         try:
-            while not stopping.is_set():
-                try:
+            while chunks or busy.get_map():
+                while chunks and idle:
+                    if (process := idle.pop()) is None:
+                        process = _start(job, errors)
+                        processes.append(process)
                     chunk = chunks.popleft()
-                except IndexError:
-                    break
-                if process is None:
-                    process = _start(job, errors)
-                    running.append(process)
-                _send(process, chunk)
-                line = process.stdout.readline() if process.stdout else ""
-                if line.endswith("\n"):  # otherwise the process has died
-                    for (index, _), answer in zip(chunk, json.loads(line), strict=True):
-                        answers.put((index, answer))
-                    continue
-                if _wait(process) >= 0 and not stopping.is_set():  # it raised; a crash is a signal
-                    raise OSError(f"decoding failed: {_last_line(errors)}")
-                process = None
-                if len(chunk) > 1:
-                    chunks.extendleft([task] for task in chunk)  # singly, to find the one that crashes
-                else:
-                    answers.put((chunk[0][0], "crashed the decoder"))
-        except BaseException as error:  # raised by the thread that waits for answers
-            answers.put(error)
+                    _send(process, chunk)
+                    assert process.stdout is not None
+                    busy.register(process.stdout, selectors.EVENT_READ, (process, chunk))
+                yield from answers  # while the processes work
+                answers = []
+                for key, _ in busy.select():
+                    process, chunk = key.data
+                    busy.unregister(key.fileobj)
+                    line = process.stdout.readline()
+                    if line.endswith("\n"):
+                        idle.append(process)
+                        answers += zip((index for index, _ in chunk), json.loads(line), strict=True)
+                        continue
+                    if _wait(process) >= 0:  # it raised; a crash is a signal
+                        raise OSError(f"decoding failed: {_last_line(errors)}")
+                    idle.append(None)
+                    if len(chunk) > 1:
+                        chunks.extendleft([task] for task in chunk)  # singly, to find the one that crashes
+                    else:
+                        answers.append((chunk[0][0], "crashed the decoder"))
+            yield from answers
         finally:
-            if process is not None:
+            for process in processes:
                 process.kill()
                 _wait(process)
 
 
-def _start(job: Job, errors: IO[bytes]) -> subprocess.Popen[str]:
+def _start(job: Job, errors: IO[bytes]) -> Process:
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "vaekit.data.decoding.worker"],
         stdin=subprocess.PIPE,
@@ -124,14 +97,14 @@ def _start(job: Job, errors: IO[bytes]) -> subprocess.Popen[str]:
     return process
 
 
-def _send(process: subprocess.Popen[str], message: Any) -> None:
+def _send(process: Process, message: Any) -> None:
     if process.stdin is not None:
         with suppress(BrokenPipeError):  # a dead process is detected by its missing answer
             process.stdin.write(json.dumps(message) + "\n")
             process.stdin.flush()
 
 
-def _wait(process: subprocess.Popen[str]) -> int:
+def _wait(process: Process) -> int:
     """Wait for a process to end; returns its exit status, negative for a signal."""
     with suppress(BrokenPipeError):
         process.communicate()
