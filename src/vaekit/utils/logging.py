@@ -185,11 +185,8 @@ def _shown(meter: Meter, max_silence: float) -> Iterator[None]:
     meter.silence, meter.max_silence = ANNOUNCE_SECONDS, max_silence
     _phases.append(meter)
     try:
-        if len(_phases) > 1:
+        with nullcontext() if len(_phases) > 1 else _bar() if console().is_terminal else _lines():
             yield
-        else:
-            with _bar() if console().is_terminal else _lines():
-                yield
     finally:
         _phases.remove(meter)
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,9 @@ def _scan_folder(folder: Path) -> FolderSource:
     folders and links to files outside the folder are skipped.
     """
     root = folder.resolve()
-    files, skipped, other_files = _walk(root)
+    found = dict(_scan(root, root))
+    files = {path: status for path, status in found.items() if isinstance(status, os.stat_result)}
+    skipped = sorted((path, reason) for path, reason in found.items() if isinstance(reason, str))
     if not files:
         raise _no_images(folder, skipped)
     paths = sorted(files)
@@ -98,42 +101,29 @@ def _scan_folder(folder: Path) -> FolderSource:
     places = [_split_and_class(path) for path in paths]
     splits = np.array([split for split, _ in places], np.int8)
     classes = [name for _, name in places]
-    name = root.name or "images"
+    name, other_files = root.name or "images", len(found) - len(files) - len(skipped)
     return FolderSource(name, root, tuple(key), paths, classes, splits, skipped, other_files)
 
 
-def _walk(root: Path) -> tuple[dict[str, os.stat_result], list[tuple[str, str]], int]:
-    """The status of each image file, (path, reason) of those skipped, and the number of other files."""
-    files: dict[str, os.stat_result] = {}
-    skipped: list[tuple[str, str]] = []
-    other_files = 0
-    pending = [root]
-    while pending:
-        current = pending.pop()
-        try:
-            entries = list(os.scandir(current))
-        except OSError as error:
-            if current == root:
-                raise
-            skipped.append((current.relative_to(root).as_posix(), f"folder not readable ({error.strerror})"))
+def _scan(folder: Path, root: Path) -> Iterator[tuple[str, os.stat_result | str | None]]:
+    """Iterate over (path, status) of the files below a folder.
+
+    The status is the reason if an image is not opened, and None if the file is not an image.
+    """
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        if folder == root:
+            raise
+        yield folder.relative_to(root).as_posix(), f"folder not readable ({error.strerror})"
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
-                continue
-            relative = Path(entry.path).relative_to(root).as_posix()
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(Path(entry.path))
-            elif entry.is_symlink() and Path(entry.path).is_dir():
-                skipped.append((relative, "linked to a folder"))
-            elif (suffix := Path(entry.name).suffix.lower())[1:] in UNSUPPORTED_FORMATS:
-                skipped.append((relative, suffix[1:].upper() + UNSUPPORTED))
-            elif suffix not in READABLE_SUFFIXES:
-                other_files += 1
-            elif isinstance(checked := _check_file(entry, root), str):
-                skipped.append((relative, checked))
-            else:
-                files[relative] = checked
-    return files, sorted(skipped), other_files
+        if entry.is_dir(follow_symlinks=False):
+            yield from _scan(Path(entry.path), root)
+        else:
+            yield Path(entry.path).relative_to(root).as_posix(), _check_file(entry, root)
 
 
 def _no_images(folder: Path, skipped: list[tuple[str, str]]) -> UserError:
@@ -144,8 +134,14 @@ def _no_images(folder: Path, skipped: list[tuple[str, str]]) -> UserError:
     return UserError(f"'{folder}' contains no images{skip_note}.", hint)
 
 
-def _check_file(entry: os.DirEntry[str], root: Path) -> os.stat_result | str:
-    """The status of an image file, or the reason why it is not opened."""
+def _check_file(entry: os.DirEntry[str], root: Path) -> os.stat_result | str | None:
+    suffix = Path(entry.name).suffix.lower()
+    if entry.is_symlink() and Path(entry.path).is_dir():
+        return "linked to a folder"
+    if suffix[1:] in UNSUPPORTED_FORMATS:
+        return suffix[1:].upper() + UNSUPPORTED
+    if suffix not in READABLE_SUFFIXES:
+        return None
     try:
         if entry.is_symlink() and not Path(entry.path).resolve(strict=True).is_relative_to(root):
             return "linked outside the folder"
