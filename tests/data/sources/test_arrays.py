@@ -52,6 +52,7 @@ INVALID = [
     (COLOUR.astype(np.float32), r"range from 0 to 255 instead of 0 to 1\. Divide by 255"),
     (np.where(COLOUR > 250, np.nan, 0.5), "NaN or infinite"),
     (np.where(COLOUR > 250, np.inf, 0.5), "NaN or infinite"),
+    (np.where(np.arange(2000).reshape(-1, 1, 1) == 1500, np.nan, 0.5), "NaN or infinite"),
     (COLOUR.astype(np.int64), "dtype of .*array.* is int64. Use uint8"),
     (COLOUR.transpose(0, 3, 1, 2), "shape of the array is 40 x 3 x 7 x 5"),
     (COLOUR[0, 0], "shape of the array is 5 x 3"),

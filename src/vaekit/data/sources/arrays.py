@@ -87,12 +87,9 @@ def check_pixels(images: NDArray[Any], name: str) -> None:
     if images.dtype.kind != "f":
         hint = "Use uint8 (0 to 255), bool, or floats from 0 to 1."
         raise UserError(f"The dtype of {name} is {images.dtype}.", hint)
-    low, high = np.inf, -np.inf
-    for part in slices(len(images)):
-        low = min(low, float(np.min(images[part])))  # NaN if any value is NaN
-        high = max(high, float(np.max(images[part])))
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise UserError(f"There are NaN or infinite values in {name}.", "Remove those images.")
+    low, high = float(images.min()), float(images.max())  # NaN if any value is NaN
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise UserError(f"There are NaN or infinite values in {name}.", "Remove those images.")
     if low < 0 or high > 1:
         is_8_bits = low >= 0 and high <= 255
         hint = "Divide by 255." if is_8_bits else "Undo the normalization; from [-1, 1] by (x + 1) / 2."
