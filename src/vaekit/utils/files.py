@@ -106,18 +106,6 @@ def require_outside(out: Path, source: object) -> None:
         raise UserError(f"{out} is inside the image folder {source}.", f"Choose another {setting('out')}.")
 
 
-def require_space(folder: Path, needed: int, purpose: str) -> None:
-    """Raise a UserError, with `purpose` as its subject, if less than `needed` bytes are free in `folder`."""
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"{purpose} needs {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB are free in {folder}.",
-            f"Free some space, or use another disk with XDG_CACHE_HOME or {setting('out')}.",
-        )
-
-
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from vaekit.config.data import DataConfig
 from vaekit.data.sources.arrays import Pixels, slices
 from vaekit.data.sources.folder import UNSUPPORTED
 from vaekit.data.splits import LEFT_OUT, SPLITS, TEST, assign_splits
-from vaekit.utils.files import require_space
+from vaekit.errors import UserError, setting
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ def _duplicates(source: DecodedSource, splits: NDArray[np.int8]) -> list[tuple[s
 
 def _write_images(path: Path, source: DecodedSource, rows_of_splits: Sequence[NDArray[np.intp]]) -> None:
     shape = (sum(map(len, rows_of_splits)), *source.shape)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     with path.open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for rows in rows_of_splits:
             for part in slices(len(rows)):
@@ -115,4 +116,8 @@ def count_reasons(skipped: Sequence[tuple[str, str]]) -> str:
 
 def require_pack_space(folder: Path, count: int, bytes_per_image: int) -> None:
     """Raise UserError if the disk of `folder` has no space for a pack."""
-    require_space(folder, count * (bytes_per_image + 200), f"Caching {count:,} images")
+    needed, free = count * (bytes_per_image + 200) / 1e6, shutil.disk_usage(folder).free / 1e6
+    if free < needed:
+        sizes = f"{needed:,.0f} MB, but only {free:,.0f} MB are free in {folder}"
+        hint = f"Free some space, or use another disk with XDG_CACHE_HOME or {setting('out')}."
+        raise UserError(f"Caching {count:,} images needs {sizes}.", hint)
