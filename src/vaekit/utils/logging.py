@@ -6,7 +6,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,7 +147,7 @@ def file_logging(path: Path) -> Iterator[None]:
 
 @contextmanager
 def progress(
-    total: int,
+    total: int | None,
     description: str,
     unit: str = "images",
     done: int = 0,
@@ -157,7 +157,7 @@ def progress(
     """Show the progress of a phase: a bar on a terminal, lines elsewhere.
 
     Args:
-        total: how much there is to do.
+        total: how much there is to do; None if that is unknown.
         description: name of the phase, such as "Reading images" or "epoch 3/50".
         unit: what is counted, also in the speed ("images/s").
         done: how much was done before.
@@ -172,11 +172,9 @@ def progress(
         yield meter.advance
 
 
-@contextmanager
-def status(text: str) -> Iterator[None]:
+def status(text: str) -> AbstractContextManager[object]:
     """Show a phase of unknown length, such as "Checking speed", and its time, where log lines are shown."""
-    with _shown(Meter(None, text), LINE_SECONDS) if _is_shown() else nullcontext():
-        yield
+    return progress(None, text, quiet=not _is_shown(), max_silence=LINE_SECONDS)
 
 
 @contextmanager

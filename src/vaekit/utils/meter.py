@@ -13,7 +13,7 @@ SAMPLE_SECONDS = 0.25
 class Meter:
     """Counts what is done; estimates speed and time left, or shows the time taken if nothing is left."""
 
-    def __init__(self, total: int | None, description: str, unit: str = "", done: int = 0) -> None:
+    def __init__(self, total: int | None, description: str, unit: str, done: int = 0) -> None:
         self.total, self.description, self.unit, self.done = total, description, unit, done
         self.begun = self.printed = time.monotonic()
         """When it began, and when a line was last printed."""
@@ -60,7 +60,7 @@ class Meter:
 
     def speed_text(self) -> str:
         speed = self.speed()
-        return f"{speed:,.{0 if speed >= 10 else 1}f} {self.unit}/s" if speed and self.unit else ""
+        return f"{speed:,.{0 if speed >= 10 else 1}f} {self.unit}/s" if speed else ""
 
     def time_text(self) -> str:
         if self.total is None or (self.done >= self.total and not self.estimated_by_caller):
