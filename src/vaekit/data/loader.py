@@ -80,10 +80,10 @@ class ImageLoader:
         self.batch_size = batch_size
         if settings.balance and not source.classes:
             raise UserError("needs classes.", "Sort the images into one folder per class.", option="balance")
-        share = batch_size, rank, world_size
-        self._sampler = BatchSampler(self.count, *share)
+        ranks = batch_size, rank, world_size
+        self._sampler = BatchSampler(self.count, *ranks)
         if settings.balance:
-            self._sampler = BalancedSampler(source.split_labels("train"), *share)
+            self._sampler = BalancedSampler(source.split_labels("train"), *ranks)
         self.steps_per_epoch = self.count // batch_size
         """Full batches per epoch; the remaining images are drawn in other epochs."""
         self._device_cache = self._cache_on_device() if device.type == "cuda" else None

@@ -90,9 +90,9 @@ def _scan_folder(folder: Path) -> FolderSource:
     folders and links to files outside the folder are skipped.
     """
     root = folder.resolve()
-    found = dict(_scan(root, root))
-    files = {path: status for path, status in found.items() if isinstance(status, os.stat_result)}
-    skipped = sorted((path, reason) for path, reason in found.items() if isinstance(reason, str))
+    statuses = dict(_scan(root, root))
+    files = {path: status for path, status in statuses.items() if isinstance(status, os.stat_result)}
+    skipped = sorted((path, reason) for path, reason in statuses.items() if isinstance(reason, str))
     if not files:
         raise _no_images(folder, skipped)
     paths = sorted(files)
@@ -101,7 +101,7 @@ def _scan_folder(folder: Path) -> FolderSource:
     places = [_split_and_class(path) for path in paths]
     splits = np.array([split for split, _ in places], np.int8)
     classes = [name for _, name in places]
-    name, other_files = root.name or "images", len(found) - len(files) - len(skipped)
+    name, other_files = root.name or "images", len(statuses) - len(files) - len(skipped)
     return FolderSource(name, root, tuple(key), paths, classes, splits, skipped, other_files)
 
 
