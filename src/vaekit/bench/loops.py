@@ -3,9 +3,8 @@
 vaekit also validates, which a bare loop does not: use a pack whose validation split is one image.
 """
 
-import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -75,7 +74,7 @@ def bare_loop(
     batches = [batch for batch in x.split(size) if len(batch) == size]
 
     def run_once() -> int:
-        with training_process() if process_settings else contextlib.nullcontext():
+        with training_process() if process_settings else nullcontext():
             for batch in batches:
                 plain_step(model, optimizer, batch)
             synchronize(device)

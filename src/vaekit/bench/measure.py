@@ -128,10 +128,8 @@ def machine() -> dict[str, Any]:
 
 def _processor_name() -> str:
     """Name and bfloat16 instructions; in a virtual machine the name alone says little."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     capabilities = torch.cpu.get_capabilities()

@@ -238,8 +238,7 @@ def evaluation(rounds: int, device: torch.device) -> BenchResult:
         return EVAL_BATCH
 
     about = f"importance-weighted likelihood, {samples} samples, 784-200-200-50, float32"
-    runs_once = {bare_name: bare, "vaekit": ours}
-    return BenchResult(about, bare_name, run_interleaved(runs_once, rounds))
+    return BenchResult(about, bare_name, run_interleaved({bare_name: bare, "vaekit": ours}, rounds))
 
 
 def scaling(rounds: int, device: torch.device) -> BenchResult:
