@@ -5,11 +5,11 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 
@@ -105,12 +105,25 @@ def bench(names: Sequence[str], rounds: int, workloads: Mapping[str, Workload]) 
         raise UserError(f"must be at least 1 (got {rounds}).", option="rounds")
     device = best_device()
     results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, XDG_CACHE_HOME=cache):
+    with _temporary_cache():
         for name in names or workloads:
             result = workloads[name](rounds, device)
             results[name] = asdict(result)
             print("\n".join([*result.lines(name), ""]))
     return {"format": 1, "machine": machine(), "device": str(device), "workloads": results}
+
+
+@contextmanager
+def _temporary_cache() -> Iterator[None]:
+    """An empty image cache for the duration of the block."""
+    before = os.environ.copy()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop("XDG_CACHE_HOME")
+            os.environ.update(before)
 
 
 def machine() -> dict[str, Any]:
