@@ -7,8 +7,11 @@ from vaekit.errors import UserError
 
 Splits = NDArray[np.int8]
 SPLITS = ("train", "validation", "test")
-TRAIN, VALIDATION, TEST, LEFT_OUT = range(4)
-"""LEFT_OUT marks a duplicate of an image in a more protected split; it is in no split."""
+TRAIN = 0
+VALIDATION = 1
+TEST = 2
+LEFT_OUT = 3
+"""Marks a duplicate of an image in a more protected split; it is in no split."""
 
 
 def assign_splits(source_splits: Splits, content: NDArray[np.uint64], rule: str) -> Splits:

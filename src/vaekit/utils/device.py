@@ -10,10 +10,13 @@ import torch
 
 from vaekit.errors import UserError, setting
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of mallopt(3), from glibc's malloc.h."""
-DEFAULT_TRIM, NEVER_TRIM = 64 << 20, 2**31 - 1
-"""Bytes of freed memory at the top of the heap that glibc keeps, at most: by default, and all of them."""
+M_TRIM_THRESHOLD = -1
+"""As M_MMAP_THRESHOLD a parameter of mallopt(3), from glibc's malloc.h."""
+M_MMAP_THRESHOLD = -3
+DEFAULT_TRIM = 64 << 20
+"""Bytes of freed memory at the top of the heap that glibc keeps, at most, by default."""
+NEVER_TRIM = 2**31 - 1
+"""All of them."""
 LARGEST_HEAP_BLOCK = 32 << 20
 """The largest block, in bytes, that glibc lets come from the heap."""
 
