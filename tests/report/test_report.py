@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from sklearn.decomposition import PCA
 
 import vaekit
 from command import mistake, rings
@@ -182,6 +184,23 @@ def test_report_of_each_kind_of_model(settings: dict[str, Any], tmp_path: Path) 
 def test_report_of_very_few_images(count: int, tmp_path: Path) -> None:
     vaekit.train(rings(count, 12), out=tmp_path / "run", preset="classic", **TINY)
     assert "Evaluation" in read(tmp_path / "run")[1].headings
+
+
+def test_pca_agrees_with_scikit_learn() -> None:
+    z = torch.randn(60, 5) * torch.tensor([3.0, 0.1, 2.0, 1.0, 0.5])
+    (coordinates, shares), reference = images.pca(z), PCA().fit(z.double().numpy())
+    assert np.allclose(shares, reference.explained_variance_ratio_, atol=1e-5)
+    assert np.allclose(coordinates.abs(), np.abs(reference.transform(z.double().numpy())), atol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "dimensions"), [(50, 4), (5, 12), (1, 3), (2, 1)])
+def test_pca_keeps_distances(count: int, dimensions: int) -> None:
+    z = torch.randn(count, dimensions) * torch.arange(1, dimensions + 1)
+    coordinates, _ = images.pca(z)
+    assert coordinates.shape == (count, min(count, dimensions))
+    exactly = {"compute_mode": "donot_use_mm_for_euclid_dist"}
+    distances = [torch.cdist(points, points, **exactly) for points in (coordinates, z)]
+    assert torch.allclose(*distances, atol=1e-4)
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no browser")

@@ -2,10 +2,11 @@
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from vaekit.evaluation.ranking import ranking
 from vaekit.latents import encode, traverse
-from vaekit.latents.projection import pca
 from vaekit.latents.sampling import decode_images, draw_latents, interpolate, to_uint8
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.registry import Capability
@@ -78,15 +79,27 @@ def latent_map(model: LoadedModel, held_out: HeldOut) -> Section:
     images = f"{len(z):,} {held_out.split} images"
     text, axes = f"Latent vectors of {images}.", ("z1", "z2")
     if z.shape[1] > 2:
-        projection = pca(z)
-        z, share = projection.coordinates, projection.shares[:2].sum().item()
-        text = f"PCA of the latent vectors of {images} ({share:.0%} of the variance)."
+        z, shares = pca(z)
+        text = f"PCA of the latent vectors of {images} ({shares[:2].sum().item():.0%} of the variance)."
         axes = ("PC 1", "PC 2")
     points = torch.cat([z, torch.zeros(len(z), 2)], 1)[:, :2].numpy()  # a latent alone lies on a line
     classes = [printable(name) for name in held_out.images.pack.classes]
     labels = np.asarray(held_out.images.pack.labels)[chosen.rows] if classes else None
     graph = curves.scatter(points, labels, classes, axes)
     return Section("Map of the latent space", text, [Block("graphs", [(graph, text)])])
+
+
+def pca(z: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "N K"], Float[Tensor, " K"]]:
+    """Principal components of points, K = min(N, D), and the share of the variance along each, descending.
+
+    Principal component analysis: Pearson 1901, doi:10.1080/14786440109462720.
+    """
+    centred = z - z.mean(0)
+    _, values, directions = torch.linalg.svd(centred, full_matrices=False)
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    directions = directions * torch.where(largest < 0, -1.0, 1.0)  # the sign of a component is arbitrary
+    variances = values.square()
+    return centred @ directions.T, variances / variances.sum().clamp(min=1e-12)
 
 
 @torch.no_grad()
