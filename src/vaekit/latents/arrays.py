@@ -12,7 +12,7 @@ from vaekit.data.loader import Batch
 from vaekit.data.packs.pack import load_images
 from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.errors import UserError, setting
-from vaekit.latents.sampling import CHUNK, AnyPrior, decode_images, generate_images, interpolate, to_uint8
+from vaekit.latents.sampling import CHUNK, AnyPrior, decode_images, draw_chunks, interpolate, to_uint8
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.runs.image_set import to_tensor
 from vaekit.runs.inputs import Images, Labels, Latents, class_index, class_indices, format_names
@@ -59,14 +59,21 @@ def generate(
     temperature: float = 1.0,
     prior: Prior | None = None,
 ) -> Iterator[Images]:
-    """Iterate over chunks of `n` new images; see `TrainedModel.sample`. Arguments are checked at once."""
+    """Iterate over `n` new images in constant memory; see `TrainedModel.sample`.
+
+    Arguments are checked at once.
+    """
     if n < 0:
         raise UserError(f"must be at least 0 (got {n}).", option="n")
     if not 0 <= temperature <= MAX_TEMPERATURE:
         raise UserError(f"must be between 0 and {MAX_TEMPERATURE} (got {temperature}).", option="temperature")
     source = _sampling_prior(model, prior)
     y, prior_y = _sample_labels(model, n, label, source)
-    return (c.numpy() for c in generate_images(model.vae, source, n, seed, y, prior_y, temperature))
+    chunks = draw_chunks(source, n, seed, prior_y, temperature)
+    return (
+        _decode(model, z[: n - first], None if y is None else y[first : first + CHUNK])
+        for first, z in zip(range(0, n, CHUNK), chunks, strict=True)
+    )
 
 
 def _sampling_prior(model: LoadedModel, name: Prior | None) -> AnyPrior:

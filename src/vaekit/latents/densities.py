@@ -44,40 +44,24 @@ class Encodings:
     """Class indices; 0 for all if the images have no classes."""
 
 
-@dataclass(frozen=True)
-class LatentMoments:
-    """Mean and standard deviation of every latent, and the share of every class."""
-
-    loc: Float[Tensor, " D"]
-    scale: Float[Tensor, " D"]
-    shares: Float[Tensor, " Y"]
-
-
-def latent_moments(train: Encodings, classes: int) -> LatentMoments:
-    scale = train.z.std(0, correction=0).clamp(min=1e-6)
-    counts = torch.bincount(train.y, minlength=classes).float()
-    return LatentMoments(train.z.mean(0), scale, counts / counts.sum())
-
-
-def fit_gaussians(
-    train: Encodings, moments: LatentMoments, components: int, full: bool, seed: int
-) -> FittedPrior:
+def fit_gaussians(train: Encodings, classes: int, components: int, full: bool, seed: int) -> FittedPrior:
     """Fit a mixture of Gaussians to every class, by scikit-learn's expectation maximization.
 
     Small classes have fewer Gaussians. The smallest have one, with the covariance of all images about the
     means of their classes, widened by the uncertainty of the mean.
     """
     latents = train.z.shape[1]
-    prior = _empty_prior("gaussians", latents, moments, components=components, full=full)
+    prior = _empty_prior("gaussians", train, classes, components=components, full=full)
     density: Any = prior.density
-    z = ((train.z - moments.loc) / moments.scale).double()
-    means = torch.stack([z[train.y == label].mean(0).nan_to_num() for label in range(len(moments.shares))])
+    loc_of_all, scale_of_all = _moments(train.z)
+    z = ((train.z - loc_of_all) / scale_of_all).double()
+    means = torch.stack([z[train.y == label].mean(0).nan_to_num() for label in range(classes)])
     deviations = z - means[train.y]
     scatter = deviations.T @ deviations if full else deviations.square().sum(0)
     # The mean of each class takes a degree of freedom
     shared = scatter / max(1, len(z) - len(train.y.unique()))
     minimum = max(MIN_CLASS_ENCODINGS, 2 * latents if full else 0)
-    for label in range(len(moments.shares)):
+    for label in range(classes):
         members = z[train.y == label]
         count = min(components, max(1, len(members) // minimum))
         if len(members) < minimum:
@@ -89,8 +73,8 @@ def fit_gaussians(
         scale = torch.linalg.cholesky(covariance) if full else covariance.sqrt()
         density.logits[label] = -math.inf
         density.logits[label, :count] = weights.log().float()
-        density.loc[label, :count] = (moments.loc + moments.scale * loc).float()
-        density.scale[label, :count] = (scale * (moments.scale[:, None] if full else moments.scale)).float()
+        density.loc[label, :count] = (loc_of_all + scale_of_all * loc).float()
+        density.scale[label, :count] = (scale * (scale_of_all[:, None] if full else scale_of_all)).float()
     return prior
 
 
@@ -112,7 +96,7 @@ def _expectation_maximization(
 
 
 def fit_flow(
-    train: Encodings, validation: Encodings, moments: LatentMoments, seed: int, device: torch.device
+    train: Encodings, validation: Encodings, classes: int, seed: int, device: torch.device
 ) -> FittedPrior:
     """Fit a flow of spline couplings by maximum likelihood; its best state on `validation` is used."""
     steps = max(FLOW_EVALUATIONS, min(FLOW_STEPS, FLOW_MAX_EPOCHS * len(train.z) // FLOW_BATCH))
@@ -120,10 +104,11 @@ def fit_flow(
     z, y = train.z.to(device), train.y.to(device)
     eval_z, eval_y = validation.z[::stride].to(device), validation.y[::stride].to(device)
     with seeded(seed, "splines"):
-        prior = _empty_prior("splines", train.z.shape[1], moments).to(device)
+        prior = _empty_prior("splines", train, classes).to(device)
         density: Any = prior.density
-        density.loc.copy_(moments.loc)
-        density.scale.copy_(moments.scale)
+        loc, scale = _moments(train.z)
+        density.loc.copy_(loc)
+        density.scale.copy_(scale)
         density.requires_grad_(True)
         rate = torch.tensor(FLOW_LEARNING_RATE, device=device)
         optimizer = torch.optim.Adam(
@@ -151,8 +136,14 @@ def fit_flow(
     return prior.cpu().requires_grad_(False)
 
 
-def _empty_prior(kind: str, latents: int, moments: LatentMoments, **settings: Any) -> FittedPrior:
-    classes = len(moments.shares)
+def _moments(z: Float[Tensor, "N D"]) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
+    """Mean and standard deviation of every latent."""
+    return z.mean(0), z.std(0, correction=0).clamp(min=1e-6)
+
+
+def _empty_prior(kind: str, train: Encodings, classes: int, **settings: Any) -> FittedPrior:
+    latents = train.z.shape[1]
     prior = FittedPrior({"kind": kind, "latents": latents, "classes": classes, "settings": settings})
-    prior.shares.copy_(moments.shares)
+    counts = torch.bincount(train.y, minlength=classes).float()
+    prior.shares.copy_(counts / counts.sum())
     return prior.eval().requires_grad_(False)

@@ -7,7 +7,7 @@ densities are fitted to draws of q(z) and chosen on validation images, and new i
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.data.loader import Batch, ImageLoader
-from vaekit.latents.densities import FLOW_MAX_LATENTS, Encodings, fit_flow, fit_gaussians, latent_moments
+from vaekit.latents.densities import FLOW_MAX_LATENTS, Encodings, fit_flow, fit_gaussians
 from vaekit.latents.sampling import CHUNK, AnyPrior, seeded
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.single_level import rsample_with_log_prob
@@ -132,31 +132,24 @@ def choose_prior(model: VAE, train: Encodings, validation: Encodings, classes: i
     if len(validation.z) < MIN_VALIDATION_ENCODINGS or not finite:
         return PriorFit(None, math.nan, {}, math.nan, math.nan, *counts)
     reference = _log_prior(model, validation, model)
-    priors: dict[str, FittedPrior] = {}
-    scores: dict[str, Tensor] = {}
-    for name, prior in _candidates(model, train, validation, classes, seed, scores):
-        priors[name], scores[name] = prior, _log_prior(prior, validation, model)
-    means = {name: score.mean().item() for name, score in scores.items()}
+    candidates = _fit_candidates(model, train, validation, classes, seed)
+    means = {name: score.mean().item() for name, (_, score) in candidates.items()}
     best = max(means, key=lambda name: means[name] if math.isfinite(means[name]) else -math.inf)
-    gain = scores[best] - reference
+    prior, score = candidates[best]
+    gain = score - reference
     error = (gain.std() / math.sqrt(len(gain))).item()
-    chosen = priors[best].named(best) if gain.mean().item() > 2 * error else None
+    chosen = prior.named(best) if gain.mean().item() > 2 * error else None
     return PriorFit(chosen, reference.mean().item(), means, gain.mean().item(), error, *counts)
 
 
-def _candidates(
-    model: VAE,
-    train: Encodings,
-    validation: Encodings,
-    classes: int,
-    seed: int,
-    scores: dict[str, Tensor],
-) -> Iterator[tuple[str, FittedPrior]]:
-    """Yield mixtures with full and diagonal covariances until more Gaussians score worse, then a spline flow.
+def _fit_candidates(
+    model: VAE, train: Encodings, validation: Encodings, classes: int, seed: int
+) -> dict[str, tuple[FittedPrior, Float[Tensor, " N"]]]:
+    """Mixtures with full and diagonal covariances, until more Gaussians score worse, and a spline flow.
 
-    The caller enters the score of each candidate into `scores`.
+    Each comes with its scores: the log-densities of validation encodings.
     """
-    moments = latent_moments(train, max(1, classes))
+    candidates: dict[str, tuple[FittedPrior, Tensor]] = {}
     suffix = " in each class" if classes else ""
     for full in (True, False):
         best = -math.inf
@@ -165,11 +158,11 @@ def _candidates(
             name = f"{components} Gaussian{plural} with {'full' if full else 'diagonal'} covariance{suffix}"
             try:
                 with status(f"Fitting the sampling prior: {name}"):
-                    prior = fit_gaussians(train, moments, components, full, seed)
+                    prior = fit_gaussians(train, max(1, classes), components, full, seed)
             except (ValueError, RuntimeError):  # a covariance that is numerically singular
                 break
-            yield name, prior
-            mean = scores[name].mean().item()
+            candidates[name] = prior, _log_prior(prior, validation, model)
+            mean = candidates[name][1].mean().item()
             if not mean > best:
                 break
             best = mean
@@ -178,18 +171,18 @@ def _candidates(
         device = next(model.parameters()).device
         device = device if device.type == "cuda" else torch.device("cpu")
         with status(f"Fitting the sampling prior: {name}"):
-            prior = fit_flow(train, validation, moments, seed, device)
-        yield name, prior
+            prior = fit_flow(train, validation, max(1, classes), seed, device)
+        candidates[name] = prior, _log_prior(prior, validation, model)
+    return candidates
 
 
-def _component_counts(count: int, latents: int, full: bool) -> Iterator[int]:
-    if not full or latents <= FULL_MAX_LATENTS:
-        yield 1
-        for components in COMPONENTS[1:]:
-            too_large = full and components * latents**2 > FULL_MAX_NUMBERS
-            if too_large or components * MIN_ENCODINGS_PER_COMPONENT > count:
-                return
-            yield components
+def _component_counts(count: int, latents: int, full: bool) -> list[int]:
+    if full and latents > FULL_MAX_LATENTS:
+        return []
+    limit = count // MIN_ENCODINGS_PER_COMPONENT
+    if full:
+        limit = min(limit, FULL_MAX_NUMBERS // latents**2)
+    return [components for components in COMPONENTS if components <= max(1, limit)]
 
 
 @torch.no_grad()

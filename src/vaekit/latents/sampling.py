@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.models.fitted_prior import FittedPrior
@@ -27,44 +27,24 @@ def seeded(*parts: int | str) -> Iterator[None]:
         yield
 
 
-@torch.no_grad()
 def draw_latents(prior: AnyPrior, n: int, seed: int, y: Labels | None = None) -> Float[Tensor, "n D"]:
     """Draw from p(z | y) on the device of `prior`: the model, or a prior fitted to its latents.
 
     A larger `n` appends to the same draws. Without labels `y` [n], a fitted prior also draws the class.
     """
-    chunks = list(_draw_chunks(prior, n, seed, y, temperature=1.0))
+    chunks = list(draw_chunks(prior, n, seed, y))
     return torch.cat(chunks)[:n] if chunks else torch.zeros(0, prior.latents)
 
 
-def _draw_chunks(
-    prior: AnyPrior, n: int, seed: int, y: Labels | None, temperature: float
+@torch.no_grad()
+def draw_chunks(
+    prior: AnyPrior, n: int, seed: int, y: Labels | None, temperature: float = 1.0
 ) -> Iterator[Float[Tensor, "CHUNK D"]]:
+    """Iterate over the draws of `draw_latents`, the last chunk full too; `temperature` scales their noise."""
     for first in range(0, n, CHUNK):
         labels = None if y is None else F.pad(y[first : first + CHUNK], (0, max(0, first + CHUNK - n)))
         with seeded(seed, "generate", first):
             yield prior.sample_prior(CHUNK, labels, temperature)
-
-
-@torch.no_grad()
-def generate_images(
-    model: VAE,
-    prior: AnyPrior,
-    n: int,
-    seed: int,
-    y: Labels | None,
-    prior_y: Labels | None,
-    temperature: float,
-) -> Iterator[UInt8[Tensor, "m H W C"]]:
-    """Iterate over chunks of `n` new images, in constant memory; see `draw_latents`.
-
-    `y` are labels [n] for the decoder of a conditional model, `prior_y` those for the prior. The temperature
-    scales the prior's noise; below 1, images are more typical and less varied.
-    """
-    chunks = _draw_chunks(prior, n, seed, prior_y, temperature)
-    for first, z in zip(range(0, n, CHUNK), chunks, strict=True):
-        labels = None if y is None else y[first : first + CHUNK]
-        yield to_uint8(model.image(z[: n - first], labels))
 
 
 @torch.no_grad()

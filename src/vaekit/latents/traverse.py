@@ -53,7 +53,7 @@ def posterior_mean(model: VAE, q: Distribution) -> Float[Tensor, "B D"]:
     return q.mean if Capability.MOMENTS in model.posterior.provides else q.sample((MEAN_SAMPLES,)).mean(0)
 
 
-def latent_stats(model: LoadedModel, label: int | None, quiet: bool) -> LatentStats:
+def _latent_stats(model: LoadedModel, label: int | None, quiet: bool) -> LatentStats:
     """Statistics over the training data; if these are unavailable, a standard normal, with a log message."""
     try:
         pack = training_pack(model, quiet)
@@ -61,7 +61,7 @@ def latent_stats(model: LoadedModel, label: int | None, quiet: bool) -> LatentSt
         text = "The training images have moved or changed: using a standard normal for means and deviations."
         log.info(text)
         return LatentStats(torch.zeros(model.vae.latents), torch.ones(model.vae.latents), None)
-    images = ImageSet(pack, _stats_rows(pack, label), class_numbers(model, pack))
+    images = ImageSet(pack, _stats_rows(pack, label), class_numbers(model, pack)).spread(MAX_STATS_IMAGES)
     with progress(len(images), "Encoding", quiet=quiet) as advance:
         return _measure_latents(model.vae, images.batches(model.device, CHUNK), advance)
 
@@ -74,8 +74,7 @@ def _stats_rows(pack: Pack, label: int | None) -> NDArray[np.int64]:
         rows = np.concatenate([rows, np.arange(train.start, train.stop)])
     if label is not None and np.count_nonzero(pack.labels[rows] == label) >= MIN_CLASS_IMAGES:
         rows = rows[pack.labels[rows] == label]
-    count = min(MAX_STATS_IMAGES, len(rows))
-    return np.sort(rows)[np.arange(count) * len(rows) // count]
+    return np.sort(rows)
 
 
 @torch.no_grad()
@@ -134,31 +133,28 @@ class Traversal:
         return f"Each row varies one latent, {order}\n{columns}"
 
 
+@torch.no_grad()
 def traverse_model(
     model: LoadedModel, rows: int, columns: int, label: str | int | None = None, quiet: bool = False
 ) -> Traversal:
-    """Traverse the latents of a trained model; see `TrainedModel.traverse`."""
-    for name, number, minimum in (("rows", rows, 1), ("columns", columns, 2)):
-        if not minimum <= number <= MAX_TRAVERSAL_SIZE:
-            raise UserError(f"must be from {minimum} to {MAX_TRAVERSAL_SIZE} (got {number}).", option=name)
-    if label is not None and not model.vae.classes:
-        raise UserError(f"This model is not conditional and takes no class (got {label!r}).", option="label")
-    index = class_index(label if label is not None else 0, model.classes) if model.vae.classes else None
-    with console_logging(quiet):
-        return traverse(model.vae, latent_stats(model, index, quiet), index, rows, columns)
-
-
-@torch.no_grad()
-def traverse(model: VAE, stats: LatentStats, label: int | None, rows: int, columns: int) -> Traversal:
-    """Vary `rows` latents over `columns` steps; `label` is the class for a conditional model.
+    """Vary `rows` latents over `columns` steps; see `TrainedModel.traverse`.
 
     The most active latents come first, or, if activity is unknown, those that change the image most.
     """
-    importance = _effect(model, stats, label) if stats.activity is None else stats.activity
+    for name, number, minimum in (("rows", rows, 1), ("columns", columns, 2)):
+        if not minimum <= number <= MAX_TRAVERSAL_SIZE:
+            raise UserError(f"must be from {minimum} to {MAX_TRAVERSAL_SIZE} (got {number}).", option=name)
+    vae = model.vae
+    if label is not None and not vae.classes:
+        raise UserError(f"This model is not conditional and takes no class (got {label!r}).", option="label")
+    y = class_index(label if label is not None else 0, model.classes) if vae.classes else None
+    with console_logging(quiet):
+        stats = _latent_stats(model, y, quiet)
+    importance = _effect(vae, stats, y) if stats.activity is None else stats.activity
     order = importance.argsort(descending=True, stable=True)[:rows].tolist()
     positions = torch.linspace(-MAX_DEVIATIONS, MAX_DEVIATIONS, columns)
-    images = np.stack([to_uint8(_decode(model, stats, label, latent, positions)).numpy() for latent in order])
-    activity = torch.full((model.latents,), torch.nan) if stats.activity is None else stats.activity
+    images = np.stack([to_uint8(_decode(vae, stats, y, latent, positions)).numpy() for latent in order])
+    activity = torch.full((vae.latents,), torch.nan) if stats.activity is None else stats.activity
     return Traversal(images, np.array(order, np.int64) + 1, activity[order].numpy(), positions.numpy())
 
 

@@ -6,8 +6,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.evaluation.ranking import ranking
-from vaekit.latents import encode, traverse
+from vaekit.latents.encode import encode_means
 from vaekit.latents.sampling import decode_images, draw_latents, interpolate, to_uint8
+from vaekit.latents.traverse import traverse_model
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.registry import Capability
 from vaekit.models.vae import VAE
@@ -56,18 +57,16 @@ def new_images(model: LoadedModel) -> Section:
 @torch.no_grad()
 def reconstructions(model: LoadedModel, held_out: HeldOut) -> Section:
     chosen = held_out.images.spread(RECONSTRUCTION_ROWS * tile_columns(model.shape))
-    z = encode.encode_means(model.vae, chosen.batches(model.device))
+    z = encode_means(model.vae, chosen.batches(model.device))
     images = to_uint8(decode_images(model.vae, z, chosen.labels)).numpy()
     blocks = [tiles([chosen.pixels, images], f"{held_out.split} image")]
     return Section("Reconstructions", f"Top: {held_out.split} images. Bottom: their reconstructions.", blocks)
 
 
 def traversals(model: LoadedModel, quiet: bool) -> Section:
-    label = 0 if model.vae.classes else None
-    stats = traverse.latent_stats(model, label, quiet)
-    result = traverse.traverse(model.vae, stats, label, TRAVERSED_LATENTS, TRAVERSAL_STEPS)
+    result = traverse_model(model, TRAVERSED_LATENTS, TRAVERSAL_STEPS, quiet=quiet)
     text = result.title.replace("\n", ". ") + "."
-    text += f" Class: {model.classes[0]}." if label is not None else ""
+    text += f" Class: {model.classes[0]}." if model.vae.classes else ""
     rows = [name.replace("\n", ", ") for name in result.rows]
     return Section("Latent traversals", text, [tile_table(result.images, rows, result.columns)])
 
@@ -75,7 +74,7 @@ def traversals(model: LoadedModel, quiet: bool) -> Section:
 def latent_map(model: LoadedModel, held_out: HeldOut) -> Section:
     """Posterior means in the plane of their first two principal components, by class."""
     chosen = held_out.images.spread(MAP_IMAGES)
-    z = encode.encode_means(model.vae, chosen.batches(model.device))
+    z = encode_means(model.vae, chosen.batches(model.device))
     images = f"{len(z):,} {held_out.split} images"
     text, axes = f"Latent vectors of {images}.", ("z1", "z2")
     if z.shape[1] > 2:
@@ -108,7 +107,7 @@ def interpolations(model: LoadedModel, held_out: HeldOut) -> list[Section]:
     chosen = _pairs(held_out.images)
     if len(chosen) < 2:
         return []
-    z = encode.encode_means(model.vae, chosen.batches(model.device))
+    z = encode_means(model.vae, chosen.batches(model.device))
     rows = []
     for start in range(0, len(z) - 1, 2):
         path = interpolate(z[start], z[start + 1], INTERPOLATION_STEPS)
