@@ -14,7 +14,8 @@ import vaekit
 from command import NEW_PROCESS, folder_state, mistake, refused, rings
 from command import vaekit as command
 from vaekit import TrainedModel
-from vaekit.latents import sampling, tables
+from vaekit.latents import sampling
+from vaekit.latents.encode import SUFFIXES
 from vaekit.plots.grids import GAP, MARGIN, TITLE_HEIGHT
 
 TINY = {"latents": 4, "encoder": "mlp", "decoder": "mlp", "batch_size": 16, "quiet": True}
@@ -54,7 +55,7 @@ def read(folder: Path, names: list[str]) -> np.ndarray:
 
 def test_encode_writes_csv_npz_and_parquet(plain: TrainedModel, photos: Path, tmp_path: Path) -> None:
     before = folder_state(photos)
-    for suffix in tables.SUFFIXES:
+    for suffix in SUFFIXES:
         file = tmp_path / "new" / f"z{suffix}"
         output = command("encode", plain.run.folder, photos, "--out", file)
         assert f"Wrote the latent vectors of 43 images to {file}" in output

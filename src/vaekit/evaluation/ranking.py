@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
-from vaekit.latents import tables
+from vaekit.latents.encode import write_csv
 from vaekit.models.registry import Capability
 from vaekit.plots import grids
 from vaekit.runs.image_set import ImageSet
@@ -36,7 +36,7 @@ def rank(
         with progress(len(images) * samples, "Ranking", "samples", quiet=quiet) as advance:
             table = ranking(model, images, paths, samples, seed, advance)
     if out is not None:
-        tables.write_csv(out, table)
+        write_csv(out, table)
         grids.write(out.with_suffix(".png"), _sheet(table, images))
     return table.reset_index(drop=True)
 

@@ -26,7 +26,7 @@ MAX_TEMPERATURE = 100
 
 def batches(model: LoadedModel, images: Any, labels: Labels | None = None) -> Iterator[Batch]:
     """Iterate over images [N, H, W, C] and their classes in batches on the model's device."""
-    x, y = to_tensor(images, model.shape), model_labels(model, labels, len(images))
+    x, y = to_tensor(images, model.shape), _model_labels(model, labels, len(images))
     for start in range(0, len(x), CHUNK):
         part = slice(start, start + CHUNK)
         yield x[part].to(model.device), None if y is None else y[part]
@@ -47,17 +47,11 @@ def decode(model: LoadedModel, z: Any, labels: Labels | None = None) -> Images:
     if tensor.shape[1:] != shape:
         expected = f"[N, {', '.join(map(str, shape))}]"
         raise UserError(f"Latents have shape {[*tensor.shape]}, but this model has {expected}.")
-    return _decode(model, tensor.flatten(1), model_labels(model, labels, len(tensor)))
+    return _decode(model, tensor.flatten(1), _model_labels(model, labels, len(tensor)))
 
 
 def generate(
-    model: LoadedModel,
-    n: int,
-    *,
-    seed: int = 0,
-    label: str | int | None = None,
-    temperature: float = 1.0,
-    prior: Prior | None = None,
+    model: LoadedModel, n: int, *, seed: int, label: str | int | None, temperature: float, prior: Prior | None
 ) -> Iterator[Images]:
     """Iterate over `n` new images in constant memory; see `TrainedModel.sample`.
 
@@ -68,8 +62,8 @@ def generate(
     if not 0 <= temperature <= MAX_TEMPERATURE:
         raise UserError(f"must be between 0 and {MAX_TEMPERATURE} (got {temperature}).", option="temperature")
     source = _sampling_prior(model, prior)
-    y, prior_y = _sample_labels(model, n, label, source)
-    chunks = draw_chunks(source, n, seed, prior_y, temperature)
+    y = _sample_labels(model, n, label, source)
+    chunks = draw_chunks(source, n, seed, y, temperature)
     return (
         _decode(model, z[: n - first], None if y is None else y[first : first + CHUNK])
         for first, z in zip(range(0, n, CHUNK), chunks, strict=True)
@@ -88,7 +82,7 @@ def _sampling_prior(model: LoadedModel, name: Prior | None) -> AnyPrior:
     return model.fitted_prior
 
 
-def sample_class_names(model: LoadedModel, n: int, label: str | int | None = None) -> list[str] | None:
+def sample_class_names(model: LoadedModel, n: int, label: str | int | None) -> list[str] | None:
     """The classes of the images of `generate`; None without classes."""
     if label is not None:
         return [model.classes[class_index(label, model.classes)]] * n
@@ -97,7 +91,7 @@ def sample_class_names(model: LoadedModel, n: int, label: str | int | None = Non
 
 
 def interpolate_images(
-    model: LoadedModel, image_a: Any, image_b: Any, steps: int, path: str, label: str | int | None = None
+    model: LoadedModel, image_a: Any, image_b: Any, steps: int, path: str, label: str | int | None
 ) -> Images:
     """Interpolate between the posterior means of two images; see `TrainedModel.interpolate`."""
     if path not in ("spherical", "linear"):
@@ -109,10 +103,10 @@ def interpolate_images(
     ends = [_one_image(model, image) for image in (image_a, image_b)]
     z_a, z_b = torch.from_numpy(encode(model, np.concatenate(ends), label)).flatten(1)
     z = interpolate(z_a, z_b, steps, path == "spherical")
-    return _decode(model, z, model_labels(model, label, steps))
+    return _decode(model, z, _model_labels(model, label, steps))
 
 
-def model_labels(model: LoadedModel, labels: Labels | None, n: int) -> Tensor | None:
+def _model_labels(model: LoadedModel, labels: Labels | None, n: int) -> Tensor | None:
     """Class indices [n] on the device; None for an unconditional model, which takes no labels."""
     if not model.vae.classes:
         if labels is not None:
@@ -125,25 +119,20 @@ def model_labels(model: LoadedModel, labels: Labels | None, n: int) -> Tensor | 
     return class_indices(labels, n, model.classes).to(model.device)
 
 
-def _sample_labels(
-    model: LoadedModel, n: int, label: str | int | None, source: AnyPrior
-) -> tuple[Tensor | None, Tensor | None]:
-    """Labels [n] for the decoder and for the prior; by default the classes of a conditional model in turn.
+def _sample_labels(model: LoadedModel, n: int, label: str | int | None, source: AnyPrior) -> Tensor | None:
+    """Class indices [n] on the device; by default the classes of a conditional model in turn.
 
     An unconditional model takes a label if its prior was fitted to images with classes.
     """
     classes = model.vae.classes
-    if classes:
-        y = torch.arange(n) % classes if label is None else class_indices(label, n, model.classes)
-        return y.to(model.device), y.to(model.device)
     if label is None:
-        return None, None
-    if isinstance(source, FittedPrior) and len(source.shares) > 1:
-        return None, torch.full((n,), class_index(label, model.classes), device=model.device)
-    if model.classes and model.fitted_prior is not None:
+        return torch.arange(n, device=model.device) % classes if classes else None
+    if not classes and isinstance(source, FittedPrior) and len(source.shares) > 1:
+        return torch.full((n,), class_index(label, model.classes), device=model.device)
+    if not classes and model.classes and model.fitted_prior is not None:
         message = "This model was trained without labels, and its own prior has no classes."
         raise UserError(message, f"Omit {setting('prior', 'model')}.")
-    return model_labels(model, label, n), None
+    return _model_labels(model, label, n)
 
 
 def _class_of_folder(one: Path, other: Path) -> str:
