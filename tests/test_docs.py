@@ -7,7 +7,7 @@ import pytest
 
 from vaekit.data.decoding.decode import MAX_PIXELS
 from vaekit.data.packs import build
-from vaekit.evaluation import diagnosis, diagnosis_input, likelihood, memorization, ranking
+from vaekit.evaluation import diagnosis, likelihood, memorization, ranking
 from vaekit.latents import densities, fit_prior, traverse
 from vaekit.models import likelihoods, posteriors
 from vaekit.models.distributions import discretized, logistic_mixture
@@ -45,11 +45,11 @@ FIGURES = {
     "evaluation.md": [
         f"more than {100 * diagnosis.MAX_DUPLICATES:.0f} % of held-out images",
         f"within {memorization.DUPLICATE_DISTANCE:.0f} levels",
-        f"under {100 * diagnosis_input.COLLAPSED_SHARE:.0f} % of the latents",
+        f"under {100 * diagnosis.COLLAPSED_SHARE:.0f} % of the latents",
         f"is {diagnosis.NOISE_RATIO} times the reconstruction error",
-        f"under {diagnosis_input.MIN_STEPS:,} steps",
+        f"under {diagnosis.MIN_STEPS:,} steps",
         f"under {diagnosis.FEW_IMAGES:,} training images, and a held-out reconstruction error",
-        f"a held-out reconstruction error {diagnosis_input.MEMORIZED_ERROR_RATIO} times",
+        f"a held-out reconstruction error {diagnosis.MEMORIZED_ERROR_RATIO} times",
         f"gains over {diagnosis.MISMATCH_NATS:.0f} nats, and over {100 * diagnosis.MISMATCH_SHARE:.0f} %",
         f"of more than {diagnosis.MAX_FEW_LATENTS} latents",
     ],

@@ -25,8 +25,7 @@ from command import rings
 from vaekit.config.config import Config
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS
-from vaekit.evaluation.diagnosis import diagnose
-from vaekit.evaluation.diagnosis_input import DiagnosisInput
+from vaekit.evaluation.diagnosis import DiagnosisInput, diagnose
 from vaekit.evaluation.evaluate import diagnose_run
 from vaekit.evaluation.results import EvaluationResult, Finding
 from vaekit.latents import densities

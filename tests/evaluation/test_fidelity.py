@@ -10,7 +10,7 @@ from torch import Tensor
 from command import rings
 from vaekit.config.overrides import resolve
 from vaekit.evaluation import fidelity
-from vaekit.evaluation.fidelity import compare, difference
+from vaekit.evaluation.fidelity import compare
 from vaekit.evaluation.memorization import Nearest, memorization, nearest
 from vaekit.evaluation.reconstruction import reconstruction
 from vaekit.models.builder import build
@@ -89,11 +89,11 @@ def test_worse_sets_score_worse_and_intervals_are_finite() -> None:
 def test_difference_has_its_own_interval() -> None:
     real, like, near = torch.randn(3, 400, 6)
     near = near + 0.25
-    ours, theirs, result = compare(real, near), compare(real, like), difference(real, near, like)
+    ours, theirs, result = compare(real, near), compare(real, like), compare(real, near, like)
     for name, interval in result:
         assert interval.value == pytest.approx(getattr(ours, name).value - getattr(theirs, name).value)
     assert result.kid.low > 0  # told apart with the same real images
-    same = difference(real, like, like)
+    same = compare(real, like, like)
     assert all(interval.low == interval.high == 0 for _, interval in same)
 
 
@@ -110,7 +110,7 @@ def test_shares_of_zero_and_one_have_binomial_intervals(count: int) -> None:
     for name in ("precision", "recall", "coverage"):
         assert getattr(same, name).value == getattr(same, name).high == 1
         assert 1 - getattr(same, name).low == pytest.approx(3.69 / count, rel=0.05)
-    neither = difference(real, real + 1000, real - 1000).recall
+    neither = compare(real, real + 1000, real - 1000).recall
     assert neither.high == -neither.low == pytest.approx(3.69 / count, rel=0.05)
 
 

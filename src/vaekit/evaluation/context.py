@@ -1,9 +1,15 @@
 """The input of an evaluation."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from vaekit.errors import UserError
 from vaekit.runs.image_set import ImageSet
+from vaekit.runs.inputs import class_numbers, held_out_images, is_training_pack, training_pack
 from vaekit.runs.loaded import LoadedModel
 
 DEFAULT_NEW_IMAGES = 1000
@@ -34,3 +40,17 @@ class EvalContext:
     def new_images(self) -> int:
         """How many are drawn: half of the held-out images are compared with them, half with each other."""
         return min(self.max_new_images, max(1, len(self.held_out) // 2))
+
+
+def open_context(
+    model: LoadedModel, data: Any, seed: int, quiet: bool, max_new_images: int = DEFAULT_NEW_IMAGES
+) -> EvalContext:
+    """The held-out images of a data set, by default the model's own; and the training images if at hand."""
+    held_out, split = held_out_images(model, data, quiet)
+    same_dataset = is_training_pack(model, held_out.pack)
+    training = None
+    with suppress(UserError):
+        pack = held_out.pack if same_dataset else training_pack(model, quiet)
+        rows = pack.splits["train"]
+        training = ImageSet(pack, np.arange(rows.start, rows.stop), class_numbers(model, pack))
+    return EvalContext(model, held_out, training, split, same_dataset, seed, max_new_images)

@@ -6,42 +6,30 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
 from vaekit.config.config import Config
-from vaekit.data.packs.pack import Pack
-from vaekit.errors import UserError, setting, spelled
+from vaekit.errors import setting, spelled
 from vaekit.evaluation import sample_quality
-from vaekit.evaluation.context import FEATURE_WORK, MIN_NEW_IMAGES, Advance, EvalContext
-from vaekit.evaluation.diagnosis import diagnose
-from vaekit.evaluation.diagnosis_input import DiagnosisInput
+from vaekit.evaluation.context import FEATURE_WORK, MIN_NEW_IMAGES, Advance, EvalContext, open_context
+from vaekit.evaluation.diagnosis import DiagnosisInput, diagnose
 from vaekit.evaluation.features import INSTALL_EFFICIENTNET, Extractor, load_extractor
 from vaekit.evaluation.likelihood import active_units, evaluate_likelihood
 from vaekit.evaluation.memorization import memorization
 from vaekit.evaluation.reconstruction import reconstruction
-from vaekit.evaluation.results import (
-    EvaluationResult,
-    Fidelity,
-    Finding,
-    LatentUse,
-    Likelihood,
-    PriorGap,
-    write_evaluation,
-)
+from vaekit.evaluation.results import EvaluationResult, Fidelity, Finding, LatentUse, Likelihood, PriorGap
 from vaekit.evaluation.sample_quality import NewImages
 from vaekit.latents.fit_prior import encodings
 from vaekit.models.registry import Capability
 from vaekit.plots import grids
 from vaekit.runs.commands import first_valid, resume_command, train_command
 from vaekit.runs.folder import Run
-from vaekit.runs.image_set import ImageSet
-from vaekit.runs.inputs import class_numbers, held_out_images, is_training_pack, training_pack
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import read_dataset_summary, read_metadata
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import require_writable
+from vaekit.utils.files import write_text
 from vaekit.utils.logging import LONG_PHASE_SECONDS, console_logging, log, progress
 
 MAX_TRAINING_IMAGES = 1000
@@ -54,43 +42,21 @@ def evaluate_model(
     """Evaluate a model and write evaluation.json: see `TrainedModel.evaluate`."""
     started = time.perf_counter()
     require_writable(model.run)
-    images, split = held_out_images(model, data, quiet)
-    same_dataset = is_training_pack(model, images.pack)
-    training = train_split(model, images.pack) if same_dataset else training_images(model, quiet)
-    context = EvalContext(model, images, training, split, same_dataset, seed, max_new_images)
+    context = open_context(model, data, seed, quiet, max_new_images)
     with console_logging(quiet):
-        network, note = load_extractor() if len(images) >= 2 * MIN_NEW_IMAGES else (None, "")
+        network, note = load_extractor() if len(context.held_out) >= 2 * MIN_NEW_IMAGES else (None, "")
         if note:
             log.info(note)
-        with progress(
-            _work(context, samples, network),
-            "Likelihood",
-            "samples",
-            quiet=quiet,
-            max_silence=LONG_PHASE_SECONDS,
-        ) as advance:
+        work, silence = _work(context, samples, network), LONG_PHASE_SECONDS
+        with progress(work, "Likelihood", "samples", quiet=quiet, max_silence=silence) as advance:
             result, nearest_images = evaluate(context, samples, network, advance)
     if nearest_images is None:
         model.run.nearest.unlink(missing_ok=True)
     else:
         grids.write(model.run.nearest, nearest_images)
     result = result.model_copy(update={"seconds": round(time.perf_counter() - started, 1)})
-    write_evaluation(model.run, result)
+    write_text(model.run.evaluation, result.model_dump_json(indent=2) + "\n")
     return result
-
-
-def training_images(model: LoadedModel, quiet: bool) -> ImageSet | None:
-    """The training split of a model's own data; None where they have moved or changed."""
-    try:
-        return train_split(model, training_pack(model, quiet))
-    except UserError:
-        return None
-
-
-def train_split(model: LoadedModel, pack: Pack) -> ImageSet:
-    """The training split of a pack."""
-    rows = pack.splits["train"]
-    return ImageSet(pack, np.arange(rows.start, rows.stop), class_numbers(model, pack))
 
 
 def evaluate(

@@ -5,7 +5,7 @@ EfficientNet-Lite0 is used: its weights come in a package, and its metrics only 
 """
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,11 +35,21 @@ class Extractor:
     compute: Callable[[UInt8[Tensor, "B C H W"]], Float[Tensor, "B F"]]
     """`C` is 3."""
 
+    @torch.inference_mode()
     def __call__(
         self, images: UInt8[np.ndarray, "N H W C"], advance: Callable[[int], None] = lambda _: None
     ) -> Float[Tensor, "N F"]:
         """Features of gray, RGB or RGBA images; transparency is composited over white."""
-        return torch.cat([self.compute(batch) for batch in _rgb(images, advance)])
+        features = []
+        for start in range(0, len(images), FEATURE_BATCH_SIZE):
+            batch = np.ascontiguousarray(images[start : start + FEATURE_BATCH_SIZE])
+            x = torch.from_numpy(batch).permute(0, 3, 1, 2)
+            if x.shape[1] == 4:
+                alpha = x[:, 3:] / 255
+                x = (x[:, :3] * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
+            features.append(self.compute(x.expand(-1, 3, -1, -1)))
+            advance(len(x))
+        return torch.cat(features)
 
 
 def load_extractor() -> tuple[Extractor | None, str]:
@@ -66,31 +76,12 @@ def features() -> str:
     return f"not installed: {INSTALL_EFFICIENTNET}; or Inception: {INSTALL_INCEPTION}"
 
 
-def _rgb(
-    images: UInt8[np.ndarray, "N H W C"], advance: Callable[[int], None]
-) -> Iterable[UInt8[Tensor, "B 3 H W"]]:
-    for start in range(0, len(images), FEATURE_BATCH_SIZE):
-        batch = np.ascontiguousarray(images[start : start + FEATURE_BATCH_SIZE])
-        x = torch.from_numpy(batch).permute(0, 3, 1, 2)
-        if x.shape[1] == 4:
-            alpha = x[:, 3:] / 255
-            x = (x[:, :3] * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
-        yield x.expand(-1, 3, -1, -1)
-        advance(len(x))
-
-
 def _inception() -> Extractor:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]).eval()
-
-    @torch.inference_mode()
-    def compute(x: Tensor) -> Tensor:
-        features: Tensor = network(x)[0]
-        return features
-
     name, resize = "Inception v3 (2015, the FID's), pool 2048", "bilinear to 299, as in TensorFlow 1"
-    return Extractor(name, True, resize, compute)
+    return Extractor(name, True, resize, lambda x: network(x)[0])
 
 
 def load_efficientnet() -> Extractor:
@@ -103,7 +94,6 @@ def load_efficientnet() -> Extractor:
     network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
     network.eval()
 
-    @torch.inference_mode()
     def compute(x: Tensor) -> Tensor:
         size = (EFFICIENTNET_PIXELS, EFFICIENTNET_PIXELS)
         resized = F.interpolate(x / 127.5 - 1, size, mode="bilinear", antialias=True)

@@ -30,13 +30,14 @@ METRIC_RANGES = {
     "coverage": (0, 1),
     "density": (0, math.inf),
     "fid": (0, math.inf),
+    "kid": (-math.inf, math.inf),
 }
-"""Ends of the metrics that have any; an estimate of the KID may be below 0."""
-UNBOUNDED = (-math.inf, math.inf)
-MetricsOfRows = Callable[[Tensor], dict[str, float]]
+"""Ends of the metrics; an estimate of the KID may be below 0."""
 
 
-def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> SetMetrics:
+def compare(
+    real: Float[Tensor, "N F"], other: Float[Tensor, "N F"], rival: Float[Tensor, "N F"] | None = None
+) -> SetMetrics:
     """How close the features `other` are to the features `real`; rows of both in random order.
 
     - precision, recall: shares of `other` inside the neighbourhoods of `real`, and of `real` inside those of
@@ -48,21 +49,36 @@ def compare(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> SetMetri
       arXiv:1801.01401, equation 4);
     - fid: between Gaussians of the same means and covariances (Heusel et al. 2017, arXiv:1706.08500,
       equation 6), with a bias that shrinks as N grows.
+
+    With a `rival`, these minus those of `rival` against the same `real`. The intervals are narrower than
+    those of the two, since the choice of `real` affects both alike.
     """
-    return _with_intervals(len(real), _metrics_of_rows(real, other))
+    every = torch.arange(len(real))
+    subsets = [every, *(every[every % JACKKNIFE_GROUPS != group] for group in range(JACKKNIFE_GROUPS))]
+    full, *parts = map(_metrics_of_rows(real, other), subsets)
+    zeros = [dict.fromkeys(full, 0.0)] * len(subsets)
+    rival_full, *rival_parts = zeros if rival is None else map(_metrics_of_rows(real, rival), subsets)
+    intervals: dict[str, Interval] = {}
+    for name in full:
+        value = full[name] - rival_full[name]
+        values = [part[name] - other_part[name] for part, other_part in zip(parts, rival_parts, strict=True)]
+        left = torch.tensor(values, dtype=torch.float64)
+        squares = (left - left.mean()).square().sum().item()
+        margin = STUDENT_QUANTILE * math.sqrt((JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * squares)
+        low, high = METRIC_RANGES[name]
+        compared = {full[name]} if rival is None else {full[name], rival_full[name]}
+        if (low, high) == (0, 1) and compared in ({0.0}, {1.0}):
+            # leaving images out changes nothing: the exact binomial interval (Clopper & Pearson 1934)
+            margin = max(margin, 1 - math.pow(0.025, 1 / len(real)))
+        if rival is not None:
+            low, high = -math.inf, math.inf
+        intervals[name] = Interval(value=value, low=max(low, value - margin), high=min(high, value + margin))
+    return SetMetrics(**intervals)
 
 
-def difference(
-    real: Float[Tensor, "N F"], other: Float[Tensor, "N F"], rival: Float[Tensor, "N F"]
-) -> SetMetrics:
-    """The metrics of `other` minus those of `rival`, both against the same `real`.
-
-    The intervals are narrower than those of the two, since the choice of `real` affects both alike.
-    """
-    return _with_intervals(len(real), _metrics_of_rows(real, other), _metrics_of_rows(real, rival))
-
-
-def _metrics_of_rows(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> MetricsOfRows:
+def _metrics_of_rows(
+    real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]
+) -> Callable[[Tensor], dict[str, float]]:
     """A function from rows of both sets to their metrics; distances and kernels are computed once."""
     real, other = real.double(), other.double()
     distances = torch.cdist(real, real), torch.cdist(real, other), torch.cdist(other, other)
@@ -76,30 +92,6 @@ def _metrics_of_rows(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) ->
         }
 
     return metrics
-
-
-def _with_intervals(count: int, metrics: MetricsOfRows, rival: MetricsOfRows | None = None) -> SetMetrics:
-    """Metrics of `count` rows, or their differences from those of a rival, with their intervals."""
-    every = torch.arange(count)
-    subsets = [every, *(every[every % JACKKNIFE_GROUPS != group] for group in range(JACKKNIFE_GROUPS))]
-    full, *parts = map(metrics, subsets)
-    zeros = dict.fromkeys(full, 0.0)
-    rival_full, *rival_parts = map(rival, subsets) if rival else [zeros] * len(subsets)
-    intervals: dict[str, Interval] = {}
-    for name in full:
-        value = full[name] - rival_full[name]
-        values = [part[name] - other[name] for part, other in zip(parts, rival_parts, strict=True)]
-        left = torch.tensor(values, dtype=torch.float64)
-        squares = (left - left.mean()).square().sum().item()
-        margin = STUDENT_QUANTILE * math.sqrt((JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * squares)
-        low, high = METRIC_RANGES.get(name, UNBOUNDED)
-        compared = {full[name], rival_full[name]} if rival else {full[name]}
-        if (low, high) == (0, 1) and compared in ({0.0}, {1.0}):
-            # leaving images out changes nothing: the exact binomial interval (Clopper & Pearson 1934)
-            margin = max(margin, 1 - math.pow(0.025, 1 / count))
-        low, high = UNBOUNDED if rival else (low, high)
-        intervals[name] = Interval(value=value, low=max(low, value - margin), high=min(high, value + margin))
-    return SetMetrics(**intervals)
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Changes of settings that fix a fault: each a tuple of proposals, of which the first valid one is taken."""
+"""Changes of settings that fix a fault: the first is taken that is valid and changes any."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ def weaker_kl(config: Config) -> tuple[Changes, ...]:
     if config.posterior.kind == "delta":
         return VAE, {"prior": {"kind": "normal"}, **VAE}
     warmup, free_bits = getattr(objective, "warmup", 0.0), getattr(objective, "free_bits", 0.0)
-    changes: tuple[Changes, ...] = (
+    return (
+        {"objective": {"beta": min(1.0, getattr(objective, "beta", 1.0))}},
         {"objective": {"kind": "elbo", "warmup": max(warmup, min(10.0, config.training.epochs // 2))}},
         {"objective": {"kind": "elbo", "free_bits": 2 * free_bits or 0.1}},
         {"objective": {"kind": "elbo", "warmup": 2 * warmup}},
     )
-    return ({"objective": {"beta": 1.0}}, *changes) if getattr(objective, "beta", 1.0) > 1 else changes
 
 
 def varied_images(config: Config, **others: Any) -> tuple[Changes, ...]:
@@ -37,9 +37,7 @@ def closer_prior(config: Config) -> tuple[Changes, ...]:
         return {"objective": {"weight": 10 * objective.weight}}, VAE
     if config.posterior.kind == "delta":
         return (VAE,)
-    changes: list[Changes] = []
-    if getattr(objective, "beta", 1.0) < 1:
-        changes.append({"objective": {"beta": 1.0}})
+    changes: list[Changes] = [{"objective": {"beta": max(1.0, getattr(objective, "beta", 1.0))}}]
     for kind in ("flow", "vamp", "mixture"):
         changes.append({"prior": {"kind": kind}})
         changes.append({"prior": {"kind": kind}, "objective": {"kind": "elbo", "free_bits": 0.0}})
@@ -57,5 +55,5 @@ def more_capacity(config: Config) -> tuple[Changes, ...]:
             larger[slot] = {"channels": 2 * network.channels}
         elif getattr(network, "hidden", None):
             larger[slot] = {"hidden": tuple(max(400, 2 * width) for width in network.hidden)}
-    changes = larger, {"epochs": 2 * config.training.epochs}
-    return ({"objective": {"beta": 1.0}}, *changes) if getattr(config.objective, "beta", 1.0) > 1 else changes
+    beta = min(1.0, getattr(config.objective, "beta", 1.0))
+    return {"objective": {"beta": beta}}, larger, {"epochs": 2 * config.training.epochs}

@@ -18,7 +18,7 @@ from vaekit.evaluation.results import EffectiveSampleSize, LatentUse, Likelihood
 from vaekit.latents.sampling import seeded
 from vaekit.latents.traverse import posterior_mean
 from vaekit.models.registry import Capability
-from vaekit.models.terms import Labels
+from vaekit.models.terms import Images, Labels
 from vaekit.models.vae import VAE
 from vaekit.utils.device import matmul_precision
 
@@ -29,6 +29,8 @@ MIN_IMAGES_FOR_ACTIVE_UNITS = 20
 ACTIVE_VARIANCE = 0.01
 """Variance of the posterior mean over images above which a latent is active (Burda et al. 2016, section
 5.2)."""
+CountDraws = Callable[[int], None]
+"""Called with the number of draws of z that were decoded: in all `samples` for every image."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +63,9 @@ def require_density(model: VAE) -> None:
 @matmul_precision()
 @torch.no_grad()
 def estimate_importance(
-    model: VAE,
-    x: Float[Tensor, "B C H W"],
-    y: Labels | None,
-    samples: int,
-    advance: Callable[[int], None] = lambda _: None,
+    model: VAE, x: Images, y: Labels | None, samples: int, advance: CountDraws = lambda _: None
 ) -> ImportanceEstimate:
-    """Importance weights of `samples` draws of z for every image, as the likelihood observes it.
-
-    `advance` is called with the number of draws decoded.
-    """
+    """Importance weights of `samples` draws of z for every image, as the likelihood observes it."""
     draw = model.draw_posterior(x, y)
     at_once = max(1, DECODED_PIXELS[x.device.type] // max(1, x.numel()))
     stops = sorted({10**power for power in range(len(str(samples))) if 10**power < samples} | {samples})
@@ -95,10 +90,9 @@ def estimate_importance(
 
 
 def _estimates(
-    model: VAE, batches: Iterable[Batch], samples: int, seed: int, advance: Callable[[int], None]
+    model: VAE, batches: Iterable[Batch], samples: int, seed: int, advance: CountDraws
 ) -> Iterator[tuple[Tensor, Labels | None, ImportanceEstimate]]:
     """Images as the likelihood observes them, their classes and estimates; randomness depends on `seed`."""
-    require_density(model)
     for index, (x, y) in enumerate(batches):
         with seeded(seed, "evaluate", index):
             x = model.prepare_target(x)
@@ -107,16 +101,9 @@ def _estimates(
 
 @torch.no_grad()
 def log_likelihoods(
-    model: VAE,
-    batches: Iterable[Batch],
-    samples: int,
-    seed: int,
-    advance: Callable[[int], None] = lambda _: None,
+    model: VAE, batches: Iterable[Batch], samples: int, seed: int, advance: CountDraws = lambda _: None
 ) -> tuple[Float[Tensor, " N"], LikelihoodKind]:
-    """The bound of log p(x) by `samples` samples per image, in nats and 64 bits; and the kind of p(x | z).
-
-    `advance` is called with the number of draws decoded: in all `samples` for every image.
-    """
+    """The bound of log p(x) by `samples` samples per image, in nats and 64 bits; and the kind of p(x | z)."""
     log_px = [torch.zeros(0, dtype=torch.float64)]
     gray = False
     for x, _, estimate in _estimates(model, batches, samples, seed, advance):
@@ -148,19 +135,9 @@ def _likelihood_kind(model: VAE, gray: bool) -> LikelihoodKind:
 @matmul_precision()
 @torch.no_grad()
 def evaluate_likelihood(
-    model: VAE,
-    batches: Iterable[Batch],
-    samples: int,
-    seed: int,
-    advance: Callable[[int], None] = lambda _: None,
+    model: VAE, batches: Iterable[Batch], samples: int, seed: int, advance: CountDraws = lambda _: None
 ) -> tuple[Likelihood, LatentUse]:
-    """The likelihood of images from 0 to 1 by `samples` samples each, and the use of the latents over all.
-
-    `advance` is called with the number of draws decoded: in all `samples` for every image.
-
-    Raises:
-        UserError: this model has no likelihood.
-    """
+    """The likelihood of images from 0 to 1 by `samples` samples each, and the use of the latents over all."""
     estimates: list[ImportanceEstimate] = []
     means: list[Tensor] = []
     latent_kl: list[Tensor] = []

@@ -1,14 +1,14 @@
 """Images in the order of their likelihood: a table, and a sheet of the least and the most likely."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from vaekit.evaluation.likelihood import log_likelihoods, require_density
+from vaekit.evaluation.likelihood import CountDraws, log_likelihoods, require_density
 from vaekit.latents.encode import write_csv
 from vaekit.models.registry import Capability
 from vaekit.plots import grids
@@ -47,7 +47,7 @@ def ranking(
     files: Sequence[str],
     samples: int,
     seed: int,
-    advance: Callable[[int], None] = lambda _: None,
+    advance: CountDraws = lambda _: None,
 ) -> "pd.DataFrame":
     """One row per image, the least likely first; its index is the image's place in `images`.
 

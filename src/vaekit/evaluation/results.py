@@ -5,7 +5,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from vaekit.runs.folder import Run
-from vaekit.utils.files import write_text
 
 
 class _Record(BaseModel):
@@ -174,10 +173,6 @@ class EvaluationResult(_Record):
     diagnosis: list[Finding] = []
     unavailable: dict[str, str]
     seconds: float = 0.0
-
-
-def write_evaluation(run: Run, result: EvaluationResult) -> None:
-    write_text(run.evaluation, result.model_dump_json(indent=2) + "\n")
 
 
 def read_evaluation(run: Run, weights_hash: str) -> EvaluationResult | None:

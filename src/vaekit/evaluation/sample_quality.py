@@ -10,13 +10,11 @@ from torch import Tensor
 
 from vaekit.evaluation.context import FEATURE_WORK, Advance, EvalContext
 from vaekit.evaluation.features import Extractor
-from vaekit.evaluation.fidelity import compare, difference
+from vaekit.evaluation.fidelity import compare
 from vaekit.evaluation.memorization import Nearest, duplicated, nearest
 from vaekit.evaluation.results import Fidelity, SetName
 from vaekit.latents.fit_prior import encodings
-from vaekit.latents.sampling import decode_images, draw_latents, to_uint8
-from vaekit.models.fitted_prior import FittedPrior
-from vaekit.models.vae import VAE
+from vaekit.latents.sampling import AnyPrior, decode_images, draw_latents, to_uint8
 from vaekit.plots import grids
 from vaekit.runs.image_set import ImageSet
 
@@ -36,9 +34,7 @@ def new_images(context: EvalContext) -> NewImages:
     labels = context.held_out.spread(2 * count)[: 2 * count : 2].labels
     vae, fitted = context.model.vae, context.model.fitted_prior
     y = None if labels is None else labels.to(context.model.device)
-    priors: dict[SetName, VAE | FittedPrior] = {"new": vae}
-    if fitted is not None:
-        priors = {"new": fitted, "model_prior": vae}
+    priors: dict[SetName, AnyPrior] = {"new": fitted, "model_prior": vae} if fitted else {"new": vae}
     latents = {name: draw_latents(prior, count, context.seed, y) for name, prior in priors.items()}
     return {name: to_uint8(decode_images(vae, z, y)).numpy() for name, z in latents.items()}
 
@@ -99,21 +95,19 @@ def evaluate_fidelity(
 
     real = features(held_out.pixels)
     seen = {name: features(sets[name]) for name in get_args(SetName) if name in sets}
-    model_prior = seen.get("model_prior")
     return Fidelity(
         images=count,
         extractor=extractor.name,
         resize=extractor.resize,
         standard=extractor.standard,
         sets={name: compare(real, images) for name, images in seen.items()},
-        fitted_prior_gain=None if model_prior is None else difference(real, seen["new"], model_prior),
+        fitted_prior_gain=compare(real, seen["new"], seen["model_prior"]) if "model_prior" in seen else None,
     )
 
 
 @torch.no_grad()
 def _through_model(context: EvalContext, images: ImageSet) -> UInt8[np.ndarray, "N H W C"]:
     """One decoded draw of q(z | x) for each image: new images as they would be under a perfect prior."""
-    device = context.model.device
-    z = encodings(context.model.vae, images.batches(device), "through", context.seed).z.to(device)
-    y = None if images.labels is None else images.labels.to(device)
-    return to_uint8(decode_images(context.model.vae, z, y)).numpy()
+    vae = context.model.vae
+    z = encodings(vae, images.batches(context.model.device), "through", context.seed).z
+    return to_uint8(decode_images(vae, z, images.labels)).numpy()

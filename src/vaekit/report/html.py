@@ -1,9 +1,9 @@
 """The content of a page, and its HTML by template.html, which escapes all texts."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -12,8 +12,6 @@ from PIL import ImageFont
 from vaekit.plots import grids
 from vaekit.plots.labels import fit_labels
 from vaekit.utils.files import printable
-
-Images = UInt8[np.ndarray, "N H W C"]
 
 CONTENT_WIDTH = 1186
 """Pixels across a section of the page on a wide screen."""
@@ -26,49 +24,18 @@ LABEL_SIZE = 14
 
 
 @dataclass(frozen=True)
-class Tiles:
-    """Cells side by side, as many in a row as fit."""
-
-    kind: ClassVar[str] = "tiles"
-    cells: list[tuple[list[str], str, list[str]]]
-    """Sources of images above each other, their alternative text, and the lines of a label."""
-    width: int
-    """Pixels across a tile."""
-    sharp: bool
-    """Whether pixels are magnified by a whole factor."""
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class TileTable:
-    """Rows of tiles under the names of columns, each row with its name."""
-
-    kind: ClassVar[str] = "tile_table"
-    rows: list[tuple[str, list[tuple[str, str]]]]
-    """The source and alternative text of each image."""
-    columns: Sequence[str]
-    width: int
-    sharp: bool
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Names, each with a text or the cells of columns; a row without a name belongs to the one above."""
-
-    kind: ClassVar[str] = "rows"
-    rows: Sequence[Sequence[str]]
-    title: str = ""
-    """Of a table that always shows."""
-    summary: str = ""
-    """Of a table that opens with a click."""
-
-
-@dataclass(frozen=True)
 class Block:
     """`content` that the macro `kind` of template.html draws.
 
-    graphs: SVG and alternative text of each; sheet: source and alternative text of a PNG file; faults: name,
-    explanation and command of each; code: a command.
+    - tiles: images side by side, as many in a row as fit. `cells` have the sources of images above each
+      other, their alternative text, and the lines of a label; `width` is that of a tile in pixels; `sharp` is
+      whether pixels are magnified by a whole factor.
+    - tile_table: `columns` are names, each of the `rows` has a name, and source and alternative text of each
+      image; `width` and `sharp` are as above.
+    - rows: names, each with a text or the cells of columns; a row without a name belongs to the one above. A
+      table with a `title` always shows, one with a `summary` opens with a click.
+    - graphs: SVG and alternative text of each; sheet: source and alternative text of a PNG file; faults:
+      name, explanation and command of each; code: a command.
     """
 
     kind: str
@@ -82,13 +49,8 @@ class Section:
 
     title: str
     text: str
-    blocks: Sequence[Any] = ()
-    warning: bool = field(default=False, kw_only=True)
-
-    @property
-    def anchor(self) -> str:
-        """Its name in the address of the page."""
-        return self.title.lower().replace(" ", "-")
+    blocks: Sequence[Block] = ()
+    warning: bool = False
 
 
 def render(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
@@ -99,7 +61,7 @@ def render(title: str, facts: Mapping[str, str], sections: Sequence[Section]) ->
     environment = Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    environment.filters |= {"code": _code, "with_styles": _with_styles}
+    environment.filters["code"] = _code
     page = environment.get_template("template.html")
     return page.render(title=title, facts=facts, sections=sections, width=CONTENT_WIDTH, gap=TILE_GAP)
 
@@ -117,25 +79,25 @@ def tile_columns(shape: tuple[int, int, int]) -> int:
     return max(1, (CONTENT_WIDTH + TILE_GAP) // (width * grids.zoom(height, width) + TILE_GAP))
 
 
-def tiles(columns: Sequence[Images], alt: str, labels: Sequence[str] = (), caption: str = "") -> Tiles:
+def tiles(columns: Sequence[grids.Images], alt: str, labels: Sequence[str] = (), caption: str = "") -> Block:
     """Images side by side, those of several arrays above each other; `alt` names one of them."""
     count, height, width, _ = columns[0].shape
+    tile_width = width * grids.zoom(height, width)
     alts = [f"{alt} {number}" for number in range(1, count + 1)]
     lines: list[list[str]] = [[] for _ in range(count)]
     if labels:
         labels = [printable(label) for label in labels]
         alts = [f"{name}: {label}".replace("\n", ", ") for name, label in zip(alts, labels, strict=True)]
-        lines = fit_labels(labels, ImageFont.load_default(LABEL_SIZE), width * grids.zoom(height, width))
+        lines = fit_labels(labels, ImageFont.load_default(LABEL_SIZE), tile_width)
     cells = [
         (list(map(image_source, images)), name, label)
         for *images, name, label in zip(*columns, alts, lines, strict=True)
     ]
-    return Tiles(cells, width * grids.zoom(height, width), max(height, width) < grids.MIN_TILE, caption)
+    sharp = max(height, width) < grids.MIN_TILE
+    return Block("tiles", {"cells": cells, "width": tile_width, "sharp": sharp}, caption)
 
 
-def tile_table(
-    images: UInt8[np.ndarray, "R K H W C"], rows: Sequence[str], columns: Sequence[str]
-) -> TileTable:
+def tile_table(images: UInt8[np.ndarray, "R K H W C"], rows: Sequence[str], columns: Sequence[str]) -> Block:
     """A table of images, magnified by the largest whole factor that fits, if that makes them large enough."""
     available = (CONTENT_WIDTH + TABLE_GAP) // len(columns) - TABLE_GAP
     width = images.shape[3] * max(1, available // images.shape[3])
@@ -145,16 +107,14 @@ def tile_table(
         alts = [", ".join(filter(None, (name, column))) for column in columns]
         sources = [image_source(image) for image in row]
         table.append((name, list(zip(sources, alts, strict=True))))
-    return TileTable(table, columns, width if sharp else available, sharp)
+    width = width if sharp else available
+    return Block("tile_table", {"rows": table, "columns": columns, "width": width, "sharp": sharp})
+
+
+def text_table(rows: Sequence[Sequence[str]], title: str = "", summary: str = "") -> Block:
+    return Block("rows", {"rows": rows, "title": title, "summary": summary})
 
 
 def image_source(image: UInt8[np.ndarray, "H W C"]) -> str:
     """An image as an address that holds it."""
     return grids.png_source(grids.png(grids.picture(image)))
-
-
-def _with_styles(rows: Sequence[Sequence[str]]) -> Iterable[tuple[str, Sequence[str], str]]:
-    """Name, cells and style of each row of a table of texts."""
-    for (name, *cells), (below, *_) in zip(rows, [*rows[1:], ["-"]], strict=True):
-        styles = {"under": not name, "over": not below, "cells": len(cells) > 1}
-        yield name, cells, " ".join(style for style, applies in styles.items() if applies)

@@ -5,21 +5,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vaekit.evaluation.context import EvalContext
 from vaekit.evaluation.ranking import ranking
 from vaekit.latents.encode import encode_means
-from vaekit.latents.sampling import decode_images, draw_latents, interpolate, to_uint8
+from vaekit.latents.sampling import AnyPrior, decode_images, draw_latents, interpolate, to_uint8
 from vaekit.latents.traverse import traverse_model
-from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.registry import Capability
-from vaekit.models.vae import VAE
 from vaekit.plots import curves
 from vaekit.plots.labels import file_labels
-from vaekit.report.evaluation import QUICK_IMAGES, QUICK_SAMPLES, HeldOut
 from vaekit.report.html import Block, Section, tile_columns, tile_table, tiles
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.loaded import LoadedModel
 from vaekit.utils.files import printable
 
+QUICK_IMAGES = 500
+"""Held-out images whose likelihood is estimated for the page, at most."""
+QUICK_SAMPLES = 50
+"""Importance samples of each of them."""
 MAP_IMAGES = 2000
 """Images on the map of latents, at most."""
 NEW_IMAGE_ROWS = 5
@@ -40,7 +42,7 @@ INTERPOLATION_STEPS = 7
 def new_images(model: LoadedModel) -> Section:
     """New images from the prior that `generate` uses, and a row from the model's where that is another."""
     vae, columns = model.vae, tile_columns(model.shape)
-    priors: dict[str, VAE | FittedPrior] = {"From the model's prior": vae}
+    priors: dict[str, AnyPrior] = {"From the model's prior": vae}
     if model.fitted_prior is not None:
         fitted = f"From the prior fitted to the latents: {model.fitted_prior.name}"
         priors = {fitted: model.fitted_prior, "From the model's prior, for comparison": vae}
@@ -55,12 +57,13 @@ def new_images(model: LoadedModel) -> Section:
 
 
 @torch.no_grad()
-def reconstructions(model: LoadedModel, held_out: HeldOut) -> Section:
-    chosen = held_out.images.spread(RECONSTRUCTION_ROWS * tile_columns(model.shape))
+def reconstructions(context: EvalContext) -> Section:
+    model, split = context.model, context.split
+    chosen = context.held_out.spread(RECONSTRUCTION_ROWS * tile_columns(model.shape))
     z = encode_means(model.vae, chosen.batches(model.device))
     images = to_uint8(decode_images(model.vae, z, chosen.labels)).numpy()
-    blocks = [tiles([chosen.pixels, images], f"{held_out.split} image")]
-    return Section("Reconstructions", f"Top: {held_out.split} images. Bottom: their reconstructions.", blocks)
+    blocks = [tiles([chosen.pixels, images], f"{split} image")]
+    return Section("Reconstructions", f"Top: {split} images. Bottom: their reconstructions.", blocks)
 
 
 def traversals(model: LoadedModel, quiet: bool) -> Section:
@@ -71,19 +74,19 @@ def traversals(model: LoadedModel, quiet: bool) -> Section:
     return Section("Latent traversals", text, [tile_table(result.images, rows, result.columns)])
 
 
-def latent_map(model: LoadedModel, held_out: HeldOut) -> Section:
+def latent_map(context: EvalContext) -> Section:
     """Posterior means in the plane of their first two principal components, by class."""
-    chosen = held_out.images.spread(MAP_IMAGES)
-    z = encode_means(model.vae, chosen.batches(model.device))
-    images = f"{len(z):,} {held_out.split} images"
+    pack, chosen = context.held_out.pack, context.held_out.spread(MAP_IMAGES)
+    z = encode_means(context.model.vae, chosen.batches(context.model.device))
+    images = f"{len(z):,} {context.split} images"
     text, axes = f"Latent vectors of {images}.", ("z1", "z2")
     if z.shape[1] > 2:
         z, shares = pca(z)
         text = f"PCA of the latent vectors of {images} ({shares[:2].sum().item():.0%} of the variance)."
         axes = ("PC 1", "PC 2")
     points = torch.cat([z, torch.zeros(len(z), 2)], 1)[:, :2].numpy()  # a latent alone lies on a line
-    classes = [printable(name) for name in held_out.images.pack.classes]
-    labels = np.asarray(held_out.images.pack.labels)[chosen.rows] if classes else None
+    classes = [printable(name) for name in pack.classes]
+    labels = np.asarray(pack.labels)[chosen.rows] if classes else None
     graph = curves.scatter(points, labels, classes, axes)
     return Section("Map of the latent space", text, [Block("graphs", [(graph, text)])])
 
@@ -102,9 +105,9 @@ def pca(z: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "N K"], Float[Tensor, " 
 
 
 @torch.no_grad()
-def interpolations(model: LoadedModel, held_out: HeldOut) -> list[Section]:
+def interpolations(context: EvalContext) -> list[Section]:
     """From held-out images to others; both of one class in a conditional model."""
-    chosen = _pairs(held_out.images)
+    model, chosen = context.model, _pairs(context.held_out)
     if len(chosen) < 2:
         return []
     z = encode_means(model.vae, chosen.batches(model.device))
@@ -132,15 +135,15 @@ def _pairs(images: ImageSet) -> ImageSet:
 
 
 @torch.no_grad()
-def ranked(model: LoadedModel, held_out: HeldOut) -> list[Section]:
+def ranked(context: EvalContext) -> list[Section]:
     """Both ends of the held-out images by their likelihood."""
-    chosen = held_out.images.spread(QUICK_IMAGES)
+    model, chosen = context.model, context.held_out.spread(QUICK_IMAGES)
     count = min(tile_columns(model.shape), len(chosen) // 2)
     if Capability.DENSITY_AT_SAMPLE not in model.vae.posterior.provides or not count:
         return []
-    paths = held_out.images.pack.paths()
+    paths = chosen.pack.paths()
     files = [printable(paths[row]) for row in chosen.rows]
-    table = ranking(model, chosen, files, QUICK_SAMPLES, model.config.training.seed)
+    table = ranking(model, chosen, files, QUICK_SAMPLES, context.seed)
     blocks = []
     for part, caption in ((table[:count], "Least likely first"), (table[::-1][:count], "Most likely first")):
         values = part["log_likelihood"].map("{:,.0f} nats".format)
@@ -150,7 +153,7 @@ def ranked(model: LoadedModel, held_out: HeldOut) -> list[Section]:
         labels = [f"{name}\n{value}" for name, value in zip(names, values, strict=True)]
         blocks.append(tiles([chosen.pixels[part.index.to_numpy()]], "image", labels, caption))
     text = (
-        f"Of {len(table):,} {held_out.split} images, by log p(x) with {QUICK_SAMPLES} importance samples. "
+        f"Of {len(table):,} {context.split} images, by log p(x) with {QUICK_SAMPLES} importance samples. "
         "Busy images tend to rank as unlikely and plain ones as likely, whatever they show. "
         "`vaekit rank` ranks any folder."
     )

@@ -1,6 +1,9 @@
 """A run as one page that opens from the disk without a network."""
 
+import shlex
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -8,18 +11,22 @@ import torch
 
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import CHANNEL_NAMES
+from vaekit.errors import UserError
+from vaekit.evaluation.context import EvalContext, open_context
+from vaekit.evaluation.evaluate import evaluate
+from vaekit.evaluation.results import EvaluationResult, read_evaluation
+from vaekit.evaluation.text import sections
 from vaekit.latents.sampling import to_uint8
-from vaekit.plots import curves
+from vaekit.plots import curves, grids
 from vaekit.report import images
-from vaekit.report.evaluation import HeldOut, evaluation_sections, find_held_out
-from vaekit.report.html import Block, Rows, Section, render, tile_columns, tiles
+from vaekit.report.html import Block, Section, render, text_table, tile_columns, tiles
 from vaekit.runs.commands import train_command
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import DatasetSummary, RunMetadata, read_dataset_summary, read_metadata
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import require_writable
 from vaekit.utils.files import printable, write_text
-from vaekit.utils.logging import console_logging, status
+from vaekit.utils.logging import console_logging, progress, status
 
 LISTED_FILES = 50
 """Skipped files that are listed, at most."""
@@ -35,20 +42,22 @@ def write_report(model: LoadedModel, quiet: bool = False) -> None:
     require_writable(run)
     metadata, dataset = read_metadata(run), read_dataset_summary(run)
     with console_logging(quiet), status("Writing the report"):
-        held_out = find_held_out(model, quiet)
-        diagnosis, metrics = evaluation_sections(model, held_out, quiet)
-        shown = [] if held_out is None else [held_out]
+        context = None
+        with suppress(UserError):  # of images that have moved or changed
+            context = open_context(model, None, model.config.training.seed, quiet)
+        diagnosis, metrics = _evaluation_sections(model, context, quiet)
+        shown = [] if context is None else [context]
         sections = [
             images.new_images(model),
             *diagnosis,
-            *(images.reconstructions(model, one) for one in shown),
+            *(images.reconstructions(one) for one in shown),
             *_training_curves(model),
             images.traversals(model, quiet),
-            *(images.latent_map(model, one) for one in shown),
-            *(section for one in shown for section in images.interpolations(model, one)),
-            *(section for one in shown for section in images.ranked(model, one)),
+            *(images.latent_map(one) for one in shown),
+            *(section for one in shown for section in images.interpolations(one)),
+            *(section for one in shown for section in images.ranked(one)),
             *metrics,
-            _data(model, dataset, held_out),
+            _data(model, dataset, context),
             _reproduce(metadata, dataset),
         ]
     page = render(run.folder.resolve().name, facts(model), sections)
@@ -87,6 +96,47 @@ def _duration(seconds: float) -> str:
     return f"{int(minutes)} min {int(seconds % 60)} s" if minutes >= 1 else f"{seconds:.0f} s"
 
 
+def _evaluation_sections(
+    model: LoadedModel, context: EvalContext | None, quiet: bool
+) -> tuple[list[Section], list[Section]]:
+    """The diagnosis, and the metrics; none without an evaluation where the images are missing."""
+    result = read_evaluation(model.run, model.weights_hash)
+    text = "By `vaekit evaluate`; all values are in evaluation.json."
+    blocks: list[Block] = []
+    if result is not None and model.run.nearest.exists() and result.memorization:
+        alt = "New images and the nearest training image of each"
+        source = grids.png_source(model.run.nearest.read_bytes())
+        blocks.append(Block("sheet", (source, alt), alt))
+    if result is None and context is not None:
+        result = _quick_evaluation(context, quiet)
+        command = f"vaekit evaluate {shlex.quote(str(model.run.folder))}"
+        text = (
+            f"Quick evaluation on {result.images:,} images with {images.QUICK_SAMPLES} importance samples. "
+            f"Run `{command}` for full metrics, including sample quality."
+        )
+    if result is None:
+        return [], []
+    blocks = [*(text_table(rows, title=title) for title, rows in sections(result).items()), *blocks]
+    faults = [(one.name, one.message, one.fix) for one in result.diagnosis]
+    problems = "Problems found, and the command that fixes each." if faults else "No problems found."
+    diagnosis = Section("Diagnosis", problems, [Block("faults", faults)] if faults else [])
+    return [diagnosis], [Section("Evaluation", text, blocks)]
+
+
+def _quick_evaluation(context: EvalContext, quiet: bool) -> EvaluationResult:
+    few = replace(context, held_out=context.held_out.spread(images.QUICK_IMAGES))
+    total = len(few.held_out) * images.QUICK_SAMPLES
+    with progress(total, "Evaluating", "samples", quiet=quiet) as advance:
+
+        def advance_likelihood(n: int, part: str) -> None:
+            if part == "Likelihood":
+                advance(n)
+
+        result, _ = evaluate(few, images.QUICK_SAMPLES, None, advance_likelihood)
+    unavailable = result.unavailable | {"fidelity": "measured by a full evaluation"}
+    return result.model_copy(update={"unavailable": unavailable})
+
+
 def _training_curves(model: LoadedModel) -> list[Section]:
     import pandas as pd
 
@@ -100,16 +150,16 @@ def _training_curves(model: LoadedModel) -> list[Section]:
     return [Section("Training curves", text, [Block("graphs", graphs, caption)])]
 
 
-def _data(model: LoadedModel, dataset: DatasetSummary, held_out: HeldOut | None) -> Section:
+def _data(model: LoadedModel, dataset: DatasetSummary, context: EvalContext | None) -> Section:
     """The inputs: some of them as the model sees them, classes, and files that were skipped."""
     splits = ", ".join(f"{count:,} {split}" for split, count in dataset.splits.items() if count)
     text = f"{dataset.source}: {splits} images."
-    blocks: list[Any] = []
-    if held_out is None:
+    blocks: list[Block] = []
+    if context is None:
         text += " They have moved or changed since training, so what needs them is left out of this page."
     else:
         count, seed = 3 * tile_columns(model.shape), model.config.training.seed
-        pack = held_out.images.pack
+        pack = context.held_out.pack
         x, y = next(ImageLoader(pack, model.config.data, count, seed, torch.device("cpu")).train(0))
         names = [pack.classes[label] for label in y.tolist()] if y is not None and pack.classes else []
         caption = "The first images of the first epoch, as the model sees them"
@@ -119,11 +169,11 @@ def _data(model: LoadedModel, dataset: DatasetSummary, held_out: HeldOut | None)
         files = "1 skipped file" if len(skipped) == 1 else f"{len(skipped):,} skipped files"
         if len(skipped) > LISTED_FILES:
             files += f" (the first {LISTED_FILES}; all are in dataset.json)"
-        blocks.append(Rows([(one.path, one.reason) for one in skipped[:LISTED_FILES]], summary=files))
-    return Section("Data", text, blocks, warning=held_out is None)
+        blocks.append(text_table([(one.path, one.reason) for one in skipped[:LISTED_FILES]], summary=files))
+    return Section("Data", text, blocks, warning=context is None)
 
 
-def _class_table(counts: Mapping[str, Any]) -> list[Rows]:
+def _class_table(counts: Mapping[str, Any]) -> list[Block]:
     """How many images of each class each split has."""
     if not all(isinstance(of_split, Mapping) for of_split in counts.values()):
         return []
@@ -132,7 +182,7 @@ def _class_table(counts: Mapping[str, Any]) -> list[Rows]:
     if len(classes) < 2:
         return []
     rows = [(name, *(f"{counts[split].get(name, 0):,}" for split in splits)) for name in classes]
-    return [Rows([("class", *splits), *rows], summary=f"{len(classes)} classes")]
+    return [text_table([("class", *splits), *rows], summary=f"{len(classes)} classes")]
 
 
 def _reproduce(metadata: RunMetadata, dataset: DatasetSummary) -> Section:
