@@ -11,15 +11,14 @@ from PIL import Image
 
 from vaekit.config.config import Config
 from vaekit.errors import setting, spelled
-from vaekit.evaluation import sample_quality
 from vaekit.evaluation.context import FEATURE_WORK, MIN_NEW_IMAGES, Advance, EvalContext, open_context
 from vaekit.evaluation.diagnosis import DiagnosisInput, diagnose
 from vaekit.evaluation.features import INSTALL_EFFICIENTNET, Extractor, load_extractor
+from vaekit.evaluation.fidelity import NewImages, evaluate_fidelity, new_images
 from vaekit.evaluation.likelihood import active_units, evaluate_likelihood
-from vaekit.evaluation.memorization import memorization
+from vaekit.evaluation.memorization import evaluate_memorization
 from vaekit.evaluation.reconstruction import reconstruction
 from vaekit.evaluation.results import EvaluationResult, Fidelity, Finding, LatentUse, Likelihood, PriorGap
-from vaekit.evaluation.sample_quality import NewImages
 from vaekit.latents.fit_prior import encodings
 from vaekit.models.registry import Capability
 from vaekit.plots import grids
@@ -78,19 +77,13 @@ def evaluate(
     advance(0, "Reconstructions")
     reconstructed = reconstruction(model.vae, held_out.batches(model.device))
     advance(len(held_out), "Sample quality")
-    training_reconstructed = None
+    prior_gap = _prior_gap(context, None if likelihood is None else likelihood.kl)
+    new = new_images(context)
+    training_reconstructed = memorization = nearest_images = None
     if training is not None:
         some = training.spread(MAX_TRAINING_IMAGES)
         training_reconstructed = reconstruction(model.vae, some.batches(model.device))
-    prior_gap = _prior_gap(context, None if likelihood is None else likelihood.kl)
-    new = sample_quality.new_images(context)
-    memorized = nearest_images = None
-    if training is not None:
-        pixels = new["new"]
-        of_new, of_held_out = sample_quality.nearest_training_images(held_out, training, pixels, advance)
-        duplicates = sample_quality.duplicate_files(held_out, training, of_held_out)
-        memorized = memorization(of_new, of_held_out, duplicates)
-        nearest_images = sample_quality.nearest_grid(pixels, training, of_new)
+        memorization, nearest_images = evaluate_memorization(held_out, training, new["new"], advance)
     fidelity, no_fidelity = _fidelity(context, new, extractor, advance)
     reasons = {"likelihood": no_likelihood, "fidelity": no_fidelity}
     result = EvaluationResult(
@@ -106,7 +99,7 @@ def evaluate(
         reconstruction=reconstructed,
         training_reconstruction=training_reconstructed,
         prior_gap=prior_gap,
-        memorization=memorized,
+        memorization=memorization,
         fidelity=fidelity,
         unavailable={part: spelled(why) for part, why in reasons.items() if why},
     )
@@ -140,7 +133,7 @@ def _fidelity(
         return None, f"{needed}; give more with {setting('data', 'FOLDER')}"
     if extractor is None:
         return None, f"needs a feature network: {INSTALL_EFFICIENTNET}"
-    return sample_quality.evaluate_fidelity(context, new, extractor, advance), ""
+    return evaluate_fidelity(context, new, extractor, advance), ""
 
 
 @torch.no_grad()

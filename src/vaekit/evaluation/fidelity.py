@@ -9,12 +9,19 @@ images are narrow and far off, and 91 to 93 % for KID and FID under heavy tails.
 
 import math
 from collections.abc import Callable
+from typing import get_args
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vaekit.evaluation.results import Interval, SetMetrics
+from vaekit.evaluation.context import FEATURE_WORK, Advance, EvalContext
+from vaekit.evaluation.features import Extractor
+from vaekit.evaluation.results import Fidelity, Interval, SetMetrics, SetName
+from vaekit.latents.fit_prior import encodings
+from vaekit.latents.sampling import AnyPrior, decode_images, draw_latents, to_uint8
+from vaekit.runs.image_set import ImageSet
 
 JACKKNIFE_GROUPS = 10
 """Groups of images of which the jackknife leaves out one at a time."""
@@ -24,15 +31,9 @@ PRECISION_NEIGHBORS = 3
 """The k of precision and recall: a neighbourhood reaches to the k-th neighbour."""
 COVERAGE_NEIGHBORS = 5
 """The k of density and coverage."""
-METRIC_RANGES = {
-    "precision": (0, 1),
-    "recall": (0, 1),
-    "coverage": (0, 1),
-    "density": (0, math.inf),
-    "fid": (0, math.inf),
-    "kid": (-math.inf, math.inf),
-}
-"""Ends of the metrics; an estimate of the KID may be below 0."""
+SHARES = ("precision", "recall", "coverage")
+"""The metrics from 0 to 1."""
+NewImages = dict[SetName, UInt8[np.ndarray, "N H W C"]]
 
 
 def compare(
@@ -65,13 +66,12 @@ def compare(
         left = torch.tensor(values, dtype=torch.float64)
         squares = (left - left.mean()).square().sum().item()
         margin = STUDENT_QUANTILE * math.sqrt((JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * squares)
-        low, high = METRIC_RANGES[name]
         compared = {full[name]} if rival is None else {full[name], rival_full[name]}
-        if (low, high) == (0, 1) and compared in ({0.0}, {1.0}):
+        if name in SHARES and compared in ({0.0}, {1.0}):
             # leaving images out changes nothing: the exact binomial interval (Clopper & Pearson 1934)
             margin = max(margin, 1 - math.pow(0.025, 1 / len(real)))
-        if rival is not None:
-            low, high = -math.inf, math.inf
+        bounded = rival is None and name != "kid"  # whose estimate may be below 0
+        low, high = 0 if bounded else -math.inf, 1 if bounded and name in SHARES else math.inf
         intervals[name] = Interval(value=value, low=max(low, value - margin), high=min(high, value + margin))
     return SetMetrics(**intervals)
 
@@ -135,3 +135,53 @@ def _fid(real: Float[Tensor, "N F"], other: Float[Tensor, "N F"]) -> float:
         roots.append(torch.linalg.qr(centred, mode="r").R if len(centred) > centred.shape[1] else centred)
     overlap = torch.linalg.svdvals(roots[0] @ roots[1].T).sum().item()
     return float(moved + spread - 2 * overlap)
+
+
+def new_images(context: EvalContext) -> NewImages:
+    """New images, as `generate` draws them (`new`) and, where that is from a fitted prior, from the model's
+    own (`model_prior`). A conditional model draws the classes of held-out images."""
+    count = context.new_images
+    labels = context.held_out.spread(2 * count)[: 2 * count : 2].labels
+    vae, fitted = context.model.vae, context.model.fitted_prior
+    y = None if labels is None else labels.to(context.model.device)
+    priors: dict[SetName, AnyPrior] = {"new": fitted, "model_prior": vae} if fitted else {"new": vae}
+    latents = {name: draw_latents(prior, count, context.seed, y) for name, prior in priors.items()}
+    return {name: to_uint8(decode_images(vae, z, y)).numpy() for name, z in latents.items()}
+
+
+def evaluate_fidelity(
+    context: EvalContext, new: NewImages, extractor: Extractor, advance: Advance
+) -> Fidelity:
+    """Compare sets of images with half of the held-out ones.
+
+    The sets are new images, the other half, that half through the model, and training images.
+    """
+    count = context.new_images
+    both = context.held_out.spread(2 * count)
+    held_out, others = (both[start::2] for start in (0, 1))
+    sets = new | {"other_held_out": others.pixels, "reconstructed": _through_model(context, others)}
+    if context.training is not None and len(context.training) >= count:
+        sets["training"] = context.training.spread(count).pixels
+    shuffle = torch.randperm(count, generator=torch.Generator().manual_seed(context.seed % 2**63))
+
+    def features(images: UInt8[np.ndarray, "N H W C"]) -> Tensor:
+        return extractor(images, lambda n: advance(n * FEATURE_WORK, "Features"))[shuffle]
+
+    real = features(held_out.pixels)
+    seen = {name: features(sets[name]) for name in get_args(SetName) if name in sets}
+    return Fidelity(
+        images=count,
+        extractor=extractor.name,
+        resize=extractor.resize,
+        standard=extractor.standard,
+        sets={name: compare(real, images) for name, images in seen.items()},
+        fitted_prior_gain=compare(real, seen["new"], seen["model_prior"]) if "model_prior" in seen else None,
+    )
+
+
+@torch.no_grad()
+def _through_model(context: EvalContext, images: ImageSet) -> UInt8[np.ndarray, "N H W C"]:
+    """One decoded draw of q(z | x) for each image: new images as they would be under a perfect prior."""
+    vae = context.model.vae
+    z = encodings(vae, images.batches(context.model.device), "through", context.seed).z
+    return to_uint8(decode_images(vae, z, images.labels)).numpy()

@@ -3,11 +3,16 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
+from PIL import Image
 from torch import Tensor
 
+from vaekit.evaluation.context import Advance
 from vaekit.evaluation.results import Memorization
+from vaekit.plots import grids
+from vaekit.runs.image_set import ImageSet
 
 NEIGHBOR_COUNT = 50
 """Nearest training images whose mean distance a distance is relative to."""
@@ -19,6 +24,12 @@ COPY_QUANTILE = 0.01
 """Share of held-out images whose nearest training image counts as suspiciously near."""
 MIN_IMAGES_FOR_COPIES = 100
 """Held-out images below which that quantile cannot be estimated."""
+MAX_DUPLICATE_FILES = 100
+"""Duplicates whose files are named, at most."""
+NEAREST_PAIRS = 16
+"""New images that are shown with their nearest training image."""
+TRAINING_CHUNK = 1024
+"""Training images whose distances are computed at a time."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,6 @@ class Nearest:
     """The nearest training image of each of N images. Distances are root mean squares, in levels of 255."""
 
     row: Int[Tensor, " N"]
-    """The nearest training image."""
     distance: Float[Tensor, " N"]
     relative: Float[Tensor, " N"]
     """Divided by the mean distance to the nearest 50.
@@ -91,11 +101,49 @@ def memorization(
         nearest_to_held_out=held_out.distance.median().item(),
         copied=copied if enough else None,
         copied_by_chance=float(by_chance) if enough else None,
-        duplicates=duplicated(held_out).double().mean().item(),
+        duplicates=_duplicated(held_out).double().mean().item(),
         duplicate_files=list(duplicate_files),
     )
 
 
-def duplicated(neighbors: Nearest) -> Bool[Tensor, " N"]:
+def _duplicated(neighbors: Nearest) -> Bool[Tensor, " N"]:
     """Which images are the same as their nearest training image, within two levels."""
     return (neighbors.distance < DUPLICATE_DISTANCE) & (neighbors.relative < DUPLICATE_RELATIVE_DISTANCE)
+
+
+def evaluate_memorization(
+    held_out: ImageSet, training: ImageSet, new: UInt8[np.ndarray, "N H W C"], advance: Advance
+) -> tuple[Memorization, Image.Image]:
+    """Compare new images, and as many held-out ones, with training images; and a picture of the nearest."""
+    count = len(new)
+    both = np.concatenate([new, held_out.spread(count).pixels])
+    starts = range(0, len(training), TRAINING_CHUNK)
+    chunks = (_flat(training[start : start + TRAINING_CHUNK].pixels) for start in starts)
+    neighbors = nearest(_flat(both), chunks, lambda n: advance(n, "Nearest training images"))
+    of_new, of_held_out = neighbors[:count], neighbors[count:]
+    duplicates = _duplicate_files(held_out, training, of_held_out)
+    return memorization(of_new, of_held_out, duplicates), _nearest_grid(new, training, of_new)
+
+
+def _flat(images: UInt8[np.ndarray, "N H W C"]) -> Float[Tensor, "N P"]:
+    return torch.from_numpy(images).flatten(1).float() / 255
+
+
+def _duplicate_files(held_out: ImageSet, training: ImageSet, neighbors: Nearest) -> list[tuple[str, str]]:
+    """The files of held-out images that are also in the training set, each with that of its duplicate."""
+    rows = _duplicated(neighbors).nonzero()[:MAX_DUPLICATE_FILES, 0].numpy()
+    if not len(rows):
+        return []
+    held_out_paths, training_paths = held_out.pack.paths(), training.pack.paths()
+    held_out_rows = held_out.spread(len(neighbors.row)).rows[rows]
+    pairs = zip(held_out_rows, training.rows[neighbors.row.numpy()[rows]], strict=True)
+    return [(held_out_paths[row], training_paths[duplicate]) for row, duplicate in pairs]
+
+
+def _nearest_grid(new: UInt8[np.ndarray, "N H W C"], training: ImageSet, neighbors: Nearest) -> Image.Image:
+    """The new images that are nearest to a training image, relative to others, each above that image."""
+    rows = neighbors.relative.argsort(stable=True)[:NEAREST_PAIRS].numpy()
+    training_pixels = training[neighbors.row[rows].numpy()].pixels
+    labels = [f"{distance:.1f}" for distance in neighbors.distance[rows].tolist()]
+    title = "New images (top) and their nearest training images (bottom); RMS distance of 255"
+    return grids.pairs(new[rows], training_pixels, 8, labels, title)

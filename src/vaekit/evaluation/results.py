@@ -8,9 +8,7 @@ from vaekit.runs.folder import Run
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="constants"
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 LikelihoodKind = Literal["probability", "density", "cross-entropy"]

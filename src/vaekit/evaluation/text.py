@@ -8,7 +8,7 @@ from vaekit.errors import setting, spelled
 from vaekit.evaluation.likelihood import MIN_IMAGES_FOR_ACTIVE_UNITS
 from vaekit.evaluation.memorization import MIN_IMAGES_FOR_COPIES
 from vaekit.evaluation.reconstruction import SSIM_WINDOW
-from vaekit.evaluation.results import EvaluationResult, Finding, LikelihoodKind, SetMetrics
+from vaekit.evaluation.results import EvaluationResult, LikelihoodKind, SetMetrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,6 @@ Row = tuple[str, ...]
 """A name and a text, or a name and the cells of a table. Without a name it belongs to the row above it."""
 MIN_EFFECTIVE_SAMPLES = 3
 """Median number of effective samples below which the bound is reported as loose."""
-METRICS = ("precision", "recall", "density", "coverage", "kid", "fid")
 SET_NAMES = {
     "new": "new images",
     "model_prior": "model's own prior",
@@ -41,7 +40,10 @@ def format_evaluation(result: EvaluationResult, width: int) -> list[str]:
     """
     split = "" if result.split == "all" else f" ({result.split} split)"
     lines = _wrap(f"Evaluation on {result.images:,} images of {result.data}{split}", width, indent="  ")
-    lines += ["Diagnosis", *_diagnosis(result.diagnosis, width)]
+    lines += ["Diagnosis"] if result.diagnosis else ["Diagnosis", "  No problems found."]
+    for finding in result.diagnosis:
+        lines += _wrap(f"{finding.name.capitalize()}. {finding.message}", width, "  ", "    ")
+        lines += _wrap_command(finding.fix, width, "    Fix: ", "      ")
     for title, rows in sections(result).items():
         lines += [title, *_table(rows, width)]
     return lines
@@ -91,23 +93,13 @@ def _table(rows: list[Row], width: int) -> list[str]:
     return lines
 
 
-def _diagnosis(findings: list[Finding], width: int) -> list[str]:
-    if not findings:
-        return ["  No problems found."]
-    lines: list[str] = []
-    for finding in findings:
-        lines += _wrap(f"{finding.name.capitalize()}. {finding.message}", width, "  ", "    ")
-        lines += _wrap_command(finding.fix, width, "    Fix: ", "      ")
-    return lines
-
-
 def _fidelity(result: EvaluationResult) -> list[Row]:
     """A table whose columns are the metrics, each with its confidence interval below."""
     fidelity = result.fidelity
     if fidelity is None:
         return [("n/a", result.unavailable["fidelity"])]
     names = {"kid": "KID x 1000", "fid": "FID" if fidelity.standard else "Frechet"}
-    rows: list[Row] = [("", *(names.get(name, name) for name in METRICS))]
+    rows: list[Row] = [("", *(names.get(name, name) for name in SetMetrics.model_fields))]
     for name, metrics in fidelity.sets.items():
         rows += _metrics_rows(SET_NAMES[name], metrics)
     if fidelity.fitted_prior_gain is not None:
@@ -123,8 +115,8 @@ def _fidelity(result: EvaluationResult) -> list[Row]:
 
 def _metrics_rows(name: str, metrics: SetMetrics) -> list[Row]:
     values, intervals = [], []
-    for metric in METRICS:
-        scale, interval = 1000 if metric == "kid" else 1, getattr(metrics, metric)
+    for metric, interval in metrics:
+        scale = 1000 if metric == "kid" else 1
         values.append(_format_number(scale * interval.value))
         intervals.append(f"{_format_number(scale * interval.low)} to {_format_number(scale * interval.high)}")
     return [(name, *values), ("", *intervals)]

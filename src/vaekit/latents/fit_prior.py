@@ -73,7 +73,6 @@ class PriorFit:
 
     @property
     def sentence(self) -> str:
-        """The result in a sentence."""
         if self.held_out < MIN_VALIDATION_ENCODINGS:
             return f"Sampling prior: the model's own (too few validation images to fit one: {self.held_out})"
         if not self.candidates:

@@ -1,6 +1,5 @@
 """Traversals: the effect of each latent on an image."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.data.loader import Batch
 from vaekit.data.packs.pack import Pack
 from vaekit.errors import UserError
 from vaekit.latents.sampling import CHUNK, decode_images, seeded, to_uint8
@@ -53,17 +51,38 @@ def posterior_mean(model: VAE, q: Distribution) -> Float[Tensor, "B D"]:
     return q.mean if Capability.MOMENTS in model.posterior.provides else q.sample((MEAN_SAMPLES,)).mean(0)
 
 
+@torch.no_grad()
 def _latent_stats(model: LoadedModel, label: int | None, quiet: bool) -> LatentStats:
-    """Statistics over the training data; if these are unavailable, a standard normal, with a log message."""
+    """Statistics over the training data; if these are unavailable, a standard normal, with a log message.
+
+    Moments of the aggregate posterior are from the moments of every q(z | x) or from one draw.
+    """
+    vae = model.vae
     try:
         pack = training_pack(model, quiet)
     except UserError:
         text = "The training images have moved or changed: using a standard normal for means and deviations."
         log.info(text)
-        return LatentStats(torch.zeros(model.vae.latents), torch.ones(model.vae.latents), None)
+        return LatentStats(torch.zeros(vae.latents), torch.ones(vae.latents), None)
     images = ImageSet(pack, _stats_rows(pack, label), class_numbers(model, pack)).spread(MAX_STATS_IMAGES)
+    means, squares, posterior_means = [], [], []
     with progress(len(images), "Encoding", quiet=quiet) as advance:
-        return _measure_latents(model.vae, images.batches(model.device, CHUNK), advance)
+        for index, (x, y) in enumerate(images.batches(model.device, CHUNK)):
+            with seeded(0, "use", index):
+                q = vae.posterior_of(x, y)
+                posterior_means.append(posterior_mean(vae, q).double().cpu())
+                if Capability.MOMENTS in vae.posterior.provides:
+                    mean, variance = q.mean.double().cpu(), q.variance.double().cpu()
+                else:
+                    mean = rsample_with_log_prob(q, 1)[0][0].double().cpu()
+                    variance = torch.zeros_like(mean)
+            means.append(mean)
+            squares.append(variance + mean.square())
+            advance(len(x))
+    mean, square = torch.cat(means).mean(0), torch.cat(squares).mean(0)
+    std = (square - mean.square()).clamp(min=0).sqrt()
+    activity = torch.cat(posterior_means).std(0, correction=0)
+    return LatentStats(mean.float(), std.float(), activity.float())
 
 
 def _stats_rows(pack: Pack, label: int | None) -> NDArray[np.int64]:
@@ -75,28 +94,6 @@ def _stats_rows(pack: Pack, label: int | None) -> NDArray[np.int64]:
     if label is not None and np.count_nonzero(pack.labels[rows] == label) >= MIN_CLASS_IMAGES:
         rows = rows[pack.labels[rows] == label]
     return np.sort(rows)
-
-
-@torch.no_grad()
-def _measure_latents(model: VAE, batches: Iterable[Batch], advance: Callable[[int], None]) -> LatentStats:
-    """Moments of the aggregate posterior, from the moments of every q(z | x) or from one draw."""
-    means, squares, posterior_means = [], [], []
-    for index, (x, y) in enumerate(batches):
-        with seeded(0, "use", index):
-            q = model.posterior_of(x, y)
-            posterior_means.append(posterior_mean(model, q).double().cpu())
-            if Capability.MOMENTS in model.posterior.provides:
-                mean, variance = q.mean.double().cpu(), q.variance.double().cpu()
-            else:
-                mean = rsample_with_log_prob(q, 1)[0][0].double().cpu()
-                variance = torch.zeros_like(mean)
-        means.append(mean)
-        squares.append(variance + mean.square())
-        advance(len(x))
-    mean, square = torch.cat(means).mean(0), torch.cat(squares).mean(0)
-    std = (square - mean.square()).clamp(min=0).sqrt()
-    activity = torch.cat(posterior_means).std(0, correction=0)
-    return LatentStats(mean.float(), std.float(), activity.float())
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +110,11 @@ class Traversal:
 
     @property
     def rows(self) -> list[str]:
-        """Labels of the rows."""
         suffixes = (f"\nsd {std:.2f}" if np.isfinite(std) else "" for std in self.activity)
         return [f"z{latent}{suffix}" for latent, suffix in zip(self.latents, suffixes, strict=True)]
 
     @property
     def columns(self) -> list[str]:
-        """Labels of the columns."""
         return ["mean" if abs(p) < 1e-6 else f"{p:+.4g}" for p in self.positions.tolist()]
 
     @property
@@ -150,24 +145,19 @@ def traverse_model(
     y = class_index(label if label is not None else 0, model.classes) if vae.classes else None
     with console_logging(quiet):
         stats = _latent_stats(model, y, quiet)
-    importance = _effect(vae, stats, y) if stats.activity is None else stats.activity
+
+    def decode(latent: int, positions: Float[Tensor, " K"]) -> Float[Tensor, "K C H W"]:
+        z = stats.mean.repeat(len(positions), 1)
+        z[:, latent] += stats.std[latent] * positions
+        return decode_images(vae, z, None if y is None else torch.full((len(z),), y))
+
+    importance = stats.activity
+    if importance is None:
+        ends = torch.tensor([-MAX_DEVIATIONS, MAX_DEVIATIONS])
+        pairs = (decode(latent, ends) for latent in range(vae.latents))
+        importance = torch.stack([(low - high).square().sum() for low, high in pairs])
     order = importance.argsort(descending=True, stable=True)[:rows].tolist()
     positions = torch.linspace(-MAX_DEVIATIONS, MAX_DEVIATIONS, columns)
-    images = np.stack([to_uint8(_decode(vae, stats, y, latent, positions)).numpy() for latent in order])
+    images = np.stack([to_uint8(decode(latent, positions)).numpy() for latent in order])
     activity = torch.full((vae.latents,), torch.nan) if stats.activity is None else stats.activity
     return Traversal(images, np.array(order, np.int64) + 1, activity[order].numpy(), positions.numpy())
-
-
-def _effect(model: VAE, stats: LatentStats, label: int | None) -> Float[Tensor, " D"]:
-    """Squared difference of the images at the two ends of every latent."""
-    ends = torch.tensor([-MAX_DEVIATIONS, MAX_DEVIATIONS])
-    pairs = (_decode(model, stats, label, latent, ends) for latent in range(model.latents))
-    return torch.stack([(low - high).square().sum() for low, high in pairs])
-
-
-def _decode(
-    model: VAE, stats: LatentStats, label: int | None, latent: int, positions: Float[Tensor, " K"]
-) -> Float[Tensor, "K C H W"]:
-    z = stats.mean.repeat(len(positions), 1)
-    z[:, latent] += stats.std[latent] * positions
-    return decode_images(model, z, None if label is None else torch.full((len(z),), label))

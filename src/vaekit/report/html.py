@@ -34,8 +34,8 @@ class Block:
       image; `width` and `sharp` are as above.
     - rows: names, each with a text or the cells of columns; a row without a name belongs to the one above. A
       table with a `title` always shows, one with a `summary` opens with a click.
-    - graphs: SVG and alternative text of each; sheet: source and alternative text of a PNG file; faults:
-      name, explanation and command of each; code: a command.
+    - graphs: SVG and alternative text of each; sheet: source and alternative text of a PNG file; faults: the
+      findings of the diagnosis; code: a command.
     """
 
     kind: str
@@ -54,7 +54,6 @@ class Section:
 
 
 def render(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
-    """The page as HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("vaekit.report", "")
@@ -105,8 +104,7 @@ def tile_table(images: UInt8[np.ndarray, "R K H W C"], rows: Sequence[str], colu
     table = []
     for name, row in zip(rows, images, strict=True):
         alts = [", ".join(filter(None, (name, column))) for column in columns]
-        sources = [image_source(image) for image in row]
-        table.append((name, list(zip(sources, alts, strict=True))))
+        table.append((name, list(zip(map(image_source, row), alts, strict=True))))
     width = width if sharp else available
     return Block("tile_table", {"rows": table, "columns": columns, "width": width, "sharp": sharp})
 

@@ -117,9 +117,10 @@ def _evaluation_sections(
     if result is None:
         return [], []
     blocks = [*(text_table(rows, title=title) for title, rows in sections(result).items()), *blocks]
-    faults = [(one.name, one.message, one.fix) for one in result.diagnosis]
-    problems = "Problems found, and the command that fixes each." if faults else "No problems found."
-    diagnosis = Section("Diagnosis", problems, [Block("faults", faults)] if faults else [])
+    diagnosis = Section("Diagnosis", "No problems found.")
+    if faults := result.diagnosis:
+        problems = "Problems found, and the command that fixes each."
+        diagnosis = Section("Diagnosis", problems, [Block("faults", faults)])
     return [diagnosis], [Section("Evaluation", text, blocks)]
 
 
