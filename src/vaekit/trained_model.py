@@ -14,7 +14,7 @@ from vaekit.evaluation.context import DEFAULT_NEW_IMAGES, MIN_NEW_IMAGES
 from vaekit.evaluation.evaluate import evaluate_model
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.evaluation.ranking import rank
-from vaekit.latents import arrays, encode, traverse
+from vaekit.latents import arrays, traverse
 from vaekit.latents.arrays import Prior
 from vaekit.latents.fit_prior import refit_prior
 from vaekit.latents.traverse import Traversal
@@ -198,7 +198,7 @@ class TrainedModel:
         Raises:
             UserError: images of another shape, unknown classes, or a file that cannot be written.
         """
-        return encode.latents(self.loaded, data, None if out is None else Path(out), quiet)
+        return arrays.latents(self.loaded, data, None if out is None else Path(out), quiet)
 
     def traverse(
         self, *, rows: int = 10, columns: int = 11, label: str | int | None = None, quiet: bool = False

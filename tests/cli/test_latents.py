@@ -15,7 +15,7 @@ from command import NEW_PROCESS, folder_state, mistake, refused, rings
 from command import vaekit as command
 from vaekit import TrainedModel
 from vaekit.latents import sampling
-from vaekit.latents.encode import SUFFIXES
+from vaekit.latents.arrays import SUFFIXES
 from vaekit.plots.grids import GAP, MARGIN, TITLE_HEIGHT
 
 TINY = {"latents": 4, "encoder": "mlp", "decoder": "mlp", "batch_size": 16, "quiet": True}

@@ -96,11 +96,8 @@ class DiagnosisInput:
         if training is None or held_out.explained_variance is None or training.explained_variance is None:
             return False
         lead = training.explained_variance - held_out.explained_variance
-        return (
-            self.result.same_dataset
-            and self.error_ratio > MEMORIZED_ERROR_RATIO
-            and lead > MEMORIZED_VARIANCE
-        )
+        larger = self.error_ratio > MEMORIZED_ERROR_RATIO and lead > MEMORIZED_VARIANCE
+        return self.result.same_dataset and larger
 
     @property
     def falling(self) -> bool:

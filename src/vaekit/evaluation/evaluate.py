@@ -63,14 +63,8 @@ def evaluate(
 ) -> tuple[EvaluationResult, Image.Image | None]:
     """Compute all available metrics, and diagnose the model.
 
-    Args:
-        context: the model, and the images to evaluate it on.
-        samples: importance samples per held-out image.
-        extractor: computes the features by which sets of images are compared; None to leave that out.
-        advance: called with the work done.
-
-    Returns:
-        The result; and a picture of the new images nearest to training images, if these are available.
+    Without an `extractor` of features, sets of images are not compared. If training images are available,
+    there is also a picture of the new images nearest to them.
     """
     model, held_out, training = context.model, context.held_out, context.training
     likelihood, latents, no_likelihood = _likelihood(context, samples, advance)

@@ -54,13 +54,7 @@ def nearest(
     training: Iterable[Float[Tensor, "B P"]],
     advance: Callable[[int], None] = lambda _: None,
 ) -> Nearest:
-    """The nearest training images, by their pixels.
-
-    Args:
-        images: pixels from 0 to 1.
-        training: all training images, in order, in parts.
-        advance: called with the number of training images done.
-    """
+    """The nearest training images, which come in parts and in order, by their pixels from 0 to 1."""
     best = images.new_full((len(images), 0), 0.0)
     rows = torch.zeros(len(images), 0, dtype=torch.long)
     squares, start = images.square().sum(1, keepdim=True), 0

@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 
 from vaekit.evaluation.likelihood import CountDraws, log_likelihoods, require_density
-from vaekit.latents.encode import write_csv
 from vaekit.models.registry import Capability
 from vaekit.plots import grids
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.inputs import all_images
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.outputs import new_file
+from vaekit.utils.files import atomic_file
 from vaekit.utils.logging import console_logging, progress
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def rank(
         with progress(len(images) * samples, "Ranking", "samples", quiet=quiet) as advance:
             table = ranking(model, images, paths, samples, seed, advance)
     if out is not None:
-        write_csv(out, table)
+        with atomic_file(out) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
         grids.write(out.with_suffix(".png"), _sheet(table, images))
     return table.reset_index(drop=True)
 

@@ -45,7 +45,7 @@ def reconstruction(model: VAE, batches: Iterable[Batch]) -> Reconstruction:
     metrics = {"mse": mse, "psnr": -10 * mse.clamp(min=1e-12).log10()}
     if similarities:
         metrics["ssim"] = torch.cat(similarities)
-    result: dict[str, float | None] = {"ssim": None, "ssim_standard_error": None}
+    result: dict[str, float | None] = {}
     for name, values in metrics.items():
         error = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
         result |= {name: values.mean().item(), f"{name}_standard_error": error}

@@ -62,9 +62,9 @@ class Reconstruction(_Record):
     psnr: float
     """In decibels."""
     psnr_standard_error: float | None
-    ssim: float | None
+    ssim: float | None = None
     """None for images smaller than its window."""
-    ssim_standard_error: float | None
+    ssim_standard_error: float | None = None
     explained_variance: float | None
     """Share of the pixels' variance over images; None where all images are the same."""
 
@@ -83,14 +83,12 @@ class PriorGap(_Record):
 class Memorization(_Record):
     """New images, and as many held-out ones, against their nearest training images.
 
-    Distances are root mean squares of pixel differences, in levels of 255.
+    Distances are medians over images of root mean squares of pixel differences, in levels of 255.
     """
 
     images: int
     nearest_to_new: float
-    """Median distance."""
     nearest_to_held_out: float
-    """Median distance."""
     copied: float | None
     """Share of new images suspiciously near to a training image; None for too few images."""
     copied_by_chance: float | None

@@ -1,27 +1,37 @@
-"""Encode, decode, generate and interpolate with NumPy arrays."""
+"""Encode, decode, generate and interpolate, with NumPy arrays and tables (CSV, Parquet, NumPy archives)."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.data.loader import Batch
 from vaekit.data.packs.pack import load_images
 from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.errors import UserError, setting
-from vaekit.latents.sampling import CHUNK, AnyPrior, decode_images, draw_chunks, interpolate, to_uint8
+from vaekit.latents.sampling import CHUNK, AnyPrior, decode_images, draw_chunks, interpolate, seeded, to_uint8
 from vaekit.models.fitted_prior import FittedPrior
+from vaekit.models.vae import VAE
 from vaekit.runs.image_set import to_tensor
-from vaekit.runs.inputs import Images, Labels, Latents, class_index, class_indices, format_names
+from vaekit.runs.inputs import Images, Labels, Latents, all_images, class_index, class_indices, format_names
 from vaekit.runs.loaded import LoadedModel
+from vaekit.runs.outputs import new_file
+from vaekit.utils.files import atomic_file
+from vaekit.utils.logging import console_logging, progress
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Prior = Literal["fitted", "model"]
 """The prior fitted to the latents after training, or the model's own."""
 MAX_INTERPOLATION_STEPS = 100
 MAX_TEMPERATURE = 100
+SUFFIXES = (".csv", ".npz", ".parquet")
 
 
 def batches(model: LoadedModel, images: Any, labels: Labels | None = None) -> Iterator[Batch]:
@@ -40,6 +50,39 @@ def encode(model: LoadedModel, images: Any, labels: Labels | None = None) -> Lat
     return latents
 
 
+@torch.no_grad()
+def encode_means(
+    model: VAE, batches: Iterable[Batch], advance: Callable[[int], None] = lambda _: None
+) -> Float[Tensor, "N D"]:
+    """Posterior means of all images."""
+    means = [torch.zeros(0, model.latents)]
+    for index, (x, y) in enumerate(batches):
+        with seeded(0, "encode", index):  # for likelihoods that draw binary pixels from an image
+            means.append(model.posterior_of(x, y).mean.float().cpu())
+        advance(len(x))
+    return torch.cat(means)
+
+
+def latents(model: LoadedModel, data: Any, out: Path | None, quiet: bool) -> "pd.DataFrame":
+    """Posterior means of a data set as a table, also written to `out`; see `TrainedModel.latents`."""
+    import pandas as pd
+
+    if out is not None:
+        out = new_file(model.run, out, SUFFIXES, data)
+        _require_writer(out)
+    with console_logging(quiet):
+        images, paths = all_images(model, data, quiet)
+        with progress(len(images), "Encoding", quiet=quiet) as advance:
+            z = encode_means(model.vae, images.batches(model.device, CHUNK), advance)
+    table = pd.DataFrame(z.numpy(), columns=[f"z{latent}" for latent in range(1, z.shape[1] + 1)])
+    table.insert(0, "file", paths)
+    if images.class_names is not None:
+        table.insert(1, "label", images.class_names)
+    if out is not None:
+        _write_latents(out, table, model.vae.latent_shape)
+    return table
+
+
 def decode(model: LoadedModel, z: Any, labels: Labels | None = None) -> Images:
     """Decode latents [N, D] or [N, c, h, w] to images."""
     tensor = torch.as_tensor(np.asarray(z, np.float32))
@@ -53,10 +96,7 @@ def decode(model: LoadedModel, z: Any, labels: Labels | None = None) -> Images:
 def generate(
     model: LoadedModel, n: int, *, seed: int, label: str | int | None, temperature: float, prior: Prior | None
 ) -> Iterator[Images]:
-    """Iterate over `n` new images in constant memory; see `TrainedModel.sample`.
-
-    Arguments are checked at once.
-    """
+    """Iterate over chunks of `n` new images; see `TrainedModel.sample`. Arguments are checked at once."""
     if n < 0:
         raise UserError(f"must be at least 0 (got {n}).", option="n")
     if not 0 <= temperature <= MAX_TEMPERATURE:
@@ -156,3 +196,31 @@ def _one_image(model: LoadedModel, image: Any) -> Images:
     if isinstance(image, (str, Path)):
         return load_images([image], model.config.data, model.shape)
     return to_uint8_images(image[None] if hasattr(image, "ndim") else np.asarray(image)[None])
+
+
+def _require_writer(path: Path) -> None:
+    """Raise UserError if `path` is a Parquet file and pyarrow is not installed."""
+    if path.suffix.lower() == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            hint = "Run `pip install 'vaekit[parquet]'`, or write a .csv file."
+            raise UserError(f"Writing {path.name} needs pyarrow, which is not installed.", hint) from None
+
+
+def _write_latents(path: Path, table: "pd.DataFrame", shape: tuple[int, ...]) -> None:
+    """Write a table of latents in the format of the suffix of `path`.
+
+    A .npz file has `files` [N], `labels` [N] if there are classes, and `latents` float32 [N, *shape].
+    """
+    with atomic_file(path) as temporary:
+        if path.suffix.lower() == ".csv":
+            table.to_csv(temporary, index=False, lineterminator="\n")
+        elif path.suffix.lower() == ".parquet":
+            table.to_parquet(temporary, engine="pyarrow", index=False)
+        else:
+            names = [name for name in ("file", "label") if name in table]
+            arrays = {f"{name}s": np.array(table[name].tolist(), np.str_) for name in names}
+            z = table.iloc[:, -math.prod(shape) :].to_numpy(np.float32).reshape(len(table), *shape)
+            with temporary.open("wb") as file:
+                np.savez(file, **{"latents": z, **arrays})  # type: ignore[arg-type]

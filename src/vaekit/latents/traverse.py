@@ -34,28 +34,19 @@ MAX_TRAVERSAL_SIZE = 100
 """Maximum number of rows and of columns."""
 
 
-@dataclass(frozen=True)
-class LatentStats:
-    """Statistics of the latents over images."""
-
-    mean: Float[Tensor, " D"]
-    """Mean of the aggregate posterior, the average of q(z | x) over images."""
-    std: Float[Tensor, " D"]
-    """Standard deviation of the aggregate posterior."""
-    activity: Float[Tensor, " D"] | None
-    """Standard deviation of the posterior mean over images; None without images."""
-
-
 def posterior_mean(model: VAE, q: Distribution) -> Float[Tensor, "B D"]:
     """The mean of q(z | x), estimated by sampling if it has no closed form."""
     return q.mean if Capability.MOMENTS in model.posterior.provides else q.sample((MEAN_SAMPLES,)).mean(0)
 
 
 @torch.no_grad()
-def _latent_stats(model: LoadedModel, label: int | None, quiet: bool) -> LatentStats:
-    """Statistics over the training data; if these are unavailable, a standard normal, with a log message.
+def _latent_stats(
+    model: LoadedModel, label: int | None, quiet: bool
+) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"], Float[Tensor, " D"] | None]:
+    """Mean and standard deviation of the aggregate posterior, the average of q(z | x) over training images.
 
-    Moments of the aggregate posterior are from the moments of every q(z | x) or from one draw.
+    The third is the standard deviation of the posterior mean over images. If the images are unavailable, it
+    is None, and the others are those of a standard normal, with a log message.
     """
     vae = model.vae
     try:
@@ -63,7 +54,7 @@ def _latent_stats(model: LoadedModel, label: int | None, quiet: bool) -> LatentS
     except UserError:
         text = "The training images have moved or changed: using a standard normal for means and deviations."
         log.info(text)
-        return LatentStats(torch.zeros(vae.latents), torch.ones(vae.latents), None)
+        return torch.zeros(vae.latents), torch.ones(vae.latents), None
     images = ImageSet(pack, _stats_rows(pack, label), class_numbers(model, pack)).spread(MAX_STATS_IMAGES)
     means, squares, posterior_means = [], [], []
     with progress(len(images), "Encoding", quiet=quiet) as advance:
@@ -73,7 +64,7 @@ def _latent_stats(model: LoadedModel, label: int | None, quiet: bool) -> LatentS
                 posterior_means.append(posterior_mean(vae, q).double().cpu())
                 if Capability.MOMENTS in vae.posterior.provides:
                     mean, variance = q.mean.double().cpu(), q.variance.double().cpu()
-                else:
+                else:  # one draw
                     mean = rsample_with_log_prob(q, 1)[0][0].double().cpu()
                     variance = torch.zeros_like(mean)
             means.append(mean)
@@ -82,7 +73,7 @@ def _latent_stats(model: LoadedModel, label: int | None, quiet: bool) -> LatentS
     mean, square = torch.cat(means).mean(0), torch.cat(squares).mean(0)
     std = (square - mean.square()).clamp(min=0).sqrt()
     activity = torch.cat(posterior_means).std(0, correction=0)
-    return LatentStats(mean.float(), std.float(), activity.float())
+    return mean.float(), std.float(), activity.float()
 
 
 def _stats_rows(pack: Pack, label: int | None) -> NDArray[np.int64]:
@@ -144,14 +135,14 @@ def traverse_model(
         raise UserError(f"This model is not conditional and takes no class (got {label!r}).", option="label")
     y = class_index(label if label is not None else 0, model.classes) if vae.classes else None
     with console_logging(quiet):
-        stats = _latent_stats(model, y, quiet)
+        mean, std, activity = _latent_stats(model, y, quiet)
 
     def decode(latent: int, positions: Float[Tensor, " K"]) -> Float[Tensor, "K C H W"]:
-        z = stats.mean.repeat(len(positions), 1)
-        z[:, latent] += stats.std[latent] * positions
+        z = mean.repeat(len(positions), 1)
+        z[:, latent] += std[latent] * positions
         return decode_images(vae, z, None if y is None else torch.full((len(z),), y))
 
-    importance = stats.activity
+    importance = activity
     if importance is None:
         ends = torch.tensor([-MAX_DEVIATIONS, MAX_DEVIATIONS])
         pairs = (decode(latent, ends) for latent in range(vae.latents))
@@ -159,5 +150,5 @@ def traverse_model(
     order = importance.argsort(descending=True, stable=True)[:rows].tolist()
     positions = torch.linspace(-MAX_DEVIATIONS, MAX_DEVIATIONS, columns)
     images = np.stack([to_uint8(decode(latent, positions)).numpy() for latent in order])
-    activity = torch.full((vae.latents,), torch.nan) if stats.activity is None else stats.activity
+    activity = torch.full((vae.latents,), torch.nan) if activity is None else activity
     return Traversal(images, np.array(order, np.int64) + 1, activity[order].numpy(), positions.numpy())

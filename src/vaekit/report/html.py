@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from markupsafe import Markup, escape
 from PIL import ImageFont
 
 from vaekit.plots import grids
@@ -67,8 +68,6 @@ def render(title: str, facts: Mapping[str, str], sections: Sequence[Section]) ->
 
 def _code(text: str) -> str:
     """A text in which words between backticks are code."""
-    from markupsafe import Markup, escape
-
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vaekit.evaluation.context import EvalContext
 from vaekit.evaluation.ranking import ranking
-from vaekit.latents.encode import encode_means
+from vaekit.latents.arrays import encode_means
 from vaekit.latents.sampling import AnyPrior, decode_images, draw_latents, interpolate, to_uint8
 from vaekit.latents.traverse import traverse_model
 from vaekit.models.registry import Capability

@@ -45,18 +45,18 @@ def write_report(model: LoadedModel, quiet: bool = False) -> None:
         context = None
         with suppress(UserError):  # of images that have moved or changed
             context = open_context(model, None, model.config.training.seed, quiet)
-        diagnosis, metrics = _evaluation_sections(model, context, quiet)
+        evaluation = _evaluation_sections(model, context, quiet)
         shown = [] if context is None else [context]
         sections = [
             images.new_images(model),
-            *diagnosis,
+            *evaluation[:1],
             *(images.reconstructions(one) for one in shown),
             *_training_curves(model),
             images.traversals(model, quiet),
             *(images.latent_map(one) for one in shown),
             *(section for one in shown for section in images.interpolations(one)),
             *(section for one in shown for section in images.ranked(one)),
-            *metrics,
+            *evaluation[1:],
             _data(model, dataset, context),
             _reproduce(metadata, dataset),
         ]
@@ -69,8 +69,7 @@ def facts(model: LoadedModel) -> dict[str, str]:
     metadata, dataset = read_metadata(model.run), read_dataset_summary(model.run)
     history = read_metrics(model.run)
     best = min(history, key=lambda row: row["val_loss"], default=None)
-    fitted = model.fitted_prior
-    channels = CHANNEL_NAMES[model.shape[0]]
+    fitted, channels = model.fitted_prior, CHANNEL_NAMES[model.shape[0]]
     loss = "unknown (metrics.csv is missing)"
     if best is not None:
         loss = f"{best['val_loss']:,.2f} nats per image, in epoch {best['epoch']:,.0f}"
@@ -96,9 +95,7 @@ def _duration(seconds: float) -> str:
     return f"{int(minutes)} min {int(seconds % 60)} s" if minutes >= 1 else f"{seconds:.0f} s"
 
 
-def _evaluation_sections(
-    model: LoadedModel, context: EvalContext | None, quiet: bool
-) -> tuple[list[Section], list[Section]]:
+def _evaluation_sections(model: LoadedModel, context: EvalContext | None, quiet: bool) -> list[Section]:
     """The diagnosis, and the metrics; none without an evaluation where the images are missing."""
     result = read_evaluation(model.run, model.weights_hash)
     text = "By `vaekit evaluate`; all values are in evaluation.json."
@@ -115,13 +112,13 @@ def _evaluation_sections(
             f"Run `{command}` for full metrics, including sample quality."
         )
     if result is None:
-        return [], []
+        return []
     blocks = [*(text_table(rows, title=title) for title, rows in sections(result).items()), *blocks]
     diagnosis = Section("Diagnosis", "No problems found.")
     if faults := result.diagnosis:
         problems = "Problems found, and the command that fixes each."
         diagnosis = Section("Diagnosis", problems, [Block("faults", faults)])
-    return [diagnosis], [Section("Evaluation", text, blocks)]
+    return [diagnosis, Section("Evaluation", text, blocks)]
 
 
 def _quick_evaluation(context: EvalContext, quiet: bool) -> EvaluationResult:
