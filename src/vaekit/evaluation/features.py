@@ -95,10 +95,9 @@ def load_efficientnet() -> Extractor:
     network.eval()
 
     def compute(x: Tensor) -> Tensor:
-        size = (EFFICIENTNET_PIXELS, EFFICIENTNET_PIXELS)
-        resized = F.interpolate(x / 127.5 - 1, size, mode="bilinear", antialias=True)
+        resized = F.interpolate(x / 127.5 - 1, EFFICIENTNET_PIXELS, mode="bilinear", antialias=True)
         features: Tensor = network.extract_features(resized).mean((2, 3))
         return features
 
-    resize = f"bilinear to {EFFICIENTNET_PIXELS}"
-    return Extractor("EfficientNet-Lite0 (ImageNet), pool 1280", False, resize, compute)
+    name, resize = "EfficientNet-Lite0 (ImageNet), pool 1280", f"bilinear to {EFFICIENTNET_PIXELS}"
+    return Extractor(name, False, resize, compute)

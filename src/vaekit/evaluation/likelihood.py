@@ -138,9 +138,7 @@ def evaluate_likelihood(
     model: VAE, batches: Iterable[Batch], samples: int, seed: int, advance: CountDraws = lambda _: None
 ) -> tuple[Likelihood, LatentUse]:
     """The likelihood of images from 0 to 1 by `samples` samples each, and the use of the latents over all."""
-    estimates: list[ImportanceEstimate] = []
-    means: list[Tensor] = []
-    latent_kl: list[Tensor] = []
+    estimates, means, latent_kl = [], [], []
     gray = False
     for x, y, estimate in _estimates(model, batches, samples, seed, advance):
         gray = gray or _is_gray(x)

@@ -1,7 +1,6 @@
 """Images in the order of their likelihood: a table, and a sheet of the least and the most likely."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +42,7 @@ def rank(
 
 
 def ranking(
-    model: LoadedModel,
-    images: ImageSet,
-    files: Sequence[str],
-    samples: int,
-    seed: int,
-    advance: CountDraws = lambda _: None,
+    model: LoadedModel, images: ImageSet, files: list[str], samples: int, seed: int, advance: CountDraws
 ) -> "pd.DataFrame":
     """One row per image, the least likely first; its index is the image's place in `images`.
 
@@ -59,7 +53,7 @@ def ranking(
 
     log_px, measure = log_likelihoods(model.vae, images.batches(model.device), samples, seed, advance)
     nats = log_px.numpy()
-    table = pd.DataFrame({"file": list(files)})
+    table = pd.DataFrame({"file": files})
     if (labels := images.class_names) is not None:
         table["label"] = labels
     table["log_likelihood"] = nats.round(4)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
 from vaekit.data.loader import Batch
 from vaekit.evaluation.results import Reconstruction
@@ -27,8 +26,7 @@ def reconstruction(model: VAE, batches: Iterable[Batch]) -> Reconstruction:
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    errors: list[Tensor] = []
-    similarities: list[Tensor] = []
+    errors, similarities = [], []
     sums = squares = torch.zeros(model.shape, dtype=torch.float64)
     for x, y in batches:
         reconstructed = model.reconstruct(x, y)

@@ -143,7 +143,7 @@ def ranked(context: EvalContext) -> list[Section]:
         return []
     paths = chosen.pack.paths()
     files = [printable(paths[row]) for row in chosen.rows]
-    table = ranking(model, chosen, files, QUICK_SAMPLES, context.seed)
+    table = ranking(model, chosen, files, QUICK_SAMPLES, context.seed, lambda _: None)
     blocks = []
     for part, caption in ((table[:count], "Least likely first"), (table[::-1][:count], "Most likely first")):
         values = part["log_likelihood"].map("{:,.0f} nats".format)
