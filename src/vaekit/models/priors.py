@@ -10,7 +10,7 @@ from vaekit.config.base import BaseConfig
 from vaekit.config.latents import FlowPriorConfig, MixturePriorConfig, VampPriorConfig
 from vaekit.models import flows
 from vaekit.models.distributions.discretized import clamp_straight_through
-from vaekit.models.distributions.latents import DiagonalGaussian, Flow, Mixture, StandardNormal
+from vaekit.models.distributions.latents import DiagonalGaussian, Flow, Mixture
 from vaekit.models.interfaces import Prior
 from vaekit.models.registry import BuildContext, Capability, Requirements, register
 from vaekit.models.terms import Encode, Labels
@@ -23,15 +23,14 @@ class NormalPrior(Prior):
     """N(0, I), without parameters."""
 
     provides = DENSITY | {Capability.FACTORIZED, Capability.REPARAMETERIZED, Capability.STANDARD_NORMAL}
-    anchor: Tensor
+    zeros: Tensor
 
     def __init__(self, settings: BaseConfig, context: BuildContext) -> None:
         super().__init__()
-        self.latents = context.latent_size
-        self.register_buffer("anchor", torch.zeros(()), persistent=False)  # tracks the device of the model
+        self.register_buffer("zeros", torch.zeros(context.latent_size), persistent=False)
 
-    def forward(self, encode: Encode, y: Labels | None = None) -> StandardNormal:
-        return StandardNormal(self.latents, self.anchor.device)
+    def forward(self, encode: Encode, y: Labels | None = None) -> DiagonalGaussian:
+        return DiagonalGaussian(self.zeros, self.zeros)
 
 
 @register("prior", "mixture")

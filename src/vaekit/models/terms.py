@@ -6,14 +6,14 @@ S is samples of z per image, B images, D latent dimensions, C, H, W channels, he
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
 from vaekit.config.base import BaseConfig
-from vaekit.models.distributions.latents import detach_parameters, kl_per_latent
+from vaekit.models.distributions.latents import Gaussian, kl_per_latent, map_parameters
 from vaekit.models.registry import BuildContext, Requirements
 
 Images = Float[Tensor, "B C H W"]
@@ -52,7 +52,7 @@ class Group:
     @_CachedProperty
     def log_q_detached(self) -> Float[Tensor, "S B"]:
         """log q(z | x) with its parameters detached: its gradient reaches the encoder through z alone."""
-        return detach_parameters(self.q).log_prob(self.z)
+        return map_parameters(cast(Gaussian, self.q), Tensor.detach).log_prob(self.z)
 
     @_CachedProperty
     def log_p(self) -> Float[Tensor, "S B"]:

@@ -1,13 +1,14 @@
 """Distributions of latents. Arguments are never validated: a check makes the CPU wait for the device."""
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Size, Tensor
-from torch.distributions import Categorical, Distribution, MultivariateNormal, constraints
+from torch.distributions import Categorical, Distribution, MultivariateNormal
 from torch.distributions.kl import register_kl
 from zuko.distributions import NormalizingFlow
 
@@ -18,7 +19,6 @@ HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 class DiagonalGaussian(Distribution):
     """Independent normals over the last axis, from means and log-variances [..., D]."""
 
-    support = constraints.real_vector
     has_rsample = True
 
     def __init__(self, loc: Float[Tensor, "*B D"], log_variance: Float[Tensor, "*B D"]) -> None:
@@ -46,31 +46,6 @@ class DiagonalGaussian(Distribution):
         return -0.5 * (squares + self.log_variance).sum(-1) - value.shape[-1] * HALF_LOG_TAU
 
 
-class StandardNormal(Distribution):
-    """N(0, I) over D latents; its batch shape is empty."""
-
-    support = constraints.real_vector
-    has_rsample = True
-
-    def __init__(self, latents: int, device: torch.device | None = None) -> None:
-        self.device = device
-        super().__init__(Size(), Size([latents]), validate_args=False)
-
-    @property
-    def mean(self) -> Tensor:
-        return torch.zeros(self.event_shape, device=self.device)
-
-    @property
-    def variance(self) -> Tensor:
-        return torch.ones(self.event_shape, device=self.device)
-
-    def rsample(self, sample_shape: Any = Size()) -> Tensor:
-        return torch.randn(*sample_shape, *self.event_shape, device=self.device)
-
-    def log_prob(self, value: Float[Tensor, "*S B D"]) -> Float[Tensor, "*S B"]:
-        return -0.5 * value.square().sum(-1) - value.shape[-1] * HALF_LOG_TAU
-
-
 class FullGaussian(MultivariateNormal):
     """N(loc, L L^T) from a lower triangular L [B, D, D]."""
 
@@ -91,7 +66,6 @@ Gaussian = DiagonalGaussian | FullGaussian
 class PointMass(Distribution):
     """All probability at `loc` [B, D]: the posterior of an autoencoder. It has no density."""
 
-    support = constraints.real_vector
     has_rsample = True
 
     def __init__(self, loc: Float[Tensor, "*B D"]) -> None:
@@ -111,8 +85,6 @@ class Mixture(Distribution):
 
     MAX_ELEMENTS = 1 << 20
     """Of a tensor [points, K, D] in the density under components other than diagonal Gaussians."""
-
-    support = constraints.real_vector
 
     def __init__(self, logits: Float[Tensor, " K"], components: Distribution) -> None:
         self.logits, self.components = logits.log_softmax(-1), components
@@ -140,8 +112,6 @@ class MixtureOfClass(Distribution):
     """A mixture for every row of a batch: its class's K of the [Y, K] Gaussians `components`, with
     probabilities softmax(logits[y])."""
 
-    support = constraints.real_vector
-
     def __init__(self, logits: Float[Tensor, "Y K"], components: Gaussian, y: Int[Tensor, " N"]) -> None:
         self.logits, self.components, self.y = logits, components, y
         super().__init__(y.shape, components.event_shape, validate_args=False)
@@ -149,21 +119,16 @@ class MixtureOfClass(Distribution):
     def sample(self, sample_shape: Any = Size()) -> Tensor:
         with torch.no_grad():
             chosen = Categorical(logits=self.logits[self.y], validate_args=False).sample(sample_shape)
-            return _select(self.components, (self.y.expand_as(chosen), chosen)).sample()
+            labels = self.y.expand_as(chosen)
+            return map_parameters(self.components, lambda t: t[labels, chosen]).sample()
 
     def log_prob(self, value: Float[Tensor, "*S N D"]) -> Float[Tensor, "*S N"]:
         log_p = value.new_zeros(value.shape[:-1])
         for label in self.y.unique():
             rows = self.y == label
-            mixture = Mixture(self.logits[label], _select(self.components, (label,)))
-            log_p[..., rows] = mixture.log_prob(value[..., rows, :])
+            components = map_parameters(self.components, operator.itemgetter(label))
+            log_p[..., rows] = Mixture(self.logits[label], components).log_prob(value[..., rows, :])
         return log_p
-
-
-def _select(gaussians: Gaussian, index: tuple[Tensor, ...]) -> Gaussian:
-    if isinstance(gaussians, DiagonalGaussian):
-        return DiagonalGaussian(gaussians.loc[index], gaussians.log_variance[index])
-    return FullGaussian(gaussians.loc[index], gaussians.scale_tril[index])
 
 
 def _pairwise_log_prob(z: Float[Tensor, "*S B D"], gaussians: DiagonalGaussian) -> Float[Tensor, "*S B K"]:
@@ -187,52 +152,32 @@ class Flow(NormalizingFlow):  # type: ignore[misc]
         return self.transform.inv(self.base.mean)
 
 
-def _gaussian_from_standard(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
-    """(mu^2 + sigma^2 - 1 - log sigma^2) / 2 (Kingma & Welling 2014, appendix B)."""
-    return 0.5 * (q.loc.square() + q.variance - 1 - q.log_variance)
+def kl_per_latent(q: Distribution, p: Distribution) -> Float[Tensor, "*B D"] | None:
+    """KL(q || p) of every latent in closed form, or None where no such sum over latents is known.
 
-
-def _gaussian_from_gaussian(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
+    For p = N(0, I) it is (mu^2 + sigma^2 - 1 - log sigma^2) / 2 (Kingma & Welling 2014, appendix B).
+    """
+    if not type(q) is type(p) is DiagonalGaussian:
+        return None
     log_ratio = q.log_variance - p.log_variance
     squares = (q.loc - p.loc).square() * (-p.log_variance).exp()
     return 0.5 * (squares + log_ratio.exp() - 1 - log_ratio)
 
 
-_KL_PER_LATENT: dict[tuple[type, type], Callable[..., Tensor]] = {
-    (DiagonalGaussian, StandardNormal): _gaussian_from_standard,
-    (DiagonalGaussian, DiagonalGaussian): _gaussian_from_gaussian,
-}
-
-
-def kl_per_latent(q: Distribution, p: Distribution) -> Float[Tensor, "*B D"] | None:
-    """KL(q || p) of every latent in closed form, or None where no such sum over latents is known."""
-    formula = _KL_PER_LATENT.get((type(q), type(p)))
-    return formula(q, p) if formula else None
-
-
-@register_kl(MultivariateNormal, StandardNormal)  # type: ignore[untyped-decorator]
-def _full_from_standard(q: MultivariateNormal, p: StandardNormal) -> Tensor:
-    """KL(N(mu, L L^T) || N(0, I)) = (|L|^2 + |mu|^2 - D) / 2 - log det L."""
-    squares = q.scale_tril.square().sum((-2, -1)) + q.loc.square().sum(-1)
-    return 0.5 * (squares - q.loc.shape[-1]) - q.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-
 @register_kl(MultivariateNormal, DiagonalGaussian)  # type: ignore[untyped-decorator]
-def _full_from_gaussian(q: MultivariateNormal, p: DiagonalGaussian) -> Tensor:
-    """The same, after scaling each latent so that p is the standard normal."""
-    scale = p.stddev
-    scaled = FullGaussian((q.loc - p.loc) / scale, q.scale_tril / scale[..., None])
-    return _full_from_standard(scaled, StandardNormal(scale.shape[-1]))
+def _full_from_diagonal(q: MultivariateNormal, p: DiagonalGaussian) -> Tensor:
+    """KL(N(mu, L L^T) || N(0, I)) = (|L|^2 + |mu|^2 - D) / 2 - log det L, after scaling each latent so that p
+    is the standard normal."""
+    loc, tril = (q.loc - p.loc) / p.stddev, q.scale_tril / p.stddev[..., None]
+    squares = tril.square().sum((-2, -1)) + loc.square().sum(-1)
+    return 0.5 * (squares - loc.shape[-1]) - tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
-def detach_parameters(q: Distribution) -> Distribution:
-    """q with its parameters detached."""
-    match q:
-        case DiagonalGaussian():
-            return DiagonalGaussian(q.loc.detach(), q.log_variance.detach())
-        case MultivariateNormal():
-            return FullGaussian(q.loc.detach(), q.scale_tril.detach())
-    raise NotImplementedError(type(q).__name__)
+def map_parameters(q: Gaussian, function: Callable[[Tensor], Tensor]) -> Gaussian:
+    """A Gaussian whose parameters are `function` of those of q."""
+    if isinstance(q, DiagonalGaussian):
+        return DiagonalGaussian(function(q.loc), function(q.log_variance))
+    return FullGaussian(function(q.loc), function(q.scale_tril))
 
 
 def tempered(p: Distribution, temperature: float) -> Distribution:
@@ -240,8 +185,6 @@ def tempered(p: Distribution, temperature: float) -> Distribution:
     if temperature == 1:
         return p
     match p:
-        case StandardNormal():
-            return tempered(DiagonalGaussian(p.mean, torch.zeros_like(p.mean)), temperature)
         case DiagonalGaussian():
             shift = 2 * math.log(temperature) if temperature else -math.inf
             return DiagonalGaussian(p.loc, p.log_variance + shift)
