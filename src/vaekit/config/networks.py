@@ -1,6 +1,6 @@
 """Settings of encoders and decoders; each class serves both."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -34,6 +34,7 @@ class GatedMlpConfig(BaseConfig):
     kind: Literal["gated_mlp"] = "gated_mlp"
     hidden: Widths = (300, 300)
     """Units of the hidden layers, from the input on."""
+    activation: ClassVar[str] = "gated"
 
 
 class ConvConfig(BaseConfig):

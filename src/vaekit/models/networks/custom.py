@@ -37,9 +37,8 @@ class CustomEncoder(Encoder):
         grid = context.latents[1:]
 
         def fits(shape: Shape) -> bool:
-            return (
-                len(shape) > 0 and 0 not in shape and (self.flat or (len(shape) == 3 and shape[1:] == grid))
-            )
+            right = len(shape) > 0 if self.flat else len(shape) == 3 and shape[1:] == grid
+            return right and 0 not in shape
 
         expected = f"[{', '.join(map(str, ('B', 'F', *grid)))}] with any F"
         shape = _check_shapes("encoder", self.module, context, expected, fits)
@@ -68,10 +67,6 @@ class CustomDecoder(Decoder):
         return self.module(z, y) if self.classes else self.module(z)
 
 
-def _name(module: nn.Module) -> str:
-    return type(module).__name__
-
-
 def _require_module(slot: str, name: str, context: BuildContext) -> nn.Module:
     if slot in context.modules:
         return context.modules[slot]
@@ -97,7 +92,9 @@ def _check_shapes(
         result = _trial_shape(slot, module, what, (batch, *shape), context.classes, needed)
         if result[:1] != (batch,) or not fits(tuple(result[1:])):
             returned = f"returns {[*result]} for {what} {[batch, *shape]}"
-            raise UserError(f"The {slot} {_name(module)} {returned}; {user} {needed}.", CHANGE_FORWARD)
+            raise UserError(
+                f"The {slot} {type(module).__name__} {returned}; {user} {needed}.", CHANGE_FORWARD
+            )
     return tuple(result[1:])
 
 
@@ -105,7 +102,7 @@ def _trial_shape(
     slot: str, module: nn.Module, what: str, shape: Shape, classes: int, needed: str
 ) -> torch.Size:
     """The shape that the module returns for zeros of `shape` (and labels); the module is left unchanged."""
-    name, inputs_text = f"{slot} {_name(module)}", f"{what} {[*shape]}"
+    name, inputs_text = f"{slot} {type(module).__name__}", f"{what} {[*shape]}"
     place = next((t.device for t in chain(module.parameters(), module.buffers())), torch.device("cpu"))
     inputs = [torch.zeros(shape, device=place)]
     inputs += [torch.zeros(shape[0], dtype=torch.long, device=place)] if classes else []

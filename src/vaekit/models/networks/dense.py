@@ -53,7 +53,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "silu": nn.SiLU,
     "gelu": nn.GELU,
-    "gated": nn.GLU,  # one half of its input times the sigmoid of the other
+    # h = (W x + b) * sigmoid(V x + c) and no other nonlinearity (Tomczak & Welling 2018, section 4)
+    "gated": nn.GLU,
 }
 
 INITIALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -104,11 +105,6 @@ class Dense(nn.Module):
         return self.rest(self.label(self.first(h), y))
 
 
-# gated_mlp: h = (W x + b) * sigmoid(V x + c) and no other nonlinearity (Tomczak & Welling 2018, section 4)
-def _activation(settings: MlpConfig | GatedMlpConfig) -> str:
-    return settings.activation if isinstance(settings, MlpConfig) else "gated"
-
-
 def _require_vector(settings: MlpConfig | GatedMlpConfig, slot: str, latents: tuple[int, ...]) -> None:
     if len(latents) != 1:
         image, size = "x".join(map(str, latents)), setting("latents", math.prod(latents))
@@ -129,7 +125,7 @@ class MlpEncoder(Encoder):
         pixels, hidden = math.prod(context.shape), settings.hidden
         self.features = (hidden[-1] if hidden else pixels,)
         self.layers: nn.Module = (
-            Dense([pixels, *hidden], context.classes, _activation(settings), closed=True)
+            Dense([pixels, *hidden], context.classes, settings.activation, closed=True)
             if hidden
             else ClassBias(context.classes, pixels)
         )
@@ -153,7 +149,7 @@ class MlpDecoder(Decoder):
         _require_vector(settings, "decoder", context.latents)
         self.shape = context.output_shape
         widths = [context.latent_size, *reversed(settings.hidden), math.prod(self.shape)]
-        self.layers = Dense(widths, context.classes, _activation(settings), closed=False)
+        self.layers = Dense(widths, context.classes, settings.activation, closed=False)
 
     @torch.no_grad()
     def init_from_data(self, outputs: Float[Tensor, "C H W"]) -> None:

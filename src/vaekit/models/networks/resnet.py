@@ -5,8 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaekit.config.networks import ResnetConfig
-from vaekit.models.networks.conv_bf16 import Conv2d
-from vaekit.models.networks.pyramid import (
+from vaekit.models.networks.conv import (
     PyramidDecoder,
     PyramidEncoder,
     Size,
@@ -14,6 +13,7 @@ from vaekit.models.networks.pyramid import (
     feature_sizes,
     geometry,
 )
+from vaekit.models.networks.conv_bf16 import Conv2d
 from vaekit.models.registry import BuildContext, register
 
 
