@@ -1,5 +1,6 @@
 """Named models as combinations of components: data, read from presets.toml."""
 
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,17 +40,8 @@ PRESETS = {name: Preset.model_validate(fields) for name, fields in tomllib.loads
 def to_toml(settings: Mapping[str, Any]) -> str:
     """Settings as a file for `vaekit train --config`: plain values, then a table per component."""
     tables = {name: value for name, value in settings.items() if isinstance(value, Mapping)}
-    lines = [f"{name} = {_toml_value(value)}" for name, value in settings.items() if name not in tables]
+    # The values of settings are written alike in JSON
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if name not in tables]
     for name, table in tables.items():
-        lines += ["", f"[{name}]", *(f"{key} = {_toml_value(value)}" for key, value in table.items())]
+        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
     return "\n".join(lines).strip()
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_toml_value, value))}]"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return repr(value)

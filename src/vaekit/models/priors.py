@@ -12,10 +12,8 @@ from vaekit.models import flows
 from vaekit.models.distributions.discretized import clamp_straight_through
 from vaekit.models.distributions.latents import DiagonalGaussian, Flow, Mixture
 from vaekit.models.interfaces import Prior
-from vaekit.models.registry import BuildContext, Capability, Requirements, register
+from vaekit.models.registry import DENSITY, BuildContext, Capability, Requirements, register
 from vaekit.models.terms import Encode, Labels
-
-DENSITY = frozenset({Capability.DENSITY_AT_SAMPLE, Capability.DENSITY_ANYWHERE})
 
 
 @register("prior", "normal")

@@ -28,6 +28,7 @@ class Capability(Enum):
     BATCH = "more than one image per step"
 
 
+DENSITY = frozenset({Capability.DENSITY_AT_SAMPLE, Capability.DENSITY_ANYWHERE})
 Requirements = Mapping[str, frozenset[Capability]]
 """Slot -> what its component has to provide; "model" for what the model as a whole provides."""
 

@@ -31,13 +31,10 @@ def summary(model: VAE) -> str:
         for handle in handles:
             handle.remove()
     outputs |= {name: "" for name in leaves if name not in outputs}  # lists of parameters are not called
-    counts = {name: sum(p.numel() for p in leaves[name].parameters(recurse=False)) for name in outputs}
-    types = {name: type(leaves[name]).__name__ for name in outputs}
-    total = sum(p.numel() for p in model.parameters())
-    width, kind = max(map(len, outputs)), max(map(len, types.values()))
-    lines = [
-        f"  {name:<{width}}  {types[name]:<{kind}}  {shape:>12}  {counts[name]:>11,}"
-        for name, shape in outputs.items()
-    ]
-    title = f"  {'layer':<{width}}  {'type':<{kind}}  {'output':>12}  {'parameters':>11}"
-    return "\n".join([title, *lines, f"  {'total':<{width}}  {'':<{kind}}  {'':>12}  {total:>11,}"])
+    rows = [("layer", "type", "output", "parameters")]
+    for name, shape in outputs.items():
+        count = sum(p.numel() for p in leaves[name].parameters(recurse=False))
+        rows.append((name, type(leaves[name]).__name__, shape, f"{count:,}"))
+    rows.append(("total", "", "", f"{sum(p.numel() for p in model.parameters()):,}"))
+    width, kind = (max(map(len, column)) for column in list(zip(*rows, strict=True))[:2])
+    return "\n".join(f"  {a:<{width}}  {b:<{kind}}  {c:>12}  {d:>11}" for a, b, c, d in rows)
