@@ -13,6 +13,7 @@ from torch.distributions.transforms import AffineTransform, SigmoidTransform
 from vaekit.models.distributions import pixels
 from vaekit.models.distributions.discretized import LAPLACE, LOGISTIC, NORMAL, LocScaleFamily
 from vaekit.models.distributions.pixels import DiscretizedLocScale, LocScale, PixelBernoulli
+from vaekit.models.likelihoods import Bernoulli
 
 LEVELS = torch.arange(256) / 255
 
@@ -43,7 +44,7 @@ def test_bernoulli_gradient_matches_finite_differences() -> None:
 
 @pytest.mark.parametrize("x", [-0.01, 1.01, -1.0, math.nan])
 def test_bernoulli_support_is_the_unit_interval(x: float) -> None:
-    assert not PixelBernoulli.support.check(torch.full((1, 1, 1, 1), x)).any()
+    assert not Bernoulli.support.check(torch.full((1, 1, 1, 1), x)).any()
 
 
 def continuous_bernoulli(logits: torch.Tensor) -> pixels.PixelContinuousBernoulli:

@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Size, Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
 from vaekit.models.distributions import discretized
 from vaekit.models.distributions.discretized import LOGISTIC, clamp_straight_through
-from vaekit.models.distributions.pixels import LevelSupport
 
 LOCATION_BOUNDS = (-3.0, 4.0)
 """Bounds of a location, far outside [0, 1], beyond which float32 does not resolve a level."""
@@ -30,8 +29,6 @@ class PixelMixture(Distribution):
     observed value x_j. (Gray is zero in the paper too.) P = C(C-1)/2 is the number of pairs of channels.
     """
 
-    support = constraints.independent(LevelSupport(), 3)
-
     def __init__(
         self,
         logits: Float[Tensor, "*S B K H W"],
@@ -39,8 +36,7 @@ class PixelMixture(Distribution):
         log_sigma: Float[Tensor, "*S B C K H W"],
         coupling: Float[Tensor, "*S B P K H W"],
     ) -> None:
-        self.logits, self.coupling = logits, coupling
-        self.loc, self.log_sigma = loc, log_sigma
+        self.logits, self.loc, self.log_sigma, self.coupling = logits, loc, log_sigma, coupling
         self.channels = loc.shape[-4]
         # Unbound once: the gradient of every slice would be as large as the whole tensor
         self._locs, self._log_sigmas, self._couplings = (t.unbind(-4) for t in (loc, log_sigma, coupling))

@@ -1,7 +1,8 @@
 """Distributions of images, with events [C, H, W].
 
-Their `location` is the image to show: the center of the noise, clipped to [0, 1]. The mean of noise that is
-clipped at black and white is darker than white and lighter than black, by about half the noise level.
+The `location` of those with noise is the image to show: the center of the noise, clipped to [0, 1]. The mean
+of noise that is clipped at black and white is darker than white and lighter than black, by about half the
+noise level. A Bernoulli's image is its mean: the mode would be black or white.
 """
 
 from typing import Any
@@ -53,8 +54,6 @@ class _BernoulliLogProb(torch.autograd.Function):
 class PixelBernoulli(Distribution):
     """Independent Bernoullis, from logits; on gray values log_prob is minus the binary cross-entropy."""
 
-    support = constraints.independent(constraints.unit_interval, 3)
-
     def __init__(self, logits: Float[Tensor, "*S B C H W"]) -> None:
         self.logits = logits
         super().__init__(logits.shape[:-3], logits.shape[-3:], validate_args=False)
@@ -62,11 +61,6 @@ class PixelBernoulli(Distribution):
     @property
     def mean(self) -> Tensor:
         return torch.sigmoid(self.logits)
-
-    @property
-    def location(self) -> Tensor:
-        """The mean: the mode of a Bernoulli would be black or white."""
-        return self.mean
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
         return torch.bernoulli(self.mean.expand(*sample_shape, *self.logits.shape))
@@ -85,12 +79,6 @@ def _lower_tail(a: Tensor) -> Tensor:
     s = a.clamp(max=1).square()
     series = a.clamp(max=1) * (1 / 12 - s * (1 / 720 - s * (1 / 30240 - s * (1 / 1209600 - s / 47900160))))
     return torch.where(a > 1, direct, 0.5 - series)
-
-
-def _tilted_mean(logits: Tensor) -> Tensor:
-    """1 / (1 - e^-l) - 1 / l, the mean of the density proportional to e^(l x) on [0, 1]; 1/2 at l = 0."""
-    tail = _lower_tail(logits.abs())
-    return torch.where(logits > 0, 1 - tail, tail)
 
 
 class _LogNormalizer(torch.autograd.Function):
@@ -119,7 +107,9 @@ class PixelContinuousBernoulli(PixelBernoulli):
 
     @property
     def mean(self) -> Tensor:
-        return _tilted_mean(self.logits)
+        """1 / (1 - e^-l) - 1 / l; 1/2 at l = 0."""
+        tail = _lower_tail(self.logits.abs())
+        return torch.where(self.logits > 0, 1 - tail, tail)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:
         """By the inverse distribution function at logit -|l|, mirrored where l is positive."""
@@ -139,8 +129,6 @@ class PixelContinuousBernoulli(PixelBernoulli):
 
 class LocScale(Distribution):
     """A density: independent noise around `loc`, with a log-scale for all pixels or for each."""
-
-    support = constraints.independent(constraints.real, 3)
 
     def __init__(
         self, loc: Float[Tensor, "*S B C H W"], log_sigma: Float[Tensor, "..."], noise: LocScaleFamily
@@ -175,8 +163,6 @@ class DiscretizedLocScale(LocScale):
 
     Salimans et al. 2017 (PixelCNN++, arXiv:1701.05517), equation 2, with any noise instead of the logistic.
     """
-
-    support = constraints.independent(LevelSupport(), 3)
 
     @property
     def mean(self) -> Tensor:
