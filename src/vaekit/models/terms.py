@@ -3,7 +3,6 @@
 S is samples of z per image, B images, D latent dimensions, C, H, W channels, height and width.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -84,7 +83,7 @@ class Terms:
     """The labels of a conditional model."""
 
 
-class Objective(ABC):
+class Objective:
     """A function of the terms: a scalar to minimize, and named values to log, all in nats per image.
 
     Args:
@@ -92,28 +91,19 @@ class Objective(ABC):
     """
 
     settings: BaseConfig
+    requires: Requirements
+    """What the components have to provide."""
+    schedule_end: float = 0.0
+    """The epoch from which all schedules have their final value."""
+    supports_accumulation: bool = True
+    """Whether its value for a batch is the mean of its values for equal parts of it."""
 
     def __init__(self, settings: BaseConfig, context: BuildContext = BuildContext()) -> None:
         self.settings, self.images = settings, context.images
         self.samples: int = getattr(settings, "samples", 1)
         """Samples of z per image in training."""
 
-    @property
-    @abstractmethod
-    def requires(self) -> Requirements:
-        """What the components have to provide."""
-
-    @property
-    def schedule_end(self) -> float:
-        """The epoch from which all schedules have their final value."""
-        return 0.0
-
-    @property
-    def supports_accumulation(self) -> bool:
-        """Whether its value for a batch is the mean of its values for equal parts of it."""
-        return True
-
-    @abstractmethod
     def __call__(self, terms: Terms, epoch: float = float("inf")) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss. `epoch` is the number of epochs trained so far, with fractions; by default
         schedules have their final values."""
+        raise NotImplementedError

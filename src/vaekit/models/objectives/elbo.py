@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.config.objectives import ElboConfig
-from vaekit.models.registry import Capability, Requirements, register
+from vaekit.models.registry import BuildContext, Capability, register
 from vaekit.models.terms import Objective, Terms
 
 
@@ -61,19 +61,13 @@ class Elbo(Objective):
 
     settings: ElboConfig
 
-    @property
-    def requires(self) -> Requirements:
-        per_latent = {Capability.FACTORIZED} if self.settings.free_bits else set()
-        return requires_densities(per_latent, per_latent)
-
-    @property
-    def schedule_end(self) -> float:
-        return warmup_end(self.settings.warmup, self.settings.cycles)
-
-    @property
-    def supports_accumulation(self) -> bool:
+    def __init__(self, settings: ElboConfig, context: BuildContext = BuildContext()) -> None:
+        super().__init__(settings, context)
+        per_latent = {Capability.FACTORIZED} if settings.free_bits else set()
+        self.requires = requires_densities(per_latent, per_latent)
+        self.schedule_end = warmup_end(settings.warmup, settings.cycles)
         # Both depend on the mean KL of the batch
-        return not (self.settings.free_bits or self.settings.capacity)
+        self.supports_accumulation = not (settings.free_bits or settings.capacity)
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         reconstruction, kl, beta = reconstruction_loss(terms), kl_loss(terms), self.settings.beta

@@ -4,19 +4,17 @@ All but `l2` use the batch as a sample of the aggregate posterior q(z) = E_x[q(z
 """
 
 import math
-from typing import ClassVar, Literal
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Distribution, Normal
+from torch.distributions import Distribution, MultivariateNormal, Normal
 
 from vaekit.config.objectives import DipConfig, L2Config, MmdConfig, TotalCorrelationConfig
 from vaekit.models.objectives.elbo import kl_loss, reconstruction_loss, requires_densities, sum_terms
-from vaekit.models.registry import Capability, Requirements, register
+from vaekit.models.registry import BuildContext, Capability, register
 from vaekit.models.terms import Labels, Objective, Terms
-
-Kernel = Literal["imq", "rbf"]
 
 # --- Maximum mean discrepancy ---
 
@@ -34,12 +32,12 @@ class Mmd(Objective):
     settings: MmdConfig
     supports_accumulation = False
 
-    @property
-    def requires(self) -> Requirements:
+    def __init__(self, settings: MmdConfig, context: BuildContext = BuildContext()) -> None:
+        super().__init__(settings, context)
         posterior, prior = frozenset({Capability.SINGLE_GROUP}), frozenset({Capability.REPARAMETERIZED})
-        if self.settings.beta:
-            return requires_densities(posterior, prior, model={Capability.BATCH})
-        return {"posterior": posterior, "prior": prior, "model": frozenset({Capability.BATCH})}
+        self.requires = {"posterior": posterior, "prior": prior, "model": frozenset({Capability.BATCH})}
+        if settings.beta:
+            self.requires = requires_densities(posterior, prior, model={Capability.BATCH})
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         (group,) = terms.groups
@@ -56,7 +54,7 @@ class Mmd(Objective):
 
 
 def squared_mmd(
-    a: Float[Tensor, "B D"], b: Float[Tensor, "B D"], kernel: Kernel = "imq", y: Labels | None = None
+    a: Float[Tensor, "B D"], b: Float[Tensor, "B D"], kernel: str = "imq", y: Labels | None = None
 ) -> Float[Tensor, ""]:
     """MMD^2 between two samples (Gretton et al. 2012, equation 4): the mean over pairs i != j of
     k(a_i, a_j) + k(b_i, b_j) - k(a_i, b_j) - k(a_j, b_i).
@@ -77,7 +75,7 @@ IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Of the inverse multiquadric kernel, as in the code of Tolstikhin et al. 2018."""
 
 
-def similarity(a: Float[Tensor, "A D"], b: Float[Tensor, "B D"], kernel: Kernel) -> Float[Tensor, "A B"]:
+def similarity(a: Float[Tensor, "A D"], b: Float[Tensor, "B D"], kernel: str) -> Float[Tensor, "A B"]:
     """The kernel k(a, b), 1 for equal points. Widths scale with d^2 of two samples of N(0, I), which is 2 D
     on average.
 
@@ -183,7 +181,9 @@ class Dip(Objective):
         centered = group.q.mean - group.q.mean.mean(0)
         covariance = centered.T @ centered / len(centered)
         if self.settings.variant == "2":
-            covariance = covariance + mean_covariance(group.q)
+            full = isinstance(group.q, MultivariateNormal)
+            within = group.q.covariance_matrix if full else group.q.variance.diag_embed()
+            covariance = covariance + within.mean(0)
         variances = covariance.diagonal()
         off_diagonal = covariance.square().sum() - variances.square().sum()
         diagonal = (variances - 1).square().sum()
@@ -194,12 +194,6 @@ class Dip(Objective):
         return loss, {"loss": loss, "reconstruction": reconstruction, "kl": kl, **parts}
 
 
-def mean_covariance(q: Distribution) -> Float[Tensor, "D D"]:
-    """The covariance of z given an image, averaged over images; diagonal unless q has a full matrix."""
-    within: Tensor = q.covariance_matrix if hasattr(q, "covariance_matrix") else q.variance.diag_embed()
-    return within.mean(0)
-
-
 @register("objective", "l2")
 class L2(Objective):
     """Reconstruction + weight |z|^2 / 2: the regularized autoencoder of Ghosh et al. 2020 (arXiv:1903.12436),
@@ -207,7 +201,7 @@ class L2(Objective):
 
     settings: L2Config
     # |z|^2 / 2 is the standard normal's -log p(z), but for a constant
-    requires: ClassVar[Requirements] = {"prior": frozenset({Capability.STANDARD_NORMAL})}
+    requires = MappingProxyType({"prior": frozenset({Capability.STANDARD_NORMAL})})
 
     def __call__(self, terms: Terms, epoch: float = math.inf) -> tuple[Tensor, dict[str, Tensor]]:
         reconstruction = reconstruction_loss(terms)
