@@ -11,9 +11,6 @@ from vaekit.config.presets import PRESETS
 from vaekit.config.suggestions import did_you_mean
 from vaekit.errors import UserError, setting
 
-TRAIN_ARGUMENTS = ("preset", "out", "resume", "max_minutes")
-"""Arguments of `train` that are not settings."""
-
 
 def resolve(*layers: Mapping[str, Any], preset: str = "classic") -> Config:
     """The preset's settings, overridden by each of `layers` in turn, validated.
@@ -144,8 +141,8 @@ def _requirement(details: ErrorDetails) -> str:
 
 def _unknown_setting(path: list[str], model: type[BaseModel], option: str, kind: str | None) -> UserError:
     if kind is None:
-        names = [name for name in Config.model_fields if name not in GROUPS]
-        names += [*TOP_LEVEL, *TRAIN_ARGUMENTS]
+        arguments = ("preset", "out", "resume", "max_minutes")  # of `train`, which are not settings
+        names = [*(name for name in Config.model_fields if name not in GROUPS), *TOP_LEVEL, *arguments]
         for slot in SLOTS:
             names += [
                 f"{slot}.{name}" for kind in settings_classes(slot).values() for name in kind.model_fields

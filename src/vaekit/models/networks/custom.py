@@ -91,10 +91,8 @@ def _check_shapes(
         needed = expected.replace("B", str(batch))
         result = _trial_shape(slot, module, what, (batch, *shape), context.classes, needed)
         if result[:1] != (batch,) or not fits(tuple(result[1:])):
-            returned = f"returns {[*result]} for {what} {[batch, *shape]}"
-            raise UserError(
-                f"The {slot} {type(module).__name__} {returned}; {user} {needed}.", CHANGE_FORWARD
-            )
+            returned = f"{type(module).__name__} returns {[*result]} for {what} {[batch, *shape]}"
+            raise UserError(f"The {slot} {returned}; {user} {needed}.", CHANGE_FORWARD)
     return tuple(result[1:])
 
 
