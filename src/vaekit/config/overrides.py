@@ -73,9 +73,8 @@ def describe_components(config: Config) -> str:
         component = getattr(config, slot)
         if slot == "decoder" and component == config.encoder:
             continue
-        changed = []
-        for name, value in component.model_dump(exclude_defaults=True, exclude={"kind"}).items():
-            changed.append(f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}")
+        given = component.model_dump(exclude_defaults=True, exclude={"kind"})
+        changed = [f"{k} {','.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in given.items()]
         noun = {"objective": "", "encoder": " network"}.get(slot, f" {slot}")
         details = f" ({', '.join(changed)})" if changed else ""
         texts.append(f"{component.kind}{noun}{details}")
@@ -109,7 +108,10 @@ def _user_error(error: ValidationError) -> UserError:
     if details["type"] == "extra_forbidden":
         return _unknown_setting(path, model, option, kind)
     if details["type"].startswith("union_tag"):
-        return _unknown_kind(path[-1], details["ctx"]["tag"])
+        slot, unknown = path[-1], details["ctx"]["tag"]
+        kinds = [name for name in settings_classes(slot) if name != "own"]
+        fact = f"must be {alternatives(kinds)} (got {unknown})."
+        return UserError(fact, did_you_mean(unknown, kinds), f"{slot}.kind")
     if kind and len(path) == 2 and details["type"] == "value_error":  # settings that exclude each other
         return UserError(f"The settings of the {path[0]} {kind!r} are invalid: {_requirement(details)}.")
     choices, requirement = [], _requirement(details)
@@ -143,10 +145,8 @@ def _unknown_setting(path: list[str], model: type[BaseModel], option: str, kind:
     if kind is None:
         arguments = ("preset", "out", "resume", "max_minutes")  # of `train`, which are not settings
         names = [*(name for name in Config.model_fields if name not in GROUPS), *TOP_LEVEL, *arguments]
-        for slot in SLOTS:
-            names += [
-                f"{slot}.{name}" for kind in settings_classes(slot).values() for name in kind.model_fields
-            ]
+        models = [(slot, model) for slot in SLOTS for model in settings_classes(slot).values()]
+        names += [f"{slot}.{name}" for slot, model in models for name in model.model_fields]
         return UserError(f"{option!r} is not a setting.", did_you_mean(option, names))
     slot, name = path[0], path[-1]
     fact = f"is not a setting of the {slot} {kind!r}."
@@ -154,15 +154,8 @@ def _unknown_setting(path: list[str], model: type[BaseModel], option: str, kind:
     if owners:
         needed = alternatives([setting(f"{slot}.kind", owner) for owner in owners])
         return UserError(f"{setting(option)} {fact}", f"It needs {needed}.")
-    return UserError(
-        f"{option!r} {fact}", did_you_mean(option, [f"{slot}.{name}" for name in model.model_fields])
-    )
-
-
-def _unknown_kind(slot: str, kind: str) -> UserError:
-    kinds = [name for name in settings_classes(slot) if name != "own"]
-    choices, option = alternatives(kinds), f"{slot}.kind"
-    return UserError(f"must be {choices} (got {kind}).", did_you_mean(kind, kinds), option)
+    names = [f"{slot}.{name}" for name in model.model_fields]
+    return UserError(f"{option!r} {fact}", did_you_mean(option, names))
 
 
 def alternatives(choices: Sequence[str]) -> str:

@@ -61,11 +61,8 @@ DENSITIES: dict[str, Callable[..., nn.Module]] = {"gaussians": Gaussians, "splin
 
 
 class FittedPrior(nn.Module):
-    """A density of latents for each class, with the frequencies of the classes.
-
-    Args:
-        metadata: "kind", "latents", "classes" and "settings" to build it from, and its "name".
-    """
+    """A density of latents for each class, with the frequencies of the classes. `metadata` is its "name", and
+    "kind", "latents", "classes" and "settings" to build it from."""
 
     shares: Float[Tensor, " Y"]
 

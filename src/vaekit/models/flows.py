@@ -21,18 +21,15 @@ def autoregressive(latents: int, context: int, steps: int, hidden: Sequence[int]
     return _near_identity([make(order=order.flip(0) if step % 2 else order) for step in range(steps)])
 
 
-def affine(latents: int, context: int, steps: int, hidden: Sequence[int]) -> nn.Module:
-    """RealNVP (Dinh et al. 2017, arXiv:1605.08803): scale and shift of every other latent, given the rest."""
-    return _couplings(latents, context, steps, hidden)
-
-
 def spline(latents: int, context: int, steps: int, hidden: Sequence[int], bins: int = 8) -> nn.Module:
     """Coupling steps of monotonic rational-quadratic splines on [-5, 5], with the identity outside."""
     shapes = [(bins,), (bins,), (bins - 1,)]
-    return _couplings(latents, context, steps, hidden, univariate=MonotonicRQSTransform, shapes=shapes)
+    return couplings(latents, context, steps, hidden, univariate=MonotonicRQSTransform, shapes=shapes)
 
 
-def _couplings(latents: int, context: int, steps: int, hidden: Sequence[int], **transform: Any) -> nn.Module:
+def couplings(latents: int, context: int, steps: int, hidden: Sequence[int], **transform: Any) -> nn.Module:
+    """Transform every other latent, given the rest: by default scale and shift, which is RealNVP (Dinh et al.
+    2017, arXiv:1605.08803)."""
     transform |= {"hidden_features": tuple(hidden)}
     return _near_identity([_Coupling(latents, context, step % 2, **transform) for step in range(steps)])
 

@@ -132,15 +132,14 @@ class LocScaleLikelihood(Likelihood):
         self.likelihood_kind = "probability" if self.discrete else "density"
         if not self.discrete:
             self.provides -= {Capability.NORMALIZED}
-        if self.sigma == "optimal":
-            self.provides -= {Capability.IMPORTANCE_WEIGHTABLE}
-            self.supports_accumulation = False
         start = torch.tensor(math.log(settings.scale))
         if self.sigma == "learned":
             self.log_sigma = nn.Parameter(start)
         else:
             self.register_buffer("log_sigma", start)
         if self.sigma == "optimal":
+            self.provides -= {Capability.IMPORTANCE_WEIGHTABLE}
+            self.supports_accumulation = False
             self.register_buffer("mean_power", torch.zeros(()))
             self.register_buffer("weight", torch.zeros(()))  # of the running mean, which starts at 0
 

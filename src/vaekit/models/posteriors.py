@@ -10,12 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaekit.config.base import BaseConfig
-from vaekit.config.latents import (
-    FlowPosteriorConfig,
-    GaussianPosteriorConfig,
-    IafPosteriorConfig,
-    NsfPosteriorConfig,
-)
+from vaekit.config.latents import FlowPosteriorConfig, IafPosteriorConfig, NsfPosteriorConfig
 from vaekit.errors import UserError, setting
 from vaekit.models import flows
 from vaekit.models.distributions.latents import DiagonalGaussian, Flow, FullGaussian, PointMass
@@ -114,7 +109,7 @@ class FlowPosterior(Posterior):
 
     def __init__(self, settings: FlowPosteriorConfig, context: BuildContext, steps: nn.Module) -> None:
         super().__init__()
-        self.base = GaussianPosterior(GaussianPosteriorConfig(), context)
+        self.base = GaussianPosterior(settings, context)
         self.context = nn.Linear(math.prod(context.features), settings.context)
         self.steps = steps
 

@@ -83,7 +83,7 @@ class FlowPrior(Prior):
 
     def __init__(self, settings: FlowPriorConfig, context: BuildContext) -> None:
         super().__init__()
-        make = flows.affine if settings.transform == "realnvp" else flows.spline
+        make = flows.couplings if settings.transform == "realnvp" else flows.spline
         self.base = NormalPrior(settings, context)
         self.steps = make(context.latent_size, 0, settings.steps, settings.hidden)
 

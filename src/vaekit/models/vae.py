@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit.errors import UserError
-from vaekit.models.distributions.latents import tempered
+from vaekit.models.distributions.latents import kl_per_latent, tempered
 from vaekit.models.interfaces import Decoder, Encoder, ImageDistribution, Likelihood, Posterior, Prior
 from vaekit.models.registry import BuildContext
 from vaekit.models.single_level import rsample_with_log_prob, single_level_terms
@@ -88,8 +88,7 @@ class VAE(nn.Module):
 
     def kl_per_latent(self, x: Images, y: Labels | None = None) -> Float[Tensor, "B D"] | None:
         """KL(q || p) of every latent in closed form; None if the KL is not a sum over latents."""
-        q = self.encode(x, self._condition(y))
-        return Group(q.mean[None], q, self._prior(y)).kl_per_latent
+        return kl_per_latent(self.encode(x, self._condition(y)), self._prior(y))
 
     def sample_prior(self, n: int, y: Labels | None = None, temperature: float = 1.0) -> Float[Tensor, "n D"]:
         """`n` samples of p(z | y), with the standard deviations of the prior multiplied by `temperature`."""

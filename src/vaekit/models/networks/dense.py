@@ -79,8 +79,7 @@ class ClassBias(nn.Module):
         if self.bias is None:
             return h
         assert y is not None, "a conditional model needs labels"
-        bias: Tensor = self.bias(y)
-        return h + bias.reshape(*h.shape[:2], *[1] * (h.ndim - 2)).to(h.dtype)
+        return h + self.bias(y).reshape(*h.shape[:2], *[1] * (h.ndim - 2)).to(h.dtype)
 
 
 class Dense(nn.Module):
