@@ -104,19 +104,17 @@ def _user_error(error: ValidationError) -> UserError:
     if not path:
         return UserError("The settings are not a table of names and values.")
     model, option, kind = _locate(path)
-    value = details["input"]
     if details["type"] == "extra_forbidden":
         return _unknown_setting(path, model, option, kind)
-    if details["type"].startswith("union_tag"):
-        slot, unknown = path[-1], details["ctx"]["tag"]
-        kinds = [name for name in settings_classes(slot) if name != "own"]
-        fact = f"must be {alternatives(kinds)} (got {unknown})."
-        return UserError(fact, did_you_mean(unknown, kinds), f"{slot}.kind")
     if kind and len(path) == 2 and details["type"] == "value_error":  # settings that exclude each other
         return UserError(f"The settings of the {path[0]} {kind!r} are invalid: {_requirement(details)}.")
-    choices, requirement = [], _requirement(details)
-    if details["type"] == "literal_error":
+    choices, value, requirement = [], details["input"], _requirement(details)
+    if details["type"].startswith("union_tag"):
+        choices = [name for name in settings_classes(option) if name != "own"]
+        value, option = details["ctx"]["tag"], f"{option}.kind"
+    elif details["type"] == "literal_error":
         choices = [str(choice) for choice in get_args(model.model_fields[path[-1]].annotation)]
+    if choices:
         requirement = f"must be {alternatives(choices)}"
     near = did_you_mean(str(value), choices)
     return UserError(f"{requirement} (got {str(value) or repr(value)}).", near, option)
