@@ -115,8 +115,7 @@ class VAE(nn.Module):
         return px.location if hasattr(px, "location") else px.mean.clamp(0, 1)
 
     def reconstruct(self, x: Images, y: Labels | None = None) -> Images:
-        """The location of p(x | z) at the mean of q(z | x), or, for a flow, at the image of its base's
-        mean."""
+        """The image at the mean of q(z | x), or, for a flow, at the image of its base's mean."""
         return self.image(self.posterior_of(x, y).mean, y)
 
     def _condition(self, y: Labels | None) -> Labels | None:
