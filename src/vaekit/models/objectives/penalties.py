@@ -181,8 +181,8 @@ class Dip(Objective):
         centered = group.q.mean - group.q.mean.mean(0)
         covariance = centered.T @ centered / len(centered)
         if self.settings.variant == "2":
-            full = isinstance(group.q, MultivariateNormal)
-            within = group.q.covariance_matrix if full else group.q.variance.diag_embed()
+            q = group.q
+            within = q.covariance_matrix if isinstance(q, MultivariateNormal) else q.variance.diag_embed()
             covariance = covariance + within.mean(0)
         variances = covariance.diagonal()
         off_diagonal = covariance.square().sum() - variances.square().sum()
