@@ -1,14 +1,13 @@
 """metrics.csv of a run."""
 
 import csv
-import io
 import math
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 from vaekit.errors import UserError
 from vaekit.runs.folder import Run
-from vaekit.utils.files import write_text
+from vaekit.utils.files import atomic_file
 
 STILL_FALLING = 0.05
 """Share of the total decrease of the loss in the last fifth of training from which it is still decreasing."""
@@ -33,34 +32,33 @@ def read_metrics(run: Run) -> list[Row]:
     if not run.metrics.exists():
         return []
     with run.metrics.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.reader(file))
-    header, rows = (lines[0], lines[1:]) if lines else ([], [])
+        rows = [row for row in csv.DictReader(file) if None not in (*row, *row.values())]
     try:
-        complete = [zip(header, row, strict=True) for row in rows if len(row) == len(header)]
-        return [{name: float(cell or "nan") for name, cell in cells} for cells in complete]
+        return [{name: float(cell or "nan") for name, cell in row.items()} for row in rows]
     except ValueError:
         raise UserError(f"{run.metrics} is damaged.", "Restore it from a copy, or delete it.") from None
 
 
 def append_metrics(run: Run, row: Row) -> None:
     """Append an epoch; the first one also writes the header."""
-    new = not run.metrics.exists()
-    with run.metrics.open("a", newline="", encoding="utf-8") as file:
-        file.write((_line(row.keys()) if new else "") + _line(_cell(value) for value in row.values()))
+    _append(run.metrics, [row], with_header=not run.metrics.exists())
 
 
 def keep_metrics(run: Run, rows: list[Row]) -> None:
     """Replace metrics.csv by `rows`."""
     if rows:
-        write_text(run.metrics, _line(rows[0]) + "".join(_line(map(_cell, row.values())) for row in rows))
+        with atomic_file(run.metrics) as temporary:
+            _append(temporary, rows, with_header=True)
     else:
         run.metrics.unlink(missing_ok=True)
 
 
-def _line(cells: Any) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+def _append(path: Path, rows: list[Row], with_header: bool) -> None:
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        if with_header:
+            writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
 
 
 def _cell(value: float) -> str:
