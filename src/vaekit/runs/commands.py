@@ -8,7 +8,7 @@ from typing import Any
 from vaekit.config.config import SLOTS, Config
 from vaekit.config.overrides import differences, override, resolve
 from vaekit.data.packs.pack import BUNDLED
-from vaekit.errors import UserError
+from vaekit.errors import UserError, flag_spelling
 from vaekit.models.compatibility import is_valid
 from vaekit.runs.metadata import DatasetSummary, RunMetadata
 
@@ -56,8 +56,7 @@ def _flags(settings: Mapping[str, Any]) -> list[str]:
     flags = []
     for name, value in settings.items():
         if isinstance(value, bool):
-            slot, dot, field = name.rpartition(".")
-            flags.append(f"--{slot}{dot}{'' if value else 'no-'}{field}")
+            flags.append(flag_spelling(name, str(value)))
         elif value is not None:
             flags += [f"--{name}", _flag_value(value)]
     return flags
