@@ -16,7 +16,7 @@ from vaekit.training.artifacts import DataPreview
 from vaekit.training.background_writer import BackgroundWriter
 from vaekit.training.callbacks import Callback, TrainingState
 from vaekit.training.loop import EpochResult
-from vaekit.training.monitor import PRIOR_SECONDS, PRIOR_SHARE, REPORT_IMAGES, RateLimiter, TimeLeft
+from vaekit.training.monitor import PRIOR_SECONDS, PRIOR_SHARE, REPORT_IMAGES, TimeLeft
 
 TINY: dict[str, Any] = MLP | {"quiet": True, "report": False}
 
@@ -105,10 +105,10 @@ def test_background_jobs_are_replaced_by_later_ones() -> None:
 def test_a_limited_job_takes_its_share_of_the_time(monkeypatch: MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    limiter = RateLimiter(0.1)
-    assert limiter.ready()
-    with limiter.timed():
-        clock[0] = 3.0
-    assert not limiter.ready()
+    monkeypatch.setattr("vaekit.training.background_writer.TIME_SHARE", 0.1)
+    with BackgroundWriter() as writer:
+        assert writer.ready("job")
+        writer.put("job", lambda: clock.append(clock.pop() + 3.0))
+    assert not writer.ready("job") and writer.ready("another job")
     clock[0] = 33.1
-    assert limiter.ready()
+    assert writer.ready("job")

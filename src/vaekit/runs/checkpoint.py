@@ -74,11 +74,7 @@ def restore_optimizer(optimizer: Optimizer, tensors: Tensors) -> None:
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def is_finite(snapshot: Snapshot) -> bool:
-    return all(bool(t.isfinite().all()) for t in snapshot.raw.values() if t.is_floating_point())
-
-
-def write_checkpoint(run: Run, snapshot: Snapshot) -> Path:
+def write_checkpoint(run: Run, snapshot: Snapshot) -> None:
     """Write a checkpoint atomically, then delete those that are neither among the newest nor the best."""
     folder = run.checkpoints / f"step_{snapshot.step:08d}"
     if folder.exists() and not _is_intact(folder):
@@ -91,13 +87,15 @@ def write_checkpoint(run: Run, snapshot: Snapshot) -> Path:
         (temporary / "state.json").write_text(json.dumps(snapshot.state, indent=2) + "\n")
         sums = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
         (temporary / "manifest.json").write_text(json.dumps({"sha256": sums}, indent=2) + "\n")
-    _prune(run, best=snapshot.state.get("best_step"))
-    return folder
+    best = run.checkpoints / f"step_{snapshot.state.get('best_step') or 0:08d}"
+    old = [each for each in sorted(run.checkpoints.glob("step_*"))[:-MAX_CHECKPOINTS] if each != best]
+    for unneeded in (*old, *run.checkpoints.glob(".step_*")):  # the latter are of a crash
+        shutil.rmtree(unneeded, ignore_errors=True)
 
 
 def newest_checkpoint(run: Run) -> Snapshot | None:
     """The newest intact checkpoint; None if there is none."""
-    for folder in reversed(_folders(run)):
+    for folder in sorted(run.checkpoints.glob("step_*"), reverse=True):
         if _is_intact(folder):
             weights, optimizer = (
                 load_file(folder / f"{name}.safetensors") for name in ("model", "optimizer")
@@ -186,10 +184,6 @@ def _difference(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -
     return ""
 
 
-def _folders(run: Run) -> list[Path]:
-    return sorted(run.checkpoints.glob("step_*")) if run.checkpoints.is_dir() else []
-
-
 def _is_intact(folder: Path) -> bool:
     try:
         sums = json.loads((folder / "manifest.json").read_text())["sha256"]
@@ -197,11 +191,3 @@ def _is_intact(folder: Path) -> bool:
         return complete and all(sha256(folder / name) == digest for name, digest in sums.items())
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _prune(run: Run, best: int | None) -> None:
-    for folder in _folders(run)[:-MAX_CHECKPOINTS]:
-        if folder.name != f"step_{best or 0:08d}":
-            shutil.rmtree(folder, ignore_errors=True)
-    for unfinished in run.checkpoints.glob(".step_*"):  # of a crash
-        shutil.rmtree(unfinished, ignore_errors=True)

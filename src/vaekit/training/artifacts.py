@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import suppress
 
 import torch
 
@@ -13,7 +14,6 @@ from vaekit.runs.checkpoint import load_prior, load_weights, write_prior
 from vaekit.runs.metrics import Row, read_metrics
 from vaekit.training.callbacks import Callback, TrainingState
 from vaekit.training.loop import EpochResult
-from vaekit.training.monitor import RateLimiter
 from vaekit.utils.files import atomic_file, sha256
 from vaekit.utils.logging import log
 
@@ -23,8 +23,6 @@ SAMPLE_IMAGES = 64
 """New images in a picture of samples."""
 RECONSTRUCTED_IMAGES = 32
 """Validation images in a picture of reconstructions."""
-TIME_SHARE = 0.03
-"""At most this share of the time goes into drawing the loss graph."""
 
 
 class DataPreview(Callback):
@@ -83,11 +81,8 @@ class Pictures(Callback):
 class LossGraph(Callback):
     """Draws loss.png from metrics.csv."""
 
-    def __init__(self) -> None:
-        self.limiter = RateLimiter(TIME_SHARE)
-
     def on_epoch_end(self, state: TrainingState, result: EpochResult, row: Row) -> None:
-        if self.limiter.ready():
+        if state.background.ready("graph"):
             self._draw(state)
 
     def on_train_end(self, state: TrainingState) -> None:
@@ -97,11 +92,10 @@ class LossGraph(Callback):
         def write() -> None:
             import pandas as pd
 
-            with self.limiter.timed():
-                if rows := read_metrics(state.run):
-                    title = f"{state.plan.pack.name}, preset {state.plan.metadata.preset}"
-                    with atomic_file(state.run.loss_graph) as temporary:
-                        temporary.write_bytes(curves.loss_graph(pd.DataFrame(rows), title))
+            if rows := read_metrics(state.run):
+                title = f"{state.plan.pack.name}, preset {state.plan.metadata.preset}"
+                with atomic_file(state.run.loss_graph) as temporary:
+                    temporary.write_bytes(curves.loss_graph(pd.DataFrame(rows), title))
 
         state.background.put("graph", write)
 
@@ -110,10 +104,11 @@ class SamplingPrior(Callback):
     """Fits a prior to the latents of the weights to use, and keeps it if it beats the model's own."""
 
     def on_saved(self, state: TrainingState) -> None:
-        run, model = state.run, copy.deepcopy(state.train_step.ema.model)
-        weights_hash = sha256(run.weights)
-        if not state.trained and _has_prior(state, weights_hash):
-            return
+        run, weights_hash = state.run, sha256(state.run.weights)
+        with suppress(UserError):  # a damaged one is replaced
+            if not state.trained and load_prior(run, weights_hash) is not None:
+                return
+        model = copy.deepcopy(state.train_step.ema.model)
         load_weights(model, run.weights)
         try:
             fit = fit_prior(model, state.loader, state.plan.config.training.seed)
@@ -133,13 +128,6 @@ def is_picture_epoch(epoch: int) -> bool:
     decade = 10 ** int(math.log10(max(epoch / 10, 1)))
     step = max(decade * factor for factor in (1, 2, 5) if decade * factor <= max(epoch / 10, 1))
     return bool(epoch % step == 0)
-
-
-def _has_prior(state: TrainingState, weights_hash: str) -> bool:
-    try:
-        return load_prior(state.run, weights_hash) is not None
-    except UserError:  # a damaged one is replaced
-        return False
 
 
 def _class_names(classes: tuple[str, ...], y: torch.Tensor | None, count: int) -> list[str] | None:

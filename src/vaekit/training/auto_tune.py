@@ -12,7 +12,6 @@ from vaekit.config.overrides import override
 from vaekit.data.decoding.pool import cores
 from vaekit.data.loader import ImageLoader
 from vaekit.errors import OutOfMemory, UserError, setting
-from vaekit.models.vae import VAE
 from vaekit.training.optimizers import compute_dtype
 from vaekit.training.plan import AUTO_SETTINGS, Plan
 from vaekit.training.step import TrainStep
@@ -73,7 +72,8 @@ def _set(plan: Plan, **chosen: object) -> Plan:
 def _choose_precision(plan: Plan) -> str:
     precision = plan.metadata.precision
     if precision == "auto":
-        if fast_bf16(plan.device) and _has_convolutions(plan.model):
+        modules = (*plan.model.encoder.modules(), *plan.model.decoder.modules())
+        if fast_bf16(plan.device) and any(isinstance(module, nn.Conv2d) for module in modules):
             return "bf16"
         return "tf32" if fast_tf32(plan.device) else "32"
     if precision == "tf32" and not fast_tf32(plan.device):
@@ -87,15 +87,9 @@ def _choose_precision(plan: Plan) -> str:
     return precision
 
 
-def _has_convolutions(model: VAE) -> bool:
-    networks = (model.encoder, model.decoder)
-    return any(isinstance(module, nn.Conv2d) for network in networks for module in network.modules())
-
-
 def _choose_batch_size(plan: Plan) -> int:
     """Double it as long as that pays, fits in memory and leaves an epoch enough steps."""
-    train = plan.pack.splits["train"]
-    count = int(train.stop - train.start)
+    count = plan.pack.count("train")
     best, speed = min(SMALLEST_BATCH, count), 0.0
     for size in [best, *(size for size in BATCH_SIZES if size * MIN_STEPS_PER_EPOCH <= count)]:
         images_per_second = size / _step_seconds(plan, size)
@@ -109,8 +103,7 @@ def _choose_compile(plan: Plan, max_minutes: float) -> tuple[str, str]:
     """Whether to compile, "on" or "off", and why."""
     settings = plan.config.training
     size = int(settings.batch_size)
-    train = plan.pack.splits["train"]
-    steps = settings.epochs * max(1, (train.stop - train.start) // size)
+    steps = settings.epochs * max(1, plan.pack.count("train") // size)
     with status("Checking the speed of a training step"):
         eager = _step_seconds(plan, size)
     if math.isinf(eager):
@@ -138,11 +131,11 @@ def _step_seconds(plan: Plan, size: int, compiled: str = "off") -> float:
         train_step = TrainStep(model, plan.objective, settings, loader.steps_per_epoch)
         x, y = next(loader.train(0))
         labels = y if model.classes else None
-        while train_step.micro_batches == 1 and len(times) <= TRIAL_STEPS:
-            if len(times) >= 2 and sum(times[1:]) >= TRIAL_SECONDS:
-                break
+        while len(times) <= TRIAL_STEPS and sum(times[1:]) < TRIAL_SECONDS:
             start = time.perf_counter()
             train_step.optimize(x, labels, math.inf)["loss"].item()  # which waits for a GPU
             times.append(time.perf_counter() - start)
-        return min(times[1:], default=math.inf) if train_step.micro_batches == 1 else math.inf
+            if train_step.micro_batches > 1:
+                return math.inf
+        return min(times[1:])
     return math.inf

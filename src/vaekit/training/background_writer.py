@@ -1,9 +1,14 @@
 """Writing files while training continues: one thread, and one waiting job per slot."""
 
-import threading
+import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
+
+TIME_SHARE = 0.03
+"""At most this share of the time goes into the jobs of a slot that asks whether it is `ready`."""
 
 
 class BackgroundWriter:
@@ -15,48 +20,39 @@ class BackgroundWriter:
     """
 
     def __init__(self) -> None:
-        self._jobs: dict[str, Callable[[], None]] = {}
-        self._changed = threading.Condition()
-        self._closed = False
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="vaekit-writer", daemon=True)
+        self._thread = ThreadPoolExecutor(1, "vaekit-writer")
+        self._waiting: dict[str, Callable[[], None]] = {}
+        self._futures: deque[Future[None]] = deque()
+        self._ready_at: dict[str, float] = {}
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        self._thread.join()
+        self._thread.shutdown()
         if error is None:
-            self._surface()
+            self._raise_errors()
 
     def put(self, slot: str, job: Callable[[], None]) -> None:
-        self._surface()
-        with self._changed:
-            self._jobs[slot] = job
-            self._changed.notify()
+        self._raise_errors()
+        self._waiting[slot] = job
+        self._futures.append(self._thread.submit(self._run, slot))
 
-    def waiting(self, slot: str) -> bool:
-        return slot in self._jobs
+    def ready(self, slot: str) -> bool:
+        """Whether no job waits in the slot, and enough time has passed since its last one."""
+        return slot not in self._waiting and time.perf_counter() >= self._ready_at.get(slot, 0.0)
 
-    def _surface(self) -> None:
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+    def _run(self, slot: str) -> None:
+        job = self._waiting.pop(slot, None)
+        if job is None:  # replaced: its successor has run in its place
+            return
+        start = time.perf_counter()
+        job()
+        now = time.perf_counter()
+        self._ready_at[slot] = now + (now - start) / TIME_SHARE
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._jobs or self._closed)
-                if not self._jobs:
-                    return
-                job = self._jobs.pop(next(iter(self._jobs)))
-            try:
-                job()
-            except BaseException as error:  # handed to the training thread, which raises it
-                self._error = error
+    def _raise_errors(self) -> None:
+        while self._futures and self._futures[0].done():
+            self._futures.popleft().result()

@@ -3,56 +3,45 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from vaekit.errors import TrainingFailed, UserError, setting
-from vaekit.runs.checkpoint import Snapshot, is_finite, newest_checkpoint, write_checkpoint, write_weights
+from vaekit.errors import UserError, setting
+from vaekit.runs.checkpoint import Snapshot, newest_checkpoint, write_checkpoint, write_weights
 from vaekit.runs.metrics import Row, keep_metrics, read_metrics
 from vaekit.training.callbacks import BestEpoch, Callback, TrainingState
 from vaekit.training.data_init import init_from_data
 from vaekit.training.loop import Diverged, EpochResult, Progress
-from vaekit.training.monitor import RateLimiter
 from vaekit.utils.logging import log
-
-TIME_SHARE = 0.03
-"""At most this share of the time goes into checkpoints."""
 
 
 class Checkpoints(Callback):
     """Writes checkpoints: the newest few, the best epoch's, and with that the weights to use."""
 
     def __init__(self) -> None:
-        self.limiter = RateLimiter(TIME_SHARE)
         self.best: Snapshot | None = None
         """Of the best epoch, if it was in this session."""
-        self.best_step_written = 0
-
-    def on_train_begin(self, state: TrainingState) -> None:
-        self.best_step_written = state.best.step
+        self.best_written: Snapshot | None = None
 
     def on_epoch_end(self, state: TrainingState, result: EpochResult, row: Row) -> None:
         if state.improved:
             self.best = _snapshot(state)
-        if self.limiter.ready() and not state.background.waiting("checkpoint"):
+        if state.background.ready("checkpoint"):
             self._save(state)
 
     def on_train_end(self, state: TrainingState) -> None:
         self._save(state)
 
     def _save(self, state: TrainingState) -> None:
-        current, best = self.best, self.best
-        if current is None or current.step != state.progress.step or state.progress.steps_in_epoch:
-            current = _snapshot(state)
-        if not is_finite(current):
-            raise divergence_error(Diverged("the weights are no longer finite"), state)
-        unsaved_best = best if best is not None and best.step != self.best_step_written else None
+        best = self.best
+        current = best if best is not None and best.step == state.progress.step else _snapshot(state)
+        if not all(bool(t.isfinite().all()) for t in current.raw.values() if t.is_floating_point()):
+            raise Diverged("the weights are no longer finite")
 
         def write() -> None:
-            with self.limiter.timed():
-                if unsaved_best is not None:
-                    write_checkpoint(state.run, unsaved_best)
-                    write_weights(state.run.weights, unsaved_best.ema)
-                    self.best_step_written = unsaved_best.step
-                if current is not unsaved_best:
-                    write_checkpoint(state.run, current)
+            if best is not None and best is not self.best_written:
+                write_checkpoint(state.run, best)
+                write_weights(state.run.weights, best.ema)
+                self.best_written = best
+            if current is not best:
+                write_checkpoint(state.run, current)
 
         state.background.put("checkpoint", write)
 
@@ -82,14 +71,6 @@ def restore(state: TrainingState) -> None:
     state.best = BestEpoch(**snapshot.state["best"])
     keep_metrics(state.run, [row for row in read_metrics(state.run) if row["epoch"] <= progress.epoch])
     log.info(f"Resuming in epoch {progress.epoch + 1}, after step {progress.step:,}")
-
-
-def divergence_error(error: Diverged, state: TrainingState) -> TrainingFailed:
-    smaller = setting("learning_rate", float(f"{state.plan.config.training.learning_rate / 3:.1g}"))
-    return TrainingFailed(
-        f"Training stopped because {error}. Checkpoints in {state.run.folder} up to this point are valid. "
-        f"Start a new run in another {setting('out')} with {smaller} or {setting('clip', 1000)}."
-    )
 
 
 def _snapshot(state: TrainingState) -> Snapshot:

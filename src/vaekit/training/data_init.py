@@ -1,11 +1,11 @@
 """What components take from the training images before the first step; never on load."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.data.loader import ImageLoader
@@ -28,7 +28,8 @@ def init_from_data(models: Sequence[VAE], loader: ImageLoader, seed: int) -> Non
     first = models[0]
     arguments: dict[str, tuple[Any, ...]] = {}
     if hasattr(first.encoder, "init_from_data") or hasattr(first.decoder, "init_from_data"):
-        mean = _mean_image(loader)
+        batches = max(1, min(MEAN_IMAGES // loader.batch_size, loader.steps_per_epoch))
+        mean = torch.stack([x.mean(0) for x, _ in itertools.islice(loader.train(0), batches)]).mean(0)
         arguments["encoder"] = (mean,)
         if (outputs := first.likelihood.inverse_mean(mean)) is not None:
             arguments["decoder"] = (outputs,)
@@ -41,26 +42,16 @@ def init_from_data(models: Sequence[VAE], loader: ImageLoader, seed: int) -> Non
                 component.init_from_data(*values)
 
 
-def _mean_image(loader: ImageLoader) -> Float[Tensor, "C H W"]:
-    """The mean of the first images of the first epoch."""
-    count = max(1, min(MEAN_IMAGES // loader.batch_size, loader.steps_per_epoch))
-    return torch.stack([x.mean(0) for x, _ in itertools.islice(loader.train(0), count)]).mean(0)
-
-
 def _distinct_images(loader: ImageLoader, count: int, seed: int) -> tuple[Tensor, Labels | None]:
     """The first images [K, C, H, W] of training, and their labels.
 
     A repeated one, as when more are wanted than there are, gets a little noise: equal pseudo-inputs would
     stay equal forever.
     """
-    images: list[Tensor] = []
-    labels: list[Tensor] = []
     batches = (batch for epoch in itertools.count() for batch in loader.train(epoch))
-    while sum(map(len, images)) < count:
-        x, y = next(batches)
-        images.append(x)
-        labels += [] if y is None else [y]
-    x = torch.cat(images)[:count].contiguous()
+    first = list(itertools.islice(batches, math.ceil(count / loader.batch_size)))
+    labels = [y for _, y in first if y is not None]
+    x = torch.cat([x for x, _ in first])[:count].contiguous()
     _, number = x.flatten(1).unique(dim=0, return_inverse=True)
     repeated = torch.tensor([bool((number[:i] == n).any()) for i, n in enumerate(number)], device=x.device)
     with seeded(seed, "pseudo-inputs"):

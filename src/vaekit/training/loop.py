@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -95,8 +94,14 @@ def evaluate(train_step: TrainStep, loader: ImageLoader, split: str) -> dict[str
     """
     while True:
         micro_batches = max(train_step.micro_batches, train_step.eval_micro_batches)
+        sums, count = MetricSums(loader.device, {}), 0
+        batches = loader.split(split, size=max(1, loader.batch_size // micro_batches))
         try:
-            return _mean_metrics(train_step, loader, split, micro_batches)
+            for index, (x, y) in enumerate(batches):
+                seed_generators(x.device, train_step.settings.seed, split, index)
+                sums.add(train_step.eval_step(x, y, micro_batches), len(x))
+                count += len(x)
+            return sums.divided_by(max(count, 1))
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -104,21 +109,10 @@ def evaluate(train_step: TrainStep, loader: ImageLoader, split: str) -> dict[str
         train_step.eval_micro_batches = divide_further(micro_batches, x, supports_accumulation=True)
 
 
-def _mean_metrics(
-    train_step: TrainStep, loader: ImageLoader, split: str, micro_batches: int
-) -> dict[str, float]:
-    sums, count = MetricSums(loader.device), 0
-    for index, (x, y) in enumerate(loader.split(split, size=max(1, loader.batch_size // micro_batches))):
-        seed_generators(x.device, train_step.settings.seed, split, index)
-        sums.add(train_step.eval_step(x, y, micro_batches), len(x))
-        count += len(x)
-    return sums.divided_by(max(count, 1))
-
-
 class MetricSums:
     """Running sums of metrics, on the device, so that adding to them does not synchronize."""
 
-    def __init__(self, device: torch.device, start: Mapping[str, float] = MappingProxyType({})) -> None:
+    def __init__(self, device: torch.device, start: Mapping[str, float]) -> None:
         precise = torch.float32 if device.type == "mps" else torch.float64
         self.names = tuple(start)
         self.sums = torch.tensor(list(start.values()), dtype=precise, device=device)

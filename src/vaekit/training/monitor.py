@@ -1,9 +1,8 @@
-"""The clock of training: speed, time left, a look at the loss, and how often a file is worth writing."""
+"""The clock of training: speed, time left, and a look at the loss."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -124,21 +123,3 @@ class TimeLeft:
             until_limit = max(0.0, self.start + self.limit - time.perf_counter())
             training = min(training, until_limit + 0.5 * self.images_per_epoch * per_image)
         return training + self.work_at_end * per_image + PRIOR_SECONDS
-
-
-class RateLimiter:
-    """Limits a repeated job to a share of the time."""
-
-    def __init__(self, share: float) -> None:
-        self.share, self._next = share, 0.0
-
-    def ready(self) -> bool:
-        """Whether the job may be repeated."""
-        return time.perf_counter() >= self._next
-
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        now = time.perf_counter()
-        self._next = now + (now - start) / self.share

@@ -86,11 +86,11 @@ def make_plan(request: TrainRequest) -> Plan:
     pack = open_pack(source, early.data, quiet=request.quiet)
     preset, config = _config_with_data(request, before, pack)
     run = Run(request.out or first_free(Path("runs"), pack.name))
-    train = pack.splits["train"]
-    count = train.stop - train.start
-    model, objective = build(config, pack.shape, len(pack.classes), count, request.networks)
+    classes, images = len(pack.classes), pack.count("train")
+    model, objective = build(config, pack.shape, classes, images, request.networks)
     metadata = _make_metadata(preset, config, pack, source, device, before)
-    lines = [*pack.summary.splitlines(), _preset_line(request, preset, resumed=before is not None)]
+    others = "" if request.preset or before else " (default for such images). Others: `vaekit presets`."
+    lines = [*pack.summary.splitlines(), f"Preset: {preset}{others}"]
     if Capability.NORMALIZED not in model.likelihood.provides:
         lines.append(f"Losses are only comparable with other {config.likelihood.kind} runs.")
     if before:
@@ -98,10 +98,11 @@ def make_plan(request: TrainRequest) -> Plan:
     return Plan(run, config, pack, device, metadata, model, objective, before is not None, tuple(lines))
 
 
-def require_new_run(plan: Plan) -> None:
-    """Refuse, once the run folder is locked, if another process has begun a run in it meanwhile."""
-    if not plan.resumed and plan.run.exists():
-        raise _run_exists(plan.run)
+def require_no_run(run: Run) -> None:
+    """Refuse a folder that contains a run already."""
+    if run.exists():
+        hint = f"Add {setting('resume', True)} to continue it, or choose another {setting('out')}."
+        raise UserError(f"{run.folder} already contains a run.", hint)
 
 
 def _metadata_to_resume(request: TrainRequest) -> RunMetadata | None:
@@ -111,20 +112,13 @@ def _metadata_to_resume(request: TrainRequest) -> RunMetadata | None:
             message = f"{setting('resume', True)} needs the folder of the run to resume."
             raise UserError(message, f"Add {setting('out')}.")
         return None
-    run = Run(request.out)
-    if run.exists():
-        if not request.resume:
-            raise _run_exists(run)
+    run, folder = Run(request.out), request.out
+    if request.resume and run.exists():
         return read_metadata(run)
-    folder = run.folder
+    require_no_run(run)
     if folder.is_file() or (folder.is_dir() and {f.name for f in folder.iterdir()} - {".lock", "log.txt"}):
-        raise UserError(f"{run.folder} exists and is not a run.", f"Choose another {setting('out')}.")
+        raise UserError(f"{folder} exists and is not a run.", f"Choose another {setting('out')}.")
     return None
-
-
-def _run_exists(run: Run) -> UserError:
-    hint = f"Add {setting('resume', True)} to continue it, or choose another {setting('out')}."
-    return UserError(f"{run.folder} already contains a run.", hint)
 
 
 def _config_before_data(request: TrainRequest, before: RunMetadata | None) -> Config:
@@ -191,12 +185,6 @@ def _make_metadata(
         **machine,
         **chosen,
     )
-
-
-def _preset_line(request: TrainRequest, preset: str, resumed: bool) -> str:
-    if request.preset or resumed:
-        return f"Preset: {preset}"
-    return f"Preset: {preset} (default for such images). Others: `vaekit presets`."
 
 
 def _require_same_run(run: Run, before: RunMetadata, now: RunMetadata, pack: Pack) -> list[str]:

@@ -1,6 +1,9 @@
 """A training session: from a request to a run folder."""
 
 import math
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from vaekit.data.loader import ImageLoader
-from vaekit.errors import Interrupted
+from vaekit.errors import Interrupted, TrainingFailed, setting
 from vaekit.models.summary import summary
 from vaekit.runs.folder import Run, locked
 from vaekit.runs.metadata import DatasetSummary, write_record
@@ -23,12 +26,11 @@ from vaekit.training.callbacks import (
     TrainingState,
     metrics_row,
 )
-from vaekit.training.checkpointing import Checkpoints, divergence_error, restore
-from vaekit.training.interrupts import stop_on_signals
+from vaekit.training.checkpointing import Checkpoints, restore
 from vaekit.training.loop import Diverged, train
 from vaekit.training.monitor import StepMonitor, TimeLeft
 from vaekit.training.optimizers import compute_dtype
-from vaekit.training.plan import Plan, TrainRequest, make_plan, require_new_run
+from vaekit.training.plan import Plan, TrainRequest, make_plan, require_no_run
 from vaekit.training.step import TrainStep
 from vaekit.utils.device import flush_denormals, fork_rng, keep_freed_memory, matmul_precision
 from vaekit.utils.logging import LONG_PHASE_SECONDS, console_logging, file_logging, log, progress, status
@@ -55,11 +57,13 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
         with status("Reading images"):
             plan = make_plan(request)
         stack.enter_context(locked(plan.run))
-        require_new_run(plan)
+        if not plan.resumed:  # another process may have begun a run there meanwhile
+            require_no_run(plan.run)
         stack.enter_context(file_logging(plan.run.log))
         for line in plan.lines:
             log.info(line)
-        stack.enter_context(_threads(plan.metadata.threads))
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(plan.metadata.threads)
         stack.enter_context(keep_freed_memory())
         stack.enter_context(flush_denormals())
         plan = resolve_auto(plan, math.inf if request.max_minutes is None else request.max_minutes)
@@ -102,14 +106,19 @@ def _run_session(state: TrainingState, callbacks: Sequence[Callback], start: flo
         log.info(f"Nothing to do: this run is finished after {epoch} epochs ({reason}).")
     else:
         state.trained = True
-        with ExitStack() as saving, state.background, fork_rng():
-            try:
+        try:
+            with ExitStack() as saving, state.background, fork_rng():
                 _train_epochs(state, callbacks, start)
-            except Diverged as error:
-                raise divergence_error(error, state) from None
-            saving.enter_context(status("Saving"))
-            for callback in callbacks:
-                callback.on_train_end(state)
+                saving.enter_context(status("Saving"))
+                for callback in callbacks:
+                    callback.on_train_end(state)
+        except Diverged as error:
+            smaller = setting("learning_rate", float(f"{state.plan.config.training.learning_rate / 3:.1g}"))
+            raise TrainingFailed(
+                f"Training stopped because {error}. Checkpoints in {state.run.folder} up to this point are "
+                f"valid. Start a new run in another {setting('out')} with {smaller} or "
+                f"{setting('clip', 1000)}."
+            ) from None
         if state.stop_requested:
             where = f"Stopped in epoch {state.progress.epoch + 1} of {epochs}"
             raise Interrupted(f"{where}; nothing is lost. {state.how_to_resume()}")
@@ -130,7 +139,7 @@ def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: fl
         return f"epoch {min(state.progress.epoch + 1, settings.epochs)}/{settings.epochs}"
 
     with (
-        stop_on_signals(lambda: setattr(state, "stop_requested", True)),
+        _stop_on_signals(state),
         progress(images_per_epoch, label(), "images", done, request.quiet, LONG_PHASE_SECONDS) as advance,
     ):
 
@@ -168,10 +177,24 @@ def _report_end(state: TrainingState) -> None:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+def _stop_on_signals(state: TrainingState) -> Iterator[None]:
+    """Inside the block the first SIGINT or SIGTERM requests a stop; a second one ends the process.
+
+    Signals reach the main thread only: in another one nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _: object) -> None:
+        if state.stop_requested:
+            os._exit(128 + number)
+        state.stop_requested = True
+        log.info("Saving and stopping ... Press Ctrl-C again to quit immediately.")
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -66,7 +66,8 @@ class SOAP(Optimizer):
         first.lerp_(projected, 1 - fast)
         second.mul_(slow).addcmul_(projected, projected, value=1 - slow)
         direction = first / (second / (1 - slow**step)).sqrt_().add_(1e-8)
-        direction = _from_bases(direction.to(self.precision), bases).float()
+        inverses = {axis: basis.T for axis, basis in bases.items()}
+        direction = _to_bases(direction.to(self.precision), inverses).float()
         if weight_decay:
             weight.mul_(1 - lr * weight_decay)
         weight.add_(direction.view_as(weight), alpha=-lr / (1 - fast**step))
@@ -86,9 +87,3 @@ def _to_bases(matrix: Tensor, bases: dict[int, Tensor]) -> Tensor:
     if 0 in bases:
         matrix = bases[0].T @ matrix
     return matrix @ bases[1] if 1 in bases else matrix
-
-
-def _from_bases(matrix: Tensor, bases: dict[int, Tensor]) -> Tensor:
-    if 0 in bases:
-        matrix = bases[0] @ matrix
-    return matrix @ bases[1].T if 1 in bases else matrix

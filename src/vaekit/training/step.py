@@ -1,7 +1,7 @@
 """One training step: from a batch to new weights."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,7 @@ from vaekit.errors import OutOfMemory, UserError, setting
 from vaekit.models.terms import Labels, Objective
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoint import Snapshot, copied, optimizer_tensors, restore_optimizer
-from vaekit.training.ema import EMA
-from vaekit.training.optimizers import learning_rate, make_optimizer, set_learning_rate
+from vaekit.training.optimizers import EMA, learning_rate, make_optimizer, set_learning_rate
 from vaekit.utils.cuda_graphs import CudaGraph, is_capturing
 from vaekit.utils.device import out_of_memory
 from vaekit.utils.logging import log, status
@@ -124,7 +123,9 @@ class TrainStep:
 
     def _accumulate(self, x: Tensor, y: Labels | None, epoch: float) -> Metrics:
         sums: Metrics = {}
-        for images, labels in _chunks(x, y, self.micro_batches):
+        parts = x.chunk(self.micro_batches)
+        labels_of_parts = [None] * len(parts) if y is None else y.chunk(self.micro_batches)
+        for images, labels in zip(parts, labels_of_parts, strict=True):
             loss, metrics = self.loss_fn(images, labels, epoch)
             share = len(images) / len(x)
             (share * loss).backward()
@@ -252,8 +253,3 @@ def seed_generators(device: torch.device, *parts: int | str) -> None:
     elif device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed asks for every kind of device first
-
-
-def _chunks(x: Tensor, y: Labels | None, count: int) -> Iterator[tuple[Tensor, Labels | None]]:
-    images = x.chunk(count)
-    return zip(images, [None] * len(images) if y is None else y.chunk(count), strict=True)
