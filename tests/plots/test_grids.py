@@ -62,10 +62,10 @@ def test_file_labels_omit_folder_and_extension() -> None:
 def test_every_kind_of_sheet_has_a_title() -> None:
     images = blank(6)
     sheets = {
-        grids.pairs: (images, images),
         grids.strip: (*images[:2], images, ("a", "b")),
         grids.table: (images[None], ["z1"], [*"abcdef"]),
     }
+    assert grids.grid(images, below=images).height > grids.grid(images).height
     for sheet, contents in sheets.items():
         plain, titled = sheet(*contents), sheet(*contents, title="A title")
         assert titled.height == plain.height + grids.TITLE_HEIGHT + grids.GAP

@@ -130,10 +130,10 @@ def reconstruct(
     reconstructed = model.reconstruct(originals, labels)
     folder = output_folder(model, out, "reconstructed")
     for index, path in enumerate(images):
-        pair = grids.pairs(originals[index : index + 1], reconstructed[index : index + 1])
+        pair = grids.grid(originals[[index]], below=reconstructed[[index]])
         write_image(folder / f"{index + 1:04d}-{safe_name(path.stem)}.png", pair)
     names = file_labels(images[:SHEET_PAIRS])
     title = "Top: input. Bottom: reconstruction."
-    sheet = grids.pairs(originals[:SHEET_PAIRS], reconstructed[:SHEET_PAIRS], labels=names, title=title)
+    sheet = grids.grid(originals[:SHEET_PAIRS], 8, names, title, reconstructed[:SHEET_PAIRS])
     write_image(folder / "grid.png", sheet)
     say(_written(len(images), folder))

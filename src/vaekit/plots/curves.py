@@ -31,6 +31,8 @@ MIN_EPOCHS_TO_CLIP = 10
 """With fewer epochs, all of them are on the scale."""
 LEGEND_CLASSES = 20
 """With more classes, points are not coloured by class."""
+LEGEND_WIDTH = 40
+"""Characters of a class name in a legend, at most."""
 
 
 def loss_graph(metrics: "pd.DataFrame", title: str) -> bytes:
@@ -44,14 +46,16 @@ def loss_graph(metrics: "pd.DataFrame", title: str) -> bytes:
         for axes, name in zip(grid, panels, strict=False):
             _draw_panel(axes, metrics, name)
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=INK, parse_math=False)
-        return png(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110, facecolor="white")
+        return buffer.getvalue()
 
 
 def loss_panel(metrics: "pd.DataFrame", name: str) -> str:
     """One panel of the loss graph as SVG for a page."""
     with _figure(4.8, 3.4) as figure:
         _draw_panel(figure.subplots(), metrics, name)
-        return svg(figure)
+        return _svg(figure)
 
 
 def reported(metrics: "pd.DataFrame") -> list[str]:
@@ -95,7 +99,7 @@ def scatter(
         axes.locator_params(nbins=7)
         if len(groups) > 1:
             _name_groups(axes, classes)
-        return svg(figure)
+        return _svg(figure)
 
 
 @contextmanager
@@ -124,11 +128,12 @@ def _name_groups(axes: "Axes", names: Sequence[str]) -> None:
     style = {"frameon": False, "bbox_to_anchor": (1, 0.5), "markerscale": 1.4, "labelcolor": INK}
     key = axes.legend(axes.collections[: len(names)], ["x"] * len(names), loc="center left", **style)
     for text, name in zip(key.get_texts(), names, strict=True):
-        text.set(text=short(name), parse_math=False)
+        short = name if len(name) <= LEGEND_WIDTH else name[: LEGEND_WIDTH - 1] + ELLIPSIS
+        text.set(text=short, parse_math=False)
 
 
 def _draw_panel(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:
-    """Training and validation values of every epoch, with a mark at the best one."""
+    """Training and validation values of every epoch; the best one, whose weights the model has, is marked."""
     import seaborn as sns
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -138,7 +143,13 @@ def _draw_panel(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:
     for split, label, colour, shape in splits:
         marker = shape if len(metrics) <= 25 else None
         axes.plot(epochs, metrics[f"{split}_{name}"], color=colour, label=label, marker=marker, markersize=4)
-    _mark_best(axes, metrics, name)
+    if metrics["val_loss"].notna().any():
+        best = metrics.iloc[int(np.nanargmin(metrics["val_loss"]))]
+        axes.axvline(best["epoch"], color=INK, linestyle=":", linewidth=1)
+        axes.plot(best["epoch"], best[f"val_{name}"], "o", color="none", markeredgecolor=INK, markersize=9)
+        if name == "loss":
+            text = f"dotted: best epoch, {best['epoch']:,.0f}"
+            axes.set_title(text, loc="right", fontsize=10, color=INK)
     values = metrics[[f"train_{name}", f"val_{name}"]].to_numpy(float)
     axes.set_title(heading(name), loc="left", fontsize=12, color=INK)
     axes.set_xlabel(f"epoch{_clip(axes, values)}")
@@ -149,17 +160,6 @@ def _draw_panel(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if name == "loss":
         axes.legend(title=None, frameon=False, loc="best")
-
-
-def _mark_best(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:
-    """A line at the epoch of the lowest validation loss, whose weights the model has."""
-    if not metrics["val_loss"].notna().any():
-        return
-    best = metrics.iloc[int(np.nanargmin(metrics["val_loss"]))]
-    axes.axvline(best["epoch"], color=INK, linestyle=":", linewidth=1)
-    axes.plot(best["epoch"], best[f"val_{name}"], "o", color="none", markeredgecolor=INK, markersize=9)
-    if name == "loss":
-        axes.set_title(f"dotted: best epoch, {best['epoch']:,.0f}", loc="right", fontsize=10, color=INK)
 
 
 def _clip(axes: "Axes", values: Float[np.ndarray, "N 2"]) -> str:
@@ -183,18 +183,10 @@ def _clip(axes: "Axes", values: Float[np.ndarray, "N 2"]) -> str:
 
 def _number(value: float, _: object = None) -> str:
     """A number with separators of thousands, without the noise of its last digits."""
-    digits = 0 if abs(value) >= 100 else 10
-    return f"{value:,.{digits}f}" if digits == 0 else f"{value:.{digits}g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.10g}"
 
 
-def png(figure: "Figure") -> bytes:
-    """A figure as the content of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, facecolor="white")
-    return buffer.getvalue()
-
-
-def svg(figure: "Figure") -> str:
+def _svg(figure: "Figure") -> str:
     """A figure as SVG that stands inside a page, with its font and its colours of ink and grid."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -202,8 +194,3 @@ def svg(figure: "Figure") -> str:
     text = buffer.getvalue()
     text = re.sub(r' id="[A-Za-z0-9.]+_[0-9]+"', "", text[text.index("<svg") :])
     return text.replace(INK, "currentColor").replace(SOFT, "var(--line)")
-
-
-def short(name: str, limit: int = 40) -> str:
-    """A name that fits next to a graph."""
-    return name if len(name) <= limit else name[: limit - 1] + ELLIPSIS

@@ -84,13 +84,6 @@ def grid(
     return sheet
 
 
-def pairs(
-    above: Images, below: Images, columns: int = 8, labels: Sequence[str] | None = None, title: str = ""
-) -> Image.Image:
-    """Each image of `above` over its partner of `below`, pair by pair: see `grid`."""
-    return grid(above, columns, labels, title, below)
-
-
 def strip(
     first: UInt8[np.ndarray, "H W C"],
     last: UInt8[np.ndarray, "H W C"],
@@ -100,14 +93,36 @@ def strip(
 ) -> Image.Image:
     """An interpolation, each image with its share of the path; `first` and `last` stand at its ends."""
     shares = [f"{index / max(1, len(between) - 1):.0%}" for index in range(len(between))]
-    return _rows([[first, *between, last]], [names[0], *shares, names[1]], title=title, end_gap=3 * GAP)
+    return table([[first, *between, last]], [], [names[0], *shares, names[1]], title, end_gap=3 * GAP)
 
 
 def table(
-    images: UInt8[np.ndarray, "R K H W C"], rows: Sequence[str], columns: Sequence[str], title: str = ""
+    images: Sequence[Sequence[UInt8[np.ndarray, "H W C"]]] | UInt8[np.ndarray, "R K H W C"],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str = "",
+    end_gap: int = 0,
 ) -> Image.Image:
-    """Rows of images, with a name on the left of each, and one above each column."""
-    return _rows(images, columns, rows, title)
+    """Rows of images, with a name on the left of each, and one above each column.
+
+    `end_gap` sets the first and the last column apart.
+    """
+    width, height = _tile_size(images[0][0])
+    font = ImageFont.load_default(12)
+    left = max((round(font.getlength(part)) + GAP for name in rows for part in name.split("\n")), default=0)
+    across = len(columns) * (width + GAP) - GAP + 2 * end_gap
+    caption_height = LINE_HEIGHT if any(columns) else 0
+    sheet, pen, top = _blank((left + across, caption_height + len(images) * (height + GAP) - GAP), title)
+    tops = [top + caption_height + row * (height + GAP) for row in range(len(images))]
+    for column, caption in enumerate(columns):
+        gaps = (column > 0) + (column == len(columns) - 1)
+        x = MARGIN + left + column * (width + GAP) + gaps * end_gap
+        pen.text((x + width / 2, tops[0] - 3), shorten(caption, font, width), INK, font, anchor="md")
+        for row, y in zip(images, tops, strict=True):
+            _paste(sheet, row[column], (x, y))
+    for name, y in zip(rows, tops, strict=False):
+        pen.multiline_text((MARGIN, y + height / 2), name, INK, font, anchor="lm", spacing=3)
+    return sheet
 
 
 def stack(sheets: Sequence[Image.Image]) -> Image.Image:
@@ -119,32 +134,6 @@ def stack(sheets: Sequence[Image.Image]) -> Image.Image:
         stacked.paste(sheet, (0, top))
         top += sheet.height
     return stacked
-
-
-def _rows(
-    rows: Sequence[Sequence[UInt8[np.ndarray, "H W C"]]] | UInt8[np.ndarray, "R K H W C"],
-    captions: Sequence[str],
-    names: Sequence[str] = (),
-    title: str = "",
-    end_gap: int = 0,
-) -> Image.Image:
-    """Rows of images under captions, the name of each on its left; `end_gap` sets both ends apart."""
-    width, height = _tile_size(rows[0][0])
-    font = ImageFont.load_default(12)
-    left = max((round(font.getlength(part)) + GAP for name in names for part in name.split("\n")), default=0)
-    across = len(captions) * (width + GAP) - GAP + 2 * end_gap
-    caption_height = LINE_HEIGHT if any(captions) else 0
-    sheet, pen, top = _blank((left + across, caption_height + len(rows) * (height + GAP) - GAP), title)
-    tops = [top + caption_height + row * (height + GAP) for row in range(len(rows))]
-    for column, caption in enumerate(captions):
-        gaps = (column > 0) + (column == len(captions) - 1)
-        x = MARGIN + left + column * (width + GAP) + gaps * end_gap
-        pen.text((x + width / 2, tops[0] - 3), shorten(caption, font, width), INK, font, anchor="md")
-        for images, y in zip(rows, tops, strict=True):
-            _paste(sheet, images[column], (x, y))
-    for name, y in zip(names, tops, strict=False):
-        pen.multiline_text((MARGIN, y + height / 2), name, INK, font, anchor="lm", spacing=3)
-    return sheet
 
 
 def _blank(content: tuple[int, int], title: str) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
