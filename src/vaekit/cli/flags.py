@@ -12,10 +12,7 @@ from cyclopts import Group, Parameter
 from pydantic import BaseModel, Field, WrapValidator, create_model
 from pydantic.fields import FieldInfo
 
-from vaekit.config.base import BaseConfig
-from vaekit.config.config import SLOTS, Config, settings_classes
-from vaekit.config.data import DataConfig
-from vaekit.config.training import TrainingConfig
+from vaekit.config.config import GROUPS, SLOTS, Config, settings_classes
 
 COMMON_OPTIONS = (
     "--out",
@@ -37,14 +34,13 @@ COMMON_OPTIONS = (
 
 COMMON = Group("Common options", sort_key=0)
 OTHER = Group("Other options", sort_key=1)
-CONFIG_GROUPS: dict[str, type[BaseConfig]] = {"training": TrainingConfig, "data": DataConfig}
 HELP_GROUPS = {
-    name: Group(name.capitalize(), sort_key=index) for index, name in enumerate((*CONFIG_GROUPS, *SLOTS), 2)
+    name: Group(name.capitalize(), sort_key=index)
+    for index, name in enumerate(("training", "data", *SLOTS), 2)
 }
 HELP_GROUPS["encoder"] = Group(
     "Encoder and decoder", "the decoder has the same options: --decoder.kind etc.", sort_key=4
 )
-DEFAULTS = Config()
 
 
 def _type_of(field: FieldInfo) -> Any:
@@ -59,10 +55,6 @@ def _display_default(value: Any) -> Any:
     return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else value
 
 
-def _default(field: FieldInfo) -> Any:
-    return str(field.default) if _type_of(field) is str else _display_default(field.default)
-
-
 def _help(field: FieldInfo) -> str:
     return " ".join((field.description or "").split())
 
@@ -71,12 +63,13 @@ def _flag(name: str, field: FieldInfo, group: Group) -> tuple[Any, Any]:
     """The flag of a setting that is not a component's."""
     common = f"--{name.replace('_', '-')}" in COMMON_OPTIONS
     parameter = Parameter(group=COMMON if common else group)
-    return Annotated[_type_of(field), parameter], Field(_default(field), description=_help(field))
+    default = str(field.default) if _type_of(field) is str else _display_default(field.default)
+    return Annotated[_type_of(field), parameter], Field(default, description=_help(field))
 
 
 def _group(name: str) -> tuple[Any, Any]:
     fields: dict[str, Any] = {
-        key: _flag(key, field, HELP_GROUPS[name]) for key, field in CONFIG_GROUPS[name].model_fields.items()
+        key: _flag(key, field, HELP_GROUPS[name]) for key, field in GROUPS[name].model_fields.items()
     }
     model_class = create_model(name, **fields)
     return Annotated[model_class, Parameter(name="*")], model_class()
@@ -86,7 +79,7 @@ def _slot(name: str) -> tuple[Any, Any]:
     # A network of kind "own" is given from Python alone
     kinds = {kind: model for kind, model in settings_classes(name).items() if kind != "own"}
     summary = "\n".join(f"{kind}: {' '.join((model.__doc__ or '').split())}" for kind, model in kinds.items())
-    default_kind = getattr(DEFAULTS, name).kind
+    default_kind = Config.model_fields[name].default.kind
     fields: dict[str, Any] = {"kind": (Literal[tuple(kinds)], Field(default_kind, description=summary))}
     for key in dict.fromkeys(key for model in kinds.values() for key in model.model_fields if key != "kind"):
         owners = {kind: model.model_fields[key] for kind, model in kinds.items() if key in model.model_fields}
@@ -112,7 +105,7 @@ def _shared_flag(owners: dict[str, FieldInfo], everywhere: bool) -> tuple[Any, A
 def _flags() -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for name, field in Config.model_fields.items():
-        if name in CONFIG_GROUPS:
+        if name in GROUPS:
             fields[name] = _group(name)
         elif name in SLOTS:
             fields[name] = _slot(name)

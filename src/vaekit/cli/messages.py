@@ -13,6 +13,7 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
+from vaekit.config.overrides import alternatives
 from vaekit.config.suggestions import did_you_mean
 
 
@@ -58,6 +59,5 @@ def _too_many(unused: list[str], error: CycloptsError) -> str:
 
 def _expected(target: Any) -> str:
     if get_origin(target) is Literal:
-        *others, last = map(str, get_args(target))
-        return f"{', '.join(others)} or {last}" if others else last
+        return alternatives([str(choice) for choice in get_args(target)])
     return {int: "a whole number", float: "a number", bool: "true or false"}.get(target, "another value")
