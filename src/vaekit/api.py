@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import nn
@@ -12,15 +12,10 @@ from vaekit.data.sources.torch_datasets import is_dataset
 from vaekit.errors import UserError
 from vaekit.runs.folder import Run
 from vaekit.runs.loaded import load_model
+from vaekit.trained_model import TrainedModel
 from vaekit.training.callbacks import Callback
 from vaekit.training.plan import TrainRequest
 from vaekit.training.session import run_training
-
-if TYPE_CHECKING:
-    pass
-
-
-from vaekit.trained_model import TrainedModel
 
 
 def train(
@@ -62,14 +57,14 @@ def train(
     """
     folder = Path(out).expanduser() if out is not None else None
     given: dict[str, Any] = dict(settings)
-    networks = {
-        slot: given[slot] for slot in ("encoder", "decoder") if isinstance(given.get(slot), nn.Module)
-    }
+    networks: dict[str, nn.Module] = {}
     for slot in ("encoder", "decoder"):
-        if callable(network := given.get(slot)) and slot not in networks:
+        network = given.get(slot)
+        if isinstance(network, nn.Module):
+            networks[slot], given[slot] = network, {"kind": "own", "name": type(network).__name__}
+        elif callable(network):
             name = getattr(network, "__name__", network)
             raise UserError(f"The {slot} {name!r} is not a torch module.", "Give an instance.")
-    given |= {slot: {"kind": "own", "name": type(module).__name__} for slot, module in networks.items()}
     request = TrainRequest(data, (given,), preset, folder, resume, max_minutes, quiet, networks, report)
     run = run_training(request, callbacks)
     device = given.get("device", "auto")

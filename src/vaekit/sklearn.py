@@ -25,15 +25,12 @@ from torch import nn
 from vaekit.api import load, train
 from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.errors import UserError
-from vaekit.trained_model import TrainedModel
 from vaekit.training.artifacts import SamplingPrior
 
 ROUNDING = 1e-6
 """Floats this little outside [0, 1], as scaling leaves them, count as 0 and 1."""
-PARAMETERS = {name: name for name in ("preset", "epochs", "latents", "out")} | {
-    "seed": "random_state",
-    "quiet": "verbose",
-}
+PARAMETERS = {name: name for name in ("preset", "epochs", "latents", "out")}
+PARAMETERS |= {"seed": "random_state", "quiet": "verbose"}
 """Settings of `vaekit.train` that are parameters of the transformer, and their names there."""
 
 
@@ -100,7 +97,6 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         settings = self._settings()
         X = self._checked(X, fitting=True)
         images = self._images(X, self._shape(X))
-        layout = X.shape[1:], X.dtype == np.uint8
         if self.out is not None:
             vae = train(images, out=self.out, quiet=not self.verbose, **settings)
         else:
@@ -108,13 +104,13 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 settings |= {"report": False, "callbacks": [SamplingPrior()]}  # nobody sees its pictures
                 vae = train(images, out=folder / "run", quiet=not self.verbose, **settings)
             shutil.rmtree(vae.run.checkpoints, ignore_errors=True)
-            _delete_with(vae, folder)
+            weakref.finalize(vae, _delete, folder, os.getpid())
         self.vae_ = vae
         self.n_features_in_ = math.prod(vae.shape)
         self.n_latents_ = vae.model.latents
         channels, height, width = vae.shape
         self.image_shape_ = (height, width, channels)
-        self._layout = layout
+        self._layout = X.shape[1:], X.dtype == np.uint8
         self._networks = {name: part for name, part in settings.items() if isinstance(part, nn.Module)}
         return self
 
@@ -183,7 +179,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 for name, content in files.items():
                     (folder / Path(name).name).write_bytes(content)
                 vae = load(folder, **state["_networks"])
-            _delete_with(vae, folder)
+            weakref.finalize(vae, _delete, folder, os.getpid())
             state = state | {"vae_": vae}
         super().__setstate__(state)
 
@@ -204,13 +200,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(2**31 - 1)
-        parameters = {
-            "preset": self.preset,
-            "epochs": self.epochs,
-            "latents": self.latents,
-            "seed": int(seed),
-        }
-        return {**given, **{name: value for name, value in parameters.items() if value is not None}}
+        parameters = {name: getattr(self, name) for name in ("preset", "epochs", "latents")}
+        chosen = {name: value for name, value in parameters.items() if value is not None}
+        return {**given, **chosen, "seed": int(seed)}
 
     def _checked(self, X: Any, fitting: bool) -> NDArray[Any]:
         """X as an array of finite numbers; rows have the width and names that they had in `fit`."""
@@ -273,11 +265,7 @@ def _temporary_folder() -> Iterator[Path]:
         raise
 
 
-def _delete_with(vae: TrainedModel, folder: Path) -> None:
-    """Delete the folder, from which the model reads, when it is garbage-collected or the process ends."""
-    weakref.finalize(vae, _delete, folder, os.getpid())
-
-
 def _delete(folder: Path, process: int) -> None:
+    """Delete a model's folder, when the model is garbage-collected or the process ends."""
     if os.getpid() == process:  # a forked process has a copy of the model, and its folder is not its own
         shutil.rmtree(folder, ignore_errors=True)
