@@ -5,17 +5,30 @@ import os
 import shutil
 import sys
 import traceback
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import (
+    App,
+    CoercionError,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from vaekit.cli.evaluate import evaluate, rank, report
 from vaekit.cli.generate import fit_prior, generate, reconstruct
 from vaekit.cli.help import FLAG_ALL, HelpFormatter
 from vaekit.cli.latents import encode, interpolate, traverse
-from vaekit.cli.messages import usage_message
 from vaekit.cli.tools import bench, doctor, presets
 from vaekit.cli.train import train
+from vaekit.config.overrides import alternatives
+from vaekit.config.suggestions import did_you_mean
 from vaekit.errors import Interrupted, TrainingFailed, UserError, flag_spelling, spell_settings, spelled
 from vaekit.utils.logging import wrapped
 from vaekit.version import VERSION
@@ -63,7 +76,7 @@ def _run(arguments: list[str] | None) -> int:
         sys.stdout.flush()
         return 0
     except CycloptsError as error:
-        return _fail(2, usage_message(error))
+        return _fail(2, " ".join(filter(None, _usage_message(error))))
     except UserError as error:
         return _fail(2, str(error))
     except (BrokenPipeError, SystemExit):  # the reader of the output is gone: `vaekit presets | head -1`
@@ -86,3 +99,41 @@ def _fail(status: int, message: str) -> int:
         text = wrapped(text, shutil.get_terminal_size().columns)
     print(text, file=sys.stderr)
     return status
+
+
+def _usage_message(error: CycloptsError) -> Iterator[str]:
+    """What is wrong with a command line that could not be parsed, and what to type instead."""
+    if isinstance(error, UnknownOptionError):
+        option = (error.token.keyword or error.token.value).partition("=")[0]
+        yield f"No such option {option!r}."
+        names = [name for argument in error.argument_collection for name in argument.names]
+        yield did_you_mean(option, names)
+    elif isinstance(error, UnknownCommandError) and error.unused_tokens:
+        yield f"No such command {error.unused_tokens[0]!r}."
+        commands = [name for name in error.app or () if not name.startswith("-")]
+        yield did_you_mean(error.unused_tokens[0], commands)
+        yield "`vaekit --help` lists the commands."
+    elif isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        yield _too_many(error.unused_tokens, error)
+    elif isinstance(error, MissingArgumentError) and error.argument:
+        name = error.keyword or error.argument.name
+        yield f"Option {name!r} needs a value." if name.startswith("-") else f"Missing argument {name}."
+    elif isinstance(error, RepeatArgumentError):
+        yield f"Option {error.token.keyword!r} is given twice."
+    elif isinstance(error, CoercionError) and error.token and error.argument:
+        target = error.target_type
+        types: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+        choices = [str(choice) for choice in get_args(target)] if get_origin(target) is Literal else []
+        expected = alternatives(choices) if choices else types.get(target, "another value")
+        yield f"{error.token.keyword or error.argument.name}: must be {expected} (got {error.token.value})."
+        yield did_you_mean(error.token.value, choices)
+    else:
+        yield str(error)
+
+
+def _too_many(unused: list[str], error: CycloptsError) -> str:
+    if len(unused) == 1 or error.app is None:
+        return f"Unexpected argument {unused[0]!r}."
+    arguments = error.app.assemble_argument_collection()
+    names = [argument.name for argument in arguments if argument.index is not None]
+    return f"Too many arguments: {len(names) + len(unused)} instead of {len(names)} ({' '.join(names)})."
