@@ -38,7 +38,7 @@ MIN_TITLE = 360
 
 
 def zoom(height: int, width: int) -> int:
-    """The stacked factor by which images of this size are magnified: a tile has at least MIN_TILE pixels."""
+    """The whole factor by which images of this size are magnified: a tile has at least MIN_TILE pixels."""
     return math.ceil(MIN_TILE / max(height, width))
 
 
@@ -54,7 +54,7 @@ def grid(
     title: str = "",
     below: Images | None = None,
 ) -> Image.Image:
-    """Images row by row on white, small ones magnified by a stacked factor.
+    """Images row by row on white, small ones magnified by a whole factor.
 
     Args:
         images: uint8 [N, H, W, C].
@@ -184,6 +184,6 @@ def png_source(png: bytes) -> str:
 
 
 def write(path: Path, image: Image.Image) -> None:
-    """Write a picture to a PNG file, stacked or not at all."""
+    """Write a picture to a PNG file, whole or not at all."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(png(image))

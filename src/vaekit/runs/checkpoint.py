@@ -97,9 +97,8 @@ def newest_checkpoint(run: Run) -> Snapshot | None:
     """The newest intact checkpoint; None if there is none."""
     for folder in sorted(run.checkpoints.glob("step_*"), reverse=True):
         if _is_intact(folder):
-            weights, optimizer = (
-                load_file(folder / f"{name}.safetensors") for name in ("model", "optimizer")
-            )
+            weights = load_file(folder / "model.safetensors")
+            optimizer = load_file(folder / "optimizer.safetensors")
             state = json.loads((folder / "state.json").read_text())
             return Snapshot(_with_prefix(weights, "raw."), _with_prefix(weights, "ema."), optimizer, state)
         log.info(f"{folder} is damaged and is skipped")

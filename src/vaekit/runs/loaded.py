@@ -4,7 +4,6 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -57,7 +56,7 @@ class LoadedModel:
 
 def load_model(
     run: Run,
-    networks: Mapping[str, nn.Module] = MappingProxyType({}),
+    networks: Mapping[str, nn.Module],
     device: str | torch.device = "auto",
     arrays: Any = None,
 ) -> LoadedModel:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from vaekit.config.config import Config
 from vaekit.errors import UserError
@@ -16,10 +16,8 @@ FORMAT = 1
 DAMAGED_HINT = "Restore it from a copy, or train a new run."
 
 
-class RunMetadata(BaseModel):
+class RunMetadata(BaseModel, frozen=True):
     """config.json: everything needed to rebuild the model and to resume training."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     format: Literal[1] = 1
     preset: str
@@ -47,10 +45,8 @@ class SkippedFile(BaseModel):
     reason: str
 
 
-class DatasetSummary(BaseModel):
+class DatasetSummary(BaseModel, frozen=True):
     """dataset.json: a description of the training data."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     fingerprint: str
     """Hash of the contents: images, labels and splits."""
