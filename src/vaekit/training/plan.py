@@ -81,7 +81,9 @@ def make_plan(request: TrainRequest) -> Plan:
     if isinstance(source, (str, Path)):
         source = Path(source).expanduser()
     early = _config_before_data(request, before)
-    device = _choose_device(early, before)
+    device = torch.device(before.device) if before else None
+    if device is None or not is_available(device):  # a run stays on its device if that is still there
+        device = resolve_device(early.training.device)
     require_outside(request.out or Path("runs"), source)
     pack = open_pack(source, early.data, quiet=request.quiet)
     preset, config = _config_with_data(request, before, pack)
@@ -154,13 +156,6 @@ def _config_with_data(request: TrainRequest, before: RunMetadata | None, pack: P
         if new < old:
             raise UserError(f"{started} {old} epochs; {setting('epochs')} cannot be lowered.")
     return before.preset, config
-
-
-def _choose_device(config: Config, before: RunMetadata | None) -> torch.device:
-    """The device of the run so far if it is still there, else the one that was asked for."""
-    if before and is_available(torch.device(before.device)):
-        return torch.device(before.device)
-    return resolve_device(config.training.device)
 
 
 def _make_metadata(

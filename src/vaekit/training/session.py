@@ -70,7 +70,11 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
         stack.enter_context(matmul_precision(tf32=plan.config.training.precision == "tf32"))
         with status("Preparing the model"):
             state = _make_state(plan, request)
-        _write_metadata(state)
+        log.debug(summary(state.train_step.model))
+        if not plan.resumed:
+            write_record(plan.run.dataset, DatasetSummary.model_validate(plan.pack.describe()))
+        write_record(plan.run.config, plan.metadata)
+        log.info(f"Writing to {plan.run.folder}")
         chosen = default_callbacks() if callbacks is None else callbacks
         _run_session(state, [MetricsWriter(), ConsoleLogger(), *chosen, Checkpoints()], start)
         return plan.run
@@ -87,15 +91,6 @@ def _make_state(plan: Plan, request: TrainRequest) -> TrainingState:
     state = TrainingState(plan, request, train_step, loader)
     restore(state)
     return state
-
-
-def _write_metadata(state: TrainingState) -> None:
-    plan = state.plan
-    log.debug(summary(state.train_step.model))
-    if not plan.resumed:
-        write_record(plan.run.dataset, DatasetSummary.model_validate(plan.pack.describe()))
-    write_record(plan.run.config, plan.metadata)
-    log.info(f"Writing to {plan.run.folder}")
 
 
 def _run_session(state: TrainingState, callbacks: Sequence[Callback], start: float) -> None:
