@@ -81,7 +81,7 @@ def test_a_failing_callback_fails_the_training(tmp_path: Path) -> None:
 def test_the_time_left_includes_what_follows_the_epochs(monkeypatch: MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    short, long = (TimeLeft(100.0, limit, 1000, 1000, True) for limit in (30.0, float("inf")))
+    short, long = (TimeLeft(100.0, limit, 1000, True) for limit in (30.0, float("inf")))
     assert math.isnan(long.estimate(5000))  # nothing to go by
     for time_left in (short, long):
         time_left.add(32)  # compiled: not counted

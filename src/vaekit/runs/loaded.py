@@ -62,11 +62,8 @@ def load_model(
 ) -> LoadedModel:
     """Load the model of a run folder.
 
-    Args:
-        run: the run.
-        networks: the custom "encoder" or "decoder" that it was trained with.
-        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps".
-        arrays: the training data, if they were given in memory.
+    `networks` are the custom "encoder" or "decoder" that it was trained with, `arrays` the training data, if
+    they were given in memory.
     """
     target = resolve_device(device)
     metadata = read_metadata(run)

@@ -52,12 +52,8 @@ def train(
 ) -> Iterator[EpochResult]:
     """Train until `epochs` epochs are complete, starting at `progress`, and yield after every epoch.
 
-    Args:
-        train_step: takes the optimization steps.
-        loader: training and validation batches.
-        epochs: number of epochs.
-        progress: where training is; it is updated.
-        on_step: called with the loss after every step; training stops if it returns True.
+    `progress` is updated. `on_step` is called with the loss after every step; training stops if it returns
+    True.
 
     Raises:
         Diverged: an epoch's loss is NaN or infinite.

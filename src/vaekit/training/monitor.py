@@ -24,12 +24,8 @@ class StepMonitor:
     """Counts and times steps, reports progress, and looks at the loss a few times a second.
 
     On a GPU it looks at a loss that has been sent meanwhile, so that nothing ever waits for the device. A
-    loss that it did not look at shows at the end of the epoch.
-
-    Args:
-        batch_size: images per step.
-        on_progress: called a few times a second with the number of images since the last call.
-        should_stop: asked after every step.
+    loss that it did not look at shows at the end of the epoch. `on_progress` is called at every look with the
+    number of images since the last one, `should_stop` after every step.
     """
 
     PERIOD = 0.25
@@ -88,18 +84,12 @@ class StepMonitor:
 class TimeLeft:
     """Seconds until a training command returns: the epochs, validation, the fitted prior and the report.
 
-    Args:
-        start: when the command began, on the clock of `time.perf_counter`.
-        limit: seconds after which the epoch that runs is the last one.
-        images_per_epoch: training images in an epoch.
-        training_images: in all.
-        with_report: whether a report follows.
+    The command began at `start`, on the clock of `time.perf_counter`; the epoch that runs `limit` seconds
+    later is the last one.
     """
 
-    def __init__(
-        self, start: float, limit: float, images_per_epoch: int, training_images: int, with_report: bool
-    ) -> None:
-        self.start, self.limit, self.images_per_epoch = start, limit, images_per_epoch
+    def __init__(self, start: float, limit: float, training_images: int, with_report: bool) -> None:
+        self.start, self.limit, self.training_images = start, limit, training_images
         self.work_at_end = PRIOR_SHARE * min(PRIOR_IMAGES, training_images)
         if with_report:
             self.work_at_end += REPORT_IMAGES
@@ -118,8 +108,7 @@ class TimeLeft:
         if not self._seen or elapsed < 2:
             return math.nan
         per_image = elapsed / self._seen  # validation and pictures are in it
-        training = images_left * per_image
-        if math.isfinite(self.limit):
-            until_limit = max(0.0, self.start + self.limit - time.perf_counter())
-            training = min(training, until_limit + 0.5 * self.images_per_epoch * per_image)
+        until_limit = max(0.0, self.start + self.limit - time.perf_counter())
+        half_an_epoch = 0.5 * self.training_images * per_image
+        training = min(images_left * per_image, until_limit + half_an_epoch)
         return training + self.work_at_end * per_image + PRIOR_SECONDS

@@ -28,10 +28,9 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingConfig)
     match settings.optimizer:
         case "adam" | "adamw" as kind:
             make = Adam if kind == "adam" else AdamW
-            if device.type == "cuda":  # all that a step needs is on the device, for the CUDA graph
-                rate_on_device = torch.tensor(rate, device=device)
-                return make(parameters, rate_on_device, weight_decay=decay, fused=True, capturable=True)
-            return make(parameters, rate, weight_decay=decay, fused=fused)
+            graph = device.type == "cuda"  # for which all that a step needs has to be on the device
+            lr = torch.tensor(rate, device=device) if graph else rate
+            return make(parameters, lr, weight_decay=decay, fused=fused, capturable=graph)
         case "adamax":
             return Adamax(parameters, rate, weight_decay=decay)
         case "soap":

@@ -195,7 +195,5 @@ def _require_same_run(run: Run, before: RunMetadata, now: RunMetadata, pack: Pac
         for name in ("device", "hardware", "threads", "versions")
         if getattr(before, name) != getattr(now, name)
     ]
-    if not changed:
-        return []
-    changes = "; ".join(changed)
-    return [f"Resuming on a different setup ({changes}): results will differ in the last bits."]
+    text = f"Resuming on a different setup ({'; '.join(changed)}): results will differ in the last bits."
+    return [text] if changed else []

@@ -40,11 +40,7 @@ CHECKED_IMAGES = 32
 
 
 def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = None) -> Run:
-    """Train, or resume training, and return the run.
-
-    Args:
-        request: what to do.
-        callbacks: what happens besides training and saving; None for `default_callbacks()`.
+    """Train, or resume training, and return the run; without `callbacks`, with `default_callbacks()`.
 
     Raises:
         UserError: the request cannot be met.
@@ -128,7 +124,7 @@ def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: fl
     limit = math.inf if request.max_minutes is None else 60 * request.max_minutes
     images_per_epoch = loader.steps_per_epoch * loader.batch_size
     total, done = settings.epochs * images_per_epoch, state.progress.steps_in_epoch * loader.batch_size
-    time_left = TimeLeft(start, limit, images_per_epoch, loader.count, request.report)
+    time_left = TimeLeft(start, limit, loader.count, request.report)
 
     def label() -> str:
         return f"epoch {min(state.progress.epoch + 1, settings.epochs)}/{settings.epochs}"

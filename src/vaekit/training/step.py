@@ -34,11 +34,7 @@ class TrainStep:
     an NVIDIA GPU the step is captured as a CUDA graph once the objective's schedules have ended, together
     with the optimizer's work if that counts its steps on the device.
 
-    Args:
-        model: the VAE on its device; it is trained in place.
-        objective: what is minimized.
-        settings: with every "auto" resolved.
-        steps_per_epoch: converts a step's number to a fractional epoch.
+    The model is trained in place. In `settings` every "auto" is resolved.
     """
 
     def __init__(self, model: VAE, objective: Objective, settings: TrainingConfig, steps_per_epoch: int):
