@@ -11,6 +11,8 @@ from vaekit.cli.flags import Out, RunFolder, Seed
 from vaekit.errors import UserError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from vaekit.plots.grids import Images
 
 SHEET_IMAGES = 256
@@ -75,18 +77,15 @@ def _write_batches(
     from vaekit.utils.files import safe_name
     from vaekit.utils.logging import progress
 
-    shown: list[Images] = []
-    written = 0
+    shown: list[NDArray[np.uint8]] = []
     with progress(n, "Generating images") as advance:
-        for batch in batches:
-            if written < SHEET_IMAGES:
-                shown.append(batch[: SHEET_IMAGES - written])
-            for index, image in enumerate(batch, written + 1):
-                name = f"{index:04d}" + (f"-{safe_name(labels[index - 1])}" if labels else "")
-                write_image(folder / f"{name}.png", grids.picture(image))
-            written += len(batch)
-            advance(len(batch))
-    return np.concatenate(shown)
+        for index, image in enumerate(image for batch in batches for image in batch):
+            name = f"{index + 1:04d}" + (f"-{safe_name(labels[index])}" if labels else "")
+            write_image(folder / f"{name}.png", grids.picture(image))
+            if index < SHEET_IMAGES:
+                shown.append(image)
+            advance(1)
+    return np.stack(shown)
 
 
 def _written(count: int, folder: Path) -> str:

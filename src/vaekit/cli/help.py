@@ -1,6 +1,8 @@
 """Help as plain lines: a heading per group, a line per option."""
 
 import re
+from itertools import zip_longest
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from vaekit.cli.flags import COMMON, COMMON_OPTIONS
@@ -40,8 +42,14 @@ class HelpFormatter:
         width = max(len(label) for label, _ in rows)
         note = _plain(panel.description)
         console.print(f"\n{title}{f' ({note})' if note else ''}:", highlight=False, markup=False)
+        column = max(console.width - width - 4, 20)
         for label, description in rows:
-            _print_row(console, label, description, width)
+            lines: list[str] = []
+            for line in description.splitlines():
+                lines += wrap(line, column, subsequent_indent="  ", break_on_hyphens=False)
+            for start, line in zip_longest((label,), lines, fillvalue=""):
+                text = f"  {start:<{width}}  {line}".replace("\xa0", " ")
+                console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)
 
 
 def _plain(renderable: Any) -> str:
@@ -72,15 +80,3 @@ def _description(entry: "HelpEntry", full: bool) -> str:
     if entry.default not in (None, "False", "None") and "default" not in text:
         details.append(f"default: {entry.default.removesuffix('.0')}".replace(" ", "\xa0"))
     return f"{text} ({'; '.join(details)})" if details else text
-
-
-def _print_row(console: "Console", label: str, description: str, width: int) -> None:
-    from textwrap import wrap
-
-    column = max(console.width - width - 4, 20)
-    lines = []
-    for line in description.splitlines():
-        lines += wrap(line, column, subsequent_indent="  ", break_on_hyphens=False)
-    for index, line in enumerate(lines or [""]):
-        text = f"  {label if index == 0 else '':<{width}}  {line}".replace("\xa0", " ")
-        console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)

@@ -92,13 +92,16 @@ def scatter(
             axes.scatter(
                 points[rows, 0], points[rows, 1], s=22, color=colour, marker=shape, alpha=0.8, linewidth=0
             )
-        axes.set_xlabel(axis_names[0])
-        axes.set_ylabel(axis_names[1])
+        axes.set(xlabel=axis_names[0], ylabel=axis_names[1])
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.05)
         axes.locator_params(nbins=7)
-        if len(groups) > 1:
-            _name_groups(axes, classes)
+        if len(groups) > 1:  # names are set afterwards: an underscore would hide one, dollars be mathematics
+            style = {"frameon": False, "bbox_to_anchor": (1, 0.5), "markerscale": 1.4, "labelcolor": INK}
+            key = axes.legend(axes.collections, ["x"] * len(classes), loc="center left", **style)
+            for text, name in zip(key.get_texts(), classes, strict=True):
+                short = name if len(name) <= LEGEND_WIDTH else name[: LEGEND_WIDTH - 1] + ELLIPSIS
+                text.set(text=short, parse_math=False)
         return _svg(figure)
 
 
@@ -120,16 +123,6 @@ def _figure(width: float, height: float) -> "Iterator[Figure]":
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-
-
-def _name_groups(axes: "Axes", names: Sequence[str]) -> None:
-    """A legend to the right of the axes for the groups of points in them."""
-    # names are set afterwards: a leading underscore would hide one, and dollars begin mathematics
-    style = {"frameon": False, "bbox_to_anchor": (1, 0.5), "markerscale": 1.4, "labelcolor": INK}
-    key = axes.legend(axes.collections[: len(names)], ["x"] * len(names), loc="center left", **style)
-    for text, name in zip(key.get_texts(), names, strict=True):
-        short = name if len(name) <= LEGEND_WIDTH else name[: LEGEND_WIDTH - 1] + ELLIPSIS
-        text.set(text=short, parse_math=False)
 
 
 def _draw_panel(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:
