@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from vaekit.utils.logging import fit_terminal
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from vaekit.trained_model import TrainedModel
 
 
@@ -33,24 +31,9 @@ def output_png(model: "TrainedModel", out: Path | None, name: str) -> Path:
 
 def output_folder(model: "TrainedModel", out: Path | None, name: str) -> Path:
     """An empty folder for images: `out`, or a new one in the run folder."""
-    from vaekit.errors import UserError, setting
     from vaekit.runs.outputs import first_free, new_folder
 
-    folder = new_folder(model.run, out or first_free(model.run.folder / name, "set"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = f"Cannot write to {folder} ({error.strerror})."
-        raise UserError(reason, f"Choose another {setting('out')}.") from None
-    return folder
-
-
-def write_image(path: Path, image: "Image.Image") -> None:
-    """Write one of many PNG files; it is never left half written."""
-    from vaekit.utils.files import atomic_file
-
-    with atomic_file(path, durable=False) as temporary:
-        image.save(temporary, format="png")
+    return new_folder(model.run, out or first_free(model.run.folder / name, "set"))
 
 
 def quoted(path: Path) -> str:

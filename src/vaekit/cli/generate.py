@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from vaekit.cli.common import load_model, output_folder, quoted, say, write_image
+from vaekit.cli.common import load_model, output_folder, quoted, say
 from vaekit.cli.flags import Out, RunFolder, Seed
 from vaekit.errors import UserError
 
@@ -58,7 +58,7 @@ def generate(
     title = f"{count} new image{'' if n == 1 else 's'}{f' of {class_}' if class_ else ''}, "
     title += f"{'model' if fitted is None else 'fitted'} prior, seed {seed}"
     sheet = grids.grid(shown, labels=labels[: len(shown)] if labels else None, title=title)
-    write_image(folder / "grid.png", sheet)
+    grids.write(folder / "grid.png", sheet, durable=False)
     if fitted is not None:
         say(f"Sampled from the fitted prior: {fitted.name}.")
     else:
@@ -81,7 +81,7 @@ def _write_batches(
     with progress(n, "Generating images") as advance:
         for index, image in enumerate(image for batch in batches for image in batch):
             name = f"{index + 1:04d}" + (f"-{safe_name(labels[index])}" if labels else "")
-            write_image(folder / f"{name}.png", grids.picture(image))
+            grids.write(folder / f"{name}.png", grids.picture(image), durable=False)
             if index < SHEET_IMAGES:
                 shown.append(image)
             advance(1)
@@ -130,9 +130,9 @@ def reconstruct(
     folder = output_folder(model, out, "reconstructed")
     for index, path in enumerate(images):
         pair = grids.grid(originals[[index]], below=reconstructed[[index]])
-        write_image(folder / f"{index + 1:04d}-{safe_name(path.stem)}.png", pair)
+        grids.write(folder / f"{index + 1:04d}-{safe_name(path.stem)}.png", pair, durable=False)
     names = file_labels(images[:SHEET_PAIRS])
     title = "Top: input. Bottom: reconstruction."
     sheet = grids.grid(originals[:SHEET_PAIRS], 8, names, title, reconstructed[:SHEET_PAIRS])
-    write_image(folder / "grid.png", sheet)
+    grids.write(folder / "grid.png", sheet, durable=False)
     say(_written(len(images), folder))

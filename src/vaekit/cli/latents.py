@@ -46,13 +46,14 @@ def interpolate(
 
     from vaekit.data.packs.pack import load_images
     from vaekit.plots import grids
+    from vaekit.plots.labels import file_labels
 
     ends = load_images((a, b), model.config.data, model.shape)
     how: Literal["linear", "spherical"] = "linear" if linear else "spherical"
     images = model.interpolate(a, b, steps=steps, how=how, label=class_)
-    names = [path.stem if a.stem != b.stem else f"{path.parent.name}/{path.stem}" for path in (a, b)]
+    first, last = file_labels((a, b))
     title = f"Originals at the ends; 0% and 100% are their reconstructions, with {how} interpolation between"
-    grids.write(file, grids.strip(ends[0], ends[1], images, (names[0], names[1]), f"{title} them"))
+    grids.write(file, grids.strip(ends[0], ends[1], images, (first, last), f"{title} them"))
     say(f"Wrote {file}")
 
 

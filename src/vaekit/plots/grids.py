@@ -183,7 +183,7 @@ def png_source(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def write(path: Path, image: Image.Image) -> None:
-    """Write a picture to a PNG file, whole or not at all."""
-    with atomic_file(path) as temporary:
+def write(path: Path, image: Image.Image, durable: bool = True) -> None:
+    """Write a picture to a PNG file, whole or not at all; if `durable`, also after a power cut."""
+    with atomic_file(path, durable) as temporary:
         temporary.write_bytes(png(image))

@@ -43,11 +43,15 @@ def new_file(
 
 
 def new_folder(run: Run, out: str | Path) -> Path:
-    """Check the path of a folder to fill: new or empty, outside the training images of the run."""
-    path = Path(out).expanduser()
+    """Create a folder to fill, or take an empty one, outside the training images of the run."""
+    path, hint = Path(out).expanduser(), f"Choose another {setting('out')}."
     require_outside(path, read_metadata(run).source)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} already exists.", f"Choose another {setting('out')}.")
+        raise UserError(f"{path} already exists.", hint)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write to {path} ({error.strerror}).", hint) from None
     return path
 
 
@@ -55,7 +59,8 @@ def copy_run(run: Run, target: Path) -> None:
     """Copy configuration, weights, prior and history of a run to a new folder."""
     if target.exists():
         raise UserError(f"{target} already exists.", "Choose a new folder.")
-    with atomic_folder(new_folder(run, target)) as temporary:
+    require_outside(target, read_metadata(run).source)
+    with atomic_folder(target) as temporary:
         for file in (run.config, run.dataset, run.weights, run.latent_prior, run.metrics, run.loss_graph):
             if file.exists():
                 shutil.copyfile(file, temporary / file.name)
