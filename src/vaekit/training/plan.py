@@ -69,11 +69,7 @@ class Plan:
 
 
 def make_plan(request: TrainRequest) -> Plan:
-    """Read the data, choose what was left open, and check a resumed run against its beginning.
-
-    Raises:
-        UserError: the request cannot be met.
-    """
+    """Read the data, choose what was left open, and check a resumed run against its beginning."""
     if request.max_minutes is not None and not request.max_minutes >= 0:
         raise UserError(f"must be at least 0 (got {request.max_minutes}).", option="max_minutes")
     before = _metadata_to_resume(request)
