@@ -136,7 +136,6 @@ def _config_before_data(request: TrainRequest, before: RunMetadata | None) -> Co
 
 
 def _config_with_data(request: TrainRequest, before: RunMetadata | None, pack: Pack) -> tuple[str, Config]:
-    """The preset's name and the configuration."""
     if not before:
         preset = request.preset or DEFAULT_PRESETS["gray" if pack.shape[0] == 1 else "colour"]
         return preset, resolve(*request.layers, preset=preset)

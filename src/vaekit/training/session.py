@@ -15,17 +15,10 @@ from vaekit.errors import Interrupted, TrainingFailed, setting
 from vaekit.models.summary import summary
 from vaekit.runs.folder import Run, locked
 from vaekit.runs.metadata import DatasetSummary, write_record
-from vaekit.runs.metrics import read_metrics, still_falling
+from vaekit.runs.metrics import append_metrics, read_metrics, still_falling
 from vaekit.training.artifacts import default_callbacks
 from vaekit.training.auto_tune import resolve_auto
-from vaekit.training.callbacks import (
-    BestEpoch,
-    Callback,
-    ConsoleLogger,
-    MetricsWriter,
-    TrainingState,
-    metrics_row,
-)
+from vaekit.training.callbacks import BestEpoch, Callback, ConsoleLogger, TrainingState, metrics_row
 from vaekit.training.checkpointing import Checkpoints, restore
 from vaekit.training.loop import Diverged, train
 from vaekit.training.monitor import StepMonitor, TimeLeft
@@ -72,7 +65,7 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
         write_record(plan.run.config, plan.metadata)
         log.info(f"Writing to {plan.run.folder}")
         chosen = default_callbacks() if callbacks is None else callbacks
-        _run_session(state, [MetricsWriter(), ConsoleLogger(), *chosen, Checkpoints()], start)
+        _run_session(state, [ConsoleLogger(), *chosen, Checkpoints()], start)
         return plan.run
 
 
@@ -148,6 +141,7 @@ def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: fl
                 advance(0, label(), total=images_per_epoch)
             if state.best.loss is None or row["val_loss"] < state.best.loss:
                 state.best = BestEpoch(state.progress.epoch, state.progress.step, row["val_loss"])
+            append_metrics(state.run, row)
             for callback in callbacks:
                 callback.on_epoch_end(state, result, row)
             if state.finished or state.stop_requested or time.perf_counter() - start > limit:

@@ -212,7 +212,6 @@ def make_loss_fn(model: VAE, objective: Objective, compiled: bool = False) -> Lo
 
 
 def _raise_if_compilation_failed(error: Exception) -> None:
-    """Raise a UserError if torch.compile has failed."""
     from torch._dynamo.exc import TorchDynamoException  # takes a second, unless something was compiled
 
     if isinstance(error, TorchDynamoException):
