@@ -110,7 +110,6 @@ def _figure(width: float, height: float) -> "Iterator[Figure]":
     """An empty figure in the style of all graphs."""
     import seaborn as sns
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     colours = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
@@ -120,9 +119,7 @@ def _figure(width: float, height: float) -> "Iterator[Figure]":
         rc_context({"svg.fonttype": "none", "font.size": 11}),
         warnings.catch_warnings(action="ignore", category=UserWarning),  # of letters that the font lacks
     ):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
+        yield Figure(figsize=(width, height), layout="constrained")
 
 
 def _draw_panel(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:
