@@ -55,10 +55,7 @@ class LoadedModel:
 
 
 def load_model(
-    run: Run,
-    networks: Mapping[str, nn.Module],
-    device: str | torch.device = "auto",
-    arrays: Any = None,
+    run: Run, networks: Mapping[str, nn.Module], device: str | torch.device = "auto", arrays: Any = None
 ) -> LoadedModel:
     """Load the model of a run folder.
 
