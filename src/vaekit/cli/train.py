@@ -68,16 +68,15 @@ def train(
 def _read_settings(path: Path) -> tuple[Mapping[str, Any], str | None]:
     """The settings in a TOML file, or in the config.json of a run with the run's preset."""
     path = path / "config.json" if path.is_dir() else path
+    kind, parse = ("JSON", json.loads) if path.suffix == ".json" else ("TOML", tomllib.loads)
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix != ".json":
-            return tomllib.loads(text), None
-        record = json.loads(text)
+        record = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}).", option="config") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        kind = "JSON" if path.suffix == ".json" else "TOML"
+    except ValueError as error:
         raise UserError(f"{path} is not valid {kind}: {str(error).rstrip('.')}.", option="config") from None
+    if kind == "TOML":
+        return record, None
     if not (isinstance(record, Mapping) and isinstance(record.get("config"), Mapping)):
         raise UserError(f"{path} is not the config.json of a run.", option="config")
     return record["config"], record.get("preset")
