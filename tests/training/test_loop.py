@@ -19,8 +19,9 @@ from vaekit.models.builder import build
 from vaekit.models.objectives.elbo import Elbo
 from vaekit.models.terms import Terms
 from vaekit.training.artifacts import is_picture_epoch
+from vaekit.training.ema import EMA
 from vaekit.training.loop import Progress, evaluate, train
-from vaekit.training.optimizers import EMA, learning_rate
+from vaekit.training.optimizers import learning_rate
 from vaekit.training.plan import TrainRequest, make_plan
 from vaekit.training.step import TrainStep
 from vaekit.utils.device import flush_denormals, keep_freed_memory

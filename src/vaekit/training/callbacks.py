@@ -7,7 +7,7 @@ from vaekit.data.loader import ImageLoader
 from vaekit.runs.commands import resume_command
 from vaekit.runs.folder import Run
 from vaekit.runs.metadata import DatasetSummary
-from vaekit.runs.metrics import Row
+from vaekit.runs.metrics import Row, append_metrics
 from vaekit.training.background_writer import BackgroundWriter
 from vaekit.training.loop import EpochResult, Progress
 from vaekit.training.plan import Plan, TrainRequest
@@ -88,6 +88,13 @@ class Callback:
 
     def on_saved(self, state: TrainingState) -> None:
         """When everything is on the disk, unless the session was interrupted."""
+
+
+class MetricsWriter(Callback):
+    """Appends a row to metrics.csv after every epoch."""
+
+    def on_epoch_end(self, state: TrainingState, result: EpochResult, row: Row) -> None:
+        append_metrics(state.run, row)
 
 
 class ConsoleLogger(Callback):

@@ -1,16 +1,13 @@
-"""Optimizer, learning rate and the moving average of the weights."""
+"""Optimizer and learning rate, from the training settings."""
 
-import copy
 import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Adamax, AdamW, Optimizer
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vaekit.config.training import TrainingConfig
-from vaekit.models.vae import VAE
 from vaekit.training.soap import SOAP
 
 
@@ -60,30 +57,3 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
         elif group.get("rate") != rate:
             group["lr"].fill_(rate)
             group["rate"] = rate
-
-
-class EMA:
-    """The exponential moving average (EMA) of the weights, a copy of the model that is validated and saved.
-
-    The decay starts low, min(decay, (1 + step) / (10 + step)), so that the random initial weights are soon
-    forgotten. An average over many steps changes little from one to the next, so it is updated every second,
-    fourth, ... or sixteenth step only (a sixteenth of its horizon), by as much as the skipped updates would
-    have moved it.
-    """
-
-    def __init__(self, model: VAE, decay: float) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay = decay
-        self._weights = list(self.model.parameters()), list(model.parameters())
-        self._buffers = list(zip(self.model.buffers(), model.buffers(), strict=True))
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Follow the model after training step number `step`."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        every = 2 ** min(4, int(math.log2(max(1.0, 1 / (16 * (1 - decay))))))
-        if step % every:
-            return
-        get_ema_multi_avg_fn(decay**every)(*self._weights, step)
-        for average, current in self._buffers:
-            average.copy_(current)

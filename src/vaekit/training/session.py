@@ -1,12 +1,9 @@
 """A training session: from a request to a run folder."""
 
 import math
-import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 
@@ -15,11 +12,19 @@ from vaekit.errors import Interrupted, TrainingFailed, setting
 from vaekit.models.summary import summary
 from vaekit.runs.folder import Run, locked
 from vaekit.runs.metadata import DatasetSummary, write_record
-from vaekit.runs.metrics import append_metrics, read_metrics, still_falling
+from vaekit.runs.metrics import read_metrics, still_falling
 from vaekit.training.artifacts import default_callbacks
 from vaekit.training.auto_tune import resolve_auto
-from vaekit.training.callbacks import BestEpoch, Callback, ConsoleLogger, TrainingState, metrics_row
+from vaekit.training.callbacks import (
+    BestEpoch,
+    Callback,
+    ConsoleLogger,
+    MetricsWriter,
+    TrainingState,
+    metrics_row,
+)
 from vaekit.training.checkpointing import Checkpoints, restore
+from vaekit.training.interrupts import stop_on_signals
 from vaekit.training.loop import Diverged, train
 from vaekit.training.monitor import StepMonitor, TimeLeft
 from vaekit.training.optimizers import compute_dtype
@@ -65,7 +70,7 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
         write_record(plan.run.config, plan.metadata)
         log.info(f"Writing to {plan.run.folder}")
         chosen = default_callbacks() if callbacks is None else callbacks
-        _run_session(state, [ConsoleLogger(), *chosen, Checkpoints()], start)
+        _run_session(state, [MetricsWriter(), ConsoleLogger(), *chosen, Checkpoints()], start)
         return plan.run
 
 
@@ -123,7 +128,7 @@ def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: fl
         return f"epoch {min(state.progress.epoch + 1, settings.epochs)}/{settings.epochs}"
 
     with (
-        _stop_on_signals(state),
+        stop_on_signals(state),
         progress(images_per_epoch, label(), "images", done, request.quiet, LONG_PHASE_SECONDS) as advance,
     ):
 
@@ -141,7 +146,6 @@ def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: fl
                 advance(0, label(), total=images_per_epoch)
             if state.best.loss is None or row["val_loss"] < state.best.loss:
                 state.best = BestEpoch(state.progress.epoch, state.progress.step, row["val_loss"])
-            append_metrics(state.run, row)
             for callback in callbacks:
                 callback.on_epoch_end(state, result, row)
             if state.finished or state.stop_requested or time.perf_counter() - start > limit:
@@ -159,27 +163,3 @@ def _report_end(state: TrainingState) -> None:
     loss_drop = rows[0]["val_loss"] - min(row["val_loss"] for row in rows)
     if settings.schedule == "constant" and still_falling(losses, loss_drop):
         log.info(f"The validation loss was still decreasing. {state.how_to_resume(2 * settings.epochs)}")
-
-
-@contextmanager
-def _stop_on_signals(state: TrainingState) -> Iterator[None]:
-    """Inside the block the first SIGINT or SIGTERM requests a stop; a second one ends the process.
-
-    Signals reach the main thread only: in another one nothing is changed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, _: object) -> None:
-        if state.stop_requested:
-            os._exit(128 + number)
-        state.stop_requested = True
-        log.info("Saving and stopping ... Press Ctrl-C again to quit immediately.")
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -13,7 +13,8 @@ from vaekit.errors import OutOfMemory, UserError, setting
 from vaekit.models.terms import Labels, Objective
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoint import Snapshot, copied, optimizer_tensors, restore_optimizer
-from vaekit.training.optimizers import EMA, learning_rate, make_optimizer, set_learning_rate
+from vaekit.training.ema import EMA
+from vaekit.training.optimizers import learning_rate, make_optimizer, set_learning_rate
 from vaekit.utils.cuda_graphs import CudaGraph, is_capturing
 from vaekit.utils.device import out_of_memory
 from vaekit.utils.logging import log, status

@@ -1,0 +1,34 @@
+"""Signals that ask training to stop."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vaekit.training.callbacks import TrainingState
+from vaekit.utils.logging import log
+
+
+@contextmanager
+def stop_on_signals(state: TrainingState) -> Iterator[None]:
+    """Inside the block the first SIGINT or SIGTERM requests a stop; a second one ends the process.
+
+    Signals reach the main thread only: in another one nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _: object) -> None:
+        if state.stop_requested:
+            os._exit(128 + number)
+        state.stop_requested = True
+        log.info("Saving and stopping ... Press Ctrl-C again to quit immediately.")
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
