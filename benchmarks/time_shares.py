@@ -15,7 +15,7 @@ PARTS = {
     "forward": [("step.py", "loss_fn", "step.py")],
     "backward": [("_tensor.py", "backward", "step.py")],
     "optimizer": [("optimizer.py", "wrapper", "step.py"), ("_compile.py", "inner", "step.py")],
-    "EMA": [("optimizers.py", "update", "")],
+    "EMA": [("ema.py", "update", "")],
     "logging": [
         ("loop.py", "add", "train"),
         ("monitor.py", "on_step", ""),

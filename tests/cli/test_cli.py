@@ -357,7 +357,7 @@ def test_interrupted_training_prints_how_to_continue(tmp_path: Path) -> None:
     run, process = start_endless(tmp_path)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 75
+    assert process.returncode == 75, err
     last = err.strip().splitlines()[-1]
     assert last.startswith("vaekit: Stopped in epoch ") and " of 100000; nothing is lost." in last
     assert last.endswith(f"Continue: vaekit train --resume --out {run}")

@@ -1,17 +1,22 @@
 """A run that is broken off and resumed is the run that was not, bit for bit."""
 
 import csv
+import io
 import json
+import logging
 import random
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from command import mistake, rings, start, vaekit, wait_for
+from vaekit.training.interrupts import stop_on_signals
+from vaekit.utils.logging import console_logging, log
 
 SMALL = (
     *("--encoder.kind", "mlp", "--decoder.kind", "mlp", "--encoder.hidden", 32, "--decoder.hidden", 32),
@@ -157,3 +162,21 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, images: Path) -> None:
     assert process.returncode in (75, 128 + signal.SIGTERM, 128 + signal.SIGINT)
     resume = ("train", "--out", run, "--resume", "--epochs", 100_000, "--max-minutes", 0.001)
     assert "Resuming in epoch" in vaekit(*resume)
+
+
+def test_a_signal_during_a_write_does_not_nest_another_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    signals = [signal.SIGINT]
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            if signals:
+                signal.raise_signal(signals.pop())
+            written.append(text[:5])
+            return len(text)
+
+    monkeypatch.setattr(log, "handlers", [logging.StreamHandler(Stream())])
+    with console_logging(quiet=True), stop_on_signals(SimpleNamespace(stop_requested=False)):
+        log.info("epoch 1")
+    wait_for(lambda: len(written) == 2)
+    assert written == ["epoch", "Savin"]

@@ -24,7 +24,9 @@ def stop_on_signals(state: TrainingState) -> Iterator[None]:
         if state.stop_requested:
             os._exit(128 + number)
         state.stop_requested = True
-        log.info("Saving and stopping ... Press Ctrl-C again to quit immediately.")
+        # By a thread, since the main thread may be in the middle of a write, which cannot be nested
+        message = "Saving and stopping ... Press Ctrl-C again to quit immediately."
+        threading.Thread(target=log.info, args=(message,)).start()
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
