@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from command import PIPES, finish, forked_command, rings
+from command import PIPES, finish, forked_command, rings, save_images
 from vaekit.config.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -27,10 +26,9 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.outputs = folder, list[str]()
-        for index, image in enumerate(rings(24, 24, 3)):
-            place = folder / "photos" / ("rain", "dry")[index % 2]
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(place / f"{index // 2 + 1}.png")
+        images = enumerate(rings(24, 24, 3))
+        named = {f"{('rain', 'dry')[i % 2]}/{i // 2 + 1}.png": image for i, image in images}
+        save_images(folder / "photos", named)
         program = folder / "bin" / "vaekit"
         program.parent.mkdir()
         program.write_text(f'#!/bin/sh\nexec {shlex.join(forked_command())} "$@"\n')

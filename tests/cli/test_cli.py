@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from pytest import MonkeyPatch
 
-from command import Process, folder_state, mistake, rings, start, vaekit, wait_for
+from command import Process, folder_state, mistake, rings, save_images, start, vaekit, wait_for
 from vaekit.cli.flags import COMMON_OPTIONS
 from vaekit.cli.generate import generate
 from vaekit.cli.main import app
@@ -30,14 +30,13 @@ CLASSES = ("dry", "rain")
 NARROW = ("--encoder.channels", 8, "--decoder.channels", 8)
 SMALL = ("--epochs", 2, *NARROW, "--latents", 4, "--batch-size", 16)
 TINY = (*SMALL, "--no-report")
+RESUME = ("train", "--resume", "--max-minutes", 0.0001, "--no-report")
 
 
 def write_folder(folder: Path, count: int = 24, channels: int = 3, classes: Sequence[str] = CLASSES) -> Path:
-    for index, image in enumerate(rings(count, 24, channels)):
-        place = folder / classes[index % len(classes)] if classes else folder
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image if channels > 1 else image[..., 0]).save(place / f"photo {index}.png")
-    return folder
+    images = enumerate(rings(count, 24, channels))
+    named = {f"{classes[i % len(classes)]}/photo {i}.png": image for i, image in images}
+    return save_images(folder, named)
 
 
 def config_of(run: Path) -> dict[str, Any]:
@@ -138,7 +137,7 @@ def test_train_writes_the_documented_run_folder(run: Path) -> None:
 
 
 def test_default_preset_depends_on_the_images(tmp_path: Path) -> None:
-    gray = write_folder(tmp_path / "gray", channels=1, classes=())
+    gray = write_folder(tmp_path / "gray", channels=1, classes=(".",))
     output = vaekit("train", gray, "--out", tmp_path / "run", *SMALL)
     assert "Preset: classic" in output and "`vaekit presets`" in output
     assert "comparable" in output
@@ -340,8 +339,7 @@ def test_max_minutes_stops_after_an_epoch_and_resume_continues(tmp_path: Path) -
     data, run = tmp_path / "rings.npy", tmp_path / "run"
     output = vaekit("train", data, "--out", run, "--max-minutes", 0.0001, "--epochs", 5, "--no-report")
     assert "Time limit reached after epoch 1 of 5. Continue: vaekit train --resume --out" in output
-    output = vaekit("train", "--out", run, "--resume", "--max-minutes", 0.0001, "--no-report")
-    assert "Resuming in epoch 2" in output
+    assert "Resuming in epoch 2" in vaekit(*RESUME, "--out", run)
 
 
 def start_endless(folder: Path) -> tuple[Path, Process]:
@@ -363,6 +361,15 @@ def test_interrupted_training_prints_how_to_continue(tmp_path: Path) -> None:
     assert last.endswith(f"Continue: vaekit train --resume --out {run}")
 
 
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    run, process = start_endless(tmp_path)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode in (75, 128 + signal.SIGTERM, 128 + signal.SIGINT)
+    assert "Resuming in epoch" in vaekit(*RESUME, "--out", run)
+
+
 def test_a_closed_pipe_does_not_stop_saving(tmp_path: Path) -> None:
     """As in `vaekit train | tee log`, where Ctrl-C ends the reader first."""
     run, process = start_endless(tmp_path)
@@ -371,8 +378,7 @@ def test_a_closed_pipe_does_not_stop_saving(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 75
     process.stderr.close()
-    last = max((run / "checkpoints").glob("step_*"))
-    state = json.loads((last / "state.json").read_text())
+    state = json.loads(max(run.glob("checkpoints/step_*/state.json")).read_text())
     assert (run / "metrics.csv").read_text().count("\n") == state["epoch"] + 1
 
 

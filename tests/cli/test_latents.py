@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import vaekit
-from command import NEW_PROCESS, folder_state, mistake, refused, rings
+from command import NEW_PROCESS, folder_state, mistake, refused, rings, save_images
 from command import vaekit as command
 from vaekit import TrainedModel
 from vaekit.latents import sampling
@@ -28,10 +28,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "photos"
     images = {f"{'ab'[index % 2]}/{index}.png": image for index, image in enumerate(rings(40, 12))}
     noise = np.random.default_rng(1).integers(0, 256, (len(ODD), 12, 12, 1), dtype=np.uint8)
-    for name, image in (images | dict(zip(ODD, noise, strict=True))).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(folder / name)
-    return folder
+    return save_images(folder, images | dict(zip(ODD, noise, strict=True)))
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +99,7 @@ def test_encode_defaults_and_skips(classes: TrainedModel, plain: TrainedModel, t
     for number in (1, 2):
         assert f"latents-{number}.csv" in command("encode", classes.run.folder)
         assert len(pd.read_csv(classes.run.folder / f"latents-{number}.csv")) == 43
-    for index, image in enumerate(rings(4, 12)):
-        Image.fromarray(image[..., 0]).save(tmp_path / f"{index}.png")
+    save_images(tmp_path, {f"{index}.png": image for index, image in enumerate(rings(4, 12))})
     (tmp_path / "bad.png").write_bytes(b"")
     assert "Skipped 1 file: bad.png (empty)" in command("encode", plain.run.folder, tmp_path)
 

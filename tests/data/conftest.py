@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from pytest import MonkeyPatch
+
+from command import save_images
 
 
 @pytest.fixture(autouse=True)
@@ -20,13 +21,8 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
     """Make a folder of PNG files 10x8, no two alike, at the given paths."""
 
     def make(*paths: str, folder: str = "photos") -> Path:
-        root = tmp_path / folder
-        for path in paths:
-            file = root / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            random = np.random.default_rng(int.from_bytes(path.encode()[-8:], "big"))
-            noise = random.integers(0, 256, (8, 10, 3), np.uint8)
-            Image.fromarray(noise).save(file)
-        return root
+        seeds = {path: int.from_bytes(path.encode()[-8:], "big") for path in paths}
+        noise = {p: np.random.default_rng(s).integers(0, 256, (8, 10, 3), np.uint8) for p, s in seeds.items()}
+        return save_images(tmp_path / folder, noise)
 
     return make

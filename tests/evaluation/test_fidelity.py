@@ -10,6 +10,7 @@ from torch import Tensor
 from command import rings
 from vaekit.config.overrides import resolve
 from vaekit.evaluation import fidelity
+from vaekit.evaluation.features import load_extractor
 from vaekit.evaluation.fidelity import compare
 from vaekit.evaluation.memorization import Nearest, memorization, nearest
 from vaekit.evaluation.reconstruction import reconstruction
@@ -194,8 +195,6 @@ def test_reconstruction_metrics_by_formula() -> None:
 
 
 def test_extractor_takes_gray_colour_and_transparency() -> None:
-    from vaekit.evaluation.features import load_extractor
-
     network, note = load_extractor()
     if network is None:
         assert "pip install" in note

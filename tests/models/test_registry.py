@@ -20,10 +20,12 @@ from vaekit.config.likelihoods import GaussianLikelihoodConfig
 from vaekit.config.overrides import resolve
 from vaekit.errors import UserError
 from vaekit.models.builder import build
+from vaekit.models.distributions.latents import DiagonalGaussian
 from vaekit.models.likelihoods import Bernoulli
 from vaekit.models.registry import BuildContext, Capability, components, make_component
+from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.models.summary import summary
-from vaekit.models.terms import Objective
+from vaekit.models.terms import Group, Objective
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoint import load_weights, write_weights
 
@@ -363,10 +365,6 @@ def test_scales_are_bounded_smoothly() -> None:
 
 
 def test_density_returned_with_sample_is_not_recomputed() -> None:
-    from vaekit.models.distributions.latents import DiagonalGaussian
-    from vaekit.models.single_level import rsample_with_log_prob
-    from vaekit.models.terms import Group
-
     class OneWay(DiagonalGaussian):
         def rsample_and_log_prob(self, shape: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
             z = self.rsample(shape)

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 import vaekit
-from command import mistake, rings
+from command import mistake, rings, save_images
 from command import vaekit as command
 from vaekit.report import images
 from vaekit.report.report import _duration
@@ -62,11 +62,8 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "photos"
-    for index, image in enumerate(rings(80, 16, 3)):
-        place = folder / (HOSTILE if index % 2 else "dry")
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(place / f"{index}.png")
+    images = {f"{HOSTILE if i % 2 else 'dry'}/{i}.png": image for i, image in enumerate(rings(80, 16, 3))}
+    folder = save_images(tmp_path_factory.mktemp("data") / "photos", images)
     (folder / "dry" / "<i>broken.png").write_bytes(b"nothing")
     vaekit.train(folder, out=folder.parent / "run", preset="sigma-vae", **TINY)
     return folder.parent / "run"
@@ -89,16 +86,14 @@ def test_train_writes_a_self_contained_page(run: Path) -> None:
 
 
 def test_names_pictures_and_the_header(run: Path) -> None:
-    text, _ = read(run)
+    text, page = read(run)
     assert HOSTILE not in text and "<i>broken" not in text
     assert text.count("&lt;script&gt;alert(1) &amp; rain") > 10
     assert "&lt;i&gt;broken.png" in text and "1 skipped file<" in text
-    text, page = read(run)
     assert len(page.pictures) > 100 and all(page.pictures)
     assert page.captions == page.tags.count("figcaption") > 3
     contents = re.findall(r'<a href="#([^"]+)"', text)
     assert contents == re.findall(r'<section id="([^"]+)"', text) and len(contents) == 11
-    text, _ = read(run)
     history = vaekit.load(run).history
     assert f"{history['val_loss'].min():,.2f} nats per image" in text
     assert "80 of 16x16 pixels, colour" in text and "2 of 2 epochs" in text
@@ -121,11 +116,9 @@ def test_evaluation_is_used_only_with_its_weights(run: Path) -> None:
 
 def test_names_with_matplotlib_markup_are_shown_literally(tmp_path: Path) -> None:
     """Dollars begin mathematics, and an underscore hides a line from its key."""
-    folder = tmp_path / "my $1_$ pics"
-    for index, image in enumerate(rings(60, 16)[..., 0]):
-        place = folder / ["$a_$", "_hidden", "x" * 200][index % 3]
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(place / f"{index}.png")
+    classes = ["$a_$", "_hidden", "x" * 200]
+    images = {f"{classes[i % 3]}/{i}.png": image for i, image in enumerate(rings(60, 16))}
+    folder = save_images(tmp_path / "my $1_$ pics", images)
     run = tmp_path / "r $x_$ y"
     mlp = ("--latents", 3, "--encoder.kind", "mlp", "--decoder.kind", "mlp")
     output = command("train", folder, "--out", run, "--epochs", 1, *mlp)

@@ -152,21 +152,8 @@ def test_divergence_stops_the_run(tmp_path: Path, images: Path) -> None:
     assert not list((tmp_path / "wild").glob("checkpoints/step_*"))
 
 
-def test_a_second_signal_ends_at_once(tmp_path: Path, images: Path) -> None:
-    run = tmp_path / "run"
-    process = start("train", images, "--out", run, "--epochs", 100_000, *SMALL)
-    wait_for(lambda: any(run.glob("checkpoints/step_*")), process)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode in (75, 128 + signal.SIGTERM, 128 + signal.SIGINT)
-    resume = ("train", "--out", run, "--resume", "--epochs", 100_000, "--max-minutes", 0.001)
-    assert "Resuming in epoch" in vaekit(*resume)
-
-
 def test_a_signal_during_a_write_does_not_nest_another_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[str] = []
-    signals = [signal.SIGINT]
+    written, signals = list[str](), [signal.SIGINT]
 
     class Stream(io.StringIO):
         def write(self, text: str) -> int:

@@ -21,6 +21,7 @@ from command import Process, folder_state, huge_png, refused, user_error, wait_f
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.cache import clear_cache
 from vaekit.data.packs.pack import Pack, load_images, open_pack
+from vaekit.data.packs.write import require_pack_space
 
 Make = Callable[..., Path]
 SRC = Path(__file__).parents[3] / "src"
@@ -314,10 +315,7 @@ def test_an_image_that_crashes_its_decoder_is_skipped(photos: Make) -> None:
 
 def test_a_full_disk_is_reported(photos: Make, monkeypatch: MonkeyPatch) -> None:
     root = photos("1.png", "2.png", *[f"{i}.png" for i in range(3, 60)])
-    tiny = os.statvfs("/proc")
-    assert tiny.f_bavail == 0
-    from vaekit.data.packs.write import require_pack_space
-
+    assert os.statvfs("/proc").f_bavail == 0
     refused(r"needs .* MB, but only 0 MB are free", require_pack_space, Path("/proc"), 59, 64 * 64 * 3)
     assert open_pack(root, DataConfig()).images.shape[0] == 59
 
