@@ -41,7 +41,8 @@ def make_model(config: Config, pack: Pack, device: torch.device) -> tuple[VAE, O
 
 def plain_loss(model: VAE, x: Tensor) -> Tensor:
     """The usual VAE loss: binary cross-entropy of one sample, and the closed-form KL divergence."""
-    loc, log_variance = model.posterior.head(model.encoder(x)).flatten(1).chunk(2, dim=1)  # type: ignore[operator]
+    parameters = model.posterior.head(model.encoder(x)).flatten(1)  # type: ignore[operator]
+    loc, log_variance = parameters.chunk(2, dim=1)
     z = loc + torch.exp(0.5 * log_variance) * torch.randn_like(loc)
     logits = model.decoder(z)
     reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
