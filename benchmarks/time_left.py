@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import vaekit
 from vaekit.data.loader import ImageLoader
+from vaekit.evaluation.context import QUICK_IMAGES
 from vaekit.latents.fit_prior import encodings
 from vaekit.latents.sampling import CHUNK
 from vaekit.runs.inputs import training_pack
@@ -31,7 +32,8 @@ def main(run: str) -> None:
     images = min(PRIOR_IMAGES, loader.source.count("train"))
     print(f"PRIOR_SHARE    {encoding / images / per_image:.2f}")
     print(f"PRIOR_SECONDS  {seconds(lambda: model.fit_prior(quiet=True)) - encoding:.1f}")
-    print(f"REPORT_IMAGES  {seconds(lambda: model.report(quiet=True)) / per_image:,.0f}")
+    reported = min(QUICK_IMAGES, pack.count("test") or pack.count("validation"))
+    print(f"REPORT_SHARE   {seconds(lambda: model.report(quiet=True)) / per_image / reported:,.1f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""vaekit: from a folder of images to a variational autoencoder you can trust.
+"""vaekit: train a variational autoencoder on a folder of images, and generate new images.
 
 import vaekit
 vae = vaekit.train("photos/", epochs=50)

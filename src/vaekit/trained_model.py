@@ -75,7 +75,7 @@ class TrainedModel:
 
     @property
     def fitted_prior(self) -> FittedPrior | None:
-        """The density fitted to its latents after training, if it beats the model's own prior."""
+        """The density fitted to its latents after training, if it is better than the model's own."""
         return self.loaded.fitted_prior
 
     @property
@@ -283,7 +283,7 @@ class TrainedModel:
         return self.run.report
 
     def fit_prior(self, *, quiet: bool = False) -> dict[str, Any]:
-        """Fit a sampling prior to the training latents again, and use it if it beats the model's own.
+        """Fit a sampling prior to the latents again, and use it if it is better than the model's own.
 
         Returns log-densities of validation encodings, in nats per image, under every candidate.
 

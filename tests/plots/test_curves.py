@@ -29,19 +29,19 @@ def test_panels_show_values_units_and_the_best_epoch() -> None:
     with Image.open(io.BytesIO(curves.loss_graph(metrics(3), "$run$ <b>"))) as graph:
         assert graph.width == 1320
     labels = texts(curves.loss_panel(metrics(4), "loss"))
-    assert {"nats per image", "dotted: best epoch, 4", "train", "validation", "epoch"} <= set(labels)
+    assert {"nats per image", "dotted: best epoch (4)", "train", "validation", "epoch"} <= set(labels)
     assert any("," in label for label in labels)
     assert "nats per image" in texts(curves.loss_panel(metrics(4), "kl"))
 
 
 def test_first_epochs_and_missing_values_hide_nothing() -> None:
-    (note,) = [label for label in texts(curves.loss_panel(metrics(40), "loss")) if "off the scale" in label]
+    (note,) = [label for label in texts(curves.loss_panel(metrics(40), "loss")) if "above the scale" in label]
     assert note.startswith("epoch (") and note.endswith(f"up to {75_390:,})")
-    assert not any("off the scale" in label for label in texts(curves.loss_panel(metrics(40, 0), "loss")))
-    assert not any("off the scale" in label for label in texts(curves.loss_panel(metrics(40), "kl")))
+    assert not any("above the scale" in label for label in texts(curves.loss_panel(metrics(40, 0), "loss")))
+    assert not any("above the scale" in label for label in texts(curves.loss_panel(metrics(40), "kl")))
     table = metrics(12)
     table.loc[:2, ["val_loss", "train_loss"]] = np.nan
-    assert "dotted: best epoch, 12" in texts(curves.loss_panel(table, "loss"))
+    assert "dotted: best epoch (12)" in texts(curves.loss_panel(table, "loss"))
     table["val_loss"] = np.nan
     assert not any("best" in label for label in texts(curves.loss_panel(table, "loss")))
 

@@ -102,8 +102,8 @@ OPTIMIZATIONS = """## Optimizations
   times as long as the arithmetic (`python benchmarks/convolution.py`). The validation loss after 5 epochs of
   Fashion-MNIST is 239.97 nats per image, compared with 239.60 and 240.10 for two seeds in float32 (`vaekit
   train fashion-mnist/ --epochs 5 --precision bf16`, and `--precision 32`, `--precision 32 --seed 1`).
-- **Channels last**: images and weights use the memory format that convolutions prefer. Cross-entropy and its
-  gradient take half the passes over memory, and activations work in place.
+- **Channels last**: images and weights use the memory format in which convolutions are fastest. Cross-entropy
+  and its gradient take half the passes over memory, and activations work in place.
 - **The EMA** is updated every sixteenth step if it averages over 256 steps or more.
 - **Pictures, graph and checkpoints** are drawn and written by a background thread. At most 3 % of the time
   goes into redrawing the graph and as much into checkpoints; those written at the end come on top. The first

@@ -16,6 +16,7 @@ import torch
 from vaekit.data.decoding.pool import cores
 from vaekit.errors import UserError
 from vaekit.utils.device import best_device
+from vaekit.utils.logging import progress
 from vaekit.version import VERSION
 
 RunOnce = Callable[[], int]
@@ -107,7 +108,8 @@ def bench(names: Sequence[str], rounds: int, workloads: Mapping[str, Workload]) 
     results: dict[str, Any] = {}
     with _temporary_cache():
         for name in names or workloads:
-            result = workloads[name](rounds, device)
+            with progress(None, f"Measuring {name}"):
+                result = workloads[name](rounds, device)
             results[name] = asdict(result)
             print("\n".join([*result.lines(name), ""]))
     return {"format": 1, "machine": machine(), "device": str(device), "workloads": results}

@@ -93,7 +93,7 @@ def _written(count: int, folder: Path) -> str:
 
 
 def fit_prior(run: RunFolder, /) -> None:
-    """Fit a sampling prior to the training latents; `generate` uses it if it beats the model's own."""
+    """Fit a sampling prior to the latents; `generate` uses it if it is better than the model's own."""
     scores = load_model(run).fit_prior()["nats_per_held_out_image"]
     if len(scores) == 1:  # there was nothing to choose from
         return

@@ -33,7 +33,7 @@ def interpolate(
     class_: FolderClass = None,
     out: Png = None,
 ) -> None:
-    """Morph image A into image B and save the steps as one strip.
+    """Interpolate between the images A and B, and save the steps as one picture.
 
     Args:
         a: Image file to start from.

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from cyclopts import (
@@ -39,7 +39,7 @@ HELP = HelpFormatter()
 
 app = App(
     name="vaekit",
-    help="From a folder of images to a variational autoencoder you can trust.",
+    help="Train a variational autoencoder on a folder of images, and generate new images.",
     version=VERSION,
     version_flags=["--version"],
     help_format="plaintext",
@@ -48,12 +48,26 @@ app = App(
     default_parameter=Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
-app.command(
-    train, usage="vaekit train [DATA] [OPTIONS]", help_epilogue=f"All options: vaekit train {FLAG_ALL}"
-)
-_images, _latents = (generate, fit_prior, reconstruct), (encode, interpolate, traverse)
-for command in (*_images, evaluate, *_latents, rank, report, bench, presets, doctor):
-    app.command(command)
+ARGUMENTS: dict[Callable[..., None], str] = {
+    train: "[DATA]",
+    generate: "RUN",
+    fit_prior: "RUN",
+    reconstruct: "RUN IMAGES...",
+    evaluate: "RUN",
+    encode: "RUN [DATA]",
+    interpolate: "RUN A B",
+    traverse: "RUN",
+    rank: "RUN [DATA]",
+    report: "RUN",
+    bench: "[WORKLOADS...]",
+    presets: "[NAME]",
+    doctor: "",
+}
+"""The commands, and their arguments as the help shows them."""
+for command, arguments in ARGUMENTS.items():
+    name = command.__name__.replace("_", "-")
+    app.command(command, usage=f"vaekit {name} {arguments}".rstrip() + " [OPTIONS]")
+app["train"].help_epilogue = f"All options: vaekit train {FLAG_ALL}"
 app.register_install_completion_command(help="Install completion of commands and options for your shell.")
 
 

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from vaekit.cli.common import load_model, quoted, say
 from vaekit.cli.flags import COMMON, OTHER, CliOverrides
 from vaekit.errors import UserError
+from vaekit.runs.folder import Run
 from vaekit.utils.logging import console_logging, status
 from vaekit.version import VERSION
 
@@ -49,7 +50,10 @@ def train(
         raise UserError(f"{data} is not a local file.", "Download it, and give the folder that it is in.")
     file, file_preset = _read_settings(config) if config else ({}, None)
     say(f"vaekit {VERSION}")
-    say(f"Resuming {out} ..." if resume and data is None else f"Reading {data or 'the bundled sample'} ...")
+    exists = out is not None and Run(out).exists()
+    if resume and out is not None and not exists:
+        say(f"There is no run in {out} yet: starting one.")
+    say(f"Resuming {out} ..." if resume and exists else f"Reading {data or 'the bundled sample'} ...")
 
     with console_logging(verbose=verbose):
         with status("Loading PyTorch"):

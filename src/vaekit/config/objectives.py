@@ -43,7 +43,7 @@ class IwaeConfig(BaseConfig):
 
 
 class DregConfig(BaseConfig):
-    """The importance-weighted bound, with doubly reparameterised gradients for the encoder."""
+    """The importance-weighted bound, with doubly reparameterized gradients for the encoder."""
 
     kind: Literal["dreg"] = "dreg"
     samples: int = Field(5, ge=1, le=10_000)
@@ -104,7 +104,7 @@ class DipConfig(BaseConfig):
 
 
 class L2Config(BaseConfig):
-    """Reconstruction + weight * |z|^2 / 2: regularised and plain autoencoders."""
+    """Reconstruction + weight * |z|^2 / 2: regularized and plain autoencoders."""
 
     kind: Literal["l2"] = "l2"
     weight: float = Field(1.0, ge=0, le=1e6)

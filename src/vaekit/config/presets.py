@@ -18,7 +18,8 @@ class Checked(BaseConfig):
     published: float
 
     def __str__(self) -> str:
-        return f"NLL {self.nll:.2f} (published: {self.published:.2f}) with paper_table/rows/{self.row}.toml"
+        row = f"benchmarks/paper_table/rows/{self.row}.toml"
+        return f"NLL {self.nll:.2f} (published: {self.published:.2f}) with {row}"
 
 
 class Preset(BaseConfig):

@@ -14,6 +14,8 @@ from vaekit.runs.loaded import LoadedModel
 
 DEFAULT_NEW_IMAGES = 1000
 """New images that are compared with as many held-out ones, by default."""
+QUICK_IMAGES = 500
+"""Held-out images whose likelihood is estimated for a report, at most."""
 MIN_NEW_IMAGES = 50
 """With fewer per set, sets of images are not compared."""
 FEATURE_WORK = 50

@@ -103,7 +103,7 @@ def _fidelity(result: EvaluationResult) -> list[Row]:
     for name, metrics in fidelity.sets.items():
         rows += _metrics_rows(SET_NAMES[name], metrics)
     if fidelity.fitted_prior_gain is not None:
-        rows += _metrics_rows("gain of fitted prior", fidelity.fitted_prior_gain)
+        rows += _metrics_rows("fitted minus own prior", fidelity.fitted_prior_gain)
     count = f"{fidelity.images:,}"
     note = "" if fidelity.standard else ". Not comparable with published FID or KID."
     return [

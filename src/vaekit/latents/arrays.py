@@ -117,7 +117,7 @@ def _sampling_prior(model: LoadedModel, name: Prior | None) -> AnyPrior:
     if name == "model" or (name is None and model.fitted_prior is None):
         return model.vae
     if model.fitted_prior is None:
-        hint = "`vaekit fit-prior RUN` fits one and keeps it if it beats the model's own."
+        hint = "`vaekit fit-prior RUN` fits one and keeps it if it is better than the model's own."
         raise UserError("This run has no fitted prior.", hint)
     return model.fitted_prior
 

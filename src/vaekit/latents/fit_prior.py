@@ -49,7 +49,7 @@ class PriorFit:
     """The result of fitting: log-densities are means over validation encodings, in nats per image."""
 
     prior: FittedPrior | None
-    """None if no candidate beats the model's own prior."""
+    """None if no candidate is better than the model's own prior."""
     model_prior: float
     """Log-density under the model's own prior."""
     candidates: dict[str, float]

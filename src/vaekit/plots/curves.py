@@ -138,7 +138,7 @@ def _draw_panel(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:
         axes.axvline(best["epoch"], color=INK, linestyle=":", linewidth=1)
         axes.plot(best["epoch"], best[f"val_{name}"], "o", color="none", markeredgecolor=INK, markersize=9)
         if name == "loss":
-            text = f"dotted: best epoch, {best['epoch']:,.0f}"
+            text = f"dotted: best epoch ({best['epoch']:,.0f})"
             axes.set_title(text, loc="right", fontsize=10, color=INK)
     values = metrics[[f"train_{name}", f"val_{name}"]].to_numpy(float)
     axes.set_title(heading(name), loc="left", fontsize=12, color=INK)
@@ -168,7 +168,7 @@ def _clip(axes: "Axes", values: Float[np.ndarray, "N 2"]) -> str:
     margin = 0.05 * (high - low)
     axes.set_ylim(low - margin, high + margin)
     count = int((np.nan_to_num(values, nan=-np.inf) > high + margin).any(1).sum())
-    return f" ({count:,} off the scale, up to {_number(finite.max())})"
+    return f" ({count:,} above the scale, up to {_number(finite.max())})"
 
 
 def _number(value: float, _: object = None) -> str:

@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaekit.evaluation.context import EvalContext
+from vaekit.evaluation.context import QUICK_IMAGES, EvalContext
 from vaekit.evaluation.ranking import ranking
 from vaekit.latents.arrays import encode_means
 from vaekit.latents.sampling import AnyPrior, decode_images, draw_latents, interpolate, to_uint8
@@ -18,8 +18,6 @@ from vaekit.runs.image_set import ImageSet
 from vaekit.runs.loaded import LoadedModel
 from vaekit.utils.files import printable
 
-QUICK_IMAGES = 500
-"""Held-out images whose likelihood is estimated for the page, at most."""
 QUICK_SAMPLES = 50
 """Importance samples of each of them."""
 MAP_IMAGES = 2000

@@ -12,7 +12,7 @@ import torch
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import CHANNEL_NAMES
 from vaekit.errors import UserError
-from vaekit.evaluation.context import EvalContext, open_context
+from vaekit.evaluation.context import QUICK_IMAGES, EvalContext, open_context
 from vaekit.evaluation.evaluate import evaluate
 from vaekit.evaluation.results import EvaluationResult, read_evaluation
 from vaekit.evaluation.text import sections
@@ -122,7 +122,7 @@ def _evaluation_sections(model: LoadedModel, context: EvalContext | None, quiet:
 
 
 def _quick_evaluation(context: EvalContext, quiet: bool) -> EvaluationResult:
-    few = replace(context, held_out=context.held_out.spread(images.QUICK_IMAGES))
+    few = replace(context, held_out=context.held_out.spread(QUICK_IMAGES))
     total = len(few.held_out) * images.QUICK_SAMPLES
     with progress(total, "Evaluating", "samples", quiet=quiet) as advance:
 
@@ -144,7 +144,7 @@ def _training_curves(model: LoadedModel) -> list[Section]:
     names = curves.reported(metrics)
     graphs = [(curves.loss_panel(metrics, name), f"{curves.heading(name)} of every epoch") for name in names]
     text = "Nats per image, summed over pixels and latents; validation images are never trained on."
-    caption = "The dotted line marks the best epoch, whose weights the model has."
+    caption = "The dotted line marks the best epoch: the model has the weights of this epoch."
     return [Section("Training curves", text, [Block("graphs", graphs, caption)])]
 
 

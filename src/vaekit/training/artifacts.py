@@ -101,7 +101,7 @@ class LossGraph(Callback):
 
 
 class SamplingPrior(Callback):
-    """Fits a prior to the latents of the weights to use, and keeps it if it beats the model's own."""
+    """Fits a sampling prior to the latents, and keeps it if it is better than the model's own."""
 
     def on_saved(self, state: TrainingState) -> None:
         run, weights_hash = state.run, sha256(state.run.weights)

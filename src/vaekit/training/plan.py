@@ -90,7 +90,9 @@ def make_plan(request: TrainRequest) -> Plan:
     others = "" if request.preset or before else " (default for such images). Others: `vaekit presets`."
     lines = [*pack.summary.splitlines(), f"Preset: {preset}{others}"]
     if Capability.NORMALIZED not in model.likelihood.provides:
-        lines.append(f"Losses are only comparable with other {config.likelihood.kind} runs.")
+        lines.append(
+            f"Compare losses only with those of other runs with the likelihood {config.likelihood.kind!r}."
+        )
     if before:
         lines += _require_same_run(run, before, metadata, pack)
     return Plan(run, config, pack, device, metadata, model, objective, before is not None, tuple(lines))

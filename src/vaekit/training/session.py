@@ -9,6 +9,7 @@ import torch
 
 from vaekit.data.loader import ImageLoader
 from vaekit.errors import Interrupted, TrainingFailed, setting
+from vaekit.evaluation.context import QUICK_IMAGES
 from vaekit.models.summary import summary
 from vaekit.runs.folder import Run, locked
 from vaekit.runs.metadata import DatasetSummary, write_record
@@ -93,6 +94,8 @@ def _run_session(state: TrainingState, callbacks: Sequence[Callback], start: flo
     if state.finished:
         reason = "early stopping" if epoch < epochs else "all epochs are done"
         log.info(f"Nothing to do: this run is finished after {epoch} epochs ({reason}).")
+        if epoch == epochs:
+            log.info(f"To train longer, raise {setting('epochs')}. {state.how_to_resume(2 * epochs)}")
     else:
         state.trained = True
         try:
@@ -122,7 +125,8 @@ def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: fl
     limit = math.inf if request.max_minutes is None else 60 * request.max_minutes
     images_per_epoch = loader.steps_per_epoch * loader.batch_size
     total, done = settings.epochs * images_per_epoch, state.progress.steps_in_epoch * loader.batch_size
-    time_left = TimeLeft(start, limit, loader.count, request.report)
+    held_out = state.plan.pack.count("test") or state.plan.pack.count("validation")
+    time_left = TimeLeft(start, limit, loader.count, min(QUICK_IMAGES, held_out) if request.report else 0)
 
     def label() -> str:
         return f"epoch {min(state.progress.epoch + 1, settings.epochs)}/{settings.epochs}"

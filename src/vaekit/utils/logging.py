@@ -26,8 +26,8 @@ LINE_SECONDS = 4.0
 """Without a terminal, the longest silence in a phase."""
 LONG_PHASE_SECONDS = 29.0
 """The same for phases that may take hours."""
-FIGURES_WIDTH = 60
-"""Columns of a bar's row that the count, the speed and the time left take."""
+MIN_BAR_WIDTH = 4
+"""Columns of a bar, at least."""
 
 
 # --- Log lines ----------------------------------------------------------------------------------------------
@@ -200,12 +200,13 @@ def _bar_row() -> "Table":
     from rich.table import Column, Table
 
     meter = _phases[-1]
-    texts = [Column(no_wrap=True) for _ in range(4)]
-    row = Table.grid(texts[0], Column(ratio=1), *texts[1:], padding=(0, 1), expand=True)
+    figures = [meter.count_text(), meter.speed_text(), meter.time_text()]
+    room = console().width - sum(len(text) + 1 for text in figures) - MIN_BAR_WIDTH - 1
+    name = meter.description if len(meter.description) <= room else f"{meter.description[: room - 1]}…"
+    label, *others = [Column(no_wrap=True, min_width=len(text)) for text in (name, *figures)]
+    row = Table.grid(label, Column(ratio=1), *others, padding=(0, 1), expand=True)
     bar = ProgressBar(max(meter.total or 0, 1), meter.done, pulse=not meter.done)
-    width = max(console().width - FIGURES_WIDTH, 12)
-    name = meter.description if len(meter.description) <= width else f"{meter.description[: width - 1]}…"
-    row.add_row(name, bar, meter.count_text(), meter.speed_text(), meter.time_text())
+    row.add_row(name, bar, *figures)
     return row
 
 
