@@ -45,6 +45,8 @@ def generate(
     model = load_model(run)
 
     from vaekit.latents import arrays
+    from vaekit.latents.fit_prior import MIN_VALIDATION_ENCODINGS
+    from vaekit.runs.metadata import read_dataset_summary
 
     batches = arrays.generate(model.loaded, n, seed=seed, label=class_, temperature=temperature, prior=prior)
     labels = model.sample_labels(n, class_)
@@ -62,8 +64,9 @@ def generate(
     if fitted is not None:
         say(f"Sampled from the fitted prior: {fitted.name}.")
     else:
-        hint = "" if prior == "model" else f" `vaekit fit-prior {quoted(run)}` usually gives better images."
-        say(f"Sampled from the model's own prior.{hint}")
+        can_be_fitted = read_dataset_summary(model.run).splits["validation"] >= MIN_VALIDATION_ENCODINGS
+        hint = f" `vaekit fit-prior {quoted(run)}` usually gives better images."
+        say(f"Sampled from the model's own prior.{hint if prior is None and can_be_fitted else ''}")
     say(_written(n, folder))
 
 
