@@ -201,8 +201,8 @@ def _bar_row() -> "Table":
 
     meter = _phases[-1]
     figures = [meter.count_text(), meter.speed_text(), meter.time_text()]
-    room = console().width - sum(len(text) + 1 for text in figures) - MIN_BAR_WIDTH - 1
-    name = meter.description if len(meter.description) <= room else f"{meter.description[: room - 1]}…"
+    width = console().width - sum(len(text) + 1 for text in figures) - MIN_BAR_WIDTH - 1
+    name = meter.description if len(meter.description) <= width else f"{meter.description[: width - 1]}…"
     label, *others = [Column(no_wrap=True, min_width=len(text)) for text in (name, *figures)]
     row = Table.grid(label, Column(ratio=1), *others, padding=(0, 1), expand=True)
     bar = ProgressBar(max(meter.total or 0, 1), meter.done, pulse=not meter.done)
