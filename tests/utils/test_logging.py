@@ -88,8 +88,8 @@ def test_plain_lines_without_a_terminal(hasty: None, capsys: CaptureFixture[str]
     with progress(3400, "epoch 1/2", max_silence=60) as advance:
         advance(3400)
         advance(1200, "epoch 2/2", remaining=600, total=3400)
-        time.sleep(0.2)
-    [line] = capsys.readouterr().out.splitlines()
+        time.sleep(1.4)
+    line, _, _, _, *_ = capsys.readouterr().out.splitlines()  # as often at first as in a short phase
     assert re.fullmatch(r"epoch 2/2: 1,200 of 3,400 images, [0-9,]+ images/s, about 10 min left", line)
 
 

@@ -26,6 +26,8 @@ LINE_SECONDS = 4.0
 """Without a terminal, the longest silence in a phase."""
 LONG_PHASE_SECONDS = 29.0
 """The same for phases that may take hours."""
+SILENT_SHARE = 1 / 30
+"""In these, the silence between two lines as a share of the time taken so far: 4 s during two minutes."""
 MIN_BAR_WIDTH = 4
 """Columns of a bar, at least."""
 
@@ -220,7 +222,8 @@ def _lines() -> Iterator[None]:
             meter = _phases[-1]
             if time.monotonic() - meter.printed >= meter.silence:
                 _print(meter.line())
-                meter.silence = min(LINE_SECONDS / ANNOUNCE_SECONDS * meter.silence, meter.max_silence)
+                share = (time.monotonic() - meter.begun) * SILENT_SHARE
+                meter.silence = min(max(LINE_SECONDS, share), meter.max_silence)
 
     thread = threading.Thread(target=report, name="vaekit progress", daemon=True)
     thread.start()
