@@ -20,7 +20,13 @@ from PIL import Image
 from vaekit.errors import UserError
 
 NEW_PROCESS = (sys.executable, "-m", "vaekit")
-MLP: dict[str, Any] = {"encoder": "mlp", "decoder": "mlp", "latents": 3, "batch_size": 16}
+MLP: dict[str, Any] = {
+    "encoder": "mlp",
+    "decoder": "mlp",
+    "latents": 3,
+    "batch_size": 16,
+    "latent_prior": "density",
+}
 """Settings of the smallest model."""
 BEFORE = dict(os.environ)
 """The environment before any test has changed it: that of the process to fork from."""

@@ -24,6 +24,7 @@ def train(
     preset: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    minutes: float | None = None,
     max_minutes: float | None = None,
     report: bool = True,
     callbacks: Sequence[Callback] | None = None,
@@ -39,6 +40,8 @@ def train(
         preset: a name of `vaekit presets`; None chooses by the data.
         out: the run folder; None takes a new one in runs/.
         resume: continue the run in `out`.
+        minutes: time for all of it, from which the number of epochs follows; None for 20, if the preset
+            leaves epochs open.
         max_minutes: time limit; training stops at the end of the epoch in which it is reached.
         report: write report.html at the end.
         callbacks: what happens besides training and saving, see `vaekit.training.callbacks`. None for
@@ -65,7 +68,18 @@ def train(
         elif callable(network):
             name = getattr(network, "__name__", network)
             raise UserError(f"The {slot} {name!r} is not a torch module.", "Give an instance.")
-    request = TrainRequest(data, (given,), preset, folder, resume, max_minutes, quiet, networks, report)
+    request = TrainRequest(
+        data,
+        (given,),
+        preset,
+        folder,
+        resume,
+        minutes,
+        max_minutes,
+        quiet,
+        networks,
+        report,
+    )
     run = run_training(request, callbacks)
     device = given.get("device", "auto")
     trained = TrainedModel(load_model(run, networks, device, None if is_dataset(data) else data))

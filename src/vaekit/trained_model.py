@@ -19,6 +19,7 @@ from vaekit.latents.arrays import Prior
 from vaekit.latents.fit_prior import refit_prior
 from vaekit.latents.traverse import Traversal
 from vaekit.models.fitted_prior import FittedPrior
+from vaekit.models.flow_matching import FlowMatching
 from vaekit.models.vae import VAE
 from vaekit.plots import grids
 from vaekit.plots.notebook import ImageArray, html_card
@@ -74,7 +75,7 @@ class TrainedModel:
         return self.loaded.device
 
     @property
-    def fitted_prior(self) -> FittedPrior | None:
+    def fitted_prior(self) -> FittedPrior | FlowMatching | None:
         """The density fitted to its latents after training, if it is better than the model's own."""
         return self.loaded.fitted_prior
 

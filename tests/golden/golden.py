@@ -33,7 +33,7 @@ GATED = {"kind": "gated_mlp", "hidden": [24]}
 VAMP = {"prior": {"components": 8}, "encoder": GATED, "decoder": GATED}
 CASES: dict[str, dict[str, Any]] = {
     "classic": {"preset": "classic", "latents": 4, **SMALL_CONV},
-    "best": {"preset": "best", "latents": 6, **SMALL_CONV},
+    "best": {"preset": "laplace", "latents": 6, **SMALL_CONV},
     "conditional": {"preset": "conditional", "latents": 4, **SMALL_CONV},
     "spatial": {"preset": "sigma-vae", "latents": "2x6x6", **NARROW},
     "vamp": {"preset": "vamp", "latents": 4, **VAMP},

@@ -54,6 +54,6 @@ def test_a_run_of_0_1_0_loads_and_generates_the_same(case: str, tmp_path: Path) 
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_of_0_1_0_resumes(case: str, tmp_path: Path) -> None:
     shutil.copytree(RUNS / case / "run", tmp_path / "run")
-    resumed = train(case, tmp_path / "run", resume=True, epochs=EPOCHS + 1, report=False)
+    resumed = train(case, tmp_path / "run", resume=True, epochs=EPOCHS + 1, report=False, preset=None)
     for name, losses in pinned(case)[0]["resumed"].items():
         assert resumed.history[name].tolist() == pytest.approx(losses, rel=1e-3), name

@@ -16,7 +16,7 @@ from vaekit.training.artifacts import DataPreview
 from vaekit.training.background_writer import BackgroundWriter
 from vaekit.training.callbacks import Callback, TrainingState
 from vaekit.training.loop import EpochResult
-from vaekit.training.monitor import PRIOR_SECONDS, PRIOR_SHARE, REPORT_SHARE, TimeLeft
+from vaekit.training.monitor import PRIOR_SECONDS, PRIOR_SHARE, REPORT_SHARE, TimeLeft, work_at_end
 
 TINY: dict[str, Any] = MLP | {"quiet": True, "report": False}
 
@@ -81,7 +81,9 @@ def test_a_failing_callback_fails_the_training(tmp_path: Path) -> None:
 def test_the_time_left_includes_what_follows_the_epochs(monkeypatch: MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    short, long = (TimeLeft(100.0, limit, 1000, 500) for limit in (30.0, float("inf")))
+    short, long = (
+        TimeLeft(100.0, limit, 1000, work_at_end(1000, 500), PRIOR_SECONDS) for limit in (30.0, float("inf"))
+    )
     assert math.isnan(long.estimate(5000))  # nothing to go by
     for time_left in (short, long):
         time_left.add(32)  # compiled: not counted

@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter
 from pydantic import BaseModel, Field, WrapValidator, create_model
 from pydantic.fields import FieldInfo
 
-from vaekit.config.config import GROUPS, SLOTS, Config, settings_classes
+from vaekit.config.config import GROUPS, SLOTS, TABLES, Config, settings_classes
 
 COMMON_OPTIONS = (
     "--out",
@@ -35,8 +35,8 @@ COMMON_OPTIONS = (
 COMMON = Group("Common options", sort_key=0)
 OTHER = Group("Other options", sort_key=1)
 HELP_GROUPS = {
-    name: Group(name.capitalize(), sort_key=index)
-    for index, name in enumerate(("training", "data", *SLOTS), 2)
+    name: Group(name.replace("_", " ").capitalize(), sort_key=index)
+    for index, name in enumerate(("training", "data", *SLOTS, *TABLES), 2)
 }
 HELP_GROUPS["encoder"] = Group(
     "Encoder and decoder", "the decoder has the same options: --decoder.kind etc.", sort_key=4
@@ -75,6 +75,15 @@ def _group(name: str) -> tuple[Any, Any]:
     return Annotated[model_class, Parameter(name="*")], model_class()
 
 
+def _table(name: str) -> tuple[Any, Any]:
+    fields: dict[str, Any] = {
+        key: (_type_of(field), Field(_display_default(field.default), description=_help(field)))
+        for key, field in TABLES[name].model_fields.items()
+    }
+    model_class = create_model(name, **fields)
+    return Annotated[model_class, Parameter(group=HELP_GROUPS[name])], model_class()
+
+
 def _slot(name: str) -> tuple[Any, Any]:
     # A network of kind "own" is given from Python alone
     kinds = {kind: model for kind, model in settings_classes(name).items() if kind != "own"}
@@ -109,6 +118,8 @@ def _flags() -> type[BaseModel]:
             fields[name] = _group(name)
         elif name in SLOTS:
             fields[name] = _slot(name)
+        elif name in TABLES:
+            fields[name] = _table(name)
         else:
             fields[name] = _flag(name, field, OTHER)
     return create_model("Flags", **fields)

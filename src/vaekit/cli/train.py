@@ -23,6 +23,7 @@ def train(
     out: Annotated[Path | None, Parameter(group=COMMON)] = None,
     preset: Annotated[str | None, Parameter(group=COMMON)] = None,
     resume: Annotated[bool, Parameter(group=COMMON, negative=())] = False,
+    minutes: Annotated[float | None, Parameter(group=COMMON)] = None,
     max_minutes: Annotated[float | None, Parameter(group=COMMON)] = None,
     config: Annotated[Path | None, Parameter(group=OTHER)] = None,
     no_report: Annotated[bool, Parameter(group=OTHER, negative=())] = False,
@@ -41,6 +42,8 @@ def train(
         out: Run folder (default: a new one in runs/).
         preset: Named model to start from; `vaekit presets` lists them.
         resume: Continue the run in --out, or start it if it does not exist.
+        minutes: Time for all of it, from which the number of epochs follows (default: 20, if the preset leaves
+            epochs open).
         max_minutes: Time limit for training, in minutes (checked after each epoch).
         config: TOML file with settings, or a run whose settings to use. Flags override them.
         no_report: Do not write report.html at the end.
@@ -61,7 +64,9 @@ def train(
             from vaekit.training.session import run_training
 
         layers, preset = (file, settings or {}), preset or file_preset
-        run = run_training(TrainRequest(data, layers, preset, out, resume, max_minutes, report=not no_report))
+        run = run_training(
+            TrainRequest(data, layers, preset, out, resume, minutes, max_minutes, report=not no_report)
+        )
         if no_report:
             say(f"Done. The results are in {run.folder}.")
         else:

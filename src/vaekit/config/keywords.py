@@ -11,6 +11,7 @@ class TrainSettings(TypedDict, total=False):
     """Settings by the names of their flags with underscores; `Config` describes and validates them."""
 
     latents: int | str
+    latent_prior: str
     conditional: bool
     encoder: Any  # a component, or a torch module
     decoder: Any
@@ -18,6 +19,7 @@ class TrainSettings(TypedDict, total=False):
     prior: Component
     likelihood: Component
     objective: Component
+    flow_matching: Mapping[str, Any]
 
     size: int | str | tuple[int, int] | None
     fit: str
@@ -30,6 +32,7 @@ class TrainSettings(TypedDict, total=False):
     balance: bool
 
     epochs: int
+    steps_per_epoch: int
     batch_size: int | str
     optimizer: str
     learning_rate: float

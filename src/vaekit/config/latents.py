@@ -89,6 +89,21 @@ class ClassPriorConfig(BaseConfig):
     kind: Literal["class"] = "class"
 
 
+class FlowMatchingConfig(BaseConfig):
+    """The second stage: a generative model of the latents, trained after the autoencoder."""
+
+    steps: int = Field(0, ge=0, le=10_000_000)
+    """Training steps; 0 for as many as take as long as the first stage."""
+    channels: int = Field(64, ge=8, le=4096, multiple_of=8)
+    """Channels of the network at the size of the latents; twice as many at half of it."""
+    blocks: int = Field(2, ge=1, le=16)
+    """Residual blocks at every size."""
+    batch_size: int = Field(32, ge=1, le=65536)
+    """Images per step."""
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    """Peak learning rate."""
+
+
 PosteriorConfig = Annotated[
     GaussianPosteriorConfig
     | FullGaussianPosteriorConfig

@@ -63,6 +63,17 @@ class ResnetConfig(BaseConfig):
     """Dropout probability inside every block."""
 
 
+class DcaeConfig(BaseConfig):
+    """Residual blocks at low resolution between space-to-depth and depth-to-space (DC-AE)."""
+
+    kind: Literal["dcae"] = "dcae"
+    channels: int = Field(32, ge=8, le=4096, multiple_of=8)
+    """Channels at the resolution of the patches, a multiple of 8; doubled at every halving, up to 4 times as
+    many."""
+    blocks: int = Field(2, ge=1, le=16)
+    """Residual blocks at every resolution."""
+
+
 class CustomConfig(BaseConfig):
     """Your own module, passed from Python: `vaekit.train(images, encoder=module, decoder=module)`."""
 
@@ -72,5 +83,6 @@ class CustomConfig(BaseConfig):
 
 
 NetworkConfig = Annotated[
-    MlpConfig | GatedMlpConfig | ConvConfig | ResnetConfig | CustomConfig, Field(discriminator="kind")
+    MlpConfig | GatedMlpConfig | ConvConfig | ResnetConfig | DcaeConfig | CustomConfig,
+    Field(discriminator="kind"),
 ]

@@ -6,7 +6,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from vaekit.config.config import GROUPS, SLOTS, TOP_LEVEL, Config, settings_classes
+from vaekit.config.config import GROUPS, SLOTS, TABLES, TOP_LEVEL, Config, settings_classes
 from vaekit.config.presets import PRESETS
 from vaekit.config.suggestions import did_you_mean
 from vaekit.errors import UserError, setting
@@ -141,10 +141,18 @@ def _requirement(details: ErrorDetails) -> str:
 
 def _unknown_setting(path: list[str], model: type[BaseModel], option: str, kind: str | None) -> UserError:
     if kind is None:
-        arguments = ("preset", "out", "resume", "max_minutes")  # of `train`, which are not settings
+        arguments = (
+            "preset",
+            "out",
+            "resume",
+            "minutes",
+            "max_minutes",
+        )  # of `train`, which are not settings
         names = [*(name for name in Config.model_fields if name not in GROUPS), *TOP_LEVEL, *arguments]
         models = [(slot, model) for slot in SLOTS for model in settings_classes(slot).values()]
-        names += [f"{slot}.{name}" for slot, model in models for name in model.model_fields]
+        names += [
+            f"{slot}.{name}" for slot, model in (*models, *TABLES.items()) for name in model.model_fields
+        ]
         return UserError(f"{option!r} is not a setting.", did_you_mean(option, names))
     slot, name = path[0], path[-1]
     fact = f"is not a setting of the {slot} {kind!r}."
@@ -167,6 +175,8 @@ def _locate(path: list[str]) -> tuple[type[BaseModel], str, str | None]:
     `path` is pydantic's: a component is followed by its kind, as in likelihood, gaussian, scale.
     """
     slot, *rest = path
+    if slot in TABLES and rest:
+        return TABLES[slot], f"{slot}.{rest[-1]}", None
     if slot in GROUPS and rest:
         return GROUPS[slot], rest[-1], None
     kinds = settings_classes(slot)

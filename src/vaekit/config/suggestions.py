@@ -26,7 +26,7 @@ USUAL_NAMES = {
     **dict.fromkeys(("amp", "fp16", "bf16", "dtype", "mixed_precision"), "precision"),
     **dict.fromkeys(("hflip", "horizontal_flip", "random_flip", "mirror"), "flip"),
     **dict.fromkeys(("val", "val_split", "validation_split", "val_fraction", "test_size"), "validation"),
-    **dict.fromkeys(("minutes", "max_time", "time_limit", "timeout"), "max_minutes"),
+    **dict.fromkeys(("max_time", "time_limit", "timeout"), "max_minutes"),
     **dict.fromkeys(("labels", "class_conditional", "cond"), "conditional"),
     **dict.fromkeys(("continue", "restart"), "resume"),
 }

@@ -11,8 +11,10 @@ from vaekit.config.base import BaseConfig
 class TrainingConfig(BaseConfig):
     """How the weights are optimized."""
 
-    epochs: int = Field(50, ge=1, le=1_000_000)
-    """Passes over the training images."""
+    epochs: int = Field(50, ge=0, le=1_000_000)
+    """Passes over the training images; 0 for as many as --minutes allows."""
+    steps_per_epoch: int = Field(0, ge=0, le=1_000_000)
+    """Steps between two validations; 0 for one pass over the training images."""
     batch_size: int | Literal["auto"] = 128
     """Images per step, or auto: the fastest in a short trial."""
     optimizer: Literal["adam", "adamw", "adamax", "soap", "sgd"] = "adam"

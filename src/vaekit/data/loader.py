@@ -61,6 +61,7 @@ class ImageLoader:
         device: device of the batches.
         rank: number of this process, which gets an equal, contiguous part of every training batch.
         world_size: number of processes, by which `batch_size` must be divisible.
+        steps_per_epoch: batches that an epoch consists of; 0 for one pass over the images.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class ImageLoader:
         device: torch.device,
         rank: int = 0,
         world_size: int = 1,
+        steps_per_epoch: int = 0,
     ) -> None:
         self.source, self.settings, self.seed, self.device = source, settings, seed, device
         self.count = source.count("train")
@@ -84,8 +86,9 @@ class ImageLoader:
         self._sampler = BatchSampler(self.count, *ranks)
         if settings.balance:
             self._sampler = BalancedSampler(source.split_labels("train"), *ranks)
-        self.steps_per_epoch = self.count // batch_size
-        """Full batches per epoch; the remaining images are drawn in other epochs."""
+        self.steps_per_pass = self.count // batch_size
+        """Full batches per pass over the images; the remaining ones are drawn in other passes."""
+        self.steps_per_epoch = steps_per_epoch or self.steps_per_pass
         self._device_cache = self._cache_on_device() if device.type == "cuda" else None
 
     def _cache_on_device(self) -> tuple[Tensor, Tensor] | None:
@@ -102,15 +105,17 @@ class ImageLoader:
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Iterate over this process's part of the batches of an epoch from batch `start`, augmented."""
-        order_seed = derive_seed(self.seed, "order", epoch)
-        augment_seed = derive_seed(self.seed, "augment", epoch)
         block = max(1, DRAWS_PER_BLOCK // self.batch_size)
-        for first in range(start, self.steps_per_epoch, block):
-            steps = range(first, min(first + block, self.steps_per_epoch))
+        first, end = (epoch * self.steps_per_epoch + step for step in (start, self.steps_per_epoch))
+        while first < end:
+            turn, step = divmod(first, self.steps_per_pass)
+            steps = range(step, min(step + block, self.steps_per_pass, step + end - first))
+            order_seed, augment_seed = (derive_seed(self.seed, what, turn) for what in ("order", "augment"))
             rows = self._sampler.batches(steps, order_seed)
             for step, (x, y) in zip(steps, self._gather(rows), strict=True):
                 first_draw = step * self.batch_size + self._sampler.offset
                 yield augment(self._to_float(x), self.settings, augment_seed, first_draw), y
+            first += len(steps)
 
     def split(self, name: str, limit: int | None = None, size: int | None = None) -> Iterator[Batch]:
         """Iterate over a split in order, without augmentation; every process gets all of it.

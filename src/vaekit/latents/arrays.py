@@ -16,6 +16,7 @@ from vaekit.data.sources.arrays import to_uint8_images
 from vaekit.errors import UserError, setting
 from vaekit.latents.sampling import CHUNK, AnyPrior, decode_images, draw_chunks, interpolate, seeded, to_uint8
 from vaekit.models.fitted_prior import FittedPrior
+from vaekit.models.flow_matching import FlowMatching
 from vaekit.models.vae import VAE
 from vaekit.runs.image_set import to_tensor
 from vaekit.runs.inputs import Images, Labels, Latents, all_images, class_index, class_indices, format_names
@@ -167,7 +168,7 @@ def _sample_labels(model: LoadedModel, n: int, label: str | int | None, source: 
     classes = model.vae.classes
     if label is None:
         return torch.arange(n, device=model.device) % classes if classes else None
-    if not classes and isinstance(source, FittedPrior) and len(source.shares) > 1:
+    if not classes and isinstance(source, FittedPrior | FlowMatching) and len(source.shares) > 1:
         return torch.full((n,), class_index(label, model.classes), device=model.device)
     if not classes and model.classes and model.fitted_prior is not None:
         message = "This model was trained without labels, and its own prior has no classes."

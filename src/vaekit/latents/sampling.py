@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.models.fitted_prior import FittedPrior
+from vaekit.models.flow_matching import FlowMatching
 from vaekit.models.terms import Labels
 from vaekit.models.vae import VAE
 from vaekit.utils.device import fork_rng
 from vaekit.utils.random import derive_seed
 
-AnyPrior = VAE | FittedPrior
+AnyPrior = VAE | FittedPrior | FlowMatching
 CHUNK = 64
 """Images drawn from one seed. Always drawn whole, so that image i does not depend on the number of images."""
 

@@ -51,6 +51,7 @@ def build(
         if (kind := getattr(config, slot).kind) != "own":
             message = f"The {slot} of this model is {kind!r}, not a custom module."
             raise UserError(message, f"Omit {setting(slot)}.")
+    config = config.with_latents(shape)
     context = BuildContext(shape, config.latent_shape, classes if config.conditional else 0, images)
     objective: Objective = make_component("objective", config.objective, context)
     with fork_rng():

@@ -35,6 +35,8 @@ MIN_SIGMA = 1 / 255 / 8
 MAX_SIGMA = 10.0
 """Ten times the range of a pixel: above it only the end levels remain, with probability one half each."""
 
+SIGMA_IMAGES = 8
+"""Images of a batch, about, from whose errors an optimal sigma follows."""
 MIN_MEAN = 1e-3
 """Initial means stay this far from black and white, where a pixel would give no gradient."""
 
@@ -117,7 +119,7 @@ class LocScaleLikelihood(Likelihood):
       `x` are given. All samples of z have equal weight in it, which suits an ELBO but not importance weights.
     """
 
-    MOMENTUM = 0.99
+    MOMENTUM = 0.95
     provides = frozenset({Capability.NORMALIZED, Capability.IMPORTANCE_WEIGHTABLE})
     noise: ClassVar[LocScaleFamily]
     log_sigma: Tensor
@@ -150,7 +152,9 @@ class LocScaleLikelihood(Likelihood):
             log_sigma = log_sigma + pixel_log_sigma
         loc = torch.sigmoid(output) if self.discrete else output
         if self.sigma == "optimal" and self.training and x is not None:
-            self._update_sigma(self._distribution(loc.detach(), log_sigma).expected_power(x).mean())
+            every = max(1, len(x) // SIGMA_IMAGES)
+            some = self._distribution(loc.detach()[:, ::every], log_sigma)
+            self._update_sigma(some.expected_power(x[::every]).mean())
         return self._distribution(loc, log_sigma)
 
     def inverse_mean(self, mean: Image) -> Image:

@@ -126,6 +126,11 @@ class VAE(nn.Module):
 
     # --- Training ---
 
+    @property
+    def supports_accumulation(self) -> bool:
+        """Whether a batch may be split into micro-batches."""
+        return self.likelihood.supports_accumulation
+
     def prepare_target(self, x: Images) -> Images:
         """What the likelihood observes of an image: the image itself, or binarized pixels."""
         return self.likelihood.prepare_target(x)

@@ -1,5 +1,8 @@
 """The sections of a run's page that show images by its model."""
 
+import time
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -8,7 +11,7 @@ from torch import Tensor
 from vaekit.evaluation.context import QUICK_IMAGES, EvalContext
 from vaekit.evaluation.ranking import ranking
 from vaekit.latents.arrays import encode_means
-from vaekit.latents.sampling import AnyPrior, decode_images, draw_latents, interpolate, to_uint8
+from vaekit.latents.sampling import CHUNK, AnyPrior, decode_images, draw_latents, interpolate, to_uint8
 from vaekit.latents.traverse import traverse_model
 from vaekit.models.registry import Capability
 from vaekit.plots import curves
@@ -19,7 +22,8 @@ from vaekit.runs.loaded import LoadedModel
 from vaekit.utils.files import printable
 
 QUICK_SAMPLES = 50
-"""Importance samples of each of them."""
+"""Importance samples of each of `QUICK_IMAGES` images, where there is time."""
+MIN_QUICK_IMAGES, MIN_QUICK_SAMPLES = 50, 10
 MAP_IMAGES = 2000
 """Images on the map of latents, at most."""
 NEW_IMAGE_ROWS = 5
@@ -34,6 +38,14 @@ INTERPOLATIONS = 3
 """Pairs of held-out images with interpolations between them."""
 INTERPOLATION_STEPS = 7
 """Images of an interpolation; the two originals are shown as well."""
+
+
+@dataclass(frozen=True)
+class QuickSize:
+    """Held-out images, and importance samples of each."""
+
+    images: int
+    samples: int
 
 
 @torch.no_grad()
@@ -133,15 +145,28 @@ def _pairs(images: ImageSet) -> ImageSet:
 
 
 @torch.no_grad()
-def ranked(context: EvalContext) -> list[Section]:
+def quick_size(model: LoadedModel, seconds: float) -> QuickSize:
+    """How many images and importance samples take `seconds`, by the time of decoding a few."""
+    z = torch.zeros(CHUNK, model.vae.latents)
+    y = torch.zeros(CHUNK, dtype=torch.long) if model.vae.classes else None
+    decode_images(model.vae, z, y)
+    start = time.perf_counter()
+    decode_images(model.vae, z, y)
+    draws = CHUNK * seconds / (time.perf_counter() - start)
+    samples = int(min(QUICK_SAMPLES, max(MIN_QUICK_SAMPLES, draws / QUICK_IMAGES)))
+    return QuickSize(int(min(QUICK_IMAGES, max(MIN_QUICK_IMAGES, draws / samples))), samples)
+
+
+@torch.no_grad()
+def ranked(context: EvalContext, quick: QuickSize) -> list[Section]:
     """Both ends of the held-out images by their likelihood."""
-    model, chosen = context.model, context.held_out.spread(QUICK_IMAGES)
+    model, chosen = context.model, context.held_out.spread(quick.images)
     count = min(tile_columns(model.shape), len(chosen) // 2)
     if Capability.DENSITY_AT_SAMPLE not in model.vae.posterior.provides or not count:
         return []
     paths = chosen.pack.paths()
     files = [printable(paths[row]) for row in chosen.rows]
-    table = ranking(model, chosen, files, QUICK_SAMPLES, context.seed, lambda _: None)
+    table = ranking(model, chosen, files, quick.samples, context.seed, lambda _: None)
     blocks = []
     for part, caption in ((table[:count], "Least likely first"), (table[::-1][:count], "Most likely first")):
         values = part["log_likelihood"].map("{:,.0f} nats".format)
@@ -151,7 +176,7 @@ def ranked(context: EvalContext) -> list[Section]:
         labels = [f"{name}\n{value}" for name, value in zip(names, values, strict=True)]
         blocks.append(tiles([chosen.pixels[part.index.to_numpy()]], "image", labels, caption))
     text = (
-        f"Of {len(table):,} {context.split} images, by log p(x) with {QUICK_SAMPLES} importance samples. "
+        f"Of {len(table):,} {context.split} images, by log p(x) with {quick.samples} importance samples. "
         "Busy images tend to rank as unlikely and plain ones as likely, whatever they show. "
         "`vaekit rank` ranks any folder."
     )

@@ -12,7 +12,7 @@ import torch
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import CHANNEL_NAMES
 from vaekit.errors import UserError
-from vaekit.evaluation.context import QUICK_IMAGES, EvalContext, open_context
+from vaekit.evaluation.context import EvalContext, open_context
 from vaekit.evaluation.evaluate import evaluate
 from vaekit.evaluation.results import EvaluationResult, read_evaluation
 from vaekit.evaluation.text import sections
@@ -28,6 +28,8 @@ from vaekit.runs.outputs import require_writable
 from vaekit.utils.files import printable, write_text
 from vaekit.utils.logging import console_logging, progress, status
 
+MAX_QUICK_NEW_IMAGES = 200
+"""New images whose nearest training images are sought in a quick evaluation, at most."""
 LISTED_FILES = 50
 """Skipped files that are listed, at most."""
 
@@ -45,7 +47,8 @@ def write_report(model: LoadedModel, quiet: bool = False) -> None:
         context = None
         with suppress(UserError):  # of images that have moved or changed
             context = open_context(model, None, model.config.training.seed, quiet)
-        evaluation = _evaluation_sections(model, context, quiet)
+        quick = images.quick_size(model, _time_for_likelihood(model) / 2)  # evaluated, and ranked
+        evaluation = _evaluation_sections(model, context, quick, quiet)
         shown = [] if context is None else [context]
         sections = [
             images.new_images(model),
@@ -55,7 +58,7 @@ def write_report(model: LoadedModel, quiet: bool = False) -> None:
             images.traversals(model, quiet),
             *(images.latent_map(one) for one in shown),
             *(section for one in shown for section in images.interpolations(one)),
-            *(section for one in shown for section in images.ranked(one)),
+            *(section for one in shown for section in images.ranked(one, quick)),
             *evaluation[1:],
             _data(model, dataset, context),
             _reproduce(metadata, dataset),
@@ -95,7 +98,9 @@ def _duration(seconds: float) -> str:
     return f"{int(minutes)} min {int(seconds % 60)} s" if minutes >= 1 else f"{seconds:.0f} s"
 
 
-def _evaluation_sections(model: LoadedModel, context: EvalContext | None, quiet: bool) -> list[Section]:
+def _evaluation_sections(
+    model: LoadedModel, context: EvalContext | None, quick: images.QuickSize, quiet: bool
+) -> list[Section]:
     """The diagnosis, and the metrics; none without an evaluation where the images are missing."""
     result = read_evaluation(model.run, model.weights_hash)
     text = "By `vaekit evaluate`; all values are in evaluation.json."
@@ -105,10 +110,10 @@ def _evaluation_sections(model: LoadedModel, context: EvalContext | None, quiet:
         source = grids.png_source(model.run.nearest.read_bytes())
         blocks.append(Block("sheet", (source, alt), alt))
     if result is None and context is not None:
-        result = _quick_evaluation(context, quiet)
+        result = _quick_evaluation(context, quick, quiet)
         command = f"vaekit evaluate {shlex.quote(str(model.run.folder))}"
         text = (
-            f"Quick evaluation on {result.images:,} images with {images.QUICK_SAMPLES} importance samples. "
+            f"Quick evaluation on {result.images:,} images with {quick.samples} importance samples. "
             f"Run `{command}` for full metrics, including sample quality."
         )
     if result is None:
@@ -121,16 +126,24 @@ def _evaluation_sections(model: LoadedModel, context: EvalContext | None, quiet:
     return [diagnosis, Section("Evaluation", text, blocks)]
 
 
-def _quick_evaluation(context: EvalContext, quiet: bool) -> EvaluationResult:
-    few = replace(context, held_out=context.held_out.spread(QUICK_IMAGES))
-    total = len(few.held_out) * images.QUICK_SAMPLES
+def _time_for_likelihood(model: LoadedModel) -> float:
+    """Seconds: two thirds of a twentieth of the time of training, and of 20 s at least."""
+    trained = sum(row["seconds"] for row in read_metrics(model.run))
+    return 2 / 3 * max(20.0, trained / 20)
+
+
+def _quick_evaluation(context: EvalContext, quick: images.QuickSize, quiet: bool) -> EvaluationResult:
+    few = replace(
+        context, held_out=context.held_out.spread(quick.images), max_new_images=MAX_QUICK_NEW_IMAGES
+    )
+    total = len(few.held_out) * quick.samples
     with progress(total, "Evaluating", "samples", quiet=quiet) as advance:
 
         def advance_likelihood(n: int, part: str) -> None:
             if part == "Likelihood":
                 advance(n)
 
-        result, _ = evaluate(few, images.QUICK_SAMPLES, None, advance_likelihood)
+        result, _ = evaluate(few, quick.samples, None, advance_likelihood)
     unavailable = result.unavailable | {"fidelity": "measured by a full evaluation"}
     return result.model_copy(update={"unavailable": unavailable})
 

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from vaekit.errors import UserError, setting, spelled
 from vaekit.models.fitted_prior import FittedPrior
+from vaekit.models.flow_matching import FlowMatching
 from vaekit.runs.folder import Run
 from vaekit.utils.files import atomic_file, atomic_folder, sha256
 from vaekit.utils.logging import log
@@ -115,7 +116,9 @@ def write_weights(path: Path, weights: Tensors) -> None:
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
 
 
-def write_prior(run: Run, prior: FittedPrior | None, metadata: Mapping[str, Any], weights: str) -> None:
+def write_prior(
+    run: Run, prior: FittedPrior | FlowMatching | None, metadata: Mapping[str, Any], weights: str
+) -> None:
     """Write a fitted prior, with metadata as JSON in the file's header; None deletes an earlier one.
 
     `weights` is the SHA-256 of the weights whose latents it was fitted to.
@@ -128,7 +131,7 @@ def write_prior(run: Run, prior: FittedPrior | None, metadata: Mapping[str, Any]
         save_file(copied(prior.state_dict()), temporary, metadata=header)
 
 
-def load_prior(run: Run, weights: str) -> FittedPrior | None:
+def load_prior(run: Run, weights: str) -> FittedPrior | FlowMatching | None:
     """The prior fitted to the latents of the weights with this SHA-256; None if there is none."""
     if not run.latent_prior.exists():
         return None
@@ -137,7 +140,8 @@ def load_prior(run: Run, weights: str) -> FittedPrior | None:
             metadata = json.loads(file.metadata()["about"])
         if metadata["weights"] != weights:
             return None
-        prior = FittedPrior(metadata)
+        kinds: dict[str, type[FlowMatching]] = {"flow_matching": FlowMatching}
+        prior = kinds.get(metadata["kind"], FittedPrior)(metadata)
         prior.load_state_dict(load_file(run.latent_prior))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError):
         command = f"vaekit fit-prior {shlex.quote(str(run.folder))}"

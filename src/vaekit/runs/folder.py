@@ -11,8 +11,10 @@ from vaekit.utils.files import lock
 class Run:
     """The paths of a run's files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, main: Path | None = None) -> None:
         self.folder = folder
+        self.main = main or folder
+        """The folder that `--resume` takes: another one for the second stage."""
         self.config = folder / "config.json"
         self.dataset = folder / "dataset.json"
         self.metrics = folder / "metrics.csv"
@@ -25,6 +27,11 @@ class Run:
         self.nearest = folder / "nearest.png"
         self.report = folder / "report.html"
         self.checkpoints = folder / "checkpoints"
+
+    @property
+    def second_stage(self) -> "Run":
+        """The files of the second stage, in a folder of the run."""
+        return Run(self.folder / "latent_prior", self.folder)
 
     def samples(self, epoch: int) -> Path:
         return self.folder / "samples" / f"epoch_{epoch:04d}.png"

@@ -12,6 +12,7 @@ from torch import nn
 from vaekit.config.config import Config
 from vaekit.models.builder import build
 from vaekit.models.fitted_prior import FittedPrior
+from vaekit.models.flow_matching import FlowMatching
 from vaekit.models.terms import Objective
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoint import load_prior, load_weights
@@ -41,7 +42,7 @@ class LoadedModel:
     """The training data, if this process gave them in memory."""
 
     @cached_property
-    def fitted_prior(self) -> FittedPrior | None:
+    def fitted_prior(self) -> FittedPrior | FlowMatching | None:
         """The prior fitted to the latents after training; None if the model's own was better."""
         prior = load_prior(self.run, self.weights_hash)
         return None if prior is None else prior.to(self.device)

@@ -14,6 +14,7 @@ from vaekit.runs.checkpoint import load_prior, load_weights, write_prior
 from vaekit.runs.metrics import Row, read_metrics
 from vaekit.training.callbacks import Callback, TrainingState
 from vaekit.training.loop import EpochResult
+from vaekit.training.second_stage import trained_flow_matching
 from vaekit.utils.files import atomic_file, sha256
 from vaekit.utils.logging import log
 
@@ -111,7 +112,8 @@ class SamplingPrior(Callback):
         model = copy.deepcopy(state.train_step.ema.model)
         load_weights(model, run.weights)
         try:
-            fit = fit_prior(model, state.loader, state.plan.config.training.seed)
+            flow_matching = trained_flow_matching(state)
+            fit = fit_prior(model, state.loader, state.plan.config.training.seed, flow_matching)
         except KeyboardInterrupt:
             raise Interrupted(f"Stopped while fitting the sampling prior. {state.how_to_resume()}") from None
         write_prior(run, fit.prior, fit.record, weights_hash)

@@ -2,8 +2,8 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
-from vaekit.data.loader import ImageLoader
 from vaekit.runs.commands import resume_command
 from vaekit.runs.folder import Run
 from vaekit.runs.metadata import DatasetSummary
@@ -35,11 +35,14 @@ class TrainingState:
     plan: Plan
     request: TrainRequest
     train_step: TrainStep
-    loader: ImageLoader
+    loader: Any
+    """An `ImageLoader`, or the `LatentLoader` of the second stage."""
     background: BackgroundWriter = field(default_factory=BackgroundWriter)
     """Writes files while training continues."""
     progress: Progress = field(default_factory=Progress)
     best: BestEpoch = field(default_factory=BestEpoch)
+    name: str = "epoch"
+    """What a progress bar counts."""
     stop_requested: bool = False
     """A signal asks for a stop after this step."""
     trained: bool = False
@@ -67,7 +70,7 @@ class TrainingState:
     def how_to_resume(self, epochs: int | None = None) -> str:
         """A sentence with the whole command, up to `epochs` if given."""
         dataset = DatasetSummary.model_validate(self.plan.pack.describe())
-        return f"Continue: {resume_command(self.plan.metadata, dataset, self.run.folder, epochs)}"
+        return f"Continue: {resume_command(self.plan.metadata, dataset, self.run.main, epochs)}"
 
 
 class Callback:
@@ -103,7 +106,7 @@ class ConsoleLogger(Callback):
     def on_epoch_end(self, state: TrainingState, result: EpochResult, row: Row) -> None:
         epochs = state.plan.config.training.epochs
         log.info(
-            f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {result.train['loss']:.2f}  "
+            f"{state.name} {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {result.train['loss']:.2f}  "
             f"validation {_format_metrics(result.validation)}  {row['images_per_second']:,.0f} images/s"
             f"{'  best' if state.improved else ''}"
         )

@@ -52,17 +52,22 @@ def restore(state: TrainingState) -> None:
     Raises:
         UserError: the run holds trained weights but no checkpoint to continue from.
     """
-    snapshot = newest_checkpoint(state.run)
-    if snapshot is None:
+    if not resume(state):
         if state.run.weights.exists():
             raise UserError(
                 f"{state.run.folder} holds a trained model but no intact checkpoint to resume from.",
                 f"The model can be used as it is. To train a new one, choose another {setting('out')}.",
             )
-        keep_metrics(state.run, [])
-        models = (state.train_step.model, state.train_step.ema.model)
+        models: Any = (state.train_step.model, state.train_step.ema.model)
         init_from_data(models, state.loader, state.plan.config.training.seed)
-        return
+
+
+def resume(state: TrainingState) -> bool:
+    """Continue from the newest checkpoint; whether there is one. Without, metrics begin anew."""
+    snapshot = newest_checkpoint(state.run)
+    if snapshot is None:
+        keep_metrics(state.run, [])
+        return False
     if snapshot.state["best_step"] == snapshot.step:  # the run may have ended between these two writes
         write_weights(state.run.weights, snapshot.ema)
     progress, counts = _read_state(snapshot.state)
@@ -70,7 +75,8 @@ def restore(state: TrainingState) -> None:
     state.progress = progress
     state.best = BestEpoch(**snapshot.state["best"])
     keep_metrics(state.run, [row for row in read_metrics(state.run) if row["epoch"] <= progress.epoch])
-    log.info(f"Resuming in epoch {progress.epoch + 1}, after step {progress.step:,}")
+    log.info(f"Resuming in {state.name} {progress.epoch + 1}, after step {progress.step:,}")
+    return True
 
 
 def _snapshot(state: TrainingState) -> Snapshot:

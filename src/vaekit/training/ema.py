@@ -2,11 +2,11 @@
 
 import copy
 import math
+from typing import Any
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-
-from vaekit.models.vae import VAE
 
 
 class EMA:
@@ -18,8 +18,8 @@ class EMA:
     have moved it.
     """
 
-    def __init__(self, model: VAE, decay: float) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model: Any = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self._weights = list(self.model.parameters()), list(model.parameters())
         self._buffers = list(zip(self.model.buffers(), model.buffers(), strict=True))

@@ -83,15 +83,18 @@ class StepMonitor:
 
 
 class TimeLeft:
-    """Seconds until a training command returns: the epochs, validation, the fitted prior and the report.
+    """Seconds until a training command returns: the epochs, validation, and what comes after them.
 
     The command began at `start`, on the clock of `time.perf_counter`; the epoch that runs `limit` seconds
-    later is the last one.
+    later is the last one. After the epochs come `work_at_end`, in images that could be trained on in that
+    time, and `seconds_at_end`.
     """
 
-    def __init__(self, start: float, limit: float, training_images: int, report_images: int) -> None:
+    def __init__(
+        self, start: float, limit: float, training_images: int, work_at_end: float, seconds_at_end: float
+    ) -> None:
         self.start, self.limit, self.training_images = start, limit, training_images
-        self.work_at_end = PRIOR_SHARE * min(PRIOR_IMAGES, training_images) + REPORT_SHARE * report_images
+        self.work_at_end, self.seconds_at_end = work_at_end, seconds_at_end
         self._began, self._seen = math.nan, 0
 
     def add(self, images: int) -> None:
@@ -110,4 +113,9 @@ class TimeLeft:
         until_limit = max(0.0, self.start + self.limit - time.perf_counter())
         half_an_epoch = 0.5 * self.training_images * per_image
         training = min(images_left * per_image, until_limit + half_an_epoch)
-        return training + self.work_at_end * per_image + PRIOR_SECONDS
+        return training + self.work_at_end * per_image + self.seconds_at_end
+
+
+def work_at_end(training_images: int, report_images: int) -> float:
+    """Fitting the prior and writing the report, in images that could be trained on in that time."""
+    return PRIOR_SHARE * min(PRIOR_IMAGES, training_images) + REPORT_SHARE * report_images

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class TrainRequest:
     preset: str | None = None
     out: Path | None = None
     resume: bool = False
+    minutes: float | None = None
+    """Time for all of it, from which epochs follow."""
     max_minutes: float | None = None
     quiet: bool = False
     networks: Mapping[str, nn.Module] = field(default_factory=dict)
@@ -70,6 +72,9 @@ class Plan:
 
 def make_plan(request: TrainRequest) -> Plan:
     """Read the data, choose what was left open, and check a resumed run against its beginning."""
+    request = _with_open_epochs(request)
+    if request.minutes is not None and not request.minutes > 0:
+        raise UserError(f"must be greater than 0 (got {request.minutes}).", option="minutes")
     if request.max_minutes is not None and not request.max_minutes >= 0:
         raise UserError(f"must be at least 0 (got {request.max_minutes}).", option="max_minutes")
     before = _metadata_to_resume(request)
@@ -96,6 +101,20 @@ def make_plan(request: TrainRequest) -> Plan:
     if before:
         lines += _require_same_run(run, before, metadata, pack)
     return Plan(run, config, pack, device, metadata, model, objective, before is not None, tuple(lines))
+
+
+def _with_open_epochs(request: TrainRequest) -> TrainRequest:
+    """The request, with the number of epochs left open where the time is given."""
+    if request.minutes is None:
+        return request
+    if any("epochs" in layer or "epochs" in layer.get("training", {}) for layer in request.layers):
+        raise UserError(
+            f"{setting('minutes', request.minutes)} and {setting('epochs')} exclude each other.",
+            f"Omit one of them, or use {setting('max_minutes', request.minutes)}.",
+        )
+    if request.resume and request.out is not None and Run(request.out).exists():
+        return request  # whose number of epochs was chosen when it began
+    return replace(request, layers=({"epochs": 0}, *request.layers))
 
 
 def require_no_run(run: Run) -> None:
@@ -140,7 +159,7 @@ def _config_before_data(request: TrainRequest, before: RunMetadata | None) -> Co
 def _config_with_data(request: TrainRequest, before: RunMetadata | None, pack: Pack) -> tuple[str, Config]:
     if not before:
         preset = request.preset or DEFAULT_PRESETS["gray" if pack.shape[0] == 1 else "colour"]
-        return preset, resolve(*request.layers, preset=preset)
+        return preset, resolve(*request.layers, preset=preset).with_latents(pack.shape)
     config = override(before.config, *request.layers)
     changes = differences(before.config, config)
     if request.preset not in (None, before.preset):
@@ -163,7 +182,7 @@ def _make_metadata(
     versions |= {"torch": torch.__version__, "numpy": np.__version__}
     machine: dict[str, Any] = {"device": str(device), "hardware": hardware_name(device), "versions": versions}
     same = before is not None and all(getattr(before, name) == value for name, value in machine.items())
-    chosen = {name: getattr(config.training, name) for name in AUTO_SETTINGS}
+    chosen: dict[str, Any] = {name: getattr(config.training, name) for name in AUTO_SETTINGS}
     if before:
         chosen |= {name: getattr(before, name) for name in AUTO_SETTINGS if same or name == "batch_size"}
     return RunMetadata(

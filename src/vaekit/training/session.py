@@ -15,7 +15,13 @@ from vaekit.runs.folder import Run, locked
 from vaekit.runs.metadata import DatasetSummary, write_record
 from vaekit.runs.metrics import read_metrics, still_falling
 from vaekit.training.artifacts import default_callbacks
-from vaekit.training.auto_tune import resolve_auto
+from vaekit.training.auto_tune import (
+    DEFAULT_MINUTES,
+    END_SECONDS,
+    SECOND_STAGE_SHARE,
+    resolve_auto,
+    resolve_lengths,
+)
 from vaekit.training.callbacks import (
     BestEpoch,
     Callback,
@@ -27,9 +33,10 @@ from vaekit.training.callbacks import (
 from vaekit.training.checkpointing import Checkpoints, restore
 from vaekit.training.interrupts import stop_on_signals
 from vaekit.training.loop import Diverged, train
-from vaekit.training.monitor import StepMonitor, TimeLeft
+from vaekit.training.monitor import PRIOR_SECONDS, StepMonitor, TimeLeft, work_at_end
 from vaekit.training.optimizers import compute_dtype
 from vaekit.training.plan import Plan, TrainRequest, make_plan, require_no_run
+from vaekit.training.second_stage import LatentPictures, second_stage
 from vaekit.training.step import TrainStep
 from vaekit.utils.device import flush_denormals, fork_rng, keep_freed_memory, matmul_precision
 from vaekit.utils.logging import LONG_PHASE_SECONDS, console_logging, file_logging, log, progress, status
@@ -61,7 +68,10 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
         torch.set_num_threads(plan.metadata.threads)
         stack.enter_context(keep_freed_memory())
         stack.enter_context(flush_denormals())
-        plan = resolve_auto(plan, math.inf if request.max_minutes is None else request.max_minutes)
+        minutes = [m for m in (request.minutes, request.max_minutes) if m is not None]
+        open_minutes = [] if plan.config.training.epochs else [DEFAULT_MINUTES]
+        plan = resolve_auto(plan, min(minutes or open_minutes or [math.inf]))
+        plan = resolve_lengths(plan, request.minutes, start)
         stack.enter_context(matmul_precision(tf32=plan.config.training.precision == "tf32"))
         with status("Preparing the model"):
             state = _make_state(plan, request)
@@ -78,7 +88,14 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
 def _make_state(plan: Plan, request: TrainRequest) -> TrainingState:
     settings = plan.config.training
     assert isinstance(settings.batch_size, int)  # `resolve_auto` has seen to it
-    loader = ImageLoader(plan.pack, plan.config.data, settings.batch_size, settings.seed, plan.device)
+    loader = ImageLoader(
+        plan.pack,
+        plan.config.data,
+        settings.batch_size,
+        settings.seed,
+        plan.device,
+        steps_per_epoch=settings.steps_per_epoch,
+    )
     model = plan.model.to(plan.device)
     model.precision = compute_dtype(settings)
     model.require_support(next(loader.split("validation", CHECKED_IMAGES, size=CHECKED_IMAGES))[0])
@@ -89,47 +106,59 @@ def _make_state(plan: Plan, request: TrainRequest) -> TrainingState:
 
 
 def _run_session(state: TrainingState, callbacks: Sequence[Callback], start: float) -> None:
-    """Train until the run is finished, the time is up or a signal comes, and save everything."""
-    epoch, epochs = state.progress.epoch, state.plan.config.training.epochs
+    """Train both stages until they are finished, the time is up or a signal comes, and save everything."""
+    settings, has_second_stage = state.plan.config.training, state.plan.config.latent_prior == "flow_matching"
+    limit = math.inf if state.request.max_minutes is None else 60 * state.request.max_minutes
+    epoch, epochs = state.progress.epoch, settings.epochs
     if state.finished:
         reason = "early stopping" if epoch < epochs else "all epochs are done"
         log.info(f"Nothing to do: this run is finished after {epoch} epochs ({reason}).")
         if epoch == epochs:
             log.info(f"To train longer, raise {setting('epochs')}. {state.how_to_resume(2 * epochs)}")
     else:
-        state.trained = True
-        try:
-            with ExitStack() as saving, state.background, fork_rng():
-                _train_epochs(state, callbacks, start)
-                saving.enter_context(status("Saving"))
-                for callback in callbacks:
-                    callback.on_train_end(state)
-        except Diverged as error:
-            smaller = setting("learning_rate", float(f"{state.plan.config.training.learning_rate / 3:.1g}"))
-            raise TrainingFailed(
-                f"Training stopped because {error}. Checkpoints in {state.run.folder} up to this point are "
-                f"valid. Start a new run in another {setting('out')} with {smaller} or "
-                f"{setting('clip', 1000)}."
-            ) from None
-        if state.stop_requested:
-            where = f"Stopped in epoch {state.progress.epoch + 1} of {epochs}"
-            raise Interrupted(f"{where}; nothing is lost. {state.how_to_resume()}")
+        share = 1 - SECOND_STAGE_SHARE if has_second_stage else 1.0
+        _fit(state, callbacks, start, share * limit)
+    if has_second_stage:
+        second = second_stage(state)
+        if not second.finished:
+            state.trained = True
+            pictures = LatentPictures(state.train_step.ema.model, state.plan.pack.classes)
+            _fit(second, [MetricsWriter(), ConsoleLogger(), pictures, Checkpoints()], start, limit)
     for callback in callbacks:
         callback.on_saved(state)
     if state.trained:
         _report_end(state)
 
 
-def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: float) -> None:
+def _fit(state: TrainingState, callbacks: Sequence[Callback], start: float, limit: float) -> None:
+    """Train one stage until it is finished or `limit` seconds after `start`."""
+    state.trained = True
+    try:
+        with ExitStack() as saving, state.background, fork_rng():
+            _train_epochs(state, callbacks, start, limit)
+            saving.enter_context(status("Saving"))
+            for callback in callbacks:
+                callback.on_train_end(state)
+    except Diverged as error:
+        smaller = setting("learning_rate", float(f"{state.plan.config.training.learning_rate / 3:.1g}"))
+        raise TrainingFailed(
+            f"Training stopped because {error}. Checkpoints in {state.run.folder} up to this point are "
+            f"valid. Start a new run in another {setting('out')} with {smaller} or "
+            f"{setting('clip', 1000)}."
+        ) from None
+    if state.stop_requested:
+        where = f"Stopped in {state.name} {state.progress.epoch + 1} of {state.plan.config.training.epochs}"
+        raise Interrupted(f"{where}; nothing is lost. {state.how_to_resume()}")
+
+
+def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: float, limit: float) -> None:
     settings, request, loader = state.plan.config.training, state.request, state.loader
-    limit = math.inf if request.max_minutes is None else 60 * request.max_minutes
     images_per_epoch = loader.steps_per_epoch * loader.batch_size
     total, done = settings.epochs * images_per_epoch, state.progress.steps_in_epoch * loader.batch_size
-    held_out = state.plan.pack.count("test") or state.plan.pack.count("validation")
-    time_left = TimeLeft(start, limit, loader.count, min(QUICK_IMAGES, held_out) if request.report else 0)
+    time_left = TimeLeft(start, limit, images_per_epoch, *_after_epochs(state, total))
 
     def label() -> str:
-        return f"epoch {min(state.progress.epoch + 1, settings.epochs)}/{settings.epochs}"
+        return f"{state.name} {min(state.progress.epoch + 1, settings.epochs)}/{settings.epochs}"
 
     with (
         stop_on_signals(state),
@@ -154,6 +183,17 @@ def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: fl
                 callback.on_epoch_end(state, result, row)
             if state.finished or state.stop_requested or time.perf_counter() - start > limit:
                 break
+
+
+def _after_epochs(state: TrainingState, total_images: int) -> tuple[float, float]:
+    """What comes after the epochs, as `TimeLeft` takes it."""
+    if state.plan.config.latent_prior == "flow_matching":
+        is_first = state.run.folder == state.run.main
+        ratio = SECOND_STAGE_SHARE / (1 - SECOND_STAGE_SHARE)
+        return ratio * total_images if is_first else 0.0, END_SECONDS
+    held_out = state.plan.pack.count("test") or state.plan.pack.count("validation")
+    report_images = min(QUICK_IMAGES, held_out) if state.request.report else 0
+    return work_at_end(state.loader.count, report_images), PRIOR_SECONDS
 
 
 def _report_end(state: TrainingState) -> None:

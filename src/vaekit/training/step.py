@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from zuko.lazy import LazyTransform
 
 from vaekit.config.training import TrainingConfig
 from vaekit.errors import OutOfMemory, UserError, setting
+from vaekit.models.flow_matching import FlowMatching
 from vaekit.models.terms import Labels, Objective
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoint import Snapshot, copied, optimizer_tensors, restore_optimizer
@@ -20,6 +22,7 @@ from vaekit.utils.device import out_of_memory
 from vaekit.utils.logging import log, status
 from vaekit.utils.random import derive_seed
 
+Model = VAE | FlowMatching
 Metrics = dict[str, Tensor]
 """Named values to log, nats per image; "loss" is among them. The next step may overwrite them: CUDA graphs
 reuse their memory."""
@@ -38,8 +41,11 @@ class TrainStep:
     The model is trained in place. In `settings` every "auto" is resolved.
     """
 
-    def __init__(self, model: VAE, objective: Objective, settings: TrainingConfig, steps_per_epoch: int):
-        self.model, self.objective, self.settings = model, objective, settings
+    def __init__(
+        self, model: Model, objective: Objective, settings: TrainingConfig, steps_per_epoch: int
+    ) -> None:
+        self.model: Any = model
+        self.objective, self.settings = objective, settings
         self.steps_per_epoch = steps_per_epoch
         self.ema = EMA(model, settings.ema)
         self.optimizer = make_optimizer(model.parameters(), settings)
@@ -151,7 +157,7 @@ class TrainStep:
         """
         if any(isinstance(module, _BatchNorm) and module.training for module in self.model.modules()):
             return False
-        return self.objective.supports_accumulation and self.model.likelihood.supports_accumulation
+        return self.objective.supports_accumulation and self.model.supports_accumulation
 
     # --- Validation ---
 
@@ -185,7 +191,7 @@ class TrainStep:
         self.eval_micro_batches = snapshot.state["eval_micro_batches"]
 
 
-def make_loss_fn(model: VAE, objective: Objective, compiled: bool = False) -> LossFn:
+def make_loss_fn(model: Any, objective: Objective, compiled: bool = False) -> LossFn:
     """Make the loss function of a batch.
 
     Compiled, all of it becomes one graph once the objective's schedules have ended, whose final values are
@@ -221,7 +227,7 @@ def _raise_if_compilation_failed(error: Exception) -> None:
         raise UserError(message, hint, "compile") from error
 
 
-def has_flow(model: VAE) -> bool:
+def has_flow(model: nn.Module) -> bool:
     return any(isinstance(module, LazyTransform) for module in model.modules())
 
 

@@ -25,6 +25,14 @@ GRIDS = {
     (2, 1, 1): [(1, 1)],
 }
 """Possible sizes of a latent image, by hand: sides of 8 pixels and more are halved, rounding down."""
+PADDED_GRIDS = {
+    (1, 28, 28): [(28, 28), (14, 14), (7, 7), (4, 4)],
+    (3, 13, 21): [(13, 21), (7, 11), (4, 6), (2, 3), (1, 2)],
+    (1, 5, 3): [(5, 3), (3, 2), (2, 1)],
+    (4, 40, 7): [(40, 7), (20, 4), (10, 2), (5, 1)],
+    (2, 1, 1): [(1, 1)],
+}
+"""Those of `dcae`: both sides are divided by a power of two, rounding up."""
 
 
 def make(slot: str, kind: str, shape: Any, latents: Shape, classes: int = 0, **settings: Any) -> Any:
@@ -45,8 +53,12 @@ def knows_latent_images(kind: str) -> bool:
 VECTOR_ONLY = {kind for kind in KINDS if not knows_latent_images(kind)}
 VECTORS: list[tuple[str, Shape, Shape]] = [(kind, shape, (3,)) for kind in KINDS for shape in SHAPES]
 LATENT_IMAGES = [kind for kind in KINDS if kind not in VECTOR_ONLY]
-GRIDS_OF_ALL = [(shape, (3, *grid)) for shape, grids in GRIDS.items() for grid in grids]
-IMAGES = [(kind, *sizes) for kind in LATENT_IMAGES for sizes in GRIDS_OF_ALL]
+IMAGES = [
+    (kind, shape, (3, *grid))
+    for kind in LATENT_IMAGES
+    for shape, grids in (PADDED_GRIDS if kind == "dcae" else GRIDS).items()
+    for grid in grids
+]
 
 
 def labels(conditional: bool, count: int = 2) -> Tensor | None:
@@ -129,7 +141,8 @@ def test_dense_networks_reject_a_latent_image(slot: str, kind: str) -> None:
 @pytest.mark.parametrize("slot", SLOTS)
 @pytest.mark.parametrize("kind", LATENT_IMAGES)
 def test_latent_image_of_wrong_size_is_rejected(slot: str, kind: str) -> None:
-    with user_error(r"^A latent image of 8x8 .* 28x28\. Use latents='4x7x7' or 4x14x14 or 4x28x28\.$"):
+    smallest = "'4x1x1' or 4x2x2 or 4x4x4 or 4x7x7" if kind == "dcae" else "'4x7x7'"
+    with user_error(rf"^A latent image of 8x8 .* 28x28\. Use latents={smallest} or 4x14x14 or 4x28x28\.$"):
         make(slot, kind, (1, 28, 28), (4, 8, 8), 0)
 
 

@@ -6,5 +6,6 @@ both cases, [B, D] with D = c*h*w. Importing the package registers every kind.
 
 import vaekit.models.networks.conv
 import vaekit.models.networks.custom
+import vaekit.models.networks.dcae
 import vaekit.models.networks.dense
 import vaekit.models.networks.resnet  # noqa: F401  importing registers

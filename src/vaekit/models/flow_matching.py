@@ -1,0 +1,181 @@
+"""A generative model of the latents: flow matching, trained after the autoencoder.
+
+The latents z of training images, draws of q(z | x) in units of their standard deviation, are reached from noise e
+along straight lines x_t = (1 - t) e + t z. A network learns the velocity E[z - e | x_t] by least squares
+(Lipman et al. 2023, arXiv:2210.02747, equation 23; Liu et al. 2023, arXiv:2209.03003, equation 1); the ordinary
+differential equation with that velocity carries noise at t = 0 to new latents at t = 1.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vaekit.models.networks.velocity import Mlp, UNet
+from vaekit.models.terms import Labels
+
+STEPS = 20
+"""Steps in which the equation is solved, of two velocities each."""
+LABEL_DROPOUT = 0.1
+"""Share of training latents whose class is withheld (Ho & Salimans 2022, arXiv:2207.12598, algorithm 1)."""
+HUTCHINSON_PROBES = 1
+"""Random directions by which the divergence of the network is estimated."""
+EXACT_LATENTS = 16
+"""Latents up to which the divergence is computed exactly."""
+
+
+class FlowMatching(nn.Module):
+    """The model of the latents z, flat [N, D], with the interface of a `FittedPrior`.
+
+    Args:
+        metadata: "name", "kind", "latents", "classes" and "settings", of which are "shape", that of the latents
+            of one image, "channels" and "blocks".
+    """
+
+    graph_safe = supports_accumulation = True
+    shares: Float[Tensor, " Y"]
+    loc: Float[Tensor, " D"]
+    scale: Float[Tensor, " D"]
+
+    def __init__(self, metadata: dict[str, Any]) -> None:
+        super().__init__()
+        self.metadata, settings = metadata, metadata["settings"]
+        self.latents, self.classes = metadata["latents"], metadata["classes"]
+        shape, sizes = tuple(settings["shape"]), (settings["channels"], settings["blocks"])
+        make = UNet if len(shape) == 3 else Mlp
+        self.network: nn.Module = make(shape, self.classes if self.classes > 1 else 0, *sizes)
+        self.register_buffer("shares", torch.full((self.classes,), 1 / self.classes))
+        self.register_buffer("loc", torch.zeros(self.latents))
+        self.register_buffer("scale", torch.ones(self.latents))
+        self.precision = torch.float32
+        self.steps, self.guidance = STEPS, 1.0
+
+    @property
+    def name(self) -> str:
+        return str(self.metadata["name"])
+
+    # --- Training ---
+
+    def set_units(self, loc: Float[Tensor, "N D"], variance: Float[Tensor, "N D"]) -> None:
+        """Take mean and standard deviation of every channel from the means and variances of q(z | x) of
+        training images."""
+        channels = self.metadata["settings"]["shape"][0]
+        loc, variance = loc.unflatten(1, (channels, -1)), variance.unflatten(1, (channels, -1))
+        repeats = self.latents // channels
+        self.loc.copy_(loc.mean((0, 2)).repeat_interleave(repeats))
+        spread = (loc.var((0, 2), correction=0) + variance.mean((0, 2))).sqrt()
+        self.scale.copy_(spread.clamp(min=1e-6).repeat_interleave(repeats))
+
+    def terms(
+        self, x: Float[Tensor, "B _"], y: Labels | None = None, samples: int = 1
+    ) -> Float[Tensor, " B"]:
+        """The squared error of the velocity, mean over latents, for images of which x holds the means and
+        log-variances of q(z | x). Draws of q, noise and times are drawn now; in training a tenth of the labels
+        is withheld.
+
+        Times are sigmoids of a standard normal, which the middle of the way gets most of (Esser et al. 2024,
+        arXiv:2403.03206, section 3.1), one in each of B strata.
+        """
+        loc, log_variance = x.chunk(2, dim=1)
+        z = loc + (0.5 * log_variance).exp() * torch.randn_like(loc)
+        z = (z - self.loc) / self.scale
+        strata = torch.arange(len(z), device=z.device) + torch.rand(len(z), device=z.device)
+        t = torch.sigmoid(torch.special.ndtri((strata / len(z)).clamp(1e-6, 1 - 1e-6)))
+        if y is not None and self.training:
+            withheld = torch.rand(len(y), device=y.device) < LABEL_DROPOUT
+            y = torch.where(withheld, self.classes, y)
+        noise = torch.randn_like(z)
+        velocity = self.velocity(torch.lerp(noise, z, t[:, None]), t, y)
+        return (velocity - (z - noise)).square().mean(1)
+
+    def velocity(
+        self, x: Float[Tensor, "B D"], t: Float[Tensor, " B"], y: Labels | None = None
+    ) -> Float[Tensor, "B D"]:
+        """In standardized latents; without labels that of all classes together."""
+        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
+            return self.network(x, t, y if self.classes > 1 else None).float()
+
+    # --- Use ---
+
+    def guided(self, x: Tensor, t: Tensor, y: Labels | None) -> Float[Tensor, "B D"]:
+        """The velocity with classifier-free guidance: away from that of all classes, by `guidance` times the way
+        to the class's (Ho & Salimans 2022, equation 6, whose w is `guidance` - 1)."""
+        velocity = self.velocity(x, t, y)
+        if self.guidance == 1 or y is None or self.classes < 2:
+            return velocity
+        everything = self.velocity(x, t, None)
+        return everything + self.guidance * (velocity - everything)
+
+    @torch.no_grad()
+    def sample_prior(self, n: int, y: Labels | None = None, temperature: float = 1.0) -> Float[Tensor, "n D"]:
+        """`n` samples of p(z | y), from noise scaled by `temperature`; without `y` of classes by frequency.
+
+        The equation is solved by Heun's method in `steps` steps.
+        """
+        if y is None:
+            y = torch.multinomial(self.shares, n, replacement=True)
+        x = temperature * torch.randn(n, self.latents, device=self.loc.device)
+        times = torch.linspace(0, 1, self.steps + 1, device=x.device)
+        for start, end in zip(times[:-1], times[1:], strict=True):
+            before = self.guided(x, start.expand(n), y)
+            after = self.guided(x + (end - start) * before, end.expand(n), y)
+            x = x + (end - start) * (before + after) / 2
+        return self.loc + self.scale * x
+
+    def log_prior(self, z: Float[Tensor, "N D"], y: Int[Tensor, " N"] | None = None) -> Float[Tensor, " N"]:
+        """log p(z | y), or without `y` log p(z), by integrating the divergence of the velocity along the way from
+        z back to noise (Chen et al. 2018, arXiv:1806.07366, equation 8).
+
+        The divergence is exact for up to 16 latents, else an unbiased estimate from random signs (Hutchinson
+        1990), which are drawn now.
+        """
+        x = (z - self.loc) / self.scale
+        total = -self.scale.log().sum().expand(len(z))
+        signs = self._probes(x)
+        times = torch.linspace(1, 0, self.steps + 1, device=x.device)
+        for start, end in zip(times[:-1], times[1:], strict=True):
+            before, rate = self._velocity_and_divergence(x, start.expand(len(x)), y, signs)
+            after, later = self._velocity_and_divergence(
+                x + (end - start) * before, end.expand(len(x)), y, signs
+            )
+            x = x + (end - start) * (before + after) / 2
+            # d log p / dt = -div v
+            total = total + (end - start) * (rate + later) / 2
+        return total - 0.5 * (x.square() + math.log(2 * math.pi)).sum(1)
+
+    def _probes(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "P N D"]:
+        if self.latents <= EXACT_LATENTS:
+            return math.sqrt(self.latents) * torch.eye(self.latents, device=x.device)[:, None].expand(
+                -1, len(x), -1
+            )
+        return torch.randint(0, 2, (HUTCHINSON_PROBES, *x.shape), device=x.device) * 2.0 - 1
+
+    def _velocity_and_divergence(
+        self,
+        x: Float[Tensor, "N D"],
+        t: Float[Tensor, " N"],
+        y: Labels | None,
+        probes: Float[Tensor, "P N D"],
+    ) -> tuple[Float[Tensor, "N D"], Float[Tensor, " N"]]:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            learned = self.network(x, t, y if self.classes > 1 else None).float()
+            products = [
+                torch.autograd.grad(learned, x, probe, retain_graph=True)[0].mul(probe).sum(1)
+                for probe in probes
+            ]
+        return learned.detach(), torch.stack(products).mean(0)
+
+
+class VelocityError:
+    """The loss of flow matching, as an objective: the mean of `FlowMatching.terms`."""
+
+    samples, schedule_end, supports_accumulation = 1, 0.0, True
+
+    def __call__(
+        self, terms: Float[Tensor, " B"], epoch: float = math.inf
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = terms.mean()
+        return loss, {"loss": loss}

@@ -1,0 +1,218 @@
+"""The second stage: a generative model of the latents, trained by the same loop as the autoencoder.
+
+Its metrics, checkpoints and pictures are in the folder `latent_prior` of the run, which has the layout of a run.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from vaekit.config.overrides import override
+from vaekit.data.loader import Batch, ImageLoader
+from vaekit.data.samplers import permute
+from vaekit.latents.sampling import CHUNK, decode_images, draw_latents, seeded, to_uint8
+from vaekit.models.distributions.latents import DiagonalGaussian, PointMass
+from vaekit.models.flow_matching import FlowMatching, VelocityError
+from vaekit.models.vae import VAE
+from vaekit.plots import grids
+from vaekit.runs.checkpoint import load_weights
+from vaekit.runs.metrics import Row
+from vaekit.training.callbacks import Callback, TrainingState
+from vaekit.training.checkpointing import resume
+from vaekit.training.loop import EpochResult
+from vaekit.training.optimizers import compute_dtype
+from vaekit.training.plan import Plan
+from vaekit.training.step import TrainStep
+from vaekit.utils.files import sha256, write_text
+from vaekit.utils.logging import log, status
+from vaekit.utils.random import derive_seed
+
+EPOCH_STEPS = 100
+"""Steps between two validations."""
+MAX_NUMBERS = 1 << 26
+"""Maximum product of images and latents that are encoded for a split, 512 MB."""
+POINT_LOG_VARIANCE = -30.0
+"""Where q(z | x) is a point, or a sample of it stands for it."""
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """q(z | x) of images: means and log-variances [N, 2D], and class numbers [N] if there are classes."""
+
+    x: Float[Tensor, "N _"]
+    y: Int64[Tensor, " N"] | None
+
+
+class LatentLoader:
+    """Batches of encoded images, as an `ImageLoader` has of images: x [B, 2D] and y [B] or None.
+
+    An epoch has `EPOCH_STEPS` steps, whatever the number of images; every image is drawn once before any is
+    drawn again.
+    """
+
+    def __init__(
+        self, splits: dict[str, EncodedSplit], batch_size: int, seed: int, device: torch.device
+    ) -> None:
+        self.splits = {
+            name: EncodedSplit(part.x.to(device), None if part.y is None else part.y.to(device))
+            for name, part in splits.items()
+        }
+        self.count, self.seed, self.device = len(splits["train"].x), seed, device
+        self.batch_size, self.steps_per_epoch = min(batch_size, self.count), EPOCH_STEPS
+
+    def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        for step in range(start, self.steps_per_epoch):
+            first = (epoch * self.steps_per_epoch + step) * self.batch_size
+            draws = np.arange(first, first + self.batch_size)
+            rows = np.empty_like(draws)
+            for turn in np.unique(draws // self.count).tolist():
+                here = draws // self.count == turn
+                order_seed = derive_seed(self.seed, "latents", turn)
+                rows[here] = permute(draws[here] % self.count, self.count, order_seed)
+            yield self._batch("train", torch.from_numpy(rows).to(self.device))
+
+    def split(self, name: str, limit: int | None = None, size: int | None = None) -> Iterator[Batch]:
+        count = len(self.splits[name].x)
+        for rows in torch.arange(min(count, limit or count), device=self.device).split(
+            size or self.batch_size
+        ):
+            yield self._batch(name, rows)
+
+    def _batch(self, name: str, rows: Tensor) -> Batch:
+        part = self.splits[name]
+        return part.x[rows], None if part.y is None else part.y[rows]
+
+
+@torch.no_grad()
+def encode_split(model: VAE, batches: Iterable[Batch], split: str, seed: int) -> EncodedSplit:
+    """q(z | x) of all images; a posterior that is neither Gaussian nor a point is represented by a sample."""
+    parts, labels = [], []
+    with seeded(seed, "latents", split):
+        for x, y in batches:
+            q = model.posterior_of(x, y)
+            if isinstance(q, DiagonalGaussian):
+                loc, log_variance = q.mean, q.variance.log()
+            else:
+                loc = q.mean if isinstance(q, PointMass) else q.sample()
+                log_variance = torch.full_like(loc, POINT_LOG_VARIANCE)
+            parts.append(torch.cat([loc, log_variance], 1).cpu())
+            if y is not None:
+                labels.append(y.cpu())
+    return EncodedSplit(torch.cat(parts), torch.cat(labels) if labels else None)
+
+
+def flow_matching_model(plan: Plan) -> FlowMatching:
+    """The untrained model of the second stage."""
+    settings, latents = plan.config.flow_matching, plan.model.latent_shape
+    metadata = {
+        "name": "flow matching",
+        "kind": "flow_matching",
+        "latents": plan.model.latents,
+        "classes": max(1, len(plan.pack.classes)),
+        "settings": {"shape": list(latents), "channels": settings.channels, "blocks": settings.blocks},
+    }
+    with seeded(plan.metadata.seed, "flow matching"):
+        return FlowMatching(metadata).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def training_overrides(plan: Plan) -> dict[str, Any]:
+    """How the second stage is trained, as settings."""
+    settings = plan.config.flow_matching
+    return {
+        "epochs": max(1, round(settings.steps / EPOCH_STEPS)),
+        "steps_per_epoch": EPOCH_STEPS,
+        "batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+        "optimizer": "adam",
+        "schedule": "cosine",
+        "ramp": EPOCH_STEPS,
+        "clip": 1.0,
+        "weight_decay": 0.0,
+        "compile": "off",
+        "patience": 0,
+    }
+
+
+def second_stage(first: TrainingState) -> TrainingState:
+    """The training of the second stage on the latents of the best weights, restored if it began earlier."""
+    plan, run = first.plan, first.run.second_stage
+    weights_hash = sha256(first.run.weights)
+    note = run.folder / "weights.txt"
+    if not note.exists() or note.read_text() != weights_hash:  # none yet, or of other latents
+        shutil.rmtree(run.folder, ignore_errors=True)
+        run.folder.mkdir()
+        write_text(note, weights_hash)
+    model = first.train_step.ema.model
+    load_weights(model, first.run.weights)
+    overrides = training_overrides(plan)
+    config = override(plan.config, overrides)
+    objective: Any = VelocityError()
+    plan = replace(plan, run=run, config=config, objective=objective)
+    loader = _encode(model, first.loader, config.training.batch_size, plan.metadata.seed)
+    prior = flow_matching_model(plan).to(plan.device)
+    loc, log_variance = loader.splits["train"].x.chunk(2, dim=1)
+    prior.set_units(loc, log_variance.exp())
+    if loader.splits["train"].y is not None:
+        counts = torch.bincount(loader.splits["train"].y, minlength=prior.classes).float()
+        prior.shares.copy_(counts / counts.sum())
+    prior.precision = compute_dtype(plan.config.training)
+    train_step = TrainStep(prior, objective, config.training, loader.steps_per_epoch)
+    state = TrainingState(plan, first.request, train_step, loader, name="latent prior")
+    resume(state)
+    return state
+
+
+def trained_flow_matching(first: TrainingState) -> FlowMatching | None:
+    """The best weights of the second stage; None if there is none."""
+    run = first.run.second_stage
+    if first.plan.config.latent_prior != "flow_matching" or not run.weights.exists():
+        return None
+    model = flow_matching_model(first.plan).to(first.plan.device)
+    load_weights(model, run.weights)
+    return model.eval().requires_grad_(False)
+
+
+def _encode(model: VAE, loader: ImageLoader, batch_size: Any, seed: int) -> LatentLoader:
+    limit = max(1, MAX_NUMBERS // model.latents)
+    with status("Encoding the images"):
+        splits = {
+            name: encode_split(model, loader.split(name, limit, CHUNK), name, seed)
+            for name in ("train", "validation")
+        }
+    return LatentLoader(splits, batch_size, seed, loader.device)
+
+
+class LatentPictures(Callback):
+    """Draws new images from the second stage as it goes, of the same noise every time."""
+
+    IMAGES = 64
+
+    def __init__(self, model: VAE, classes: tuple[str, ...]) -> None:
+        self.model, self.classes = model, classes
+
+    def on_epoch_end(self, state: TrainingState, result: EpochResult, row: Row) -> None:
+        epoch = state.progress.epoch
+        if epoch & (epoch - 1) and not state.finished:  # after 1, 2, 4, 8, ... and at the end
+            return
+        prior: Any = state.train_step.ema.model
+        y = None
+        if self.model.classes:
+            y = torch.arange(self.IMAGES, device=state.loader.device) % self.model.classes
+        z = draw_latents(prior, self.IMAGES, state.plan.metadata.seed, y)
+        images = to_uint8(decode_images(self.model, z, y)).numpy()
+        path = state.run.samples(epoch)
+
+        def write() -> None:
+            grids.write(
+                path, grids.grid(images, title=f"New images after {row['step']:.0f} steps of flow matching")
+            )
+
+        state.background.put(f"pictures {epoch}", write)
+        if epoch == 1:
+            log.info(f"New images as the second stage learns: {path.parent}/")
