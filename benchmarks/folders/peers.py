@@ -2,11 +2,13 @@
 
     python peers.py CONTESTANT FOLDER OUT MARKS [--threads 2]
 
-MARKS is a list such as 5,20,60: minutes of training, after each of which OUT/5/new.npy and, of an autoencoder,
-OUT/5/reconstructions.npy are written. The clock stands while they are made. Settings are the defaults of the
-package's README or command line, except where a note says so. These need, without their dependencies:
+MARKS is a list such as 5,20,60: minutes of training, after each of which OUT/5/new.npy and, of an
+autoencoder, OUT/5/reconstructions.npy are written. The clock stands while they are made. Settings are the
+defaults of the package's README or command line, except where a note says so. These need, without their
+dependencies:
 
-    pip install --no-deps pythae denoising-diffusion-pytorch lightweight-gan torchvision accelerate pytorch-fid kornia
+    pip install --no-deps pythae denoising-diffusion-pytorch lightweight-gan torchvision accelerate \\
+        pytorch-fid kornia
 """
 
 import argparse
@@ -17,13 +19,13 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 NEW_IMAGES = {"pythae": 2000, "denoising-diffusion-pytorch": 128, "lightweight-gan": 1000}
@@ -46,20 +48,14 @@ class Clock:
 
 
 def to_images(x: Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """[N, C, H, W] in [0, 1] as uint8 of the shape [N, H, W, C]; resized and made gray where the peer cannot."""
+    """[N, C, H, W] in [0, 1] as uint8 of the shape [N, H, W, C]; resized and made gray where the peer
+    cannot."""
     height, width, channels = shape
     if x.shape[-2:] != (height, width):
         x = F.interpolate(x, (height, width), mode="bilinear", antialias=True)
     if channels == 1:
         x = x.mean(1, keepdim=True)
     return (x.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def read(folder: Path) -> Tensor:
-    files = sorted(folder.rglob("*.png"))
-    pixels = np.stack([np.asarray(Image.open(file)) for file in files])
-    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
 def stub_torchvision() -> None:
@@ -79,7 +75,7 @@ def pythae(
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
     from pythae.trainers.training_callbacks import TrainingCallback
 
-    x = read(folder / "train").float() / 255
+    x = torch.from_numpy(np.load(folder / "train.npy")).permute(0, 3, 1, 2).float() / 255
     x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
     model = VAE(VAEConfig(input_dim=tuple(x.shape[1:]), latent_dim=16))
     trainer: Any = None
@@ -97,7 +93,7 @@ def pythae(
     class Stop(Exception):
         pass
 
-    class Watch(TrainingCallback):
+    class Watch(TrainingCallback):  # type: ignore[misc]
         def on_train_step_end(self, training_config: Any, **kwargs: Any) -> None:
             if clock.tick():
                 raise Stop
@@ -107,10 +103,8 @@ def pythae(
     data = [BaseDataset(part, torch.ones(len(part))) for part in (x[len(x) // 10 :], x[: len(x) // 10])]
     config = BaseTrainerConfig(output_dir=str(out(0)), num_epochs=1_000_000, no_cuda=True)
     trainer = BaseTrainer(model, data[0], data[1], config, callbacks=[Watch()])
-    try:
+    with suppress(Stop):
         trainer.train()
-    except Stop:
-        pass
     return {"parameters": sum(p.numel() for p in model.parameters())}
 
 
@@ -158,8 +152,8 @@ def diffusion(
 
 
 def gan(folder: Path, held_out: Tensor, out: Callable[[float], Path], marks: list[float]) -> dict[str, Any]:
-    """The command line's settings: batches of 10, gradients of 4 added. It asks for CUDA; here its source runs
-    with that replaced by the processor."""
+    """The command line's settings: batches of 10, gradients of 4 added. It asks for CUDA; here its source
+    runs with that replaced by the processor."""
     stub_torchvision()
     spec = importlib.util.find_spec("lightweight_gan")
     assert spec is not None and spec.submodule_search_locations

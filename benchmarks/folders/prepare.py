@@ -2,10 +2,10 @@
 
     python benchmarks/folders/prepare.py SOURCES FOLDERS      # SOURCES/emoji, SOURCES/clipart, ...
 
-Writes FOLDERS/NAME/train/CLASS/000001.png, which every contestant trains on, and FOLDERS/NAME/held_out.npy,
-uint8 [N, H, W, C], which none sees. A fifth of the images is held out, chosen by the hash of each file, so that
-identical files are on the same side; of CIFAR-10 and Fashion-MNIST it is their test images. Transparent pixels
-are composited over white, and images cropped to a square.
+Writes FOLDERS/NAME/train/CLASS/000001.png, which every contestant trains on (as an array in train.npy), and
+FOLDERS/NAME/held_out.npy, uint8 [N, H, W, C], which none sees. A fifth of the images is held out, chosen by
+the hash of each file, so that identical files are on the same side; of CIFAR-10 and Fashion-MNIST it is their
+test images. Transparent pixels are composited over white, and images cropped to a square.
 """
 
 import argparse
@@ -41,6 +41,7 @@ def prepare(source: Path, folder: Path, size: int) -> None:
         pixels = pack.images[row]
         Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(parent / f"{number:06}.png")
     rows = np.random.default_rng(0).permutation(pack.count(held_out))[:MAX_HELD_OUT]
+    np.save(partial / "train.npy", pack.images[train])
     np.save(partial / "held_out.npy", pack.images[rows + pack.splits[held_out].start])
     partial.rename(folder)
 

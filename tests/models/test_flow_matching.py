@@ -104,8 +104,8 @@ def test_temperature_scales_the_noise_and_guidance_moves_away_from_all_classes()
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_loss_is_least_at_the_true_velocity(shape: tuple[int, ...]) -> None:
-    """For z ~ N(0, I) it is E[z - e | x] = (2 t - 1) x / ((1 - t)^2 + t^2), with the variance 1 / ((1 - t)^2 + t^2)
-    left; more of it and less of it are worse."""
+    """For z ~ N(0, I) it is E[z - e | x] = (2 t - 1) x / ((1 - t)^2 + t^2), with the variance 1 / ((1 - t)^2
+    + t^2) left; more of it and less of it are worse."""
     model, size = make(shape), math.prod(shape)
     losses = {}
     x = torch.cat([torch.randn(20_000, size), torch.full((20_000, size), -30.0)], 1)

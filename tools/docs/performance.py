@@ -67,7 +67,7 @@ A `vaekit train` with its images in the cache, as in every second run, takes its
 the time needed to import torch, build an Adam and take a step (the median of the rounds' ratios).
 """
 ABOUT_QUALITY = """{about} `+-` is the standard error.
-Training images are binarized at every step; presets `classic` and `best` with `--likelihood binarized`.
+Training images are binarized at every step; presets `classic` and `laplace` with `--likelihood binarized`.
 
 ![Negative log-likelihood by minutes](pictures/minutes.png)
 """

@@ -23,7 +23,6 @@ from vaekit.config.networks import ConvConfig, NetworkConfig
 from vaekit.config.objectives import ElboConfig, ObjectiveConfig
 from vaekit.config.training import TrainingConfig
 
-
 AUTO_CHANNELS = 4
 AUTO_SIZE = 12
 """Pixels on the longer side of an automatic latent image, at most, as long as the factor allows."""

@@ -105,8 +105,8 @@ def encodings(model: VAE, batches: Iterable[Batch], split: str, seed: int) -> En
 def fit_prior(
     model: VAE, loader: ImageLoader, seed: int, flow_matching: FlowMatching | None = None
 ) -> PriorFit:
-    """Fit densities to encodings of the training split and choose by those of the validation split, among them
-    and the second stage if there is one."""
+    """Fit densities to encodings of the training split and choose by those of the validation split, among
+    them and the second stage if there is one."""
     limit = min(MAX_ENCODINGS, max(1, MAX_ENCODED_NUMBERS // model.latents))
     with flush_denormals(), status("Fitting the sampling prior"):
         train = encodings(model, loader.split("train", limit, CHUNK), "train", seed)
@@ -145,30 +145,33 @@ def choose_prior(
     if len(validation.z) < MIN_VALIDATION_ENCODINGS or not finite:
         return PriorFit(None, math.nan, {}, math.nan, math.nan, *counts)
     reference = _log_prior(model, validation, model)
-    candidates = _fit_candidates(model, train, validation, classes, seed)
+    candidates = _fit_candidates(model, train, validation, classes, seed, flow_matching is None)
     means = {name: score.mean().item() for name, (_, score) in candidates.items()}
     best = max(means, key=lambda name: means[name] if math.isfinite(means[name]) else -math.inf)
     prior, score = candidates[best]
     gain = score - reference
     error = (gain.std() / math.sqrt(len(gain))).item()
-    chosen: FittedPrior | FlowMatching | None = prior.named(best) if gain.mean().item() > 2 * error else None
+    chosen: FittedPrior | FlowMatching | None = None
+    if gain.mean().item() > 2 * error:
+        chosen = prior.named(best)
     if flow_matching is not None:
         count = min(len(score), FLOW_MATCHING_ENCODINGS)
         rows = torch.arange(count) * len(score) // count
         with status("Measuring flow matching"), seeded(seed, "divergence"):
-            own = _log_prior(flow_matching, Encodings(validation.z[rows], validation.y[rows]), model)
+            scores = _log_prior(flow_matching, Encodings(validation.z[rows], validation.y[rows]), model)
         rival = reference if chosen is None else score
-        means[flow_matching.name] = ((own - rival[rows]).mean() + rival.mean()).item()
-        if (own - rival[rows]).mean() > 0:
-            chosen, gain = flow_matching, own - reference[rows]
+        means[flow_matching.name] = ((scores - rival[rows]).mean() + rival.mean()).item()
+        if (scores - rival[rows]).mean() > 0:
+            chosen, gain = flow_matching, scores - reference[rows]
             error = (gain.std() / math.sqrt(count)).item()
     return PriorFit(chosen, reference.mean().item(), means, gain.mean().item(), error, *counts)
 
 
 def _fit_candidates(
-    model: VAE, train: Encodings, validation: Encodings, classes: int, seed: int
+    model: VAE, train: Encodings, validation: Encodings, classes: int, seed: int, with_flow: bool
 ) -> dict[str, tuple[FittedPrior, Float[Tensor, " N"]]]:
-    """Mixtures with full and diagonal covariances, until more Gaussians score worse, and a spline flow.
+    """Mixtures with full and diagonal covariances, until more Gaussians score worse, and perhaps a spline
+    flow.
 
     Each comes with its scores: the log-densities of validation encodings.
     """
@@ -189,7 +192,7 @@ def _fit_candidates(
             if not mean > best:
                 break
             best = mean
-    if model.latents <= FLOW_MAX_LATENTS:
+    if with_flow and model.latents <= FLOW_MAX_LATENTS:
         name = f"neural-spline flow{', given the class' if classes else ''}"
         device = next(model.parameters()).device
         device = device if device.type == "cuda" else torch.device("cpu")

@@ -1,12 +1,13 @@
 """A generative model of the latents: flow matching, trained after the autoencoder.
 
-The latents z of training images, draws of q(z | x) in units of their standard deviation, are reached from noise e
-along straight lines x_t = (1 - t) e + t z. A network learns the velocity E[z - e | x_t] by least squares
-(Lipman et al. 2023, arXiv:2210.02747, equation 23; Liu et al. 2023, arXiv:2209.03003, equation 1); the ordinary
-differential equation with that velocity carries noise at t = 0 to new latents at t = 1.
+The latents z of training images, draws of q(z | x) in units of their standard deviation, are reached from
+noise e along straight lines x_t = (1 - t) e + t z. A network learns the velocity E[z - e | x_t] by least
+squares (Lipman et al. 2023, arXiv:2210.02747, equation 23; Liu et al. 2023, arXiv:2209.03003, equation 1).
+The ordinary differential equation with that velocity carries noise at t = 0 to new latents at t = 1.
 """
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,8 +31,8 @@ class FlowMatching(nn.Module):
     """The model of the latents z, flat [N, D], with the interface of a `FittedPrior`.
 
     Args:
-        metadata: "name", "kind", "latents", "classes" and "settings", of which are "shape", that of the latents
-            of one image, "channels" and "blocks".
+        metadata: "name", "kind", "latents", "classes" and "settings", in which are "shape", that of the
+            latents of one image, "channels" and "blocks".
     """
 
     graph_safe = supports_accumulation = True
@@ -72,8 +73,8 @@ class FlowMatching(nn.Module):
         self, x: Float[Tensor, "B _"], y: Labels | None = None, samples: int = 1
     ) -> Float[Tensor, " B"]:
         """The squared error of the velocity, mean over latents, for images of which x holds the means and
-        log-variances of q(z | x). Draws of q, noise and times are drawn now; in training a tenth of the labels
-        is withheld.
+        log-variances of q(z | x). Draws of q, noise and times are drawn now; in training a tenth of the
+        labels is withheld.
 
         Times are sigmoids of a standard normal, which the middle of the way gets most of (Esser et al. 2024,
         arXiv:2403.03206, section 3.1), one in each of B strata.
@@ -100,8 +101,8 @@ class FlowMatching(nn.Module):
     # --- Use ---
 
     def guided(self, x: Tensor, t: Tensor, y: Labels | None) -> Float[Tensor, "B D"]:
-        """The velocity with classifier-free guidance: away from that of all classes, by `guidance` times the way
-        to the class's (Ho & Salimans 2022, equation 6, whose w is `guidance` - 1)."""
+        """The velocity with classifier-free guidance: that of all classes, and `guidance` times the
+        difference of the class from it (Ho & Salimans 2022, equation 6, whose w is `guidance` - 1)."""
         velocity = self.velocity(x, t, y)
         if self.guidance == 1 or y is None or self.classes < 2:
             return velocity
@@ -118,15 +119,15 @@ class FlowMatching(nn.Module):
             y = torch.multinomial(self.shares, n, replacement=True)
         x = temperature * torch.randn(n, self.latents, device=self.loc.device)
         times = torch.linspace(0, 1, self.steps + 1, device=x.device)
-        for start, end in zip(times[:-1], times[1:], strict=True):
+        for start, end in pairwise(times):
             before = self.guided(x, start.expand(n), y)
             after = self.guided(x + (end - start) * before, end.expand(n), y)
             x = x + (end - start) * (before + after) / 2
         return self.loc + self.scale * x
 
     def log_prior(self, z: Float[Tensor, "N D"], y: Int[Tensor, " N"] | None = None) -> Float[Tensor, " N"]:
-        """log p(z | y), or without `y` log p(z), by integrating the divergence of the velocity along the way from
-        z back to noise (Chen et al. 2018, arXiv:1806.07366, equation 8).
+        """log p(z | y), or without `y` log p(z), by integrating the divergence of the velocity along the path
+        from z back to noise (Chen et al. 2018, arXiv:1806.07366, equation 8).
 
         The divergence is exact for up to 16 latents, else an unbiased estimate from random signs (Hutchinson
         1990), which are drawn now.
@@ -135,7 +136,7 @@ class FlowMatching(nn.Module):
         total = -self.scale.log().sum().expand(len(z))
         signs = self._probes(x)
         times = torch.linspace(1, 0, self.steps + 1, device=x.device)
-        for start, end in zip(times[:-1], times[1:], strict=True):
+        for start, end in pairwise(times):
             before, rate = self._velocity_and_divergence(x, start.expand(len(x)), y, signs)
             after, later = self._velocity_and_divergence(
                 x + (end - start) * before, end.expand(len(x)), y, signs

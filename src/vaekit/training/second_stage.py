@@ -1,6 +1,6 @@
 """The second stage: a generative model of the latents, trained by the same loop as the autoencoder.
 
-Its metrics, checkpoints and pictures are in the folder `latent_prior` of the run, which has the layout of a run.
+Its metrics, checkpoints and pictures are in the folder `latent_prior` of the run, which has the same layout.
 """
 
 import shutil
@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vaekit.config.overrides import override
+from vaekit.config.training import TrainingConfig
 from vaekit.data.loader import Batch, ImageLoader
 from vaekit.data.samplers import permute
 from vaekit.latents.sampling import CHUNK, decode_images, draw_latents, seeded, to_uint8
@@ -34,7 +35,7 @@ from vaekit.utils.logging import log, status
 from vaekit.utils.random import derive_seed
 
 EPOCH_STEPS = 100
-"""Steps between two validations."""
+"""Steps between two validations, at most."""
 MAX_NUMBERS = 1 << 26
 """Maximum product of images and latents that are encoded for a split, 512 MB."""
 POINT_LOG_VARIANCE = -30.0
@@ -52,19 +53,24 @@ class EncodedSplit:
 class LatentLoader:
     """Batches of encoded images, as an `ImageLoader` has of images: x [B, 2D] and y [B] or None.
 
-    An epoch has `EPOCH_STEPS` steps, whatever the number of images; every image is drawn once before any is
-    drawn again.
+    An epoch has `steps_per_epoch` steps, whatever the number of images; every image is drawn once before any
+    is drawn again.
     """
 
     def __init__(
-        self, splits: dict[str, EncodedSplit], batch_size: int, seed: int, device: torch.device
+        self,
+        splits: dict[str, EncodedSplit],
+        batch_size: int,
+        steps_per_epoch: int,
+        seed: int,
+        device: torch.device,
     ) -> None:
         self.splits = {
             name: EncodedSplit(part.x.to(device), None if part.y is None else part.y.to(device))
             for name, part in splits.items()
         }
         self.count, self.seed, self.device = len(splits["train"].x), seed, device
-        self.batch_size, self.steps_per_epoch = min(batch_size, self.count), EPOCH_STEPS
+        self.batch_size, self.steps_per_epoch = min(batch_size, self.count), steps_per_epoch
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         for step in range(start, self.steps_per_epoch):
@@ -124,9 +130,10 @@ def flow_matching_model(plan: Plan) -> FlowMatching:
 def training_overrides(plan: Plan) -> dict[str, Any]:
     """How the second stage is trained, as settings."""
     settings = plan.config.flow_matching
+    per_epoch = max(1, min(EPOCH_STEPS, settings.steps))
     return {
-        "epochs": max(1, round(settings.steps / EPOCH_STEPS)),
-        "steps_per_epoch": EPOCH_STEPS,
+        "epochs": max(1, round(settings.steps / per_epoch)),
+        "steps_per_epoch": per_epoch,
         "batch_size": settings.batch_size,
         "learning_rate": settings.learning_rate,
         "optimizer": "adam",
@@ -154,7 +161,7 @@ def second_stage(first: TrainingState) -> TrainingState:
     config = override(plan.config, overrides)
     objective: Any = VelocityError()
     plan = replace(plan, run=run, config=config, objective=objective)
-    loader = _encode(model, first.loader, config.training.batch_size, plan.metadata.seed)
+    loader = _encode(model, first.loader, config.training)
     prior = flow_matching_model(plan).to(plan.device)
     loc, log_variance = loader.splits["train"].x.chunk(2, dim=1)
     prior.set_units(loc, log_variance.exp())
@@ -178,14 +185,15 @@ def trained_flow_matching(first: TrainingState) -> FlowMatching | None:
     return model.eval().requires_grad_(False)
 
 
-def _encode(model: VAE, loader: ImageLoader, batch_size: Any, seed: int) -> LatentLoader:
+def _encode(model: VAE, loader: ImageLoader, settings: TrainingConfig) -> LatentLoader:
     limit = max(1, MAX_NUMBERS // model.latents)
     with status("Encoding the images"):
         splits = {
-            name: encode_split(model, loader.split(name, limit, CHUNK), name, seed)
+            name: encode_split(model, loader.split(name, limit, CHUNK), name, settings.seed)
             for name in ("train", "validation")
         }
-    return LatentLoader(splits, batch_size, seed, loader.device)
+    batch_size = int(settings.batch_size)
+    return LatentLoader(splits, batch_size, settings.steps_per_epoch, settings.seed, loader.device)
 
 
 class LatentPictures(Callback):
@@ -209,9 +217,8 @@ class LatentPictures(Callback):
         path = state.run.samples(epoch)
 
         def write() -> None:
-            grids.write(
-                path, grids.grid(images, title=f"New images after {row['step']:.0f} steps of flow matching")
-            )
+            title = f"New images after {row['step']:,.0f} steps of flow matching"
+            grids.write(path, grids.grid(images, title=title))
 
         state.background.put(f"pictures {epoch}", write)
         if epoch == 1:

@@ -1,8 +1,9 @@
 """Residual networks that compute at low resolution (DC-AE: Chen et al. 2025, arXiv:2410.10733, section 3.1).
 
-Space-to-depth turns patches of pixels into channels, so that nothing is computed at full resolution. Where the
-resolution changes, a shortcut without weights goes around the convolution: channels are averaged in groups on
-the way down, and repeated on the way up. Sizes that cannot be halved evenly are padded at the right and bottom.
+Space-to-depth turns patches of pixels into channels, so that nothing is computed at full resolution. Where
+the resolution changes, a shortcut without weights is added to the convolution: averages of groups of channels
+in the encoder, repeated channels in the decoder. Sizes that cannot be halved are padded at the right and
+bottom.
 """
 
 import math

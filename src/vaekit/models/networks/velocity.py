@@ -1,7 +1,8 @@
 """Networks for the velocity of flow matching: a U-Net for latent images, residual blocks for latent vectors.
 
-Both take flat latents x [B, D], times t [B] in [0, 1], and classes y [B] or None, and return [B, D]. Their last layer
-starts at zero."""
+Both take flat latents x [B, D], times t [B] in [0, 1], and classes y [B] or None, and return [B, D]. Their
+last layer starts at zero.
+"""
 
 import math
 from typing import Any
@@ -10,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-
-from vaekit.models.networks.conv_bf16 import Conv2d
 
 Shape = tuple[int, ...]
 
@@ -56,14 +55,15 @@ def _zeroed(layer: nn.Conv2d | nn.Linear) -> Any:
 
 
 class ConvBlock(nn.Module):
-    """Two convolutions with a skip connection, scaled and shifted by the embedding (Dhariwal & Nichol 2021)."""
+    """Two convolutions with a skip connection, scaled and shifted by the embedding (Dhariwal & Nichol 2021,
+    arXiv:2105.05233, section 3.1)."""
 
     def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
-        self.first = nn.Sequential(_norm(channels), nn.SiLU(), Conv2d(channels, channels, 3, padding=1))
+        self.first = nn.Sequential(_norm(channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1))
         self.scale_shift = nn.Linear(embedding, 2 * channels)
         self.norm = _norm(channels)
-        self.last = nn.Sequential(nn.SiLU(), _zeroed(Conv2d(channels, channels, 3, padding=1)))
+        self.last = nn.Sequential(nn.SiLU(), _zeroed(nn.Conv2d(channels, channels, 3, padding=1)))
 
     def forward(self, h: Float[Tensor, "B C h w"], e: Float[Tensor, "B W"]) -> Float[Tensor, "B C h w"]:
         scale, shift = self.scale_shift(e)[:, :, None, None].chunk(2, 1)
@@ -77,8 +77,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = max(1, channels // HEAD_CHANNELS)
         self.norm = _norm(channels)
-        self.triple = Conv2d(channels, 3 * channels, 1)
-        self.out = _zeroed(Conv2d(channels, channels, 1))
+        self.triple = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = _zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, h: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         triple = self.triple(self.norm(h)).flatten(2).unflatten(1, (3 * self.heads, -1))
@@ -90,24 +90,22 @@ class SelfAttention(nn.Module):
 
 
 class UNet(nn.Module):
-    """For latent images: blocks at their size and at half of it, attention at both."""
+    """For latent images: blocks at their size and at half of it, where there is attention."""
 
     def __init__(self, shape: Shape, classes: int, channels: int, blocks: int) -> None:
         super().__init__()
         self.shape, wide, width = shape, 2 * channels, 4 * channels
         self.embedding = TimeEmbedding(width, classes)
-        self.first = Conv2d(shape[0], channels, 3, padding=1)
+        self.first = nn.Conv2d(shape[0], channels, 3, padding=1)
         self.before = nn.ModuleList(ConvBlock(channels, width) for _ in range(blocks))
-        self.attention_before = SelfAttention(channels)
-        self.down = Conv2d(channels, wide, 3, stride=2, padding=1)
+        self.down = nn.Conv2d(channels, wide, 3, stride=2, padding=1)
         self.middle = nn.ModuleList(ConvBlock(wide, width) for _ in range(blocks + 1))
-        self.attention_middle = SelfAttention(wide)
-        self.up = nn.Sequential(Conv2d(wide, 4 * channels, 1), nn.PixelShuffle(2))
-        self.join = Conv2d(2 * channels, channels, 1)
+        self.attention = SelfAttention(wide)
+        self.up = nn.Sequential(nn.Conv2d(wide, 4 * channels, 1), nn.PixelShuffle(2))
+        self.join = nn.Conv2d(2 * channels, channels, 1)
         self.after = nn.ModuleList(ConvBlock(channels, width) for _ in range(blocks))
-        self.attention_after = SelfAttention(channels)
         self.last = nn.Sequential(
-            _norm(channels), nn.SiLU(), _zeroed(Conv2d(channels, shape[0], 3, padding=1))
+            _norm(channels), nn.SiLU(), _zeroed(nn.Conv2d(channels, shape[0], 3, padding=1))
         )
 
     def forward(
@@ -117,17 +115,16 @@ class UNet(nn.Module):
         h = self.first(x.unflatten(1, self.shape).contiguous(memory_format=torch.channels_last))
         for block in self.before:
             h = block(h, e)
-        h = skip = self.attention_before(h)
-        h = self.down(h)
+        skip, h = h, self.down(h)
         for number, block in enumerate(self.middle):
             h = block(h, e)
             if number == 0:
-                h = self.attention_middle(h)
+                h = self.attention(h)
         h = self.up(h)[..., : skip.shape[2], : skip.shape[3]]
         h = self.join(torch.cat([h, skip], 1))
         for block in self.after:
             h = block(h, e)
-        return self.last(self.attention_after(h)).flatten(1)
+        return self.last(h).flatten(1)
 
 
 class LinearBlock(nn.Module):

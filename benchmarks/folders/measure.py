@@ -1,11 +1,11 @@
 """Measure the new images and reconstructions of a contestant against held-out images.
 
-    python benchmarks/folders/judge.py FOLDER OUT [OUT ...]     # each with new.npy and perhaps reconstructions.npy
+    python benchmarks/folders/measure.py FOLDER OUT [OUT ...]
 
-Writes OUT/judged.json. New images are compared with as many held-out ones by `vaekit.evaluation.fidelity` in the
-features of EfficientNet-Lite0, which no contestant trains with; every figure comes with its 95 % interval. PSNR
-(mean over images), SSIM (Wang et al. 2004, 8-bit constants, Gaussian window) and LPIPS (VGG16, Zhang et al. 2018)
-compare reconstructions with their images.
+Writes OUT/metrics.json. New images are compared with as many held-out ones by `vaekit.evaluation.fidelity` in
+the features of EfficientNet-Lite0, which no contestant trains with; every figure comes with its 95 %
+interval. PSNR (mean over images), SSIM (Wang et al. 2004, 8-bit constants, Gaussian window) and LPIPS (VGG16,
+Zhang et al. 2018) compare reconstructions with their images.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from vaekit.models.perceptual import Lpips
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from vaekit.evaluation.features import load_efficientnet
 from vaekit.evaluation.fidelity import compare
 from vaekit.evaluation.memorization import memorization, nearest
+from vaekit.models.perceptual import Lpips
 
 MAX_IMAGES = 1000
 MAX_LPIPS = 300
@@ -43,16 +43,13 @@ def reconstruction_metrics(images: np.ndarray, reconstructions: np.ndarray) -> d
     }
 
 
-def judge(folder: Path, out: Path, training: torch.Tensor) -> dict[str, Any]:
+def measure(folder: Path, out: Path, training: torch.Tensor) -> dict[str, Any]:
     held_out, new = np.load(folder / "held_out.npy"), np.load(out / "new.npy")
     count = min(len(held_out), len(new), MAX_IMAGES)
     extract = load_efficientnet()
     real, features = (extract(images[:count]) for images in (held_out, new))
     metrics = compare(real, features)
     result: dict[str, Any] = {"images": count, **metrics.model_dump(exclude={"fid", "density"})}
-
-    def flat(images: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(images).flatten(1).float() / 255
 
     near_new, near_held_out = (
         nearest(flat(images[:count]), training.split(1024)) for images in (new, held_out)
@@ -64,6 +61,10 @@ def judge(folder: Path, out: Path, training: torch.Tensor) -> dict[str, Any]:
     return result
 
 
+def flat(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images).flatten(1).float() / 255
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -71,12 +72,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("outs", type=Path, nargs="+")
     options = parser.parse_args()
-    from peers import read
-
-    training = read(options.folder / "train").permute(0, 2, 3, 1).flatten(1).float() / 255
+    training = flat(np.load(options.folder / "train.npy"))
     for out in options.outs:
-        result = judge(options.folder, out, training)
-        (out / "judged.json").write_text(json.dumps(result))
+        result = measure(options.folder, out, training)
+        (out / "metrics.json").write_text(json.dumps(result))
         show = {k: v["value"] if isinstance(v, dict) else v for k, v in result.items()}
         print(out, {k: round(v, 4) if isinstance(v, float) else v for k, v in show.items()}, flush=True)
 

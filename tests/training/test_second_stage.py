@@ -1,0 +1,128 @@
+"""The second stage: flow matching on the latents, trained by the same loop and resumed exactly."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vaekit
+from command import rings
+from vaekit.config.config import Config, auto_latents
+from vaekit.data.loader import ImageLoader
+from vaekit.data.packs.pack import open_pack
+from vaekit.errors import Interrupted
+from vaekit.models.flow_matching import FlowMatching
+from vaekit.training.callbacks import Callback, TrainingState
+from vaekit.training.loop import EpochResult
+from vaekit.training.second_stage import EncodedSplit, LatentLoader
+
+NETWORK = {"kind": "dcae", "channels": 8, "blocks": 1}
+SMALL: dict[str, Any] = {
+    "preset": "best",
+    "encoder": NETWORK,
+    "decoder": NETWORK,
+    "flow_matching": {"steps": 6, "channels": 8, "blocks": 1, "batch_size": 16},
+    "batch_size": 16,
+    "threads": 1,
+    "quiet": True,
+    "report": False,
+}
+COLOUR = np.repeat(rings(60, 12), 3, axis=3)
+
+
+def test_new_images_come_from_flow_matching_where_it_is_better(tmp_path: Path) -> None:
+    """Points of q(z | x) at -1 and 1 in every latent are no Gaussian that a mixture of few could be."""
+    model = vaekit.train(COLOUR, out=tmp_path / "run", epochs=2, **SMALL)
+    assert (tmp_path / "run/latent_prior/metrics.csv").read_text().count("\n") == 2
+    prior = model.run.second_stage
+    assert prior.weights.exists()
+    assert len(list((prior.folder / "samples").glob("*.png"))) == 1
+    record = model.fit_prior(quiet=True)["nats_per_held_out_image"]
+    assert "the model's own prior" in record
+    np.testing.assert_array_equal(model.sample(3, seed=1), model.sample(70, seed=1)[:3])
+
+
+@pytest.mark.parametrize("stage", ["epoch", "latent prior"])
+def test_a_run_stopped_in_either_stage_resumes_exactly(stage: str, tmp_path: Path) -> None:
+    class Stop(Callback):
+        def on_epoch_end(self, state: TrainingState, result: EpochResult, row: dict[str, float]) -> None:
+            state.stop_requested = state.name == stage
+
+    settings = SMALL | {"flow_matching": SMALL["flow_matching"] | {"steps": 240}}
+    whole = vaekit.train(COLOUR, out=tmp_path / "whole", epochs=2, **settings)
+    from vaekit.training.second_stage import LatentPictures
+
+    original = LatentPictures.on_epoch_end
+    try:
+        if stage == "latent prior":
+            LatentPictures.on_epoch_end = Stop.on_epoch_end  # type: ignore[assignment,method-assign]
+        with pytest.raises(Interrupted, match="Stopped in"):
+            vaekit.train(
+                COLOUR,
+                out=tmp_path / "parts",
+                epochs=2,
+                callbacks=[Stop()] if stage == "epoch" else [],
+                **settings,
+            )
+    finally:
+        LatentPictures.on_epoch_end = original  # type: ignore[method-assign]
+    parts = vaekit.train(COLOUR, out=tmp_path / "parts", epochs=2, resume=True, **settings)
+    for file in ("model.safetensors", "latent_prior/model.safetensors"):
+        one, two = (load_file(run.run.folder / file) for run in (whole, parts))
+        assert all(torch.equal(one[name], two[name]) for name in one), file
+
+
+def test_time_decides_the_number_of_steps(tmp_path: Path) -> None:
+    settings = {**SMALL, "flow_matching": {"channels": 8, "blocks": 1}}
+    model = vaekit.train(COLOUR, out=tmp_path / "run", minutes=0.02, **settings)
+    training = model.config.training
+    assert training.epochs >= 1
+    assert training.steps_per_epoch >= 1
+    assert model.config.flow_matching.steps >= 1
+    assert model.config.latents == "4x12x12"
+    assert len(model.history) == training.epochs
+    resumed = vaekit.train(COLOUR, out=tmp_path / "run", resume=True, minutes=0.02, **settings)
+    assert resumed.config == model.config
+
+
+def test_automatic_latents_have_at_most_twelve_pixels_on_a_side() -> None:
+    sizes = {(3, 64, 64): "4x8x8", (1, 28, 28): "4x7x7", (3, 96, 50): "4x12x7", (3, 12, 12): "4x12x12"}
+    assert {shape: auto_latents(shape) for shape in sizes} == sizes
+    assert auto_latents((3, 512, 512)) == "4x32x32"
+    assert Config(latents="auto").with_latents((3, 32, 32)).latent_shape == (4, 8, 8)
+
+
+def test_every_encoding_is_drawn_once_before_any_is_drawn_again() -> None:
+    x = torch.arange(10.0)[:, None].expand(-1, 2)
+    splits = {"train": EncodedSplit(x, torch.arange(10)), "validation": EncodedSplit(x[:3], None)}
+    loader = LatentLoader(splits, 4, 5, seed=0, device=torch.device("cpu"))
+    drawn = torch.cat([y for epoch in (0, 1) for _, y in loader.train(epoch) if y is not None])
+    assert [sorted(drawn[start : start + 10].tolist()) for start in (0, 10, 20, 30)] == [list(range(10))] * 4
+    assert drawn[:10].tolist() != drawn[10:20].tolist()
+    later = torch.cat([y for _, y in loader.train(1, start=2) if y is not None])
+    assert torch.equal(later, drawn[28:])
+    assert [len(part) for part, _ in loader.split("validation", size=2)] == [2, 1]
+
+
+def test_epochs_of_other_lengths_draw_the_same_batches(tmp_path: Path) -> None:
+    pack = open_pack(rings(50, 8), Config().data, quiet=True)
+
+    def batches(per_epoch: int) -> list[torch.Tensor]:
+        loader = ImageLoader(pack, Config().data, 10, 0, torch.device("cpu"), steps_per_epoch=per_epoch)
+        assert loader.steps_per_epoch == (per_epoch or loader.steps_per_pass)
+        return [x for epoch in range(12) for x, _ in loader.train(epoch)][:12]
+
+    passes = batches(0)
+    for per_epoch in (1, 2, 5, 12):
+        assert all(torch.equal(a, b) for a, b in zip(passes, batches(per_epoch), strict=True))
+
+
+def test_a_flow_matching_prior_is_saved_and_loaded(tmp_path: Path) -> None:
+    model = vaekit.train(COLOUR, out=tmp_path / "run", epochs=1, **SMALL)
+    if not isinstance(model.fitted_prior, FlowMatching):  # a density was better
+        pytest.skip("the density of these few images was better")
+    model.save(tmp_path / "copy")
+    np.testing.assert_array_equal(vaekit.load(tmp_path / "copy").sample(5), model.sample(5))
