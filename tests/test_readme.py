@@ -63,7 +63,7 @@ def test_files_of_a_run_are_those_listed(reader: Reader) -> None:
     assert len(list((run / "generated/set-1").glob("0*.png"))) == 64
     tree = README[README.index("runs/photos/\n") :].split("```")[0]
     listed = re.findall(r"^  (\S+?/?)\s", tree, re.MULTILINE)
-    assert len(listed) == 9 and all((run / name).exists() for name in listed), listed
+    assert len(listed) == 11 and all((run / name).exists() for name in listed), listed
 
 
 def test_component_of_the_docs_can_be_built() -> None:

@@ -292,7 +292,10 @@ def test_install_completion_writes_a_script(tmp_path: Path, monkeypatch: MonkeyP
         ("train --dropout-rate 0.1", "Did you mean '--encoder.dropout'?"),
         ("train --objective.betta 3", "Did you mean '--objective.beta'?"),
         ("train --objective.beta -1", "--objective.beta: must be at least 0 (got -1)."),
-        ("train --encoder.kind cnn", "--encoder.kind: must be mlp, gated_mlp, conv or resnet (got cnn)."),
+        (
+            "train --encoder.kind cnn",
+            "--encoder.kind: must be mlp, gated_mlp, conv, resnet or dcae (got cnn).",
+        ),
         ("train --epochs", "Option '--epochs' needs a value."),
         ("train --preset clasic", "Did you mean 'classic'?"),
         ("train https://example.org/photos.zip", "https://example.org/photos.zip"),

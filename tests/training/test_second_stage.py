@@ -52,7 +52,7 @@ def test_a_run_stopped_in_either_stage_resumes_exactly(stage: str, tmp_path: Pat
             state.stop_requested = state.name == stage
 
     settings = SMALL | {"flow_matching": SMALL["flow_matching"] | {"steps": 240}}
-    whole = vaekit.train(COLOUR, out=tmp_path / "whole", epochs=2, **settings)
+    unbroken = vaekit.train(COLOUR, out=tmp_path / "whole", epochs=2, **settings)
     from vaekit.training.second_stage import LatentPictures
 
     original = LatentPictures.on_epoch_end
@@ -71,7 +71,7 @@ def test_a_run_stopped_in_either_stage_resumes_exactly(stage: str, tmp_path: Pat
         LatentPictures.on_epoch_end = original  # type: ignore[method-assign]
     parts = vaekit.train(COLOUR, out=tmp_path / "parts", epochs=2, resume=True, **settings)
     for file in ("model.safetensors", "latent_prior/model.safetensors"):
-        one, two = (load_file(run.run.folder / file) for run in (whole, parts))
+        one, two = (load_file(run.run.folder / file) for run in (unbroken, parts))
         assert all(torch.equal(one[name], two[name]) for name in one), file
 
 

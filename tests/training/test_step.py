@@ -169,7 +169,7 @@ images = np.random.default_rng(0).integers(0, 256, (80, 32, 32, 3), np.uint8)
 small = {"kind": "mlp", "hidden": 16}
 settings = dict(encoder=small, decoder=small, latents=4, batch_size=64, epochs=1, threads=1, precision="32",
                 compile="off", objective={"kind": "iwae", "samples": 128})
-request = TrainRequest(images, (settings,), out=Path(sys.argv[1]))
+request = TrainRequest(images, (settings,), "laplace", Path(sys.argv[1]))
 compute_gradient = TrainStep.compute_gradient
 def limited(*arguments):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -18,6 +18,7 @@ COMMON_OPTIONS = (
     "--out",
     "--preset",
     "--resume",
+    "--minutes",
     "--epochs",
     "--max-minutes",
     "--size",

@@ -77,7 +77,8 @@ class PriorFit:
     @property
     def sentence(self) -> str:
         if self.held_out < MIN_VALIDATION_ENCODINGS:
-            return f"Sampling prior: the model's own (too few validation images to fit one: {self.held_out})"
+            name = "the model's own" if self.prior is None else self.prior.name
+            return f"Sampling prior: {name} (too few validation images to compare others: {self.held_out})"
         if not self.candidates:
             return "Sampling prior: the model's own (some latents are not finite)"
         best = max(self.candidates, key=self.candidates.__getitem__)
@@ -138,12 +139,13 @@ def choose_prior(
 
     Those of a conditional model are scored by log p(z | y), others by log p(z). The best must beat the
     model's own prior by more than two standard errors. `flow_matching` is chosen if it beats the best of them
-    on `FLOW_MATCHING_ENCODINGS` encodings, whose log-densities take long.
+    on `FLOW_MATCHING_ENCODINGS` encodings, whose log-densities take long, and where validation encodings are
+    too few to compare.
     """
     counts = len(train.z), len(validation.z)
     finite = train.z.isfinite().all() and validation.z.isfinite().all()
     if len(validation.z) < MIN_VALIDATION_ENCODINGS or not finite:
-        return PriorFit(None, math.nan, {}, math.nan, math.nan, *counts)
+        return PriorFit(flow_matching if finite else None, math.nan, {}, math.nan, math.nan, *counts)
     reference = _log_prior(model, validation, model)
     candidates = _fit_candidates(model, train, validation, classes, seed, flow_matching is None)
     means = {name: score.mean().item() for name, (_, score) in candidates.items()}

@@ -46,6 +46,8 @@ END_SECONDS, END_SHARE = 20.0, 0.05
 """What comes after the last step takes no longer than the larger of these: seconds, share of all."""
 MIN_BUDGET = 0.2
 """Share of the time that is trained in any case."""
+MAX_PASSES = 500
+"""Passes over the images, at most: with more, a few images would be learned by rote."""
 SHORTEST_EPOCH, LONGEST_EPOCH = 5.0, 30.0
 """Seconds between two validations where epochs are chosen here."""
 TRIAL_STEPS = 6
@@ -103,11 +105,13 @@ def resolve_lengths(plan: Plan, minutes: float | None, start: float) -> Plan:
             MIN_BUDGET * total, total - (time.perf_counter() - start) - max(END_SECONDS, END_SHARE * total)
         )
         seconds = share * budget
-        steps = max(1, int((budget - seconds) / first))
+        steps = max(1, min(int((budget - seconds) / first), MAX_PASSES * steps_per_pass))
         per_epoch = settings.steps_per_epoch or min(steps, _steps_per_epoch(steps_per_pass, first, steps))
         changes = {"epochs": max(1, round(steps / per_epoch)), "steps_per_epoch": per_epoch}
     if two and not flow_matching.steps:
-        changes["flow_matching"] = {"steps": max(1, int(seconds / second))}
+        images = MAX_PASSES * plan.pack.count("train")
+        most = max(1, images // flow_matching.batch_size)
+        changes["flow_matching"] = {"steps": max(1, min(int(seconds / second), most))}
     log.info(_describe_lengths(override(plan.config, changes), steps_per_pass, first, second))
     config = override(plan.config, changes)
     return replace(

@@ -52,18 +52,18 @@ def restore(state: TrainingState) -> None:
     Raises:
         UserError: the run holds trained weights but no checkpoint to continue from.
     """
+    if newest_checkpoint(state.run) is None and state.run.weights.exists():
+        raise UserError(
+            f"{state.run.folder} holds a trained model but no intact checkpoint to resume from.",
+            f"The model can be used as it is. To train a new one, choose another {setting('out')}.",
+        )
     if not resume(state):
-        if state.run.weights.exists():
-            raise UserError(
-                f"{state.run.folder} holds a trained model but no intact checkpoint to resume from.",
-                f"The model can be used as it is. To train a new one, choose another {setting('out')}.",
-            )
         models: Any = (state.train_step.model, state.train_step.ema.model)
         init_from_data(models, state.loader, state.plan.config.training.seed)
 
 
 def resume(state: TrainingState) -> bool:
-    """Continue from the newest checkpoint; whether there is one. Without, metrics begin anew."""
+    """Continue from the newest checkpoint; whether there is one. Without, there are no metrics."""
     snapshot = newest_checkpoint(state.run)
     if snapshot is None:
         keep_metrics(state.run, [])

@@ -15,6 +15,7 @@ from vaekit.config.overrides import differences, override, resolve
 from vaekit.data.packs.pack import Pack, open_pack
 from vaekit.errors import UserError, setting
 from vaekit.models.builder import build
+from vaekit.models.compatibility import is_valid
 from vaekit.models.registry import Capability
 from vaekit.models.terms import Objective
 from vaekit.models.vae import VAE
@@ -159,7 +160,12 @@ def _config_before_data(request: TrainRequest, before: RunMetadata | None) -> Co
 def _config_with_data(request: TrainRequest, before: RunMetadata | None, pack: Pack) -> tuple[str, Config]:
     if not before:
         preset = request.preset or DEFAULT_PRESETS["gray" if pack.shape[0] == 1 else "colour"]
-        return preset, resolve(*request.layers, preset=preset).with_latents(pack.shape)
+        config = resolve(*request.layers, preset=preset).with_latents(pack.shape)
+        if request.preset is None and not is_valid(config):  # the default preset gives way
+            other = resolve({"likelihood": {"sigma": "learned"}}, *request.layers, preset=preset)
+            if is_valid(other):
+                config = other.with_latents(pack.shape)
+        return preset, config
     config = override(before.config, *request.layers)
     changes = differences(before.config, config)
     if request.preset not in (None, before.preset):
