@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vaekit.config.config import Config
 from vaekit.data.loader import Batch, ImageLoader
 from vaekit.latents.densities import FLOW_MAX_LATENTS, Encodings, fit_flow, fit_gaussians
 from vaekit.latents.sampling import CHUNK, AnyPrior, seeded
@@ -22,7 +23,8 @@ from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.flow_matching import FlowMatching
 from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.models.vae import VAE
-from vaekit.runs.checkpoint import write_prior
+from vaekit.runs.checkpoint import load_weights, write_prior
+from vaekit.runs.folder import Run
 from vaekit.runs.inputs import training_pack
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.outputs import require_writable
@@ -115,13 +117,47 @@ def fit_prior(
         return choose_prior(model, train, validation, len(loader.source.classes), seed, flow_matching)
 
 
+def untrained_flow_matching(config: Config, model: VAE, classes: int, seed: int) -> FlowMatching:
+    """The model of the second stage before its training."""
+    settings = config.flow_matching
+    metadata = {
+        "name": "flow matching",
+        "kind": "flow_matching",
+        "latents": model.latents,
+        "classes": max(1, classes),
+        "settings": {
+            "shape": list(model.latent_shape),
+            "channels": settings.channels,
+            "blocks": settings.blocks,
+        },
+    }
+    with seeded(seed, "flow matching"):
+        return FlowMatching(metadata).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def trained_flow_matching(
+    run: Run, config: Config, model: VAE, classes: int, weights_hash: str
+) -> FlowMatching | None:
+    """The second stage of a run as trained on the latents of these weights; None if there is none."""
+    second = run.second_stage
+    note = second.folder / "weights.txt"
+    trained = second.weights.exists() and note.exists() and note.read_text() == weights_hash
+    if config.latent_prior != "flow_matching" or not trained:
+        return None
+    flow_matching = untrained_flow_matching(config, model, classes, 0)
+    load_weights(flow_matching, second.weights)
+    return flow_matching.to(next(model.parameters()).device).eval().requires_grad_(False)
+
+
 def refit_prior(model: LoadedModel, quiet: bool = False) -> dict[str, Any]:
     """Fit the sampling prior of a run and write it there; see `TrainedModel.fit_prior`."""
     seed = model.config.training.seed
     loader = ImageLoader(training_pack(model, quiet), model.config.data, CHUNK, seed, model.device)
     with console_logging(quiet):
         require_writable(model.run)
-        fit = fit_prior(model.vae, loader, seed)
+        classes = len(loader.source.classes)
+        flow_matching = trained_flow_matching(model.run, model.config, model.vae, classes, model.weights_hash)
+        fit = fit_prior(model.vae, loader, seed, flow_matching)
         write_prior(model.run, fit.prior, fit.record, model.weights_hash)
         log.info(fit.sentence)
     return fit.record

@@ -7,14 +7,13 @@ from contextlib import suppress
 import torch
 
 from vaekit.errors import Interrupted, UserError
-from vaekit.latents.fit_prior import fit_prior
+from vaekit.latents.fit_prior import fit_prior, trained_flow_matching
 from vaekit.latents.sampling import decode_images, draw_latents, to_uint8
 from vaekit.plots import curves, grids
 from vaekit.runs.checkpoint import load_prior, load_weights, write_prior
 from vaekit.runs.metrics import Row, read_metrics
 from vaekit.training.callbacks import Callback, TrainingState
 from vaekit.training.loop import EpochResult
-from vaekit.training.second_stage import trained_flow_matching
 from vaekit.utils.files import atomic_file, sha256
 from vaekit.utils.logging import log
 
@@ -112,7 +111,9 @@ class SamplingPrior(Callback):
         model = copy.deepcopy(state.train_step.ema.model)
         load_weights(model, run.weights)
         try:
-            flow_matching = trained_flow_matching(state)
+            flow_matching = trained_flow_matching(
+                run, state.plan.config, model, len(state.plan.pack.classes), weights_hash
+            )
             fit = fit_prior(model, state.loader, state.plan.config.training.seed, flow_matching)
         except KeyboardInterrupt:
             raise Interrupted(f"Stopped while fitting the sampling prior. {state.how_to_resume()}") from None

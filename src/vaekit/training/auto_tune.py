@@ -46,7 +46,7 @@ END_SECONDS, END_SHARE = 20.0, 0.05
 """What comes after the last step takes no longer than the larger of these: seconds, share of all."""
 MIN_BUDGET = 0.2
 """Share of the time that is trained in any case."""
-MAX_PASSES = 500
+MAX_PASSES = 300
 """Passes over the images, at most: with more, a few images would be learned by rote."""
 SHORTEST_EPOCH, LONGEST_EPOCH = 5.0, 30.0
 """Seconds between two validations where epochs are chosen here."""

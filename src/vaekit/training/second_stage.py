@@ -17,6 +17,7 @@ from vaekit.config.overrides import override
 from vaekit.config.training import TrainingConfig
 from vaekit.data.loader import Batch, ImageLoader
 from vaekit.data.samplers import permute
+from vaekit.latents.fit_prior import untrained_flow_matching
 from vaekit.latents.sampling import CHUNK, decode_images, draw_latents, seeded, to_uint8
 from vaekit.models.distributions.latents import DiagonalGaussian, PointMass
 from vaekit.models.flow_matching import FlowMatching, VelocityError
@@ -115,16 +116,7 @@ def encode_split(model: VAE, batches: Iterable[Batch], split: str, seed: int) ->
 
 def flow_matching_model(plan: Plan) -> FlowMatching:
     """The untrained model of the second stage."""
-    settings, latents = plan.config.flow_matching, plan.model.latent_shape
-    metadata = {
-        "name": "flow matching",
-        "kind": "flow_matching",
-        "latents": plan.model.latents,
-        "classes": max(1, len(plan.pack.classes)),
-        "settings": {"shape": list(latents), "channels": settings.channels, "blocks": settings.blocks},
-    }
-    with seeded(plan.metadata.seed, "flow matching"):
-        return FlowMatching(metadata).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return untrained_flow_matching(plan.config, plan.model, len(plan.pack.classes), plan.metadata.seed)
 
 
 def training_overrides(plan: Plan) -> dict[str, Any]:
@@ -173,16 +165,6 @@ def second_stage(first: TrainingState) -> TrainingState:
     state = TrainingState(plan, first.request, train_step, loader, name="latent prior")
     resume(state)
     return state
-
-
-def trained_flow_matching(first: TrainingState) -> FlowMatching | None:
-    """The best weights of the second stage; None if there is none."""
-    run = first.run.second_stage
-    if first.plan.config.latent_prior != "flow_matching" or not run.weights.exists():
-        return None
-    model = flow_matching_model(first.plan).to(first.plan.device)
-    load_weights(model, run.weights)
-    return model.eval().requires_grad_(False)
 
 
 def _encode(model: VAE, loader: ImageLoader, settings: TrainingConfig) -> LatentLoader:
