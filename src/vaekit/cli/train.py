@@ -42,8 +42,8 @@ def train(
         out: Run folder (default: a new one in runs/).
         preset: Named model to start from; `vaekit presets` lists them.
         resume: Continue the run in --out, or start it if it does not exist.
-        minutes: Time for all of it, from which the number of epochs follows (default: 20, if the preset
-            leaves epochs open).
+        minutes: Time for all of it, from which the number of epochs follows (default, if the preset leaves
+            epochs open: the time limit, or 20).
         max_minutes: Time limit for training, in minutes (checked after each epoch).
         config: TOML file with settings, or a run whose settings to use. Flags override them.
         no_report: Do not write report.html at the end.

@@ -83,7 +83,8 @@ def resolve_auto(plan: Plan, max_minutes: float = math.inf) -> Plan:
 
 
 def resolve_lengths(plan: Plan, minutes: float | None, start: float) -> Plan:
-    """The plan with as many epochs, and steps of the second stage, as fit in `minutes` since `start`.
+    """The plan with as many epochs, and steps of the second stage, as fit in `minutes` since `start`, where
+    they are open.
 
     A resumed run keeps what was chosen.
     """

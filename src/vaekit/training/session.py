@@ -41,6 +41,8 @@ from vaekit.training.step import TrainStep
 from vaekit.utils.device import flush_denormals, fork_rng, keep_freed_memory, matmul_precision
 from vaekit.utils.logging import LONG_PHASE_SECONDS, console_logging, file_logging, log, progress, status
 
+MAX_OVERRUN = 1.25
+"""A first stage that takes longer than its share of the time limit by this factor ends early."""
 CHECKED_IMAGES = 32
 """Validation images whose pixels are checked against the support of the likelihood."""
 
@@ -71,7 +73,9 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
         minutes = [m for m in (request.minutes, request.max_minutes) if m is not None]
         open_minutes = [] if plan.config.training.epochs else [DEFAULT_MINUTES]
         plan = resolve_auto(plan, min(minutes or open_minutes or [math.inf]))
-        plan = resolve_lengths(plan, request.minutes, start)
+        plan = resolve_lengths(
+            plan, request.max_minutes if request.minutes is None else request.minutes, start
+        )
         stack.enter_context(matmul_precision(tf32=plan.config.training.precision == "tf32"))
         with status("Preparing the model"):
             state = _make_state(plan, request)
@@ -117,9 +121,13 @@ def _run_session(state: TrainingState, callbacks: Sequence[Callback], start: flo
             log.info(f"To train longer, raise {setting('epochs')}. {state.how_to_resume(2 * epochs)}")
     else:
         share = 1 - SECOND_STAGE_SHARE if has_second_stage else 1.0
-        _fit(state, callbacks, start, share * limit)
+        _fit(state, callbacks, start, min(1.0, MAX_OVERRUN * share) * limit)
     if has_second_stage:
-        second = second_stage(state)
+        try:
+            second = second_stage(state)
+        except KeyboardInterrupt:
+            stopped = "Stopped while encoding the images; nothing is lost."
+            raise Interrupted(f"{stopped} {state.how_to_resume()}") from None
         if not second.finished:
             state.trained = True
             pictures = LatentPictures(state.train_step.ema.model, state.plan.pack.classes)
