@@ -53,7 +53,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     """A conditional model of the photos."""
     run = tmp_path_factory.mktemp("runs") / "photos"
-    vaekit("train", photos, "--out", run, "--conditional", *TINY)
+    vaekit("train", photos, "--out", run, "--conditional", "--schedule", "constant", *TINY)
     return run
 
 
