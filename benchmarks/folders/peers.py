@@ -111,7 +111,7 @@ def pythae(
 def diffusion(
     folder: Path, held_out: Tensor, out: Callable[[float], Path], marks: list[float]
 ) -> dict[str, Any]:
-    """A U-Net with 32 channels (README: 64, four times slower); batches of 32; 20 DDIM steps."""
+    """A U-Net with 32 channels (README: 64); batches of 32; 20 DDIM steps."""
     stub_torchvision()
     from denoising_diffusion_pytorch import GaussianDiffusion, Trainer, Unet
 

@@ -1,7 +1,7 @@
 """Train every contestant on every folder and measure its images; what is measured already is skipped.
 
     python benchmarks/folders/prepare.py SOURCES FOLDERS
-    git clone . OLD && git -C OLD checkout 0.1.0                  # vaekit 0.1.0 (commit 885d9cf)
+    git clone . OLD && git -C OLD checkout 885d9cf                # vaekit 0.1.0
     python benchmarks/folders/run.py FOLDERS OUT --minutes 5,20 --old OLD/src --peers PEERS/bin/python
 
 OUT keeps runs and images; the metrics go to benchmarks/results/folders.json, from which

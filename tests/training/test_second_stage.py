@@ -34,14 +34,14 @@ COLOUR = np.repeat(rings(60, 12), 3, axis=3)
 
 
 def test_new_images_come_from_flow_matching_where_it_is_better(tmp_path: Path) -> None:
-    """Points of q(z | x) at -1 and 1 in every latent are no Gaussian that a mixture of few could be."""
+    """Or where validation images are too few to compare it with others, as here."""
     model = vaekit.train(COLOUR, out=tmp_path / "run", epochs=2, **SMALL)
     assert (tmp_path / "run/latent_prior/metrics.csv").read_text().count("\n") == 2
     prior = model.run.second_stage
     assert prior.weights.exists()
     assert len(list((prior.folder / "samples").glob("*.png"))) == 1
-    record = model.fit_prior(quiet=True)["nats_per_held_out_image"]
-    assert "the model's own prior" in record
+    assert "the model's own prior" in model.fit_prior(quiet=True)["nats_per_held_out_image"]
+    assert isinstance(model.fitted_prior, FlowMatching)  # fitting again does not replace it
     np.testing.assert_array_equal(model.sample(3, seed=1), model.sample(70, seed=1)[:3])
 
 
@@ -122,7 +122,6 @@ def test_epochs_of_other_lengths_draw_the_same_batches(tmp_path: Path) -> None:
 
 def test_a_flow_matching_prior_is_saved_and_loaded(tmp_path: Path) -> None:
     model = vaekit.train(COLOUR, out=tmp_path / "run", epochs=1, **SMALL)
-    if not isinstance(model.fitted_prior, FlowMatching):  # a density was better
-        pytest.skip("the density of these few images was better")
+    assert isinstance(model.fitted_prior, FlowMatching)
     model.save(tmp_path / "copy")
     np.testing.assert_array_equal(vaekit.load(tmp_path / "copy").sample(5), model.sample(5))

@@ -38,7 +38,7 @@ new images suspiciously near to a training image; 0.01 is expected by chance.
 
 `vaekit` is the default for the images, with `--minutes`; `vaekit-0.1.0` the default of version 0.1.0
 with `--max-minutes`; `pythae` its default VAE; `denoising-diffusion-pytorch` a U-Net of 32 channels,
-sampled in 20 steps (those of its README take hours here); `lightweight-gan` its command line's settings.
+sampled in 20 steps (both fewer than in its README); `lightweight-gan` its command line's settings.
 The last two are compared by 128 and 1,000 images.
 """
 TAIL = """

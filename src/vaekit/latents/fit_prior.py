@@ -140,8 +140,8 @@ def trained_flow_matching(
 ) -> FlowMatching | None:
     """The second stage of a run as trained on the latents of these weights; None if there is none."""
     second = run.second_stage
-    note = second.folder / "weights.txt"
-    trained = second.weights.exists() and note.exists() and note.read_text() == weights_hash
+    trained = second.weights.exists() and second.encoded_by.exists()
+    trained = trained and second.encoded_by.read_text() == weights_hash
     if config.latent_prior != "flow_matching" or not trained:
         return None
     flow_matching = untrained_flow_matching(config, model, classes, 0)

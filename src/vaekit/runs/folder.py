@@ -22,6 +22,8 @@ class Run:
         self.loss_graph = folder / "loss.png"
         self.log = folder / "log.txt"
         self.weights = folder / "model.safetensors"
+        self.encoded_by = folder / "weights.txt"
+        """In the second stage's folder: the hash of the weights whose latents it is trained on."""
         self.latent_prior = folder / "latent_prior.safetensors"
         self.evaluation = folder / "evaluation.json"
         self.nearest = folder / "nearest.png"

@@ -43,11 +43,11 @@ SECOND_STAGE_SHARE = 0.6
 STEP_OVERHEAD = 1.15
 """Time for a step in training, with validation, pictures and checkpoints, over that in a trial."""
 END_SECONDS, END_SHARE = 20.0, 0.05
-"""What comes after the last step takes no longer than the larger of these: seconds, share of all."""
+"""The larger of these is set aside for what comes after the last step: seconds, share of all."""
 MIN_BUDGET = 0.2
 """Share of the time that is trained in any case."""
 MAX_PASSES = 300
-"""Passes over the images, at most: with more, a few images would be learned by rote."""
+"""Passes over the images, at most: with more, a model would memorize a few images."""
 SHORTEST_EPOCH, LONGEST_EPOCH = 5.0, 30.0
 """Seconds between two validations where epochs are chosen here."""
 TRIAL_STEPS = 6
@@ -107,14 +107,14 @@ def resolve_lengths(plan: Plan, minutes: float | None, start: float) -> Plan:
         )
         seconds = share * budget
         steps = max(1, min(int((budget - seconds) / first), MAX_PASSES * steps_per_pass))
-        per_epoch = settings.steps_per_epoch or min(steps, _steps_per_epoch(steps_per_pass, first, steps))
+        per_epoch = settings.steps_per_epoch or min(steps, _steps_per_epoch(steps_per_pass, first))
         changes = {"epochs": max(1, round(steps / per_epoch)), "steps_per_epoch": per_epoch}
     if two and not flow_matching.steps:
         images = MAX_PASSES * plan.pack.count("train")
         most = max(1, images // flow_matching.batch_size)
         changes["flow_matching"] = {"steps": max(1, min(int(seconds / second), most))}
-    log.info(_describe_lengths(override(plan.config, changes), steps_per_pass, first, second))
     config = override(plan.config, changes)
+    log.info(_describe_lengths(config, steps_per_pass, first, second))
     return replace(
         plan,
         config=config,
@@ -139,7 +139,7 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def _steps_per_epoch(steps_per_pass: int, step_seconds: float, steps: int) -> int:
+def _steps_per_epoch(steps_per_pass: int, step_seconds: float) -> int:
     """Steps between two validations: a pass over the images, unless that takes too long or a moment only."""
     longest = max(1, int(LONGEST_EPOCH / step_seconds))
     shortest = math.ceil(SHORTEST_EPOCH / step_seconds)

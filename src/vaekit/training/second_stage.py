@@ -142,15 +142,13 @@ def second_stage(first: TrainingState) -> TrainingState:
     """The training of the second stage on the latents of the best weights, restored if it began earlier."""
     plan, run = first.plan, first.run.second_stage
     weights_hash = sha256(first.run.weights)
-    note = run.folder / "weights.txt"
-    if not note.exists() or note.read_text() != weights_hash:  # none yet, or of other latents
+    if not run.encoded_by.exists() or run.encoded_by.read_text() != weights_hash:  # or of other latents
         shutil.rmtree(run.folder, ignore_errors=True)
         run.folder.mkdir()
-        write_text(note, weights_hash)
+        write_text(run.encoded_by, weights_hash)
     model = first.train_step.ema.model
     load_weights(model, first.run.weights)
-    overrides = training_overrides(plan)
-    config = override(plan.config, overrides)
+    config = override(plan.config, training_overrides(plan))
     objective: Any = VelocityError()
     plan = replace(plan, run=run, config=config, objective=objective)
     loader = _encode(model, first.loader, config.training)
@@ -183,8 +181,8 @@ class LatentPictures(Callback):
 
     IMAGES = 64
 
-    def __init__(self, model: VAE, classes: tuple[str, ...]) -> None:
-        self.model, self.classes = model, classes
+    def __init__(self, model: VAE) -> None:
+        self.model = model
 
     def on_epoch_end(self, state: TrainingState, result: EpochResult, row: Row) -> None:
         epoch = state.progress.epoch

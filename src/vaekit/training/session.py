@@ -130,7 +130,7 @@ def _run_session(state: TrainingState, callbacks: Sequence[Callback], start: flo
             raise Interrupted(f"{stopped} {state.how_to_resume()}") from None
         if not second.finished:
             state.trained = True
-            pictures = LatentPictures(state.train_step.ema.model, state.plan.pack.classes)
+            pictures = LatentPictures(state.train_step.ema.model)
             _fit(second, [MetricsWriter(), ConsoleLogger(), pictures, Checkpoints()], start, limit)
     for callback in callbacks:
         callback.on_saved(state)

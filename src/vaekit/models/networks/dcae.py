@@ -29,8 +29,8 @@ VECTOR_SIZE = 4
 class Block(nn.Module):
     """Convolution, SiLU, convolution, and a skip connection.
 
-    There is no normalization, which takes as long as the convolutions on a processor and gains nothing here
-    (benchmarks/networks.py): the last convolution starts small instead (Zhang et al. 2019, arXiv:1901.09321).
+    There is no normalization, whose passes over the feature maps cost about as much as a convolution on a
+    processor; the last convolution starts small instead (Zhang et al. 2019, arXiv:1901.09321).
     """
 
     def __init__(self, channels: int) -> None:
