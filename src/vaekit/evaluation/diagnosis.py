@@ -101,9 +101,10 @@ class DiagnosisInput:
 
     @property
     def falling(self) -> bool:
-        """Whether the validation loss still fell at a good rate when training ended."""
-        constant = self.config.training.schedule == "constant"
-        return constant and still_falling([row["val_loss"] for row in self.history], self.loss_drop)
+        """Whether the validation loss still fell at a good rate when training ended. Where the learning rate
+        decays, that says something of few steps alone."""
+        tells = self.config.training.schedule == "constant" or self.steps < MIN_STEPS
+        return tells and still_falling([row["val_loss"] for row in self.history], self.loss_drop)
 
     @property
     def undertrained(self) -> bool:

@@ -82,7 +82,7 @@ def facts(model: LoadedModel) -> dict[str, str]:
         "preset": metadata.preset,
         "latents": str(model.config.latents),
         "training": f"{len(history):,} of {model.config.training.epochs:,} epochs",
-        "time taken": _duration(sum(row.get("seconds", 0) for row in history)),
+        "time taken": _duration(_seconds(model)),
         "device": metadata.device,
         "date": datetime.fromtimestamp(model.run.weights.stat().st_mtime).strftime("%Y-%m-%d %H:%M"),
         "best validation loss": loss,
@@ -128,8 +128,13 @@ def _evaluation_sections(
 
 def _time_for_likelihood(model: LoadedModel) -> float:
     """Seconds: two thirds of a twentieth of the time of training, and of 20 s at least."""
-    trained = sum(row["seconds"] for row in read_metrics(model.run))
-    return 2 / 3 * max(20.0, trained / 20)
+    return 2 / 3 * max(20.0, _seconds(model) / 20)
+
+
+def _seconds(model: LoadedModel) -> float:
+    """The time of training, in both stages."""
+    stages = (model.run, model.run.second_stage)
+    return sum(row.get("seconds", 0) for run in stages for row in read_metrics(run))
 
 
 def _quick_evaluation(context: EvalContext, quick: images.QuickSize, quiet: bool) -> EvaluationResult:
