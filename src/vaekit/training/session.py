@@ -15,13 +15,7 @@ from vaekit.runs.folder import Run, locked
 from vaekit.runs.metadata import DatasetSummary, write_record
 from vaekit.runs.metrics import read_metrics, still_falling
 from vaekit.training.artifacts import default_callbacks
-from vaekit.training.auto_tune import (
-    DEFAULT_MINUTES,
-    END_SECONDS,
-    SECOND_STAGE_SHARE,
-    resolve_auto,
-    resolve_lengths,
-)
+from vaekit.training.auto_tune import resolve_auto
 from vaekit.training.callbacks import (
     BestEpoch,
     Callback,
@@ -32,6 +26,14 @@ from vaekit.training.callbacks import (
 )
 from vaekit.training.checkpointing import Checkpoints, restore
 from vaekit.training.interrupts import stop_on_signals
+from vaekit.training.lengths import (
+    DEFAULT_MINUTES,
+    END_SECONDS,
+    SECOND_STAGE_SHARE,
+    resolve_epochs,
+    resolve_second_stage,
+    time_for_training,
+)
 from vaekit.training.loop import Diverged, train
 from vaekit.training.monitor import PRIOR_SECONDS, StepMonitor, TimeLeft, work_at_end
 from vaekit.training.optimizers import compute_dtype
@@ -70,12 +72,14 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
         torch.set_num_threads(plan.metadata.threads)
         stack.enter_context(keep_freed_memory())
         stack.enter_context(flush_denormals())
-        minutes = [m for m in (request.minutes, request.max_minutes) if m is not None]
-        open_minutes = [] if plan.config.training.epochs else [DEFAULT_MINUTES]
-        plan = resolve_auto(plan, min(minutes or open_minutes or [math.inf]))
-        plan = resolve_lengths(
-            plan, request.max_minutes if request.minutes is None else request.minutes, start
-        )
+        minutes = request.minutes
+        if minutes is None and not plan.config.training.epochs:
+            minutes = DEFAULT_MINUTES if request.max_minutes is None else request.max_minutes
+        limits = [limit for limit in (minutes, request.max_minutes) if limit is not None]
+        plan = resolve_auto(plan, min(limits, default=math.inf))
+        if not plan.config.training.epochs:
+            assert minutes is not None
+            plan = resolve_epochs(plan, minutes, start)
         stack.enter_context(matmul_precision(tf32=plan.config.training.precision == "tf32"))
         with status("Preparing the model"):
             state = _make_state(plan, request)
@@ -85,7 +89,7 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
         write_record(plan.run.config, plan.metadata)
         log.info(f"Writing to {plan.run.folder}")
         chosen = default_callbacks() if callbacks is None else callbacks
-        _run_session(state, [MetricsWriter(), ConsoleLogger(), *chosen, Checkpoints()], start)
+        _run_session(state, [MetricsWriter(), ConsoleLogger(), *chosen, Checkpoints()], start, minutes)
         return plan.run
 
 
@@ -109,7 +113,9 @@ def _make_state(plan: Plan, request: TrainRequest) -> TrainingState:
     return state
 
 
-def _run_session(state: TrainingState, callbacks: Sequence[Callback], start: float) -> None:
+def _run_session(
+    state: TrainingState, callbacks: Sequence[Callback], start: float, minutes: float | None
+) -> None:
     """Train both stages until they are finished, the time is up or a signal comes, and save everything."""
     settings, has_second_stage = state.plan.config.training, state.plan.config.latent_prior == "flow_matching"
     limit = math.inf if state.request.max_minutes is None else 60 * state.request.max_minutes
@@ -123,6 +129,7 @@ def _run_session(state: TrainingState, callbacks: Sequence[Callback], start: flo
         share = 1 - SECOND_STAGE_SHARE if has_second_stage else 1.0
         _fit(state, callbacks, start, min(1.0, MAX_OVERRUN * share) * limit)
     if has_second_stage:
+        _resolve_second_stage(state, start, minutes)
         try:
             second = second_stage(state)
         except KeyboardInterrupt:
@@ -136,6 +143,22 @@ def _run_session(state: TrainingState, callbacks: Sequence[Callback], start: flo
         callback.on_saved(state)
     if state.trained:
         _report_end(state)
+
+
+def _resolve_second_stage(state: TrainingState, start: float, minutes: float | None) -> None:
+    """Choose the length of the second stage, unless it is given: what is left of the time for all of it, or
+    where epochs are given, in proportion to the time that they took."""
+    if state.plan.config.flow_matching.steps:
+        return
+    if minutes is None:
+        first = sum(row["seconds"] for row in read_metrics(state.run))
+        seconds = first * SECOND_STAGE_SHARE / (1 - SECOND_STAGE_SHARE)
+        if state.request.max_minutes is not None:
+            seconds = min(seconds, time_for_training(state.request.max_minutes, start))
+    else:
+        seconds = time_for_training(minutes, start)
+    state.plan = resolve_second_stage(state.plan, seconds)
+    write_record(state.run.config, state.plan.metadata)
 
 
 def _fit(state: TrainingState, callbacks: Sequence[Callback], start: float, limit: float) -> None:

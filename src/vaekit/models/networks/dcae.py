@@ -62,8 +62,9 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(4 * before, after, 3, padding=1)
 
     def forward(self, h: Float[Tensor, "N C H W"]) -> Float[Tensor, "N _ _ _"]:
-        patches = F.pixel_unshuffle(h, 2)
-        return self.conv(patches) + patches.unflatten(1, (self.conv.out_channels, -1)).mean(2)
+        patches = space_to_depth(h, 2)
+        averaged = 4 * h.shape[1] // self.conv.out_channels  # pixels of a patch, beside each other or all
+        return self.conv(patches) + patches.unflatten(1, (-1, averaged, h.shape[1])).mean(2).flatten(1, 2)
 
 
 class Upsample(nn.Module):
@@ -71,11 +72,38 @@ class Upsample(nn.Module):
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.repeats = 4 * after // before
+        self.repeats = 4 * after // before  # pixels of a patch that a channel goes to
         self.conv = nn.Conv2d(before, 4 * after, 3, padding=1)
 
     def forward(self, h: Float[Tensor, "N C h w"]) -> Float[Tensor, "N _ _ _"]:
-        return F.pixel_shuffle(self.conv(h) + h.repeat_interleave(self.repeats, 1), 2)
+        repeated = h.unflatten(1, (4 // self.repeats, 1, -1)).expand(-1, -1, self.repeats, -1, -1, -1)
+        return depth_to_space(self.conv(h) + repeated.flatten(1, 3), 2)
+
+
+def space_to_depth(x: Float[Tensor, "N C H W"], patch: int) -> Float[Tensor, "N _ h w"]:
+    """Patches of pixels as channels, pixel by pixel; for channels-last tensors ten times as fast as
+    `F.pixel_unshuffle`, whose channels are in another order."""
+    n, channels, height, width = x.shape
+    pixels = x.permute(0, 2, 3, 1).reshape(n, height // patch, patch, width // patch, patch * channels)
+    return pixels.transpose(2, 3).flatten(3).permute(0, 3, 1, 2)
+
+
+def depth_to_space(h: Float[Tensor, "N C h w"], patch: int) -> Float[Tensor, "N _ H W"]:
+    """The inverse of `space_to_depth`."""
+    n, channels, height, width = h.shape
+    pixels = h.permute(0, 2, 3, 1).reshape(n, height, width, patch, channels // patch)
+    return pixels.transpose(2, 3).reshape(n, height * patch, width * patch, -1).permute(0, 3, 1, 2)
+
+
+class DepthToSpace(nn.Module):
+    """`depth_to_space` as a layer."""
+
+    def __init__(self, patch: int) -> None:
+        super().__init__()
+        self.patch = patch
+
+    def forward(self, h: Float[Tensor, "N C h w"]) -> Float[Tensor, "N _ H W"]:
+        return depth_to_space(h, self.patch)
 
 
 class Geometry:
@@ -145,7 +173,7 @@ class DcaeEncoder(Encoder):
         right, bottom = self.geometry.padding
         if right or bottom:
             x = F.pad(x, (0, right, 0, bottom), "replicate")
-        patches = F.pixel_unshuffle(2 * x - 1, self.geometry.patch)
+        patches = space_to_depth(2 * x - 1, self.geometry.patch)
         return self.rest(self.label(self.first(patches), y))
 
 
@@ -176,7 +204,7 @@ class DcaeDecoder(Decoder):
             if level:
                 layers.append(Upsample(widths[level], widths[level - 1]))
         last = _small(nn.Conv2d(widths[0], context.outputs * geometry.patch**2, 3, padding=1))
-        self.layers = nn.Sequential(*layers, nn.SiLU(), last, nn.PixelShuffle(geometry.patch))
+        self.layers = nn.Sequential(*layers, nn.SiLU(), last, DepthToSpace(geometry.patch))
         self.register_buffer("start", torch.zeros(context.output_shape))
 
     def init_from_data(self, outputs: Float[Tensor, "C H W"]) -> None:

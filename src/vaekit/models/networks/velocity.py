@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vaekit.models.networks.dcae import DepthToSpace
+
 Shape = tuple[int, ...]
 
 FREQUENCIES = 32
@@ -101,7 +103,7 @@ class UNet(nn.Module):
         self.down = nn.Conv2d(channels, wide, 3, stride=2, padding=1)
         self.middle = nn.ModuleList(ConvBlock(wide, width) for _ in range(blocks + 1))
         self.attention = SelfAttention(wide)
-        self.up = nn.Sequential(nn.Conv2d(wide, 4 * channels, 1), nn.PixelShuffle(2))
+        self.up = nn.Sequential(nn.Conv2d(wide, 4 * channels, 1), DepthToSpace(2))
         self.join = nn.Conv2d(2 * channels, channels, 1)
         self.after = nn.ModuleList(ConvBlock(channels, width) for _ in range(blocks))
         self.last = nn.Sequential(

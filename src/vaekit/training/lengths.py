@@ -1,0 +1,112 @@
+"""How long to train where that is open: from the time there is and the measured speed."""
+
+import math
+import time
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from vaekit.config.config import Config
+from vaekit.config.overrides import override
+from vaekit.models.flow_matching import VelocityError
+from vaekit.training.auto_tune import step_times, trial
+from vaekit.training.optimizers import compute_dtype
+from vaekit.training.plan import Plan
+from vaekit.training.second_stage import flow_matching_model, training_overrides
+from vaekit.training.step import TrainStep
+from vaekit.utils.device import fork_rng
+from vaekit.utils.logging import log, muted, status
+
+DEFAULT_MINUTES = 20.0
+"""Time for a run whose epochs are not given."""
+SECOND_STAGE_SHARE = 0.6
+"""Share of the time of training that the second of two stages gets."""
+STEP_OVERHEAD = 1.15
+"""Time for a step in training, with validation, pictures and checkpoints, over the mean of a trial."""
+END_SECONDS, END_SHARE = 30.0, 0.05
+"""The larger of these is set aside for what comes after the last step: seconds, share of all."""
+MIN_BUDGET = 0.2
+"""Share of the time that is trained in any case."""
+MAX_PASSES = 300
+"""Passes over the images, at most: with more, a model would memorize a few images."""
+SHORTEST_EPOCH, LONGEST_EPOCH = 5.0, 30.0
+"""Seconds between two validations where epochs are chosen here."""
+
+
+def time_for_training(minutes: float, start: float) -> float:
+    """Seconds left to train in, of `minutes` since `start`."""
+    total = 60 * minutes
+    left = total - (time.perf_counter() - start) - max(END_SECONDS, END_SHARE * total)
+    return max(MIN_BUDGET * total, left)
+
+
+def resolve_epochs(plan: Plan, minutes: float, start: float) -> Plan:
+    """The plan with as many epochs as fit in `minutes` since `start`, or in the first stage's share."""
+    settings = plan.config.training
+    with status("Measuring the speed of training"):
+        step = STEP_OVERHEAD * fmean(
+            step_times(plan, int(settings.batch_size), settings.compile) or [math.inf]
+        )
+    two = plan.config.latent_prior == "flow_matching"
+    budget = time_for_training(minutes, start)
+    seconds = (1 - SECOND_STAGE_SHARE) * budget if two and not plan.config.flow_matching.steps else budget
+    steps_per_pass = max(1, plan.pack.count("train") // int(settings.batch_size))
+    steps = max(1, min(int(seconds / step), MAX_PASSES * steps_per_pass))
+    per_epoch = settings.steps_per_epoch or min(steps, _steps_per_epoch(steps_per_pass, step))
+    epochs = max(1, round(steps / per_epoch))
+    text = (
+        f"Plan: {epochs:,} epochs of {per_epoch:,} steps ({epochs * per_epoch / steps_per_pass:.1f} passes "
+    )
+    text += f"over the images), about {_minutes(epochs * per_epoch * step)}"
+    if two:
+        text += f"; then flow matching on the latents, about {_minutes(budget - seconds)}"
+    log.info(f"{text}; then the report.")
+    return _with(plan, {"epochs": epochs, "steps_per_epoch": per_epoch})
+
+
+def resolve_second_stage(plan: Plan, seconds: float) -> Plan:
+    """The plan with as many steps of the second stage as fit in `seconds`, where they are open."""
+    settings = plan.config.flow_matching
+    if settings.steps:
+        return plan
+    with status("Measuring the speed of flow matching"):
+        step = STEP_OVERHEAD * fmean(_second_stage_times(plan))
+    most = max(1, MAX_PASSES * plan.pack.count("train") // settings.batch_size)
+    steps = max(1, min(int(seconds / step), most))
+    log.info(f"Flow matching on the latents: {steps:,} steps, about {_minutes(steps * step)}.")
+    return _with(plan, {"flow_matching": {"steps": steps}})
+
+
+def _with(plan: Plan, changes: dict[str, Any]) -> Plan:
+    def changed(config: Config) -> Config:
+        return override(config, changes)
+
+    metadata = plan.metadata.model_copy(update={"config": changed(plan.metadata.config)})
+    return replace(plan, config=changed(plan.config), metadata=metadata)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def _steps_per_epoch(steps_per_pass: int, step_seconds: float) -> int:
+    """Steps between two validations: a pass over the images, unless that takes too long or a moment only."""
+    longest = max(1, int(LONGEST_EPOCH / step_seconds))
+    shortest = math.ceil(SHORTEST_EPOCH / step_seconds)
+    if steps_per_pass >= shortest:
+        return min(steps_per_pass, longest)
+    return steps_per_pass * math.ceil(shortest / steps_per_pass)
+
+
+def _second_stage_times(plan: Plan) -> list[float]:
+    """Seconds of a few steps of the second stage after the first."""
+    settings = plan.config.training.model_copy(update={**training_overrides(plan), "epochs": 1})
+    model = flow_matching_model(plan).to(plan.device).train()
+    model.precision = compute_dtype(settings)
+    x = torch.zeros(int(settings.batch_size), 2 * model.latents, device=plan.device)
+    y = torch.zeros(len(x), dtype=torch.long, device=plan.device)
+    objective: Any = VelocityError()
+    with fork_rng(), muted():
+        return trial(TrainStep(model, objective, settings, 1), x, y if model.classes > 1 else None)
