@@ -121,31 +121,37 @@ def _choose_compile(plan: Plan, max_minutes: float) -> tuple[str, str]:
     return ("on" if gain > MIN_COMPILE_GAIN else "off"), f"{gain:.2f} times as fast in a trial"
 
 
-def step_times(plan: Plan, size: int, compiled: str = "off") -> list[float]:
-    """Seconds of a few steps after the first; empty if a batch does not fit in memory at once."""
+def step_times(plan: Plan, size: int, compiled: str = "off", divided: bool = False) -> list[float]:
+    """Seconds of a few steps after the first; unless it may be `divided`, none if a batch does not fit in
+    memory at once.
+
+    Raises:
+        OutOfMemory: a batch cannot be divided.
+    """
     settings, device = plan.config.training.model_copy(update={"compile": compiled}), plan.device
     model = copy.deepcopy(plan.model).to(device).train()
     model.precision = compute_dtype(settings)
     loader = ImageLoader(plan.pack, plan.config.data, size, settings.seed, device)
-    with fork_rng(), matmul_precision(tf32=settings.precision == "tf32"), muted(), suppress(OutOfMemory):
+    with fork_rng(), matmul_precision(tf32=settings.precision == "tf32"), muted():
         train_step = TrainStep(model, plan.objective, settings, loader.steps_per_epoch)
         x, y = next(loader.train(0))
-        return trial(train_step, x, y if model.classes else None)
-    return []
+        return trial(train_step, x, y if model.classes else None, divided)
 
 
-def trial(train_step: TrainStep, x: Tensor, y: Labels | None) -> list[float]:
-    """Seconds of a few steps on a batch after the first; empty if it has to be divided."""
+def trial(train_step: TrainStep, x: Tensor, y: Labels | None, divided: bool = False) -> list[float]:
+    """Seconds of a few steps on a batch after the first; unless it may be `divided`, none if it has to be."""
     times: list[float] = []
     while len(times) <= TRIAL_STEPS and sum(times[1:]) < TRIAL_SECONDS:
         start = time.perf_counter()
         train_step.optimize(x, y, math.inf)["loss"].item()  # which waits for a GPU
         times.append(time.perf_counter() - start)
-        if train_step.micro_batches > 1:
+        if train_step.micro_batches > 1 and not divided:
             return []
     return times[1:]
 
 
 def _step_seconds(plan: Plan, size: int, compiled: str = "off") -> float:
     """The shortest of a few steps; infinite if a batch does not fit in memory at once."""
-    return min(step_times(plan, size, compiled), default=math.inf)
+    with suppress(OutOfMemory):
+        return min(step_times(plan, size, compiled), default=math.inf)
+    return math.inf

@@ -56,10 +56,9 @@ def resolve_epochs(plan: Plan, minutes: float, start: float) -> Plan:
     steps = max(1, min(int(seconds / step), MAX_PASSES * steps_per_pass))
     per_epoch = settings.steps_per_epoch or min(steps, _steps_per_epoch(steps_per_pass, step))
     epochs = max(1, round(steps / per_epoch))
-    text = (
-        f"Plan: {epochs:,} epochs of {per_epoch:,} steps ({epochs * per_epoch / steps_per_pass:.1f} passes "
-    )
-    text += f"over the images), about {_minutes(epochs * per_epoch * step)}"
+    passes = epochs * per_epoch / steps_per_pass
+    text = f"Plan: {epochs:,} epochs of {per_epoch:,} steps ({passes:.1f} passes over the images), "
+    text += f"about {_minutes(epochs * per_epoch * step)}"
     if two:
         text += f"; then flow matching on the latents, about {_minutes(budget - seconds)}"
     log.info(f"{text}; then the report.")
