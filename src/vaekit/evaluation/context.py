@@ -37,6 +37,8 @@ class EvalContext:
     """Whether the held-out images are of the data set that the model was trained on."""
     seed: int
     max_new_images: int = DEFAULT_NEW_IMAGES
+    quick: bool = False
+    """Whether what takes long is left out or measured on fewer images."""
 
     @property
     def new_images(self) -> int:

@@ -35,6 +35,8 @@ from vaekit.utils.logging import LONG_PHASE_SECONDS, console_logging, log, progr
 
 MAX_TRAINING_IMAGES = 1000
 """Training images, at most, whose reconstructions are compared with held-out ones."""
+QUICK_ENCODINGS = 16
+"""Encodings by which flow matching is compared with the model's prior in a quick evaluation."""
 
 
 def evaluate_model(
@@ -71,14 +73,14 @@ def evaluate(
     model, held_out, training = context.model, context.held_out, context.training
     likelihood, latents, no_likelihood = _likelihood(context, samples, advance)
     advance(0, "Reconstructions")
-    reconstructed = reconstruction(model.vae, held_out.batches(model.device))
+    reconstructed = reconstruction(model.vae, held_out.batches(model.device), not context.quick)
     advance(len(held_out), "Sample quality")
     prior_gap = _prior_gap(context, None if likelihood is None else likelihood.kl)
     new = new_images(context)
     training_reconstructed = memorization = nearest_images = None
     if training is not None:
-        some = training.spread(MAX_TRAINING_IMAGES)
-        training_reconstructed = reconstruction(model.vae, some.batches(model.device))
+        some = training.spread(len(held_out) if context.quick else MAX_TRAINING_IMAGES)
+        training_reconstructed = reconstruction(model.vae, some.batches(model.device), not context.quick)
         memorization, nearest_images = evaluate_memorization(held_out, training, new["new"], advance)
     fidelity, no_fidelity = _fidelity(context, new, extractor, advance)
     reasons = {"likelihood": no_likelihood, "fidelity": no_fidelity}
@@ -140,7 +142,7 @@ def _prior_gap(context: EvalContext, kl: float | None) -> PriorGap | None:
         return None
     held_out = context.held_out
     if isinstance(fitted, FlowMatching):  # whose log-densities take long
-        held_out = held_out.spread(FLOW_MATCHING_ENCODINGS)
+        held_out = held_out.spread(QUICK_ENCODINGS if context.quick else FLOW_MATCHING_ENCODINGS)
     drawn = encodings(vae, held_out.batches(device), "judged", context.seed)
     z, y = drawn.z.to(device), drawn.y.to(device)
     labels = y if vae.classes else None

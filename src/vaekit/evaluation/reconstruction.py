@@ -14,24 +14,26 @@ SSIM_WINDOW = 11
 
 
 @torch.no_grad()
-def reconstruction(model: VAE, batches: Iterable[Batch]) -> Reconstruction:
+def reconstruction(model: VAE, batches: Iterable[Batch], ssim: bool = True) -> Reconstruction:
     """Metrics of images from 0 to 1, averaged over images, with the standard error of each average.
 
     - mse: the mean squared error of the pixels;
     - psnr: -10 log10 of each image's mse, in decibels;
     - ssim: structural similarity, from -1 to 1 (Wang et al. 2004, doi:10.1109/TIP.2003.819861), with a
-      Gaussian window of standard deviation 1.5; None for images smaller than its 11 pixels.
+      Gaussian window of standard deviation 1.5; None unless asked for, and for images smaller than its 11
+      pixels.
 
     `explained_variance` is 1 - mse / variance, with the variance of each pixel over images.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
+    if ssim := ssim and min(model.shape[1:]) >= SSIM_WINDOW:
+        from torchmetrics.functional.image import structural_similarity_index_measure  # takes seconds
 
     errors, similarities = [], []
     sums = squares = torch.zeros(model.shape, dtype=torch.float64)
     for x, y in batches:
         reconstructed = model.reconstruct(x, y)
         errors.append((reconstructed - x).square().mean((1, 2, 3)).cpu().double())
-        if min(x.shape[2:]) >= SSIM_WINDOW:
+        if ssim:
             _, similarity = structural_similarity_index_measure(
                 reconstructed, x, data_range=1.0, reduction="none", return_full_image=True
             )

@@ -43,7 +43,7 @@ FULL_MAX_NUMBERS = 1 << 16
 """Maximum size of all full covariances of a mixture together."""
 FULL_MAX_LATENTS = 512
 """Maximum number of latents for a single Gaussian with full covariance."""
-FLOW_MATCHING_ENCODINGS = 64
+FLOW_MATCHING_ENCODINGS = 32
 """Encodings by which flow matching is compared with the best of the others."""
 SCORE_BATCH = 1024
 """Encodings whose density is computed at once."""

@@ -28,7 +28,7 @@ from vaekit.runs.outputs import require_writable
 from vaekit.utils.files import printable, write_text
 from vaekit.utils.logging import console_logging, progress, status
 
-MAX_QUICK_NEW_IMAGES = 200
+MAX_QUICK_NEW_IMAGES = 100
 """New images whose nearest training images are sought in a quick evaluation, at most."""
 LISTED_FILES = 50
 """Skipped files that are listed, at most."""
@@ -127,8 +127,8 @@ def _evaluation_sections(
 
 
 def _time_for_likelihood(model: LoadedModel) -> float:
-    """Seconds: two thirds of a twentieth of the time of training, and of 20 s at least."""
-    return 2 / 3 * max(20.0, _seconds(model) / 20)
+    """Seconds: a third of a twentieth of the time of training, and of 20 s at least."""
+    return max(20.0, _seconds(model) / 20) / 3
 
 
 def _seconds(model: LoadedModel) -> float:
@@ -139,7 +139,10 @@ def _seconds(model: LoadedModel) -> float:
 
 def _quick_evaluation(context: EvalContext, quick: images.QuickSize, quiet: bool) -> EvaluationResult:
     few = replace(
-        context, held_out=context.held_out.spread(quick.images), max_new_images=MAX_QUICK_NEW_IMAGES
+        context,
+        held_out=context.held_out.spread(quick.images),
+        max_new_images=MAX_QUICK_NEW_IMAGES,
+        quick=True,
     )
     total = len(few.held_out) * quick.samples
     with progress(total, "Evaluating", "samples", quiet=quiet) as advance:

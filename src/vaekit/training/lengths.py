@@ -25,7 +25,7 @@ SECOND_STAGE_SHARE = 0.6
 """Share of the time of training that the second of two stages gets."""
 STEP_OVERHEAD = 1.15
 """Time for a step in training, with validation, pictures and checkpoints, over the mean of a trial."""
-END_SECONDS, END_SHARE = 30.0, 0.05
+END_SECONDS, END_SHARE = 25.0, 0.05
 """The larger of these is set aside for what comes after the last step: seconds, share of all."""
 MIN_BUDGET = 0.2
 """Share of the time that is trained in any case."""
