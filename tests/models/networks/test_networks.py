@@ -11,6 +11,8 @@ import vaekit.models.networks  # noqa: F401  registers components
 from command import refused, user_error
 from vaekit.config.config import settings_classes
 from vaekit.errors import UserError
+from vaekit.models.networks.dcae import Downsample, Upsample
+from vaekit.models.networks.patches import depth_to_space, space_to_depth
 from vaekit.models.registry import BuildContext, components, make_component
 
 Shape = tuple[int, ...]
@@ -96,6 +98,28 @@ def test_networks_train_on_one_tiny_image(kind: str, latents: tuple[int], size: 
     assert output.shape == x.shape
     assert features.isfinite().all()
     assert output.isfinite().all()
+
+
+def test_space_to_depth_is_pixel_unshuffle_with_pixels_before_channels() -> None:
+    x = torch.arange(2 * 3 * 8 * 12.0).reshape(2, 3, 8, 12)
+    h = space_to_depth(x, 4)
+    torch.testing.assert_close(depth_to_space(h, 4), x)
+    expected = nn.functional.pixel_unshuffle(x, 4).unflatten(1, (3, 16)).transpose(1, 2).flatten(1, 2)
+    torch.testing.assert_close(h, expected)
+
+
+@pytest.mark.parametrize("after", [8, 16])
+def test_shortcuts_of_changing_resolution_are_averages_and_their_repetition(after: int) -> None:
+    """Without their convolutions: of all four pixels of a patch, or where channels double, of each two."""
+    down, up = Downsample(8, after), Upsample(after, 8)
+    for layer in (down, up):
+        nn.init.zeros_(layer.conv.weight)
+        nn.init.zeros_(layer.conv.bias)
+    h = torch.randn(2, 8, 4, 6)
+    expected = h.unflatten(3, (-1, 2)).mean(4)
+    if after == 8:
+        expected = expected.unflatten(2, (-1, 2)).mean(3).repeat_interleave(2, 2)
+    torch.testing.assert_close(up(down(h)), expected.repeat_interleave(2, 3))
 
 
 def test_group_norm_never_has_a_single_value() -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vaekit.models.networks.dcae import DepthToSpace
+from vaekit.models.networks.patches import DepthToSpace
 
 Shape = tuple[int, ...]
 
