@@ -14,12 +14,11 @@ from typing import Any
 from vaekit.config.config import Config
 from vaekit.evaluation import fixes
 from vaekit.evaluation.results import EvaluationResult, Finding
-from vaekit.runs.metrics import Row, still_falling
+from vaekit.runs.metrics import Row
+from vaekit.runs.unfinished import Unfinished, has_risen
 
 COLLAPSED_SHARE = 0.05
 """Share of active latents below which the posterior has collapsed."""
-MIN_STEPS = 1000
-"""Steps below which a model whose loss still falls has only begun to learn."""
 ROUGH_SHARE = 0.1
 """Rise of the training loss, as a share of all that the validation loss fell by, that is rough."""
 ROUGH_NATS = 2.0
@@ -28,24 +27,12 @@ MEMORIZED_ERROR_RATIO = 1.5
 """Held-out error over training error."""
 MEMORIZED_VARIANCE = 0.02
 """Share of the pixels' variance explained in training images beyond that in held-out images."""
-UNUSED_SHARE = 0.5
-"""Share of active latents below which there are too many latents."""
-MAX_FEW_LATENTS = 8
-"""Number of latents that is never called too many."""
-OVERFITTED_SHARE = 0.02
-"""Rise of the validation loss after its minimum, as a share of all that it fell by."""
-OVERFITTED_NATS = 0.5
-"""The least rise of the validation loss that counts, in nats."""
 FEW_IMAGES = 2000
 """Number of training images below which more of them are needed."""
 MIN_EXPLAINED = 0.5
 """Share of the pixels' variance that reconstructions of training images should explain."""
 NOISE_RATIO = 1.5
 """The likelihood's noise level over the reconstruction error."""
-MISMATCH_SHARE = 0.15
-"""Nats lost to the prior, as a share of the KL, that are a mismatch."""
-MISMATCH_NATS = 2.0
-"""The least loss to the prior that counts, in nats."""
 HELD_OUT_FOLDERS = ("val", "validation", "test")
 """Folders whose images the user held out."""
 MAX_DUPLICATES = 0.01
@@ -64,14 +51,14 @@ class DiagnosisInput:
     """The rows of metrics.csv after the objective's schedules had ended."""
     loss_drop: float
     """From the validation loss of the first epoch to the lowest; always at the final schedules."""
-    steps: int
+    unfinished: Unfinished | None
     training_images: int
     run: str
     """The run's folder, for commands."""
     retrain_command: Callable[..., str]
     """The command that trains another run with the first valid one of some changes of settings."""
-    resume_command: Callable[[int], str]
-    """The command that resumes the run to a number of epochs."""
+    resume_command: Callable[[int | None], str]
+    """The command that resumes the run, to a number of epochs if given."""
 
     @property
     def kl(self) -> float | None:
@@ -100,18 +87,6 @@ class DiagnosisInput:
         return self.result.same_dataset and larger
 
     @property
-    def falling(self) -> bool:
-        """Whether the validation loss still fell at a good rate when training ended. Where the learning rate
-        decays, that says something of few steps alone."""
-        tells = self.config.training.schedule == "constant" or self.steps < MIN_STEPS
-        return tells and still_falling([row["val_loss"] for row in self.history], self.loss_drop)
-
-    @property
-    def undertrained(self) -> bool:
-        """Training has only begun: faults may vanish with more steps."""
-        return self.falling and self.steps < MIN_STEPS
-
-    @property
     def loss_rise(self) -> float:
         """The largest rise of the training loss above its lowest so far, in nats; 0 where that is small."""
         losses = [row["train_loss"] for row in self.history]
@@ -124,7 +99,10 @@ class DiagnosisInput:
 
 
 def diagnose(inputs: DiagnosisInput) -> list[Finding]:
-    """All faults, the most serious first."""
+    """All faults, the most serious first; of an unfinished run nothing else, since its faults may vanish."""
+    if inputs.unfinished:
+        fix = inputs.resume_command(inputs.unfinished.epochs)
+        return [Finding(name="unfinished training", message=inputs.unfinished.text, fix=fix)]
     faults = {name: check(inputs) for name, check in CHECKS.items()}
     return [Finding(name=name, message=fault[0], fix=fault[1]) for name, fault in faults.items() if fault]
 
@@ -154,7 +132,7 @@ def rough_training(m: DiagnosisInput) -> Fault:
 
 
 def collapse(m: DiagnosisInput) -> Fault:
-    if not m.collapsed or m.undertrained:
+    if not m.collapsed:
         return None
     latents, beta = m.result.latents, getattr(m.config.objective, "beta", 1.0)
     kl = "" if m.kl is None else f" (KL {m.kl:.2f} nats)"
@@ -179,16 +157,6 @@ def noise_level(m: DiagnosisInput) -> Fault:
     return text, m.retrain_command({"likelihood": {"sigma": "learned"}})
 
 
-def too_few_epochs(m: DiagnosisInput) -> Fault:
-    if not m.falling or m.loss_rise or (m.collapsed and not m.undertrained):
-        return None
-    epochs, requested = max(1, round(m.history[-1]["epoch"])), m.config.training.epochs
-    text = f"The validation loss was still falling after {epochs} epoch{'s' if epochs > 1 else ''}"
-    steps = f" ({m.steps:,} steps; most models need several thousand)" if m.undertrained else ""
-    enough = max(2 * requested, math.ceil(requested * MIN_STEPS / max(1, m.steps)))
-    return f"{text}{steps}.", m.resume_command(enough)
-
-
 def little_data(m: DiagnosisInput) -> Fault:
     if not m.memorized or m.training_images >= FEW_IMAGES:
         return None
@@ -202,7 +170,7 @@ def little_data(m: DiagnosisInput) -> Fault:
 
 def overfitting(m: DiagnosisInput) -> Fault:
     losses = [row["val_loss"] for row in m.history]
-    overfitted = losses and losses[-1] - min(losses) > max(OVERFITTED_NATS, OVERFITTED_SHARE * m.loss_drop)
+    overfitted = has_risen(losses, m.loss_drop)
     memorized = m.memorized and m.training_images >= FEW_IMAGES
     if m.collapsed or (not (overfitted and len(losses) > 3) and not memorized):
         return None
@@ -226,7 +194,7 @@ def underfitting(m: DiagnosisInput) -> Fault:
     explained = None if training is None else training.explained_variance
     if explained is None or explained >= MIN_EXPLAINED:
         return None
-    if m.collapsed or m.falling or m.memorized:
+    if m.collapsed or m.memorized:
         return None  # another finding explains it
     text = (
         f"Reconstructions explain only {max(0.0, explained):.0%} of the variance even of training images: "
@@ -235,47 +203,12 @@ def underfitting(m: DiagnosisInput) -> Fault:
     return text, m.retrain_command(*fixes.more_capacity(m.config))
 
 
-def prior_mismatch(m: DiagnosisInput) -> Fault:
-    gap = m.result.prior_gap
-    if m.config.latent_prior == "flow_matching":  # which new images are drawn from
-        return None
-    if gap is None or m.falling or gap.gain <= max(MISMATCH_NATS, MISMATCH_SHARE * (m.kl or 0)):
-        return None
-    information = ""
-    if gap.mutual_information_bound is not None:
-        given = " given its class" if m.config.conditional else ""
-        limit = max(0.0, gap.mutual_information_bound)
-        information = f"; they carry at most {limit:.1f} nats about an image{given}"
-    text = (
-        f"The prior does not match the latents: it loses {gap.gain:.1f} nats per image{information}. "
-        "Generated images are unaffected, because a fitted prior is used; a better match would also lower "
-        "the loss."
-    )
-    return text, m.retrain_command(*fixes.closer_prior(m.config))
-
-
-def unused_latents(m: DiagnosisInput) -> Fault:
-    active, latents = m.result.latents.active, m.result.latents.total
-    if active is None or m.collapsed or m.undertrained or not str(m.config.latents).isdecimal():
-        return None
-    if latents <= MAX_FEW_LATENTS or active >= UNUSED_SHARE * latents:
-        return None
-    text = (
-        f"Only {active} of {latents} latents are active. Fewer would do as well and make the latent space "
-        "easier to explore."
-    )
-    return text, m.retrain_command({"latents": max(2, math.ceil(1.25 * active))})
-
-
 CHECKS: dict[str, Callable[[DiagnosisInput], Fault]] = {
     "duplicates across the split": duplicates,
     "learning rate too high": rough_training,
     "posterior collapse": collapse,
     "noise level too high": noise_level,
-    "too few epochs": too_few_epochs,
     "too little data": little_data,
     "overfitting": overfitting,
     "underfitting": underfitting,
-    "prior mismatch": prior_mismatch,
-    "unused latents": unused_latents,
 }

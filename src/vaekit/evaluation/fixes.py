@@ -30,20 +30,6 @@ def varied_images(config: Config, **others: Any) -> tuple[Changes, ...]:
     return {"flip": True, "crop": max(2, crop), **others}, {"crop": min(64, 2 * crop)}, {"jitter": 0.2}
 
 
-def closer_prior(config: Config) -> tuple[Changes, ...]:
-    """A prior closer to the encodings, or encodings closer to the prior."""
-    objective: Any = config.objective
-    if objective.kind == "mmd":
-        return {"objective": {"weight": 10 * objective.weight}}, VAE
-    if config.posterior.kind == "delta":
-        return (VAE,)
-    changes: list[Changes] = [{"objective": {"beta": max(1.0, getattr(objective, "beta", 1.0))}}]
-    for kind in ("flow", "vamp", "mixture"):
-        changes.append({"prior": {"kind": kind}})
-        changes.append({"prior": {"kind": kind}, "objective": {"kind": "elbo", "free_bits": 0.0}})
-    return *changes, VAE
-
-
 def more_capacity(config: Config) -> tuple[Changes, ...]:
     """Against underfitting: beta of 1 at most, a larger model, or more epochs."""
     larger: Changes = {}
