@@ -75,7 +75,7 @@ def test_log_density_of_a_gaussian(size: int) -> None:
 
 def test_log_density_given_the_class_and_samples_of_it() -> None:
     model, covariance = gaussian(3, classes=3)
-    model.steps = 50
+    model.steps, model.guidance = 50, 1.0
     y = torch.tensor([0, 1, 2])
     z = torch.randn(3, 3)
     truth = torch.stack([of_latents(model, covariance, k).log_prob(z[k]) for k in range(3)])
@@ -90,6 +90,7 @@ def test_log_density_given_the_class_and_samples_of_it() -> None:
 
 def test_temperature_scales_the_noise_and_guidance_moves_away_from_all_classes() -> None:
     model, covariance = gaussian(3, classes=3)
+    model.guidance = 1.0
     y = torch.full((4000,), 2)
     with seeded(1):
         cold = model.sample_prior(4000, y, temperature=0.5)

@@ -38,7 +38,7 @@ def rank(
     data: DataSource = None,
     /,
     *,
-    samples: Samples = 100,
+    samples: Samples = 5,
     seed: SampleSeed = 0,
     out: Path | None = None,
 ) -> None:

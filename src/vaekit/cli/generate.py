@@ -29,6 +29,8 @@ def generate(
     class_: Annotated[str | None, Parameter(name="--class")] = None,
     prior: Literal["fitted", "model"] | None = None,
     temperature: float = 1.0,
+    steps: int | None = None,
+    guidance: float | None = None,
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
@@ -39,6 +41,9 @@ def generate(
         class_: Generate only this class.
         prior: Prior to sample from: fitted to the latents (default, if there is one), or the model's own.
         temperature: Sampling temperature; below 1 gives more typical, less varied images.
+        steps: Steps of the sampler of flow matching (default 20); more are slower and more accurate.
+        guidance: Guidance by the class, for flow matching (default 2, 1 for none); higher gives images that
+            are more typical of their class, and less varied.
     """
     if not 1 <= n <= 1_000_000:
         raise UserError(f"must be between 1 and 1,000,000 (got {n}).", option="count")
@@ -48,7 +53,16 @@ def generate(
     from vaekit.latents.fit_prior import MIN_VALIDATION_ENCODINGS
     from vaekit.runs.metadata import read_dataset_summary
 
-    batches = arrays.generate(model.loaded, n, seed=seed, label=class_, temperature=temperature, prior=prior)
+    batches = arrays.generate(
+        model.loaded,
+        n,
+        seed=seed,
+        label=class_,
+        temperature=temperature,
+        prior=prior,
+        steps=steps,
+        guidance=guidance,
+    )
     labels = model.sample_labels(n, class_)
     folder = output_folder(model, out, "generated")
     shown = _write_batches(batches, n, labels, folder)
@@ -95,9 +109,13 @@ def _written(count: int, folder: Path) -> str:
     return f"Wrote {count:,} image{'s' if count != 1 else ''} and grid.png to {folder}"
 
 
-def fit_prior(run: RunFolder, /) -> None:
-    """Fit a sampling prior to the latents; `generate` uses it if it is better than the model's own."""
-    scores = load_model(run).fit_prior()["nats_per_held_out_image"]
+def fit_prior(run: RunFolder, /, *, steps: int | None = None) -> None:
+    """Fit a sampling prior to the latents; `generate` uses it if it is better than the model's own.
+
+    Args:
+        steps: Train the run's flow matching on, to this number of steps in all.
+    """
+    scores = load_model(run).fit_prior(steps=steps)["nats_per_held_out_image"]
     if len(scores) == 1:  # there was nothing to choose from
         return
     say("Mean log-density of held-out latents, in nats:")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SHEET_IMAGES = 32
 """Images at each end of the sheet."""
+RANK_SAMPLES = 5
+"""Importance samples of each image, by default: an image then takes no longer than in training."""
 
 
 def rank(

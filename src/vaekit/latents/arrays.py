@@ -1,5 +1,6 @@
 """Encode, decode, generate and interpolate, with NumPy arrays and tables (CSV, Parquet, NumPy archives)."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ Prior = Literal["fitted", "model"]
 """The prior fitted to the latents after training, or the model's own."""
 MAX_INTERPOLATION_STEPS = 100
 MAX_TEMPERATURE = 100
+MAX_SAMPLER_STEPS, MAX_GUIDANCE = 1000, 20
 SUFFIXES = (".csv", ".npz", ".parquet")
 
 
@@ -95,14 +97,22 @@ def decode(model: LoadedModel, z: Any, labels: Labels | None = None) -> Images:
 
 
 def generate(
-    model: LoadedModel, n: int, *, seed: int, label: str | int | None, temperature: float, prior: Prior | None
+    model: LoadedModel,
+    n: int,
+    *,
+    seed: int,
+    label: str | int | None,
+    temperature: float,
+    prior: Prior | None,
+    steps: int | None = None,
+    guidance: float | None = None,
 ) -> Iterator[Images]:
     """Iterate over chunks of `n` new images; see `TrainedModel.sample`. Arguments are checked at once."""
     if n < 0:
         raise UserError(f"must be at least 0 (got {n}).", option="n")
     if not 0 <= temperature <= MAX_TEMPERATURE:
         raise UserError(f"must be between 0 and {MAX_TEMPERATURE} (got {temperature}).", option="temperature")
-    source = _sampling_prior(model, prior)
+    source = _with_sampler(_sampling_prior(model, prior), steps, guidance)
     y = _sample_labels(model, n, label, source)
     chunks = draw_chunks(source, n, seed, y, temperature)
     return (
@@ -121,6 +131,25 @@ def _sampling_prior(model: LoadedModel, name: Prior | None) -> AnyPrior:
         hint = "`vaekit fit-prior RUN` fits one and keeps it if it is better than the model's own."
         raise UserError("This run has no fitted prior.", hint)
     return model.fitted_prior
+
+
+def _with_sampler(source: AnyPrior, steps: int | None, guidance: float | None) -> AnyPrior:
+    """The prior with other settings of its sampler, where they are given."""
+    given = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
+    if not given:
+        return source
+    if not isinstance(source, FlowMatching):
+        raise UserError("needs a run whose new images come from flow matching.", option=next(iter(given)))
+    if steps is not None and not 1 <= steps <= MAX_SAMPLER_STEPS:
+        raise UserError(f"must be between 1 and {MAX_SAMPLER_STEPS:,} (got {steps}).", option="steps")
+    if guidance is not None and not 0 <= guidance <= MAX_GUIDANCE:
+        raise UserError(f"must be between 0 and {MAX_GUIDANCE} (got {guidance}).", option="guidance")
+    if guidance is not None and source.classes < 2:
+        raise UserError("needs a run whose images have classes.", option="guidance")
+    source = copy.copy(source)  # the weights are shared
+    for name, value in given.items():
+        setattr(source, name, value)
+    return source
 
 
 def sample_class_names(model: LoadedModel, n: int, label: str | int | None) -> list[str] | None:
