@@ -88,7 +88,13 @@ RENAMED = {
     "memorization.": "memorisation.",
 }
 """Places in evaluation.json of format 2, or their beginnings, and what 0.1.0 called them."""
-NEW = {"format", "reconstructions.images"}
+NEW = {
+    "format",
+    "reconstructions.images",
+    "aggregate.elbo",
+    "aggregate.bits_per_dimension",
+    "memorisation.copied_expected",
+}
 """Numbers that 0.1.0 did not write, or that say nothing of what it computed."""
 
 

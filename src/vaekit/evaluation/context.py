@@ -42,8 +42,10 @@ class EvalContext:
 
     @property
     def new_images(self) -> int:
-        """How many are drawn: half of the held-out images are compared with them, half with each other."""
-        return min(self.max_new_images, max(1, len(self.held_out) // 2))
+        """How many are drawn: half of the held-out images are compared with them, half with each other, but
+        for a quick evaluation."""
+        comparable = self.max_new_images if self.quick else max(1, len(self.held_out) // 2)
+        return min(self.max_new_images, comparable)
 
 
 def open_context(

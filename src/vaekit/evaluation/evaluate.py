@@ -30,6 +30,7 @@ from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import read_dataset_summary, read_metadata
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import require_writable
+from vaekit.runs.unfinished import unfinished
 from vaekit.utils.files import write_text
 from vaekit.utils.logging import LONG_PHASE_SECONDS, console_logging, log, progress
 
@@ -75,7 +76,7 @@ def evaluate(
     advance(0, "Reconstructions")
     reconstructed = reconstruction(model.vae, held_out.batches(model.device), not context.quick)
     advance(len(held_out), "Sample quality")
-    prior_gap = _prior_gap(context, None if likelihood is None else likelihood.kl)
+    prior_gap = _prior_gap(context, likelihood)
     new = new_images(context)
     training_reconstructed = memorization = nearest_images = None
     if training is not None:
@@ -135,8 +136,11 @@ def _fidelity(
 
 
 @torch.no_grad()
-def _prior_gap(context: EvalContext, kl: float | None) -> PriorGap | None:
-    """The loss of the model's prior against the fitted one on held-out encodings, in nats per image."""
+def _prior_gap(context: EvalContext, likelihood: Likelihood | None) -> PriorGap | None:
+    """The loss of the model's prior against the fitted one on held-out encodings, in nats per image.
+
+    The ELBO of decoder and fitted prior together is larger than the model's by that.
+    """
     vae, fitted, device = context.model.vae, context.model.fitted_prior, context.model.device
     if fitted is None:
         return None
@@ -153,7 +157,11 @@ def _prior_gap(context: EvalContext, kl: float | None) -> PriorGap | None:
         fitted_prior=fitted.name,
         gain=mean,
         gain_standard_error=(gain.std() / math.sqrt(len(gain))).item() if len(gain) > 1 else None,
-        mutual_information_bound=None if kl is None else kl - mean,
+        mutual_information_bound=None if likelihood is None else likelihood.kl - mean,
+        elbo=None if likelihood is None else likelihood.elbo + mean,
+        bits_per_dimension=None
+        if likelihood is None or likelihood.bits_per_dimension is None
+        else -(likelihood.elbo + mean) / math.log(2) / math.prod(vae.shape),
     )
 
 
@@ -173,7 +181,7 @@ def diagnose_run(
             result=result,
             history=[row for row in rows if row["epoch"] > schedule_end],
             loss_drop=losses[0] - min(losses) if losses else 0.0,
-            steps=int(rows[-1]["step"]) if rows else 0,
+            unfinished=unfinished(run, config, schedule_end),
             training_images=training_images,
             run=str(run.folder),
             retrain_command=retrain_command,

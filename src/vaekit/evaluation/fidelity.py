@@ -142,6 +142,8 @@ def new_images(context: EvalContext) -> NewImages:
     own (`model_prior`). A conditional model draws the classes of held-out images."""
     count = context.new_images
     labels = context.held_out.spread(2 * count)[: 2 * count : 2].labels
+    if labels is not None:
+        labels = labels[torch.arange(count) % len(labels)]
     vae, fitted = context.model.vae, context.model.fitted_prior
     y = None if labels is None else labels.to(context.model.device)
     priors: dict[SetName, AnyPrior] = {"new": fitted, "model_prior": vae} if fitted else {"new": vae}

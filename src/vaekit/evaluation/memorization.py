@@ -22,8 +22,8 @@ DUPLICATE_RELATIVE_DISTANCE = 0.2
 """Relative distance of duplicates, as a second condition: plain images may all be near each other."""
 COPY_QUANTILE = 0.01
 """Share of held-out images whose nearest training image counts as suspiciously near."""
-MIN_IMAGES_FOR_COPIES = 100
-"""Held-out images below which that quantile cannot be estimated."""
+MIN_IMAGES_FOR_COPIES = 20
+"""Held-out images below which that says nothing; with fewer than 100, the nearest one takes its place."""
 MAX_DUPLICATE_FILES = 100
 """Duplicates whose files are named, at most."""
 NEAREST_PAIRS = 16
@@ -77,9 +77,10 @@ def memorization(
     """Shares of copies and duplicates, and median distances.
 
     `copied` is the share of new images nearer to their training image, relative to its fifty nearest, than
-    all but the nearest hundredth of held-out images. 0.01 is expected of a model that copies nothing;
-    `copied_by_chance` is exceeded by chance once in forty times. Both are None where held-out images are too
-    few. `duplicates` is the share of held-out images that are also in the training set.
+    all but the nearest hundredth of held-out images, or than all of fewer than 100. `copied_expected` is
+    expected of a model that copies nothing; `copied_by_chance` is exceeded by chance once in forty times. All
+    are None where held-out images are too few. `duplicates` is the share of held-out images that are also in
+    the training set.
     """
     from scipy.stats import betabinom
 
@@ -90,10 +91,11 @@ def memorization(
     by_chance = betabinom.ppf(0.975, len(new.relative), rank, count + 1 - rank) / len(new.relative)
     enough = count >= MIN_IMAGES_FOR_COPIES
     return Memorization(
-        images=len(new.distance),
+        images=count,
         nearest_to_new=new.distance.median().item(),
         nearest_to_held_out=held_out.distance.median().item(),
         copied=copied if enough else None,
+        copied_expected=rank / (count + 1) if enough else None,
         copied_by_chance=float(by_chance) if enough else None,
         duplicates=_duplicated(held_out).double().mean().item(),
         duplicate_files=list(duplicate_files),
@@ -108,7 +110,8 @@ def _duplicated(neighbors: Nearest) -> Bool[Tensor, " N"]:
 def evaluate_memorization(
     held_out: ImageSet, training: ImageSet, new: UInt8[np.ndarray, "N H W C"], advance: Advance
 ) -> tuple[Memorization, Image.Image]:
-    """Compare new images, and as many held-out ones, with training images; and a picture of the nearest."""
+    """Compare new images, and as many held-out ones if there are, with training images; and a picture of the
+    nearest."""
     count = len(new)
     both = np.concatenate([new, held_out.spread(count).pixels])
     starts = range(0, len(training), TRAINING_CHUNK)

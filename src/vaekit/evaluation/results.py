@@ -78,10 +78,14 @@ class PriorGap(_Record):
     gain_standard_error: float | None
     mutual_information_bound: float | None
     """Nats that the latents carry of an image, at most."""
+    elbo: float | None = None
+    """A bound on log p(x) of decoder and fitted prior together, in nats per image."""
+    bits_per_dimension: float | None = None
+    """The same in bits per dimension, where the likelihood has them."""
 
 
 class Memorization(_Record):
-    """New images, and as many held-out ones, against their nearest training images.
+    """New images, and `images` held-out ones, against their nearest training images.
 
     Distances are medians over images of root mean squares of pixel differences, in levels of 255.
     """
@@ -91,6 +95,8 @@ class Memorization(_Record):
     nearest_to_held_out: float
     copied: float | None
     """Share of new images suspiciously near to a training image; None for too few images."""
+    copied_expected: float | None = None
+    """The share that is expected of a model that copies nothing."""
     copied_by_chance: float | None
     """Exceeded by chance alone once in forty times."""
     duplicates: float

@@ -134,8 +134,8 @@ def _memorization(result: EvaluationResult) -> list[Row]:
         return []
     if memorization.copied is not None:
         copies = (
-            f"{memorization.copied:.1%} of new images (1.0% expected without copies, up to "
-            f"{memorization.copied_by_chance:.1%} by chance)"
+            f"{memorization.copied:.1%} of new images ({memorization.copied_expected or 0.01:.1%} expected "
+            f"without copies, up to {memorization.copied_by_chance:.1%} by chance)"
         )
     elif result.images < 2 * MIN_IMAGES_FOR_COPIES:
         copies = f"n/a (needs at least {2 * MIN_IMAGES_FOR_COPIES} held-out images)"
@@ -160,7 +160,8 @@ def _reconstruction(result: EvaluationResult) -> list[Row]:
         error = getattr(result.reconstruction, f"{name}_standard_error")
         return f"{value:{form}}" + (f" +- {error:{form}}" if error is not None else "")
 
-    no_ssim = f"n/a (needs images of at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels)"
+    small = f"n/a (needs images of at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels)"
+    no_ssim = result.unavailable.get("ssim", small)
     return [
         ("PSNR", f"{mean('psnr', '.2f')} dB"),
         ("SSIM", no_ssim if result.reconstruction.ssim is None else mean("ssim", ".3f")),
@@ -191,6 +192,10 @@ def _likelihood(result: EvaluationResult) -> list[Row]:
         more = setting("samples", 10 * result.samples)
         text = f"Too few effective samples: the true NLL may be much lower. Use {more} or train longer."
         rows.append(("", text))
+    if (gap := result.prior_gap) and gap.elbo is not None:
+        spread = f" +- {gap.gain_standard_error:.2f}" if gap.gain_standard_error else ""
+        per_dimension = f" = {gap.bits_per_dimension:.4f} bits/dim" if gap.bits_per_dimension else ""
+        rows.append(("ELBO, fitted prior", f"{gap.elbo:.2f}{spread}{per_dimension}"))
     if bits is None:
         rows.append(("bits/dim", f"n/a: {NO_BITS[likelihood.kind]}"))
     return [*rows, active, ("KL per latent", _format_kl(latents.kl))]

@@ -23,6 +23,8 @@ HEADINGS = {
     "l2": "Squared length of latents, halved",
 }
 """Titles of panels that are not the name of their column."""
+SECOND_STAGE = "Flow matching on latents"
+"""The title of the panel of the second stage, whose loss is a mean squared error."""
 INK = "#3c3c3d"
 """The colour of text and axes, which becomes the text's colour on a page."""
 SOFT = "#d9d9da"
@@ -35,14 +37,18 @@ LEGEND_WIDTH = 40
 """Characters of a class name in a legend, at most."""
 
 
-def loss_graph(metrics: "pd.DataFrame", title: str) -> bytes:
-    """A PNG of the loss of every epoch: total, reconstruction, KL and whatever else the objective reports."""
+def loss_graph(metrics: "pd.DataFrame", title: str, second_stage: "pd.DataFrame | None" = None) -> bytes:
+    """A PNG of the loss of every epoch: total, reconstruction, KL and whatever else the objective reports;
+    and the loss of the second stage if there is one."""
     panels = reported(metrics)
-    rows = -(-len(panels) // 3)
+    count = len(panels) + (second_stage is not None)
+    rows = -(-count // 3)
     with _figure(12.0, 0.5 + 3.6 * rows) as figure:
         grid = list(figure.subplots(rows, 3, squeeze=False).flat)
-        for axes in grid[len(panels) :]:
+        for axes in grid[count:]:
             axes.set_visible(False)
+        if second_stage is not None:
+            _draw_panel(grid[count - 1], second_stage, "loss", SECOND_STAGE)
         for axes, name in zip(grid, panels, strict=False):
             _draw_panel(axes, metrics, name)
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=INK, parse_math=False)
@@ -51,10 +57,10 @@ def loss_graph(metrics: "pd.DataFrame", title: str) -> bytes:
         return buffer.getvalue()
 
 
-def loss_panel(metrics: "pd.DataFrame", name: str) -> str:
+def loss_panel(metrics: "pd.DataFrame", name: str, title: str | None = None) -> str:
     """One panel of the loss graph as SVG for a page."""
     with _figure(4.8, 3.4) as figure:
-        _draw_panel(figure.subplots(), metrics, name)
+        _draw_panel(figure.subplots(), metrics, name, title)
         return _svg(figure)
 
 
@@ -122,7 +128,7 @@ def _figure(width: float, height: float) -> "Iterator[Figure]":
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def _draw_panel(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:
+def _draw_panel(axes: "Axes", metrics: "pd.DataFrame", name: str, title: str | None = None) -> None:
     """Training and validation values of every epoch; the best one, whose weights the model has, is marked."""
     import seaborn as sns
     from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -141,9 +147,9 @@ def _draw_panel(axes: "Axes", metrics: "pd.DataFrame", name: str) -> None:
             text = f"dotted: best epoch ({best['epoch']:,.0f})"
             axes.set_title(text, loc="right", fontsize=10, color=INK)
     values = metrics[[f"train_{name}", f"val_{name}"]].to_numpy(float)
-    axes.set_title(heading(name), loc="left", fontsize=12, color=INK)
+    axes.set_title(title or heading(name), loc="left", fontsize=12, color=INK)
     axes.set_xlabel(f"epoch{_clip(axes, values)}")
-    axes.set_ylabel("nats per image")
+    axes.set_ylabel("squared error" if title == SECOND_STAGE else "nats per image")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.xaxis.set_major_formatter(FuncFormatter(_number))
     axes.yaxis.set_major_formatter(FuncFormatter(_number))

@@ -26,7 +26,7 @@ from vaekit.runs.metadata import DatasetSummary, RunMetadata, read_dataset_summa
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import require_writable
 from vaekit.utils.files import printable, write_text
-from vaekit.utils.logging import console_logging, progress, status
+from vaekit.utils.logging import console_logging, log, progress, status
 
 MAX_QUICK_NEW_IMAGES = 100
 """New images whose nearest training images are sought in a quick evaluation, at most."""
@@ -152,7 +152,15 @@ def _quick_evaluation(context: EvalContext, quick: images.QuickSize, quiet: bool
                 advance(n)
 
         result, _ = evaluate(few, quick.samples, None, advance_likelihood)
-    unavailable = result.unavailable | {"fidelity": "measured by a full evaluation"}
+    if (copies := result.memorization) and copies.copied is not None:
+        near, expected = (
+            round(MAX_QUICK_NEW_IMAGES * (share or 0)) for share in (copies.copied, copies.copied_expected)
+        )
+        log.info(
+            f"Copies: {near} of {MAX_QUICK_NEW_IMAGES} new images are suspiciously near to a training image "
+            f"({expected} expected of a model that copies none)."
+        )
+    unavailable = result.unavailable | dict.fromkeys(("fidelity", "ssim"), "measured by a full evaluation")
     return result.model_copy(update={"unavailable": unavailable})
 
 
@@ -164,6 +172,9 @@ def _training_curves(model: LoadedModel) -> list[Section]:
         return []
     names = curves.reported(metrics)
     graphs = [(curves.loss_panel(metrics, name), f"{curves.heading(name)} of every epoch") for name in names]
+    if later := read_metrics(model.run.second_stage):
+        title = curves.SECOND_STAGE
+        graphs.append((curves.loss_panel(pd.DataFrame(later), "loss", title), f"{title}, of every epoch"))
     text = "Nats per image, summed over pixels and latents; validation images are never trained on."
     caption = "The dotted line marks the best epoch: the model has the weights of this epoch."
     return [Section("Training curves", text, [Block("graphs", graphs, caption)])]
