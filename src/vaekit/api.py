@@ -9,7 +9,7 @@ from torch import nn
 
 from vaekit.config.keywords import TrainSettings
 from vaekit.data.sources.torch_datasets import is_dataset
-from vaekit.errors import UserError
+from vaekit.errors import Interrupted, UserError
 from vaekit.runs.folder import Run
 from vaekit.runs.loaded import load_model
 from vaekit.trained_model import TrainedModel
@@ -80,11 +80,19 @@ def train(
         networks,
         report,
     )
-    run = run_training(request, callbacks)
+    interrupted = None
+    try:
+        folder = run_training(request, callbacks).folder
+    except Interrupted as error:
+        if error.run is None:
+            raise
+        folder, interrupted = error.run, error
     device = given.get("device", "auto")
-    trained = TrainedModel(load_model(run, networks, device, None if is_dataset(data) else data))
+    trained = TrainedModel(load_model(Run(folder), networks, device, None if is_dataset(data) else data))
     if report:
         trained.report(quiet=quiet)
+    if interrupted:
+        raise interrupted
     return trained
 
 

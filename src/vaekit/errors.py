@@ -3,6 +3,7 @@ way."""
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 START, END = "\ue000", "\ue001"
 """Characters of Unicode's private use area that mark a setting inside a text."""
@@ -86,4 +87,13 @@ class TrainingFailed(RuntimeError):
 
 class Interrupted(KeyboardInterrupt):
     """A signal stopped training. Everything is saved in the run, and it can be resumed. The command line
-    exits 75."""
+    exits 75.
+
+    Attributes:
+        run: the folder of the run if its model can be used, with a sampling prior fitted after the stop; else
+            None.
+    """
+
+    def __init__(self, message: str, run: Path | None = None) -> None:
+        super().__init__(message)
+        self.run = run

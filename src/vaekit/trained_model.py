@@ -13,7 +13,7 @@ from vaekit.data.packs.pack import CHANNEL_NAMES
 from vaekit.evaluation.context import DEFAULT_NEW_IMAGES, MIN_NEW_IMAGES
 from vaekit.evaluation.evaluate import evaluate_model
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
-from vaekit.evaluation.ranking import rank
+from vaekit.evaluation.ranking import RANK_SAMPLES, rank
 from vaekit.latents import arrays, traverse
 from vaekit.latents.arrays import Prior
 from vaekit.latents.fit_prior import refit_prior
@@ -29,6 +29,7 @@ from vaekit.runs.inputs import Images, Labels, Latents, check_count
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.outputs import copy_run
+from vaekit.training.session import train_second_stage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,6 +109,8 @@ class TrainedModel:
         label: str | int | None = None,
         temperature: float = 1.0,
         prior: Prior | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
     ) -> Images:
         """Generate `n` new images from draws of a prior.
 
@@ -120,12 +123,23 @@ class TrainedModel:
                 without labels takes one if its fitted prior has classes.
             temperature: scale of the latent noise; below 1: more typical, less varied.
             prior: "fitted" or "model" (the model's own); None for the fitted one if there is one.
+            steps: of the sampler of flow matching, 20 by default; more are slower and more accurate.
+            guidance: by the class, for flow matching: 2 by default, 1 for none; higher: images more typical
+                of their class, less varied.
 
         Raises:
-            UserError: an unknown class, or a prior that the model does not have.
+            UserError: an unknown class, a prior that the model does not have, or `steps` or `guidance` for a
+                prior that has none.
         """
         batches = arrays.generate(
-            self.loaded, n, seed=seed, label=label, temperature=temperature, prior=prior
+            self.loaded,
+            n,
+            seed=seed,
+            label=label,
+            temperature=temperature,
+            prior=prior,
+            steps=steps,
+            guidance=guidance,
         )
         channels, height, width = self.shape
         images = np.concatenate([np.zeros((0, height, width, channels), np.uint8), *batches])
@@ -223,7 +237,7 @@ class TrainedModel:
         self,
         data: Any = None,
         *,
-        samples: SupportsIndex = 100,
+        samples: SupportsIndex = RANK_SAMPLES,
         seed: int = 0,
         out: str | Path | None = None,
         quiet: bool = False,
@@ -283,14 +297,20 @@ class TrainedModel:
         write_report(self.loaded, quiet)
         return self.run.report
 
-    def fit_prior(self, *, quiet: bool = False) -> dict[str, Any]:
+    def fit_prior(self, *, steps: int | None = None, quiet: bool = False) -> dict[str, Any]:
         """Fit a sampling prior to the latents again, and use it if it is better than the model's own.
+
+        Args:
+            steps: train the run's flow matching on, to this number of steps in all.
+            quiet: print nothing.
 
         Returns log-densities of validation encodings, in nats per image, under every candidate.
 
         Raises:
-            UserError: the training images have moved or changed.
+            UserError: the training images have moved or changed, or `steps` for a run without flow matching.
         """
+        if steps is not None:
+            train_second_stage(self.run, self.config, steps, quiet)
         record = refit_prior(self.loaded, quiet)
         self.loaded = replace(self.loaded)  # which reads the prior from its file
         return record

@@ -139,7 +139,7 @@ def test_other_settings_or_data_are_refused(tmp_path: Path, images: Path) -> Non
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 75
-    assert "was started with 100000 epochs; --epochs cannot be lowered" in mistake(*resume, "--epochs", 9)
+    assert "was started with --epochs 100000, which cannot be lowered" in mistake(*resume, "--epochs", 9)
 
 
 def test_divergence_stops_the_run(tmp_path: Path, images: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_signal_during_a_write_does_not_nest_another_write(monkeypatch: pytest
             return len(text)
 
     monkeypatch.setattr(log, "handlers", [logging.StreamHandler(Stream())])
-    with console_logging(quiet=True), stop_on_signals(SimpleNamespace(stop_requested=False)):
+    with console_logging(quiet=True), stop_on_signals(SimpleNamespace(stop_requested=False, finish_up=False)):
         log.info("epoch 1")
     wait_for(lambda: len(written) == 2)
-    assert written == ["epoch", "Savin"]
+    assert written == ["epoch", "Stopp"]

@@ -13,11 +13,11 @@ from command import rings
 from vaekit.config.config import Config, auto_latents
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
-from vaekit.errors import Interrupted
+from vaekit.errors import Interrupted, UserError
 from vaekit.models.flow_matching import FlowMatching
 from vaekit.training.callbacks import Callback, TrainingState
 from vaekit.training.loop import EpochResult
-from vaekit.training.second_stage import EncodedSplit, LatentLoader
+from vaekit.training.second_stage import EncodedSplit, LatentLoader, second_stage
 
 NETWORK = {"kind": "dcae", "channels": 8, "blocks": 1}
 SMALL: dict[str, Any] = {
@@ -86,6 +86,34 @@ def test_time_decides_the_number_of_steps(tmp_path: Path) -> None:
     assert len(model.history) == training.epochs
     resumed = vaekit.train(COLOUR, out=tmp_path / "run", resume=True, minutes=0.02, **settings)
     assert resumed.config == model.config
+
+
+def test_mirror_images_are_encoded_as_well_where_training_images_are_flipped(tmp_path: Path) -> None:
+    encoded = []
+
+    class Look(Callback):
+        def on_saved(self, state: TrainingState) -> None:
+            encoded.append(second_stage(state).loader.splits)
+
+    for flip in (False, True):
+        vaekit.train(COLOUR, out=tmp_path / f"{flip}", epochs=1, flip=flip, callbacks=[Look()], **SMALL)
+    plain, mirrored = encoded
+    assert len(mirrored["train"].x) == 2 * len(plain["train"].x)
+    assert len(mirrored["validation"].x) == len(plain["validation"].x)
+
+
+def test_steps_and_guidance_are_those_of_flow_matching(tmp_path: Path) -> None:
+    flow_matching = SMALL["flow_matching"] | {"steps": 60, "learning_rate": 0.02}
+    settings = SMALL | {"flow_matching": flow_matching}
+    model = vaekit.train(COLOUR, out=tmp_path / "run", epochs=1, **settings)
+    few, many = (model.sample(4, steps=steps) for steps in (1, 60))
+    assert (few != many).any() and (model.sample(4, steps=20) == model.sample(4)).all()
+    with pytest.raises(UserError, match="images have classes"):
+        model.sample(4, guidance=2.0)
+    with pytest.raises(UserError, match="come from flow matching"):
+        model.sample(4, steps=5, prior="model")
+    with pytest.raises(UserError, match="between 1 and 1,000"):
+        model.sample(4, steps=0)
 
 
 def test_automatic_latents_have_at_most_twelve_pixels_on_a_side() -> None:

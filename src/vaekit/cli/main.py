@@ -33,6 +33,8 @@ from vaekit.errors import Interrupted, TrainingFailed, UserError, flag_spelling,
 from vaekit.utils.logging import wrapped
 from vaekit.version import VERSION
 
+EXIT_INTERRUPTED = 130
+"""Exit status of another command that Ctrl-C ended."""
 EXIT_RESUMABLE = 75
 """Exit status of an interrupted run that can be resumed (EX_TEMPFAIL)."""
 HELP = HelpFormatter()
@@ -73,7 +75,12 @@ app.register_install_completion_command(help="Install completion of commands and
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 success, 1 failure, 2 user error, 75 interrupted but resumable."""
-    sys.exit(_run(arguments))
+    status = _run(arguments)
+    if status == EXIT_INTERRUPTED:  # threads of libraries may still run, which abort a normal exit
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -99,7 +106,7 @@ def _run(arguments: list[str] | None) -> int:
     except Interrupted as error:
         return _fail(EXIT_RESUMABLE, spelled(str(error)))
     except KeyboardInterrupt:
-        return _fail(130, "Interrupted.")
+        return _fail(EXIT_INTERRUPTED, "Interrupted.")
     except (OSError, TrainingFailed) as error:
         return _fail(1, str(error))
     except Exception as error:  # a bug: show where

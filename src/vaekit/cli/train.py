@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from vaekit.cli.common import load_model, quoted, say
 from vaekit.cli.flags import COMMON, OTHER, CliOverrides
-from vaekit.errors import UserError
+from vaekit.errors import Interrupted, UserError
 from vaekit.runs.folder import Run
 from vaekit.utils.logging import console_logging, status
 from vaekit.version import VERSION
@@ -64,14 +64,26 @@ def train(
             from vaekit.training.session import run_training
 
         layers, preset = (file, settings or {}), preset or file_preset
-        run = run_training(
-            TrainRequest(data, layers, preset, out, resume, minutes, max_minutes, report=not no_report)
-        )
+        request = TrainRequest(data, layers, preset, out, resume, minutes, max_minutes, report=not no_report)
+        interrupted = None
+        try:
+            folder = run_training(request).folder
+        except Interrupted as error:
+            if error.run is None:
+                raise
+            folder, interrupted = error.run, error
         if no_report:
-            say(f"Done. The results are in {run.folder}.")
+            say(f"Done. The results are in {folder}.")
         else:
-            say(f"Done. Open {load_model(run.folder).report()} to see the results.")
-    say(f"More images: vaekit generate {quoted(run.folder)} -n 64")
+            try:
+                say(f"Done. Open {load_model(folder).report()} to see the results.")
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise interrupted from None
+                raise
+    say(f"More images: vaekit generate {quoted(folder)} -n 64")
+    if interrupted:
+        raise interrupted
 
 
 def _read_settings(path: Path) -> tuple[Mapping[str, Any], str | None]:

@@ -1,6 +1,7 @@
 """From presets, files and flags to a configuration, or to one sentence that says what is wrong."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -12,8 +13,10 @@ from vaekit.config.suggestions import did_you_mean
 from vaekit.errors import UserError, setting
 
 
-def resolve(*layers: Mapping[str, Any], preset: str = "classic") -> Config:
-    """The preset's settings, overridden by each of `layers` in turn, validated.
+def resolve(
+    *layers: Mapping[str, Any], preset: str = "classic", base: Mapping[str, Any] = MappingProxyType({})
+) -> Config:
+    """The settings of `base`, overridden by the preset's and by each of `layers` in turn, validated.
 
     Raises:
         UserError: an unknown name or an impossible value, with the bounds or the nearest name.
@@ -21,7 +24,7 @@ def resolve(*layers: Mapping[str, Any], preset: str = "classic") -> Config:
     if preset not in PRESETS:
         near = did_you_mean(preset, PRESETS)
         raise UserError(f"Unknown preset {preset!r}.", f"{near} `vaekit presets` lists all of them.".lstrip())
-    return override(Config(), PRESETS[preset].settings, *layers)
+    return override(Config(), base, PRESETS[preset].settings, *layers)
 
 
 def override(config: Config, *layers: Mapping[str, Any]) -> Config:

@@ -38,6 +38,12 @@ PRESETS = {name: Preset.model_validate(fields) for name, fields in tomllib.loads
 """All presets by name, in the order of presets.toml."""
 
 
+def leaves_noise_open(preset: str) -> bool:
+    """Whether a preset is a choice of prior, posterior or objective only, with the likelihood and networks
+    that suit the images. `classic` is what it always was."""
+    return preset != "classic" and not {"likelihood", "encoder", "decoder"} & {*PRESETS[preset].settings}
+
+
 def to_toml(settings: Mapping[str, Any]) -> str:
     """Settings as a file for `vaekit train --config`: plain values, then a table per component."""
     tables = {name: value for name, value in settings.items() if isinstance(value, Mapping)}

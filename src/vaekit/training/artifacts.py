@@ -11,6 +11,7 @@ from vaekit.latents.fit_prior import fit_prior, trained_flow_matching
 from vaekit.latents.sampling import decode_images, draw_latents, to_uint8
 from vaekit.plots import curves, grids
 from vaekit.runs.checkpoint import load_prior, load_weights, write_prior
+from vaekit.runs.folder import Run
 from vaekit.runs.metrics import Row, read_metrics
 from vaekit.training.callbacks import Callback, TrainingState
 from vaekit.training.loop import EpochResult
@@ -79,7 +80,7 @@ class Pictures(Callback):
 
 
 class LossGraph(Callback):
-    """Draws loss.png from metrics.csv."""
+    """Draws loss.png from the metrics.csv of both stages."""
 
     def on_epoch_end(self, state: TrainingState, result: EpochResult, row: Row) -> None:
         if state.background.ready("graph"):
@@ -92,10 +93,13 @@ class LossGraph(Callback):
         def write() -> None:
             import pandas as pd
 
-            if rows := read_metrics(state.run):
+            run = Run(state.run.main)
+            if rows := read_metrics(run):
                 title = f"{state.plan.pack.name}, preset {state.plan.metadata.preset}"
-                with atomic_file(state.run.loss_graph) as temporary:
-                    temporary.write_bytes(curves.loss_graph(pd.DataFrame(rows), title))
+                later = read_metrics(run.second_stage)
+                second_stage = pd.DataFrame(later) if later else None
+                with atomic_file(run.loss_graph) as temporary:
+                    temporary.write_bytes(curves.loss_graph(pd.DataFrame(rows), title, second_stage))
 
         state.background.put("graph", write)
 

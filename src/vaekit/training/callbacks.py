@@ -45,6 +45,8 @@ class TrainingState:
     """What a progress bar counts."""
     stop_requested: bool = False
     """A signal asks for a stop after this step."""
+    finish_up: bool = False
+    """After the stop the sampling prior is fitted and the report written, as after the last epoch."""
     trained: bool = False
     """Whether this session took any step."""
 
@@ -90,7 +92,7 @@ class Callback:
         """After the last step of this session. Jobs of `state.background` are done before `on_saved`."""
 
     def on_saved(self, state: TrainingState) -> None:
-        """When everything is on the disk, unless the session was interrupted."""
+        """When everything is on the disk, unless the session was interrupted and should end at once."""
 
 
 class MetricsWriter(Callback):

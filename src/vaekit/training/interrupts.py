@@ -12,20 +12,25 @@ from vaekit.utils.logging import log
 
 @contextmanager
 def stop_on_signals(state: TrainingState) -> Iterator[None]:
-    """Inside the block the first SIGINT or SIGTERM requests a stop; a second one ends the process.
+    """Inside the block SIGINT or SIGTERM request a stop; another one ends the process.
 
-    Signals reach the main thread only: in another one nothing is changed.
+    The first SIGINT, which is Ctrl-C, asks to finish up as well, and the second takes that back. Signals
+    reach the main thread only: in another one nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, _: object) -> None:
-        if state.stop_requested:
+        if state.stop_requested and not state.finish_up:
             os._exit(128 + number)
+        state.finish_up = number == signal.SIGINT and not state.stop_requested
         state.stop_requested = True
-        # By a thread, since the main thread may be in the middle of a write, which cannot be nested
         message = "Saving and stopping ... Press Ctrl-C again to quit immediately."
+        if state.finish_up:
+            message = "Stopping, then fitting the prior and writing the report. "
+            message += "Press Ctrl-C again to save and quit."
+        # By a thread, since the main thread may be in the middle of a write, which cannot be nested
         threading.Thread(target=log.info, args=(message,)).start()
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

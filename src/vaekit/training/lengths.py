@@ -10,7 +10,9 @@ import torch
 
 from vaekit.config.config import Config
 from vaekit.config.overrides import override
+from vaekit.errors import setting
 from vaekit.models.flow_matching import VelocityError
+from vaekit.runs.unfinished import MIN_STEPS
 from vaekit.training.auto_tune import step_times, trial
 from vaekit.training.optimizers import compute_dtype
 from vaekit.training.plan import Plan
@@ -31,6 +33,8 @@ MIN_BUDGET = 0.2
 """Share of the time that is trained in any case."""
 MAX_PASSES = 300
 """Passes over the images, at most: with more, a model would memorize a few images."""
+SMALLEST_SIZE = 16
+"""Pixels of the smaller side of images that are advised, at least."""
 SHORTEST_EPOCH, LONGEST_EPOCH = 5.0, 30.0
 """Seconds between two validations where epochs are chosen here."""
 
@@ -62,7 +66,27 @@ def resolve_epochs(plan: Plan, minutes: float, start: float) -> Plan:
     if two:
         text += f"; then flow matching on the latents, about {_minutes(budget - seconds)}"
     log.info(f"{text}; then the report.")
+    if epochs * per_epoch < MIN_STEPS and steps < MAX_PASSES * steps_per_pass:
+        more = math.ceil(minutes * MIN_STEPS / (epochs * per_epoch))
+        advice = [setting("minutes", more)]
+        if (size := min(plan.pack.shape[1:])) >= 2 * SMALLEST_SIZE:
+            advice.append(f"{setting('size', size // 2)}, which is about four times as fast")
+        few = f"{epochs * per_epoch:,} steps are few, and images will be rough."
+        log.info(f"{few} Better: {' or '.join(advice)}.")
     return _with(plan, {"epochs": epochs, "steps_per_epoch": per_epoch})
+
+
+def note_few_steps(plan: Plan) -> None:
+    """Say so where the epochs that were asked for are only a few steps."""
+    settings = plan.config.training
+    per_epoch = settings.steps_per_epoch or max(1, plan.pack.count("train") // int(settings.batch_size))
+    steps = settings.epochs * per_epoch
+    if steps < MIN_STEPS:
+        epochs = f"{settings.epochs:,} epoch{'s are' if settings.epochs > 1 else ' is'}"
+        log.info(
+            f"{epochs} {steps:,} step{'s' if steps > 1 else ''} only, and images will be rough: most models "
+            "need several thousand."
+        )
 
 
 def resolve_second_stage(plan: Plan, seconds: float) -> Plan:

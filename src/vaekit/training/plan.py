@@ -12,6 +12,8 @@ from torch import nn
 
 from vaekit.config.config import Config
 from vaekit.config.overrides import differences, override, resolve
+from vaekit.config.presets import PRESETS, leaves_noise_open
+from vaekit.data.choose_augmentation import MIN_IMAGES, choose_augmentation
 from vaekit.data.packs.pack import Pack, open_pack
 from vaekit.errors import UserError, setting
 from vaekit.models.builder import build
@@ -30,6 +32,13 @@ AUTO_SETTINGS = ("precision", "batch_size", "compile")
 """Settings that may be "auto". What they come to stands in config.json and holds for a resumed run: the batch
 size always, since steps are counted by it, the others as long as machine and versions are the same."""
 DEFAULT_PRESETS = {"gray": "classic", "colour": "best"}
+SMALL_FOLDER = 1000
+"""Training images up to which a folder is small."""
+COLOUR_BASE = {
+    **{name: value for name, value in PRESETS["best"].settings.items() if name != "latent_prior"},
+    "latents": 128,
+}
+"""Under the settings of a preset that leaves noise and networks open, for colour images."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +98,19 @@ def make_plan(request: TrainRequest) -> Plan:
     require_outside(request.out or Path("runs"), source)
     pack = open_pack(source, early.data, quiet=request.quiet)
     preset, config = _config_with_data(request, before, pack)
+    small = () if before else _small_folder(request, pack)
+    if small and preset == DEFAULT_PRESETS["colour"]:
+        config, line = _with_augmentation(request, config, pack)
+        small = (*small, line) if line else small
     run = Run(request.out or first_free(Path("runs"), pack.name))
     classes, images = len(pack.classes), pack.count("train")
     model, objective = build(config, pack.shape, classes, images, request.networks)
     metadata = _make_metadata(preset, config, pack, source, device, before)
     others = "" if request.preset or before else " (default for such images). Others: `vaekit presets`."
+    if not before and pack.shape[0] > 1 and leaves_noise_open(preset):
+        others = "; for colour images with the networks, noise and schedule of `best`, and 128 latents"
     lines = [*pack.summary.splitlines(), f"Preset: {preset}{others}"]
+    lines += small
     if Capability.NORMALIZED not in model.likelihood.provides:
         lines.append(
             f"Compare losses only with those of other runs with the likelihood {config.likelihood.kind!r}."
@@ -159,10 +175,13 @@ def _config_before_data(request: TrainRequest, before: RunMetadata | None) -> Co
 
 def _config_with_data(request: TrainRequest, before: RunMetadata | None, pack: Pack) -> tuple[str, Config]:
     if not before:
-        preset = request.preset or DEFAULT_PRESETS["gray" if pack.shape[0] == 1 else "colour"]
-        config = resolve(*request.layers, preset=preset).with_latents(pack.shape)
-        if request.preset is None and not is_valid(config):  # the default preset gives way
-            other = resolve({"likelihood": {"sigma": "learned"}}, *request.layers, preset=preset)
+        kind = "gray" if pack.shape[0] == 1 else "colour"
+        preset = request.preset or DEFAULT_PRESETS[kind]
+        base = COLOUR_BASE if kind == "colour" and leaves_noise_open(preset) else {}
+        config = resolve(*request.layers, preset=preset, base=base).with_latents(pack.shape)
+        if (base or request.preset is None) and not is_valid(config):  # the default gives way
+            layers = ({"likelihood": {"sigma": "learned"}}, *request.layers)
+            other = resolve(*layers, preset=preset, base=base)
             if is_valid(other):
                 config = other.with_latents(pack.shape)
         return preset, config
@@ -172,12 +191,37 @@ def _config_with_data(request: TrainRequest, before: RunMetadata | None, pack: P
         changes = {"preset": (before.preset, request.preset), **changes}
     for flag, (old, new) in changes.items():
         name, started = flag.replace("-", "_"), f"{request.out} was started with"
-        if name != "epochs":
+        if name not in ("epochs", "flow_matching.steps"):
             hint = f"Omit {setting(name)}, or choose another {setting('out')}."
             raise UserError(f"{started} {setting(name, old)}, not {new}.", hint)
         if new < old:
-            raise UserError(f"{started} {old} epochs; {setting('epochs')} cannot be lowered.")
+            raise UserError(f"{started} {setting(name, old)}, which cannot be lowered.")
     return before.preset, config
+
+
+def _small_folder(request: TrainRequest, pack: Pack) -> tuple[str, ...]:
+    """What to expect of few images, in a line."""
+    count = pack.count("train")
+    if count > SMALL_FOLDER:
+        return ()
+    expect = "new images will be close to these, and many will be poor"
+    if count >= MIN_IMAGES:
+        expect = "expect variations of them rather than new kinds of images"
+    return (f"{count:,} training images are few: {expect}. More images help most.",)
+
+
+def _with_augmentation(request: TrainRequest, config: Config, pack: Pack) -> tuple[Config, str]:
+    """The configuration with the flips and shifts that suit the images, where none are given, and a line."""
+    if any(
+        name in {**layer, **layer.get("data", {})} for layer in request.layers for name in ("flip", "crop")
+    ):
+        return config, ""
+    chosen = choose_augmentation(np.asarray(pack.images[pack.splits["train"]]))
+    flip = "flipped at random, since mirror images look alike" if chosen.flip else "not flipped"
+    crop = f"shifted by up to {chosen.crop} pixels" if chosen.crop else "not shifted"
+    change = f"{setting('flip', not chosen.flip)}, {setting('crop', 0 if chosen.crop else 2)}"
+    line = f"Training images are {flip}, and {crop}. To change that: {change}."
+    return override(config, {"flip": chosen.flip, "crop": chosen.crop}), line
 
 
 def _make_metadata(

@@ -151,7 +151,7 @@ def second_stage(first: TrainingState) -> TrainingState:
     config = override(plan.config, training_overrides(plan))
     objective: Any = VelocityError()
     plan = replace(plan, run=run, config=config, objective=objective)
-    loader = _encode(model, first.loader, config.training)
+    loader = _encode(model, first.loader, config.training, mirrored=config.data.flip)
     prior = flow_matching_model(plan).to(plan.device)
     loc, log_variance = loader.splits["train"].x.chunk(2, dim=1)
     prior.set_units(loc, log_variance.exp())
@@ -165,15 +165,22 @@ def second_stage(first: TrainingState) -> TrainingState:
     return state
 
 
-def _encode(model: VAE, loader: ImageLoader, settings: TrainingConfig) -> LatentLoader:
-    limit = max(1, MAX_NUMBERS // model.latents)
+def _encode(model: VAE, loader: ImageLoader, settings: TrainingConfig, mirrored: bool) -> LatentLoader:
+    """Encode the images; of the training images their mirror images too, if the first stage has seen them."""
+    limit = max(1, MAX_NUMBERS // model.latents // (2 if mirrored else 1))
     with status("Encoding the images"):
-        splits = {
-            name: encode_split(model, loader.split(name, limit, CHUNK), name, settings.seed)
-            for name in ("train", "validation")
-        }
+        batches = {name: loader.split(name, limit, CHUNK) for name in ("train", "validation")}
+        if mirrored:
+            batches["train"] = _with_mirror_images(batches["train"])
+        splits = {name: encode_split(model, part, name, settings.seed) for name, part in batches.items()}
     batch_size = int(settings.batch_size)
     return LatentLoader(splits, batch_size, settings.steps_per_epoch, settings.seed, loader.device)
+
+
+def _with_mirror_images(batches: Iterable[Batch]) -> Iterator[Batch]:
+    for x, y in batches:
+        yield x, y
+        yield x.flip(3), y
 
 
 class LatentPictures(Callback):

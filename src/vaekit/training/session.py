@@ -7,14 +7,16 @@ from contextlib import ExitStack
 
 import torch
 
+from vaekit.config.config import Config
 from vaekit.data.loader import ImageLoader
-from vaekit.errors import Interrupted, TrainingFailed, setting
+from vaekit.errors import Interrupted, TrainingFailed, UserError, setting
 from vaekit.evaluation.context import QUICK_IMAGES
 from vaekit.models.summary import summary
 from vaekit.runs.folder import Run, locked
 from vaekit.runs.metadata import DatasetSummary, write_record
-from vaekit.runs.metrics import read_metrics, still_falling
-from vaekit.training.artifacts import default_callbacks
+from vaekit.runs.metrics import read_metrics
+from vaekit.runs.unfinished import unfinished
+from vaekit.training.artifacts import LossGraph, default_callbacks
 from vaekit.training.auto_tune import resolve_auto
 from vaekit.training.callbacks import (
     BestEpoch,
@@ -30,6 +32,7 @@ from vaekit.training.lengths import (
     DEFAULT_MINUTES,
     END_SECONDS,
     SECOND_STAGE_SHARE,
+    note_few_steps,
     resolve_epochs,
     resolve_second_stage,
     time_for_training,
@@ -76,10 +79,13 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
         if minutes is None and not plan.config.training.epochs:
             minutes = DEFAULT_MINUTES if request.max_minutes is None else request.max_minutes
         limits = [limit for limit in (minutes, request.max_minutes) if limit is not None]
-        plan = resolve_auto(plan, min(limits, default=math.inf))
+        share = 1 - SECOND_STAGE_SHARE if plan.config.latent_prior == "flow_matching" else 1.0
+        plan = resolve_auto(plan, share * min(limits, default=math.inf))
         if not plan.config.training.epochs:
             assert minutes is not None
             plan = resolve_epochs(plan, minutes, start)
+        elif not plan.resumed:
+            note_few_steps(plan)
         stack.enter_context(matmul_precision(tf32=plan.config.training.precision == "tf32"))
         with status("Preparing the model"):
             state = _make_state(plan, request)
@@ -91,6 +97,18 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
         chosen = default_callbacks() if callbacks is None else callbacks
         _run_session(state, [MetricsWriter(), ConsoleLogger(), *chosen, Checkpoints()], start, minutes)
         return plan.run
+
+
+def train_second_stage(run: Run, config: Config, steps: int, quiet: bool) -> None:
+    """Train the second stage of a finished run on, to `steps` in all.
+
+    Raises:
+        UserError: the run has no second stage, or had more steps.
+    """
+    if config.latent_prior != "flow_matching":
+        raise UserError(f"{run.folder} has no flow matching to train.", option="steps")
+    layers = ({"flow_matching": {"steps": steps}},)
+    run_training(TrainRequest(layers=layers, out=run.folder, resume=True, quiet=quiet, report=False), [])
 
 
 def _make_state(plan: Plan, request: TrainRequest) -> TrainingState:
@@ -117,32 +135,41 @@ def _run_session(
     state: TrainingState, callbacks: Sequence[Callback], start: float, minutes: float | None
 ) -> None:
     """Train both stages until they are finished, the time is up or a signal comes, and save everything."""
-    settings, has_second_stage = state.plan.config.training, state.plan.config.latent_prior == "flow_matching"
+    has_second_stage = state.plan.config.latent_prior == "flow_matching"
     limit = math.inf if state.request.max_minutes is None else 60 * state.request.max_minutes
-    epoch, epochs = state.progress.epoch, settings.epochs
-    if state.finished:
-        reason = "early stopping" if epoch < epochs else "all epochs are done"
-        log.info(f"Nothing to do: this run is finished after {epoch} epochs ({reason}).")
-        if epoch == epochs:
-            log.info(f"To train longer, raise {setting('epochs')}. {state.how_to_resume(2 * epochs)}")
-    else:
+    if not state.finished:
         share = 1 - SECOND_STAGE_SHARE if has_second_stage else 1.0
         _fit(state, callbacks, start, min(1.0, MAX_OVERRUN * share) * limit)
-    if has_second_stage:
+    stopped = state if state.stop_requested else None
+    if has_second_stage and not stopped:
         _resolve_second_stage(state, start, minutes)
         try:
             second = second_stage(state)
         except KeyboardInterrupt:
-            stopped = "Stopped while encoding the images; nothing is lost."
-            raise Interrupted(f"{stopped} {state.how_to_resume()}") from None
+            where = "Stopped while encoding the images; nothing is lost."
+            raise Interrupted(f"{where} {state.how_to_resume()}") from None
         if not second.finished:
             state.trained = True
             pictures = LatentPictures(state.train_step.ema.model)
-            _fit(second, [MetricsWriter(), ConsoleLogger(), pictures, Checkpoints()], start, limit)
+            second_callbacks = [MetricsWriter(), ConsoleLogger(), pictures, LossGraph(), Checkpoints()]
+            _fit(second, second_callbacks, start, limit)
+            stopped = second if second.stop_requested else None
     for callback in callbacks:
         callback.on_saved(state)
+    if stopped:
+        raise Interrupted(_where_stopped(stopped), state.run.folder)
     if state.trained:
         _report_end(state)
+    else:
+        _say_finished(state)
+
+
+def _say_finished(state: TrainingState) -> None:
+    epoch, epochs = state.progress.epoch, state.plan.config.training.epochs
+    reason = "early stopping" if epoch < epochs else "all epochs are done"
+    log.info(f"Nothing to do: this run is finished after {epoch} epochs ({reason}).")
+    if epoch == epochs:
+        log.info(f"To train longer, raise {setting('epochs')}. {state.how_to_resume(2 * epochs)}")
 
 
 def _resolve_second_stage(state: TrainingState, start: float, minutes: float | None) -> None:
@@ -177,9 +204,14 @@ def _fit(state: TrainingState, callbacks: Sequence[Callback], start: float, limi
             f"valid. Start a new run in another {setting('out')} with {smaller} or "
             f"{setting('clip', 1000)}."
         ) from None
-    if state.stop_requested:
-        where = f"Stopped in {state.name} {state.progress.epoch + 1} of {state.plan.config.training.epochs}"
-        raise Interrupted(f"{where}; nothing is lost. {state.how_to_resume()}")
+    has_model = Run(state.run.main).weights.exists()
+    if state.stop_requested and not (state.finish_up and has_model):
+        raise Interrupted(_where_stopped(state))
+
+
+def _where_stopped(state: TrainingState) -> str:
+    where = f"Stopped in {state.name} {state.progress.epoch + 1} of {state.plan.config.training.epochs}"
+    return f"{where}; nothing is lost. {state.how_to_resume()}"
 
 
 def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: float, limit: float) -> None:
@@ -228,13 +260,7 @@ def _after_epochs(state: TrainingState, total_images: int) -> tuple[float, float
 
 
 def _report_end(state: TrainingState) -> None:
-    settings = state.plan.config.training
-    if not state.finished:
-        reached = f"Time limit reached after epoch {state.progress.epoch} of {settings.epochs}."
-        log.info(f"{reached} {state.how_to_resume()}")
-        return
-    rows = read_metrics(state.run)
-    losses = [row["val_loss"] for row in rows if row["epoch"] > state.plan.objective.schedule_end]
-    loss_drop = rows[0]["val_loss"] - min(row["val_loss"] for row in rows)
-    if settings.schedule == "constant" and still_falling(losses, loss_drop):
-        log.info(f"The validation loss was still decreasing. {state.how_to_resume(2 * settings.epochs)}")
+    """Say how training ended, and if it should go on, how."""
+    limit = "" if state.finished else "Time limit reached. "
+    if more := unfinished(state.run, state.plan.config, state.plan.objective.schedule_end):
+        log.info(f"{limit}{more.text} {state.how_to_resume(more.epochs)}")
