@@ -35,12 +35,16 @@ held-out ones, in the features of EfficientNet-Lite0, which no contestant trains
 comparable with published values. KID is a distance, here times 1,000: lower is better. `+-` is half the
 95 % interval. PSNR and SSIM are those of reconstructions of held-out images. "Copies" is the share of
 new images suspiciously near to a training image; 0.01 is expected by chance.
-
-`vaekit` is the default for the images, with `--minutes`; `vaekit-0.1.0` the default of version 0.1.0
-with `--max-minutes`; `pythae` its default VAE; `denoising-diffusion-pytorch` a U-Net of 32 channels,
-sampled in 20 steps (both fewer than in its README); `lightweight-gan` its command line's settings.
-The last two are compared by 128 and 1,000 images.
 """
+ABOUT = {
+    "vaekit": "the default for the images, with `--minutes`",
+    "vaekit-0.1.0": "the default of version 0.1.0, with `--max-minutes`",
+    "pythae": "its default VAE",
+    "denoising-diffusion-pytorch": "a U-Net of 32 channels, sampled in 20 steps (its README has "
+    "more of both), compared by 128 images",
+    "lightweight-gan": "the settings of its command line",
+}
+"""What a contestant is; the page names those that were measured."""
 TAIL = """
 ```console
 $ python benchmarks/folders/prepare.py SOURCES FOLDERS
@@ -114,6 +118,8 @@ def main() -> None:
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     lines = HEAD.splitlines()
     every = {minutes for of_folder in results.values() for each in of_folder.values() for minutes in each}
+    measured = {contestant for of_folder in results.values() for contestant in of_folder}
+    lines += ["", *(f"- `{name}`: {text}." for name, text in ABOUT.items() if name in measured)]
     for minutes in sorted(every, key=float):
         lines += ["", f"## After {minutes} minutes", "", ratios(results, minutes)]
         for name, title in TITLES.items():
