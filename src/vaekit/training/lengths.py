@@ -50,9 +50,8 @@ def resolve_epochs(plan: Plan, minutes: float, start: float) -> Plan:
     """The plan with as many epochs as fit in `minutes` since `start`, or in the first stage's share."""
     settings = plan.config.training
     with status("Measuring the speed of training"):
-        step = STEP_OVERHEAD * fmean(
-            step_times(plan, int(settings.batch_size), settings.compile) or [math.inf]
-        )
+        times = step_times(plan, int(settings.batch_size), settings.compile, divided=True)
+    step = STEP_OVERHEAD * fmean(times)
     two = plan.config.latent_prior == "flow_matching"
     budget = time_for_training(minutes, start)
     seconds = (1 - SECOND_STAGE_SHARE) * budget if two and not plan.config.flow_matching.steps else budget
