@@ -13,10 +13,10 @@ demo: .venv/ready
 	@echo "Look at $(DEMO)/report.html, and at the new images in $(DEMO)/generated/"
 
 test: .venv/ready
-	$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow'
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow' tests/test_readme.py tests
 
 test-slow: .venv/ready
-	$(BIN)/pytest -n 2 --dist loadgroup -m slow
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 check: .venv/ready
 	$(BIN)/ruff check .

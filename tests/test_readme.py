@@ -49,14 +49,12 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     return Reader(tmp_path_factory.mktemp("readme"))
 
 
-@pytest.mark.xdist_group("readme")
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_block_of_the_readme_runs(number: int, reader: Reader) -> None:
     output = reader.read_to(number)
     assert ("val_loss" in output) or "history" not in BLOCKS[number][1]
 
 
-@pytest.mark.xdist_group("readme")
 def test_files_of_a_run_are_those_listed(reader: Reader) -> None:
     reader.read_to(0)
     run = reader.folder / "runs/photos"

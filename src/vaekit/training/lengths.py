@@ -3,7 +3,7 @@
 import math
 import time
 from dataclasses import replace
-from statistics import fmean
+from statistics import median
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ DEFAULT_MINUTES = 20.0
 SECOND_STAGE_SHARE = 0.6
 """Share of the time of training that the second of two stages gets."""
 STEP_OVERHEAD = 1.15
-"""Time for a step in training, with validation, pictures and checkpoints, over the mean of a trial."""
+"""Time for a step in training, with validation, pictures and checkpoints, over the median of a trial."""
 END_SECONDS, END_SHARE = 25.0, 0.05
 """The larger of these is set aside for what comes after the last step: seconds, share of all."""
 MIN_BUDGET = 0.2
@@ -51,7 +51,7 @@ def resolve_epochs(plan: Plan, minutes: float, start: float) -> Plan:
     settings = plan.config.training
     with status("Measuring the speed of training"):
         times = step_times(plan, int(settings.batch_size), settings.compile, divided=True)
-    step = STEP_OVERHEAD * fmean(times)
+    step = STEP_OVERHEAD * median(times)
     two = plan.config.latent_prior == "flow_matching"
     budget = time_for_training(minutes, start)
     seconds = (1 - SECOND_STAGE_SHARE) * budget if two and not plan.config.flow_matching.steps else budget
@@ -94,7 +94,7 @@ def resolve_second_stage(plan: Plan, seconds: float) -> Plan:
     if settings.steps:
         return plan
     with status("Measuring the speed of flow matching"):
-        step = STEP_OVERHEAD * fmean(_second_stage_times(plan))
+        step = STEP_OVERHEAD * median(_second_stage_times(plan))
     most = max(1, MAX_PASSES * plan.pack.count("train") // settings.batch_size)
     steps = max(1, min(int(seconds / step), most))
     log.info(f"Flow matching on the latents: {steps:,} steps, about {_minutes(steps * step)}.")
