@@ -56,6 +56,8 @@ def measure(folder: Path, out: Path, training: torch.Tensor) -> dict[str, Any]:
     )
     copies = memorization(near_new, near_held_out)
     result |= {"copied": copies.copied, "copied_by_chance": copies.copied_by_chance}
+    if (out / "info.json").exists():
+        result["seconds"] = json.loads((out / "info.json").read_text()).get("seconds")
     if (out / "reconstructions.npy").exists():
         result |= reconstruction_metrics(held_out, np.load(out / "reconstructions.npy"))
     return result

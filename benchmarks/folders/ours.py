@@ -19,7 +19,7 @@ import numpy as np
 NEW_IMAGES = 2000
 
 
-def write(run: Path, folder: Path, out: Path) -> None:
+def write(run: Path, folder: Path, out: Path, training_seconds: float) -> None:
     import vaekit
 
     model = vaekit.load(run)
@@ -28,7 +28,8 @@ def write(run: Path, folder: Path, out: Path) -> None:
     np.save(out / "new.npy", model.sample(NEW_IMAGES, seed=0))
     seconds = (time.perf_counter() - start) / NEW_IMAGES
     np.save(out / "reconstructions.npy", model.reconstruct(held_out))
-    (out / "info.json").write_text(json.dumps({"seconds_per_new_image": seconds}))
+    info = {"seconds": training_seconds, "seconds_per_new_image": seconds}
+    (out / "info.json").write_text(json.dumps(info))
 
 
 def main() -> None:
@@ -57,8 +58,9 @@ def main() -> None:
         command += [f"--{options.time}", f"{minutes - (0 if options.each else before):g}"]
         start = time.perf_counter()
         subprocess.run(command, check=True)
-        print(f"{minutes:g} minutes: {time.perf_counter() - start:.0f} s in all", flush=True)
-        write(run, options.folder, out)
+        seconds = time.perf_counter() - start
+        print(f"{minutes:g} minutes: {seconds:.0f} s in all", flush=True)
+        write(run, options.folder, out, seconds)
         before = minutes
 
 

@@ -34,7 +34,8 @@ then compared with held-out images that none has seen. KID and coverage compare 
 held-out ones, in the features of EfficientNet-Lite0, which no contestant trains with; they are not
 comparable with published values. KID is a distance, here times 1,000: lower is better. `+-` is half the
 95 % interval. PSNR and SSIM are those of reconstructions of held-out images. "Copies" is the share of
-new images suspiciously near to a training image; 0.01 is expected by chance.
+new images suspiciously near to a training image; 0.01 is expected by chance. "Took" is the time of the
+whole command, from start to report. What is not listed has not been measured yet.
 """
 ABOUT = {
     "vaekit": "the default for the images, with `--minutes`",
@@ -48,7 +49,8 @@ ABOUT = {
 TAIL = """
 ```console
 $ python benchmarks/folders/prepare.py SOURCES FOLDERS
-$ python benchmarks/folders/run.py FOLDERS OUT --minutes 5 --old OLD/src --peers PEERS/bin/python
+$ python benchmarks/folders/run.py FOLDERS OUT --minutes 5 --names emoji --old OLD/src \\
+    --contestants vaekit vaekit-0.1.0
 $ python tools/docs/quality.py OUT
 ```
 """
@@ -67,8 +69,8 @@ def number(value: float | None, digits: int) -> str:
 
 def table(of_folder: dict[str, Any], minutes: str) -> list[str]:
     lines = [
-        "| contestant | KID x 1000 | coverage | precision | recall | PSNR, dB | SSIM | LPIPS | copies |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| contestant | KID x 1000 | coverage | precision | recall | PSNR, dB | SSIM | LPIPS | copies "
+        "| took, s |\n|---|---|---|---|---|---|---|---|---|---|",
     ]
     for contestant in CONTESTANTS:
         if (m := of_folder.get(contestant, {}).get(minutes)) is None:
@@ -76,7 +78,8 @@ def table(of_folder: dict[str, Any], minutes: str) -> list[str]:
         cells = [f"`{contestant}`", cell(m["kid"], 1000)]
         cells += [cell(m[name], digits=3) for name in ("coverage", "precision", "recall")]
         cells += [number(m.get("psnr"), 2), number(m.get("ssim"), 3), number(m.get("lpips"), 3)]
-        lines.append(f"| {' | '.join([*cells, number(m['copied'], 3)])} |")
+        cells += [number(m["copied"], 3), number(m.get("seconds"), 0)]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -91,11 +94,9 @@ def ratios(results: dict[str, Any], minutes: str) -> str:
         statistics.median(new[name]["value"] / old[name]["value"] for new, old in pairs)
         for name in ("kid", "coverage")
     )
+    over = f"medians over {len(pairs)} folders" if len(pairs) > 1 else "one folder"
     psnr = statistics.median(new["psnr"] - old["psnr"] for new, old in pairs)
-    return (
-        f"Against 0.1.0, medians over {len(pairs)} folders: KID {kid:.2f} times, "
-        f"coverage {coverage:.2f} times, PSNR {psnr:+.1f} dB."
-    )
+    return f"Against 0.1.0, {over}: KID {kid:.2f} times, coverage {coverage:.2f} times, PSNR {psnr:+.1f} dB."
 
 
 def sheet(out: Path, name: str, minutes: str, contestants: list[str]) -> None:
