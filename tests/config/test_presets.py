@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 
 import vaekit
 from command import rings
-from vaekit.config.presets import PRESETS
+from vaekit.config.overrides import resolve
+from vaekit.config.presets import PRESETS, leaves_noise_open
+from vaekit.training.plan import TrainRequest, make_plan
 
 SMALL = {"latents": 4, "batch_size": 16, "quiet": True, "seed": 3, "threads": 1}
 IMAGES = (rings(48, 12), np.arange(48) % 3)
@@ -40,3 +42,18 @@ def test_preset_trains_and_resumes_exactly(preset: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(copy.sample(70, seed=1)[:5], unbroken.sample(5, seed=1))
     labels = IMAGES[1][:4] if unbroken.model.classes else None
     assert unbroken.reconstruct(IMAGES[0][:4], labels).shape == (4, 12, 12, 1)
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if leaves_noise_open(name)])
+def test_presets_that_choose_no_likelihood_suit_colour_images(preset: str) -> None:
+    """A prior, posterior or objective chosen by name keeps the networks and noise of the colour default."""
+    images, labels = np.repeat(rings(60, 16), 3, axis=3), np.arange(60) % 3
+    config = make_plan(TrainRequest((images, labels), preset=preset, quiet=True)).config
+    assert (config.likelihood.kind, config.encoder.kind, str(config.latents)) == ("laplace", "dcae", "128")
+    gray = make_plan(TrainRequest((images[..., :1], labels), preset=preset, quiet=True)).config
+    assert (gray.likelihood.kind, gray.encoder.kind, str(gray.latents)) == ("bernoulli", "conv", "32")
+
+
+def test_classic_is_the_same_for_colour_images() -> None:
+    plan = make_plan(TrainRequest(np.repeat(rings(60, 16), 3, axis=3), preset="classic", quiet=True))
+    assert plan.config == resolve(preset="classic")

@@ -319,6 +319,8 @@ def test_a_stopped_second_stage_is_to_be_resumed(tmp_path: Path) -> None:
     assert more.text == "Flow matching was stopped after 300 of 1,000 steps. The others take about 7 minutes."
     run_with(run.second_stage.folder, [1.3, 1.2, 1.1], 990)
     assert unfinished(run, config, 0) is None
+    longer = unfinished(run_with(tmp_path, [200.0, 100.0], 500), config, 0)  # its latents change
+    assert longer is not None and "2 more epochs and flow matching again take about 2 minutes" in longer.text
 
 
 def test_small_fluctuations_are_no_fault() -> None:

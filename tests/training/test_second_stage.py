@@ -15,6 +15,7 @@ from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
 from vaekit.errors import Interrupted, UserError
 from vaekit.models.flow_matching import FlowMatching
+from vaekit.runs.metrics import read_metrics
 from vaekit.training.callbacks import Callback, TrainingState
 from vaekit.training.loop import EpochResult
 from vaekit.training.second_stage import EncodedSplit, LatentLoader, second_stage
@@ -114,6 +115,19 @@ def test_steps_and_guidance_are_those_of_flow_matching(tmp_path: Path) -> None:
         model.sample(4, steps=5, prior="model")
     with pytest.raises(UserError, match="between 1 and 1,000"):
         model.sample(4, steps=0)
+
+
+def test_the_second_stage_can_be_trained_on(tmp_path: Path) -> None:
+    np.savez(tmp_path / "images.npz", x=COLOUR)
+    model = vaekit.train(tmp_path / "images.npz", out=tmp_path / "run", epochs=1, **SMALL)
+    first, later = model.run, model.run.second_stage
+    weights, rows = first.weights.read_bytes(), len(read_metrics(later))
+    model.fit_prior(steps=12, quiet=True)
+    assert read_metrics(later)[-1]["step"] == 12 and len(read_metrics(later)) > rows
+    assert first.weights.read_bytes() == weights
+    with pytest.raises(UserError, match="cannot be lowered"):
+        model.fit_prior(steps=3, quiet=True)
+    assert first.loss_graph.exists()
 
 
 def test_automatic_latents_have_at_most_twelve_pixels_on_a_side() -> None:

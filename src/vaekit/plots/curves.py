@@ -23,7 +23,7 @@ HEADINGS = {
     "l2": "Squared length of latents, halved",
 }
 """Titles of panels that are not the name of their column."""
-SECOND_STAGE = "Flow matching on latents"
+SECOND_STAGE = "Flow matching"
 """The title of the panel of the second stage, whose loss is a mean squared error."""
 INK = "#3c3c3d"
 """The colour of text and axes, which becomes the text's colour on a page."""
@@ -42,9 +42,10 @@ def loss_graph(metrics: "pd.DataFrame", title: str, second_stage: "pd.DataFrame 
     and the loss of the second stage if there is one."""
     panels = reported(metrics)
     count = len(panels) + (second_stage is not None)
-    rows = -(-count // 3)
-    with _figure(12.0, 0.5 + 3.6 * rows) as figure:
-        grid = list(figure.subplots(rows, 3, squeeze=False).flat)
+    columns = 2 if count == 4 else 3
+    rows = -(-count // columns)
+    with _figure(4.0 * columns, 0.5 + 3.6 * rows) as figure:
+        grid = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes in grid[count:]:
             axes.set_visible(False)
         if second_stage is not None:

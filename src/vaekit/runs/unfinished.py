@@ -41,18 +41,19 @@ def unfinished(run: Run, config: Config, schedule_end: float) -> Unfinished | No
     drop = losses[0] - min(losses)
     best = losses.index(min(losses)) + 1
     ended = settings.patience > 0 and done - best >= settings.patience
+    later = sum(row["seconds"] for row in read_metrics(run.second_stage))
     if done < settings.epochs and not ended:
         reason = f"Training was stopped after {done:,} of {settings.epochs:,} epochs ({steps:,} steps)."
-        return Unfinished(f"{reason} {_more(rows, settings.epochs - done)}", None)
+        return Unfinished(f"{reason} {_more(rows, settings.epochs - done, later)}", None)
     if second := _second_stage(run, config):
         return second
     if steps < MIN_STEPS and not has_risen(counted, drop):
         epochs = max(2 * done, math.ceil(done * MIN_STEPS / max(1, steps)))
         reason = f"Training took {steps:,} steps only; most models need several thousand."
-        return Unfinished(f"{reason} {_more(rows, epochs - done)}", epochs)
+        return Unfinished(f"{reason} {_more(rows, epochs - done, later)}", epochs)
     if settings.schedule == "constant" and still_falling(counted, drop):
         reason = f"The validation loss was still falling after {done:,} epochs."
-        return Unfinished(f"{reason} {_more(rows, done)}", 2 * done)
+        return Unfinished(f"{reason} {_more(rows, done, later)}", 2 * done)
     return None
 
 
@@ -75,10 +76,11 @@ def _second_stage(run: Run, config: Config) -> Unfinished | None:
     return Unfinished(f"{text} The others take about {duration(seconds)}.", None)
 
 
-def _more(rows: Sequence[Row], epochs: int) -> str:
-    seconds = epochs * sum(row["seconds"] for row in rows) / len(rows)
-    plural = "s take" if epochs > 1 else " takes"
-    return f"{epochs:,} more epoch{plural} about {duration(seconds)}."
+def _more(rows: Sequence[Row], epochs: int, later: float) -> str:
+    """How long more epochs take, with the `later` seconds of a second stage, which is then trained again."""
+    seconds = epochs * sum(row["seconds"] for row in rows) / len(rows) + later
+    more = f"{epochs:,} more epoch{'s' if epochs > 1 else ''}{' and flow matching again' if later else ''}"
+    return f"{more} take{'s' if epochs == 1 and not later else ''} about {duration(seconds)}."
 
 
 def duration(seconds: float) -> str:

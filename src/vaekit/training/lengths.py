@@ -16,7 +16,7 @@ from vaekit.runs.unfinished import MIN_STEPS
 from vaekit.training.auto_tune import step_times, trial
 from vaekit.training.optimizers import compute_dtype
 from vaekit.training.plan import Plan
-from vaekit.training.second_stage import flow_matching_model, training_overrides
+from vaekit.training.second_stage import EPOCH_STEPS, flow_matching_model, training_overrides
 from vaekit.training.step import TrainStep
 from vaekit.utils.device import fork_rng
 from vaekit.utils.logging import log, muted, status
@@ -97,6 +97,7 @@ def resolve_second_stage(plan: Plan, seconds: float) -> Plan:
         step = STEP_OVERHEAD * median(_second_stage_times(plan))
     most = max(1, MAX_PASSES * plan.pack.count("train") // settings.batch_size)
     steps = max(1, min(int(seconds / step), most))
+    steps = max(steps // EPOCH_STEPS * EPOCH_STEPS, min(steps, EPOCH_STEPS))  # whole epochs
     log.info(f"Flow matching on the latents: {steps:,} steps, about {_minutes(steps * step)}.")
     return _with(plan, {"flow_matching": {"steps": steps}})
 

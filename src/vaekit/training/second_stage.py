@@ -3,6 +3,7 @@
 Its metrics, checkpoints and pictures are in the folder `latent_prior` of the run, which has the same layout.
 """
 
+import math
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from vaekit.models.flow_matching import FlowMatching, VelocityError
 from vaekit.models.vae import VAE
 from vaekit.plots import grids
 from vaekit.runs.checkpoint import load_weights
-from vaekit.runs.metrics import Row
+from vaekit.runs.metrics import Row, read_metrics
 from vaekit.training.callbacks import Callback, TrainingState
 from vaekit.training.checkpointing import resume
 from vaekit.training.loop import EpochResult
@@ -120,11 +121,13 @@ def flow_matching_model(plan: Plan) -> FlowMatching:
 
 
 def training_overrides(plan: Plan) -> dict[str, Any]:
-    """How the second stage is trained, as settings."""
-    settings = plan.config.flow_matching
+    """How the second stage is trained, as settings; its epochs keep the length that they began with."""
+    settings, rows = plan.config.flow_matching, read_metrics(plan.run.second_stage)
     per_epoch = max(1, min(EPOCH_STEPS, settings.steps))
+    if rows:
+        per_epoch = round(rows[-1]["step"] / rows[-1]["epoch"])
     return {
-        "epochs": max(1, round(settings.steps / per_epoch)),
+        "epochs": max(1, math.ceil(settings.steps / per_epoch)),
         "steps_per_epoch": per_epoch,
         "batch_size": settings.batch_size,
         "learning_rate": settings.learning_rate,
