@@ -132,7 +132,7 @@ def test_train_writes_the_documented_run_folder(run: Path) -> None:
     assert "Preset: best (default for such images)" in log
     assert "posterior.head" in log
     assert "epoch 2/2" in log
-    assert "Training took 2 steps only" in log and "998 more epochs take about" in log
+    assert "Training took 2 steps only" in log and "998 more epochs and flow matching again take about" in log
     assert "--epochs 1000" in log
     assert not [file for file in run.rglob("*") if file.suffix in (".pt", ".pth", ".pkl", ".bin")]
 
