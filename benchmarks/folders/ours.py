@@ -1,6 +1,6 @@
 """Train vaekit on a folder and write its new images, with whichever version is on the path.
 
-    python ours.py FOLDER OUT MARKS [--each] [-- SETTINGS OF vaekit train]
+    python ours.py [--each] FOLDER OUT MARKS [-- SETTINGS OF vaekit train]
 
 MARKS is a list such as 5,20,60: minutes of training, after each of which OUT/5/new.npy and
 OUT/5/reconstructions.npy are written. With --each every mark is a training of its own, for versions whose

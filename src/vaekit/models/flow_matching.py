@@ -19,9 +19,9 @@ from vaekit.models.terms import Labels
 
 STEPS = 20
 """Steps in which the equation is solved, of two velocities each."""
-GUIDANCE = 2.0
-"""Guidance by the class: on the emoji of benchmarks/folders, after 5 minutes, it lowers the KID of new images
-from 0.62 without to 0.57, and leaves the coverage at 0.10."""
+GUIDANCE = 3.0
+"""Guidance by the class: on the emoji of benchmarks/folders, after 5 minutes, the KID of new images is 0.44
+with 2, 0.41 with 3 and 0.41 with 4."""
 LABEL_DROPOUT = 0.1
 """Share of training latents whose class is withheld (Ho & Salimans 2022, arXiv:2207.12598, algorithm 1)."""
 HUTCHINSON_PROBES = 1

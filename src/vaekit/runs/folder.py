@@ -36,7 +36,9 @@ class Run:
         return Run(self.folder / "latent_prior", self.folder)
 
     def samples(self, epoch: int) -> Path:
-        return self.folder / "samples" / f"epoch_{epoch:04d}.png"
+        """New images after an epoch; those of the second stage are in the same folder, last by name."""
+        stage = "" if self.folder == self.main else f"{self.folder.name}_"
+        return self.main / "samples" / f"{stage}epoch_{epoch:04d}.png"
 
     def reconstructions(self, epoch: int) -> Path:
         return self.folder / "reconstructions" / f"epoch_{epoch:04d}.png"

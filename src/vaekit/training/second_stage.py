@@ -147,6 +147,8 @@ def second_stage(first: TrainingState) -> TrainingState:
     weights_hash = sha256(first.run.weights)
     if not run.encoded_by.exists() or run.encoded_by.read_text() != weights_hash:  # or of other latents
         shutil.rmtree(run.folder, ignore_errors=True)
+        for picture in run.samples(1).parent.glob(f"{run.folder.name}_*.png"):
+            picture.unlink()
         run.folder.mkdir()
         write_text(run.encoded_by, weights_hash)
     model = first.train_step.ema.model
@@ -212,4 +214,4 @@ class LatentPictures(Callback):
 
         state.background.put(f"pictures {epoch}", write)
         if epoch == 1:
-            log.info(f"New images as the second stage learns: {path.parent}/")
+            log.info(f"New images of flow matching: {path.parent}/{state.run.folder.name}_*.png")
