@@ -8,7 +8,7 @@ import pytest
 from vaekit.data.decoding.decode import MAX_PIXELS
 from vaekit.data.packs import build
 from vaekit.evaluation import diagnosis, likelihood, memorization, ranking
-from vaekit.latents import densities, fit_prior, traverse
+from vaekit.latents import densities, fit_prior, groups, traverse
 from vaekit.models import flow_matching, likelihoods, posteriors
 from vaekit.models.distributions import discretized, logistic_mixture
 from vaekit.models.fitted_prior import Splines
@@ -30,6 +30,7 @@ FIGURES = {
         f"flows the mean of {traverse.MEAN_SAMPLES:,} draws",
         f"each of up to {fit_prior.MAX_ENCODINGS:,} training",
         f"mixtures of {', '.join(map(str, fit_prior.COMPONENTS))} Gaussians",
+        f"up to {flow_matching.MAX_GROUPS} groups of at least {groups.IMAGES_PER_GROUP} images",
         f"`--guidance` w = {flow_matching.GUIDANCE:.0f} by default",
         f"by {flow_matching.STEPS} steps of Heun's method",
         f"mean log r over {fit_prior.FLOW_MATCHING_ENCODINGS} validation latents",

@@ -27,7 +27,7 @@ def make(shape: tuple[int, ...], classes: int = 1) -> FlowMatching:
 
 class GaussianVelocity(nn.Module):
     """E[z - e | x_t] for z ~ N(mean, S): mean + (t S - (1 - t) I) ((1 - t)^2 I + t^2 S)^-1 (x_t - t mean), by
-    the conditional mean of jointly Gaussian variables. The mean of class k is k, of no class -1."""
+    the conditional mean of jointly Gaussian variables. The mean of label k is k, without a label -1."""
 
     def __init__(self, covariance: Tensor) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def test_log_density_given_the_class_and_samples_of_it() -> None:
     assert torch.allclose(model.log_prior(z, y), truth, rtol=2e-3)
     with seeded(1):
         drawn = model.sample_prior(4000, torch.full((4000,), 2))
-    expected = of_latents(model, covariance, 2.0)
+    expected = of_latents(model, covariance, 3 + 2.0)  # the group's label
     errors = (drawn.mean(0) - expected.mean) / expected.stddev
     assert errors.abs().max() < 0.08
     assert (torch.cov(drawn.T) - expected.covariance_matrix).abs().max() < 0.1 * expected.variance.max()
@@ -94,13 +94,31 @@ def test_temperature_scales_the_noise_and_guidance_moves_away_from_all_classes()
     y = torch.full((4000,), 2)
     with seeded(1):
         cold = model.sample_prior(4000, y, temperature=0.5)
-    expected = of_latents(model, covariance, 2.0)
+    expected = of_latents(model, covariance, 3 + 2.0)
     assert torch.allclose(cold.std(0), 0.5 * expected.stddev, rtol=0.06)
-    model.guidance = 2.0  # the classes' means are 3 apart from that of none
+    model.guidance = 2.0  # the group's mean is 6 apart from that of all images
     with seeded(1):
         guided = model.sample_prior(4000, y)
     shift = ((guided.mean(0) - model.loc) / model.scale).mean()
-    assert shift == pytest.approx(2 + 3, abs=0.1)
+    assert shift == pytest.approx(5 + 6, abs=0.1)
+
+
+def test_groups_are_drawn_by_their_share_of_the_class() -> None:
+    model, covariance = gaussian(1, classes=3)
+    model.network = GaussianVelocity(1e-4 * covariance)
+    model.loc.zero_()
+    model.scale.fill_(1)
+    model.guidance = 1.0
+    model.set_groups(torch.tensor([0, 1, 1]), torch.tensor([60, 10, 30]))  # class 2 has no images
+
+    def labels(y: Tensor | None) -> list[float]:
+        with seeded(1):
+            drawn = model.sample_prior(4000, y).round()[:, 0].long()
+        return (torch.bincount(drawn, minlength=7) / len(drawn)).tolist()
+
+    assert labels(None) == pytest.approx([0, 0, 0, 0.6, 0.1, 0.3, 0], abs=0.03)
+    assert labels(torch.full((4000,), 1)) == pytest.approx([0, 0, 0, 0, 0.25, 0.75, 0], abs=0.03)
+    assert labels(torch.full((4000,), 2)) == [0, 0, 1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

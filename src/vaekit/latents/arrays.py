@@ -144,8 +144,8 @@ def _with_sampler(source: AnyPrior, steps: int | None, guidance: float | None) -
         raise UserError(f"must be between 1 and {MAX_SAMPLER_STEPS:,} (got {steps}).", option="steps")
     if guidance is not None and not 0 <= guidance <= MAX_GUIDANCE:
         raise UserError(f"must be between 0 and {MAX_GUIDANCE} (got {guidance}).", option="guidance")
-    if guidance is not None and source.classes < 2:
-        raise UserError("needs a run whose images have classes.", option="guidance")
+    if guidance is not None and source.groups < 2:
+        raise UserError("needs a run whose images have classes, or are more than a few.", option="guidance")
     source = copy.copy(source)  # the weights are shared
     for name, value in given.items():
         setattr(source, name, value)

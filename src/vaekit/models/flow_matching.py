@@ -23,7 +23,10 @@ GUIDANCE = 3.0
 """Guidance by the class: on the emoji of benchmarks/folders, after 5 minutes, the KID of new images is 0.44
 with 2, 0.41 with 3 and 0.41 with 4."""
 LABEL_DROPOUT = 0.1
-"""Share of training latents whose class is withheld (Ho & Salimans 2022, arXiv:2207.12598, algorithm 1)."""
+"""Share of training latents whose group and class are withheld (Ho & Salimans 2022, arXiv:2207.12598,
+algorithm 1), and with classes as large a share of which only the group is."""
+MAX_GROUPS = 64
+"""Groups of similar latents, at most; every class has at least one."""
 HUTCHINSON_PROBES = 1
 """Random directions by which the divergence of the network is estimated."""
 EXACT_LATENTS = 16
@@ -40,6 +43,8 @@ class FlowMatching(nn.Module):
 
     graph_safe = supports_accumulation = True
     shares: Float[Tensor, " Y"]
+    class_of_group: Int[Tensor, " G"]
+    group_shares: Float[Tensor, " G"]
     loc: Float[Tensor, " D"]
     scale: Float[Tensor, " D"]
 
@@ -49,8 +54,12 @@ class FlowMatching(nn.Module):
         self.latents, self.classes = metadata["latents"], metadata["classes"]
         shape, sizes = tuple(settings["shape"]), (settings["channels"], settings["blocks"])
         make = UNet if len(shape) == 3 else Mlp
-        self.network: nn.Module = make(shape, self.classes if self.classes > 1 else 0, *sizes)
+        groups = MAX_GROUPS + self.classes
+        self.network: nn.Module = make(shape, self.classes + groups, *sizes)
         self.register_buffer("shares", torch.full((self.classes,), 1 / self.classes))
+        # Until `set_groups`, every class is a group
+        self.register_buffer("class_of_group", torch.arange(groups).clamp(max=self.classes - 1))
+        self.register_buffer("group_shares", (torch.arange(groups) < self.classes).float())
         self.register_buffer("loc", torch.zeros(self.latents))
         self.register_buffer("scale", torch.ones(self.latents))
         self.precision = torch.float32
@@ -72,12 +81,20 @@ class FlowMatching(nn.Module):
         spread = (loc.var((0, 2), correction=0) + variance.mean((0, 2))).sqrt()
         self.scale.copy_(spread.clamp(min=1e-6).repeat_interleave(repeats))
 
+    def set_groups(self, classes: Int[Tensor, " G"], counts: Int[Tensor, " G"]) -> None:
+        """Take groups of training images, by the class of each and its number of images."""
+        self.class_of_group.fill_(self.classes - 1)[: len(classes)] = classes
+        self.group_shares.zero_()[: len(counts)] = counts.to(self.group_shares)
+        totals = torch.zeros_like(self.shares).index_add_(0, self.class_of_group, self.group_shares)
+        self.shares.copy_(totals / totals.sum())
+        self.group_shares /= totals.clamp(min=1)[self.class_of_group]
+
     def terms(
-        self, x: Float[Tensor, "B _"], y: Labels | None = None, samples: int = 1
+        self, x: Float[Tensor, "B _"], y: Int[Tensor, " B"] | None = None, samples: int = 1
     ) -> Float[Tensor, " B"]:
-        """The squared error of the velocity, mean over latents, for images of which x holds the means and
-        log-variances of q(z | x). Draws of q, noise and times are drawn now; in training a tenth of the
-        labels is withheld.
+        """The squared error of the velocity, mean over latents, for images of groups y of which x holds the
+        means and log-variances of q(z | x). Draws of q, noise and times are drawn now; in training some of
+        the groups are withheld.
 
         Times are sigmoids of a standard normal, which the middle of the way gets most of (Esser et al. 2024,
         arXiv:2403.03206, section 3.1), one in each of B strata.
@@ -87,44 +104,61 @@ class FlowMatching(nn.Module):
         z = (z - self.loc) / self.scale
         strata = torch.arange(len(z), device=z.device) + torch.rand(len(z), device=z.device)
         t = torch.sigmoid(torch.special.ndtri((strata / len(z)).clamp(1e-6, 1 - 1e-6)))
-        if y is not None and self.training:
-            withheld = torch.rand(len(y), device=y.device) < LABEL_DROPOUT
-            y = torch.where(withheld, self.classes, y)
+        label = None
+        if y is not None:
+            label = self.classes + y
+            if self.training:
+                chance = torch.rand(len(y), device=y.device)
+                if self.classes > 1:
+                    label = torch.where(chance < 2 * LABEL_DROPOUT, self.class_of_group[y], label)
+                everything = self.classes + len(self.group_shares)
+                label = torch.where(chance < LABEL_DROPOUT, everything, label)
         noise = torch.randn_like(z)
-        velocity = self.velocity(torch.lerp(noise, z, t[:, None]), t, y)
+        velocity = self.velocity(torch.lerp(noise, z, t[:, None]), t, label)
         return (velocity - (z - noise)).square().mean(1)
 
     def velocity(
-        self, x: Float[Tensor, "B D"], t: Float[Tensor, " B"], y: Labels | None = None
+        self, x: Float[Tensor, "B D"], t: Float[Tensor, " B"], label: Int[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B D"]:
-        """In standardized latents; without labels that of all classes together."""
+        """In standardized latents, given labels: classes, then groups. Without labels that of all images."""
         with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
-            return self.network(x, t, y if self.classes > 1 else None).float()
+            return self.network(x, t, label).float()
 
     # --- Use ---
 
-    def guided(self, x: Tensor, t: Tensor, y: Labels | None) -> Float[Tensor, "B D"]:
-        """The velocity with classifier-free guidance: that of all classes, and `guidance` times the
-        difference of the class from it (Ho & Salimans 2022, equation 6, whose w is `guidance` - 1)."""
-        velocity = self.velocity(x, t, y)
-        if self.guidance == 1 or y is None or self.classes < 2:
+    @property
+    def groups(self) -> int:
+        """Groups that new latents are drawn from."""
+        return int((self.group_shares > 0).sum())
+
+    def guided(self, x: Tensor, t: Tensor, label: Int[Tensor, " B"], guidance: float) -> Float[Tensor, "B D"]:
+        """The velocity with classifier-free guidance: that of all images, and `guidance` times the
+        difference of the group from it (Ho & Salimans 2022, equation 6, whose w is `guidance` - 1)."""
+        velocity = self.velocity(x, t, label)
+        if guidance == 1:
             return velocity
         everything = self.velocity(x, t, None)
-        return everything + self.guidance * (velocity - everything)
+        return everything + guidance * (velocity - everything)
 
     @torch.no_grad()
     def sample_prior(self, n: int, y: Labels | None = None, temperature: float = 1.0) -> Float[Tensor, "n D"]:
         """`n` samples of p(z | y), from noise scaled by `temperature`; without `y` of classes by frequency.
 
-        The equation is solved by Heun's method in `steps` steps.
+        The group is drawn by its share of the class. The equation is solved by Heun's method in `steps`
+        steps.
         """
         if y is None:
             y = torch.multinomial(self.shares, n, replacement=True)
+        shares = self.group_shares * (self.class_of_group == y[:, None])
+        unknown = shares.sum(1, keepdim=True) == 0  # a class without training images
+        group = torch.multinomial(shares + unknown, 1)[:, 0]
+        label = torch.where(unknown[:, 0], y, self.classes + group)
+        guidance = self.guidance if self.groups > 1 else 1.0
         x = temperature * torch.randn(n, self.latents, device=self.loc.device)
         times = torch.linspace(0, 1, self.steps + 1, device=x.device)
         for start, end in pairwise(times):
-            before = self.guided(x, start.expand(n), y)
-            after = self.guided(x + (end - start) * before, end.expand(n), y)
+            before = self.guided(x, start.expand(n), label, guidance)
+            after = self.guided(x + (end - start) * before, end.expand(n), label, guidance)
             x = x + (end - start) * (before + after) / 2
         return self.loc + self.scale * x
 

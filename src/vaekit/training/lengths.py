@@ -132,4 +132,4 @@ def _second_stage_times(plan: Plan) -> list[float]:
     y = torch.zeros(len(x), dtype=torch.long, device=plan.device)
     objective: Any = VelocityError()
     with fork_rng(), muted():
-        return trial(TrainStep(model, objective, settings, 1), x, y if model.classes > 1 else None)
+        return trial(TrainStep(model, objective, settings, 1), x, y)

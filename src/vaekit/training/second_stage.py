@@ -19,6 +19,7 @@ from vaekit.config.training import TrainingConfig
 from vaekit.data.loader import Batch, ImageLoader
 from vaekit.data.samplers import permute
 from vaekit.latents.fit_prior import untrained_flow_matching
+from vaekit.latents.groups import Groups, fit_groups
 from vaekit.latents.sampling import CHUNK, decode_images, draw_latents, seeded, to_uint8
 from vaekit.models.distributions.latents import DiagonalGaussian, PointMass
 from vaekit.models.flow_matching import FlowMatching, VelocityError
@@ -46,14 +47,15 @@ POINT_LOG_VARIANCE = -30.0
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """q(z | x) of images: means and log-variances [N, 2D], and class numbers [N] if there are classes."""
+    """q(z | x) of images: means and log-variances [N, 2D], and numbers [N] of classes, if there are classes,
+    or of groups."""
 
     x: Float[Tensor, "N _"]
     y: Int64[Tensor, " N"] | None
 
 
 class LatentLoader:
-    """Batches of encoded images, as an `ImageLoader` has of images: x [B, 2D] and y [B] or None.
+    """Batches of encoded images, as an `ImageLoader` has of images: x [B, 2D] and groups y [B].
 
     An epoch has `steps_per_epoch` steps, whatever the number of images; every image is drawn once before any
     is drawn again.
@@ -156,13 +158,13 @@ def second_stage(first: TrainingState) -> TrainingState:
     config = override(plan.config, training_overrides(plan))
     objective: Any = VelocityError()
     plan = replace(plan, run=run, config=config, objective=objective)
-    loader = _encode(model, first.loader, config.training, mirrored=config.data.flip)
+    loader, groups = _encode(model, first.loader, config.training, mirrored=config.data.flip)
     prior = flow_matching_model(plan).to(plan.device)
     loc, log_variance = loader.splits["train"].x.chunk(2, dim=1)
     prior.set_units(loc, log_variance.exp())
-    if loader.splits["train"].y is not None:
-        counts = torch.bincount(loader.splits["train"].y, minlength=prior.classes).float()
-        prior.shares.copy_(counts / counts.sum())
+    assert loader.splits["train"].y is not None
+    sizes = torch.bincount(loader.splits["train"].y, minlength=len(groups.classes))
+    prior.set_groups(groups.classes.to(sizes), sizes)
     prior.precision = compute_dtype(plan.config.training)
     train_step = TrainStep(prior, objective, config.training, loader.steps_per_epoch)
     state = TrainingState(plan, first.request, train_step, loader, name="latent prior")
@@ -170,7 +172,9 @@ def second_stage(first: TrainingState) -> TrainingState:
     return state
 
 
-def _encode(model: VAE, loader: ImageLoader, settings: TrainingConfig, mirrored: bool) -> LatentLoader:
+def _encode(
+    model: VAE, loader: ImageLoader, settings: TrainingConfig, mirrored: bool
+) -> tuple[LatentLoader, Groups]:
     """Encode the images; of the training images their mirror images too, if the first stage has seen them."""
     limit = max(1, MAX_NUMBERS // model.latents // (2 if mirrored else 1))
     with status("Encoding the images"):
@@ -178,8 +182,12 @@ def _encode(model: VAE, loader: ImageLoader, settings: TrainingConfig, mirrored:
         if mirrored:
             batches["train"] = _with_mirror_images(batches["train"])
         splits = {name: encode_split(model, part, name, settings.seed) for name, part in batches.items()}
-    batch_size = int(settings.batch_size)
-    return LatentLoader(splits, batch_size, settings.steps_per_epoch, settings.seed, loader.device)
+    means = {name: part.x[:, : model.latents] for name, part in splits.items()}
+    with status("Grouping similar images"):
+        groups = fit_groups(means["train"], splits["train"].y, seed=settings.seed)
+        splits = {name: EncodedSplit(part.x, groups.of(means[name], part.y)) for name, part in splits.items()}
+    size = int(settings.batch_size)
+    return LatentLoader(splits, size, settings.steps_per_epoch, settings.seed, loader.device), groups
 
 
 def _with_mirror_images(batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -1,6 +1,6 @@
 """Networks for the velocity of flow matching: a U-Net for latent images, residual blocks for latent vectors.
 
-Both take flat latents x [B, D], times t [B] in [0, 1], and classes y [B] or None, and return [B, D]. Their
+Both take flat latents x [B, D], times t [B] in [0, 1], and labels y [B] or None, and return [B, D]. Their
 last layer starts at zero.
 """
 
@@ -24,24 +24,23 @@ GROUPS = 8
 
 
 class TimeEmbedding(nn.Module):
-    """Time, and the class if there is one, to a vector that every block reads."""
+    """Time, and the label if there is one, to a vector that every block reads."""
 
     frequencies: Float[Tensor, " F"]
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, width: int, labels: int) -> None:
         super().__init__()
         powers = torch.linspace(0, math.log(60), FREQUENCIES)
         self.register_buffer("frequencies", 2 * math.pi * powers.exp(), persistent=False)
         self.layers = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        self.label = nn.Embedding(classes + 1, width) if classes else None  # the last stands for no class
+        self.label = nn.Embedding(labels + 1, width)  # the last stands for no label
 
     def forward(self, t: Float[Tensor, " B"], y: Int[Tensor, " B"] | None) -> Float[Tensor, "B W"]:
         angles = t[:, None] * self.frequencies
         h = self.layers(torch.cat([angles.sin(), angles.cos()], 1))
-        if self.label is not None:
-            none = self.label.num_embeddings - 1
-            h = h + self.label(torch.full(t.shape, none, device=t.device) if y is None else y)
-        return F.silu(h)
+        if y is None:
+            y = torch.full(t.shape, self.label.num_embeddings - 1, device=t.device)
+        return F.silu(h + self.label(y))
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -94,10 +93,10 @@ class SelfAttention(nn.Module):
 class UNet(nn.Module):
     """For latent images: blocks at their size and at half of it, where there is attention."""
 
-    def __init__(self, shape: Shape, classes: int, channels: int, blocks: int) -> None:
+    def __init__(self, shape: Shape, labels: int, channels: int, blocks: int) -> None:
         super().__init__()
         self.shape, wide, width = shape, 2 * channels, 4 * channels
-        self.embedding = TimeEmbedding(width, classes)
+        self.embedding = TimeEmbedding(width, labels)
         self.first = nn.Conv2d(shape[0], channels, 3, padding=1)
         self.before = nn.ModuleList(ConvBlock(channels, width) for _ in range(blocks))
         self.down = nn.Conv2d(channels, wide, 3, stride=2, padding=1)
@@ -146,10 +145,10 @@ class LinearBlock(nn.Module):
 class Mlp(nn.Module):
     """For latent vectors: residual blocks."""
 
-    def __init__(self, shape: Shape, classes: int, channels: int, blocks: int) -> None:
+    def __init__(self, shape: Shape, labels: int, channels: int, blocks: int) -> None:
         super().__init__()
         width = 4 * channels
-        self.embedding = TimeEmbedding(width, classes)
+        self.embedding = TimeEmbedding(width, labels)
         self.first = nn.Linear(shape[0], width)
         self.blocks = nn.ModuleList(LinearBlock(width) for _ in range(2 * blocks))
         self.last = nn.Sequential(nn.LayerNorm(width), _zeroed(nn.Linear(width, shape[0])))
