@@ -28,9 +28,9 @@ LABEL_SIZE = 14
 class Block:
     """`content` that the macro `kind` of template.html draws.
 
-    - tiles: images side by side, as many in a row as fit. `cells` have the sources of images above each
-      other, their alternative text, and the lines of a label; `width` is that of a tile in pixels; `sharp` is
-      whether pixels are magnified by a whole factor.
+    - tiles: images side by side, in rows of `columns`, or on a narrow screen as many as fit. `cells` have the
+      sources of images above each other, their alternative text, and the lines of a label; `width` is that of
+      a tile in pixels; `sharp` is whether pixels are magnified by a whole factor.
     - tile_table: `columns` are names, each of the `rows` has a name, and source and alternative text of each
       image; `width` and `sharp` are as above.
     - rows: names, each with a text or the cells of columns; a row without a name belongs to the one above. A
@@ -92,7 +92,13 @@ def tiles(columns: Sequence[grids.Images], alt: str, labels: Sequence[str] = (),
         for *images, name, label in zip(*columns, alts, lines, strict=True)
     ]
     sharp = max(height, width) < grids.MIN_TILE
-    return Block("tiles", {"cells": cells, "width": tile_width, "sharp": sharp}, caption)
+    content = {
+        "cells": cells,
+        "width": tile_width,
+        "columns": tile_columns((1, height, width)),
+        "sharp": sharp,
+    }
+    return Block("tiles", content, caption)
 
 
 def tile_table(images: UInt8[np.ndarray, "R K H W C"], rows: Sequence[str], columns: Sequence[str]) -> Block:

@@ -5,10 +5,13 @@ import math
 from contextlib import suppress
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from vaekit.errors import Interrupted, UserError
 from vaekit.latents.fit_prior import fit_prior, trained_flow_matching
-from vaekit.latents.sampling import decode_images, draw_latents, to_uint8
+from vaekit.latents.sampling import decode_images, draw_latents, seeded, to_uint8
+from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.plots import curves, grids
 from vaekit.runs.checkpoint import load_prior, load_weights, write_prior
 from vaekit.runs.folder import Run
@@ -24,6 +27,8 @@ SAMPLE_IMAGES = 64
 """New images in a picture of samples."""
 RECONSTRUCTED_IMAGES = 32
 """Validation images in a picture of reconstructions."""
+ENCODED_IMAGES = 256
+"""Validation images whose latents new images are drawn like, before a second stage."""
 
 
 class DataPreview(Callback):
@@ -62,7 +67,11 @@ class Pictures(Callback):
             columns = max(1, SAMPLE_IMAGES // model.classes)
             count = min(SAMPLE_IMAGES, columns * model.classes)
             y = torch.arange(count, device=device) // columns % model.classes
-        z = draw_latents(model, count, state.plan.config.training.seed, y)
+        seed = state.plan.config.training.seed
+        if state.plan.config.latent_prior == "flow_matching":
+            z, source = _draw_like_encodings(state, count, seed), "a Gaussian fitted to the latents"
+        else:
+            z, source = draw_latents(model, count, seed, y), "the model's own prior"
         samples = to_uint8(decode_images(model, z, y)).numpy()
         x, truth = next(state.loader.split("validation", RECONSTRUCTED_IMAGES, size=RECONSTRUCTED_IMAGES))
         originals, reconstructions = to_uint8(x).numpy(), to_uint8(model.reconstruct(x, truth)).numpy()
@@ -70,13 +79,28 @@ class Pictures(Callback):
         names = _class_names(classes, truth, len(x))
 
         def write() -> None:
-            title = f"Epoch {epoch}: new images from the model's own prior"
+            title = f"Epoch {epoch}: new images from {source}"
             grids.write(state.run.samples(epoch), grids.grid(samples, columns, sample_names, title))
             title = f"Epoch {epoch}: validation images (top) and their reconstructions (bottom)"
             sheet = grids.grid(originals, 8, names, title, reconstructions)
             grids.write(state.run.reconstructions(epoch), sheet)
 
         state.background.put(f"pictures {epoch}", write)
+
+
+@torch.no_grad()
+def _draw_like_encodings(state: TrainingState, n: int, seed: int) -> Float[Tensor, "n D"]:
+    """Latents from the Gaussian with the mean and covariance of latents of validation images.
+
+    The prior of a latent image knows nothing of how its places depend on each other, which the second stage
+    is to learn; a Gaussian shows meanwhile what the decoder can do.
+    """
+    x, y = next(state.loader.split("validation", ENCODED_IMAGES, size=ENCODED_IMAGES))
+    with seeded(seed, "pictures"):
+        draws, _ = rsample_with_log_prob(state.train_step.ema.model.posterior_of(x, y), 1)
+        noise = torch.randn(n, len(x), device=x.device) / math.sqrt(len(x))
+    mean = draws[0].mean(0)
+    return mean + noise @ (draws[0] - mean)
 
 
 class LossGraph(Callback):
