@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-NEW_IMAGES = 2000
+NEW_IMAGES = 1000
 
 
 def write(run: Path, folder: Path, out: Path, training_seconds: float) -> None:

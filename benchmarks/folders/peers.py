@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NEW_IMAGES = {"pythae": 2000, "denoising-diffusion-pytorch": 128, "lightweight-gan": 1000}
+NEW_IMAGES = {"pythae": 1000, "denoising-diffusion-pytorch": 128, "lightweight-gan": 1000}
 """Fewer where one takes a second of both cores."""
 
 
