@@ -17,8 +17,9 @@ class TrainingConfig(BaseConfig):
     """Steps between two validations; 0 for one pass over the training images."""
     batch_size: int | Literal["auto"] = 128
     """Images per step, or auto: the fastest in a short trial."""
-    optimizer: Literal["adam", "adamw", "adamax", "soap", "sgd"] = "adam"
-    """adam, adamw, adamax, sgd, or soap (slower steps, more progress in each)."""
+    optimizer: Literal["adam", "adamw", "adamax", "stable_adam", "soap", "sgd"] = "adam"
+    """adam, adamw, adamax, sgd, stable_adam (adam with clipped updates, for networks without normalization),
+    or soap (slower steps, more progress in each)."""
     learning_rate: float = Field(1e-3, gt=0, le=100)
     """Peak learning rate."""
     schedule: Literal["constant", "cosine"] = "constant"

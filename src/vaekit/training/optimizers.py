@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,10 @@ from torch.optim import SGD, Adam, Adamax, AdamW, Optimizer
 from vaekit.config.training import TrainingConfig
 from vaekit.training.soap import SOAP
 
+LARGEST_UPDATE = 1.5
+"""Root mean square of a tensor's gradients, relative to that of earlier steps, above which `stable_adam`
+scales them down. Gradients of usual size have 1."""
+
 
 def compute_dtype(settings: TrainingConfig) -> torch.dtype:
     """The type that matrix products are computed in."""
@@ -17,23 +22,51 @@ def compute_dtype(settings: TrainingConfig) -> torch.dtype:
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingConfig) -> Optimizer:
-    """Adam (Kingma & Ba 2015), AdamW, Adamax with usual constants, SOAP, or SGD with momentum 0.9."""
+    """Adam (Kingma & Ba 2015), AdamW, Adamax with usual constants, Adam with clipped updates, SOAP, or SGD
+    with momentum 0.9."""
     rate, decay = settings.learning_rate, settings.weight_decay
     parameters = list(parameters)
     device = parameters[0].device
     fused = device.type in ("cpu", "cuda", "mps")
     match settings.optimizer:
-        case "adam" | "adamw" as kind:
-            make = Adam if kind == "adam" else AdamW
+        case "adam" | "adamw" | "stable_adam" as kind:
+            make = AdamW if kind == "adamw" else Adam
             graph = device.type == "cuda"  # for which all that a step needs has to be on the device
             lr = torch.tensor(rate, device=device) if graph else rate
-            return make(parameters, lr, weight_decay=decay, fused=fused, capturable=graph)
+            optimizer = make(parameters, lr, weight_decay=decay, fused=fused, capturable=graph)
+            if kind == "stable_adam":
+                optimizer.register_step_pre_hook(_clip_updates)
+            return optimizer
         case "adamax":
             return Adamax(parameters, rate, weight_decay=decay)
         case "soap":
             return SOAP(parameters, rate, decay, precision=compute_dtype(settings))
         case "sgd":
             return SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=fused)
+
+
+@torch.no_grad()
+def _clip_updates(optimizer: Optimizer, *_: Any) -> None:
+    """Scale down the gradients of tensors that Adam would update by more than `LARGEST_UPDATE`.
+
+    The root mean square of g / sqrt(v), where v is Adam's second moment before this step, is about 1 while
+    gradients are as large as before. Where the loss rises suddenly it is far more, and Adam's next steps
+    would be too large for the new gradients (Shazeer & Stern 2018, arXiv:1804.04235, section 6; Wortsman et
+    al. 2023, arXiv:2304.13013, section 3.2).
+    """
+    for group in optimizer.param_groups:
+        moved = [p for p in group["params"] if p.grad is not None and "exp_avg_sq" in optimizer.state[p]]
+        if not moved:
+            continue
+        usual = torch._foreach_sqrt([optimizer.state[p]["exp_avg_sq"] for p in moved])
+        torch._foreach_add_(usual, 1e-12)
+        gradients = [p.grad for p in moved]
+        norms = torch.stack(torch._foreach_norm(torch._foreach_div(gradients, usual)))
+        step = optimizer.state[moved[0]]["step"].to(norms.device)
+        bias = (1 - group["betas"][1] ** step).sqrt()
+        sizes = torch.tensor([p.numel() for p in moved], device=norms.device).sqrt()
+        factors = (LARGEST_UPDATE * sizes / (norms * bias)).clamp(max=1)
+        torch._foreach_mul_(gradients, list(factors.unbind()))
 
 
 def learning_rate(settings: TrainingConfig, step: int, steps: int) -> float:
