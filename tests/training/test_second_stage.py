@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pytest import MonkeyPatch
 from safetensors.torch import load_file
 
 import vaekit
@@ -16,6 +17,7 @@ from vaekit.data.packs.pack import open_pack
 from vaekit.errors import Interrupted, UserError
 from vaekit.models.flow_matching import FlowMatching
 from vaekit.runs.metrics import read_metrics
+from vaekit.training import lengths
 from vaekit.training.callbacks import Callback, TrainingState
 from vaekit.training.loop import EpochResult
 from vaekit.training.second_stage import EncodedSplit, LatentLoader, second_stage
@@ -88,6 +90,22 @@ def test_time_decides_the_number_of_steps(tmp_path: Path) -> None:
     assert len(model.history) == training.epochs
     resumed = vaekit.train(COLOUR, out=tmp_path / "run", resume=True, minutes=0.02, **settings)
     assert resumed.config == model.config
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_networks_are_wider_where_there_is_time_for_enough_steps(
+    given: bool, tmp_path: Path, monkeypatch: MonkeyPatch
+) -> None:
+    for stage, widths in (("dcae", (32, 40)), ("flow_matching", (64, 72))):
+        monkeypatch.setitem(lengths.WIDTHS, stage, widths)
+        monkeypatch.setitem(lengths.WIDE_STEPS, stage, 1)
+    settings: dict[str, Any] = {**SMALL, "encoder": {"kind": "dcae"}, "decoder": {"kind": "dcae"}}
+    settings["flow_matching"] = {}
+    if given:
+        settings |= {"encoder": {"channels": 32}, "flow_matching": {"channels": 64}}
+    config = vaekit.train(COLOUR, out=tmp_path / "run", minutes=0.03, **settings).config
+    chosen = config.encoder.channels, config.decoder.channels, config.flow_matching.channels
+    assert chosen == ((32, 32, 64) if given else (40, 40, 72))
 
 
 def test_mirror_images_are_encoded_as_well_where_training_images_are_flipped(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import torch
 from vaekit.config.config import Config
 from vaekit.config.overrides import override
 from vaekit.errors import setting
+from vaekit.models.builder import build
 from vaekit.models.flow_matching import VelocityError
 from vaekit.runs.unfinished import MIN_STEPS
 from vaekit.training.auto_tune import step_times, trial
 from vaekit.training.optimizers import compute_dtype
-from vaekit.training.plan import Plan
+from vaekit.training.plan import Plan, TrainRequest, gives
 from vaekit.training.second_stage import EPOCH_STEPS, flow_matching_model, training_overrides
 from vaekit.training.step import TrainStep
 from vaekit.utils.device import fork_rng
@@ -35,6 +36,10 @@ MAX_PASSES = 300
 """Passes over the images, at most: with more, a model would memorize a few images."""
 SMALLEST_SIZE = 16
 """Pixels of the smaller side of images that are advised, at least."""
+WIDTHS = {"dcae": (32, 48, 64, 96, 128), "flow_matching": (64, 96, 128, 192)}
+"""Channels that are tried in turn, the first in any case."""
+WIDE_STEPS = {"dcae": 4000, "flow_matching": 6000}
+"""Steps that there has to be time for with more channels than the first."""
 SHORTEST_EPOCH, LONGEST_EPOCH = 5.0, 30.0
 """Seconds between two validations where epochs are chosen here."""
 
@@ -46,15 +51,19 @@ def time_for_training(minutes: float, start: float) -> float:
     return max(MIN_BUDGET * total, left)
 
 
-def resolve_epochs(plan: Plan, minutes: float, start: float) -> Plan:
-    """The plan with as many epochs as fit in `minutes` since `start`, or in the first stage's share."""
-    settings = plan.config.training
-    with status("Measuring the speed of training"):
-        times = step_times(plan, int(settings.batch_size), settings.compile, divided=True)
-    step = STEP_OVERHEAD * median(times)
+def resolve_epochs(plan: Plan, request: TrainRequest, minutes: float, start: float) -> Plan:
+    """The plan with networks as wide and as many epochs as suit `minutes` since `start`, or the first stage's
+    share of them."""
+    before, settings = plan.config, plan.config.training
     two = plan.config.latent_prior == "flow_matching"
+    share = 1 - SECOND_STAGE_SHARE if two and not plan.config.flow_matching.steps else 1.0
     budget = time_for_training(minutes, start)
-    seconds = (1 - SECOND_STAGE_SHARE) * budget if two and not plan.config.flow_matching.steps else budget
+    with status("Measuring the speed of training"):
+        plan, step = _widest(plan, "dcae", share * budget, _widths_are_open(plan, request))
+        if settings.compile == "on":
+            step = _step_seconds(plan, "dcae", compiled="on")
+    budget = time_for_training(minutes, start)
+    seconds = share * budget
     steps_per_pass = max(1, plan.pack.count("train") // int(settings.batch_size))
     steps = max(1, min(int(seconds / step), MAX_PASSES * steps_per_pass))
     per_epoch = settings.steps_per_epoch or min(steps, _steps_per_epoch(steps_per_pass, step))
@@ -65,6 +74,9 @@ def resolve_epochs(plan: Plan, minutes: float, start: float) -> Plan:
     if two:
         text += f"; then flow matching on the latents, about {_minutes(budget - seconds)}"
     log.info(f"{text}; then the report.")
+    if (channels := getattr(plan.config.encoder, "channels", 0)) > getattr(before.encoder, "channels", 0):
+        fewer = setting("encoder.channels", WIDTHS["dcae"][0])
+        log.info(f"There is time for networks with {channels} channels. For smaller ones: {fewer}.")
     if epochs * per_epoch < MIN_STEPS and steps < MAX_PASSES * steps_per_pass:
         more = math.ceil(minutes * MIN_STEPS / (epochs * per_epoch))
         advice = [setting("minutes", more)]
@@ -88,18 +100,65 @@ def note_few_steps(plan: Plan) -> None:
         )
 
 
-def resolve_second_stage(plan: Plan, seconds: float) -> Plan:
-    """The plan with as many steps of the second stage as fit in `seconds`, where they are open."""
+def resolve_second_stage(plan: Plan, request: TrainRequest, seconds: float) -> Plan:
+    """The plan with a second stage as wide and of as many steps as suit `seconds`, where its steps are
+    open."""
     settings = plan.config.flow_matching
     if settings.steps:
         return plan
+    open_width = settings.channels == WIDTHS["flow_matching"][0]
+    open_width = open_width and not gives(request, "flow_matching", "channels")
     with status("Measuring the speed of flow matching"):
-        step = STEP_OVERHEAD * median(_second_stage_times(plan))
+        plan, step = _widest(plan, "flow_matching", seconds, open_width)
     most = max(1, MAX_PASSES * plan.pack.count("train") // settings.batch_size)
     steps = max(1, min(int(seconds / step), most))
     steps = max(steps // EPOCH_STEPS * EPOCH_STEPS, min(steps, EPOCH_STEPS))  # whole epochs
-    log.info(f"Flow matching on the latents: {steps:,} steps, about {_minutes(steps * step)}.")
+    channels = plan.config.flow_matching.channels
+    log.info(
+        f"Flow matching on the latents: {steps:,} steps with {channels} channels, about {_minutes(steps * step)}."
+    )
     return _with(plan, {"flow_matching": {"steps": steps}})
+
+
+def _widths_are_open(plan: Plan, request: TrainRequest) -> bool:
+    """Whether the channels of both networks are a choice of ours."""
+    networks = {"encoder": plan.config.encoder, "decoder": plan.config.decoder}
+    return all(
+        part.kind == "dcae" and part.channels == WIDTHS["dcae"][0] and not gives(request, name, "channels")
+        for name, part in networks.items()
+    )
+
+
+def _widest(plan: Plan, stage: str, seconds: float, is_open: bool) -> tuple[Plan, float]:
+    """The plan with the most channels that leave time for enough steps in `seconds`, if they are open, and
+    the seconds of a step."""
+    step = _step_seconds(plan, stage)
+    for channels in WIDTHS[stage][1:] if is_open else ():
+        if seconds / step < WIDE_STEPS[stage]:
+            break
+        wider = _with_channels(plan, stage, channels)
+        longer = _step_seconds(wider, stage)
+        if seconds / longer < WIDE_STEPS[stage]:
+            break
+        plan, step = wider, longer
+    return plan, step
+
+
+def _with_channels(plan: Plan, stage: str, channels: int) -> Plan:
+    if stage == "flow_matching":
+        return _with(plan, {"flow_matching": {"channels": channels}})
+    wider = _with(plan, {"encoder": {"channels": channels}, "decoder": {"channels": channels}})
+    pack = plan.pack
+    model, _ = build(wider.config, pack.shape, len(pack.classes), pack.count("train"))
+    return replace(wider, model=model)
+
+
+def _step_seconds(plan: Plan, stage: str, compiled: str = "off") -> float:
+    """The time of a step in training."""
+    if stage == "flow_matching":
+        return STEP_OVERHEAD * median(_second_stage_times(plan))
+    times = step_times(plan, int(plan.config.training.batch_size), compiled, divided=True)
+    return STEP_OVERHEAD * median(times)
 
 
 def _with(plan: Plan, changes: dict[str, Any]) -> Plan:

@@ -120,6 +120,12 @@ def make_plan(request: TrainRequest) -> Plan:
     return Plan(run, config, pack, device, metadata, model, objective, before is not None, tuple(lines))
 
 
+def gives(request: TrainRequest, part: str, name: str) -> bool:
+    """Whether the user gave the setting `name` of a `part` of the configuration."""
+    parts = [layer.get(part) for layer in request.layers]
+    return any(isinstance(given, Mapping) and name in given for given in parts)
+
+
 def _with_open_epochs(request: TrainRequest) -> TrainRequest:
     """The request, with the number of epochs left open where the time is given."""
     if request.minutes is None:

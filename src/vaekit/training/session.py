@@ -83,7 +83,7 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
         plan = resolve_auto(plan, share * min(limits, default=math.inf))
         if not plan.config.training.epochs:
             assert minutes is not None
-            plan = resolve_epochs(plan, minutes, start)
+            plan = resolve_epochs(plan, request, minutes, start)
         elif not plan.resumed:
             note_few_steps(plan)
         stack.enter_context(matmul_precision(tf32=plan.config.training.precision == "tf32"))
@@ -184,7 +184,7 @@ def _resolve_second_stage(state: TrainingState, start: float, minutes: float | N
             seconds = min(seconds, time_for_training(state.request.max_minutes, start))
     else:
         seconds = time_for_training(minutes, start)
-    state.plan = resolve_second_stage(state.plan, seconds)
+    state.plan = resolve_second_stage(state.plan, state.request, seconds)
     write_record(state.run.config, state.plan.metadata)
 
 
