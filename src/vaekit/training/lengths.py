@@ -114,9 +114,8 @@ def resolve_second_stage(plan: Plan, request: TrainRequest, seconds: float) -> P
     steps = max(1, min(int(seconds / step), most))
     steps = max(steps // EPOCH_STEPS * EPOCH_STEPS, min(steps, EPOCH_STEPS))  # whole epochs
     channels = plan.config.flow_matching.channels
-    log.info(
-        f"Flow matching on the latents: {steps:,} steps with {channels} channels, about {_minutes(steps * step)}."
-    )
+    size = f"{steps:,} steps with {channels} channels"
+    log.info(f"Flow matching on the latents: {size}, about {_minutes(steps * step)}.")
     return _with(plan, {"flow_matching": {"steps": steps}})
 
 
