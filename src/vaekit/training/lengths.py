@@ -34,6 +34,9 @@ MIN_BUDGET = 0.2
 """Share of the time that is trained in any case."""
 MAX_PASSES = 300
 """Passes over the images, at most: with more, a model would memorize a few images."""
+FIRST_STAGE_PASSES, FIRST_STAGE_STEPS = 40, 3000
+"""The larger of these is the most that the first of two stages gets, in passes and in steps: on the emoji of
+benchmarks/folders its validation loss rises after 35 passes. The second stage gets the rest of the time."""
 SMALLEST_SIZE = 16
 """Pixels of the smaller side of images that are advised, at least."""
 WIDTHS = {"dcae": (32, 48, 64, 96, 128), "flow_matching": (64, 96, 128, 192)}
@@ -58,26 +61,26 @@ def resolve_epochs(plan: Plan, request: TrainRequest, minutes: float, start: flo
     two = plan.config.latent_prior == "flow_matching"
     share = 1 - SECOND_STAGE_SHARE if two and not plan.config.flow_matching.steps else 1.0
     budget = time_for_training(minutes, start)
+    steps_per_pass = max(1, plan.pack.count("train") // int(settings.batch_size))
+    most = max(FIRST_STAGE_PASSES * steps_per_pass, FIRST_STAGE_STEPS) if two else MAX_PASSES * steps_per_pass
     with status("Measuring the speed of training"):
-        plan, step = _widest(plan, "dcae", share * budget, _widths_are_open(plan, request))
+        plan, step = _widest(plan, "dcae", share * budget, most, _widths_are_open(plan, request))
         if settings.compile == "on":
             step = _step_seconds(plan, "dcae", compiled="on")
     budget = time_for_training(minutes, start)
-    seconds = share * budget
-    steps_per_pass = max(1, plan.pack.count("train") // int(settings.batch_size))
-    steps = max(1, min(int(seconds / step), MAX_PASSES * steps_per_pass))
+    steps = max(1, min(int(share * budget / step), most))
     per_epoch = settings.steps_per_epoch or min(steps, _steps_per_epoch(steps_per_pass, step))
     epochs = max(1, round(steps / per_epoch))
     passes = epochs * per_epoch / steps_per_pass
     text = f"Plan: {epochs:,} epochs of {per_epoch:,} steps ({passes:.1f} passes over the images), "
     text += f"about {_minutes(epochs * per_epoch * step)}"
     if two:
-        text += f"; then flow matching on the latents, about {_minutes(budget - seconds)}"
+        text += f"; then flow matching on the latents, about {_minutes(budget - epochs * per_epoch * step)}"
     log.info(f"{text}; then the report.")
     if (channels := getattr(plan.config.encoder, "channels", 0)) > getattr(before.encoder, "channels", 0):
         fewer = setting("encoder.channels", WIDTHS["dcae"][0])
         log.info(f"There is time for networks with {channels} channels. For smaller ones: {fewer}.")
-    if epochs * per_epoch < MIN_STEPS and steps < MAX_PASSES * steps_per_pass:
+    if epochs * per_epoch < MIN_STEPS and steps < most:
         more = math.ceil(minutes * MIN_STEPS / (epochs * per_epoch))
         advice = [setting("minutes", more)]
         if (size := min(plan.pack.shape[1:])) >= 2 * SMALLEST_SIZE:
@@ -106,11 +109,11 @@ def resolve_second_stage(plan: Plan, request: TrainRequest, seconds: float) -> P
     settings = plan.config.flow_matching
     if settings.steps:
         return plan
+    most = max(1, MAX_PASSES * plan.pack.count("train") // settings.batch_size)
     open_width = settings.channels == WIDTHS["flow_matching"][0]
     open_width = open_width and not gives(request, "flow_matching", "channels")
     with status("Measuring the speed of flow matching"):
-        plan, step = _widest(plan, "flow_matching", seconds, open_width)
-    most = max(1, MAX_PASSES * plan.pack.count("train") // settings.batch_size)
+        plan, step = _widest(plan, "flow_matching", seconds, most, open_width)
     steps = max(1, min(int(seconds / step), most))
     steps = max(steps // EPOCH_STEPS * EPOCH_STEPS, min(steps, EPOCH_STEPS))  # whole epochs
     channels = plan.config.flow_matching.channels
@@ -128,16 +131,16 @@ def _widths_are_open(plan: Plan, request: TrainRequest) -> bool:
     )
 
 
-def _widest(plan: Plan, stage: str, seconds: float, is_open: bool) -> tuple[Plan, float]:
-    """The plan with the most channels that leave time for enough steps in `seconds`, if they are open, and
-    the seconds of a step."""
-    step = _step_seconds(plan, stage)
+def _widest(plan: Plan, stage: str, seconds: float, most: int, is_open: bool) -> tuple[Plan, float]:
+    """The plan with the most channels that leave time in `seconds` for enough of at most `most` steps, if
+    channels are open, and the seconds of a step."""
+    enough, step = min(WIDE_STEPS[stage], most), _step_seconds(plan, stage)
     for channels in WIDTHS[stage][1:] if is_open else ():
-        if seconds / step < WIDE_STEPS[stage]:
+        if seconds / step < enough:
             break
         wider = _with_channels(plan, stage, channels)
         longer = _step_seconds(wider, stage)
-        if seconds / longer < WIDE_STEPS[stage]:
+        if seconds / longer < enough:
             break
         plan, step = wider, longer
     return plan, step
