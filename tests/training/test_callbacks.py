@@ -93,6 +93,12 @@ def test_the_time_left_includes_what_follows_the_epochs(monkeypatch: MonkeyPatch
     assert long.estimate(5000) == pytest.approx(50 + after)
     assert short.estimate(5000) == pytest.approx(20 + 5 + after)  # half an epoch beyond the limit, on average
     assert short.estimate(500) == pytest.approx(5 + after)
+    filling = TimeLeft(100.0, float("inf"), 1000, 0.0, 0.0, planned=60.0)  # by a second stage
+    filling.add(32)
+    filling.add(1000)
+    clock[0] = 120.0
+    assert filling.estimate(500) == pytest.approx(40)
+    assert filling.estimate(9000) == pytest.approx(90)
 
 
 def test_background_jobs_are_replaced_by_later_ones() -> None:

@@ -87,14 +87,20 @@ class TimeLeft:
 
     The command began at `start`, on the clock of `time.perf_counter`; the epoch that runs `limit` seconds
     later is the last one. After the epochs come `work_at_end`, in images that could be trained on in that
-    time, and `seconds_at_end`.
+    time, and `seconds_at_end`; what comes then fills `planned` seconds since `start`.
     """
 
     def __init__(
-        self, start: float, limit: float, training_images: int, work_at_end: float, seconds_at_end: float
+        self,
+        start: float,
+        limit: float,
+        training_images: int,
+        work_at_end: float,
+        seconds_at_end: float,
+        planned: float = 0.0,
     ) -> None:
         self.start, self.limit, self.training_images = start, limit, training_images
-        self.work_at_end, self.seconds_at_end = work_at_end, seconds_at_end
+        self.work_at_end, self.seconds_at_end, self.planned = work_at_end, seconds_at_end, planned
         self._began, self._seen = math.nan, 0
 
     def add(self, images: int) -> None:
@@ -113,7 +119,8 @@ class TimeLeft:
         until_limit = max(0.0, self.start + self.limit - time.perf_counter())
         half_an_epoch = 0.5 * self.training_images * per_image
         training = min(images_left * per_image, until_limit + half_an_epoch)
-        return training + self.work_at_end * per_image + self.seconds_at_end
+        until_planned = self.start + self.planned - time.perf_counter()
+        return max(training + self.work_at_end * per_image + self.seconds_at_end, until_planned)
 
 
 def work_at_end(training_images: int, report_images: int) -> float:

@@ -139,7 +139,7 @@ def _run_session(
     limit = math.inf if state.request.max_minutes is None else 60 * state.request.max_minutes
     if not state.finished:
         share = 1 - SECOND_STAGE_SHARE if has_second_stage else 1.0
-        _fit(state, callbacks, start, min(1.0, MAX_OVERRUN * share) * limit)
+        _fit(state, callbacks, start, min(1.0, MAX_OVERRUN * share) * limit, minutes)
     stopped = state if state.stop_requested else None
     if has_second_stage and not stopped:
         _resolve_second_stage(state, start, minutes)
@@ -188,12 +188,18 @@ def _resolve_second_stage(state: TrainingState, start: float, minutes: float | N
     write_record(state.run.config, state.plan.metadata)
 
 
-def _fit(state: TrainingState, callbacks: Sequence[Callback], start: float, limit: float) -> None:
-    """Train one stage until it is finished or `limit` seconds after `start`."""
+def _fit(
+    state: TrainingState,
+    callbacks: Sequence[Callback],
+    start: float,
+    limit: float,
+    minutes: float | None = None,
+) -> None:
+    """Train one stage until it is finished or `limit` seconds after `start`; `minutes` are for all."""
     state.trained = True
     try:
         with ExitStack() as saving, state.background, fork_rng():
-            _train_epochs(state, callbacks, start, limit)
+            _train_epochs(state, callbacks, start, limit, minutes)
             saving.enter_context(status("Saving"))
             for callback in callbacks:
                 callback.on_train_end(state)
@@ -214,11 +220,17 @@ def _where_stopped(state: TrainingState) -> str:
     return f"{where}; nothing is lost. {state.how_to_resume()}"
 
 
-def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: float, limit: float) -> None:
+def _train_epochs(
+    state: TrainingState,
+    callbacks: Sequence[Callback],
+    start: float,
+    limit: float,
+    minutes: float | None,
+) -> None:
     settings, request, loader = state.plan.config.training, state.request, state.loader
     images_per_epoch = loader.steps_per_epoch * loader.batch_size
     total, done = settings.epochs * images_per_epoch, state.progress.steps_in_epoch * loader.batch_size
-    time_left = TimeLeft(start, limit, images_per_epoch, *_after_epochs(state, total))
+    time_left = TimeLeft(start, limit, images_per_epoch, *_after_epochs(state, total, minutes))
 
     def label() -> str:
         return f"{state.name} {min(state.progress.epoch + 1, settings.epochs)}/{settings.epochs}"
@@ -248,15 +260,19 @@ def _train_epochs(state: TrainingState, callbacks: Sequence[Callback], start: fl
                 break
 
 
-def _after_epochs(state: TrainingState, total_images: int) -> tuple[float, float]:
+def _after_epochs(
+    state: TrainingState, total_images: int, minutes: float | None
+) -> tuple[float, float, float]:
     """What comes after the epochs, as `TimeLeft` takes it."""
     if state.plan.config.latent_prior == "flow_matching":
         is_first = state.run.folder == state.run.main
+        if is_first and minutes is not None and not state.plan.config.flow_matching.steps:
+            return 0.0, END_SECONDS, 60 * minutes
         ratio = SECOND_STAGE_SHARE / (1 - SECOND_STAGE_SHARE)
-        return ratio * total_images if is_first else 0.0, END_SECONDS
+        return ratio * total_images if is_first else 0.0, END_SECONDS, 0.0
     held_out = state.plan.pack.count("test") or state.plan.pack.count("validation")
     report_images = min(QUICK_IMAGES, held_out) if state.request.report else 0
-    return work_at_end(state.loader.count, report_images), PRIOR_SECONDS
+    return work_at_end(state.loader.count, report_images), PRIOR_SECONDS, 0.0
 
 
 def _report_end(state: TrainingState) -> None:
