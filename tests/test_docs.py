@@ -32,7 +32,7 @@ FIGURES = {
         f"mixtures of {', '.join(map(str, fit_prior.COMPONENTS))} Gaussians",
         f"up to {flow_matching.MAX_GROUPS} groups of at least {groups.IMAGES_PER_GROUP} images",
         f"`--guidance` w = {flow_matching.GUIDANCE:.0f} by default",
-        f"by {flow_matching.STEPS} steps of Heun's method",
+        f"by {flow_matching.STEPS} steps of the two-step Adams-Bashforth method",
         f"mean log r over {fit_prior.FLOW_MATCHING_ENCODINGS} validation latents",
         f"of {perceptual.IMAGES_PER_BATCH} images of a batch",
         f"a flow of {COUPLINGS} spline couplings, at most {densities.FLOW_STEPS:,} steps",

@@ -124,7 +124,7 @@ class TrainedModel:
             temperature: scale of the latent noise; below 1: more typical, less varied.
             prior: "fitted" or "model" (the model's own); None for the fitted one if there is one.
             steps: of the sampler of flow matching, 20 by default; more are slower and more accurate.
-            guidance: by groups of similar images, for flow matching: 3 by default, 1 for none; higher: images
+            guidance: by groups of similar images, for flow matching: 2 by default, 1 for none; higher: images
                 more typical of their group, less varied.
 
         Raises:

@@ -103,6 +103,20 @@ def test_temperature_scales_the_noise_and_guidance_moves_away_from_all_classes()
     assert shift == pytest.approx(5 + 6, abs=0.1)
 
 
+def test_the_error_of_the_sampler_falls_with_the_square_of_its_steps() -> None:
+    model, _ = gaussian(3)
+    model.guidance = 1.0
+
+    def drawn(steps: int) -> Tensor:
+        model.steps = steps
+        with seeded(1):
+            return model.sample_prior(100)
+
+    exact = drawn(2000)
+    coarse, fine = ((drawn(steps) - exact).norm().item() for steps in (40, 80))
+    assert 3.5 < coarse / fine < 5
+
+
 def test_groups_are_drawn_by_their_share_of_the_class() -> None:
     model, covariance = gaussian(1, classes=3)
     model.network = GaussianVelocity(1e-4 * covariance)

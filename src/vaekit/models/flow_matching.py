@@ -18,10 +18,9 @@ from vaekit.models.networks.velocity import Mlp, UNet
 from vaekit.models.terms import Labels
 
 STEPS = 20
-"""Steps in which the equation is solved, of two velocities each."""
-GUIDANCE = 3.0
-"""Guidance by the class: on the emoji of benchmarks/folders, after 5 minutes, the KID of new images is 0.44
-with 2, 0.41 with 3 and 0.41 with 4."""
+"""Steps in which the equation is solved."""
+GUIDANCE = 2.0
+"""Guidance by the group. With 3 colours are too strong, and the coverage is lower."""
 LABEL_DROPOUT = 0.1
 """Share of training latents whose group and class are withheld (Ho & Salimans 2022, arXiv:2207.12598,
 algorithm 1), and with classes as large a share of which only the group is."""
@@ -144,8 +143,9 @@ class FlowMatching(nn.Module):
     def sample_prior(self, n: int, y: Labels | None = None, temperature: float = 1.0) -> Float[Tensor, "n D"]:
         """`n` samples of p(z | y), from noise scaled by `temperature`; without `y` of classes by frequency.
 
-        The group is drawn by its share of the class. The equation is solved by Heun's method in `steps`
-        steps.
+        The group is drawn by its share of the class. The equation is solved in `steps` steps by the two-step
+        Adams-Bashforth method, which needs one velocity a step; the first step is Heun's (Hairer, Norsett &
+        Wanner 1993, sections II.1 and III.1).
         """
         if y is None:
             y = torch.multinomial(self.shares, n, replacement=True)
@@ -156,10 +156,15 @@ class FlowMatching(nn.Module):
         guidance = self.guidance if self.groups > 1 else 1.0
         x = temperature * torch.randn(n, self.latents, device=self.loc.device)
         times = torch.linspace(0, 1, self.steps + 1, device=x.device)
+        earlier = None
         for start, end in pairwise(times):
-            before = self.guided(x, start.expand(n), label, guidance)
-            after = self.guided(x + (end - start) * before, end.expand(n), label, guidance)
-            x = x + (end - start) * (before + after) / 2
+            now = self.guided(x, start.expand(n), label, guidance)
+            if earlier is None:
+                later = self.guided(x + (end - start) * now, end.expand(n), label, guidance)
+                mean = (now + later) / 2
+            else:
+                mean = 1.5 * now - 0.5 * earlier
+            x, earlier = x + (end - start) * mean, now
         return self.loc + self.scale * x
 
     def log_prior(self, z: Float[Tensor, "N D"], y: Int[Tensor, " N"] | None = None) -> Float[Tensor, " N"]:
