@@ -98,7 +98,7 @@ def test_networks_are_wider_where_there_is_time_for_enough_steps(
 ) -> None:
     for stage, widths in (("dcae", (32, 40)), ("flow_matching", (64, 72))):
         monkeypatch.setitem(lengths.WIDTHS, stage, widths)
-        monkeypatch.setitem(lengths.WIDE_STEPS, stage, 1)
+        monkeypatch.setitem(lengths.WIDE_STEPS, stage, 0)
     settings: dict[str, Any] = {**SMALL, "encoder": {"kind": "dcae"}, "decoder": {"kind": "dcae"}}
     settings["flow_matching"] = {}
     if given:

@@ -49,8 +49,8 @@ ABOUT = {
 TAIL = """
 ```console
 $ python benchmarks/folders/prepare.py SOURCES FOLDERS
-$ python benchmarks/folders/run.py FOLDERS OUT --minutes 5 --names emoji --old OLD/src \\
-    --contestants vaekit vaekit-0.1.0
+$ python benchmarks/folders/run.py FOLDERS OUT --minutes 5 --old OLD/src \\
+    --names emoji clipart photos --contestants vaekit vaekit-0.1.0
 $ python tools/docs/quality.py OUT
 ```
 """

@@ -35,14 +35,15 @@ MIN_BUDGET = 0.2
 MAX_PASSES = 300
 """Passes over the images, at most: with more, a model would memorize a few images."""
 FIRST_STAGE_PASSES, FIRST_STAGE_STEPS = 40, 3000
-"""The larger of these is the most that the first of two stages gets, in passes and in steps: on the emoji of
-benchmarks/folders its validation loss rises after 35 passes. The second stage gets the rest of the time."""
+"""The larger of these is the most that the first of two stages gets, in passes and in steps, and never more
+than `MAX_PASSES`: on the emoji of benchmarks/folders its validation loss rises after 35 passes. The second
+stage gets the rest of the time."""
 SMALLEST_SIZE = 16
 """Pixels of the smaller side of images that are advised, at least."""
 WIDTHS = {"dcae": (32, 48, 64, 96, 128), "flow_matching": (64, 96, 128, 192)}
 """Channels that are tried in turn, the first in any case."""
-WIDE_STEPS = {"dcae": 4000, "flow_matching": 6000}
-"""Steps that there has to be time for with more channels than the first."""
+WIDE_STEPS = {"dcae": 3000, "flow_matching": 6000}
+"""Steps that there have to be time and images for with more channels than the first."""
 SHORTEST_EPOCH, LONGEST_EPOCH = 5.0, 30.0
 """Seconds between two validations where epochs are chosen here."""
 
@@ -62,7 +63,9 @@ def resolve_epochs(plan: Plan, request: TrainRequest, minutes: float, start: flo
     share = 1 - SECOND_STAGE_SHARE if two and not plan.config.flow_matching.steps else 1.0
     budget = time_for_training(minutes, start)
     steps_per_pass = max(1, plan.pack.count("train") // int(settings.batch_size))
-    most = max(FIRST_STAGE_PASSES * steps_per_pass, FIRST_STAGE_STEPS) if two else MAX_PASSES * steps_per_pass
+    most = MAX_PASSES * steps_per_pass
+    if two:
+        most = min(most, max(FIRST_STAGE_PASSES * steps_per_pass, FIRST_STAGE_STEPS))
     with status("Measuring the speed of training"):
         plan, step = _widest(plan, "dcae", share * budget, most, _widths_are_open(plan, request))
         if settings.compile == "on":
@@ -134,8 +137,8 @@ def _widths_are_open(plan: Plan, request: TrainRequest) -> bool:
 def _widest(plan: Plan, stage: str, seconds: float, most: int, is_open: bool) -> tuple[Plan, float]:
     """The plan with the most channels that leave time in `seconds` for enough of at most `most` steps, if
     channels are open, and the seconds of a step."""
-    enough, step = min(WIDE_STEPS[stage], most), _step_seconds(plan, stage)
-    for channels in WIDTHS[stage][1:] if is_open else ():
+    enough, step = WIDE_STEPS[stage], _step_seconds(plan, stage)
+    for channels in WIDTHS[stage][1:] if is_open and most >= enough else ():
         if seconds / step < enough:
             break
         wider = _with_channels(plan, stage, channels)

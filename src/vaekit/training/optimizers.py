@@ -61,12 +61,11 @@ def _clip_updates(optimizer: Optimizer, *_: Any) -> None:
         usual = torch._foreach_sqrt([optimizer.state[p]["exp_avg_sq"] for p in moved])
         torch._foreach_add_(usual, 1e-12)
         gradients = [p.grad for p in moved]
-        norms = torch.stack(torch._foreach_norm(torch._foreach_div(gradients, usual)))
-        step = optimizer.state[moved[0]]["step"].to(norms.device)
-        bias = (1 - group["betas"][1] ** step).sqrt()
-        sizes = torch.tensor([p.numel() for p in moved], device=norms.device).sqrt()
-        factors = (LARGEST_UPDATE * sizes / (norms * bias)).clamp(max=1)
-        torch._foreach_mul_(gradients, list(factors.unbind()))
+        norms = torch._foreach_norm(torch._foreach_div(gradients, usual))
+        bias = (1 - group["betas"][1] ** optimizer.state[moved[0]]["step"]).sqrt()
+        largest = [LARGEST_UPDATE * math.sqrt(p.numel()) for p in moved]
+        excess = torch._foreach_div(torch._foreach_mul(norms, bias), largest)
+        torch._foreach_div_(gradients, torch._foreach_clamp_min(excess, 1.0))
 
 
 def learning_rate(settings: TrainingConfig, step: int, steps: int) -> float:
