@@ -16,7 +16,7 @@ test: .venv/ready
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow' tests/test_readme.py tests
 
 test-slow: .venv/ready
-	$(BIN)/pytest -n 2 --dist loadfile -m slow
+	$(BIN)/pytest -n 2 -m slow
 
 check: .venv/ready
 	$(BIN)/ruff check .
