@@ -96,7 +96,7 @@ def test_time_decides_the_number_of_steps(tmp_path: Path) -> None:
 def test_networks_are_wider_where_there_is_time_for_enough_steps(
     given: bool, tmp_path: Path, monkeypatch: MonkeyPatch
 ) -> None:
-    for stage, widths in (("dcae", (32, 40)), ("flow_matching", (64, 72))):
+    for stage, widths in (("autoencoder", (32, 40)), ("flow_matching", (64, 72))):
         monkeypatch.setitem(lengths.WIDTHS, stage, widths)
         monkeypatch.setitem(lengths.WIDE_STEPS, stage, 0)
     settings: dict[str, Any] = {**SMALL, "encoder": {"kind": "dcae"}, "decoder": {"kind": "dcae"}}

@@ -34,7 +34,7 @@ then compared with held-out images that none has seen. KID and coverage compare 
 held-out ones, in the features of EfficientNet-Lite0, which no contestant trains with; they are not
 comparable with published values. KID is a distance, here times 1,000: lower is better. `+-` is half the
 95 % interval. PSNR and SSIM are those of reconstructions of held-out images. "Copies" is the share of
-new images suspiciously near to a training image; 0.01 is expected by chance. "Took" is the time of the
+new images suspiciously near to a training image; 0.02 is expected by chance. "Took" is the time of the
 whole command, from start to report. What is not listed has not been measured yet.
 """
 ABOUT = {

@@ -1,5 +1,6 @@
 """Sampling, decoding and interpolation of latents."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,6 +47,12 @@ def draw_chunks(
         labels = None if y is None else F.pad(y[first : first + CHUNK], (0, max(0, first + CHUNK - n)))
         with seeded(seed, "generate", first):
             yield prior.sample_prior(CHUNK, labels, temperature)
+
+
+def draw_like(z: Float[Tensor, "N D"], n: int) -> Float[Tensor, "n D"]:
+    """Draw from the Gaussian with the mean and covariance of `z`, as random sums of its deviations."""
+    mean = z.mean(0)
+    return mean + torch.randn(n, len(z), device=z.device) @ (z - mean) / math.sqrt(len(z))
 
 
 @torch.no_grad()

@@ -5,12 +5,10 @@ import math
 from contextlib import suppress
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from vaekit.errors import Interrupted, UserError
 from vaekit.latents.fit_prior import fit_prior, trained_flow_matching
-from vaekit.latents.sampling import decode_images, draw_latents, seeded, to_uint8
+from vaekit.latents.sampling import decode_images, draw_latents, draw_like, seeded, to_uint8
 from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.plots import curves, grids
 from vaekit.runs.checkpoint import load_prior, load_weights, write_prior
@@ -28,7 +26,8 @@ SAMPLE_IMAGES = 64
 RECONSTRUCTED_IMAGES = 32
 """Validation images in a picture of reconstructions."""
 ENCODED_IMAGES = 256
-"""Validation images whose latents new images are drawn like, before a second stage."""
+"""Validation images whose latents new images are drawn like, before a second stage: until it has learned how
+the places of a latent image depend on each other, a Gaussian shows what the decoder can do."""
 
 
 class DataPreview(Callback):
@@ -69,7 +68,10 @@ class Pictures(Callback):
             y = torch.arange(count, device=device) // columns % model.classes
         seed = state.plan.config.training.seed
         if state.plan.config.latent_prior == "flow_matching":
-            z, source = _draw_like_encodings(state, count, seed), "a Gaussian fitted to the latents"
+            x, truth = next(state.loader.split("validation", ENCODED_IMAGES, size=ENCODED_IMAGES))
+            with seeded(seed, "pictures"):
+                encoded, _ = rsample_with_log_prob(model.posterior_of(x, truth), 1)
+                z, source = draw_like(encoded[0], count), "a Gaussian fitted to the latents"
         else:
             z, source = draw_latents(model, count, seed, y), "the model's own prior"
         samples = to_uint8(decode_images(model, z, y)).numpy()
@@ -86,21 +88,6 @@ class Pictures(Callback):
             grids.write(state.run.reconstructions(epoch), sheet)
 
         state.background.put(f"pictures {epoch}", write)
-
-
-@torch.no_grad()
-def _draw_like_encodings(state: TrainingState, n: int, seed: int) -> Float[Tensor, "n D"]:
-    """Latents from the Gaussian with the mean and covariance of latents of validation images.
-
-    The prior of a latent image knows nothing of how its places depend on each other, which the second stage
-    is to learn; a Gaussian shows meanwhile what the decoder can do.
-    """
-    x, y = next(state.loader.split("validation", ENCODED_IMAGES, size=ENCODED_IMAGES))
-    with seeded(seed, "pictures"):
-        draws, _ = rsample_with_log_prob(state.train_step.ema.model.posterior_of(x, y), 1)
-        noise = torch.randn(n, len(x), device=x.device) / math.sqrt(len(x))
-    mean = draws[0].mean(0)
-    return mean + noise @ (draws[0] - mean)
 
 
 class LossGraph(Callback):

@@ -26,8 +26,9 @@ DEFAULT_MINUTES = 20.0
 """Time for a run whose epochs are not given."""
 SECOND_STAGE_SHARE = 0.6
 """Share of the time of training that the second of two stages gets."""
-STEP_OVERHEAD = {"dcae": 1.2, "flow_matching": 1.3}
-"""Time for a step in training, with validation, pictures and checkpoints, over the median of a trial."""
+STEP_OVERHEAD = {"autoencoder": 1.2, "flow_matching": 1.3}
+"""By stage: time for a step in training, with validation, pictures and checkpoints, over the median of a
+trial."""
 END_SECONDS, END_SHARE = 25.0, 0.05
 """The larger of these is set aside for what comes after the last step: seconds, share of all."""
 MIN_BUDGET = 0.2
@@ -40,10 +41,10 @@ than `MAX_PASSES`: on the emoji of benchmarks/folders its validation loss rises 
 stage gets the rest of the time."""
 SMALLEST_SIZE = 16
 """Pixels of the smaller side of images that are advised, at least."""
-WIDTHS = {"dcae": (32, 48, 64, 96, 128), "flow_matching": (64, 96, 128, 192)}
-"""Channels that are tried in turn, the first in any case."""
-WIDE_STEPS = {"dcae": 3000, "flow_matching": 6000}
-"""Steps that there have to be time and images for with more channels than the first."""
+WIDTHS = {"autoencoder": (32, 48, 64, 96, 128), "flow_matching": (64, 96, 128, 192)}
+"""By stage: channels that are tried in turn, the first in any case."""
+WIDE_STEPS = {"autoencoder": 3000, "flow_matching": 6000}
+"""By stage: steps that there have to be time and images for with more channels than the first."""
 SHORTEST_EPOCH, LONGEST_EPOCH = 5.0, 30.0
 """Seconds between two validations where epochs are chosen here."""
 
@@ -67,9 +68,9 @@ def resolve_epochs(plan: Plan, request: TrainRequest, minutes: float, start: flo
     if two:
         most = min(most, max(FIRST_STAGE_PASSES * steps_per_pass, FIRST_STAGE_STEPS))
     with status("Measuring the speed of training"):
-        plan, step = _widest(plan, "dcae", share * budget, most, _widths_are_open(plan, request))
+        plan, step = _widest(plan, "autoencoder", share * budget, most, _widths_are_open(plan, request))
         if settings.compile == "on":
-            step = _step_seconds(plan, "dcae", compiled="on")
+            step = _step_seconds(plan, "autoencoder", compiled="on")
     budget = time_for_training(minutes, start)
     steps = max(1, min(int(share * budget / step), most))
     per_epoch = settings.steps_per_epoch or min(steps, _steps_per_epoch(steps_per_pass, step))
@@ -81,7 +82,7 @@ def resolve_epochs(plan: Plan, request: TrainRequest, minutes: float, start: flo
         text += f"; then flow matching on the latents, about {_minutes(budget - epochs * per_epoch * step)}"
     log.info(f"{text}; then the report.")
     if (channels := getattr(plan.config.encoder, "channels", 0)) > getattr(before.encoder, "channels", 0):
-        fewer = setting("encoder.channels", WIDTHS["dcae"][0])
+        fewer = setting("encoder.channels", WIDTHS["autoencoder"][0])
         log.info(f"There is time for networks with {channels} channels. For smaller ones: {fewer}.")
     if epochs * per_epoch < MIN_STEPS and steps < most:
         more = math.ceil(minutes * MIN_STEPS / (epochs * per_epoch))
@@ -129,7 +130,9 @@ def _widths_are_open(plan: Plan, request: TrainRequest) -> bool:
     """Whether the channels of both networks are a choice of ours."""
     networks = {"encoder": plan.config.encoder, "decoder": plan.config.decoder}
     return all(
-        part.kind == "dcae" and part.channels == WIDTHS["dcae"][0] and not gives(request, name, "channels")
+        part.kind == "dcae"
+        and part.channels == WIDTHS["autoencoder"][0]
+        and not gives(request, name, "channels")
         for name, part in networks.items()
     )
 

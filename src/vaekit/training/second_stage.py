@@ -1,6 +1,7 @@
 """The second stage: a generative model of the latents, trained by the same loop as the autoencoder.
 
-Its metrics, checkpoints and pictures are in the folder `latent_prior` of the run, which has the same layout.
+Its metrics and checkpoints are in the folder `latent_prior` of the run, which has the same layout; its new
+images are beside those of the first stage.
 """
 
 import math
