@@ -31,7 +31,7 @@ from vaekit.version import VERSION
 AUTO_SETTINGS = ("precision", "batch_size", "compile")
 """Settings that may be "auto". What they come to stands in config.json and holds for a resumed run: the batch
 size always, since steps are counted by it, the others as long as machine and versions are the same."""
-DEFAULT_PRESETS = {"gray": "classic", "colour": "best"}
+DEFAULT_PRESET = "best"
 SMALL_FOLDER = 1000
 """Training images up to which a folder is small."""
 COLOUR_BASE = {
@@ -99,14 +99,14 @@ def make_plan(request: TrainRequest) -> Plan:
     pack = open_pack(source, early.data, quiet=request.quiet)
     preset, config = _config_with_data(request, before, pack)
     small = () if before else _small_folder(request, pack)
-    if small and preset == DEFAULT_PRESETS["colour"]:
+    if small and preset == DEFAULT_PRESET:
         config, line = _with_augmentation(request, config, pack)
         small = (*small, line) if line else small
     run = Run(request.out or first_free(Path("runs"), pack.name))
     classes, images = len(pack.classes), pack.count("train")
     model, objective = build(config, pack.shape, classes, images, request.networks)
     metadata = _make_metadata(preset, config, pack, source, device, before)
-    others = "" if request.preset or before else " (default for such images). Others: `vaekit presets`."
+    others = "" if request.preset or before else " (the default). Others: `vaekit presets`."
     if not before and pack.shape[0] > 1 and leaves_noise_open(preset):
         others = "; for colour images with the networks, noise and schedule of `best`, and 128 latents"
     lines = [*pack.summary.splitlines(), f"Preset: {preset}{others}"]
@@ -164,26 +164,19 @@ def _metadata_to_resume(request: TrainRequest) -> RunMetadata | None:
 
 
 def _config_before_data(request: TrainRequest, before: RunMetadata | None) -> Config:
-    """A configuration whose data and training settings are final; the default preset depends on the data.
+    """The configuration before it is known what the images are: its data and training settings are final.
 
-    Settings that fit no preset are refused here, before any image is read.
+    Settings that do not fit the preset are refused here, before any image is read.
     """
     if before:
         return override(before.config, *request.layers)
-    errors = []
-    for preset in [request.preset] if request.preset else DEFAULT_PRESETS.values():
-        try:
-            return resolve(*request.layers, preset=preset)
-        except UserError as error:
-            errors.append(error)
-    raise errors[0]
+    return resolve(*request.layers, preset=request.preset or DEFAULT_PRESET)
 
 
 def _config_with_data(request: TrainRequest, before: RunMetadata | None, pack: Pack) -> tuple[str, Config]:
     if not before:
-        kind = "gray" if pack.shape[0] == 1 else "colour"
-        preset = request.preset or DEFAULT_PRESETS[kind]
-        base = COLOUR_BASE if kind == "colour" and leaves_noise_open(preset) else {}
+        preset = request.preset or DEFAULT_PRESET
+        base = COLOUR_BASE if pack.shape[0] > 1 and leaves_noise_open(preset) else {}
         config = resolve(*request.layers, preset=preset, base=base).with_latents(pack.shape)
         if (base or request.preset is None) and not is_valid(config):  # the default gives way
             layers = ({"likelihood": {"sigma": "learned"}}, *request.layers)
