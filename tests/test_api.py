@@ -17,7 +17,7 @@ from vaekit import TrainedModel
 from vaekit.config.training import TrainingConfig
 
 SMALL_CONV = {"latents": 4, "encoder": {"channels": 8}, "decoder": {"channels": 8}, "batch_size": 16}
-TINY = SMALL_CONV | {"epochs": 2, "quiet": True, "report": False, "callbacks": []}
+TINY = SMALL_CONV | {"preset": "classic", "epochs": 2, "quiet": True, "report": False, "callbacks": []}
 
 
 @pytest.fixture(scope="module")

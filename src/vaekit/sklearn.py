@@ -43,8 +43,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     vaekit's cache, which `vaekit doctor --clear-cache` empties.
 
     Args:
-        preset: a name of `vaekit presets`; None chooses by the images: "classic" for gray ones, "best" for
-            colour.
+        preset: a name of `vaekit presets`; None chooses one with a latent vector by the images: "classic" for
+            gray ones, "laplace" for colour.
         epochs: passes over X.
         latents: D, or "4x7x7" and the like for a spatial latent, which is returned as a row; None for the
             preset's.
@@ -97,6 +97,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         settings = self._settings()
         X = self._checked(X, fitting=True)
         images = self._images(X, self._shape(X))
+        settings.setdefault("preset", "classic" if images.shape[3] == 1 else "laplace")
         if self.out is not None:
             vae = train(images, out=self.out, quiet=not self.verbose, **settings)
         else:

@@ -26,6 +26,8 @@ from vaekit.config.training import TrainingConfig
 AUTO_CHANNELS = 4
 AUTO_SIZE = 12
 """Pixels on the longer side of an automatic latent image, at most, as long as the factor allows."""
+AUTO_VECTOR = 128
+"""Automatic latents of networks of dense layers."""
 MAX_AUTO_FACTOR = 16
 """Pixels of the image for one of an automatic latent image, at most."""
 
@@ -65,8 +67,12 @@ class Config(BaseConfig):
         return sizes[0] if len(sizes) == 1 else "x".join(map(str, sizes))
 
     def with_latents(self, shape: tuple[int, int, int]) -> "Config":
-        """The same, with the latents that "auto" comes to for images of `shape` (C, H, W)."""
-        return self.model_copy(update={"latents": auto_latents(shape)}) if self.latents == "auto" else self
+        """The same, with the latents that "auto" comes to for images of `shape` (C, H, W): a latent image, or
+        a vector for networks of dense layers."""
+        if self.latents != "auto":
+            return self
+        dense = bool({"mlp", "gated_mlp"} & {self.encoder.kind, self.decoder.kind})
+        return self.model_copy(update={"latents": AUTO_VECTOR if dense else auto_latents(shape)})
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
