@@ -243,7 +243,7 @@ def test_a_white_border_is_shown_white(tmp_path: Path) -> None:
     drawings = 255 - rings(120, 16, 3)
     drawings[:, [0, -1]] = drawings[:, :, [0, -1]] = 255
     dense = {"encoder": "mlp", "decoder": "mlp", "learning_rate": 1e-3}
-    trained = vaekit.train(drawings, preset="best", out=tmp_path, **TINY | dense | {"epochs": 30})
+    trained = vaekit.train(drawings, out=tmp_path, **TINY | dense | {"preset": "best", "epochs": 30})
     px = trained.model.decode(torch.zeros(1, 4))
     assert px.mean[0, :, 0].max() < 252 / 255
     for shown in (trained.sample(8), trained.reconstruct(drawings[:8])):

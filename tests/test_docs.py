@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vaekit.data.decoding.decode import MAX_PIXELS
-from vaekit.data.packs import build
+from vaekit.data.packs import survey
 from vaekit.evaluation import diagnosis, likelihood, memorization, ranking
 from vaekit.latents import densities, fit_prior, groups, traverse
 from vaekit.models import flow_matching, likelihoods, posteriors
@@ -47,8 +47,8 @@ FIGURES = {
     ],
     "data.md": [
         f"larger than {MAX_PIXELS / 1e6:.0f} million pixels",
-        f"one size of up to {build.MAX_UNRESIZED_SIDE} pixels keep it",
-        f"others become squares of {build.DEFAULT_SIDE} pixels",
+        f"one size of up to {survey.MAX_UNRESIZED_SIDE} pixels keep it",
+        f"others become squares of {survey.DEFAULT_SIDE} pixels",
     ],
     "evaluation.md": [
         f"more than {100 * diagnosis.MAX_DUPLICATES:.0f} % of held-out images",

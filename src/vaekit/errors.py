@@ -2,6 +2,7 @@
 way."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def flag_spelling(name: str, value: str | None) -> str:
     if value in (None, "True"):
         return f"--{flag}"
     slot, _, field = flag.rpartition(".")
-    return f"--{f'{slot}.' if slot else ''}no-{field}" if value == "False" else f"--{flag} {value}"
+    return (
+        f"--{f'{slot}.' if slot else ''}no-{field}" if value == "False" else f"--{flag} {shlex.quote(value)}"
+    )
 
 
 _spelling: Callable[[str, str | None], str] = python_spelling

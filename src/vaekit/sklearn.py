@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,10 +24,12 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
 from vaekit.api import load, train
-from vaekit.data.sources.arrays import to_uint8_images
+from vaekit.data.sources.pixels import to_uint8_images
 from vaekit.errors import UserError
 from vaekit.training.artifacts import SamplingPrior
 
+DARK = 64
+"""Levels, of 255, up to which images are too dark to be right."""
 ROUNDING = 1e-6
 """Floats this little outside [0, 1], as scaling leaves them, count as 0 and 1."""
 PARAMETERS = {name: name for name in ("preset", "epochs", "latents", "out")}
@@ -97,6 +100,11 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         settings = self._settings()
         X = self._checked(X, fitting=True)
         images = self._images(X, self._shape(X))
+        if (high := int(images.max(initial=0))) < DARK:
+            text = (
+                f"No value of X is above {high} of 255, so the images are nearly black: X has another range"
+            )
+            warnings.warn(f"{text}. Use X / {high or 1}.", UserWarning, stacklevel=2)
         settings.setdefault("preset", "classic" if images.shape[3] == 1 else "laplace")
         if self.out is not None:
             vae = train(images, out=self.out, quiet=not self.verbose, **settings)

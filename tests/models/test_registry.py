@@ -323,7 +323,9 @@ def test_images_outside_the_support_are_rejected() -> None:
 
 def test_training_rejects_images_outside_the_support(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(Bernoulli, "support", constraints.greater_than(1.0))
-    refused("are outside the support", vaekit.train, rings(40, 12), out=tmp_path / "run", **MLP)
+    refused(
+        "are outside the support", vaekit.train, rings(40, 12), out=tmp_path / "run", preset="classic", **MLP
+    )
 
 
 @pytest.mark.parametrize("prior", list(components("prior")))

@@ -19,6 +19,8 @@ from vaekit.training.interrupts import stop_on_signals
 from vaekit.utils.logging import console_logging, log
 
 SMALL = (
+    "--preset",
+    "classic",
     *("--encoder.kind", "mlp", "--decoder.kind", "mlp", "--encoder.hidden", 32, "--decoder.hidden", 32),
     *("--latents", 4, "--batch-size", 16, "--flip", "--crop", 1),
     *("--threads", 1, "--compile", "off", "--no-report"),

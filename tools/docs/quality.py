@@ -50,7 +50,7 @@ TAIL = """
 ```console
 $ python benchmarks/folders/prepare.py SOURCES FOLDERS
 $ python benchmarks/folders/run.py FOLDERS OUT --minutes 5 --old OLD/src \\
-    --names emoji clipart photos --contestants vaekit vaekit-0.1.0
+    --peers PEERS/bin/python
 $ python tools/docs/quality.py OUT
 ```
 """

@@ -140,13 +140,15 @@ def reconstruct(
         raise UserError("Missing image files.", "Usage: vaekit reconstruct RUN IMAGE ...")
     model = load_model(run)
 
-    from vaekit.data.packs.pack import load_images
     from vaekit.plots import grids
     from vaekit.plots.labels import file_labels
+    from vaekit.runs.inputs import class_of_file, read_files
     from vaekit.utils.files import safe_name
 
-    originals = load_images(images, model.config.data, model.shape)
-    labels = class_ or ([path.resolve().parent.name for path in images] if model.model.classes else None)
+    originals = read_files(model.loaded, images)
+    labels = class_ or (
+        [class_of_file(model.loaded, path) for path in images] if model.model.classes else None
+    )
     reconstructed = model.reconstruct(originals, labels)
     folder = output_folder(model, out, "reconstructed")
     for index, path in enumerate(images):

@@ -44,11 +44,11 @@ def interpolate(
     model = load_model(run)
     file = output_png(model, out, "interpolation")
 
-    from vaekit.data.packs.pack import load_images
     from vaekit.plots import grids
     from vaekit.plots.labels import file_labels
+    from vaekit.runs.inputs import read_files
 
-    ends = load_images((a, b), model.config.data, model.shape)
+    ends = read_files(model.loaded, (a, b))
     how: Literal["linear", "spherical"] = "linear" if linear else "spherical"
     images = model.interpolate(a, b, steps=steps, how=how, label=class_)
     first, last = file_labels((a, b))

@@ -1,5 +1,7 @@
 """Settings of the data: how images are read and augmented. Free of torch."""
 
+import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -14,10 +16,31 @@ class DataConfig(BaseConfig):
     """Image size in pixels: 64 (square) or 96x64 (width x height). By default it is chosen from the data."""
     fit: Literal["crop", "pad", "stretch"] = "crop"
     """Resize by crop (cut edges), pad (add borders) or stretch."""
-    background: str = "white"
-    """Colour of transparent pixels and padding: a name or #rrggbb."""
+    background: str = "auto"
+    """Colour of transparent pixels and padding: a name, #rrggbb, or auto for white, unless transparent images
+    cannot be seen on it."""
     alpha: Literal["composite", "keep"] = "composite"
     """Composite transparent pixels, or keep alpha as a channel."""
+    range: str = "auto"
+    """Pixel values that become black and white, such as 0:4095; auto: by the bits that images of more than 8
+    bits use; auto-set: the lowest and the highest of all images."""
+    bands: str | None = None
+    """Bands to read of images of several, such as 3,2,1; by default all."""
+    pages: str = "first"
+    """Pages, frames or slices to read of files of several: first, middle, all, or a number."""
+    include: str | None = None
+    """Read only files whose paths match one of these patterns, such as 'photos/*,*.jpg'."""
+    exclude: str | None = None
+    """Leave out files whose paths match one of these patterns, such as 'masks/*'."""
+    links: Literal["inside", "follow"] = "inside"
+    """Links to read: those to files inside the folder, or all."""
+    split_folders: Literal["auto", "always", "never"] = "auto"
+    """Whether folders named train, validation, test and the like are splits."""
+    copies: Literal["auto", "keep", "drop"] = "auto"
+    """Keep equal images, or drop all but one of each; auto: drop those in folders, keep those in arrays."""
+    group: str | None = None
+    """Images that stay in one split: folder for those of a folder, or a regular expression for what
+    their paths share, such as 'patient_(\\d+)'."""
     validation: str = "0.1"
     """Validation set: a fraction, or last:N for the last N images. A fraction is chosen by the hash of each
     file."""
@@ -56,16 +79,79 @@ class DataConfig(BaseConfig):
             raise ValueError("must be a fraction between 0 and 1 such as 0.1, or last:N with N of at least 1")
         return text
 
+    @field_validator("range")
+    @classmethod
+    def _range(cls, value: str) -> str:
+        if value in ("auto", "auto-set"):
+            return value
+        low, _, high = value.partition(":")
+        try:
+            ordered = float(low) < float(high)
+        except ValueError:
+            ordered = False
+        if not ordered:
+            raise ValueError("must be auto, auto-set, or the values of black and white such as 0:4095")
+        return value
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _bands(cls, value: Any) -> Any:
+        if value is None or value == "None":
+            return None
+        numbers = [str(part).strip() for part in _parts(value)]
+        if not all(number.isdecimal() and 1 <= int(number) <= 1000 for number in numbers):
+            raise ValueError("must be numbers from 1 such as 3,2,1")
+        return ",".join(numbers)
+
+    @field_validator("pages", mode="before")
+    @classmethod
+    def _pages(cls, value: Any) -> Any:
+        text = str(value)
+        if text not in ("first", "middle", "all") and not (text.isdecimal() and int(text) >= 1):
+            raise ValueError("must be first, middle, all, or a number from 1")
+        return text
+
+    @field_validator("include", "exclude", mode="before")
+    @classmethod
+    def _patterns(cls, value: Any) -> Any:
+        return None if value is None or value == "None" else ",".join(str(part) for part in _parts(value))
+
+    @field_validator("group")
+    @classmethod
+    def _group(cls, value: str | None) -> str | None:
+        if value is None or value in ("None", "folder"):
+            return None if value != "folder" else value
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"must be folder, or a regular expression ({error})") from None
+        return value
+
     @field_validator("background")
     @classmethod
     def _background(cls, value: str) -> str:
         from PIL import ImageColor
 
+        if value == "auto":
+            return value
         try:
             ImageColor.getrgb(value)
         except ValueError:
-            raise ValueError("must be a colour such as white, black or #ff8800") from None
+            raise ValueError("must be auto, or a colour such as white, black or #ff8800") from None
         return value
+
+    @property
+    def band_numbers(self) -> tuple[int, ...]:
+        """The bands to read, counted from 1; empty for all."""
+        return tuple(int(number) for number in (self.bands or "").split(",") if number)
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """The values that become black and white, or None where the images decide."""
+        if self.range in ("auto", "auto-set"):
+            return None
+        low, _, high = self.range.partition(":")
+        return float(low), float(high)
 
     @property
     def width_height(self) -> tuple[int, int] | None:
@@ -74,3 +160,10 @@ class DataConfig(BaseConfig):
             return None
         width, _, height = self.size.partition("x")
         return int(width), int(height or width)
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    """The items of a list, or of a text with commas."""
+    return (
+        value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    )

@@ -1,6 +1,6 @@
 """The settings as typed keyword arguments of `vaekit.train`, so that an editor can complete them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 Component = str | Mapping[str, Any]
@@ -24,6 +24,15 @@ class TrainSettings(TypedDict, total=False):
     size: int | str | tuple[int, int] | None
     fit: str
     background: str
+    range: str
+    bands: str | Sequence[int]
+    pages: str | int
+    include: str | Sequence[str]
+    exclude: str | Sequence[str]
+    links: str
+    split_folders: str
+    copies: str
+    group: str | None
     alpha: str
     validation: float | str
     flip: bool

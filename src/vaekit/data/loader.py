@@ -13,7 +13,7 @@ from torch import Tensor
 from vaekit.config.data import DataConfig
 from vaekit.data.augment import augment
 from vaekit.data.samplers import BalancedSampler, BatchSampler
-from vaekit.data.sources.arrays import Pixels, slices
+from vaekit.data.sources.pixels import Pixels, slices
 from vaekit.errors import UserError
 from vaekit.utils.random import derive_seed
 

@@ -1,56 +1,102 @@
 """Assignment of images to training, validation and test, by their content and order, never by chance."""
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.errors import UserError
+from vaekit.errors import UserError, setting
 
 Splits = NDArray[np.int8]
+Digests = NDArray[np.uint64]
 SPLITS = ("train", "validation", "test")
 TRAIN = 0
 VALIDATION = 1
 TEST = 2
 LEFT_OUT = 3
 """Marks a duplicate of an image in a more protected split; it is in no split."""
+MAX_EXCESS = 3
+"""Size of a validation split over the requested share, at most, if groups of images allow it."""
 
 
-def assign_splits(source_splits: Splits, content: NDArray[np.uint64], rule: str) -> Splits:
+def assign_splits(
+    source_splits: Splits, content: Digests, rule: str, groups: NDArray[np.int64] | None = None
+) -> Splits:
     """Assign every image to TRAIN, VALIDATION, TEST or LEFT_OUT.
 
     An image that is in several splits stays only in the most protected one: test, then validation, then
-    train. With a share, the split of an image depends on its content alone, so it does not change when images
-    are added.
+    train. With a share, the split of an image depends on its content alone, or that of its group, so it does
+    not change when images are added.
 
     Args:
         source_splits: the split of each image in its source.
         content: a digest of each image's content; duplicates have equal digests.
         rule: how validation is cut from train if the source has no validation split: a share such as "0.1",
             or "last:N" (`DataConfig.validation`).
+        groups: the number of the group of each image, which stays in one split; by default every image is a
+            group with its duplicates.
     """
     splits = source_splits.copy()
     for split in (TEST, VALIDATION):
         splits[(splits < split) & np.isin(content, content[splits == split])] = LEFT_OUT
     train = np.flatnonzero(splits == TRAIN)
     if len(train) and not (splits == VALIDATION).any():
-        cut = _last if rule.startswith("last:") else _share
-        splits[train] = cut(content[train], rule)
+        if rule.startswith("last:"):
+            splits[train] = _last(content[train], rule)
+        else:
+            splits[train] = _share(content[train], float(rule), None if groups is None else groups[train])
     if not (splits == TRAIN).any():
         message = "There are no training images: all are held out, or duplicates of held-out images."
         raise UserError(message, "Add images.")
     return splits
 
 
-def _share(content: NDArray[np.uint64], rule: str) -> Splits:
+def _share(content: Digests, share: float, groups: NDArray[np.int64] | None) -> Splits:
     if content.min() == content.max():
         message = "All training images are identical, so none can be held out."
         raise UserError(message, "Add different images.")
-    bound = min(int(float(rule) * 2**64), 2**64 - 1)
+    keys = content if groups is None else _group_digests(content, groups)
+    keys = content if keys.min() == keys.max() else keys
+    bound = min(int(share * 2**64), 2**64 - 1)
     # Neither split is empty: the smallest digest validates, the largest trains.
-    bound = min(max(bound, int(content.min()) + 1), int(content.max()))
-    return np.where(content < np.uint64(bound), VALIDATION, TRAIN).astype(np.int8)
+    bound = min(max(bound, int(keys.min()) + 1), int(keys.max()))
+    held_out = keys < np.uint64(bound)
+    if _is_lopsided(keys, held_out, share):
+        held_out = _small_groups(keys, share, held_out)
+    return np.where(held_out, VALIDATION, TRAIN).astype(np.int8)
 
 
-def _last(content: NDArray[np.uint64], rule: str) -> Splits:
+def _group_digests(content: Digests, groups: NDArray[np.int64]) -> Digests:
+    """The smallest digest in the group of each image."""
+    _, numbers = np.unique(groups, return_inverse=True)
+    smallest = np.full(int(numbers.max()) + 1, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(smallest, numbers, content)
+    return smallest[numbers]
+
+
+def _is_lopsided(keys: Digests, held_out: NDArray[np.bool_], share: float) -> bool:
+    """Whether the validation split is one picture several times, or far larger than requested."""
+    one_picture = held_out.sum() > 1 and len(np.unique(keys[held_out])) == 1
+    return bool(one_picture or held_out.mean() > MAX_EXCESS * share)
+
+
+def _small_groups(keys: Digests, share: float, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Hold out the groups of the smallest digests that together have the share; `held_out` if that cannot be.
+
+    Groups of more images than the share are passed over, so that no single picture is the validation split.
+    """
+    digests, numbers, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+    target = max(1.0, share * len(keys))
+    chosen = np.zeros(len(digests), np.bool_)
+    count = 0
+    for number, size in enumerate(sizes.tolist()):
+        if size <= target and count < target:
+            chosen[number] = True
+            count += size
+    return chosen[numbers] if chosen.any() and not chosen.all() else held_out
+
+
+def _last(content: Digests, rule: str) -> Splits:
     count = int(rule.removeprefix("last:"))
     if count >= len(content):
         message = f"{rule} leaves nothing to train on, there are only {len(content)} images."
@@ -59,3 +105,26 @@ def _last(content: NDArray[np.uint64], rule: str) -> Splits:
     splits[-count:] = VALIDATION
     splits[:-count][np.isin(content[:-count], content[-count:])] = LEFT_OUT
     return splits
+
+
+def groups_by_path(paths: list[str], pattern: str) -> NDArray[np.int64]:
+    """Number the groups of images by their paths.
+
+    Args:
+        paths: the path of each image, separated by "/".
+        pattern: "folder", or a regular expression, whose groups, or else the whole match, name the group; an
+            image that does not match is a group of its own.
+    """
+    names: dict[object, int] = {}
+    expression = None if pattern == "folder" else re.compile(pattern)
+    numbers = []
+    for row, path in enumerate(paths):
+        match = expression.search(path) if expression else None
+        name: object = path.rpartition("/")[0] if expression is None else row
+        if match:
+            name = match.groups() or match[0]
+        numbers.append(names.setdefault(name, len(names)))
+    if len(names) == 1:
+        hint = f"Choose another {setting('group')}."
+        raise UserError(f"All images are in one group by {pattern!r}, so none can be held out.", hint)
+    return np.array(numbers, np.int64)

@@ -12,15 +12,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.data.loader import Batch
-from vaekit.data.packs.pack import load_images
-from vaekit.data.sources.arrays import to_uint8_images
+from vaekit.data.sources.pixels import to_uint8_images
 from vaekit.errors import UserError, setting
 from vaekit.latents.sampling import CHUNK, AnyPrior, decode_images, draw_chunks, interpolate, seeded, to_uint8
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.flow_matching import FlowMatching
 from vaekit.models.vae import VAE
 from vaekit.runs.image_set import to_tensor
-from vaekit.runs.inputs import Images, Labels, Latents, all_images, class_index, class_indices, format_names
+from vaekit.runs.inputs import (
+    Images,
+    Labels,
+    Latents,
+    all_images,
+    class_index,
+    class_indices,
+    class_of_file,
+    format_names,
+    read_files,
+)
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.outputs import new_file
 from vaekit.utils.files import atomic_file
@@ -169,7 +178,7 @@ def interpolate_images(
     if not 2 <= steps <= MAX_INTERPOLATION_STEPS:
         raise UserError(f"must be from 2 to {MAX_INTERPOLATION_STEPS} (got {steps}).", option="steps")
     if label is None and model.vae.classes and isinstance(image_a, Path) and isinstance(image_b, Path):
-        label = _class_of_folder(image_a, image_b)
+        label = _class_of_files(model, image_a, image_b)
     ends = [_one_image(model, image) for image in (image_a, image_b)]
     z_a, z_b = torch.from_numpy(encode(model, np.concatenate(ends), label)).flatten(1)
     z = interpolate(z_a, z_b, steps, path == "spherical")
@@ -205,9 +214,9 @@ def _sample_labels(model: LoadedModel, n: int, label: str | int | None, source: 
     return _model_labels(model, label, n)
 
 
-def _class_of_folder(one: Path, other: Path) -> str:
-    """The class of two image files, from the name of their folder; UserError if their folders differ."""
-    first, second = (path.expanduser().resolve().parent.name for path in (one, other))
+def _class_of_files(model: LoadedModel, one: Path, other: Path) -> str:
+    """The class of two image files, from their paths; UserError if their classes differ."""
+    first, second = (class_of_file(model, path) for path in (one, other))
     if first != second:
         hint = f"Choose the class of all images with {setting('label')}."
         raise UserError(f"{one} is in class {first!r} and {other} in {second!r}.", hint)
@@ -224,7 +233,7 @@ def _decode(model: LoadedModel, z: Tensor, y: Tensor | None) -> Images:
 def _one_image(model: LoadedModel, image: Any) -> Images:
     """Read an image, an array or a file, as [1, H, W, C]."""
     if isinstance(image, (str, Path)):
-        return load_images([image], model.config.data, model.shape)
+        return read_files(model, [image])
     return to_uint8_images(image[None] if hasattr(image, "ndim") else np.asarray(image)[None])
 
 

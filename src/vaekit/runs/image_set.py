@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaekit.data.loader import Batch
 from vaekit.data.packs.pack import Pack
-from vaekit.data.sources.arrays import to_uint8_images
+from vaekit.data.sources.pixels import to_uint8_images
 from vaekit.errors import UserError
 from vaekit.utils.files import printable
 

@@ -1,6 +1,7 @@
 """Inputs of a trained model: labels, and data sets in the form it was trained on."""
 
 import operator
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -11,7 +12,9 @@ from jaxtyping import Float, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.data.packs.pack import BUNDLED, CHANNEL_NAMES, Pack, open_pack
+from vaekit.data.packs.pack import BUNDLED, CHANNEL_NAMES, Pack, load_images, open_pack
+from vaekit.data.packs.reading import Reading
+from vaekit.data.sources.layout import NO_CLASS, read_layout
 from vaekit.errors import UserError, setting
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.loaded import LoadedModel
@@ -31,22 +34,40 @@ MAX_LISTED_CLASSES = 20
 
 def class_indices(labels: Labels, n: int, classes: Sequence[str]) -> Int64[Tensor, " n"]:
     """Class indices of `n` images, from one label for all or one for each."""
-    values = [labels] * n if isinstance(labels, (str, int, np.integer)) else np.asarray(labels).tolist()
+    if isinstance(labels, (str, int, float, np.integer, np.floating)):
+        values: list[Any] = [labels] * n
+    else:
+        values = np.asarray(labels).tolist()
     if len(values) != n:
         hint = "Give one label, or one for each image."
         raise UserError(f"{len(values)} labels were given for {n} images.", hint)
     return torch.tensor([class_index(label, classes) for label in values], dtype=torch.long)
 
 
-def class_index(label: str | int, classes: Sequence[str]) -> int:
-    """The index of a class given by name or index."""
-    if isinstance(label, str) and label in classes:
-        return classes.index(label)
-    if isinstance(label, (int, np.integer)) and 0 <= label < len(classes):
-        return int(label)
+def class_index(label: str | int | float, classes: Sequence[str]) -> int:
+    """The index of a class given by name or index.
+
+    Of classes that are named by numbers, a number is the name: 1 is the class "1", not the second one.
+    """
+    if isinstance(label, str):
+        shown = [printable(name) for name in classes]
+        if label in classes or label in shown:
+            return classes.index(label) if label in classes else shown.index(label)
+    elif isinstance(label, (int, float, np.integer, np.floating)) and label == int(label):
+        number = int(label)
+        if _are_numbers(classes):
+            if str(number) in classes:
+                return classes.index(str(number))
+        elif 0 <= number < len(classes):
+            return number
     if not classes:
         raise UserError("This model has no classes.")
     raise UserError(f"Unknown class {label!r}.", f"Available: {format_names(classes)}.")
+
+
+def _are_numbers(classes: Sequence[str]) -> bool:
+    """Whether all classes are named by numbers, but for the images outside the class folders."""
+    return all(re.fullmatch("-?[0-9]+", name) for name in classes if name != NO_CLASS)
 
 
 def format_names(names: Sequence[str]) -> str:
@@ -96,6 +117,7 @@ def held_out_images(model: LoadedModel, data: Any, quiet: bool) -> tuple[ImageSe
         pack = training_pack(model, quiet, f"give other images with {setting('data')}")
     else:
         pack = _other_pack(model, data, quiet)
+        pack = _training_pack_elsewhere(model, data, quiet, pack) or pack
     _require_shape(model, pack)
     split = "test" if pack.count("test") else "validation" if is_training_pack(model, pack) else "all"
     rows = pack.splits.get(split, slice(0, len(pack.images)))
@@ -140,19 +162,58 @@ def _is_source(model: LoadedModel, data: Any) -> bool:
     return is_path and str(Path(data).expanduser().resolve()) == read_metadata(model.run).source
 
 
-def _other_pack(model: LoadedModel, data: Any, quiet: bool) -> Pack:
+def _training_pack_elsewhere(model: LoadedModel, data: Any, quiet: bool, pack: Pack) -> Pack | None:
+    """The training data in another place, with their splits; None if these are other images."""
+    recorded = read_dataset_summary(model.run).contents
+    if recorded and recorded != pack.metadata["contents"]:
+        return None
+    try:
+        split = _other_pack(model, data, quiet, splitting=True)
+    except UserError:  # these are too few to be split
+        return None
+    return split if is_training_pack(model, split) else None
+
+
+def _other_pack(model: LoadedModel, data: Any, quiet: bool, splitting: bool = False) -> Pack:
     """Open the pack of other images, resized to the model's size."""
     _, height, width = model.shape
     settings = model.config.data.model_copy(update={"size": f"{width}x{height}"})
-    try:
-        return open_pack(data, settings, quiet)
-    except UserError:  # perhaps too few images for "last:N"
-        if not settings.validation.startswith("last:"):
-            raise
-    return open_pack(data, settings.model_copy(update={"validation": "0.1"}), quiet)
+    known, reading = model.vae.classes and model.classes, model_reading(model)
+    return open_pack(data, settings, quiet, known_classes=known or (), reading=reading, splitting=splitting)
+
+
+def model_reading(model: LoadedModel) -> Reading:
+    """How the values of the images that a model was trained on were read."""
+    recorded = read_dataset_summary(model.run).reading
+    return Reading(
+        limits=recorded.get("limits"),
+        level_limits=recorded.get("level_limits"),
+        background=recorded.get("background", model.config.data.background),
+    )
+
+
+def read_files(model: LoadedModel, paths: Sequence[str | Path]) -> Images:
+    """Read image files to uint8 [N, H, W, C], like the training images of a model."""
+    return load_images(paths, model.config.data, model.shape, model_reading(model))
+
+
+def class_of_file(model: LoadedModel, path: str | Path) -> str:
+    """The class of an image file, from its path as it is given: as in training for a file of the training
+    data, else the innermost of its folders that is named after a class, or else its folder."""
+    given = Path.cwd() / Path(path).expanduser()  # as it is given: links keep their place
+    source = read_metadata(model.run).source
+    if source is not None and given.is_relative_to(source):
+        relative = given.relative_to(source).as_posix()
+        settings = model.config.data
+        layout = read_layout([relative], settings.split_folders, keep_masks=True, known_classes=model.classes)
+        if layout.classes[0] in model.classes:
+            return layout.classes[0]
+    names = [folder.name for folder in given.parents]
+    return next((name for name in names if name in model.classes), names[0])
 
 
 def _require_shape(model: LoadedModel, pack: Pack) -> None:
     if pack.shape != model.shape:
-        expected, given = CHANNEL_NAMES[model.shape[0]], CHANNEL_NAMES[pack.shape[0]]
+        expected = CHANNEL_NAMES.get(model.shape[0], f"{model.shape[0]}-band")
+        given = pack.channel_text
         raise UserError(f"This model takes {expected} images, but those of {pack.source} are {given}.")

@@ -45,11 +45,18 @@ class SkippedFile(BaseModel):
     reason: str
 
 
+class CopiedFile(BaseModel):
+    path: str
+    of: str
+
+
 class DatasetSummary(BaseModel, frozen=True):
     """dataset.json: a description of the training data."""
 
     fingerprint: str
     """Hash of the contents: images, labels and splits."""
+    contents: str = ""
+    """Hash of the distinct images alone, whatever their splits."""
     source: str
     """A description for people; the path is `RunMetadata.source`."""
     images: int
@@ -62,7 +69,13 @@ class DatasetSummary(BaseModel, frozen=True):
     counts: dict[str, Any] = {}
     """The same by class, if there are classes."""
     skipped: list[SkippedFile]
+    copies: list[CopiedFile] = []
+    """Images that are left out as copies of others."""
     files_that_are_no_images: int = 0
+    notes: list[str] = []
+    """What the data were taken for, a sentence each."""
+    reading: dict[str, Any] = {}
+    """How values became levels: "limits", "level_limits" and "background"."""
 
 
 def read_metadata(run: Run) -> RunMetadata:

@@ -41,7 +41,7 @@ from vaekit.utils.random import derive_seed
 EPOCH_STEPS = 100
 """Steps between two validations, at most."""
 VALIDATION_IMAGES = 512
-"""Images of a validation, at most, evenly spread: it takes no more than a twentieth of the time of the steps."""
+"""Images of a validation, at most, evenly spread: it takes a twentieth of the time of the steps."""
 MAX_NUMBERS = 1 << 26
 """Maximum product of images and latents that are encoded for a split, 512 MB."""
 POINT_LOG_VARIANCE = -30.0

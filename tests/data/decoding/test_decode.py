@@ -11,7 +11,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from command import huge_png
-from vaekit.data.decoding.decode import ResizeSpec, UnusableError, decode, probe, resize, to_bytes
+from vaekit.data.decoding.decode import DecodeSpec, decode, resize, to_bytes
+from vaekit.data.decoding.files import UnusableError
+from vaekit.data.decoding.survey import probe
 
 WHITE = (255, 255, 255)
 RNG = np.random.default_rng(0)
@@ -22,7 +24,7 @@ ALPHA[0, 0, 3], ALPHA[1, 1, 3] = 0, 255
 
 
 def target(width: int = 8, height: int = 6, fit: str = "crop", background: Any = WHITE, keep: bool = False):
-    return ResizeSpec(width, height, fit, background, keep)
+    return DecodeSpec(width, height, fit, background, keep)
 
 
 def encoded(image: Image.Image, format: str, **options: Any) -> io.BytesIO:
@@ -31,7 +33,7 @@ def encoded(image: Image.Image, format: str, **options: Any) -> io.BytesIO:
     return io.BytesIO(file.getvalue())
 
 
-def decoded(image: Image.Image, format: str, spec: ResizeSpec | None = None, **options: Any) -> np.ndarray:
+def decoded(image: Image.Image, format: str, spec: DecodeSpec | None = None, **options: Any) -> np.ndarray:
     return np.asarray(decode(encoded(image, format, **options), spec or target())[0])
 
 
@@ -133,7 +135,7 @@ def test_tiffs_of_16_bits_and_of_floats() -> None:
     values = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
     assert np.array_equal(decoded(Image.fromarray(values), "TIFF"), np.rint(values * 255))
     for wrong in (values * 2, values - 0.5, np.where(values > 0.5, np.nan, values).astype(np.float32)):
-        with pytest.raises(UnusableError, match="float values"):
+        with pytest.raises(UnusableError, match=r"with (values from|NaN or infinite)"):
             decoded(Image.fromarray(wrong), "TIFF")
 
 
@@ -165,7 +167,7 @@ def test_exif_rotation_is_applied(format: str, turn: int) -> None:
     height, width = upright.shape[:2]
     assert (width, height) == ((6, 8) if turn >= 5 else (8, 6))
     file.seek(0)
-    got, size = decode(file, target(width, height))
+    got, size, _ = decode(file, target(width, height))
     assert np.array_equal(np.asarray(got), upright) and size == (width, height)
 
 
@@ -186,9 +188,9 @@ def test_a_drafted_jpeg_matches_a_full_decode(turn: int, fitting: str) -> None:
     spec = target(48, 32, fitting)
     with Image.open(file) as image:
         full = resize(ImageOps.exif_transpose(image).convert("RGB"), spec)
-        assert probe(file) == ((601, 803) if turn >= 5 else (803, 601))
+        assert probe(file)[:2] == ((601, 803) if turn >= 5 else (803, 601))
     file.seek(0)
-    got, size = decode(file, spec)
+    got, size, _ = decode(file, spec)
     assert got.size == (48, 32) and size == ((601, 803) if turn >= 5 else (803, 601))
     assert np.abs(np.asarray(got).astype(int) - np.asarray(full)).mean() < 0.5
 
@@ -210,7 +212,7 @@ def test_crop_pad_and_stretch() -> None:
 
 def test_sizes_and_channels() -> None:
     file = encoded(photo(400, 300), "MPO", save_all=True, append_images=[Image.new("RGB", (400, 300))])
-    got, size = decode(file, target(40, 30))
+    got, size, _ = decode(file, target(40, 30))
     assert size == (400, 300) and np.asarray(got)[15, 39, 0] > 240
     assert decoded(photo(100, 100), "PNG", target(13, 7)).shape == (7, 13, 3)
     assert decoded(photo(1, 300), "PNG", target(5, 9, "pad")).shape == (9, 5, 3)
@@ -250,7 +252,7 @@ def test_over_100_million_pixels() -> None:
             decode(io.BytesIO(huge_png(size, size)), target())
 
 
-@pytest.mark.parametrize("format", ["PPM", "ICO", "TGA", "PCX"])
+@pytest.mark.parametrize("format", ["ICO", "TGA", "PCX"])
 def test_other_formats_are_refused_by_content(format: str) -> None:
     with pytest.raises(UnusableError, match="not in a supported format"):
         decoded(Image.fromarray(COLOUR), format)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from command import refused
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import Pack, open_pack
-from vaekit.data.sources.arrays import to_uint8_images
+from vaekit.data.sources.pixels import to_uint8_images
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (40, 7, 5), np.uint8)
@@ -46,16 +46,22 @@ def test_arrays_and_tensors_of_every_type() -> None:
     assert to_uint8_images((tensor / 255).to(torch.bfloat16)).shape == COLOUR.shape
 
 
-NORMALIZED = r"range from -1 to 1 instead of 0 to 1\. Undo the normalization; .* \(x \+ 1\) / 2"
+RANGE = "values of .*array.* range from"
+IMAGENET = ((COLOUR / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).astype(np.float32)
 INVALID = [
-    (COLOUR / 127.5 - 1, NORMALIZED),
-    (COLOUR.astype(np.float32), r"range from 0 to 255 instead of 0 to 1\. Divide by 255"),
+    (COLOUR / 127.5 - 1, rf"{RANGE} -1 to 1 instead of 0 to 1\. Undo the normalization: \(images \+ 1\) / 2"),
+    (IMAGENET, r"Undo the normalization, images \* std \+ mean"),
+    (COLOUR.astype(np.float32), rf"{RANGE} 0 to 255 instead of 0 to 1\. Divide by 255, .*: images / 255"),
+    (COLOUR / 255 * 16, r"Divide by 16, the highest possible value: images / 16"),
+    (COLOUR.astype(np.uint16) * 16, r"instead of levels from 0 to 255\. Divide by 4095, .*range='0:4095'"),
+    (COLOUR / 255 * 1.05 - 0.02, r"Clip them: images\.clip\(0, 1\)"),
     (np.where(COLOUR > 250, np.nan, 0.5), "NaN or infinite"),
     (np.where(COLOUR > 250, np.inf, 0.5), "NaN or infinite"),
     (np.where(np.arange(2000).reshape(-1, 1, 1) == 1500, np.nan, 0.5), "NaN or infinite"),
-    (COLOUR.astype(np.int64), "dtype of .*array.* is int64. Use uint8"),
-    (COLOUR.transpose(0, 3, 1, 2), "shape of the array is 40 x 3 x 7 x 5"),
-    (COLOUR[0, 0], "shape of the array is 5 x 3"),
+    (COLOUR.astype(np.complex64), "dtype of .*array.* is complex64. Use uint8"),
+    (COLOUR.transpose(0, 3, 1, 2), r"is 40 x 3 x 7 x 5\. .*images\.transpose\(0, 2, 3, 1\)"),
+    (COLOUR[0], r"is 7 x 5 x 3\. It looks like one picture"),
+    (COLOUR[0, 0], r"shape of the array is 5 x 3\. .*images\.reshape\(-1, height, width\)"),
     ([COLOUR[0], COLOUR[0, 1:]], "differ in shape"),
 ]
 
@@ -216,7 +222,9 @@ def test_dataset_of_pillow_images() -> None:
 def test_invalid_datasets_are_refused(cache: Path) -> None:
     normalised = Pictures(*(torch.from_numpy(COLOUR).permute(0, 3, 1, 2) / 127.5 - 1))
     invalid = [(normalised, "Undo the normalization"), (Pictures(), "no items in the Pictures")]
-    invalid += [(Pictures({"image": 1}), "has type dict"), (Pictures((1, 2, 3)), "has 3 parts")]
+    invalid += [(Pictures({"image": 1}), "has type int"), (Pictures((1, 2, 3)), "has 3 parts")]
+    invalid += [(Pictures({"a": 1, "b": 2}), "has the keys a, b. Name the image 'image'")]
+    invalid += [(Pictures((COLOUR[0], [0.5, 0.5])), "label of an item of the Pictures has shape 2")]
     for source, message in invalid:
         refused(message, open_pack, source, DataConfig())
     refused("type int is not a source", open_pack, 3, DataConfig())

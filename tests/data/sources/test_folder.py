@@ -22,6 +22,7 @@ from vaekit.config.data import DataConfig
 from vaekit.data.packs.cache import clear_cache
 from vaekit.data.packs.pack import Pack, load_images, open_pack
 from vaekit.data.packs.write import require_pack_space
+from vaekit.utils.files import natural_sort_key
 
 Make = Callable[..., Path]
 SRC = Path(__file__).parents[3] / "src"
@@ -49,7 +50,7 @@ def test_pixels_labels_and_table(photos: Make) -> None:
         assert (row["width"], row["height"]) == ("10", "8")
         assert index in range(pack.splits[row["split"]].start, pack.splits[row["split"]].stop)
     paths = pack.paths()
-    assert all(paths[rows] == sorted(paths[rows]) for rows in ranges)
+    assert all(paths[rows] == sorted(paths[rows], key=natural_sort_key) for rows in ranges)
     record = pack.describe()
     assert record["images"] == 40 and sum(record["counts"]["train"].values()) == record["splits"]["train"]
     assert record["fingerprint"] == pack.fingerprint and record["width"] == 10 and record["height"] == 8
@@ -83,12 +84,12 @@ def test_folders_of_damaged_files_are_not_classes(photos: Make) -> None:
     assert pack.classes == () and pack.labels.tolist() == [-1, -1]
 
 
-UNKNOWN = "not in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF)"
 UNUSABLE = dict.fromkeys(("socket.jpg", "pipe.png"), "not a regular file")
-UNUSABLE |= dict.fromkeys(("out.png", "device.png"), "linked outside the folder")
+UNUSABLE |= dict.fromkeys(("out.png", "device.png"), "link to a file outside the folder")
 UNUSABLE |= {"cut.png": "truncated", "empty.jpg": "empty", "huge.png": "over 100 million pixels"}
-UNUSABLE |= {"text.gif": UNKNOWN, "disguised.png": UNKNOWN, "phone.HEIC": "HEIC is not supported"}
-UNUSABLE |= {"linked": "linked to a folder", "loop.png": "linked to a missing file"}
+UNUSABLE |= {"text.gif": "not in a supported format", "raw.NEF": "camera RAW (convert it to TIFF or JPEG)"}
+UNUSABLE |= {"linked": "link to a folder", "loop.png": "link to a missing file"}
+UNUSABLE |= {"page.jpg": "web page (HTML)", "pointer.png": "Git LFS pointer (run `git lfs pull`)"}
 
 
 def add_unusable_files(root: Path, outside: Path) -> None:
@@ -99,7 +100,9 @@ def add_unusable_files(root: Path, outside: Path) -> None:
     (root / "huge.png").write_bytes(huge_png(10_001, 10_001))
     (root / "text.gif").write_text("no image")
     Image.new("RGB", (8, 8)).save(root / "disguised.png", "PPM")
-    (root / "phone.HEIC").write_bytes(b"x")
+    (root / "raw.NEF").write_bytes(b"II*\0")
+    (root / "page.jpg").write_text("<!DOCTYPE html><html></html>")
+    (root / "pointer.png").write_text("version https://git-lfs.github.com/spec/v1\n")
     (root / "notes.txt").write_text("x")
     os.mkfifo(root / "pipe.png")
     with socket.socket(socket.AF_UNIX) as server:
@@ -121,13 +124,15 @@ def test_unusable_files_are_listed_and_folder_is_unchanged(photos: Make, monkeyp
     before = folder_state(root)
     pack = open_pack(root, DataConfig())
     assert folder_state(root) == before
-    assert sorted(pack.paths()) == ["1.png", "2.png", "3.png", "a b ü.png", "alias.png"]
+    assert sorted(pack.paths()) == ["1.png", "2.png", "3.png", "a b ü.png", "disguised.png"]
+    assert pack.describe()["copies"] == [{"path": "alias.png", "of": "2.png"}]
     assert dict(pack.skipped) == UNUSABLE
     record = pack.describe()
     assert {"path": "cut.png", "reason": "truncated"} in record["skipped"]
     assert record["files_that_are_no_images"] == 1
     assert f"{len(pack.skipped)} files skipped: " in pack.summary and "1 truncated" in pack.summary
-    assert pack.summary.endswith("1 HEIC (unsupported; convert to JPEG). Details in dataset.json.")
+    assert "1 Git LFS pointer (run `git lfs pull`)" in pack.summary
+    assert "Not read: links to folders (linked/) and 2 links to files elsewhere." in pack.summary
     assert not any(b"secret" in path.encode() for path in pack.paths())
 
 
@@ -142,7 +147,7 @@ def test_fewer_than_two_images(photos: Make) -> None:
         open_pack(root.parent / "none", DataConfig())
     refused("does not exist", open_pack, root / "nowhere", DataConfig())
     (root / "photos.zip").touch()
-    refused(r"photos.zip' is an archive. Unpack it", open_pack, root / "photos.zip", DataConfig())
+    refused(r"photos.zip' is damaged, or not an archive", open_pack, root / "photos.zip", DataConfig())
     refused("neither a folder", open_pack, root / "1.png", DataConfig())
 
 
@@ -185,7 +190,10 @@ def test_copies_are_never_in_two_splits(photos: Make) -> None:
     root = photos(*[f"{i}.png" for i in range(12)])
     for i in range(12):
         shutil.copy(root / f"{i}.png", root / f"copy of {i}.png")
-    splits = split_by_path(open_pack(root, DataConfig(validation="0.3")))
+    pack = open_pack(root, DataConfig(validation="0.3"))
+    assert len(pack.images) == 12 and "24 images, 12 distinct: of copies one is read." in pack.summary
+    assert {one["of"] for one in pack.describe()["copies"]} == {f"{i}.png" for i in range(12)}
+    splits = split_by_path(open_pack(root, DataConfig(validation="0.3", copies="keep")))
     assert len(splits) == 24 and set(splits.values()) == {"train", "validation"}
     assert all(splits[f"{i}.png"] == splits[f"copy of {i}.png"] for i in range(12))
     (root / "test").mkdir()
@@ -246,7 +254,9 @@ def many(tmp_path: Path) -> Path:
     for index in range(60):
         Image.fromarray(np.roll(noise, index, 1)).save(root / f"{index}.jpg", quality=95)
         for copy in range(3):
-            os.link(root / f"{index}.jpg", root / f"{index}-{copy}.jpg")
+            shutil.copy(root / f"{index}.jpg", root / f"{index}-{copy}.jpg")
+            with (root / f"{index}-{copy}.jpg").open("ab") as file:
+                file.write(bytes(copy + 1))  # another file with the same pixels
     return root
 
 

@@ -1,18 +1,24 @@
-"""Decode an image file to one of three Pillow modes: L (gray), RGB, or RGBA if transparency is kept.
+"""Decode an image file to 256 levels: gray, RGB, RGBA if transparency is kept, or any number of bands.
 
 Imports neither torch nor, unless needed, NumPy, so that worker processes start fast.
 """
 
+import gzip
 import math
+from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401  registers the format
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-MAX_PIXELS = 100_000_000
-"""Larger images are not decoded: a small file can expand to more than all memory."""
+from vaekit.data.decoding.color import to_srgb
+from vaekit.data.decoding.files import MAX_PIXELS, UnusableError
+from vaekit.data.decoding.formats import HEAD, other_kind, sniff
+
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
+GZIP = b"\x1f\x8b"
+VALUE_FORMATS = ("NPY", "DICOM", "NIFTI")
+"""Formats of values rather than of colours, see values.py."""
 EXIF_TRANSPOSE = {  # EXIF orientation -> the operation that makes the stored image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -22,61 +28,143 @@ EXIF_TRANSPOSE = {  # EXIF orientation -> the operation that makes the stored im
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+Picture = Image.Image | tuple[Image.Image, ...]
+"""An image of mode L, RGB or RGBA, or one of mode L for each of other bands."""
 
 
-class ResizeSpec(NamedTuple):
-    """Size and form of the decoded image; `fit` is crop, pad or stretch."""
+class DecodeSpec(NamedTuple):
+    """What all images of a data set become: their size, and how their values are read."""
 
     width: int
     height: int
     fit: str
+    """crop, pad or stretch."""
     background: tuple[int, int, int]
     keep_alpha: bool
+    limits: tuple[float, float] | None = None
+    """The values that become black and white, of images of more than 8 bits; None: by the bits of each."""
+    level_limits: tuple[float, float] | None = None
+    """The same for images of 8 bits; None leaves them as they are."""
+    bands: tuple[int, ...] = ()
+    """The bands to take, counted from 1; empty for all."""
 
 
-class UnusableError(Exception):
-    """An image that cannot be used; the text is the reason, as a phrase that can follow "1 file skipped:"."""
+class Decoded(NamedTuple):
+    picture: Picture
+    size: tuple[int, int]
+    """Original width and height, upright."""
+    remark: str = ""
+    """What was ignored in the file."""
 
 
-def decode(file: BinaryIO, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode and resize an image; return it with its original (width, height), upright.
+def decode(file: BinaryIO, target: DecodeSpec, page: int = 0) -> Decoded:
+    """Decode and resize an image.
 
     Raises:
         UnusableError: the image cannot be used; nothing else is raised, whatever the file contains.
     """
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            stored = image.size
-            if stored[0] * stored[1] > MAX_PIXELS:
-                raise UnusableError("over 100 million pixels")
-            extent = _draft(image, target)
-            image.load()
-            # Read after loading, since a PNG may store it at its end, and Pillow rotates a TIFF itself.
-            orientation = _orientation(image)
-            if extent is None:
-                stored = image.size
-            upright = stored[::-1] if orientation >= 5 else stored
-            return resize(to_rgb(image, target), target, extent, orientation), upright
+        return _decode(file, target, page)
     except UnusableError:
         raise
     except Exception as error:
         raise UnusableError(_reason(error, file)) from error
 
 
-def probe(file: BinaryIO) -> tuple[int, int] | None:
-    """Read the upright (width, height) of an image from the header of its file; None if there is none."""
+def _decode(file: BinaryIO, target: DecodeSpec, page: int) -> Decoded:
+    kind = image_format(file)
+    image = None if kind in VALUE_FORMATS else open_pillow(file, kind)
+    if image is None:
+        picture = _picture_of_values(file, kind, page, None, target)
+        return Decoded(resize(picture, target), _size_of(picture))
+    with image:
+        if image.size[0] * image.size[1] > MAX_PIXELS:
+            raise UnusableError("over 100 million pixels")
+        if page:
+            image.seek(page)
+        stored, remark, extent = image.size, "", None
+        if has_values(image):
+            picture = _picture_of_values(file, kind, page, image, target)
+            orientation = orientation_of(image)
+        else:
+            extent = _draft(image, target)
+            image.load()
+            # Read after loading, since a PNG may store it at its end, and Pillow rotates a TIFF itself.
+            orientation = orientation_of(image)
+            stored = image.size if extent is None else stored
+            converted, remark = to_srgb(image)
+            picture = _chosen(to_rgb(converted, target), target)
+        upright = stored[::-1] if orientation >= 5 else stored
+        return Decoded(resize(picture, target, extent, orientation), upright, remark)
+
+
+def _picture_of_values(
+    file: BinaryIO, kind: str, page: int, image: Image.Image | None, target: DecodeSpec
+) -> Picture:
+    """The values of an image as 256 levels."""
+    from vaekit.data.decoding.values import read_values, to_levels
+
+    values = read_values(file, kind, page, image)
+    levels = to_levels(values, target.level_limits if values.is_8_bit else target.limits)
+    bands = tuple(Image.fromarray(levels[..., band]) for band in range(levels.shape[2]))
+    if target.bands:
+        return _taken(bands, target.bands)
+    if values.bands:
+        return bands
+    return to_rgb(Image.merge({1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[len(bands)], bands), target)
+
+
+def _size_of(picture: Picture) -> tuple[int, int]:
+    return picture[0].size if isinstance(picture, tuple) else picture.size
+
+
+def image_format(file: BinaryIO) -> str:
+    """The format of an image by its first bytes; UnusableError for what is no image of a supported format."""
+    file.seek(0)
+    head = file.read(HEAD)
+    kind = sniff(head)
+    if head.startswith(GZIP):
+        file.seek(0)
+        with gzip.open(file) as unpacked:
+            kind = sniff(unpacked.read(HEAD))
+    if kind is None:
+        raise UnusableError(other_kind(file) or "not in a supported format")
+    if kind not in PILLOW_FORMATS and kind not in VALUE_FORMATS and kind != "HEIC":
+        raise UnusableError(f"{kind} (convert it to PNG)")
+    return kind
+
+
+def open_pillow(file: BinaryIO, kind: str) -> Image.Image | None:
+    """An open image; None for a TIFF file of bands that Pillow does not know."""
+    file.seek(0)
+    if kind == "HEIC":
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError:
+            raise UnusableError("HEIC (pip install 'vaekit[heic]' to read it)") from None
+        opened: Image.Image = HeifImageFile(file)
+        return opened
+    if kind == "AVIF" and kind not in Image.registered_extensions().values():
+        raise UnusableError("AVIF (needs a newer Pillow: pip install --upgrade pillow)")
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            rotated = isinstance(image, JpegImageFile) and _orientation(image) >= 5
-            return image.size[::-1] if rotated else image.size
-    except Exception:  # decoding will report the reason
-        return None
+        return Image.open(file, formats=[kind])
+    except UnidentifiedImageError:
+        if kind == "TIFF":  # of more bands than Pillow knows
+            return None
+        raise
 
 
-def to_rgb(image: Image.Image, target: ResizeSpec) -> Image.Image:
-    """Convert a loaded image to L, RGB or RGBA; composite transparency unless `target` keeps it."""
+def has_values(image: Image.Image) -> bool:
+    """Whether an open image has more than 8 bits per channel, or other bands than colours."""
     if image.mode == "F" or image.mode.startswith("I"):
-        image = _to_8_bits(image)
+        return True
+    tiles = getattr(image, "tile", None)
+    raw = tiles[0][3] if tiles else None
+    return ";16" in str(raw[0] if isinstance(raw, tuple) else raw)
+
+
+def to_rgb(image: Image.Image, target: DecodeSpec) -> Image.Image:
+    """Convert a loaded image to L, RGB or RGBA; composite transparency unless `target` keeps it."""
     if image.mode in ("La", "RGBa"):  # premultiplied alpha
         image = image.convert(image.mode.upper())
     gray = image.mode in ("1", "L", "LA") or (image.mode == "P" and _gray_palette(image))
@@ -91,17 +179,25 @@ def to_rgb(image: Image.Image, target: ResizeSpec) -> Image.Image:
 
 
 def resize(
-    image: Image.Image, target: ResizeSpec, extent: tuple[float, float] | None = None, orientation: int = 1
-) -> Image.Image:
-    """Resize an L, RGB or RGBA image to exactly the target's width and height, then rotate it.
+    picture: Picture, target: DecodeSpec, extent: tuple[float, float] | None = None, orientation: int = 1
+) -> Picture:
+    """Resize a picture to exactly the target's width and height, then rotate it.
 
     Args:
-        image: the image as stored, not yet rotated.
+        picture: the image as stored, not yet rotated.
         target: size and fit.
-        extent: width and height of the picture within `image`, by default all of it. A JPEG that was decoded
-            at a reduced size may end within a pixel.
+        extent: width and height of the part of it that is shown, by default all of it. A JPEG that was
+            decoded at a reduced size may end within a pixel.
         orientation: EXIF orientation of `image`.
     """
+    if isinstance(picture, tuple):
+        return tuple(_resize(band, target, extent, orientation) for band in picture)
+    return _resize(picture, target, extent, orientation)
+
+
+def _resize(
+    image: Image.Image, target: DecodeSpec, extent: tuple[float, float] | None, orientation: int
+) -> Image.Image:
     if target.fit == "pad" and image.mode == "L" and not _is_gray(target.background):
         image = image.convert("RGB")
     width, height = extent or image.size
@@ -132,20 +228,50 @@ def _rotate(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(EXIF_TRANSPOSE[orientation]) if orientation in EXIF_TRANSPOSE else image
 
 
-def to_bytes(image: Image.Image, channels: int) -> bytes:
-    """The pixels [H, W, C] of an L, RGB or RGBA image, with 1 (gray), 3 (colour) or 4 (alpha) channels."""
+def to_bytes(picture: Picture, channels: int) -> bytes:
+    """The pixels [H, W, C] of a picture, with 1 (gray), 3 (colour) or 4 (alpha) channels, or those of its
+    bands."""
+    if isinstance(picture, tuple):
+        return b"".join(map(bytes, zip(*(band.tobytes() for band in picture), strict=True)))
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
-    return (image if image.mode == mode else image.convert(mode)).tobytes()
+    return (picture if picture.mode == mode else picture.convert(mode)).tobytes()
 
 
-def _draft(image: Image.Image, target: ResizeSpec) -> tuple[float, float] | None:
+def channels_of(picture: Picture) -> int:
+    return len(picture) if isinstance(picture, tuple) else len(picture.getbands())
+
+
+def _chosen(picture: Image.Image, target: DecodeSpec) -> Picture:
+    """A picture of 8 bits with the bands and the range of values that are asked for."""
+    if target.level_limits:
+        low, high = target.level_limits
+        scale = 255 / max(high - low, 1e-12)
+        table = [min(255, max(0, round((level - low) * scale))) for level in range(256)]
+        tables = table * len(picture.getbands())
+        if picture.mode == "RGBA":
+            tables[-256:] = range(256)
+        picture = picture.point(tables)
+    return _taken(picture.split(), target.bands) if target.bands else picture
+
+
+def _taken(bands: tuple[Image.Image, ...], numbers: tuple[int, ...]) -> Picture:
+    if max(numbers) > len(bands):
+        count = "1 band" if len(bands) == 1 else f"{len(bands)} bands"
+        raise UnusableError(f"with {count}, so without band {max(numbers)}")
+    taken = tuple(bands[number - 1] for number in numbers)
+    if len(taken) == 1:
+        return taken[0]
+    return Image.merge("RGB", taken) if len(taken) == 3 else taken
+
+
+def _draft(image: Image.Image, target: DecodeSpec) -> tuple[float, float] | None:
     """Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, at a fraction of the cost; return its extent.
 
     At twice the target or more, the result is within half a level, on average, of a full decode.
     """
     if not isinstance(image, JpegImageFile):
         return None
-    rotated = _orientation(image) >= 5
+    rotated = orientation_of(image) >= 5
     width, height = image.size[::-1] if rotated else image.size
     across, down = target.width / width, target.height / height
     if target.fit != "stretch":
@@ -155,37 +281,12 @@ def _draft(image: Image.Image, target: ResizeSpec) -> tuple[float, float] | None
     return None if drafted is None else (drafted[1][2], drafted[1][3])
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # damaged EXIF data do not make the image unusable
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Convert gray values of 9 to 16 bits, or floats in [0, 1], to mode L; LA if a value is transparent."""
-    import numpy as np
-
-    values = np.asarray(image)
-    if image.mode == "F":
-        if not (values.min() >= 0 and values.max() <= 1):  # also false for NaN
-            raise UnusableError("with float values outside 0 to 1")
-        return Image.fromarray(np.rint(values * 255).astype(np.uint8))
-    bits, inverted = 16, False
-    if isinstance(image, TiffImageFile):
-        bits = min(16, int(np.atleast_1d(image.tag_v2.get(258, 16))[0]))
-        # WhiteIsZero, which Pillow handles for 8 bits only
-        inverted = image.mode != "I" and image.tag_v2.get(262) == 0
-    white = (1 << bits) - 1
-    if values.min() < 0 or values.max() > white:
-        raise UnusableError(f"with values of more than {bits} bits")
-    scaled = ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
-    gray = Image.fromarray(255 - scaled if inverted else scaled)
-    transparent_value = image.info.get("transparency")
-    if isinstance(transparent_value, int):
-        gray.putalpha(Image.fromarray(np.where(values == transparent_value, 0, 255).astype(np.uint8)))
-    return gray
 
 
 def _gray_palette(image: Image.Image) -> bool:
@@ -207,9 +308,17 @@ def _reason(error: Exception, file: BinaryIO) -> str:
         return "too large for the memory"
     if "truncated" in text or isinstance(error, EOFError) or _ends_early(file):
         return "truncated"
-    if isinstance(error, UnidentifiedImageError):
-        return "not in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF)"
-    return f"damaged ({' '.join(str(error).split())[:100] or type(error).__name__})"
+    with suppress(Exception):
+        if kind := sniff(_head(file)):
+            if isinstance(error, UnidentifiedImageError):
+                return f"damaged {kind}"
+            return f"damaged {kind} ({' '.join(str(error).split())[:100] or type(error).__name__})"
+    return other_kind(file) or f"damaged ({' '.join(str(error).split())[:100] or type(error).__name__})"
+
+
+def _head(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read(HEAD)
 
 
 def _ends_early(file: BinaryIO) -> bool:

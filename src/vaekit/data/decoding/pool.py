@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
-from vaekit.data.decoding.decode import ResizeSpec
+from vaekit.data.decoding.decode import DecodeSpec
 from vaekit.data.decoding.worker import Answer
 
 IMAGES_PER_MESSAGE = 8
@@ -24,12 +24,17 @@ Process = subprocess.Popen[str]
 
 
 class Job(NamedTuple):
-    """Decode files below `root` into the file `out` as `target`; without `target`, read their sizes."""
+    """What the workers do with each image."""
 
     root: str
+    """The folder, or the archive, that holds the files."""
+    task: str = "decode"
+    """"decode", or one of the tasks of the survey: "probe", "inspect", "visible"."""
     out: str = os.devnull
-    target: ResizeSpec | None = None
+    """The file that decoded images are written into."""
+    target: DecodeSpec | None = None
     channels: int = 0
+    bands: tuple[int, ...] = ()
 
 
 def cores() -> int:
@@ -37,12 +42,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_workers(job: Job, paths: Sequence[str]) -> Iterator[tuple[int, Answer]]:
-    """Process the files `paths`, relative to the job's root, in parallel worker processes.
+def run_workers(job: Job, images: Sequence[tuple[str, int]]) -> Iterator[tuple[int, Answer]]:
+    """Process images, each a path relative to the job's root and a page, in parallel worker processes.
 
     Yields (index, answer) as files complete; a text is the reason why one is unusable.
     """
-    tasks, size = list(enumerate(paths)), IMAGES_PER_MESSAGE
+    tasks = [(row, path, page) for row, (path, page) in enumerate(images)]
+    size = IMAGES_PER_MESSAGE
     chunks = deque(tasks[at : at + size] for at in range(0, len(tasks), size))
     answers: list[tuple[int, Answer]] = []
     processes: list[Process] = []
@@ -66,7 +72,7 @@ def run_workers(job: Job, paths: Sequence[str]) -> Iterator[tuple[int, Answer]]:
                     line = process.stdout.readline()
                     if line.endswith("\n"):
                         idle.append(process)
-                        answers += zip((index for index, _ in chunk), json.loads(line), strict=True)
+                        answers += zip((index for index, *_ in chunk), json.loads(line), strict=True)
                         continue
                     if _wait(process) >= 0:  # it raised; a crash is a signal
                         raise OSError(f"decoding failed: {_last_line(errors)}")
@@ -93,7 +99,7 @@ def _start(job: Job, errors: IO[bytes]) -> Process:
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         start_new_session=True,  # Ctrl-C reaches only this process, which then ends the workers
     )
-    _send(process, job)
+    _send(process, job._asdict())
     return process
 
 

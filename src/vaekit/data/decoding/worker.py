@@ -1,34 +1,29 @@
-"""A process that decodes images: `python -m vaekit.data.decoding.worker`, started and fed by `pool.py`.
+"""A process that reads images: `python -m vaekit.data.decoding.worker`, started and fed by `pool.py`.
 
-It reads lines of JSON, first the job, then lists of [row, path], each of which is answered with one line. It
-ends at the end of its input, so it never outlives its parent, and starts without torch or the user's script.
+It reads lines of JSON, first the job, then lists of [row, path, page], each of which is answered with one
+line. It ends at the end of its input, so it never outlives its parent, and starts without torch or the user's
+script.
 """
 
 import errno
 import hashlib
 import json
 import os
-import stat
 import sys
 import warnings
-from io import BufferedReader, FileIO
+from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
+from typing import Any, BinaryIO
 
-from PIL import Image
+from vaekit.data.decoding.archives import Archive
+from vaekit.data.decoding.decode import Decoded, DecodeSpec, channels_of, decode, to_bytes
+from vaekit.data.decoding.files import UnusableError, open_regular
+from vaekit.data.decoding.survey import inspect_values, probe, visible_on
 
-from vaekit.data.decoding.decode import ResizeSpec, UnusableError, decode, probe, to_bytes
-
-Answer = str | list[int]
-
-
-def open_regular(path: str) -> BufferedReader:
-    """Open a regular file for reading; refuse anything else, even if it replaced a listed file."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    mode = os.fstat(handle).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(handle)
-        raise UnusableError("is a folder" if stat.S_ISDIR(mode) else "not a regular file")
-    return os.fdopen(handle, "rb")
+Answer = str | list[Any]
+"""A list of results, or the reason why an image cannot be used."""
+Open = Callable[[str], BinaryIO]
 
 
 def short_digest(sha256: bytes) -> int:
@@ -36,58 +31,113 @@ def short_digest(sha256: bytes) -> int:
     return int.from_bytes(sha256[:8], "big")
 
 
-def read_image(path: str, target: ResizeSpec) -> tuple[Image.Image, tuple[int, int], int]:
-    """Decode an image file, or raise UnusableError; also return its original size and its bytes' digest."""
+def read_image(opened: Open, path: str, target: DecodeSpec, page: int = 0) -> tuple[Decoded, int]:
+    """Decode an image, or raise UnusableError; also return the digest of its file, and page."""
+    with opened_file(opened, path) as file:
+        if not file.read(1):
+            raise UnusableError("empty")
+        file.seek(0)
+        hashing = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+        if page:
+            hashing.update(page.to_bytes(8, "big"))
+        return decode(file, target, page), short_digest(hashing.digest())
+
+
+def opened_file(opened: Open, path: str) -> BinaryIO:
+    """An open file; every failure is an UnusableError."""
     try:
-        with open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise UnusableError("empty")
-            content = short_digest(hashlib.file_digest(file, "sha256").digest())
-            file.seek(0)
-            image, size = decode(file, target)
+        return opened(path)
     except FileNotFoundError:
         raise UnusableError("not found") from None
     except PermissionError:
         raise UnusableError("not readable (no permission)") from None
     except OSError as error:
         raise UnusableError(f"not readable ({error.strerror or error})") from None
-    return image, size, content
 
 
-def _probe(path: str) -> Answer:
+def opener(root: str) -> Open:
+    """What opens a file by its path in a folder or in an archive."""
+    folder = Path(root)
+    if folder.is_dir():
+        return lambda path: open_regular(str(folder / path))
+    return Archive(root).open
+
+
+def _probe(opened: Open, path: str, page: int, job: dict[str, Any]) -> Answer:
+    with opened_file(opened, path) as file:
+        return [*(probe(file) or ())]
+
+
+def _inspect(opened: Open, path: str, page: int, job: dict[str, Any]) -> Answer:
+    with opened_file(opened, path) as file:
+        return [*inspect_values(file, page, tuple(job["bands"]))]
+
+
+def _visible(opened: Open, path: str, page: int, job: dict[str, Any]) -> Answer:
+    with opened_file(opened, path) as file:
+        return [*visible_on(file)]
+
+
+TASKS = {"probe": _probe, "inspect": _inspect, "visible": _visible}
+
+
+def _decode(
+    opened: Open, task: tuple[int, str, int], target: DecodeSpec, channels: int, out: FileIO
+) -> Answer:
+    """Write the image as a row of `out`; return [width, height, channels, digest, remark] or a reason."""
+    row, path, page = task
     try:
-        with open_regular(path) as file:
-            return [*(probe(file) or ())]
-    except (OSError, UnusableError):
-        return []
-
-
-def _decode(path: str, row: int, target: ResizeSpec, channels: int, out: FileIO) -> Answer:
-    """Write the image as a row of `out`; return [width, height, is gray, has alpha, digest] or a reason."""
-    try:
-        image, size, content = read_image(path, target)
-        data = to_bytes(image, channels)
-    except UnusableError as error:
-        return str(error)
+        decoded, content = read_image(opened, path, target, page)
+    except OSError as error:
+        raise UnusableError(f"not readable ({error.strerror or error})") from None
+    count = channels_of(decoded.picture)
+    if isinstance(decoded.picture, tuple) and count != channels:
+        raise UnusableError(f"with {count} bands, unlike the others")
+    if not isinstance(decoded.picture, tuple) and channels not in (3, 4):
+        raise UnusableError(f"without the {channels} bands of the others")
+    data = to_bytes(decoded.picture, channels)
     out.seek(row * len(data))
     if out.write(data) != len(data):
         raise OSError(errno.ENOSPC, "the disk is full")
-    return [*size, image.mode == "L", image.mode == "RGBA", content]
+    return [*decoded.size, count, content, decoded.remark]
+
+
+def _run(
+    job: dict[str, Any], opened: Open, target: DecodeSpec | None, out: FileIO, tasks: list[Any]
+) -> list[Answer]:
+    answers: list[Answer] = []
+    for row, path, page in tasks:
+        try:
+            if target is not None:
+                answers.append(_decode(opened, (row, path, page), target, job["channels"], out))
+            else:
+                answers.append(TASKS[job["task"]](opened, path, page, job))
+        except UnusableError as error:
+            answers.append(str(error))
+        except OSError as error:
+            if target is not None:  # the pixels cannot be written
+                raise
+            answers.append(f"not readable ({error.strerror or error})")
+        except Exception as error:
+            answers.append(f"damaged ({' '.join(str(error).split())[:100] or type(error).__name__})")
+    return answers
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # a library may print to standard output
-    root, out, target, channels = json.loads(sys.stdin.readline())
-    spec = ResizeSpec(target[0], target[1], target[2], tuple(target[3]), target[4]) if target else None
+    job = json.loads(sys.stdin.readline())
+    target = None
+    if job["target"] is not None:
+        width, height, fit, background, keep_alpha, *rest = job["target"]
+        limits: list[Any] = [None if part is None else tuple(part) for part in rest]
+        target = DecodeSpec(width, height, fit, tuple(background), keep_alpha, *limits)
     try:
-        with Path(out).open("r+b", buffering=0) as file:
+        opened = opener(job["root"])
+        with Path(job["out"]).open("r+b", buffering=0) as file:
             for line in sys.stdin:
-                tasks = [(str(Path(root, path)), row) for row, path in json.loads(line)]
-                results = [
-                    _decode(*task, spec, channels, file) if spec else _probe(task[0]) for task in tasks
-                ]
+                results = _run(job, opened, target, file, json.loads(line))
                 print(json.dumps(results), file=answers, flush=True)
     except BrokenPipeError:  # the parent has ended
         os._exit(0)

@@ -6,7 +6,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config.data import DataConfig
-from vaekit.data.decoding.decode import UnusableError, to_bytes
+from vaekit.data.decoding.decode import to_bytes
+from vaekit.data.decoding.files import UnusableError, open_regular
 from vaekit.data.decoding.worker import read_image
-from vaekit.data.packs.build import build_pack, resize_spec
+from vaekit.data.packs.build import build_pack
 from vaekit.data.packs.cache import lock_pack, packs_folder, remove_leftovers
+from vaekit.data.packs.reading import Reading, decode_spec
 from vaekit.data.packs.write import count_reasons
-from vaekit.data.sources.arrays import ArraySource, Pixels
-from vaekit.data.sources.folder import NO_CLASS, FolderSource, find_source
+from vaekit.data.sources.find import Source, find_source
+from vaekit.data.sources.layout import NO_CLASS
+from vaekit.data.sources.pixels import Pixels
 from vaekit.data.sources.torch_datasets import dataset_source, is_dataset
 from vaekit.data.splits import SPLITS
-from vaekit.errors import UserError
+from vaekit.errors import UserError, spelled
 from vaekit.utils.files import atomic_folder
 from vaekit.utils.logging import log
 
-PACK_FORMAT = 3
+PACK_FORMAT = 4
 """Part of the key of every pack, so that packs of older formats are not opened."""
 CHANNEL_NAMES = {1: "gray", 3: "colour", 4: "colour with transparency"}
 BUNDLED = "the bundled sample"
 """Description of the source when no data are given."""
-Source = FolderSource | ArraySource
+AUGMENTATION = ("flip", "crop", "jitter", "balance")
+"""Settings of the data that do not change the pack."""
 TRANSIENT = ("not readable", "folder not readable", "not found", "too large for", "crashed the decoder")
 """Beginnings of reasons that may not last: files skipped for them are retried every time."""
 
@@ -80,7 +84,7 @@ class Pack:
     @property
     def summary(self) -> str:
         """Description of the images: one sentence per line."""
-        channels = CHANNEL_NAMES[self.shape[0]]
+        channels = self.channel_text
         count = len(self.classes)
         classes = f" in {count} class{'es' if count > 1 else ''}" if count else ""
         if NO_CLASS in self.classes:
@@ -93,6 +97,7 @@ class Pack:
         if self.skipped:
             files = "1 file" if len(self.skipped) == 1 else f"{len(self.skipped):,} files"
             lines.append(f"{files} skipped: {count_reasons(self.skipped)}. Details in dataset.json.")
+        lines += self.metadata["notes"]
         return "\n".join(lines)
 
     def describe(self) -> dict[str, Any]:
@@ -100,6 +105,7 @@ class Pack:
         channels, height, width = self.shape
         return {
             "fingerprint": self.fingerprint,
+            "contents": self.metadata["contents"],
             "source": self.source,
             "images": len(self.images),
             "width": width,
@@ -109,8 +115,17 @@ class Pack:
             "splits": {split: self.count(split) for split in SPLITS},
             "counts": self.metadata["counts"],
             "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
+            "copies": [{"path": path, "of": of} for path, of in self.metadata["copies"]],
             "files_that_are_no_images": self.metadata["other_files"],
+            "notes": [spelled(note) for note in self.metadata["notes"]],
+            "reading": self.metadata["reading"],
         }
+
+    @property
+    def channel_text(self) -> str:
+        """What the channels are: "gray", "colour", "5 bands"."""
+        channels = self.shape[0]
+        return f"{channels} bands" if self.metadata["bands"] else CHANNEL_NAMES[channels]
 
     def paths(self) -> list[str]:
         """The path of every image in its folder, or "split/number" for arrays."""
@@ -118,49 +133,74 @@ class Pack:
             return [row["path"] for row in csv.DictReader(file)]
 
 
-def open_pack(source: Any, settings: DataConfig, quiet: bool = False) -> Pack:
+def open_pack(
+    source: Any,
+    settings: DataConfig,
+    quiet: bool = False,
+    *,
+    known_classes: Sequence[str] = (),
+    reading: Reading | None = None,
+    splitting: bool = True,
+) -> Pack:
     """Open the pack of a source, which is built first if there is none for these settings.
 
     Args:
         source: an argument for `find_source`, or a torch `Dataset` or `DataLoader`.
-        settings: how images are resized and split.
+        settings: how images are read, resized and split.
         quiet: show no progress.
+        known_classes: classes of a trained model, to find again in other images.
+        reading: how the values of the training images were read; None to choose it by these images.
+        splitting: cut a validation split from the training images, and leave out copies.
     """
     resolved: Source
     if is_dataset(source):
         size = settings.width_height
-        spec = resize_spec(settings, *(size or (1, 1)))
+        spec = decode_spec(settings, *(size or (1, 1)))
         resolved = dataset_source(source, packs_folder(), spec, size is not None, quiet)
     else:
-        resolved = find_source(source)
-    source_text = _source_text(source)
-    pack_settings = settings.model_dump(include={"size", "fit", "background", "alpha", "validation"})
-    key = hashlib.sha256(json.dumps([PACK_FORMAT, resolved.key, pack_settings]).encode()).hexdigest()[:32]
-    folder = packs_folder() / key
-    pack = _open(folder, source_text)
+        resolved = find_source(source, settings, known_classes)
+    pack_settings = settings.model_dump(exclude=set(AUGMENTATION))
+    parts = [PACK_FORMAT, resolved.key, pack_settings, known_classes, reading and asdict(reading), splitting]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    build = _Build(resolved, settings, packs_folder() / key, _source_text(source), quiet, reading, splitting)
+    pack = _open(build.folder, build.source_text)
     if pack is not None and not any(reason.startswith(TRANSIENT) for _, reason in pack.skipped):
         return pack
-    with lock_pack(folder, wait=False) as held:
+    with lock_pack(build.folder, wait=False) as held:
         if held:
-            return _build(resolved, settings, folder, source_text, quiet)
+            return build.run()
     log.info("Waiting for another process that is reading the same images.")
-    with lock_pack(folder):
-        return _open(folder, source_text) or _build(resolved, settings, folder, source_text, quiet)
+    with lock_pack(build.folder):
+        return _open(build.folder, build.source_text) or build.run()
 
 
-def _build(source: Source, settings: DataConfig, folder: Path, source_text: str, quiet: bool) -> Pack:
-    remove_leftovers(folder)
-    shutil.rmtree(folder, ignore_errors=True)  # a damaged pack, which could not be opened
-    try:
-        with atomic_folder(folder) as temporary:
-            build_pack(source, settings, temporary, quiet)
-    except OSError as error:
-        hint = "Free some space, or set XDG_CACHE_HOME to a folder on another disk."
-        raise UserError(f"The images cannot be cached in '{folder.parent}' ({error}).", hint) from error
-    pack = _open(folder, source_text)
-    if pack is None:
-        raise OSError(f"the pack {folder} cannot be opened just after it was built")
-    return pack
+@dataclass(frozen=True)
+class _Build:
+    """The building of a pack."""
+
+    source: Source
+    settings: DataConfig
+    folder: Path
+    source_text: str
+    quiet: bool
+    reading: Reading | None
+    splitting: bool
+
+    def run(self) -> Pack:
+        remove_leftovers(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)  # a damaged pack, which could not be opened
+        try:
+            with atomic_folder(self.folder) as temporary:
+                build_pack(self.source, self.settings, temporary, self.quiet, self.reading, self.splitting)
+        except OSError as error:
+            hint = "Free some space, or set XDG_CACHE_HOME to a folder on another disk."
+            raise UserError(
+                f"The images cannot be cached in '{self.folder.parent}' ({error}).", hint
+            ) from error
+        pack = _open(self.folder, self.source_text)
+        if pack is None:
+            raise OSError(f"the pack {self.folder} cannot be opened just after it was built")
+        return pack
 
 
 def _open(folder: Path, source_text: str) -> Pack | None:
@@ -187,17 +227,29 @@ def _source_text(source: Any) -> str:
     return f"{'an' if name == 'ndarray' or name[0] in 'AEIOaeio' else 'a'} {name} in memory"
 
 
-def load_images(paths: Sequence[str | Path], settings: DataConfig, shape: tuple[int, int, int]) -> Pixels:
-    """Read image files to uint8 [N, H, W, C], resized like the training images of a model of `shape`."""
+def load_images(
+    paths: Sequence[str | Path],
+    settings: DataConfig,
+    shape: tuple[int, int, int],
+    reading: Reading | None = None,
+) -> Pixels:
+    """Read image files to uint8 [N, H, W, C], like the training images of a model of `shape`."""
     channels, height, width = shape
-    spec = resize_spec(settings, width, height)._replace(keep_alpha=channels == 4)
+    spec = decode_spec(settings, width, height, reading)
+    spec = spec._replace(keep_alpha=channels == 4 and not settings.bands)
     images = np.empty((len(paths), height, width, channels), np.uint8)
     for row, path in enumerate(paths):
         with warnings.catch_warnings(action="ignore"):
             try:
-                image, _, _ = read_image(str(Path(path).expanduser()), spec)
-            except UnusableError as error:
+                decoded, _ = read_image(open_regular, str(Path(path).expanduser()), spec)
+                data = to_bytes(decoded.picture, channels)
+            except (UnusableError, OSError) as error:
                 hint = "Give a JPEG, PNG, WebP, BMP, TIFF or GIF image."
                 raise UserError(f"'{path}' cannot be used ({error}).", hint) from None
-        images[row] = np.frombuffer(to_bytes(image, channels), np.uint8).reshape(height, width, channels)
+        if len(data) != images[row].size:
+            bands = len(data) // (height * width)
+            raise UserError(
+                f"'{path}' has {bands} bands, and this model takes {channels}.", "Give another image."
+            )
+        images[row] = np.frombuffer(data, np.uint8).reshape(height, width, channels)
     return images

@@ -3,10 +3,10 @@
 import csv
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config.data import DataConfig
-from vaekit.data.sources.arrays import Pixels, slices
-from vaekit.data.sources.folder import UNSUPPORTED
-from vaekit.data.splits import LEFT_OUT, SPLITS, TEST, assign_splits
+from vaekit.data.copies import near_copies
+from vaekit.data.packs.checks import Look, copy_notes, equal_images, joined_groups, look_at, look_notes
+from vaekit.data.packs.decoded import DecodedSource
+from vaekit.data.sources.pixels import slices
+from vaekit.data.splits import LEFT_OUT, SPLITS, TEST, assign_splits, groups_by_path
 from vaekit.errors import UserError, setting
 
 
-@dataclass(frozen=True)
-class DecodedSource:
-    """The images of a source after decoding, before they are assigned to splits."""
+def write_pack(
+    folder: Path, source: DecodedSource, name: str, settings: DataConfig, splitting: bool = True
+) -> None:
+    """Write the files of a pack: images.npy, labels.npy, table.csv and, with its metadata, pack.json.
 
-    path: Callable[[int], str]
-    labels: NDArray[np.int64]
-    """[N], -1 without classes."""
-    classes: tuple[str, ...]
-    splits: NDArray[np.int8]
-    """[N], the split of each image in its source."""
-    content: NDArray[np.uint64]
-    """[N], digests of the images' contents."""
-    sizes: NDArray[np.int32]
-    """[N, 2], original widths and heights in pixels."""
-    shape: tuple[int, int, int]
-    """H, W, C of the pack."""
-    read: Callable[[NDArray[np.intp]], Pixels]
-    """The images [n, H, W, C] of the given rows."""
-    size_note: str
-    """A phrase that describes the size of the images and how they were resized."""
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    other_files: int = 0
-
-
-def write_pack(folder: Path, source: DecodedSource, name: str, settings: DataConfig) -> None:
-    """Write the files of a pack: images.npy, labels.npy, table.csv and, with its metadata, pack.json."""
-    splits = assign_splits(source.splits, source.content, settings.validation)
+    Without `splitting` all images are kept in the splits of the source.
+    """
+    notes, skipped, copies = list(source.notes), list(source.skipped), list[tuple[str, str]]()
+    splits = source.splits
+    if splitting:
+        look = look_at(source)
+        splits, copies = _split(source, look, settings, notes)
+        skipped += _duplicates(source, splits, {path for path, _ in copies})
+        notes += look_notes(source, splits, look, grouped=settings.group is not None)
     rows_of_splits = {split: np.flatnonzero(splits == number) for number, split in enumerate(SPLITS)}
     order = np.concatenate(list(rows_of_splits.values()))
     ends = np.cumsum([len(rows) for rows in rows_of_splits.values()]).tolist()
@@ -66,19 +55,48 @@ def write_pack(folder: Path, source: DecodedSource, name: str, settings: DataCon
     metadata = {
         "name": name,
         "fingerprint": hashing.hexdigest(),
+        "contents": hashlib.sha256(np.unique(source.content).tobytes()).hexdigest(),
         "classes": source.classes,
         "splits": ranges,
         "counts": counts,
         "size_note": source.size_note,
-        "skipped": [*source.skipped, *_duplicates(source, splits)],
+        "skipped": skipped,
+        "copies": copies,
         "other_files": source.other_files,
+        "notes": notes,
+        "reading": source.reading,
+        "bands": source.bands,
     }
     (folder / "pack.json").write_text(json.dumps(metadata), encoding="utf-8")
 
 
-def _duplicates(source: DecodedSource, splits: NDArray[np.int8]) -> list[tuple[str, str]]:
-    """(path, reason) of the images that are left out as duplicates."""
-    rows = np.flatnonzero(splits == LEFT_OUT)
+def _split(
+    source: DecodedSource, look: Look, settings: DataConfig, notes: list[str]
+) -> tuple[NDArray[np.int8], list[tuple[str, str]]]:
+    """The split of every image, with copies left out; also (path, path of the image it is a copy of)."""
+    rows, first = np.arange(len(source.content)), equal_images(source)
+    groups = near_copies(look.thumbnails)
+    if settings.group:
+        paths = [source.path(row) for row in rows.tolist()]
+        groups = joined_groups(groups_by_path(paths, settings.group), groups)
+    splits = assign_splits(source.splits, source.content, settings.validation, groups)
+    copies: list[tuple[str, str]] = []
+    if source.drop_copies:
+        # A copy in another split is one of an image that is left out there
+        dropped = np.flatnonzero((first != rows) & (splits == splits[first]) & (splits != LEFT_OUT))
+        copies = [(source.path(row), source.path(first[row])) for row in dropped.tolist()]
+        splits[dropped] = LEFT_OUT
+    rest = np.flatnonzero(splits != LEFT_OUT)
+    notes += copy_notes(source, first, groups[rest])
+    return splits, copies
+
+
+def _duplicates(source: DecodedSource, splits: NDArray[np.int8], copies: set[str]) -> list[tuple[str, str]]:
+    """(path, reason) of the images that are left out as duplicates of others in more protected splits."""
+    rows = np.array(
+        [row for row in np.flatnonzero(splits == LEFT_OUT).tolist() if source.path(row) not in copies],
+        np.int64,
+    )
     in_test_split = np.isin(source.content[rows], source.content[splits == TEST])
     places = np.where(in_test_split, "test", "validation")
     return [(source.path(row), f"duplicated in {at}") for row, at in zip(rows.tolist(), places, strict=True)]
@@ -106,12 +124,9 @@ def _write_table(path: Path, source: DecodedSource, rows_of_splits: dict[str, ND
 
 
 def count_reasons(skipped: Sequence[tuple[str, str]]) -> str:
-    """A phrase such as "2 truncated, 1 HEIC, 1 AVIF (unsupported; convert to JPEG)"."""
-    reasons = Counter(reason.split(" (")[0] for _, reason in skipped).most_common()
-    phrases = [f"{count:,} {reason}" for reason, count in reasons]
-    formats = [phrase.removesuffix(UNSUPPORTED) for phrase in phrases if UNSUPPORTED in phrase]
-    others = [phrase for phrase in phrases if UNSUPPORTED not in phrase]
-    return ", ".join([*others, *formats]) + (" (unsupported; convert to JPEG)" if formats else "")
+    """A phrase such as "2 truncated, 1 excluded"."""
+    reasons = Counter(re.sub(r"^(damaged|not readable)\b.*", r"\1", reason) for _, reason in skipped)
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
 
 
 def require_pack_space(folder: Path, count: int, bytes_per_image: int) -> None:

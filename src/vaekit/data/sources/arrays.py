@@ -2,12 +2,12 @@
 
 import gzip
 import hashlib
+import os
 import re
 import struct
-import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vaekit.data.sources.pixels import Pixels, is_tensor, slices, to_nhwc
 from vaekit.data.splits import SPLITS, TEST, TRAIN, VALIDATION
 from vaekit.errors import UserError
-
-Pixels = NDArray[np.uint8]
+from vaekit.utils.logging import log
 
 
 @dataclass(frozen=True)
@@ -42,85 +42,22 @@ class ArraySource:
     """Names of the labels 0, 1, 2, ...; if empty, the labels themselves are the names."""
 
 
-# --- Pixels -------------------------------------------------------------------------------------------------
-
-
-def to_uint8_images(value: Any, name: str = "the array") -> Pixels:
-    """Convert images in memory to uint8 [N, H, W, C].
-
-    Args:
-        value: an array [N, H, W] or [N, H, W, C], a torch tensor [N, H, W] or [N, C, H, W], or a list of
-            arrays; uint8, bool, or floats in [0, 1], which are rounded to 256 levels.
-        name: name of the images in messages.
-    """
-    images = to_nhwc(value, name)
-    check_pixels(images, name)
-    return as_uint8(images)
-
-
-def to_nhwc(value: Any, name: str) -> NDArray[Any]:
-    """Convert images to [N, H, W, C], without copying if possible; the dtype stays."""
-    if is_tensor(value):
-        tensor = value.detach().cpu()
-        array: NDArray[Any] = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
-        if array.ndim == 4 and array.shape[1] in (1, 3, 4):
-            array = array.transpose(0, 2, 3, 1)
-    else:
-        try:
-            array = np.asarray(value)
-        except ValueError:
-            hint = "Give arrays of one size, or a folder of image files."
-            raise UserError(f"The images of {name} differ in shape.", hint) from None
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.ndim != 4 or array.shape[3] not in (1, 3, 4) or 0 in array.shape[1:]:
-        shape = " x ".join(map(str, np.shape(value)))
-        hint = "Images must be [N, H, W] or [N, H, W, C] with 1, 3 or 4 channels."
-        raise UserError(f"The shape of {name} is {shape}.", hint)
-    return array
-
-
-def check_pixels(images: NDArray[Any], name: str) -> None:
-    """Check that values are uint8, bool, or floats in [0, 1]."""
-    if images.dtype in (np.uint8, np.bool_) or not images.size:
-        return
-    if images.dtype.kind != "f":
-        hint = "Use uint8 (0 to 255), bool, or floats from 0 to 1."
-        raise UserError(f"The dtype of {name} is {images.dtype}.", hint)
-    low, high = float(images.min()), float(images.max())  # NaN if any value is NaN
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise UserError(f"There are NaN or infinite values in {name}.", "Remove those images.")
-    if low < 0 or high > 1:
-        is_8_bits = low >= 0 and high <= 255
-        hint = "Divide by 255." if is_8_bits else "Undo the normalization; from [-1, 1] by (x + 1) / 2."
-        raise UserError(f"The values of {name} range from {low:.3g} to {high:.3g} instead of 0 to 1.", hint)
-
-
-def as_uint8(images: NDArray[Any]) -> Pixels:
-    """Convert images that `check_pixels` accepts to uint8."""
-    return images if images.dtype == np.uint8 else np.rint(images.astype(np.float32) * 255).astype(np.uint8)
-
-
-def slices(count: int, size: int = 1024) -> Iterator[slice]:
-    """Divide the range 0 to `count` into slices of at most `size`."""
-    return (slice(at, min(at + size, count)) for at in range(0, count, size))
-
-
-def is_tensor(value: Any) -> bool:
-    torch = sys.modules.get("torch")  # whoever has a tensor has imported torch
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
 # --- Arrays in memory ---------------------------------------------------------------------------------------
 
 
 def array_source(value: Any) -> ArraySource:
-    """A source from images, or from a tuple (images, labels)."""
-    images, labels = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
-    if labels is not None:
-        labels = labels.detach().cpu().numpy() if is_tensor(labels) else np.asarray(labels)
-    block = ArrayBlock(to_nhwc(images, "the array"), labels)
-    return ArraySource("array", content_key(block), lambda: [block])
+    """A source from images, from (images, labels), or from a pair of the latter: training and test."""
+    pairs = [value]
+    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(one, tuple) for one in value):
+        pairs = list(value)
+    blocks = []
+    for split, pair in zip((TRAIN, TEST), pairs, strict=False):
+        images, labels = pair if isinstance(pair, tuple) and len(pair) == 2 else (pair, None)
+        if labels is not None:
+            labels = labels.detach().cpu().numpy() if is_tensor(labels) else np.asarray(labels)
+        blocks.append(ArrayBlock(to_nhwc(images, "the array"), labels, split))
+    keys = tuple(part for block in blocks for part in content_key(block))
+    return ArraySource("array", keys, lambda: blocks)
 
 
 def content_key(block: ArrayBlock) -> tuple[str, ...]:
@@ -135,18 +72,29 @@ def content_key(block: ArrayBlock) -> tuple[str, ...]:
 
 # --- Files of arrays ----------------------------------------------------------------------------------------
 
-NPZ_NAMES = {
-    TRAIN: ("x_train y_train", "train_images train_labels", "images labels", "x y", "arr_0 arr_1"),
-    VALIDATION: ("x_val y_val", "x_validation y_validation", "val_images val_labels", "x_valid y_valid"),
-    TEST: ("x_test y_test", "test_images test_labels"),
+IMAGE_NAMES = ("images", "image", "x", "data", "imgs", "arr_0")
+LABEL_NAMES = ("labels", "label", "y", "targets", "target", "classes", "class", "arr_1")
+"""Names of images and of labels in .npz files: those of Keras, MedMNIST, NumPy and others."""
+SPLIT_NAMES = {
+    TRAIN: ("train", "training", ""),
+    VALIDATION: ("val", "valid", "validation"),
+    TEST: ("test", "testing"),
 }
-"""Names of images and labels in .npz files: those of Keras, MedMNIST and NumPy."""
+"""What such a name begins or ends with, by split, as in x_train and train_images."""
 
 
 def file_key(*paths: Path) -> tuple[str, ...]:
-    """Key of files: their paths, sizes and modification times."""
-    stats = [(path.resolve(), path.stat()) for path in paths]
-    return tuple(f"{path}|{stat.st_size}|{stat.st_mtime_ns}" for path, stat in stats)
+    """Key of files: their paths, sizes, times and places on the disk."""
+    return tuple(f"{path.resolve()}|{status_key(path.stat())}" for path in paths)
+
+
+def status_key(status: os.stat_result | None) -> str:
+    """What changes when a file does: also if it is swapped for another of equal size and time."""
+    return (
+        ""
+        if status is None
+        else f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
+    )
 
 
 def numpy_source(path: Path) -> ArraySource:
@@ -170,19 +118,45 @@ def numpy_source(path: Path) -> ArraySource:
 
 def _npz_blocks(loaded: Any, name: str) -> list[ArrayBlock]:
     keys = {key.lower(): key for key in loaded.files}
+    used: set[str] = set()
     blocks = []
-    for split, names in NPZ_NAMES.items():
-        for images, labels in map(str.split, names):
-            if images in keys:
-                pixels = to_nhwc(loaded[keys[images]], f"{images} of {name}")
-                blocks.append(ArrayBlock(pixels, loaded[keys[labels]] if labels in keys else None, split))
-                break
+    for split, affixes in SPLIT_NAMES.items():
+        images = _key_of(keys, IMAGE_NAMES, affixes)
+        if images is None:
+            continue
+        labels = _key_of(keys, LABEL_NAMES, affixes)
+        if labels is None and split == TRAIN:
+            labels = _key_of(keys, LABEL_NAMES, ("",))
+        used |= {key for key in (images, labels) if key is not None}
+        pixels = to_nhwc(loaded[images], f"{images} of {name}")
+        blocks.append(ArrayBlock(pixels, None if labels is None else _labels(loaded, labels, name), split))
     if any(block.split == TRAIN for block in blocks):
+        if unused := [key for key in loaded.files if key not in used]:
+            log.warning(f"Not used of {name}: {', '.join(unused)}. Labels are named labels, y or y_train.")
         return blocks
     if len(keys) == 1:
         return [ArrayBlock(to_nhwc(loaded[loaded.files[0]], name))]
     hint = "Name its arrays x_train, y_train, x_test, y_test, or images, labels."
     raise UserError(f"'{name}' contains {', '.join(loaded.files) or 'nothing'}.", hint)
+
+
+def _key_of(keys: dict[str, str], names: tuple[str, ...], affixes: tuple[str, ...]) -> str | None:
+    """The key of the first array that has one of the names, with one of the affixes before or after it."""
+    for affix in affixes:
+        for name in names:
+            for key in (f"{name}_{affix}", f"{affix}_{name}", f"{name}{affix}", f"{affix}{name}"):
+                if key.strip("_") in keys:
+                    return keys[key.strip("_")]
+    return None
+
+
+def _labels(loaded: Any, key: str, name: str) -> NDArray[Any]:
+    try:
+        labels: NDArray[Any] = loaded[key]
+    except ValueError:  # it would have to be unpickled
+        message = f"{key} of '{name}' is an array of Python objects, which is not read."
+        raise UserError(message, f"Save it as text: {key}.astype(str).") from None
+    return labels
 
 
 IDX_IMAGES = re.compile(r"^(.*)images([.-])idx3(-ubyte(?:\.gz)?)$")

@@ -1,33 +1,41 @@
 """A torch `Dataset` or `DataLoader` as a source: read once, in its order, into a temporary file."""
 
+import itertools
+import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vaekit.data.decoding.decode import ResizeSpec, resize, to_bytes, to_rgb
+from vaekit.data.decoding.decode import DecodeSpec, resize, to_bytes, to_rgb
 from vaekit.data.sources.arrays import (
     ArrayBlock,
     ArraySource,
-    Pixels,
     content_key,
-    is_tensor,
-    to_uint8_images,
 )
+from vaekit.data.sources.pixels import Pixels, as_uint8, is_tensor, to_nhwc, to_uint8_images
 from vaekit.errors import UserError, setting
 from vaekit.utils.logging import progress
 
+IMAGE_KEYS = ("image", "img", "pixel_values", "images", "x", "input", "data")
+LABEL_KEYS = ("label", "labels", "class", "target", "y", "fine_label", "coarse_label")
+"""Names under which items that are dictionaries hold an image and its label."""
+
 
 def is_dataset(value: Any) -> bool:
+    """Whether `value` is a torch `Dataset` or `DataLoader`, or what other libraries have of the kind."""
     data = sys.modules.get("torch.utils.data")
-    return data is not None and isinstance(value, (data.Dataset, data.DataLoader))
+    if data is not None and isinstance(value, (data.Dataset, data.DataLoader)):
+        return True
+    known = isinstance(value, (str, bytes, os.PathLike, list, tuple, dict, np.ndarray)) or is_tensor(value)
+    return not known and hasattr(value, "__getitem__") and not hasattr(value, "__array__")
 
 
-def dataset_source(source: Any, folder: Path, target: ResizeSpec, resizing: bool, quiet: bool) -> ArraySource:
+def dataset_source(source: Any, folder: Path, target: DecodeSpec, resizing: bool, quiet: bool) -> ArraySource:
     """Read all items of a `Dataset` or `DataLoader`: an image or (image, label).
 
     Images are Pillow images, or tensors [C, H, W] or [H, W]; without `resizing` all must have the same size.
@@ -37,7 +45,7 @@ def dataset_source(source: Any, folder: Path, target: ResizeSpec, resizing: bool
     labels: list[Any] = []
     shape: tuple[int, ...] | None = None
     all_gray = True
-    total = len(source) if hasattr(source, "__len__") else 0
+    total = _length(source) or 0
     # A file without a name disappears with this process, however that ends.
     text = "Reading images"
     with tempfile.TemporaryFile(dir=folder) as spool, progress(total, text, quiet=quiet) as advance:
@@ -49,7 +57,7 @@ def dataset_source(source: Any, folder: Path, target: ResizeSpec, resizing: bool
                 raise UserError(f"The images of {name} differ in shape: {shapes}.", hint)
             shape, all_gray = row.shape, all_gray and gray
             spool.write(row.data)
-            labels.append(label.item() if hasattr(label, "item") else label)
+            labels.append(_label(label, image, name))
             advance(1)
         if shape is None:
             raise UserError(f"There are no items in {name}; at least 2 images are needed.")
@@ -62,41 +70,100 @@ def dataset_source(source: Any, folder: Path, target: ResizeSpec, resizing: bool
     return ArraySource("dataset", content_key(block), lambda: [block])
 
 
+def _length(source: Any) -> int | None:
+    """The number of items, or None where that is not known."""
+    try:
+        return len(source)
+    except TypeError:  # of a stream, also inside a DataLoader
+        return None
+
+
 def _items(source: Any, name: str) -> Iterator[tuple[Any, Any]]:
     """Iterate over the images, each with its label or None."""
-    from torch.utils.data import DataLoader, IterableDataset
-
-    if isinstance(source, DataLoader):
+    data = sys.modules.get("torch.utils.data")
+    if data is not None and isinstance(source, data.DataLoader):
         for batch in source:
-            images, labels = batch if isinstance(batch, (tuple, list)) and len(batch) == 2 else (batch, None)
-            if isinstance(images, (tuple, list)) and len(images) == 1:  # a TensorDataset without labels
-                images = images[0]
+            images, labels = _parts(batch, name, f"A batch of {name}")
             if not hasattr(images, "__len__"):
                 raise UserError(f"A batch of {name} is neither images nor (images, labels).")
             for index in range(len(images)):
                 yield images[index], None if labels is None else labels[index]
         return
-    items = source if isinstance(source, IterableDataset) else map(source.__getitem__, range(len(source)))
-    for item in items:
-        parts = item if isinstance(item, (tuple, list)) else (item,)
-        if len(parts) not in (1, 2):
-            hint = "It must be an image, or (image, label)."
-            raise UserError(f"An item of {name} has {len(parts)} parts.", hint)
-        yield parts[0], parts[1] if len(parts) == 2 else None
+    for item in _iterate(source, data):
+        yield _parts(item, name, f"An item of {name}")
 
 
-def _row(image: Any, target: ResizeSpec, resizing: bool, name: str) -> tuple[Pixels, bool]:
+def _iterate(source: Any, data: Any) -> Iterator[Any]:
+    if data is not None and isinstance(source, data.IterableDataset):
+        yield from source
+        return
+    count = _length(source)
+    for index in itertools.count() if count is None else range(count):
+        try:
+            item = source[index]
+        except IndexError:
+            if count is None:  # the end
+                return
+            raise
+        yield item
+
+
+def _parts(item: Any, name: str, text: str) -> tuple[Any, Any]:
+    """The image and the label, or None, of an item."""
+    if isinstance(item, Mapping):
+        images = [key for key in IMAGE_KEYS if key in item]
+        labels = [key for key in LABEL_KEYS if key in item]
+        if not images:
+            keys = ", ".join(map(str, item))
+            hint = "Name the image 'image' and the label 'label', or give (image, label)."
+            raise UserError(f"{text} has the keys {keys}.", hint)
+        return item[images[0]], item[labels[0]] if labels else None
+    parts = item if isinstance(item, (tuple, list)) else (item,)
+    if len(parts) not in (1, 2):
+        hint = "It must be an image, or (image, label)."
+        raise UserError(f"{text} has {len(parts)} parts.", hint)
+    return parts[0], parts[1] if len(parts) == 2 else None
+
+
+def _label(label: Any, image: Any, name: str) -> Any:
+    """A label as a number or a text, that of a one-hot vector too; None if it is the image once more."""
+    if label is None or isinstance(label, (str, bytes, int, float)):
+        return label
+    if isinstance(label, Image.Image):
+        return None
+    values = np.asarray(label.detach().cpu() if is_tensor(label) else label)
+    if values.size == 1:
+        return values.reshape(-1)[0].item()
+    if values.ndim == 1 and ((values == 0) | (values == 1)).all() and values.sum() == 1:
+        return int(values.argmax())
+    if values.shape == np.shape(image):  # a pair of an input and a target, as for an autoencoder
+        return None
+    shape = " x ".join(map(str, values.shape))
+    hint = "A label is a number or a name; omit it if there are no classes."
+    raise UserError(f"The label of an item of {name} has shape {shape}.", hint)
+
+
+def _row(image: Any, target: DecodeSpec, resizing: bool, name: str) -> tuple[Pixels, bool]:
     """An item as uint8 [H, W, C], and whether it is gray."""
+    if isinstance(image, Image.Image) and (image.mode == "F" or image.mode.startswith("I")):
+        image = np.asarray(image)
     if not isinstance(image, Image.Image):
         if not (is_tensor(image) or isinstance(image, np.ndarray)):
             message = f"An item of {name} has type {type(image).__name__}."
             raise UserError(message, "Use tensors or Pillow images.")
-        array = to_uint8_images(image[None], name)[0]
+        array = (
+            as_uint8(to_nhwc(image[None], name), target.limits)
+            if target.limits
+            else to_uint8_images(image[None], name)
+        )
+        array = array[0]
         if not resizing:
             return np.ascontiguousarray(array), array.shape[2] == 1
         image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
     ready = to_rgb(image, target)
-    ready = resize(ready, target) if resizing else ready
+    picture: Any = resize(ready, target) if resizing else ready
     channels = 4 if target.keep_alpha else 3
-    row = np.frombuffer(to_bytes(ready, channels), np.uint8).reshape(ready.height, ready.width, channels)
-    return row, ready.mode == "L"
+    row = np.frombuffer(to_bytes(picture, channels), np.uint8).reshape(
+        picture.height, picture.width, channels
+    )
+    return row, picture.mode == "L"

@@ -1,0 +1,170 @@
+"""What is said of the images of a data set: copies, blank and dark images, masks, likeness of splits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaekit.data.copies import alike, is_blank, thumbnails
+from vaekit.data.packs.decoded import DecodedSource
+from vaekit.data.sources.pixels import slices
+from vaekit.data.splits import LEFT_OUT, TRAIN
+from vaekit.errors import setting
+
+DARK = 64
+"""Levels up to which the brightest pixel of all images is too dark to be right."""
+ALIKE_SHARE, ALIKE_PAIRS = 0.1, 3
+"""Share, and number, of held-out images that look like training images from which on it is said."""
+MASK_SHARE = 0.9
+"""Share of the images of a folder that look like masks, where those of others do not."""
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of all images."""
+
+    thumbnails: NDArray[np.float32]
+    blank: NDArray[np.bool_]
+    """[N], whether an image is of one colour."""
+    brightest: NDArray[np.uint8]
+    """[N], the highest level of each image."""
+    flat: NDArray[np.bool_]
+    """[N], whether an image is gray and nearly all of its pixels have one of two levels."""
+
+
+def look_at(source: DecodedSource) -> Look:
+    """Look at all images once."""
+    parts: list[tuple[Any, ...]] = []
+    rows = np.arange(len(source.content))
+    for split in np.unique(source.splits):  # the rows of one split are in one block
+        for part in slices(int((source.splits == split).sum())):
+            taken = rows[source.splits == split][part]
+            images = source.read(taken)
+            brightest = images.reshape(len(images), -1).max(1)
+            parts.append((taken, thumbnails(images), is_blank(images), brightest, _is_flat(images)))
+    order = np.argsort(np.concatenate([part[0] for part in parts]))
+    return Look(*(np.concatenate(column)[order] for column in list(zip(*parts, strict=True))[1:]))
+
+
+def _is_flat(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether each image [N, H, W, C] is gray, with 85 % of its pixels of two levels, as masks are."""
+    gray = images[..., :1] == images[..., :3]
+    pixels = images[..., 0].reshape(len(images), -1)
+    counts = np.stack([np.bincount(row, minlength=256) for row in pixels // 4])
+    top = np.sort(counts, axis=1)[:, -2:] / pixels.shape[1]
+    return np.asarray(gray.all((1, 2, 3)) & (top.sum(1) >= 0.85) & (top[:, 0] >= 0.02))
+
+
+def equal_images(source: DecodedSource) -> NDArray[np.int64]:
+    """The number of the image that each is equal to, with its class: the first that is no link, or itself."""
+    rows = np.arange(len(source.content))
+    links = np.zeros(len(rows), np.bool_) if source.links is None else source.links
+    order = np.lexsort((rows, links, source.labels, source.content))
+    content, labels = source.content[order], source.labels[order]
+    starts = np.r_[True, (content[1:] != content[:-1]) | (labels[1:] != labels[:-1])]
+    first = np.empty(len(rows), np.int64)
+    first[order] = order[starts][np.cumsum(starts) - 1]
+    return first
+
+
+def joined_groups(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The groups of images that are connected by either of two groupings."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    rows = np.arange(len(one))
+    nodes = len(rows) + int(one.max()) + int(other.max()) + 2
+    ends = np.concatenate([len(rows) + one, len(rows) + int(one.max()) + 1 + other])
+    graph = coo_matrix((np.ones(2 * len(rows)), (np.tile(rows, 2), ends)), shape=(nodes, nodes))
+    return np.asarray(connected_components(graph, directed=False)[1][: len(rows)], np.int64)
+
+
+def copy_notes(source: DecodedSource, first: NDArray[np.int64], groups: NDArray[np.int64]) -> list[str]:
+    """What is said of copies, given the image that each is equal to, and the groups of near copies of those
+    kept."""
+    notes, count, distinct = [], len(first), int((first == np.arange(len(first))).sum())
+    pictures = len(np.unique(source.content))
+    if distinct < count and source.drop_copies:
+        text = f"{count:,} images, {pictures:,} distinct: of copies one is read."
+        notes.append(f"{text} To read all: {setting('copies', 'keep')}.")
+    elif distinct < count:
+        text = f"{count:,} images, {pictures:,} distinct; copies are in the same split."
+        notes.append(f"{text} To read each once: {setting('copies', 'drop')}.")
+    if (several := distinct - pictures) > 0:
+        row = next(row for row in range(count) if _class_of_copy(source, row))
+        names = (
+            f"{source.path(row)} is in {source.classes[source.labels[row]]} and {_class_of_copy(source, row)}"
+        )
+        notes.append(f"{several:,} images are in several classes, e.g. {names}.")
+    near = len(groups) - len(np.unique(groups)) - (0 if source.drop_copies else count - distinct)
+    if near > 0:
+        notes.append(f"{near:,} images are nearly equal to others, and are in the same split.")
+    return notes
+
+
+def _class_of_copy(source: DecodedSource, row: int) -> str:
+    """Another class in which the same image is; "" if there is none."""
+    same = (source.content == source.content[row]) & (source.labels != source.labels[row])
+    return source.classes[source.labels[same][0]] if same.any() else ""
+
+
+def look_notes(source: DecodedSource, splits: NDArray[np.int8], look: Look, grouped: bool) -> list[str]:
+    """What is said of the pixels of the images that are read."""
+    used = np.flatnonzero(splits != LEFT_OUT)
+    notes = []
+    blank = used[look.blank[used]]
+    if len(blank):
+        images = "1 image is" if len(blank) == 1 else f"{len(blank):,} images are"
+        notes.append(f"{images} blank, of one colour: {_examples(source, blank)}.")
+    high = int(look.brightest[used].max())
+    if high < DARK and not source.reading.get("level_limits") and not source.reading.get("limits"):
+        levels = (
+            "The images have only the levels 0 and 1" if high == 1 else f"No pixel has a level above {high}"
+        )
+        notes.append(
+            f"{levels} of 255, so they are nearly black. To read {high} as white: "
+            f"{setting('range', f'0:{high or 1}')}."
+        )
+    notes += _mask_notes(source, used, look)
+    train, held_out = used[splits[used] == TRAIN], used[splits[used] != TRAIN]
+    likeness = alike(look.thumbnails, held_out, train)
+    if likeness.share > ALIKE_SHARE and len(likeness.pairs) >= ALIKE_PAIRS:
+        one, other = likeness.pairs[0]
+        advice = setting("validation", "last:N") if grouped else f"{setting('group', 'folder')} or a pattern"
+        notes.append(
+            f"{likeness.share:.0%} of the held-out images look like a training image, e.g. "
+            f"{source.path(one)} like {source.path(other)}, so results on them will be too good. To keep "
+            f"such images in one split: {advice}."
+        )
+    return notes
+
+
+def _mask_notes(source: DecodedSource, used: NDArray[np.int64], look: Look) -> list[str]:
+    """Folders whose images look like masks, where those of others do not."""
+    folders: dict[str, list[int]] = {}
+    for row in used.tolist():
+        folders.setdefault(source.path(row).rpartition("/")[0], []).append(row)
+    if len(folders) < 2:
+        return []
+    dark = {name for name, rows in folders.items() if int(look.brightest[rows].max()) < DARK // 4}
+    flat = {name for name, rows in folders.items() if look.flat[rows].mean() >= MASK_SHARE}
+    suspects = sorted((dark | flat) - {""})
+    others = [row for name, rows in folders.items() if name not in suspects for row in rows]
+    if not suspects or not others or look.flat[others].mean() > 1 - MASK_SHARE:
+        return []
+    count = sum(len(folders[name]) for name in suspects)
+    names = ", ".join(f"{name}/" for name in suspects[:EXAMPLES]) + (
+        ", ..." if len(suspects) > EXAMPLES else ""
+    )
+    pattern = ",".join(f"{name}/*" for name in suspects[:EXAMPLES])
+    images = "1 image" if count == 1 else f"{count:,} images"
+    text = f"{images} in {names} look like masks: gray, with few levels or nearly black."
+    return [f"{text} To leave them out: {setting('exclude', pattern)}."]
+
+
+def _examples(source: DecodedSource, rows: Sequence[int] | NDArray[np.int64]) -> str:
+    names = [source.path(int(row)) for row in rows[:EXAMPLES]]
+    return ", ".join(names) + (", ..." if len(rows) > EXAMPLES else "")

@@ -1,0 +1,167 @@
+"""The image files in a folder: which there are, and why others are passed over. Changes nothing."""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from vaekit.data.decoding.formats import (
+    IMAGE_SUFFIXES,
+    OTHER_SUFFIXES,
+    RAW,
+    RAW_SUFFIXES,
+    has_suffix,
+    sniff_file,
+)
+
+Links = Literal["inside", "follow"]
+SYSTEM_FOLDERS = frozenset(
+    (
+        "__macosx",
+        "@eadir",
+        "@tmp",
+        "@recycle",
+        "@recently-snapshot",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "recycler",
+        "lost+found",
+        "system volume information",
+    )
+)
+"""Folders of systems and network drives, in lower case: thumbnails, snapshots and deleted files."""
+LINKED_FOLDER = "link to a folder"
+LINKED_OUTSIDE = "link to a file outside the folder"
+LINKED_TWICE = "link to a file that is read already"
+
+
+@dataclass
+class Listing:
+    """The files below a folder, by their paths relative to it, separated by "/"."""
+
+    files: dict[str, os.stat_result | None] = field(default_factory=dict)
+    """Regular files that are images by their suffix or, if that says nothing, by their first bytes; with
+    their status, except in an archive."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """The reason for every image, or folder, that is not read."""
+    other_files: int = 0
+    """Number of files that are not images."""
+
+
+def passed_over(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that a system keeps its own things in."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def list_folder(folder: Path, links: Links = "inside") -> Listing:
+    """List the image files in a folder and its subfolders.
+
+    Hidden files and folders, and those of systems, are passed over.
+
+    Args:
+        folder: a folder that exists.
+        links: "inside" reads links to files inside the folder only; "follow" all links to files and folders,
+            each file once.
+
+    Raises:
+        OSError: the folder itself cannot be read.
+    """
+    root = folder.resolve()
+    listing = Listing()
+    for path, entry in _walk(root, root, links, frozenset({_identity(root.stat())})):
+        if isinstance(entry, str):
+            listing.skipped[path] = entry
+            continue
+        status = _check(entry, root, links)
+        if isinstance(status, os.stat_result):
+            listing.files[path] = status
+        elif status is not None:
+            listing.skipped[path] = status
+        else:
+            listing.other_files += 1
+    if links == "follow":
+        _read_once(root, listing)
+    return listing
+
+
+def _walk(
+    folder: Path, root: Path, links: Links, above: frozenset[tuple[int, int]], prefix: str = ""
+) -> Iterator[tuple[str, "os.DirEntry[str] | str"]]:
+    """Iterate over (path, entry) of the files below a folder, or (path, reason) of folders not entered.
+
+    `above` are the folders on the way from `root`, by which loops of links are found.
+    """
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        if folder == root:
+            raise
+        yield prefix.rstrip("/"), f"folder not readable ({error.strerror})"
+        return
+    for entry in entries:
+        if passed_over(entry.name):
+            continue
+        path = prefix + entry.name
+        try:
+            is_folder = entry.is_dir()
+            linked = is_folder and entry.is_symlink()
+            identity = _identity(entry.stat()) if linked and links == "follow" else None
+        except OSError:
+            is_folder, linked, identity = False, False, None
+        if not is_folder:
+            yield path, entry
+        elif linked and links == "inside":
+            yield path, LINKED_FOLDER
+        elif identity in above:
+            yield path, "link to a folder that it is in"
+        else:
+            inside = above | {identity} if identity else above
+            if links == "follow" and identity is None:
+                inside = above | {_identity(entry.stat())}
+            yield from _walk(Path(entry.path), root, links, inside, f"{path}/")
+
+
+def _check(entry: "os.DirEntry[str]", root: Path, links: Links) -> os.stat_result | str | None:
+    """The status of an image file, the reason why it is not read, or None for a file of another kind."""
+    named_image = has_suffix(entry.name, IMAGE_SUFFIXES)
+    if not named_image and has_suffix(entry.name, OTHER_SUFFIXES):
+        return None
+    if has_suffix(entry.name, RAW_SUFFIXES):
+        return RAW
+    linked = entry.is_symlink()
+    try:
+        if linked and links == "inside" and not Path(entry.path).resolve(strict=True).is_relative_to(root):
+            return LINKED_OUTSIDE if named_image else None
+        status = entry.stat()
+    except (OSError, RuntimeError):  # RuntimeError: a link to itself
+        if not named_image:
+            return None
+        return "link to a missing file" if linked else "not readable"
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file" if named_image else None
+    if not named_image and sniff_file(entry.path) is None:
+        return None
+    return status
+
+
+def _read_once(root: Path, listing: Listing) -> None:
+    """Keep one path of each file that several links lead to: a path without links, or else the first."""
+    seen: dict[tuple[int, int], str] = {}
+    for path in sorted(listing.files, key=lambda path: (_is_linked(root, path), path)):
+        status = listing.files[path]
+        assert status is not None
+        first = seen.setdefault(_identity(status), path)
+        if first != path and _is_linked(root, path):
+            listing.skipped[path] = LINKED_TWICE
+            del listing.files[path]
+
+
+def _is_linked(root: Path, path: str) -> bool:
+    return (root / path).resolve() != root / path
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

@@ -1,0 +1,241 @@
+"""Values of more than 8 bits, bands, pages, and colours of embedded profiles become known levels."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from imagecodecs import png_encode
+from PIL import Image, ImageCms
+
+from vaekit.config.data import DataConfig
+from vaekit.data.decoding.color import DAMAGED_PROFILE
+from vaekit.data.decoding.decode import DecodeSpec, decode
+from vaekit.data.decoding.files import UnusableError
+from vaekit.data.decoding.values import ValueRange, choose_range
+from vaekit.data.packs.pack import Pack, load_images, open_pack
+from vaekit.data.packs.reading import Reading
+
+RNG = np.random.default_rng(0)
+SPEC = DecodeSpec(8, 6, "crop", (255, 255, 255), keep_alpha=False)
+
+
+def integers(low: int, high: int, *shape: int, dtype: Any = np.uint16) -> np.ndarray:
+    """Random values of which the first are `low` and `high`."""
+    values = RNG.integers(low, high + 1, shape)
+    values.flat[:2] = low, high
+    return values.astype(dtype)
+
+
+def folder(tmp_path: Path, *images: Any, suffix: str = "tif", **options: Any) -> Path:
+    root = tmp_path / "set"
+    root.mkdir()
+    for number, image in enumerate(images):
+        path = root / f"{number}.{suffix}"
+        if suffix == "png":
+            path.write_bytes(png_encode(image))
+        elif suffix == "npy":
+            np.save(path, image)
+        else:
+            tifffile.imwrite(path, image, **options)
+    return root
+
+
+def pixels(pack: Pack) -> dict[str, np.ndarray]:
+    return dict(zip(pack.paths(), np.asarray(pack.images), strict=True))
+
+
+def levels(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.rint((values.clip(low, high).astype(float) - low) / (high - low) * 255)
+
+
+RANGES = [
+    (0, 4080, np.uint16, (0, 4095), "12 bits"),
+    (5, 700, np.uint16, (0, 1023), "10 bits"),
+    (0, 65535, np.uint16, (0, 65535), "16 bits"),
+    (0, 200, np.uint16, (0, 255), "8 bits"),
+    (-1000, 3000, np.int16, (-1000, 3000), "the lowest to the highest value of the set"),
+    (0, 200_000, np.uint32, (0, 200_000), "the lowest to the highest value of the set"),
+]
+
+
+@pytest.mark.parametrize(("low", "high", "dtype", "limits", "why"), RANGES)
+def test_one_range_for_the_whole_set(
+    tmp_path: Path, low: int, high: int, dtype: Any, limits: tuple[int, int], why: str
+) -> None:
+    images = [integers(low, high, 6, 8, dtype=dtype)] + [
+        integers(low, high // 2, 6, 8, dtype=dtype) for _ in range(9)
+    ]
+    pack = open_pack(folder(tmp_path, *images), DataConfig())
+    got = pixels(pack)
+    for number, image in enumerate(images):
+        assert np.array_equal(got[f"{number}.tif"][..., 0], levels(image, *limits)), number
+    assert f"10 images have values from {low:,} to {high:,}" in pack.summary and why in pack.summary
+    assert pack.describe()["reading"]["limits"] == list(limits)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_twelve_bits_in_gray_and_colour(tmp_path: Path, suffix: str, channels: int) -> None:
+    images = [integers(0, 4095, 6, 8, channels).squeeze() for _ in range(4)]
+    options = {"photometric": "rgb"} if channels == 3 and suffix == "tif" else {}
+    pack = open_pack(folder(tmp_path, *images, suffix=suffix, **options), DataConfig())
+    assert pack.shape == (channels, 6, 8)
+    assert np.array_equal(pixels(pack)[f"1.{suffix}"].squeeze(), levels(images[1], 0, 4095))
+
+
+def test_given_ranges(tmp_path: Path) -> None:
+    images = [integers(100, 900, 6, 8) for _ in range(4)]
+    root = folder(tmp_path, *images)
+    fixed = pixels(open_pack(root, DataConfig(range="200:600")))["0.tif"][..., 0]
+    assert np.array_equal(fixed, levels(images[0], 200, 600))
+    of_set = pixels(open_pack(root, DataConfig(range="auto-set")))["0.tif"][..., 0]
+    assert np.array_equal(of_set, levels(images[0], 100, 900))
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number in range(4):
+        Image.fromarray(integers(1, 3, 6, 8, dtype=np.uint8)).save(masks / f"{number}.png")
+    dark = open_pack(masks, DataConfig())
+    assert "No pixel has a level above 3 of 255" in dark.summary and dark.images.max() == 3
+    assert open_pack(masks, DataConfig(range="1:3")).images.max() == 255
+    assert set(np.unique(open_pack(masks, DataConfig(range="auto-set")).images)) == {0, 128, 255}
+    with pytest.raises(ValueError, match="must be auto, auto-set, or the values"):
+        DataConfig(range="5:2")
+
+
+def test_decimal_values(tmp_path: Path) -> None:
+    assert choose_range([ValueRange(-0.01, 0.99, 0, True)])[:2] == (0, 1)
+    assert choose_range([ValueRange(0, 240.5, 0, True)])[:2] == (0, 255)
+    assert choose_range([ValueRange(0, 603.0, 0, True), ValueRange(-2, 5.0, 0, True)])[:2] == (-2, 603)
+    assert choose_range([ValueRange(0, 1000, 4095, False)] * 2)[:2] == (0, 4095)  # as the files say
+    images = [RNG.random((6, 8)) for _ in range(4)]
+    pack = open_pack(folder(tmp_path, *images, suffix="npy"), DataConfig())
+    assert np.array_equal(pixels(pack)["2.npy"][..., 0], np.rint(images[2] * 255))
+
+
+def test_other_images_are_read_by_the_range_of_training(tmp_path: Path) -> None:
+    path = folder(tmp_path, integers(0, 700, 6, 8)) / "0.tif"
+    values = tifffile.imread(path)
+    got = load_images([path], DataConfig(), (1, 6, 8), Reading(limits=(0, 4095)))
+    assert np.array_equal(got[0, ..., 0], levels(values, 0, 4095))
+    bits = load_images([path], DataConfig(), (1, 6, 8), Reading())
+    assert np.array_equal(bits[0, ..., 0], levels(values, 0, 1023))
+
+
+def test_bands(tmp_path: Path) -> None:
+    images = [integers(0, 255, 6, 8, 5, dtype=np.uint8) for _ in range(4)]
+    root = folder(tmp_path, *images, photometric="minisblack", planarconfig="contig")
+    pack = open_pack(root, DataConfig())
+    assert pack.shape == (5, 6, 8) and "5 bands" in pack.summary
+    assert np.array_equal(pixels(pack)["3.tif"], images[3])
+    chosen = open_pack(root, DataConfig(bands="4,2,1"))
+    assert chosen.shape == (3, 6, 8) and np.array_equal(pixels(chosen)["3.tif"], images[3][..., [3, 1, 0]])
+    assert open_pack(root, DataConfig(bands=[5])).shape == (1, 6, 8)
+    Image.fromarray(images[0][..., :3]).save(root / "colour.png")
+    pack = open_pack(root, DataConfig())
+    assert pack.skipped == [("colour.png", "without the 5 bands of the others")] and len(pack.images) == 4
+
+
+def test_pages(tmp_path: Path) -> None:
+    stacks = [integers(0, 255, 3, 6, 8, dtype=np.uint8) for _ in range(4)]
+    root = folder(tmp_path, *stacks, photometric="minisblack")
+    first = open_pack(root, DataConfig())
+    assert "4 files have up to 3 pages, of which the first is read" in first.summary
+    assert np.array_equal(pixels(first)["1.tif"][..., 0], stacks[1][0])
+    assert np.array_equal(pixels(open_pack(root, DataConfig(pages="3")))["1.tif"][..., 0], stacks[1][2])
+    assert np.array_equal(pixels(open_pack(root, DataConfig(pages="middle")))["1.tif"][..., 0], stacks[1][1])
+    every = pixels(open_pack(root, DataConfig(pages="all")))
+    assert len(every) == 12 and np.array_equal(every["1.tif[3]"][..., 0], stacks[1][2])
+
+
+@pytest.mark.parametrize("format", ["AVIF", "PPM", "JPEG2000"])
+def test_other_formats_of_pillow(format: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6), (200, 30, 60)).save(file, format)
+    assert np.abs(np.asarray(decode(file, SPEC).picture).astype(int) - [200, 30, 60]).max() <= 4
+
+
+def test_heic() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    heif.from_pillow(Image.new("RGB", (64, 48), (200, 30, 60))).save(file)
+    assert np.abs(np.asarray(decode(file, SPEC).picture).astype(int) - [200, 30, 60]).max() <= 4
+
+
+def test_dicom_and_nifti(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    nibabel = pytest.importorskip("nibabel")
+    root = tmp_path / "set"
+    root.mkdir()
+    values = integers(0, 2000, 3, 6, 8)
+    for number, image in enumerate(values):
+        dataset = pydicom.Dataset()
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+        dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number}"
+        dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 6, 8, 1
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = (
+            16,
+            12,
+            11,
+            0,
+        )
+        dataset.PhotometricInterpretation, dataset.RescaleSlope, dataset.RescaleIntercept = (
+            "MONOCHROME2",
+            1,
+            -1000,
+        )
+        dataset.PixelData = image.tobytes()
+        dataset.save_as(root / f"{number}.dcm", enforce_file_format=True)
+    got = pixels(open_pack(root, DataConfig(range="-1000:1000")))
+    assert np.array_equal(got["1.dcm"][..., 0], levels(values[1].astype(float) - 1000, -1000, 1000))
+    volume = RNG.random((8, 6, 5)).astype(np.float32)
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for number in range(2):
+        nibabel.save(nibabel.Nifti1Image(volume / (number + 1), np.eye(4)), scans / f"{number}.nii.gz")
+    got = pixels(open_pack(scans, DataConfig(pages="middle")))
+    assert np.array_equal(got["0.nii.gz"][..., 0], np.rint(np.rot90(volume[..., 2]) * 255))
+
+
+def profile(gamma_red: float = 1.0) -> bytes:
+    """A profile whose red and blue are those of sRGB exchanged, so that a conversion cannot be missed."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = bytearray(srgb)
+    count = int.from_bytes(srgb[128:132], "big")
+    tags = {srgb[132 + 12 * i : 136 + 12 * i]: 132 + 12 * i for i in range(count)}
+    red, blue = tags[b"rXYZ"] + 4, tags[b"bXYZ"] + 4
+    swapped[red : red + 8], swapped[blue : blue + 8] = srgb[blue : blue + 8], srgb[red : red + 8]
+    return bytes(swapped).replace("sRGB".encode("utf-16-be"), "xRGB".encode("utf-16-be"))
+
+
+def test_colour_profiles_are_converted() -> None:
+    colour = np.broadcast_to(np.array([200, 60, 30], np.uint8), (6, 8, 3))
+    file = io.BytesIO()
+    Image.fromarray(colour).save(file, "PNG", icc_profile=profile())
+    converted = np.asarray(decode(file, SPEC).picture).astype(int)
+    assert np.abs(converted - [30, 60, 200]).max() <= 2
+    damaged = io.BytesIO()
+    Image.fromarray(colour).save(damaged, "PNG", icc_profile=b"no profile")
+    decoded = decode(damaged, SPEC)
+    assert decoded.remark == DAMAGED_PROFILE and np.array_equal(np.asarray(decoded.picture), colour)
+
+
+def test_lab() -> None:
+    lab = ImageCms.createProfile("LAB")
+    transform = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), lab, "RGB", "LAB")
+    image = ImageCms.applyTransform(Image.new("RGB", (8, 6), (200, 60, 30)), transform)
+    file = io.BytesIO()
+    image.save(file, "TIFF")
+    assert np.abs(np.asarray(decode(file, SPEC).picture).astype(int) - [200, 60, 30]).max() <= 3
+
+
+def test_arrays_of_wrong_shapes_are_refused(tmp_path: Path) -> None:
+    for shape, reason in [((2, 6, 8, 3), "of shape"), ((2, 8, 8), "instead of one image")]:
+        file = io.BytesIO()
+        np.save(file, np.zeros(shape, np.uint8))
+        with pytest.raises(UnusableError, match=reason):
+            decode(file, SPEC)

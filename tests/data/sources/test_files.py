@@ -1,0 +1,242 @@
+"""Folders and archives as people have them: links, system folders, patterns, missing suffixes, copies."""
+
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from command import refused, save_images
+from vaekit.config.data import DataConfig
+from vaekit.data.packs.pack import Pack, open_pack
+
+Make = Callable[..., Path]
+
+
+def paths(source: Path, **settings: object) -> list[str]:
+    return sorted(open_pack(source, DataConfig(**settings)).paths())
+
+
+def noise(*names: str, seed: int = 0, size: int = 8) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.integers(0, 256, (size, size, 3), np.uint8) for name in names}
+
+
+def test_folders_of_systems_are_passed_over(photos: Make) -> None:
+    hidden = ["@eaDir/1.png/a.png", "$RECYCLE.BIN/1.png", "lost+found/1.png", ".AppleDouble/1.png"]
+    hidden += ["System Volume Information/1.png", "#recycle/1.png", "cat/.@__thumb/1.png", "__MACOSX/1.png"]
+    root = photos("cat/1.png", "cat/2.png", "dog/3.png", *hidden)
+    assert paths(root) == ["cat/1.png", "cat/2.png", "dog/3.png"]
+
+
+def test_include_and_exclude(photos: Make) -> None:
+    root = photos("a/1.png", "a/2.jpg", "b/c/3.png", "b/4.png", "5.png", "5_mask.png")
+    assert paths(root) == ["5.png", "a/1.png", "a/2.jpg", "b/4.png", "b/c/3.png"]
+    assert paths(root, exclude="a/*,*.jpg") == ["5.png", "b/4.png", "b/c/3.png"]
+    assert paths(root, exclude=["a"]) == ["5.png", "b/4.png", "b/c/3.png"]
+    assert paths(root, include="b/*") == ["b/4.png", "b/c/3.png"]
+    assert len(paths(root, include="*")) == 6  # masks too
+    pack = open_pack(root, DataConfig(exclude="a"))
+    assert ("a/1.png", "excluded") in pack.skipped and "2 excluded, 1 named like a mask" in pack.summary
+    refused("contains no images", open_pack, root, DataConfig(include="nothing/*"))
+
+
+def test_links_are_followed_if_asked(photos: Make, tmp_path: Path) -> None:
+    elsewhere = photos("1.png", "2.png", "deep/3.png", folder="elsewhere")
+    farm = tmp_path / "farm"
+    (farm / "cat").mkdir(parents=True)
+    (farm / "cat" / "a.png").symlink_to(elsewhere / "1.png")
+    (farm / "cat" / "again.png").symlink_to(elsewhere / "1.png")
+    (farm / "dog").symlink_to(elsewhere)
+    (elsewhere / "loop").symlink_to(farm)
+    refused("contains only links, which lead out of it. .* links='follow'", open_pack, farm, DataConfig())
+    pack = open_pack(farm, DataConfig(links="follow"))
+    assert sorted(pack.paths()) == ["cat/a.png", "dog/2.png", "dog/deep/3.png"]  # each file once
+    assert dict(pack.skipped)["dog/loop"] == "link to a folder that it is in"
+    save_images(farm, noise("x.png", "y.png"))
+    some = open_pack(farm, DataConfig())
+    assert sorted(some.paths()) == ["x.png", "y.png"]
+    assert "Not read: links to folders (dog/) and 2 links to files elsewhere" in some.summary
+
+
+def test_files_without_a_suffix_are_known_by_their_content(photos: Make) -> None:
+    root = photos("1.png", "2.png")
+    (root / "subject01.happy").write_bytes((root / "1.png").read_bytes() + b"x")
+    (root / "f3a9").write_bytes((root / "2.png").read_bytes() + b"x")
+    (root / "README").write_text("no image")
+    pack = open_pack(root, DataConfig(copies="keep"))
+    assert sorted(pack.paths()) == ["1.png", "2.png", "f3a9", "subject01.happy"]
+    assert pack.describe()["files_that_are_no_images"] == 1
+
+
+def archive_of(root: Path, path: Path) -> Path:
+    """The folder `root` with its name, as an archive of the kind that the name of `path` says."""
+    files = sorted(file for file in root.rglob("*") if file.is_file())
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in files:
+                archive.write(file, file.relative_to(root.parent))
+    else:
+        with tarfile.open(path, f"w:{path.suffix[1:].replace('tar', '').replace('tgz', 'gz')}") as tar:
+            tar.add(root, root.name)
+    return path
+
+
+@pytest.mark.parametrize("name", ["set.zip", "set.tar", "set.tar.gz", "set.tgz", "set.tar.bz2", "set.tar.xz"])
+def test_archives_are_read_in_place(photos: Make, tmp_path: Path, name: str) -> None:
+    root = photos("train/cat/1.png", "train/dog/2.png", "val/cat/3.png", ".hidden/4.png", "val/cat/notes.png")
+    (root / "val" / "cat" / "notes.png").write_text("no image")
+    archive = archive_of(root, tmp_path / name)
+    before = archive.read_bytes()
+    pack, unpacked = open_pack(archive, DataConfig()), open_pack(root, DataConfig())
+    assert pack.fingerprint == unpacked.fingerprint and pack.classes == ("cat", "dog") and pack.name == "set"
+    assert "All images are in photos/" in pack.summary and archive.read_bytes() == before
+    assert dict(pack.skipped) == {"photos/val/cat/notes.png": "not in a supported format"}
+    assert sorted(path.name for path in pack.folder.iterdir()) == sorted(
+        p.name for p in unpacked.folder.iterdir()
+    )
+
+
+def test_hostile_archives_are_harmless(tmp_path: Path) -> None:
+    def png() -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(np.random.default_rng(len(names)).integers(0, 256, (8, 8, 3), np.uint8)).save(
+            file, "PNG"
+        )
+        names.append("")
+        return file.getvalue()
+
+    names: list[str] = []
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        for name in ("a/1.png", "a/2.png", "../up.png", "/abs.png"):
+            archive.writestr(name, png())
+    pack = open_pack(tmp_path / "evil.zip", DataConfig())
+    assert sorted(pack.paths()) == ["a/1.png", "a/2.png"]
+    assert {path for path, reason in pack.skipped if "out of the archive" in reason} == {
+        "../up.png",
+        "/abs.png",
+    }
+    with tarfile.open(tmp_path / "links.tar", "w") as tar:
+        for name in ("1.png", "2.png"):
+            data = png()
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("3.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    pack = open_pack(tmp_path / "links.tar", DataConfig())
+    assert sorted(pack.paths()) == ["1.png", "2.png"] and pack.skipped == [
+        ("3.png", "a link or device in an archive")
+    ]
+    with zipfile.ZipFile(tmp_path / "bomb.tar.xz.zip", "w") as archive:
+        archive.writestr("notes.txt", b"0" * 1000)
+    refused("contains no images", open_pack, tmp_path / "bomb.tar.xz.zip", DataConfig())
+
+
+def test_a_compressed_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "bomb.tar.gz", "w:gz") as tar:
+        info = tarfile.TarInfo("zeros.png")
+        info.size = 50_000_000
+        tar.addfile(info, io.BytesIO(bytes(info.size)))
+    refused("unpacks to more than .* MB", open_pack, tmp_path / "bomb.tar.gz", DataConfig())
+
+
+def test_a_folder_that_holds_an_archive_says_so(photos: Make, tmp_path: Path) -> None:
+    archive = archive_of(photos("1.png", "2.png"), tmp_path / "p.zip")
+    (tmp_path / "holds").mkdir()
+    archive.rename(tmp_path / "holds" / "p.zip")
+    refused(
+        r"no image files, but p\.zip\. Give '.*p\.zip', or unpack it",
+        open_pack,
+        tmp_path / "holds",
+        DataConfig(),
+    )
+
+
+def test_swapped_files_are_seen(photos: Make) -> None:
+    root = photos("1.png", "2.png", "3.png")
+    for name in ("1.png", "2.png"):
+        os.utime(root / name, ns=(5, 5))
+    first = open_pack(root, DataConfig())
+    before = dict(zip(first.paths(), np.array(first.images), strict=True))
+    (root / "1.png").rename(root / "x")
+    (root / "2.png").rename(root / "1.png")
+    (root / "x").rename(root / "2.png")
+    pack = open_pack(root, DataConfig())
+    after = dict(zip(pack.paths(), np.array(pack.images), strict=True))
+    assert np.array_equal(after["1.png"], before["2.png"]) and np.array_equal(after["2.png"], before["1.png"])
+
+
+def split_of(pack: Pack) -> dict[str, str]:
+    names = pack.paths()
+    return {name: split for split, rows in pack.splits.items() for name in names[rows]}
+
+
+def test_near_copies_stay_in_one_split(tmp_path: Path) -> None:
+    images = noise(*[f"{i}.png" for i in range(40)])
+    near = {f"near {name}": (image // 2 * 2 + 1).clip(0, 255) for name, image in images.items()}
+    root = save_images(tmp_path / "set", images | near)
+    pack = open_pack(root, DataConfig(validation="0.3"))
+    splits = split_of(pack)
+    assert all(splits[name] == splits[f"near {name}"] for name in images) and len(splits) == 80
+    assert "40 images are nearly equal to others, and are in the same split." in pack.summary
+
+
+def test_groups_stay_in_one_split(tmp_path: Path) -> None:
+    images = noise(*[f"clip{i % 8}/frame_{i}_patient{i % 5}.png" for i in range(80)])
+    root = save_images(tmp_path / "set", images)
+    for group, part in (("folder", lambda name: name.split("/")[0]), (r"patient(\d)", lambda name: name[-5])):
+        splits = split_of(open_pack(root, DataConfig(validation="0.3", group=group)))
+        of_group = {part(name): {s for n, s in splits.items() if part(n) == part(name)} for name in images}
+        assert all(len(placed) == 1 for placed in of_group.values()) and len(set(splits.values())) == 2
+    refused("All images are in one group", open_pack, root, DataConfig(group="frame"))
+
+
+def test_alike_images_in_both_splits_are_said(tmp_path: Path) -> None:
+    frames = {}
+    for name, image in noise(*"abcdefgh", size=16).items():
+        for i in range(10):
+            jitter = np.random.default_rng(ord(name) * 100 + i).integers(-12, 13, image.shape)
+            frames[f"{name}/{i}.png"] = (image + jitter).clip(0, 255).astype(np.uint8)
+    root = save_images(tmp_path / "set", frames)
+    assert "of the held-out images look like a training image, e.g. " in open_pack(root, DataConfig()).summary
+    grouped = open_pack(root, DataConfig(group="folder"))
+    assert "look like a training image" not in grouped.summary
+
+
+def test_what_is_said_of_pixels(tmp_path: Path) -> None:
+    images = noise(*[f"photos/{i}.png" for i in range(10)], size=16)
+    masks = {f"shapes/x{i}y.png": np.zeros((16, 16, 3), np.uint8) for i in range(5)}
+    for i, mask in enumerate(masks.values()):
+        mask[2 + i : 9, 3:10] = 255
+    root = save_images(tmp_path / "set", images | masks)
+    assert "5 images in shapes/ look like masks" in open_pack(root, DataConfig()).summary
+    blank = {f"{i}.png": np.full((8, 8, 3), 40 * i, np.uint8) for i in range(2)}
+    root = save_images(tmp_path / "blank", noise("a.png", "b.png") | blank)
+    assert "2 images are blank, of one colour: 0.png, 1.png" in open_pack(root, DataConfig()).summary
+
+
+def test_the_background_is_one_on_which_images_can_be_seen(tmp_path: Path) -> None:
+    root = tmp_path / "icons"
+    root.mkdir()
+    for i in range(12):
+        icon = np.full((8, 8, 4), 255, np.uint8)
+        icon[..., 3] = 0
+        icon[i // 4 : 6, i % 4 : 7, 3] = 255
+        Image.fromarray(icon).save(root / f"{i}.png")
+    pack = open_pack(root, DataConfig())
+    assert "12 of 12 cannot be seen on white, so the background is black" in pack.summary
+    assert pack.images.max() == 255 and pack.images.min() == 0
+    assert open_pack(root, DataConfig(background="white")).images.min() == 255
+
+
+def test_one_image_is_enough_to_use_a_model_on(photos: Make) -> None:
+    root = photos("1.png")
+    refused("at least 2 are needed", open_pack, root, DataConfig())
+    assert len(open_pack(root, DataConfig(), splitting=False).images) == 1

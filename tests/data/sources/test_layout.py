@@ -1,0 +1,149 @@
+"""Splits, classes and masks are found in paths."""
+
+import pytest
+
+from vaekit.data.sources.layout import BESIDE_SPLITS, MASK, Layout, read_layout, split_of
+from vaekit.data.splits import TEST, TRAIN, VALIDATION
+
+
+def files(*folders: str, count: int = 2) -> list[str]:
+    return [f"{folder}/{i}.png".lstrip("/") for folder in folders for i in range(count)]
+
+
+def places(paths: list[str], layout: Layout) -> set[tuple[str, int, str]]:
+    """(folder, split, class) of the files that are read."""
+    rows = [row for row in range(len(paths)) if row not in layout.left_out]
+    return {(paths[row].rpartition("/")[0], layout.splits[row], layout.classes[row]) for row in rows}
+
+
+NAMES = {TRAIN: "train Train TRAINING train_images training_set seg_train train2017 trainset"}
+NAMES |= {
+    VALIDATION: "val valid Validation dev eval val2017 valid_set",
+    TEST: "test Testing test_set TESTSET",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [(n, split) for split, names in NAMES.items() for n in names.split()]
+)
+def test_usual_names_of_splits(name: str, split: int) -> None:
+    assert split_of(name) == split
+
+
+@pytest.mark.parametrize(
+    "name", ["trainA", "cat", "testament", "train test", "contest", "images", "1", "tests of b"]
+)
+def test_other_names_are_not_splits(name: str) -> None:
+    assert split_of(name) is None
+
+
+def test_splits_and_classes_by_folder() -> None:
+    paths = files("Training/cat", "Training/dog", "valid/cat", "Testing/dog/old")
+    layout = read_layout(paths)
+    assert places(paths, layout) == {
+        ("Training/cat", TRAIN, "cat"),
+        ("Training/dog", TRAIN, "dog"),
+        ("valid/cat", VALIDATION, "cat"),
+        ("Testing/dog/old", TEST, "dog"),
+    }
+    assert layout.notes == [
+        "Splits by folder: train from Training/ (4 images), validation from valid/ (2 images), "
+        "test from Testing/ (2 images)."
+    ]
+
+
+@pytest.mark.parametrize("outer", ["set", "set/archive-1", "images"])
+def test_one_outer_folder_is_looked_through(outer: str) -> None:
+    paths = files(f"{outer}/train/cat", f"{outer}/val/cat")
+    layout = read_layout(paths)
+    assert places(paths, layout) == {
+        (f"{outer}/train/cat", TRAIN, "cat"),
+        (f"{outer}/val/cat", VALIDATION, "cat"),
+    }
+    assert layout.notes[0].startswith(f"All images are in {outer}/")
+
+
+def test_a_single_folder_of_files_is_a_class_but_in_an_archive() -> None:
+    assert read_layout(files("cat")).classes == ["cat", "cat"]
+    assert read_layout(files("cat"), archive=True).classes == ["(none)", "(none)"]
+    assert read_layout(files("images")).classes == ["(none)", "(none)"]
+    nested = files("rain/2023")
+    assert read_layout(nested).classes == ["2023", "2023"]
+    assert read_layout(nested, known_classes=("rain", "sun")).classes == ["rain", "rain"]
+
+
+@pytest.mark.parametrize("name", ["test", "train"])
+def test_a_class_with_the_name_of_a_split_stays_one(name: str) -> None:
+    paths = files("bus", "car", name)
+    layout = read_layout(paths)
+    assert set(layout.classes) == {"bus", "car", name} and set(layout.splits) == {TRAIN}
+    assert layout.notes[0].startswith(f"{name}/ is a class here, like bus/ and car/.")
+    expected = {"train": TRAIN, "test": TEST}[name]
+    assert expected in read_layout(paths, "always").splits[-2:]
+
+
+def test_folders_beside_train_and_test_are_left_out_and_said() -> None:
+    paths = [*files("train/a", "test/a", "extra"), "sheet.png"]
+    layout = read_layout(paths)
+    assert {paths[row] for row in layout.left_out} == {"extra/0.png", "extra/1.png", "sheet.png"}
+    assert set(layout.left_out.values()) == {BESIDE_SPLITS} and "3 images outside" in layout.notes[1]
+    never = read_layout(paths, "never")
+    assert not never.left_out and set(never.classes) == {"train", "test", "extra", "(none)"}
+    loose = read_layout([*files("test"), "1.png"])
+    assert loose.splits == [TEST, TEST, TRAIN] and not loose.left_out
+
+
+def test_splits_inside_classes() -> None:
+    paths = files("cat/train", "cat/test", "dog/train", "dog/test", "fish")
+    layout = read_layout(paths)
+    assert ("cat/test", TEST, "cat") in places(paths, layout) and ("fish", TRAIN, "fish") in places(
+        paths, layout
+    )
+    assert "such as cat/train: 6 train, 4 test images" in layout.notes[0]
+    assert set(read_layout(paths, "never").splits) == {TRAIN}
+
+
+MASKS = [f"ground_truth/broken/{i}_mask.png" for i in range(2)]
+INSPECTION = [*files("train/good", "test/broken"), *MASKS]
+
+
+@pytest.mark.parametrize("product", ["", "cup/"])
+def test_inspection_sets(product: str) -> None:
+    paths = [product + path for path in INSPECTION]
+    paths += [path.replace("cup/", "cable/") for path in paths] if product else []
+    layout = read_layout(paths)
+    assert {paths[row].split("/")[-3] for row in layout.left_out} == {"ground_truth"}
+    assert set(layout.left_out.values()) == {MASK}
+    splits = {split for folder, split, _ in places(paths, layout) if "train" in folder}
+    assert splits == {TRAIN} and layout.splits.count(TEST) == (4 if product else 2)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("{}.jpg", "{}_mask.png"),
+        ("{}.png", "{}-gt.png"),
+        ("img_{}.png", "mask_{}.png"),
+        ("images/pet_{}.jpg", "annotations/trimaps/pet_{}.png"),
+        ("JPEGImages/{}.jpg", "SegmentationClass/{}.png"),
+        ("leftImg8bit/a_00{}_leftImg8bit.png", "gtFine/a_00{}_gtFine_labelIds.png"),
+        ("images/train/{}.png", "labels/train/{}.png"),
+    ],
+)
+def test_masks_of_other_images_are_left_out(images: str, masks: str) -> None:
+    paths = [name.format(i) for name in (images, masks) for i in range(5)]
+    layout = read_layout(paths)
+    assert sorted(layout.left_out) == list(range(5, 10)), layout.left_out
+    assert "5 files left out as masks" in layout.notes[0] and "include" in layout.notes[0]
+    assert not read_layout(paths, keep_masks=True).left_out
+
+
+def test_folders_that_only_sound_like_masks_are_read_and_said() -> None:
+    paths = [*[f"hats/top hat {i}.png" for i in range(4)], *[f"masks/venice {9 - i}.png" for i in range(4)]]
+    layout = read_layout(paths)
+    assert not layout.left_out and layout.notes[0].startswith("4 files in masks/ may be masks")
+    assert not read_layout(files("masks", "masks/more")).left_out
+
+
+def test_no_paths() -> None:
+    assert read_layout([]) == Layout([], [])
