@@ -273,3 +273,18 @@ def test_a_model_without_likelihood_has_no_score(images: np.ndarray) -> None:
     assert model.transform(images).shape == (60, 4)
     for call in (model.score_samples, model.score):
         refused("single point without density", call, images)
+
+
+def test_values_beyond_those_of_the_fit_are_clipped(images: np.ndarray, fitted: VAETransformer) -> None:
+    """As a scaler leaves them that was fitted to other rows."""
+    beyond = images / 255.0
+    beyond[0, 0, 0], beyond[1, 1, 1] = 1.2, -0.1
+    with pytest.warns(UserWarning, match="range from -0.1 to 1.2 and are clipped"):
+        z = fitted.transform(beyond)
+    np.testing.assert_array_equal(z, fitted.transform(beyond.clip(0, 1)))
+    refused("instead of", fitted.transform, beyond * 2)
+
+
+def test_dark_images_are_warned_of(images: np.ndarray) -> None:
+    with pytest.warns(UserWarning, match="nearly black"):
+        tiny(epochs=1).fit(images // 16)

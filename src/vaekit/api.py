@@ -37,7 +37,7 @@ def train(
         data: a folder, an .npz or .npy file, a folder of IDX files, a uint8 array [N, H, W] or [N, H, W, C]
             (or floats from 0 to 1), a pair of such an array and labels [N], a torch Dataset or DataLoader, or
             None for the bundled sample. It is only read.
-        preset: a name of `vaekit presets`; None chooses by the data.
+        preset: a name of `vaekit presets`; None for "best".
         out: the run folder; None takes a new one in runs/.
         resume: continue the run in `out`.
         minutes: time for all of it, from which the number of epochs follows; None for 20, if the preset

@@ -28,6 +28,8 @@ from vaekit.data.sources.pixels import to_uint8_images
 from vaekit.errors import UserError
 from vaekit.training.artifacts import SamplingPrior
 
+OVERSHOOT = 0.5
+"""Floats outside 0 to 1 by no more than this are clipped in X after `fit`."""
 DARK = 64
 """Levels, of 255, up to which images are too dark to be right."""
 ROUNDING = 1e-6
@@ -246,8 +248,16 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return shape
 
     def _known(self, X: Any) -> NDArray[np.uint8]:
-        """Images [N, H, W, C] of the shape that it was fitted to."""
-        return self._images(self._checked(X, fitting=False), self.image_shape_)
+        """Images [N, H, W, C] of the shape that it was fitted to; of floats, what a scaler that was fitted to
+        other rows leaves outside 0 to 1 is clipped."""
+        array = self._checked(X, fitting=False)
+        if array.dtype.kind == "f" and array.size:
+            low, high = float(array.min()), float(array.max())
+            if max(-low, high - 1) > ROUNDING and max(-low, high - 1) <= OVERSHOOT:
+                text = f"The values of X range from {low:.3g} to {high:.3g} and are clipped to 0 to 1."
+                warnings.warn(text, UserWarning, stacklevel=3)
+                array = array.clip(0, 1)
+        return self._images(array, self.image_shape_)
 
     def _images(self, X: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Pixels [N, H, W, C] of checked images or rows; `shape` is that of an image that is a row."""

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 
 from vaekit.config.config import Config
-from vaekit.data.packs.pack import CHANNEL_NAMES
+from vaekit.data.packs.pack import channel_text
+from vaekit.errors import UserError
 from vaekit.evaluation.context import DEFAULT_NEW_IMAGES, MIN_NEW_IMAGES
 from vaekit.evaluation.evaluate import evaluate_model
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
@@ -82,9 +83,12 @@ class TrainedModel:
 
     @property
     def history(self) -> "pd.DataFrame":
-        """The metrics of every epoch (losses in nats per image)."""
+        """The metrics of every epoch (losses in nats per image). Raises a UserError if the run is gone."""
         import pandas as pd
 
+        if not self.run.metrics.exists():
+            message = f"{self.run.metrics} does not exist; the run was moved or deleted."
+            raise UserError(message, "Load the model from where the run is now.")
         return pd.DataFrame(read_metrics(self.run)).astype({"epoch": int, "step": int})
 
     def to(self, device: str | torch.device) -> "TrainedModel":
@@ -93,7 +97,7 @@ class TrainedModel:
 
     def __repr__(self) -> str:
         channels, height, width = self.shape
-        images = f"{width}x{height} {CHANNEL_NAMES[channels]} images"
+        images = f"{width}x{height} {channel_text(channels)} images"
         return f"<vaekit model of {images}, {self.config.latents} latents, in {self.run.folder}>"
 
     def _repr_html_(self) -> str:

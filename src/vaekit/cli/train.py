@@ -91,7 +91,7 @@ def _read_settings(path: Path) -> tuple[Mapping[str, Any], str | None]:
     path = path / "config.json" if path.is_dir() else path
     kind, parse = ("JSON", json.loads) if path.suffix == ".json" else ("TOML", tomllib.loads)
     try:
-        record = parse(path.read_text(encoding="utf-8"))
+        record = parse(path.read_text(encoding="utf-8-sig"))  # editors may write a byte order mark
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}).", option="config") from None
     except ValueError as error:

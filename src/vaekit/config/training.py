@@ -65,9 +65,10 @@ class TrainingConfig(BaseConfig):
     def _compile(cls, value: Any) -> Any:
         return ("on" if value else "off") if isinstance(value, bool) else value
 
-    @field_validator("device")
+    @field_validator("device", mode="before")
     @classmethod
-    def _device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", value):
+    def _device(cls, value: Any) -> str:
+        name = str(value)  # also of a torch.device
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", name):
             raise ValueError("must be auto, cpu, cuda, cuda:1 or mps")
-        return value
+        return name

@@ -102,6 +102,8 @@ def decode(model: LoadedModel, z: Any, labels: Labels | None = None) -> Images:
     if tensor.shape[1:] != shape:
         expected = f"[N, {', '.join(map(str, shape))}]"
         raise UserError(f"Latents have shape {[*tensor.shape]}, but this model has {expected}.")
+    if not tensor.isfinite().all():
+        raise UserError("There are NaN or infinite values in the latents.", "Remove those rows.")
     return _decode(model, tensor.flatten(1), _model_labels(model, labels, len(tensor)))
 
 

@@ -43,8 +43,11 @@ def zoom(height: int, width: int) -> int:
 
 
 def picture(image: UInt8[np.ndarray, "H W C"]) -> Image.Image:
-    """One image as Pillow's, gray, RGB or RGBA by its channels."""
-    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    """One image as Pillow's, gray, RGB or RGBA by its channels; of other bands the first three are shown."""
+    channels = image.shape[-1]
+    if channels in (1, 2):
+        return Image.fromarray(image[..., 0])
+    return Image.fromarray(image if channels in (3, 4) else np.ascontiguousarray(image[..., :3]))
 
 
 def grid(

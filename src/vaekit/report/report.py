@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vaekit.data.loader import ImageLoader
-from vaekit.data.packs.pack import CHANNEL_NAMES
+from vaekit.data.packs.pack import channel_text
 from vaekit.errors import UserError
 from vaekit.evaluation.context import EvalContext, open_context
 from vaekit.evaluation.evaluate import evaluate
@@ -72,7 +72,7 @@ def facts(model: LoadedModel) -> dict[str, str]:
     metadata, dataset = read_metadata(model.run), read_dataset_summary(model.run)
     history = read_metrics(model.run)
     best = min(history, key=lambda row: row["val_loss"], default=None)
-    fitted, channels = model.fitted_prior, CHANNEL_NAMES[model.shape[0]]
+    fitted, channels = model.fitted_prior, channel_text(model.shape[0])
     loss = "unknown (metrics.csv is missing)"
     if best is not None:
         loss = f"{best['val_loss']:,.2f} nats per image, in epoch {best['epoch']:,.0f}"

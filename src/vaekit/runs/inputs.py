@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.data.packs.pack import BUNDLED, CHANNEL_NAMES, Pack, load_images, open_pack
+from vaekit.data.packs.pack import BUNDLED, Pack, channel_text, load_images, open_pack
 from vaekit.data.packs.reading import Reading
 from vaekit.data.sources.layout import NO_CLASS, read_layout
 from vaekit.errors import UserError, setting
@@ -214,6 +214,5 @@ def class_of_file(model: LoadedModel, path: str | Path) -> str:
 
 def _require_shape(model: LoadedModel, pack: Pack) -> None:
     if pack.shape != model.shape:
-        expected = CHANNEL_NAMES.get(model.shape[0], f"{model.shape[0]}-band")
-        given = pack.channel_text
-        raise UserError(f"This model takes {expected} images, but those of {pack.source} are {given}.")
+        expected, given = channel_text(model.shape[0]), pack.channel_text
+        raise UserError(f"This model takes images in {expected}, but those of {pack.source} are in {given}.")

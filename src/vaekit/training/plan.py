@@ -89,6 +89,8 @@ def make_plan(request: TrainRequest) -> Plan:
         raise UserError(f"must be at least 0 (got {request.max_minutes}).", option="max_minutes")
     before = _metadata_to_resume(request)
     source = before.source if before and request.source is None else request.source
+    if isinstance(source, str) and not source:
+        raise UserError("The path of the images is empty.", "Give a folder of images.")
     if isinstance(source, (str, Path)):
         source = Path(source).expanduser()
     early = _config_before_data(request, before)

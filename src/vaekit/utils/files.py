@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +19,9 @@ def fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some network drives do not flush folders
+            raise
     finally:
         os.close(handle)
 
@@ -35,7 +38,7 @@ def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        _set_mode(temporary, 0o666)
         if durable:
             fsync(temporary)
         temporary.replace(path)
@@ -58,7 +61,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         for file in temporary.iterdir():
             fsync(file)
         fsync(temporary)
-        temporary.chmod(0o777 & ~_umask())
+        _set_mode(temporary, 0o777)
         if not path.exists():
             temporary.rename(path)
             fsync(path.parent)
@@ -67,7 +70,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def lock(file: IO[str], wait: bool = False) -> bool:
-    """Lock an open file for this process until it is closed; return whether the lock is held."""
+    """Lock an open file for this process until it is closed; return whether the lock is held.
+
+    On file systems without locks nothing is locked: processes may do the same work, of which one result is
+    kept.
+    """
     if sys.platform != "win32":
         import fcntl
 
@@ -75,6 +82,8 @@ def lock(file: IO[str], wait: bool = False) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             return False
+        except OSError:  # a file system without locks
+            return True
     return True
 
 
@@ -104,6 +113,12 @@ def require_outside(out: Path, source: object) -> None:
         return
     if out.expanduser().resolve().is_relative_to(Path(source).expanduser().resolve()):
         raise UserError(f"{out} is inside the image folder {source}.", f"Choose another {setting('out')}.")
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Give `path` the permissions that new files have, where the file system has any."""
+    with suppress(PermissionError, NotImplementedError):
+        path.chmod(mode & ~_umask())
 
 
 def _umask() -> int:

@@ -33,6 +33,13 @@ from vaekit.utils.logging import log
 PACK_FORMAT = 4
 """Part of the key of every pack, so that packs of older formats are not opened."""
 CHANNEL_NAMES = {1: "gray", 3: "colour", 4: "colour with transparency"}
+
+
+def channel_text(channels: int) -> str:
+    """What channels are, by their number: "gray", "colour", "5 bands"."""
+    return CHANNEL_NAMES.get(channels, f"{channels} bands")
+
+
 BUNDLED = "the bundled sample"
 """Description of the source when no data are given."""
 AUGMENTATION = ("flip", "crop", "jitter", "balance")
@@ -125,7 +132,7 @@ class Pack:
     def channel_text(self) -> str:
         """What the channels are: "gray", "colour", "5 bands"."""
         channels = self.shape[0]
-        return f"{channels} bands" if self.metadata["bands"] else CHANNEL_NAMES[channels]
+        return f"{channels} bands" if self.metadata["bands"] else channel_text(channels)
 
     def paths(self) -> list[str]:
         """The path of every image in its folder, or "split/number" for arrays."""
@@ -213,6 +220,8 @@ def _open(folder: Path, source_text: str) -> Pack | None:
         splits = {split: slice(start, end) for split, (start, end) in metadata["splits"].items()}
         skipped = [(path, reason) for path, reason in metadata["skipped"]]
         name, classes, digest = metadata["name"], tuple(metadata["classes"]), metadata["fingerprint"]
+        if not {"contents", "notes", "reading", "bands", "copies"} <= metadata.keys():
+            return None
         return Pack(folder, source_text, name, images, labels, classes, splits, digest, skipped, metadata)
     except (OSError, ValueError, KeyError):
         return None

@@ -33,8 +33,6 @@ def find_source(source: Any, settings: DataConfig, known_classes: Sequence[str] 
     if not isinstance(source, (str, os.PathLike)):
         hint = "Give a folder, an archive, a .npz or .npy file, an array or a torch Dataset."
         raise UserError(f"An object of type {type(source).__name__} is not a source of images.", hint)
-    if not str(source):
-        raise UserError("The path of the images is empty.", GIVE)
     path = Path(source).expanduser()
     if not path.exists():
         raise UserError(f"'{source}' does not exist.", GIVE)
