@@ -1,5 +1,6 @@
 """From what a user asked for to what will be done: a run, its data, its preset and its configuration."""
 
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from torch import nn
 from vaekit.config.config import Config
 from vaekit.config.overrides import differences, override, resolve
 from vaekit.config.presets import PRESETS, leaves_noise_open
+from vaekit.config.training import TrainingConfig
 from vaekit.data.choose_augmentation import MIN_IMAGES, choose_augmentation
 from vaekit.data.packs.pack import Pack, open_pack
 from vaekit.errors import UserError, setting
@@ -119,6 +121,7 @@ def make_plan(request: TrainRequest) -> Plan:
         )
     if before:
         lines += _require_same_run(run, before, metadata, pack)
+        lines += _schedule_note(before.config.training, config.training)
     return Plan(run, config, pack, device, metadata, model, objective, before is not None, tuple(lines))
 
 
@@ -247,6 +250,17 @@ def _make_metadata(
         **machine,
         **chosen,
     )
+
+
+def _schedule_note(before: TrainingConfig, now: TrainingConfig) -> list[str]:
+    """What more epochs do to a learning rate that falls with them."""
+    if now.schedule != "cosine" or now.epochs <= before.epochs:
+        return []
+    share = (1 + math.cos(math.pi * before.epochs / now.epochs)) / 2
+    return [
+        f"The cosine schedule now ends in epoch {now.epochs:,}: the learning rate in epoch {before.epochs:,} "
+        f"is {share * now.learning_rate:.2g} instead of 0."
+    ]
 
 
 def _require_same_run(run: Run, before: RunMetadata, now: RunMetadata, pack: Pack) -> list[str]:

@@ -41,6 +41,7 @@ from vaekit.training.loop import Diverged, train
 from vaekit.training.monitor import PRIOR_SECONDS, StepMonitor, TimeLeft, work_at_end
 from vaekit.training.optimizers import compute_dtype
 from vaekit.training.plan import Plan, TrainRequest, make_plan, require_no_run
+from vaekit.training.problems import problems
 from vaekit.training.second_stage import LatentPictures, second_stage
 from vaekit.training.step import TrainStep
 from vaekit.utils.device import flush_denormals, fork_rng, keep_freed_memory, matmul_precision
@@ -280,3 +281,6 @@ def _report_end(state: TrainingState) -> None:
     limit = "" if state.finished else "Time limit reached. "
     if more := unfinished(state.run, state.plan.config, state.plan.objective.schedule_end):
         log.info(f"{limit}{more.text} {state.how_to_resume(more.epochs)}")
+        return
+    for text in problems(read_metrics(state.run), state.plan.config, state.plan.pack.count("validation")):
+        log.warning(text)
