@@ -15,7 +15,7 @@ NEIGHBOURS = 4
 """Nearest thumbnails that each is compared with."""
 HASH_PARTS, HASH_BITS = 4, 3
 """A hash of 64 bits is looked up by 4 parts, which finds all that differ in up to 3 bits."""
-ALIKE_LEVELS = 8.0
+ALIKE_LEVELS = 5.0
 """Mean difference between the thumbnails of pictures that look alike, in levels, at most."""
 FLAT_LEVELS = 4.0
 """Standard deviation, in levels, of pictures that are too flat to have a hash."""

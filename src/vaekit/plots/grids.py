@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from vaekit.plots.labels import Font, fit_labels, shorten, wrap
+from vaekit.plots.fonts import drawable, font_for
+from vaekit.plots.labels import fit_labels, shorten, wrap
 from vaekit.utils.files import atomic_file
 
 Images = UInt8[np.ndarray, "N H W C"]
@@ -33,6 +34,8 @@ LINE_HEIGHT = 16
 """Pixels from one line of a label to the next."""
 TITLE_HEIGHT = 20
 """Pixels from one line of a title to the next."""
+LABEL_SIZE, TITLE_SIZE = 12, 14
+"""Sizes of texts in pixels."""
 MIN_TITLE = 360
 """A title is broken into lines of no less than this many pixels."""
 
@@ -68,7 +71,8 @@ def grid(
     """
     cells = list(zip(images, strict=True)) if below is None else list(zip(images, below, strict=True))
     width, height = _tile_size(cells[0][0])
-    font = ImageFont.load_default(12)
+    labels = [drawable(label) for label in labels] if labels else None
+    font = font_for(labels or (), LABEL_SIZE)
     columns = min(columns or _columns(len(cells)), len(cells))
     texts = fit_labels(labels, font, width - GAP) if labels else [[]]
     lines, depth = max(map(len, texts)), len(cells[0])
@@ -111,7 +115,8 @@ def table(
     `end_gap` sets the first and the last column apart.
     """
     width, height = _tile_size(images[0][0])
-    font = ImageFont.load_default(12)
+    rows, columns = [drawable(name) for name in rows], [drawable(caption) for caption in columns]
+    font = font_for([*rows, *columns], LABEL_SIZE)
     left = max((round(font.getlength(part)) + GAP for name in rows for part in name.split("\n")), default=0)
     across = len(columns) * (width + GAP) - GAP + 2 * end_gap
     caption_height = LINE_HEIGHT if any(columns) else 0
@@ -141,7 +146,8 @@ def stack(sheets: Sequence[Image.Image]) -> Image.Image:
 
 def _blank(content: tuple[int, int], title: str) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
     """A sheet for content of a size, with its title; something to draw with, and where the content begins."""
-    font: Font = ImageFont.load_default(14)
+    title = drawable(title)
+    font = font_for([title], TITLE_SIZE)
     paragraphs = title.split("\n") if title else []
     width = max([content[0], *(min(MIN_TITLE, math.ceil(font.getlength(text))) for text in paragraphs)])
     lines = [line for text in paragraphs for line in wrap(text, font, width, 4)]
