@@ -215,4 +215,4 @@ def class_of_file(model: LoadedModel, path: str | Path) -> str:
 def _require_shape(model: LoadedModel, pack: Pack) -> None:
     if pack.shape != model.shape:
         expected, given = channel_text(model.shape[0]), pack.channel_text
-        raise UserError(f"This model takes images in {expected}, but those of {pack.source} are in {given}.")
+        raise UserError(f"This model takes {expected} images, but those of {pack.source} are {given}.")
