@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from vaekit.cli.common import load_model, quoted, say
 from vaekit.cli.flags import COMMON, OTHER, CliOverrides
-from vaekit.errors import Interrupted, UserError
+from vaekit.errors import Interrupted, UserError, spelled
 from vaekit.runs.folder import Run
 from vaekit.utils.logging import console_logging, status
 from vaekit.version import VERSION
@@ -26,6 +26,7 @@ def train(
     minutes: Annotated[float | None, Parameter(group=COMMON)] = None,
     max_minutes: Annotated[float | None, Parameter(group=COMMON)] = None,
     config: Annotated[Path | None, Parameter(group=OTHER)] = None,
+    plan: Annotated[bool, Parameter(group=COMMON, negative=())] = False,
     no_report: Annotated[bool, Parameter(group=OTHER, negative=())] = False,
     verbose: Annotated[bool, Parameter(group=OTHER, negative=())] = False,
     settings: CliOverrides | None = None,
@@ -34,6 +35,7 @@ def train(
 
     For example:
       vaekit train photos/ --out runs/photos
+      vaekit train photos/ --plan
       vaekit train photos/ --size 32 --max-minutes 10
       vaekit train --resume --out runs/photos --epochs 100
 
@@ -46,6 +48,7 @@ def train(
             epochs open: the time limit, or 20).
         max_minutes: Time limit for training, in minutes (checked after each epoch).
         config: TOML file with settings, or a run whose settings to use. Flags override them.
+        plan: Only show what would be trained: classes, splits, skipped files, and a sheet of images.
         no_report: Do not write report.html at the end.
         verbose: Also show details, such as the layers of the networks.
     """
@@ -65,6 +68,14 @@ def train(
 
         layers, preset = (file, settings or {}), preset or file_preset
         request = TrainRequest(data, layers, preset, out, resume, minutes, max_minutes, report=not no_report)
+        if plan:
+            from vaekit.training.dry_run import dry_run
+
+            lines, sheet = dry_run(request)
+            for line in lines:
+                say(spelled(line))
+            say(f"Wrote {sheet}. Nothing was trained: omit --plan for that.")
+            return
         interrupted = None
         try:
             folder = run_training(request).folder
