@@ -99,7 +99,10 @@ def training_pack(model: LoadedModel, quiet: bool, alternative: str = "") -> Pac
     pack = open_pack(model.arrays if source is None else source, model.config.data, quiet)
     if not is_training_pack(model, pack):
         hint = f"Restore them, or {alternative}." if alternative else "Restore them."
-        raise UserError("The training images have changed since training.", hint)
+        message = "The training images have changed since training"
+        if not read_dataset_summary(model.run).contents:
+            message += ", or are split and ordered in another way than by version 0.1.0, which read them"
+        raise UserError(f"{message}.", hint)
     return pack
 
 

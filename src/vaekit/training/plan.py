@@ -267,10 +267,10 @@ def _require_same_run(run: Run, before: RunMetadata, now: RunMetadata, pack: Pac
     """Refuse other data; a line where the machine differs."""
     dataset = read_dataset_summary(run)
     if dataset.fingerprint != pack.fingerprint:
-        raise UserError(
-            f"{run.folder} was trained on other images ({dataset.source}, as they were then).",
-            f"Give the same data, or choose another {setting('out')}.",
-        )
+        message = f"{run.folder} was trained on other images ({dataset.source}, as they were then)"
+        if not dataset.contents:
+            message += ", or they were read by version 0.1.0, which split and ordered them in another way"
+        raise UserError(f"{message}.", f"Give the same data, or choose another {setting('out')}.")
     changed = [
         f"{name} {getattr(before, name)} -> {getattr(now, name)}"
         for name in ("device", "hardware", "threads", "versions")
