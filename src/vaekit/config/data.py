@@ -38,9 +38,13 @@ class DataConfig(BaseConfig):
     """Whether folders named train, validation, test and the like are splits."""
     copies: Literal["auto", "keep", "drop"] = "auto"
     """Keep equal images, or drop all but one of each; auto: drop those in folders, keep those in arrays."""
+    labels: str | None = None
+    """Table of labels: a .csv, .json or .parquet file with a row for each image, instead of class folders."""
+    label_column: str | None = None
+    """Column of the labels in the table; by default label, class and the like, or the only one."""
     group: str | None = None
-    """Images that stay in one split: folder for those of a folder, or a regular expression for what
-    their paths share, such as 'patient_(\\d+)'."""
+    """Images that stay in one split: folder for those of a folder, or a regular expression for the part of
+    their paths that they share, such as 'patient_(\\d+)'."""
     validation: str = "0.1"
     """Validation set: a fraction, or last:N for the last N images. A fraction is chosen by the hash of each
     file."""

@@ -32,6 +32,8 @@ class TrainSettings(TypedDict, total=False):
     links: str
     split_folders: str
     copies: str
+    labels: str | None
+    label_column: str | None
     group: str | None
     alpha: str
     validation: float | str

@@ -14,6 +14,7 @@ from vaekit.data.decoding.formats import HEAD, IMAGE_SUFFIXES, OTHER_SUFFIXES, h
 from vaekit.data.sources.arrays import file_key, status_key
 from vaekit.data.sources.layout import read_layout
 from vaekit.data.sources.listing import LINKED_FOLDER, LINKED_OUTSIDE, Listing, list_folder, passed_over
+from vaekit.data.sources.tables import labels_of_files, table_path
 from vaekit.errors import UserError, setting
 from vaekit.utils.files import natural_sort_key
 
@@ -60,7 +61,8 @@ def folder_source(folder: Path, settings: DataConfig, known_classes: Sequence[st
     files = _image_files(root, listing, settings, known_classes)
     if not files.paths or (len(files.paths) == 1 and files.paths[0].lower().endswith(".npy")):
         raise _no_images(folder, files)
-    key = [f"{path}|{status_key(listing.files[path])}" for path in files.paths]
+    key = _table_key(settings, root)
+    key += [f"{path}|{status_key(listing.files[path])}" for path in files.paths]
     key += [f"{path}|{reason}" for path, reason in files.skipped]
     return FilesSource(root.name or "images", (str(root), *key), lambda _: files)
 
@@ -77,7 +79,13 @@ def archive_source(path: Path, settings: DataConfig, known_classes: Sequence[str
             raise _no_images(path, files)
         return files
 
-    return FilesSource(re.sub(r"(\.tar)?\.\w+$", "", path.name), file_key(path), read)
+    key = (*file_key(path), *_table_key(settings, path.parent))
+    return FilesSource(re.sub(r"(\.tar)?\.\w+$", "", path.name), key, read)
+
+
+def _table_key(settings: DataConfig, folder: Path) -> list[str]:
+    table = table_path(settings.labels, folder) if settings.labels else None
+    return list(file_key(table)) if table is not None and table.is_file() else []
 
 
 def _list_archive(archive: Archive) -> Listing:
@@ -118,6 +126,10 @@ def _image_files(
             paths.append(path)
     layout = read_layout(paths, settings.split_folders, bool(include), known_classes, archive)
     skipped |= {paths[row]: reason for row, reason in layout.left_out.items()}
+    if settings.labels and paths:
+        table = table_path(settings.labels, root)
+        layout.classes, notes = labels_of_files(table, settings.label_column, paths)
+        layout.notes += notes
     used = [row for row in range(len(paths)) if row not in layout.left_out]
     return ImageFiles(
         root,

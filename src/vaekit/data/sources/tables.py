@@ -1,0 +1,161 @@
+"""Labels of image files from a table: a .csv, .json, .jsonl or .parquet file with a row per image."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from vaekit.data.sources.layout import NO_CLASS
+from vaekit.errors import UserError, setting
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILE_COLUMNS = (
+    "file",
+    "file_name",
+    "filename",
+    "path",
+    "file_path",
+    "image",
+    "image_path",
+    "img",
+    "name",
+    "id",
+)
+"""Names by which the column of files is preferred, in any case; otherwise it is the one that fits best."""
+LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "species", "y")
+"""Names of the column of labels, likewise; otherwise it is the only other one."""
+MAX_CLASSES = 0.5
+"""Distinct labels over images, at most: a column with more is no class."""
+
+
+def table_path(given: str, folder: Path) -> Path:
+    """The path of a table: as it is given, or else inside the folder of the images."""
+    path = Path(given).expanduser()
+    return path if path.is_file() or path.is_absolute() else folder / path
+
+
+def labels_of_files(table: Path, column: str | None, paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The class of every file, and notes on what the table was taken for.
+
+    Args:
+        table: the table.
+        column: the name of the column of labels; None to choose it.
+        paths: paths of the files, relative to the folder of the images. A row belongs to a file by its path,
+            the end of it, its name, or its name without a suffix.
+
+    Raises:
+        UserError: the table cannot be read, has no such column, or fits no file.
+    """
+    frame = _read(table)
+    names = {str(name): str(name).lower() for name in frame.columns}
+    files, matches = _file_column(frame, names, paths, table)
+    label = _label_column(frame, names, files, column, table)
+    missing = frame[label].isna().tolist()
+    values = [None if missing[row] else _text(value) for row, value in enumerate(frame[label].tolist())]
+    classes = [NO_CLASS if row is None or values[row] is None else str(values[row]) for row in matches]
+    without = sum(name == NO_CLASS for name in classes)
+    notes = [f"Labels from column {label!r} of {table.name}, by the names in column {files!r}."]
+    if without:
+        images = "1 image has" if without == 1 else f"{without:,} images have"
+        notes.append(f"{images} no label in {table.name}, and the class {NO_CLASS}.")
+    distinct = len(set(classes) - {NO_CLASS})
+    if distinct > MAX_CLASSES * len(paths):
+        raise UserError(
+            f"Column {label!r} of {table.name} has {distinct:,} different labels for {len(paths):,} images.",
+            f"Choose a column of classes with {setting('label_column')}.",
+        )
+    return classes, notes
+
+
+def _read(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    if not path.is_file():
+        raise UserError(f"the table '{path}' does not exist.", option="labels")
+    suffix = path.suffix.lower()
+    try:
+        if suffix in (".csv", ".tsv", ".txt"):
+            return pd.read_csv(path, sep=None, engine="python", encoding="utf-8-sig", keep_default_na=True)
+        if suffix in (".json", ".jsonl"):
+            return _read_json(path)
+        if suffix == ".parquet":
+            return pd.read_parquet(path)
+    except ImportError:
+        raise UserError(f"'{path}' needs pyarrow.", "Run `pip install 'vaekit[parquet]'`.") from None
+    except (ValueError, OSError, KeyError) as error:
+        text = " ".join(str(error).split())[:120]
+        raise UserError(f"the table '{path}' cannot be read ({text}).", option="labels") from None
+    raise UserError(f"'{path}' is no .csv, .json, .jsonl or .parquet file.", option="labels")
+
+
+def _read_json(path: Path) -> "pd.DataFrame":
+    """A list of records, records line by line, or a dictionary from files to labels."""
+    import json
+
+    import pandas as pd
+
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix.lower() == ".jsonl":
+        return pd.DataFrame([json.loads(line) for line in text.splitlines() if line.strip()])
+    record = json.loads(text)
+    if isinstance(record, dict) and not any(isinstance(value, (list, dict)) for value in record.values()):
+        return pd.DataFrame({"file": list(record), "label": list(record.values())})
+    return pd.DataFrame(record)
+
+
+def _file_column(
+    frame: "pd.DataFrame", names: dict[str, str], paths: Sequence[str], table: Path
+) -> tuple[str, list[int | None]]:
+    """The column of files, and the row of each file in the table."""
+    ranked = sorted(names, key=lambda name: _rank(names[name], FILE_COLUMNS))
+    best: tuple[str, list[int | None]] = "", []
+    most = 0
+    for name in ranked:
+        matches = _match([_text(value) for value in frame[name].tolist()], paths)
+        count = sum(row is not None for row in matches)
+        if count > most:
+            best, most = (name, matches), count
+    if not most:
+        columns = ", ".join(names)
+        message = f"no column of {table.name} ({columns}) names files of this folder, such as {paths[0]}."
+        raise UserError(message, option="labels")
+    return best
+
+
+def _match(values: Sequence[str], paths: Sequence[str]) -> list[int | None]:
+    rows = {value.replace("\\", "/").removeprefix("./"): row for row, value in enumerate(values)}
+    matches = []
+    for path in paths:
+        parts = path.split("/")
+        ends = ["/".join(parts[start:]) for start in range(len(parts))]
+        stem = PurePosixPath(path).stem
+        matches.append(next((rows[name] for name in (*ends, stem) if name in rows), None))
+    return matches
+
+
+def _label_column(
+    frame: "pd.DataFrame", names: dict[str, str], files: str, column: str | None, table: Path
+) -> str:
+    if column is not None:
+        if column not in names:
+            raise UserError(f"{table.name} has no column {column!r}.", f"It has {', '.join(names)}.")
+        return column
+    others = [name for name in names if name != files]
+    known = sorted(
+        (name for name in others if names[name] in LABEL_COLUMNS),
+        key=lambda name: LABEL_COLUMNS.index(names[name]),
+    )
+    if known or len(others) == 1:
+        return (known or others)[0]
+    hint = f"Choose the column of classes with {setting('label_column')}: {', '.join(others)}."
+    raise UserError(f"It is not clear which column of {table.name} has the labels.", hint)
+
+
+def _rank(name: str, preferred: Sequence[str]) -> int:
+    return preferred.index(name) if name in preferred else len(preferred)
+
+
+def _text(value: Any) -> str:
+    """A value as the name of a class: 3.0, as a column with gaps has it, is 3."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

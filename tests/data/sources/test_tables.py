@@ -1,0 +1,84 @@
+"""Labels of files from tables."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from command import refused
+from vaekit.config.data import DataConfig
+from vaekit.data.packs.pack import Pack, open_pack
+
+Make = Callable[..., Path]
+NAMES = [f"{i}.png" for i in range(12)]
+LABELS = ["ab"[i % 2] for i in range(12)]
+
+
+def labels(pack: Pack) -> dict[str, str]:
+    return {path: pack.classes[label] for path, label in zip(pack.paths(), pack.labels.tolist(), strict=True)}
+
+
+EXPECTED = dict(zip(NAMES, LABELS, strict=True))
+FRAMES = {
+    "t.csv": pd.DataFrame({"file": NAMES, "label": LABELS}),
+    "metadata.csv": pd.DataFrame({"file_name": NAMES, "text": ["x"] * 12, "label": LABELS}),
+    "stems.csv": pd.DataFrame({"id": [name[:-4] for name in NAMES], "breed": LABELS}),
+    "paths.tsv": pd.DataFrame(
+        {"class": LABELS, "n": range(100, 112), "Path": [f"photos/{n}" for n in NAMES]}
+    ),
+    "t.parquet": pd.DataFrame({"filename": NAMES, "species": LABELS}),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_tables_of_many_kinds(photos: Make, tmp_path: Path, name: str) -> None:
+    root = photos(*[f"photos/{n}" for n in NAMES])
+    table, frame = tmp_path / name, FRAMES[name]
+    if name.endswith("parquet"):
+        frame.to_parquet(table)
+    else:
+        frame.to_csv(table, index=False, sep="\t" if name.endswith("tsv") else ",")
+    pack = open_pack(root, DataConfig(labels=str(table)))
+    assert labels(pack) == {f"photos/{n}": label for n, label in EXPECTED.items()} and pack.classes == (
+        "a",
+        "b",
+    )
+    assert f"of {name}, by the names in column" in pack.summary
+
+
+def test_json_and_a_table_in_the_folder(photos: Make) -> None:
+    root = photos(*NAMES)
+    (root / "map.json").write_text(json.dumps(EXPECTED))
+    assert labels(open_pack(root, DataConfig(labels="map.json"))) == EXPECTED
+    records = [{"file_name": n, "label": label} for n, label in EXPECTED.items()]
+    (root / "list.json").write_text(json.dumps(records))
+    (root / "lines.jsonl").write_text("\n".join(map(json.dumps, records)))
+    for name in ("list.json", "lines.jsonl"):
+        assert labels(open_pack(root, DataConfig(labels=name))) == EXPECTED
+
+
+def test_missing_and_numeric_labels(photos: Make) -> None:
+    root = photos(*NAMES)
+    (root / "t.csv").write_text("file,label\n" + "".join(f"{i}.png,{i % 3 or ''}\n" for i in range(11)))
+    pack = open_pack(root, DataConfig(labels="t.csv"))
+    assert pack.classes == ("1", "2", "(none)") and labels(pack)["4.png"] == "1"
+    assert "5 images have no label in t.csv" in pack.summary
+    before = pack.fingerprint
+    (root / "t.csv").write_text("file,label\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(12)))
+    assert open_pack(root, DataConfig(labels="t.csv")).fingerprint != before
+
+
+def test_tables_that_do_not_fit_are_refused(photos: Make) -> None:
+    root = photos(*NAMES)
+    pd.DataFrame({"file": ["x.png"], "label": ["a"]}).to_csv(root / "other.csv", index=False)
+    pd.DataFrame({"file": NAMES, "age": range(12), "sex": LABELS}).to_csv(root / "two.csv", index=False)
+    refused("names files of this folder, such as 0.png", open_pack, root, DataConfig(labels="other.csv"))
+    refused("not clear which column .*: age, sex", open_pack, root, DataConfig(labels="two.csv"))
+    assert open_pack(root, DataConfig(labels="two.csv", label_column="sex")).classes == ("a", "b")
+    refused(
+        "12 different labels for 12 images", open_pack, root, DataConfig(labels="two.csv", label_column="age")
+    )
+    refused("has no column 'size'", open_pack, root, DataConfig(labels="two.csv", label_column="size"))
+    refused("does not exist", open_pack, root, DataConfig(labels="none.csv"))
