@@ -13,7 +13,7 @@ demo: .venv/ready
 	@echo "Look at $(DEMO)/report.html, and at the new images in $(DEMO)/generated/"
 
 test: .venv/ready
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow' tests/test_readme.py tests
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 test-slow: .venv/ready
 	$(BIN)/pytest -n 2 -m slow
