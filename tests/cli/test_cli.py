@@ -370,8 +370,7 @@ def test_ctrl_c_fits_the_prior_and_writes_the_report(tmp_path: Path) -> None:
 def test_a_second_ctrl_c_saves_and_quits(tmp_path: Path) -> None:
     run, process = start_endless(tmp_path)
     process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
+    wait_for(lambda: "Press Ctrl-C again" in (run / "log.txt").read_text(), process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode in (75, 130), err

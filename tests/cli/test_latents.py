@@ -18,7 +18,8 @@ from vaekit.latents import sampling
 from vaekit.latents.arrays import SUFFIXES
 from vaekit.plots.grids import GAP, MARGIN, TITLE_HEIGHT
 
-TINY = {"latents": 4, "encoder": "mlp", "decoder": "mlp", "batch_size": 16, "quiet": True}
+MLP = {"encoder": "mlp", "decoder": "mlp"}
+TINY = MLP | {"latents": 4, "batch_size": 16, "quiet": True}
 ODD = ("b/noise 1.png", "b/noise 2.png", "noise 3.png")
 
 
@@ -35,7 +36,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     """A model of rings, in an array that is gone."""
     out = tmp_path_factory.mktemp("runs") / "plain"
-    vaekit.train(rings(200, 12, seed=1), out=out, epochs=20, likelihood="gaussian", **TINY)
+    settings = TINY | {"preset": "classic", "likelihood": "gaussian"}
+    vaekit.train(rings(200, 12, seed=1), out=out, epochs=20, **settings)
     return vaekit.load(out)
 
 
@@ -43,7 +45,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
 def classes(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> TrainedModel:
     """A conditional model of the photos."""
     out = tmp_path_factory.mktemp("runs") / "classes"
-    return vaekit.train(photos, out=out, epochs=2, conditional=True, **TINY)
+    return vaekit.train(photos, out=out, epochs=2, preset="classic", conditional=True, **TINY)
 
 
 def read(folder: Path, names: list[str]) -> np.ndarray:
