@@ -52,8 +52,9 @@ def few() -> np.ndarray:
 
 
 def video() -> np.ndarray:
-    """Every image stands for five video frames that differ by a level here and there."""
-    flicker = np.random.default_rng(0).integers(0, 2, (2600, 1, 1, 1))
+    """Every image stands for five video frames, of which some differ by more than near copies, which stay in
+    one split."""
+    flicker = 3 * np.random.default_rng(0).integers(0, 3, (2600, 1, 1, 1))
     return (rings(520, 12).repeat(5, 0) + flicker).clip(0, 255).astype(np.uint8)
 
 

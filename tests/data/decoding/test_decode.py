@@ -11,8 +11,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from command import huge_png
-from vaekit.data.decoding.decode import DecodeSpec, decode, resize, to_bytes
+from vaekit.data.decoding.decode import decode
 from vaekit.data.decoding.files import UnusableError
+from vaekit.data.decoding.resize import DecodeSpec, resize, to_bytes
 from vaekit.data.decoding.survey import probe
 
 WHITE = (255, 255, 255)

@@ -12,8 +12,9 @@ from PIL import Image, ImageCms
 
 from vaekit.config.data import DataConfig
 from vaekit.data.decoding.color import DAMAGED_PROFILE
-from vaekit.data.decoding.decode import DecodeSpec, decode
+from vaekit.data.decoding.decode import decode
 from vaekit.data.decoding.files import UnusableError
+from vaekit.data.decoding.resize import DecodeSpec
 from vaekit.data.decoding.values import ValueRange, choose_range
 from vaekit.data.packs.pack import Pack, load_images, open_pack
 from vaekit.data.packs.reading import Reading

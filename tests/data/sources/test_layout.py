@@ -2,7 +2,8 @@
 
 import pytest
 
-from vaekit.data.sources.layout import BESIDE_SPLITS, MASK, Layout, read_layout, split_of
+from vaekit.data.sources.layout import BESIDE_SPLITS, Layout, read_layout, split_of
+from vaekit.data.sources.masks import MASK
 from vaekit.data.splits import TEST, TRAIN, VALIDATION
 
 

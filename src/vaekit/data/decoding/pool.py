@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
-from vaekit.data.decoding.decode import DecodeSpec
+from vaekit.data.decoding.resize import DecodeSpec
 from vaekit.data.decoding.worker import Answer
 
 IMAGES_PER_MESSAGE = 8

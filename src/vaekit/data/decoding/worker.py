@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vaekit.data.decoding.archives import Archive
-from vaekit.data.decoding.decode import Decoded, DecodeSpec, channels_of, decode, to_bytes
+from vaekit.data.decoding.decode import Decoded, channels_of, decode
 from vaekit.data.decoding.files import UnusableError, open_regular
+from vaekit.data.decoding.resize import DecodeSpec, to_bytes
 from vaekit.data.decoding.survey import inspect_values, probe, visible_on
 
 Answer = str | list[Any]

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vaekit.config.data import DataConfig
-from vaekit.data.decoding.decode import DecodeSpec, resize, to_bytes, to_rgb
+from vaekit.data.decoding.decode import to_rgb
 from vaekit.data.decoding.pool import cores
+from vaekit.data.decoding.resize import DecodeSpec, resize, to_bytes
 from vaekit.data.decoding.worker import short_digest
 from vaekit.data.packs.decoded import DecodedSource, Labels
 from vaekit.data.packs.reading import decode_spec

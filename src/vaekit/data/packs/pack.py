@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config.data import DataConfig
-from vaekit.data.decoding.decode import to_bytes
 from vaekit.data.decoding.files import UnusableError, open_regular
+from vaekit.data.decoding.resize import to_bytes
 from vaekit.data.decoding.worker import read_image
 from vaekit.data.packs.build import build_pack
 from vaekit.data.packs.cache import lock_pack, packs_folder, remove_leftovers

@@ -6,7 +6,7 @@ from typing import Any
 from PIL import ImageColor
 
 from vaekit.config.data import DataConfig
-from vaekit.data.decoding.decode import DecodeSpec
+from vaekit.data.decoding.resize import DecodeSpec
 
 
 @dataclass(frozen=True)

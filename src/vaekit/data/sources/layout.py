@@ -4,17 +4,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Literal
 
+from vaekit.data.sources.masks import FILLERS, find_masks
 from vaekit.data.splits import SPLITS, TEST, TRAIN, VALIDATION
 from vaekit.errors import setting
 
 SplitFolders = Literal["auto", "always", "never"]
 NO_CLASS = "(none)"
 """Class of the images outside the class folders."""
-MASK = "named like a mask"
-"""Reason for which masks are left out."""
 BESIDE_SPLITS = "outside the folders of the splits"
 
 MAX_LISTED = 4
@@ -25,53 +23,6 @@ SPLIT_OF_WORD = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval", "evaluation"), VALIDATION),
     **dict.fromkeys(("test", "testing"), TEST),
 }
-FILLERS = frozenset(
-    [
-        "set",
-        "data",
-        "dataset",
-        "images",
-        "image",
-        "imgs",
-        "img",
-        "pictures",
-        "photos",
-        "pics",
-        "files",
-        "split",
-        "folder",
-        "seg",
-    ]
-)
-"""Words that say nothing beside the name of a split, as in train_images, or of a mask."""
-MASK_WORDS = frozenset(
-    [
-        "mask",
-        "masks",
-        "trimap",
-        "trimaps",
-        "annotation",
-        "annotations",
-        "annot",
-        "segmentation",
-        "segmentations",
-        "segmentationclass",
-        "segmentationobject",
-        "segmap",
-        "segmaps",
-        "seg",
-        "gt",
-        "groundtruth",
-        "label",
-        "labels",
-        "labelids",
-    ]
-)
-"""Words in the names of masks and of their folders; also "ground" followed by "truth"."""
-MASK_HINT = re.compile("mask|trimap|annot|seg|gt|truth|label", re.IGNORECASE)
-"""What at least one of `MASK_WORDS` holds, for a fast look at the many paths without any."""
-MASKS_PAIRED = 0.5
-"""Share of the files with a mask's name that must belong to another image, by the rest of their names."""
 
 
 @dataclass
@@ -107,7 +58,7 @@ def read_layout(
     """
     layout = Layout([TRAIN] * len(paths), [NO_CLASS] * len(paths))
     if not keep_masks:
-        _leave_out_masks(paths, layout)
+        layout.left_out, layout.notes = find_masks(paths)
     parts = {row: path.split("/") for row, path in enumerate(paths) if row not in layout.left_out}
     depth = _outer_folders(parts.values(), split_folders, frozenset(known_classes), archive)
     if depth:
@@ -239,73 +190,3 @@ def _listed(folders: Sequence[str]) -> str:
     if len(names) > MAX_LISTED:
         return ", ".join(names[:MAX_LISTED]) + ", ..."
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-# --- Masks --------------------------------------------------------------------------------------------------
-
-
-def _words(name: str) -> list[str]:
-    """The words of a name in lower case, with "ground truth" as one: "Cat2_maskGT" is cat, 2, mask, gt."""
-    spaced = re.sub("ground[^a-z]?truth", "groundtruth", name, flags=re.IGNORECASE)
-    return [word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+|[^\\W\\d_]+", spaced)]
-
-
-def _is_mask(path: str) -> bool:
-    if not MASK_HINT.search(path):
-        return False
-    *folders, name = path.split("/")
-    names = [*folders, PurePosixPath(name).stem]
-    return any(MASK_WORDS.intersection(_words(part)) for part in names)
-
-
-def _image_keys(path: str) -> set[tuple[str, ...]]:
-    """What a mask of an image may have in its name: all words of the image's name, or the first ones."""
-    words = _words(PurePosixPath(path).stem)
-    return {_telling(words), *(tuple(words[:count]) for count in range(1, len(words) + 1))}
-
-
-def _belongs(path: str, keys: set[tuple[str, ...]]) -> bool:
-    """Whether a mask has in its name what an image has: before the word for masks, or around it."""
-    words = _words(PurePosixPath(path).stem)
-    place = next((at for at, word in enumerate(words) if word in MASK_WORDS), len(words))
-    return _telling(words) in keys or (place > 0 and tuple(words[:place]) in keys)
-
-
-def _telling(words: Sequence[str]) -> tuple[str, ...]:
-    return tuple(word for word in words if word not in MASK_WORDS and word not in FILLERS)
-
-
-def _leave_out_masks(paths: Sequence[str], layout: Layout) -> None:
-    """Leave out the files that are masks of others, by their names."""
-    masks = [row for row, path in enumerate(paths) if _is_mask(path)]
-    if not masks or len(masks) == len(paths):
-        return
-    named = set(masks)
-    keys = {key for row, path in enumerate(paths) if row not in named for key in _image_keys(path)}
-    groups: dict[str, list[int]] = {}
-    for row in masks:
-        groups.setdefault(_mask_group(paths[row]), []).append(row)
-    for group, rows in groups.items():
-        paired = sum(_belongs(paths[row], keys) for row in rows)
-        images = "1 file" if len(rows) == 1 else f"{len(rows):,} files"
-        if paired < MASKS_PAIRED * len(rows):
-            layout.notes.append(
-                f"{images} in {group} may be masks or annotations, by name, and are read as images. "
-                f"To leave them out: {setting('exclude', group + '**' if group.endswith('/') else group)}."
-            )
-            continue
-        layout.left_out |= dict.fromkeys(rows, MASK)
-        layout.notes.append(
-            f"{images} left out as masks of other images, by name: {group}. "
-            f"To read them too: {setting('include', '*')}."
-        )
-
-
-def _mask_group(path: str) -> str:
-    """The outermost folder that is named after masks, as "annotations/", or a pattern of the file's name."""
-    *folders, name = path.split("/")
-    for depth, folder in enumerate(folders):
-        if MASK_WORDS.intersection(_words(folder)):
-            return "/".join(folders[: depth + 1]) + "/"
-    word = next(word for word in _words(PurePosixPath(name).stem) if word in MASK_WORDS)
-    return f"*{word}*"

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vaekit.data.decoding.decode import DecodeSpec, resize, to_bytes, to_rgb
+from vaekit.data.decoding.decode import to_rgb
+from vaekit.data.decoding.resize import DecodeSpec, resize, to_bytes
 from vaekit.data.sources.arrays import (
     ArrayBlock,
     ArraySource,
