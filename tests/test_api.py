@@ -64,7 +64,7 @@ def test_invalid_arguments_are_refused(gray: TrainedModel) -> None:
     refused(r"\[N, 4\]", gray.decode, np.zeros((2, 5), np.float32))
     refused("has no classes", gray.sample, 2, label="cat")
     refused(r"-1", gray.encode, rings(5, 12) / 127.5 - 1)
-    refused("must be at least 0", gray.sample, -1)
+    refused("must be a whole number from 0", gray.sample, -1)
     refused("between 0 and 100", gray.sample, 1, temperature=float("nan"))
 
 

@@ -137,7 +137,7 @@ class TrainedModel:
         """
         batches = arrays.generate(
             self.loaded,
-            n,
+            check_count(n, "n", 0),
             seed=seed,
             label=label,
             temperature=temperature,

@@ -17,6 +17,7 @@ from vaekit.config.config import GROUPS, SLOTS, TABLES, Config, settings_classes
 COMMON_OPTIONS = (
     "--out",
     "--preset",
+    "--plan",
     "--resume",
     "--minutes",
     "--epochs",

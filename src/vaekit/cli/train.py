@@ -40,7 +40,7 @@ def train(
       vaekit train --resume --out runs/photos --epochs 100
 
     Args:
-        data: Folder of images, .npz or .npy file, or folder of IDX files.
+        data: Folder of images, .zip or .tar file of one, .npz or .npy file, or folder of IDX files.
         out: Run folder (default: a new one in runs/).
         preset: Named model to start from; `vaekit presets` lists them.
         resume: Continue the run in --out, or start it if it does not exist.

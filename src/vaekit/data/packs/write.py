@@ -21,6 +21,9 @@ from vaekit.data.sources.pixels import slices
 from vaekit.data.splits import LEFT_OUT, SPLITS, TEST, assign_splits, groups_by_path
 from vaekit.errors import UserError, setting
 
+MAX_NEAR_SHARE = 0.1
+"""Share of all images up to which nearly equal ones stay in one split."""
+
 
 def write_pack(
     folder: Path, source: DecodedSource, name: str, settings: DataConfig, splitting: bool = True
@@ -76,6 +79,8 @@ def _split(
     """The split of every image, with copies left out; also (path, path of the image it is a copy of)."""
     rows, first = np.arange(len(source.content)), equal_images(source)
     groups = near_copies(look.thumbnails)
+    sizes = np.bincount(groups)[groups]
+    groups = np.where(sizes > MAX_NEAR_SHARE * len(rows), first, groups)  # else little could be held out
     if settings.group:
         paths = [source.path(row) for row in rows.tolist()]
         groups = joined_groups(groups_by_path(paths, settings.group), groups)
