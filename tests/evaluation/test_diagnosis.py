@@ -52,7 +52,7 @@ def few() -> np.ndarray:
 
 
 def video() -> np.ndarray:
-    """Every image stands for five video frames, in a corner of which a light goes on: more than near copies,
+    """Every image stands for five video frames, whose first corner gets brighter: more than near copies,
     which stay in one split, differ by."""
     frames = rings(520, 12).repeat(5, 0)
     for number in range(5):
