@@ -35,6 +35,27 @@ def test_validation_has_its_share_and_is_never_empty() -> None:
         splits_of([7, 1, 2, 3, 4], "last:5")
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 10])
+def test_groups_stay_in_one_split_and_have_the_share(size: int) -> None:
+    """The smallest digest of a group would hold out 1 - 0.9^size of the images."""
+    content = np.random.default_rng(0).integers(0, 2**64, 30_000, np.uint64)
+    groups = np.arange(30_000) // size
+    held_out = (assign_splits(np.zeros(30_000, np.int8), content, "0.1", groups) == VALIDATION).reshape(
+        -1, size
+    )
+    assert (held_out.all(1) == held_out.any(1)).all()
+    assert abs(held_out.mean() - 0.1) < 0.02
+
+
+def test_no_validation_split_is_one_picture() -> None:
+    """58 copies and 40 other images: whatever their digest, the copies are not held out alone."""
+    for digest in (0, 2**62, 2**63, 2**64 - 1):
+        others = np.random.default_rng(digest % 97).integers(0, 2**64, 40, np.uint64)
+        content = np.concatenate([np.full(58, digest, np.uint64), others])
+        splits = assign_splits(np.zeros(98, np.int8), content, "0.1")
+        assert set(splits[:58].tolist()) == {TRAIN} and 1 <= (splits == VALIDATION).sum() <= 30
+
+
 @given(st.integers(0, 2**32), st.integers(40, 80), st.integers(1, 80))
 def test_splits_are_stable_when_images_are_added(seed: int, before: int, more: int) -> None:
     content = np.random.default_rng(seed).integers(0, 2**64, before + more, np.uint64)

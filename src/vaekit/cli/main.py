@@ -6,6 +6,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from cyclopts import (
@@ -157,4 +158,6 @@ def _too_many(unused: list[str], error: CycloptsError) -> str:
         return f"Unexpected argument {unused[0]!r}."
     arguments = error.app.assemble_argument_collection()
     names = [argument.name for argument in arguments if argument.index is not None]
-    return f"Too many arguments: {len(names) + len(unused)} instead of {len(names)} ({' '.join(names)})."
+    text = f"Too many arguments: {len(names) + len(unused)} instead of {len(names)} ({' '.join(names)})."
+    folders = {Path(argument).parent for argument in unused if Path(argument).is_file()}
+    return f"{text} Give the folder of the files, {folders.pop()}." if len(folders) == 1 else text

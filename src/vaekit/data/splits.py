@@ -67,11 +67,22 @@ def _share(content: Digests, share: float, groups: NDArray[np.int64] | None) -> 
 
 
 def _group_digests(content: Digests, groups: NDArray[np.int64]) -> Digests:
-    """The smallest digest in the group of each image."""
+    """A digest of the group of each image: that of the image if the group has no other content."""
     _, numbers = np.unique(groups, return_inverse=True)
     smallest = np.full(int(numbers.max()) + 1, np.iinfo(np.uint64).max, np.uint64)
+    largest = np.zeros_like(smallest)
     np.minimum.at(smallest, numbers, content)
-    return smallest[numbers]
+    np.maximum.at(largest, numbers, content)
+    # The smallest of several digests would be held out more often than one
+    return np.where(smallest < largest, _mixed(smallest), smallest)[numbers]
+
+
+def _mixed(digests: Digests) -> Digests:
+    """Other digests, as evenly spread as independent ones: the mixing function of SplitMix64 (Steele, Lea &
+    Flood 2014, "Fast splittable pseudorandom number generators", figure 15)."""
+    z = (digests ^ (digests >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 def _is_lopsided(keys: Digests, held_out: NDArray[np.bool_], share: float) -> bool:

@@ -75,6 +75,8 @@ def _sheet(table: "pd.DataFrame", images: ImageSet) -> Image.Image:
     columns = min(range(6, 11), key=lambda count: -least % count)
     sheets = []
     for part, end in ((table[:least], "least"), (table[::-1][:most], "most")):
+        if part.empty:  # of one image in all
+            continue
         captions = [
             f"{PurePosixPath(name).with_suffix('')}\n{nats:,.{0 if abs(nats) >= 1e4 else 1}f}"
             for name, nats in zip(part["file"], part["log_likelihood"], strict=True)

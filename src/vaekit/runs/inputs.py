@@ -27,6 +27,8 @@ Labels = str | int | Sequence[str | int] | NDArray[Any]
 Images = UInt8[np.ndarray, "N H W C"]
 Latents = Float[np.ndarray, "N D"] | Float[np.ndarray, "N c h w"]
 """A vector per image, or a spatial latent if the model was trained with `latents="4x7x7"` or the like."""
+OF_TRAINING = {"include": None, "exclude": None, "labels": None, "label_column": None, "group": None}
+"""Settings of the data that mean files of the training data, and none of others."""
 MAX_COUNT = 10_000_000
 MAX_LISTED_CLASSES = 20
 """Classes that a message lists, at most."""
@@ -180,7 +182,8 @@ def _training_pack_elsewhere(model: LoadedModel, data: Any, quiet: bool, pack: P
 def _other_pack(model: LoadedModel, data: Any, quiet: bool, splitting: bool = False) -> Pack:
     """Open the pack of other images, resized to the model's size."""
     _, height, width = model.shape
-    settings = model.config.data.model_copy(update={"size": f"{width}x{height}"})
+    size = {"size": f"{width}x{height}"}
+    settings = model.config.data.model_copy(update=size if splitting else size | OF_TRAINING)
     known, reading = model.vae.classes and model.classes, model_reading(model)
     return open_pack(data, settings, quiet, known_classes=known or (), reading=reading, splitting=splitting)
 

@@ -99,7 +99,7 @@ def image_format(file: BinaryIO) -> str:
     if head.startswith(GZIP):
         file.seek(0)
         with gzip.open(file) as unpacked:
-            kind = sniff(unpacked.read(HEAD))
+            kind = "NIFTI" if sniff(unpacked.read(HEAD)) == "NIFTI" else None
     if kind is None:
         raise UnusableError(other_kind(file) or "not in a supported format")
     if kind not in PILLOW_FORMATS and kind not in VALUE_FORMATS and kind != "HEIC":

@@ -114,6 +114,8 @@ def _values(
     of_deep = [one for one in inspected[: len(deep)] if one]
     of_levels = [one for one in inspected[len(deep) :] if one]
     bands = _common_bands(of_deep, others=len(images) - len(deep))
+    if settings.band_numbers:
+        bands = len(settings.band_numbers) if len(settings.band_numbers) not in (1, 3) else 0
     if settings.limits:
         return settings.limits, settings.limits, bands
     level_limits: Limits = None

@@ -21,8 +21,8 @@ from vaekit.data.sources.pixels import slices
 from vaekit.data.splits import LEFT_OUT, SPLITS, TEST, assign_splits, groups_by_path
 from vaekit.errors import UserError, setting
 
-MAX_NEAR_SHARE = 0.1
-"""Share of all images up to which nearly equal ones stay in one split."""
+MAX_NEAR_SHARE, MAX_NEAR_IMAGES = 0.1, 10
+"""Nearly equal images stay in one split up to this share of all, or this number if that is more."""
 
 
 def write_pack(
@@ -80,7 +80,8 @@ def _split(
     rows, first = np.arange(len(source.content)), equal_images(source)
     groups = near_copies(look.thumbnails)
     sizes = np.bincount(groups)[groups]
-    groups = np.where(sizes > MAX_NEAR_SHARE * len(rows), first, groups)  # else little could be held out
+    most = max(MAX_NEAR_SHARE * len(rows), MAX_NEAR_IMAGES)  # with more, little could be held out
+    groups = np.where(sizes > most, first, groups)
     if settings.group:
         paths = [source.path(row) for row in rows.tolist()]
         groups = joined_groups(groups_by_path(paths, settings.group), groups)

@@ -58,7 +58,7 @@ def folder_source(folder: Path, settings: DataConfig, known_classes: Sequence[st
     """
     listing = list_folder(folder, settings.links)
     root = folder.resolve()
-    files = _image_files(root, listing, settings, known_classes)
+    files = _image_files(root, listing, settings, known_classes, root)
     if not files.paths or (len(files.paths) == 1 and files.paths[0].lower().endswith(".npy")):
         raise _no_images(folder, files)
     key = _table_key(settings, root)
@@ -74,7 +74,7 @@ def archive_source(path: Path, settings: DataConfig, known_classes: Sequence[str
         archive, root = open_archive(path, folder)
         with archive:
             listing = _list_archive(archive)
-        files = _image_files(root, listing, settings, known_classes, archive=True)
+        files = _image_files(root, listing, settings, known_classes, path.parent, archive=True)
         if not files.paths:
             raise _no_images(path, files)
         return files
@@ -114,9 +114,15 @@ def _is_image(archive: Archive, path: str) -> bool:
 
 
 def _image_files(
-    root: Path, listing: Listing, settings: DataConfig, known_classes: Sequence[str], archive: bool = False
+    root: Path,
+    listing: Listing,
+    settings: DataConfig,
+    known_classes: Sequence[str],
+    tables: Path,
+    archive: bool = False,
 ) -> ImageFiles:
-    """Apply the settings, and what the paths say, to the files of a listing."""
+    """Apply the settings, and what the paths say, to the files of a listing. A table of labels may be given
+    by its name in the folder `tables`."""
     skipped, paths = dict(listing.skipped), []
     include, exclude = _patterns(settings.include), _patterns(settings.exclude)
     for path in sorted(listing.files, key=natural_sort_key):
@@ -127,7 +133,7 @@ def _image_files(
     layout = read_layout(paths, settings.split_folders, bool(include), known_classes, archive)
     skipped |= {paths[row]: reason for row, reason in layout.left_out.items()}
     if settings.labels and paths:
-        table = table_path(settings.labels, root)
+        table = table_path(settings.labels, tables)
         layout.classes, notes = labels_of_files(table, settings.label_column, paths)
         layout.notes += notes
     used = [row for row in range(len(paths)) if row not in layout.left_out]
@@ -160,7 +166,9 @@ def _link_notes(listing: Listing) -> list[str]:
     names = ", ".join(f"{name}/" for name in folders[:3]) + (", ..." if len(folders) > 3 else "")
     parts = [
         f"links to folders ({names})" if folders else "",
-        f"{files:,} links to files elsewhere" if files else "",
+        ("1 link to a file elsewhere" if files == 1 else f"{files:,} links to files elsewhere")
+        if files
+        else "",
     ]
     return [f"Not read: {' and '.join(filter(None, parts))}. To read them: {setting('links', 'follow')}."]
 

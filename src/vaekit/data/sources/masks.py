@@ -6,49 +6,19 @@ from pathlib import PurePosixPath
 
 from vaekit.errors import setting
 
+
+def _set_of(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 MASK = "named like a mask"
 """Reason for which masks are left out."""
-FILLERS = frozenset(
-    [
-        "set",
-        "data",
-        "dataset",
-        "images",
-        "image",
-        "imgs",
-        "img",
-        "pictures",
-        "photos",
-        "pics",
-        "files",
-        "split",
-        "folder",
-        "seg",
-    ]
-)
+FILLERS = _set_of("set data dataset images image imgs img pictures photos pics files split folder seg")
 """Words that say nothing beside the name of a split, as in train_images, or of a mask."""
-MASK_WORDS = frozenset(
-    [
-        "mask",
-        "masks",
-        "trimap",
-        "trimaps",
-        "annotation",
-        "annotations",
-        "annot",
-        "segmentation",
-        "segmentations",
-        "segmentationclass",
-        "segmentationobject",
-        "segmap",
-        "segmaps",
-        "seg",
-        "gt",
-        "groundtruth",
-        "label",
-        "labels",
-        "labelids",
-    ]
+MASK_WORDS = _set_of(
+    "mask masks trimap trimaps annotation annotations annot segmentation segmentations "
+    "segmentationclass segmentationobject segmap segmaps seg gt groundtruth label labels "
+    "labelids"
 )
 """Words in the names of masks and of their folders; also "ground" followed by "truth"."""
 MASK_HINT = re.compile("mask|trimap|annot|seg|gt|truth|label", re.IGNORECASE)
