@@ -265,3 +265,31 @@ def test_rank_refusals(plain: TrainedModel, photos: Path, tmp_path: Path, classe
     assert "no bits/dim: p(x | z) is a cross-entropy" in output
     assert "ranking-1.csv" in output and "ranking-1.png" in output
     assert "bits_per_dimension" not in pd.read_csv(classes.run.folder / "ranking-1.csv")
+
+
+def test_other_images_are_read_without_the_settings_of_the_training_folder(tmp_path: Path) -> None:
+    """Patterns and tables mean files of the training data."""
+    images = {f"{i}.png": image for i, image in enumerate(rings(20, 12))}
+    root = save_images(tmp_path / "set", images)
+    labels = "".join(f"{i}.png,{'ab'[i % 2]}\n" for i in range(20))
+    (root / "labels.csv").write_text(f"file,label\n{labels}")
+    settings = TINY | {"preset": "classic", "labels": "labels.csv", "exclude": "1.png", "report": False}
+    model = vaekit.train(root, out=tmp_path / "run", epochs=1, group=r"\d\d", **settings)
+    other = save_images(tmp_path / "other", {name: images[name] for name in ("1.png", "2.png")})
+    assert model.latents(other, quiet=True)["file"].tolist() == ["1.png", "2.png"]
+    assert len(model.latents(quiet=True)) == 19
+    model = vaekit.train(root, out=tmp_path / "b", epochs=1, conditional=True, **settings)
+    assert "Wrote 1 image" in command(
+        "reconstruct", model.run.folder, root / "4.png"
+    )  # its class is in the table
+
+
+def test_one_image_can_be_ranked(plain: TrainedModel, tmp_path: Path) -> None:
+    root = save_images(tmp_path / "one", {"only.png": rings(1, 12)[0]})
+    output = command("rank", plain.run.folder, root, "--out", tmp_path / "rank.csv")
+    assert "1 image" in output and len(pd.read_csv(tmp_path / "rank.csv")) == 1
+
+
+def test_many_files_instead_of_a_folder(photos: Path) -> None:
+    files = sorted((photos / "a").iterdir())[:3]
+    assert mistake("train", *files).endswith(f"Give the folder of the files, {photos / 'a'}.")

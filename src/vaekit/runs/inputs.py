@@ -15,6 +15,7 @@ from torch import Tensor
 from vaekit.data.packs.pack import BUNDLED, Pack, channel_text, load_images, open_pack
 from vaekit.data.packs.reading import Reading
 from vaekit.data.sources.layout import NO_CLASS, read_layout
+from vaekit.data.sources.tables import labels_of_files, table_path
 from vaekit.errors import UserError, setting
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.loaded import LoadedModel
@@ -205,12 +206,15 @@ def read_files(model: LoadedModel, paths: Sequence[str | Path]) -> Images:
 
 def class_of_file(model: LoadedModel, path: str | Path) -> str:
     """The class of an image file, from its path as it is given: as in training for a file of the training
-    data, else the innermost of its folders that is named after a class, or else its folder."""
+    data, by a table too, else the innermost of its folders that is named after a class, or else its folder."""
     given = Path.cwd() / Path(path).expanduser()  # as it is given: links keep their place
     source = read_metadata(model.run).source
     if source is not None and given.is_relative_to(source):
         relative = given.relative_to(source).as_posix()
         settings = model.config.data
+        if settings.labels:
+            table = table_path(settings.labels, Path(source))
+            return labels_of_files(table, settings.label_column, [relative])[0][0]
         layout = read_layout([relative], settings.split_folders, keep_masks=True, known_classes=model.classes)
         if layout.classes[0] in model.classes:
             return layout.classes[0]

@@ -25,8 +25,8 @@ FILE_COLUMNS = (
 """Names by which the column of files is preferred, in any case; otherwise it is the one that fits best."""
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "species", "y")
 """Names of the column of labels, likewise; otherwise it is the only other one."""
-MAX_CLASSES = 0.5
-"""Distinct labels over images, at most: a column with more is no class."""
+MAX_SHARE, FEW_LABELS = 0.5, 20
+"""A column with more different labels than this share of the images, and than this number, is no class."""
 
 
 def table_path(given: str, folder: Path) -> Path:
@@ -60,7 +60,7 @@ def labels_of_files(table: Path, column: str | None, paths: Sequence[str]) -> tu
         images = "1 image has" if without == 1 else f"{without:,} images have"
         notes.append(f"{images} no label in {table.name}, and the class {NO_CLASS}.")
     distinct = len(set(classes) - {NO_CLASS})
-    if distinct > MAX_CLASSES * len(paths):
+    if distinct > max(MAX_SHARE * len(paths), FEW_LABELS):
         raise UserError(
             f"Column {label!r} of {table.name} has {distinct:,} different labels for {len(paths):,} images.",
             f"Choose a column of classes with {setting('label_column')}.",
