@@ -206,7 +206,7 @@ def read_files(model: LoadedModel, paths: Sequence[str | Path]) -> Images:
 
 def class_of_file(model: LoadedModel, path: str | Path) -> str:
     """The class of an image file, from its path as it is given: as in training for a file of the training
-    data, by a table too, else the innermost of its folders that is named after a class, or else its folder."""
+    data, by a table too, else the innermost of its folders that is named after a class, or its folder."""
     given = Path.cwd() / Path(path).expanduser()  # as it is given: links keep their place
     source = read_metadata(model.run).source
     if source is not None and given.is_relative_to(source):

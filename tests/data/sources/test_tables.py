@@ -77,8 +77,9 @@ def test_tables_that_do_not_fit_are_refused(photos: Make) -> None:
     refused("names files of this folder, such as 0.png", open_pack, root, DataConfig(labels="other.csv"))
     refused("not clear which column .*: age, sex", open_pack, root, DataConfig(labels="two.csv"))
     assert open_pack(root, DataConfig(labels="two.csv", label_column="sex")).classes == ("a", "b")
-    refused(
-        "12 different labels for 12 images", open_pack, root, DataConfig(labels="two.csv", label_column="age")
-    )
+    photos(*[f"{i}.png" for i in range(12, 30)])
+    ages = pd.DataFrame({"file": [f"{i}.png" for i in range(30)], "age": range(30)})
+    ages.to_csv(root / "age.csv", index=False)
+    refused("30 different labels for 30 images", open_pack, root, DataConfig(labels="age.csv"))
     refused("has no column 'size'", open_pack, root, DataConfig(labels="two.csv", label_column="size"))
     refused("does not exist", open_pack, root, DataConfig(labels="none.csv"))
