@@ -17,9 +17,10 @@ STEP = "import os, torch; w = torch.nn.Linear(784, 400); o = torch.optim.Adam(w.
 STEP += "w(torch.rand(128, 784)).sum().backward(); o.step(); os._exit(0)"
 FIRST = """
 import os, sys
-import vaekit.cli.main, vaekit.training.loop as loop
+import vaekit.training.loop as loop
+from vaekit.cli import main
 loop.MetricSums.add = lambda *_: os._exit(0)  # called after every step of a run, not in speed trials
-vaekit.cli.main.main(sys.argv[1:])
+main(sys.argv[1:])
 """
 RESULTS = Path(__file__).parent / "results" / "startup.json"
 

@@ -1,1 +1,3 @@
 """The command line."""
+
+from vaekit.cli.main import main as main
