@@ -36,7 +36,12 @@ def test_likeness_of_splits_is_that_counted_by_hand() -> None:
     blank = np.full((5, 16, 16, 3), 255, np.uint8)
     thumbs = thumbnails(np.concatenate([train, smooth, others, blank]))
     result = alike(thumbs, np.arange(200, 225), np.arange(200))
-    assert result.pairs == [(200 + i, i) for i in range(10)] and result.share == 10 / 25
+    assert sorted(result.pairs) == [(200 + i, i) for i in range(10)] and result.share == 10 / 25
+    distances = [np.abs(thumbs[one] - thumbs[other]).mean() for one, other in result.pairs]
+    assert distances == sorted(distances)
+    faint = np.full((2, 16, 16, 3), 255, np.uint8)
+    faint[0, 2:4, 2:4], faint[1, 2:4, 2:4] = 0, 200  # small, of two colours
+    assert alike(thumbnails(faint), np.array([0]), np.array([1])).share == 0
     assert alike(thumbs, np.arange(210, 220), np.arange(200)).share == 0
 
 

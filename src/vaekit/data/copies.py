@@ -15,8 +15,9 @@ NEIGHBOURS = 4
 """Nearest thumbnails that each is compared with."""
 HASH_PARTS, HASH_BITS = 4, 3
 """A hash of 64 bits is looked up by 4 parts, which finds all that differ in up to 3 bits."""
-ALIKE_LEVELS = 5.0
-"""Mean difference between the thumbnails of pictures that look alike, in levels, at most."""
+ALIKE_LEVELS, ALIKE_CONTRAST = 5.0, 0.3
+"""Mean difference between the thumbnails of pictures that look alike, at most: in levels, and as a share of
+the mean deviation of one of them from its mean, since small drawings on white differ by little."""
 FLAT_LEVELS = 4.0
 """Standard deviation, in levels, of pictures that are too flat to have a hash."""
 MAX_BUCKET = 64
@@ -91,7 +92,7 @@ class Alike:
     share: float
     """Share of the held-out pictures."""
     pairs: list[tuple[int, int]]
-    """Examples: numbers of a held-out picture and of the training picture."""
+    """Numbers of a held-out picture and of the training picture, the most alike first."""
 
 
 def alike(thumbs: NDArray[np.float32], held_out: NDArray[np.int64], train: NDArray[np.int64]) -> Alike:
@@ -112,7 +113,8 @@ def alike(thumbs: NDArray[np.float32], held_out: NDArray[np.int64], train: NDArr
             bucket = buckets.setdefault((part, int(parts[row, part])), [])
             if len(bucket) < MAX_BUCKET:
                 bucket.append(row)
-    pairs = []
+    contrast = np.abs(thumbs - thumbs.mean((1, 2, 3), keepdims=True)).mean((1, 2, 3))
+    pairs: list[tuple[float, int, int]] = []
     candidates = held_out[~flat[held_out]]
     for row in candidates.tolist():
         near = {one for part in range(HASH_PARTS) for one in buckets.get((part, int(parts[row, part])), ())}
@@ -120,9 +122,9 @@ def alike(thumbs: NDArray[np.float32], held_out: NDArray[np.int64], train: NDArr
         rows = rows[np.bitwise_count(hashes[rows] ^ hashes[row]) <= HASH_BITS]
         if len(rows):
             apart = np.abs(thumbs[rows] - thumbs[row]).mean((1, 2, 3))
-            if apart.min() <= ALIKE_LEVELS:
-                pairs.append((row, int(rows[apart.argmin()])))
-    return Alike(len(pairs) / max(1, len(held_out)), pairs)
+            if apart.min() <= min(ALIKE_LEVELS, ALIKE_CONTRAST * contrast[row]):
+                pairs.append((float(apart.min()), row, int(rows[apart.argmin()])))
+    return Alike(len(pairs) / max(1, len(held_out)), [(one, other) for _, one, other in sorted(pairs)])
 
 
 def _hashes(gray: NDArray[np.float32]) -> NDArray[np.uint64]:

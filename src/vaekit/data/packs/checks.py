@@ -17,8 +17,9 @@ DARK = 64
 """Levels up to which the brightest pixel of all images is too dark to be right."""
 ALIKE_SHARE, ALIKE_PAIRS = 0.1, 3
 """Share, and number, of held-out images that look like training images from which on it is said."""
-MASK_SHARE = 0.9
-"""Share of the images of a folder that look like masks, where those of others do not."""
+MASK_SHARE, MASK_IMAGES = 0.9, 3
+"""Share of the images of a folder that look like masks, where those of others do not, and their number, from
+which on it is said."""
 EXAMPLES = 3
 
 
@@ -149,9 +150,10 @@ def _mask_notes(source: DecodedSource, used: NDArray[np.int64], look: Look) -> l
         folders.setdefault(source.path(row).rpartition("/")[0], []).append(row)
     if len(folders) < 2:
         return []
-    dark = {name for name, rows in folders.items() if int(look.brightest[rows].max()) < DARK // 4}
-    flat = {name for name, rows in folders.items() if look.flat[rows].mean() >= MASK_SHARE}
-    suspects = sorted((dark | flat) - {""})
+    several = {name: rows for name, rows in folders.items() if name and len(rows) >= MASK_IMAGES}
+    dark = {name for name, rows in several.items() if int(look.brightest[rows].max()) < DARK // 4}
+    flat = {name for name, rows in several.items() if look.flat[rows].mean() >= MASK_SHARE}
+    suspects = sorted(dark | flat)
     others = [row for name, rows in folders.items() if name not in suspects for row in rows]
     if not suspects or not others or look.flat[others].mean() > 1 - MASK_SHARE:
         return []
@@ -160,8 +162,7 @@ def _mask_notes(source: DecodedSource, used: NDArray[np.int64], look: Look) -> l
         ", ..." if len(suspects) > EXAMPLES else ""
     )
     pattern = ",".join(f"{name}/*" for name in suspects[:EXAMPLES])
-    images = "1 image" if count == 1 else f"{count:,} images"
-    text = f"{images} in {names} look like masks: gray, with few levels or nearly black."
+    text = f"{count:,} images in {names} look like masks: gray, with few levels or nearly black."
     return [f"{text} To leave them out: {setting('exclude', pattern)}."]
 
 

@@ -80,8 +80,9 @@ def find_masks(paths: Sequence[str]) -> tuple[dict[int, str], list[str]]:
             )
             continue
         left_out |= dict.fromkeys(rows, MASK)
+        masks_text = "a mask of another image" if len(rows) == 1 else "masks of other images"
         notes.append(
-            f"{images} left out as masks of other images, by name: {group}. "
+            f"{images} left out as {masks_text}, by name: {group}. "
             f"To read them too: {setting('include', '*')}."
         )
     return left_out, notes
