@@ -11,6 +11,8 @@ from torch.distributions import constraints
 
 import vaekit.models.likelihoods  # noqa: F401  registers them
 from vaekit.config.config import settings_classes
+from vaekit.config.overrides import resolve
+from vaekit.models.builder import build
 from vaekit.models.registry import BuildContext, Capability, components, make_component
 
 LEVELS = torch.arange(256) / 255
@@ -114,6 +116,24 @@ def test_shapes_and_sums_over_pixels(kind: str, settings: dict[str, str], channe
     assert sum(alone).item() == pytest.approx(log_p[1, 2].item(), rel=1e-4, abs=1e-4)
     without_samples = likelihood(output[0])
     torch.testing.assert_close(without_samples.log_prob(x), log_p[0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@every
+def test_pixels_sum_to_log_prob(kind: str, settings: dict[str, str], channels: int) -> None:
+    """In a model, where each pixel of the map depends on that pixel of the image alone."""
+    networks = {"encoder": "mlp", "decoder": "mlp", "latents": 3}
+    config = resolve(networks, {"likelihood": {"kind": kind, **settings}})
+    model, _ = build(config, (channels, 4, 5))
+    model.eval()
+    x = torch.randint(0, 2, (6, channels, 4, 5)).float()
+    with torch.no_grad():
+        z = torch.randn(6, 3)
+        log_p = model.pixel_log_prob(z, x)
+        torch.testing.assert_close(log_p.sum((1, 2)), model.decode(z).log_prob(x), rtol=1e-5, atol=1e-4)
+        x[:, :, 2, 1] = 1 - x[:, :, 2, 1]
+        changed = (model.pixel_log_prob(z, x) != log_p).any(0)
+    assert changed.nonzero().tolist() == [[2, 1]]
 
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 50.0, 1e4, 1e8])

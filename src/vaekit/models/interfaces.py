@@ -94,7 +94,10 @@ class Likelihood(Component):
     """Whether a batch may be split into micro-batches: not if a state follows the batches."""
 
     def forward(self, output: Output, x: Images | None = None) -> Any:
-        """An `ImageDistribution`. `x` is given in training, to a likelihood whose scale follows the data."""
+        """An `ImageDistribution` whose pixels are independent, each given its place in the output alone.
+
+        `x` is given in training, to a likelihood whose scale follows the data.
+        """
         raise NotImplementedError
 
     def prepare_target(self, x: Images) -> Images:

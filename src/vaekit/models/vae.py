@@ -117,6 +117,18 @@ class VAE(nn.Module):
         output = self._network(self.decoder, z.reshape(-1, z.shape[-1]), y)
         return self.likelihood(output.unflatten(0, lead), x)
 
+    def pixel_log_prob(
+        self, z: Float[Tensor, "N D"], x: Images, y: Labels | None = None
+    ) -> Float[Tensor, "N H W"]:
+        """log p(x | z, y) of every pixel over its channels, for images that have passed `prepare_target`.
+
+        Pixels are independent given z: each is an image of one pixel to the likelihood, whatever its kind,
+        and the sum over the pixels is log p(x | z, y).
+        """
+        output = self._network(self.decoder, z, self._condition(y))
+        px = self.likelihood(_as_images(output)[None])
+        return px.log_prob(_as_images(x))[0].reshape(len(x), *x.shape[-2:])
+
     def image(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, "N C H W"]:
         """The images to show at `z`: the location of p(x | z), or without one its mean clipped to [0, 1]."""
         return location(self.decode(z, self._condition(y)))
@@ -175,3 +187,8 @@ class VAE(nn.Module):
             return network(h, y)
         with torch.autocast(h.device.type, dtype=self.precision):
             return network(h, y).float()
+
+
+def _as_images(x: Float[Tensor, "N C H W"]) -> Float[Tensor, "_ C 1 1"]:
+    """Every pixel as an image of one pixel."""
+    return x.movedim(1, -1).reshape(-1, x.shape[1], 1, 1)
