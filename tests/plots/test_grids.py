@@ -65,7 +65,7 @@ def test_every_kind_of_sheet_has_a_title() -> None:
         grids.strip: (*images[:2], images, ("a", "b")),
         grids.table: (images[None], ["z1"], [*"abcdef"]),
     }
-    assert grids.grid(images, below=images).height > grids.grid(images).height
+    assert grids.grid(images, below=[images]).height > grids.grid(images).height
     for sheet, contents in sheets.items():
         plain, titled = sheet(*contents), sheet(*contents, title="A title")
         assert titled.height == plain.height + grids.TITLE_HEIGHT + grids.GAP

@@ -152,10 +152,10 @@ def reconstruct(
     reconstructed = model.reconstruct(originals, labels)
     folder = output_folder(model, out, "reconstructed")
     for index, path in enumerate(images):
-        pair = grids.grid(originals[[index]], below=reconstructed[[index]])
+        pair = grids.grid(originals[[index]], below=[reconstructed[[index]]])
         grids.write(folder / f"{index + 1:04d}-{safe_name(path.stem)}.png", pair, durable=False)
     names = file_labels(images[:SHEET_PAIRS])
     title = "Top: input. Bottom: reconstruction."
-    sheet = grids.grid(originals[:SHEET_PAIRS], 8, names, title, reconstructed[:SHEET_PAIRS])
+    sheet = grids.grid(originals[:SHEET_PAIRS], 8, names, title, [reconstructed[:SHEET_PAIRS]])
     grids.write(folder / "grid.png", sheet, durable=False)
     say(_written(len(images), folder))

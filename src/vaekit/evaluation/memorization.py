@@ -143,4 +143,4 @@ def _nearest_grid(new: UInt8[np.ndarray, "N H W C"], training: ImageSet, neighbo
     training_pixels = training[neighbors.row[rows].numpy()].pixels
     labels = [f"{distance:.1f}" for distance in neighbors.distance[rows].tolist()]
     title = "New images (top) and their nearest training images (bottom); RMS distance of 255"
-    return grids.grid(new[rows], 8, labels, title, training_pixels)
+    return grids.grid(new[rows], 8, labels, title, [training_pixels])

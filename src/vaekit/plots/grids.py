@@ -27,7 +27,7 @@ MIN_TILE = 96
 GAP = 6
 """Pixels between tiles."""
 PAIR_GAP = 2
-"""Pixels between the two images of a pair."""
+"""Pixels between the images of a pair."""
 MARGIN = 16
 """Pixels around a sheet."""
 LINE_HEIGHT = 16
@@ -58,7 +58,7 @@ def grid(
     columns: int | None = None,
     labels: Sequence[str] | None = None,
     title: str = "",
-    below: Images | None = None,
+    below: Sequence[UInt8[np.ndarray, "N _ _ _"]] = (),
 ) -> Image.Image:
     """Images row by row on white, small ones magnified by a whole factor.
 
@@ -67,9 +67,9 @@ def grid(
         columns: images in a row; by default the sheet is square to twice as wide.
         labels: a text below each image, left out where all are alike; after a line break a second text.
         title: a text above all.
-        below: a second image below each, as near as a pair.
+        below: further images below each, as near as a pair: of each kind [N, h, w, c], in tiles of one size.
     """
-    cells = list(zip(images, strict=True)) if below is None else list(zip(images, below, strict=True))
+    cells = list(zip(images, *below, strict=True))
     width, height = _tile_size(cells[0][0])
     labels = [drawable(label) for label in labels] if labels else None
     font = font_for(labels or (), LABEL_SIZE)
@@ -79,7 +79,7 @@ def grid(
     cell_height = depth * (height + PAIR_GAP) - PAIR_GAP + LINE_HEIGHT * lines + 2 * (lines > 0)
     between = 2 * GAP if lines or depth > 1 else GAP
     content_height = math.ceil(len(cells) / columns) * (cell_height + between) - between
-    sheet, pen, top = _blank((columns * (width + GAP) - GAP, content_height), title)
+    sheet, pen, top = blank((columns * (width + GAP) - GAP, content_height), title)
     for index, cell in enumerate(cells):
         x, y = MARGIN + index % columns * (width + GAP), top + index // columns * (cell_height + between)
         for image in cell:
@@ -120,7 +120,7 @@ def table(
     left = max((round(font.getlength(part)) + GAP for name in rows for part in name.split("\n")), default=0)
     across = len(columns) * (width + GAP) - GAP + 2 * end_gap
     caption_height = LINE_HEIGHT if any(columns) else 0
-    sheet, pen, top = _blank((left + across, caption_height + len(images) * (height + GAP) - GAP), title)
+    sheet, pen, top = blank((left + across, caption_height + len(images) * (height + GAP) - GAP), title)
     tops = [top + caption_height + row * (height + GAP) for row in range(len(images))]
     for column, caption in enumerate(columns):
         gaps = (column > 0) + (column == len(columns) - 1)
@@ -144,7 +144,7 @@ def stack(sheets: Sequence[Image.Image]) -> Image.Image:
     return stacked
 
 
-def _blank(content: tuple[int, int], title: str) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
+def blank(content: tuple[int, int], title: str) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
     """A sheet for content of a size, with its title; something to draw with, and where the content begins."""
     title = drawable(title)
     font = font_for([title], TITLE_SIZE)

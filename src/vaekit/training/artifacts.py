@@ -84,7 +84,7 @@ class Pictures(Callback):
             title = f"Epoch {epoch}: new images from {source}"
             grids.write(state.run.samples(epoch), grids.grid(samples, columns, sample_names, title))
             title = f"Epoch {epoch}: validation images (top) and their reconstructions (bottom)"
-            sheet = grids.grid(originals, 8, names, title, reconstructions)
+            sheet = grids.grid(originals, 8, names, title, [reconstructions])
             grids.write(state.run.reconstructions(epoch), sheet)
 
         state.background.put(f"pictures {epoch}", write)
