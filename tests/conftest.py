@@ -6,8 +6,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel: more thr
 
 from jaxtyping import install_import_hook
 
-FOLDERS = ("models", "latents", "runs.inputs", "runs.image_set", "plots", "api", "evaluation.ranking")
-CHECKED = [f"vaekit.{name}" for name in (*FOLDERS, "data.loader", "data.augment")]
+FOLDERS = ("models", "latents", "runs.inputs", "runs.image_set", "plots", "api")
+MODULES = ("data.loader", "data.augment", "evaluation.ranking", "evaluation.maps")
+CHECKED = [f"vaekit.{name}" for name in (*FOLDERS, *MODULES)]
 install_import_hook(CHECKED, "beartype.beartype")
 
 from collections.abc import Iterator  # noqa: E402

@@ -1,13 +1,14 @@
 """Numbers in the documentation are those of the code."""
 
 import inspect
+import math
 from pathlib import Path
 
 import pytest
 
 from vaekit.data.decoding.decode import MAX_PIXELS
 from vaekit.data.packs import survey
-from vaekit.evaluation import diagnosis, likelihood, memorization, ranking
+from vaekit.evaluation import diagnosis, likelihood, maps, memorization, ranking
 from vaekit.latents import densities, fit_prior, groups, traverse
 from vaekit.models import flow_matching, likelihoods, posteriors
 from vaekit.models.distributions import discretized, logistic_mixture
@@ -44,6 +45,11 @@ FIGURES = {
         f"where it has at least {traverse.MIN_CLASS_IMAGES}.",
         f"the {ranking.SHEET_IMAGES} images at either end",
         f"It takes {ranking.RANK_SAMPLES} importance samples",
+        f"averaged over {maps.WINDOW}x{maps.WINDOW} pixels",
+        f"the {maps.THRESHOLD_QUANTILE} quantile of the pixels of the maps of",
+        f"up to {maps.MAX_HELD_OUT} held-out training images",
+        f"than {math.isqrt(maps.MAX_HELD_OUT_PIXELS // maps.MAX_HELD_OUT)}x",
+        f"from the {maps.LOW_QUANTILE} quantile of the held-out pixels",
     ],
     "data.md": [
         f"larger than {MAX_PIXELS / 1e6:.0f} million pixels",

@@ -243,6 +243,7 @@ class TrainedModel:
         *,
         samples: SupportsIndex = RANK_SAMPLES,
         seed: int = 0,
+        maps: bool = False,
         out: str | Path | None = None,
         quiet: bool = False,
     ) -> "pd.DataFrame":
@@ -251,21 +252,33 @@ class TrainedModel:
         Simple images are likely whatever they show (Nalisnick et al. 2019, arXiv:1810.09136; Serrà et al.
         2020, arXiv:1909.11480): this finds unusual images, but does not detect simple foreign ones.
 
+        The map of an image shows where it is unlikely: minus log p(x | z) of each pixel at the mean of
+        q(z | x), summed over channels and averaged over 3x3 pixels, in nats per pixel. Its threshold is the
+        0.99 quantile of the pixels of up to 512 held-out training images.
+
         Args:
             data: what `train` takes; None for the training data.
             samples: importance samples per image.
             seed: random seed.
-            out: a new .csv file to write it to as well, with a .png of both extremes next to it.
+            maps: compute the map of every image.
+            out: a new .csv file to write it to as well, with a .png of both extremes next to it. With `maps`
+                also NAME_maps.png, a picture of the 32 least likely images with their maps, and
+                NAME_maps.npz: `maps` float32 [N, H, W] and `files` [N] in the order of the table, and
+                `threshold`. It has 4 bytes per pixel.
             quiet: print nothing.
 
         Returns:
             A row per image with `rank` from 1, `file`, `label` if there are classes, `log_likelihood` in
-            nats, and `bits_per_dimension` if the likelihood is one of 256 levels.
+            nats, and `bits_per_dimension` if the likelihood is one of 256 levels. With `maps` also
+            `odd_pixels`, the share of the pixels of its map above the threshold, which is
+            `attrs["threshold"]` of the table.
 
         Raises:
-            UserError: no likelihood, images of another shape, unknown classes, or an unwritable file.
+            UserError: no likelihood, images of another shape, unknown classes, an unwritable file, or `maps`
+                without the training images.
         """
-        return rank(self.loaded, data, check_count(samples), seed, None if out is None else Path(out), quiet)
+        path = None if out is None else Path(out)
+        return rank(self.loaded, data, check_count(samples), seed, maps, path, quiet)
 
     def evaluate(
         self,

@@ -2,6 +2,9 @@
 
 import shutil
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from vaekit.cli.common import load_model, quoted, say
 from vaekit.cli.flags import DataSource, RunFolder, Samples, SampleSeed
@@ -40,22 +43,25 @@ def rank(
     *,
     samples: Samples = 5,
     seed: SampleSeed = 0,
+    maps: Annotated[bool, Parameter(negative=())] = False,
     out: Path | None = None,
 ) -> None:
     """Sort the images in DATA from least to most likely; writes a table and a picture of both extremes.
 
     Args:
+        maps: Show where each image is unlikely, pixel by pixel (needs the training images).
         out: CSV file to write (default: a new one in the run folder).
     """
+    from vaekit.evaluation.ranking import ENDINGS, MAP_ENDINGS
+    from vaekit.evaluation.text import format_ranking
     from vaekit.runs.outputs import first_free
 
-    file = out or first_free(run, "ranking", ".csv", ".png")
-    ranking = load_model(run).rank(data, samples=samples, seed=seed, out=file)
-
-    from vaekit.evaluation.text import format_ranking
-
+    endings = ENDINGS + (MAP_ENDINGS if maps else ())
+    file = out or first_free(run, "ranking", *endings)
+    ranking = load_model(run).rank(data, samples=samples, seed=seed, maps=maps, out=file)
     say("\n".join(format_ranking(ranking, samples, shutil.get_terminal_size().columns)))
-    say(f"Wrote {file} and {file.with_suffix('.png')}")
+    *first, last = (str(file.with_name(f"{file.stem}{ending}")) for ending in (file.suffix, *endings[1:]))
+    say(f"Wrote {', '.join(first)} and {last}")
 
 
 def report(run: RunFolder, /) -> None:

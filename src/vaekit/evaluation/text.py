@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vaekit.errors import setting, spelled
 from vaekit.evaluation.likelihood import MIN_IMAGES_FOR_ACTIVE_UNITS
+from vaekit.evaluation.maps import THRESHOLD_QUANTILE
 from vaekit.evaluation.memorization import MIN_IMAGES_FOR_COPIES
 from vaekit.evaluation.reconstruction import SSIM_WINDOW
 from vaekit.evaluation.results import EvaluationResult, LikelihoodKind, SetMetrics
@@ -216,6 +217,10 @@ def format_ranking(table: "pd.DataFrame", samples: int, width: int) -> list[str]
     lines.append(f"  {nats.median():12,.1f} nats  median")
     if "bits_per_dimension" not in table:
         lines += _wrap(spelled(f"no bits/dim: {NO_BITS[table.attrs['measure']]}"), width, "  ", "    ")
+    if "odd_pixels" in table:
+        share, threshold = table["odd_pixels"].mean(), table.attrs["threshold"]
+        text = f"odd pixels: above {threshold:.3g} nats, as {1 - THRESHOLD_QUANTILE:.0%} of held-out pixels"
+        lines += _wrap(f"{text}; {share:.1%} of these", width, "  ", "    ")
     text = (
         "Plain images rank as likely and detailed ones as unlikely, whatever they show. With an "
         "undertrained model the order means little."

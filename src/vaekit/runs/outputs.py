@@ -21,18 +21,24 @@ def first_free(parent: Path, name: str, *suffixes: str) -> Path:
 
 
 def new_file(
-    run: Run | None, out: str | Path, suffixes: Sequence[str], data: object = None, *, also: str = ""
+    run: Run | None,
+    out: str | Path,
+    suffixes: Sequence[str],
+    data: object = None,
+    *,
+    also: Sequence[str] = (),
 ) -> Path:
     """Check the path `out` of a file to write: new, with one of `suffixes`, outside the user's images.
 
-    These are `data` and the training images of `run`. `also` is the suffix of a second file next to it.
+    These are `data` and the training images of `run`. `also` has the endings of further files next to it,
+    which must be new too: "_maps.npz" is NAME_maps.npz.
     """
     path, hint = Path(out).expanduser(), f"Choose another {setting('out')}."
     if path.suffix.lower() not in suffixes:
         raise UserError(f"{out}: the file name must end in {alternatives(suffixes)}.", option="out")
     for source in (data, read_metadata(run).source if run else None):
         require_outside(path, source)
-    for file in (path, path.with_suffix(also)) if also else (path,):
+    for file in (path, *(path.with_name(f"{path.stem}{ending}") for ending in also)):
         if file.exists():
             raise UserError(f"{file} already exists.", hint)
     try:
