@@ -16,7 +16,7 @@ from unittest import mock
 from vaekit.training.artifacts import DataPreview, LossGraph, Pictures
 from vaekit.training.callbacks import Callback
 from vaekit.training.checkpointing import Checkpoints
-from vaekit.training.plan import TrainRequest
+from vaekit.training.request import TrainRequest
 from vaekit.training.session import run_training
 
 

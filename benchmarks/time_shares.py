@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vaekit.training.plan import TrainRequest
+from vaekit.training.request import TrainRequest
 from vaekit.training.session import run_training
 
 PARTS = {

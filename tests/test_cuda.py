@@ -24,7 +24,7 @@ from vaekit.models.builder import build
 from vaekit.training.loop import Diverged, Progress, train
 from vaekit.training.monitor import StepMonitor
 from vaekit.training.optimizers import compute_dtype
-from vaekit.training.plan import TrainRequest
+from vaekit.training.request import TrainRequest
 from vaekit.training.session import run_training
 from vaekit.training.step import TrainStep
 from vaekit.utils.cuda_graphs import CudaGraph

@@ -14,7 +14,7 @@ from vaekit.runs.folder import Run
 from vaekit.runs.loaded import load_model
 from vaekit.trained_model import TrainedModel
 from vaekit.training.callbacks import Callback
-from vaekit.training.plan import TrainRequest
+from vaekit.training.request import TrainRequest
 from vaekit.training.session import run_training
 
 

@@ -258,6 +258,9 @@ def test_config_takes_the_settings_of_a_run(run: Path, photos: Path, tmp_path: P
         old, new = (json.loads((at / "config.json").read_text()) for at in (run, tmp_path / source.name))
         assert new["preset"] == old["preset"]
         assert new["config"] == old["config"] | {"training": old["config"]["training"] | {"epochs": 1}}
+    timed = tmp_path / "timed"
+    vaekit("train", photos, "--out", timed, "--config", run, "--minutes", 0.01, "--no-report")
+    assert "Plan: " in (timed / "log.txt").read_text()  # the time counts, not the epochs of the run
     (tmp_path / "other.json").write_text("[1]")
     assert "is not the config.json of a run" in mistake("train", photos, "--config", tmp_path / "other.json")
 

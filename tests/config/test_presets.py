@@ -11,7 +11,8 @@ import vaekit
 from command import rings
 from vaekit.config.overrides import resolve
 from vaekit.config.presets import PRESETS, leaves_noise_open
-from vaekit.training.plan import TrainRequest, make_plan
+from vaekit.training.plan import make_plan
+from vaekit.training.request import TrainRequest
 
 SMALL = {"latents": 4, "batch_size": 16, "quiet": True, "seed": 3, "threads": 1}
 IMAGES = (rings(48, 12), np.arange(48) % 3)

@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 import vaekit
 from vaekit.data.choose_augmentation import choose_augmentation, mirror_accuracy
-from vaekit.training.plan import TrainRequest, make_plan
+from vaekit.training.plan import make_plan
+from vaekit.training.request import TrainRequest
 
 
 def text(count: int) -> np.ndarray:

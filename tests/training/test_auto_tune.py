@@ -15,7 +15,8 @@ from training.test_step import limited
 from vaekit.data.decoding.pool import cores
 from vaekit.models.vae import VAE
 from vaekit.training.auto_tune import resolve_auto
-from vaekit.training.plan import Plan, TrainRequest, make_plan
+from vaekit.training.plan import Plan, make_plan
+from vaekit.training.request import TrainRequest
 from vaekit.training.session import run_training
 from vaekit.utils.device import matmul_precision
 

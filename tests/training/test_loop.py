@@ -22,7 +22,8 @@ from vaekit.training.artifacts import is_picture_epoch
 from vaekit.training.ema import EMA
 from vaekit.training.loop import Progress, evaluate, train
 from vaekit.training.optimizers import learning_rate
-from vaekit.training.plan import TrainRequest, make_plan
+from vaekit.training.plan import make_plan
+from vaekit.training.request import TrainRequest
 from vaekit.training.step import TrainStep
 from vaekit.utils.device import flush_denormals, keep_freed_memory
 

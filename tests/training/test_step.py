@@ -161,7 +161,7 @@ def test_objectives_that_support_accumulation_are_means(kind: str) -> None:
 
 LIMITED = """
 import resource, sys, numpy as np
-from vaekit.training.plan import TrainRequest
+from vaekit.training.request import TrainRequest
 from vaekit.training.session import run_training
 from vaekit.training.step import TrainStep
 from pathlib import Path

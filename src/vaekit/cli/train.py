@@ -54,7 +54,7 @@ def train(
     """
     if data is not None and "://" in data:
         raise UserError(f"{data} is not a local file.", "Download it, and give the folder that it is in.")
-    file, file_preset = _read_settings(config) if config else ({}, None)
+    file, file_preset = _read_settings(config) if config else (None, None)
     say(f"vaekit {VERSION}")
     exists = out is not None and Run(out).exists()
     if resume and out is not None and not exists:
@@ -63,11 +63,20 @@ def train(
 
     with console_logging(verbose=verbose):
         with status("Loading PyTorch"):
-            from vaekit.training.plan import TrainRequest
+            from vaekit.training.request import TrainRequest
             from vaekit.training.session import run_training
 
-        layers, preset = (file, settings or {}), preset or file_preset
-        request = TrainRequest(data, layers, preset, out, resume, minutes, max_minutes, report=not no_report)
+        request = TrainRequest(
+            data,
+            (settings or {},),
+            preset or file_preset,
+            out,
+            resume,
+            minutes,
+            max_minutes,
+            report=not no_report,
+            config=file,
+        )
         if plan:
             from vaekit.training.dry_run import dry_run
 

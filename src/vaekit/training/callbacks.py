@@ -10,7 +10,8 @@ from vaekit.runs.metadata import DatasetSummary
 from vaekit.runs.metrics import Row, append_metrics
 from vaekit.training.background_writer import BackgroundWriter
 from vaekit.training.loop import EpochResult, Progress
-from vaekit.training.plan import Plan, TrainRequest
+from vaekit.training.plan import Plan
+from vaekit.training.request import TrainRequest
 from vaekit.training.step import TrainStep
 from vaekit.utils.logging import log
 

@@ -12,7 +12,8 @@ from vaekit.data.splits import SPLITS
 from vaekit.plots import grids
 from vaekit.plots.labels import file_labels
 from vaekit.runs.outputs import first_free
-from vaekit.training.plan import TrainRequest, make_plan
+from vaekit.training.plan import make_plan
+from vaekit.training.request import TrainRequest
 from vaekit.utils.files import printable, require_outside
 
 MAX_CLASSES = 40

@@ -16,7 +16,8 @@ from vaekit.models.flow_matching import VelocityError
 from vaekit.runs.unfinished import MIN_STEPS
 from vaekit.training.auto_tune import step_times, trial
 from vaekit.training.optimizers import compute_dtype
-from vaekit.training.plan import Plan, TrainRequest, gives
+from vaekit.training.plan import Plan
+from vaekit.training.request import TrainRequest, gives
 from vaekit.training.second_stage import EPOCH_STEPS, flow_matching_model, training_overrides
 from vaekit.training.step import TrainStep
 from vaekit.utils.device import fork_rng

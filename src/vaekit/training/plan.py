@@ -2,14 +2,12 @@
 
 import math
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from vaekit.config.config import Config
 from vaekit.config.overrides import differences, override, resolve
@@ -26,6 +24,7 @@ from vaekit.models.vae import VAE
 from vaekit.runs.folder import Run
 from vaekit.runs.metadata import RunMetadata, read_dataset_summary, read_metadata
 from vaekit.runs.outputs import first_free
+from vaekit.training.request import TrainRequest, with_open_length
 from vaekit.utils.device import hardware_name, is_available, resolve_device
 from vaekit.utils.files import require_outside
 from vaekit.version import VERSION
@@ -41,27 +40,6 @@ COLOUR_BASE = {
     "latents": 128,
 }
 """Under the settings of a preset that leaves noise and networks open, for colour images."""
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """What a user asked for."""
-
-    source: Any = None
-    """The data, as `vaekit.train` takes them."""
-    layers: tuple[Mapping[str, Any], ...] = ()
-    """Settings over the preset's; later ones override earlier ones."""
-    preset: str | None = None
-    out: Path | None = None
-    resume: bool = False
-    minutes: float | None = None
-    """Time for all of it, from which epochs follow."""
-    max_minutes: float | None = None
-    quiet: bool = False
-    networks: Mapping[str, nn.Module] = field(default_factory=dict)
-    """The user's encoder or decoder, given from Python."""
-    report: bool = True
-    """Whether a report is written afterwards, which counts in the time left."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +62,8 @@ class Plan:
 
 def make_plan(request: TrainRequest) -> Plan:
     """Read the data, choose what was left open, and check a resumed run against its beginning."""
-    request = _with_open_epochs(request)
-    if request.minutes is not None and not request.minutes > 0:
-        raise UserError(f"must be greater than 0 (got {request.minutes}).", option="minutes")
-    if request.max_minutes is not None and not request.max_minutes >= 0:
-        raise UserError(f"must be at least 0 (got {request.max_minutes}).", option="max_minutes")
     before = _metadata_to_resume(request)
+    request = with_open_length(request, resumed=before is not None)
     source = before.source if before and request.source is None else request.source
     if isinstance(source, str) and not source:
         raise UserError("The path of the images is empty.", "Give a folder of images.")
@@ -125,26 +99,6 @@ def make_plan(request: TrainRequest) -> Plan:
     return Plan(run, config, pack, device, metadata, model, objective, before is not None, tuple(lines))
 
 
-def gives(request: TrainRequest, part: str, name: str) -> bool:
-    """Whether the user gave the setting `name` of a `part` of the configuration."""
-    parts = [layer.get(part) for layer in request.layers]
-    return any(isinstance(given, Mapping) and name in given for given in parts)
-
-
-def _with_open_epochs(request: TrainRequest) -> TrainRequest:
-    """The request, with the number of epochs left open where the time is given."""
-    if request.minutes is None:
-        return request
-    if any("epochs" in layer or "epochs" in layer.get("training", {}) for layer in request.layers):
-        raise UserError(
-            f"{setting('minutes', request.minutes)} and {setting('epochs')} exclude each other.",
-            f"Omit one of them, or use {setting('max_minutes', request.minutes)}.",
-        )
-    if request.resume and request.out is not None and Run(request.out).exists():
-        return request  # whose number of epochs was chosen when it began
-    return replace(request, layers=({"epochs": 0}, *request.layers))
-
-
 def require_no_run(run: Run) -> None:
     """Refuse a folder that contains a run already."""
     if run.exists():
@@ -174,22 +128,22 @@ def _config_before_data(request: TrainRequest, before: RunMetadata | None) -> Co
     Settings that do not fit the preset are refused here, before any image is read.
     """
     if before:
-        return override(before.config, *request.layers)
-    return resolve(*request.layers, preset=request.preset or DEFAULT_PRESET)
+        return override(before.config, *request.settings)
+    return resolve(*request.settings, preset=request.preset or DEFAULT_PRESET)
 
 
 def _config_with_data(request: TrainRequest, before: RunMetadata | None, pack: Pack) -> tuple[str, Config]:
     if not before:
         preset = request.preset or DEFAULT_PRESET
         base = COLOUR_BASE if pack.shape[0] > 1 and leaves_noise_open(preset) else {}
-        config = resolve(*request.layers, preset=preset, base=base).with_latents(pack.shape)
+        config = resolve(*request.settings, preset=preset, base=base).with_latents(pack.shape)
         if (base or request.preset is None) and not is_valid(config):  # the default gives way
-            layers = ({"likelihood": {"sigma": "learned"}}, *request.layers)
+            layers = ({"likelihood": {"sigma": "learned"}}, *request.settings)
             other = resolve(*layers, preset=preset, base=base)
             if is_valid(other):
                 config = other.with_latents(pack.shape)
         return preset, config
-    config = override(before.config, *request.layers)
+    config = override(before.config, *request.settings)
     changes = differences(before.config, config)
     if request.preset not in (None, before.preset):
         changes = {"preset": (before.preset, request.preset), **changes}
@@ -217,7 +171,7 @@ def _small_folder(request: TrainRequest, pack: Pack) -> tuple[str, ...]:
 def _with_augmentation(request: TrainRequest, config: Config, pack: Pack) -> tuple[Config, str]:
     """The configuration with the flips and shifts that suit the images, where none are given, and a line."""
     if any(
-        name in {**layer, **layer.get("data", {})} for layer in request.layers for name in ("flip", "crop")
+        name in {**layer, **layer.get("data", {})} for layer in request.settings for name in ("flip", "crop")
     ):
         return config, ""
     chosen = choose_augmentation(np.asarray(pack.images[pack.splits["train"]]))

@@ -40,8 +40,9 @@ from vaekit.training.lengths import (
 from vaekit.training.loop import Diverged, train
 from vaekit.training.monitor import PRIOR_SECONDS, StepMonitor, TimeLeft, work_at_end
 from vaekit.training.optimizers import compute_dtype
-from vaekit.training.plan import Plan, TrainRequest, make_plan, require_no_run
+from vaekit.training.plan import Plan, make_plan, require_no_run
 from vaekit.training.problems import problems
+from vaekit.training.request import TrainRequest
 from vaekit.training.second_stage import LatentPictures, second_stage
 from vaekit.training.step import TrainStep
 from vaekit.utils.device import flush_denormals, fork_rng, keep_freed_memory, matmul_precision
