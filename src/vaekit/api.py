@@ -24,6 +24,7 @@ def train(
     preset: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    from_run: str | Path | None = None,
     minutes: float | None = None,
     max_minutes: float | None = None,
     report: bool = True,
@@ -36,10 +37,13 @@ def train(
     Args:
         data: a folder, an .npz or .npy file, a folder of IDX files, a uint8 array [N, H, W] or [N, H, W, C]
             (or floats from 0 to 1), a pair of such an array and labels [N], a torch Dataset or DataLoader, or
-            None for the bundled sample. It is only read.
+            None for the bundled sample, or with `from_run` for the images of that run. It is only read.
         preset: a name of `vaekit presets`; None for "best".
         out: the run folder; None takes a new one in runs/.
         resume: continue the run in `out`.
+        from_run: the folder of a run to start from: its weights are taken where names and shapes fit, those
+            of classes by name, and without `preset` its settings, which `settings` override, except the
+            length (epochs, steps per epoch and steps of flow matching). The run is only read.
         minutes: time for all of it, from which the number of epochs follows; None for 20, if the preset
             leaves epochs open.
         max_minutes: time limit; training stops at the end of the epoch in which it is reached.
@@ -55,7 +59,7 @@ def train(
             well.
 
     Raises:
-        UserError: something about the request is wrong.
+        UserError: something about the request is wrong, or no weights of `from_run` fit.
         Interrupted: a KeyboardInterrupt, after saving everything; `resume=True` continues.
     """
     folder = Path(out).expanduser() if out is not None else None
@@ -79,6 +83,7 @@ def train(
         quiet,
         networks,
         report,
+        from_run=Path(from_run).expanduser() if from_run is not None else None,
     )
     interrupted = None
     try:

@@ -32,7 +32,7 @@ def python_spelling(name: str, value: str | None) -> str:
 
 def flag_spelling(name: str, value: str | None) -> str:
     """`--batch-size 64`; a switch that is on, `--resume`, or off, `--no-flip`."""
-    flag = {"label": "class"}.get(name, name).replace("_", "-")
+    flag = {"label": "class", "from_run": "from"}.get(name, name).replace("_", "-")
     if value in (None, "True"):
         return f"--{flag}"
     slot, _, field = flag.rpartition(".")

@@ -19,6 +19,7 @@ COMMON_OPTIONS = (
     "--preset",
     "--plan",
     "--resume",
+    "--from",
     "--minutes",
     "--epochs",
     "--max-minutes",

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,7 @@ def train(
     out: Annotated[Path | None, Parameter(group=COMMON)] = None,
     preset: Annotated[str | None, Parameter(group=COMMON)] = None,
     resume: Annotated[bool, Parameter(group=COMMON, negative=())] = False,
+    from_run: Annotated[Path | None, Parameter("--from", group=COMMON)] = None,
     minutes: Annotated[float | None, Parameter(group=COMMON)] = None,
     max_minutes: Annotated[float | None, Parameter(group=COMMON)] = None,
     config: Annotated[Path | None, Parameter(group=OTHER)] = None,
@@ -38,12 +39,16 @@ def train(
       vaekit train photos/ --plan
       vaekit train photos/ --size 32 --max-minutes 10
       vaekit train --resume --out runs/photos --epochs 100
+      vaekit train more/ --from runs/photos
 
     Args:
-        data: Folder of images, .zip or .tar file of one, .npz or .npy file, or folder of IDX files.
+        data: Folder of images, .zip or .tar file of one, .npz or .npy file, or folder of IDX files; --resume
+            and --from need none for the images of the run.
         out: Run folder (default: a new one in runs/).
         preset: Named model to start from; `vaekit presets` lists them.
         resume: Continue the run in --out, or start it if it does not exist.
+        from_run: Run to start from: its weights where names and shapes fit, and without --preset and --config
+            its settings except the length. Flags override them.
         minutes: Time for all of it, from which the number of epochs follows (default, if the preset leaves
             epochs open: the time limit, or 20).
         max_minutes: Time limit for training, in minutes (checked after each epoch).
@@ -59,7 +64,7 @@ def train(
     exists = out is not None and Run(out).exists()
     if resume and out is not None and not exists:
         say(f"There is no run in {out} yet: starting one.")
-    say(f"Resuming {out} ..." if resume and exists else f"Reading {data or 'the bundled sample'} ...")
+    say(f"Resuming {out} ..." if resume and exists else f"Reading {_named(data, from_run)} ...")
 
     with console_logging(verbose=verbose):
         with status("Loading PyTorch"):
@@ -76,6 +81,7 @@ def train(
             max_minutes,
             report=not no_report,
             config=file,
+            from_run=from_run,
         )
         if plan:
             from vaekit.training.dry_run import dry_run
@@ -85,25 +91,36 @@ def train(
                 say(spelled(line))
             say(f"Wrote {sheet}. Nothing was trained: omit --plan for that.")
             return
-        interrupted = None
-        try:
-            folder = run_training(request).folder
-        except Interrupted as error:
-            if error.run is None:
-                raise
-            folder, interrupted = error.run, error
-        if no_report:
-            say(f"Done. The results are in {folder}.")
-        else:
-            try:
-                say(f"Done. Open {load_model(folder).report()} to see the results.")
-            except KeyboardInterrupt:
-                if interrupted:
-                    raise interrupted from None
-                raise
+        folder, interrupted = _train(lambda: run_training(request).folder)
+        say(f"Done. {_results(folder, interrupted) if request.report else f'The results are in {folder}.'}")
     say(f"More images: vaekit generate {quoted(folder)} -n 64")
     if interrupted:
         raise interrupted
+
+
+def _train(train_run: Callable[[], Path]) -> tuple[Path, Interrupted | None]:
+    """Train; the run folder, and the interruption after which there is a model to report on, if any."""
+    try:
+        return train_run(), None
+    except Interrupted as error:
+        if error.run is None:
+            raise
+        return error.run, error
+
+
+def _results(folder: Path, interrupted: Interrupted | None) -> str:
+    """Write the report, and say where it is."""
+    try:
+        return f"Open {load_model(folder).report()} to see the results."
+    except KeyboardInterrupt:
+        if interrupted:
+            raise interrupted from None
+        raise
+
+
+def _named(data: str | None, from_run: Path | None) -> str:
+    """The data as a message names them."""
+    return data or (f"the images of {from_run}" if from_run else "the bundled sample")
 
 
 def _read_settings(path: Path) -> tuple[Mapping[str, Any], str | None]:

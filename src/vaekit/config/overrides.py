@@ -150,6 +150,7 @@ def _unknown_setting(path: list[str], model: type[BaseModel], option: str, kind:
             "resume",
             "minutes",
             "max_minutes",
+            "from_run",
         )  # of `train`, which are not settings
         names = [*(name for name in Config.model_fields if name not in GROUPS), *TOP_LEVEL, *arguments]
         models = [(slot, model) for slot in SLOTS for model in settings_classes(slot).values()]

@@ -160,15 +160,20 @@ def _explain_write_errors(path: Path) -> Iterator[None]:
         raise OSError(spelled(f"Cannot write {path} ({reason}). {hint}")) from error
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load the weights of `model` from a safetensors file; UserError if it does not exist or match."""
+def read_weights(path: Path) -> Tensors:
+    """The tensors of a file of weights; UserError if it does not exist or is damaged."""
     if not path.is_file():
         hint = f"Continue training with {setting('resume', True)}."
         raise UserError(f"{path} does not exist: no epoch of the run is finished.", hint)
     try:
-        weights = _with_prefix(load_file(path), "")
+        return _with_prefix(load_file(path), "")
     except (SafetensorError, OSError) as error:
         raise UserError(f"Cannot read {path} ({error}).", "Restore it from a copy.") from None
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load the weights of `model` from a safetensors file; UserError if it does not exist or match."""
+    weights = read_weights(path)
     if difference := _difference(model.state_dict(), weights):
         hint = "Load it with the vaekit version, and any custom modules, it was trained with."
         raise UserError(f"{path} does not match this model ({difference}).", hint)

@@ -14,10 +14,11 @@ from vaekit.runs.metadata import DatasetSummary, RunMetadata
 
 
 def train_command(metadata: RunMetadata, dataset: DatasetSummary, config: Config | None = None) -> str:
-    """The command that trains a run, or the same data with another configuration.
+    """The command that trains a run, or the same data with another configuration and new weights.
 
     It is a line of Python for images in memory and custom modules.
     """
+    from_run = metadata.from_run if config is None else None
     config, preset = config or metadata.config, resolve(preset=metadata.preset)
     kinds = {slot: getattr(config, slot).kind for slot in SLOTS}
     kinds = {slot: kind for slot, kind in kinds.items() if kind != getattr(preset, slot).kind}
@@ -25,9 +26,11 @@ def train_command(metadata: RunMetadata, dataset: DatasetSummary, config: Config
     defaults = override(preset, kinds)  # another kind has its own defaults
     flags |= {name: new for name, (_, new) in differences(defaults, config).items()}
     if arguments := _python_arguments(config, metadata, dataset):
-        return _python_call(arguments, {"preset": metadata.preset}, flags)
+        options = {"preset": metadata.preset} | ({"from_run": from_run} if from_run else {})
+        return _python_call(arguments, options, flags)
     source = [] if dataset.source == BUNDLED or metadata.source is None else [metadata.source]
-    return shlex.join(["vaekit", "train", *source, "--preset", metadata.preset, *_flags(flags)])
+    start = ["--from", from_run] if from_run else []
+    return shlex.join(["vaekit", "train", *source, "--preset", metadata.preset, *start, *_flags(flags)])
 
 
 def resume_command(

@@ -28,6 +28,8 @@ class RunMetadata(BaseModel, frozen=True):
     classes: tuple[str, ...]
     source: str | None
     """Absolute path of the data; None for data in memory."""
+    from_run: str | None = None
+    """Absolute path of the run whose weights this one started from; None for new weights."""
     seed: int
     device: str
     hardware: str = ""

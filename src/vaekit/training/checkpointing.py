@@ -9,6 +9,7 @@ from vaekit.runs.metrics import Row, keep_metrics, read_metrics
 from vaekit.training.callbacks import BestEpoch, Callback, TrainingState
 from vaekit.training.data_init import init_from_data
 from vaekit.training.loop import Diverged, EpochResult, Progress
+from vaekit.training.transfer import take_weights
 from vaekit.utils.logging import log
 
 
@@ -47,7 +48,8 @@ class Checkpoints(Callback):
 
 
 def restore(state: TrainingState) -> None:
-    """Continue from the newest checkpoint of the run, or start from the data where there is none.
+    """Continue from the newest checkpoint of the run, or where there is none, start from the data and
+    the weights of the run that it names, if any.
 
     Raises:
         UserError: the run holds trained weights but no checkpoint to continue from.
@@ -60,6 +62,7 @@ def restore(state: TrainingState) -> None:
     if not resume(state):
         models: Any = (state.train_step.model, state.train_step.ema.model)
         init_from_data(models, state.loader, state.plan.config.training.seed)
+        take_weights(models, state.plan.metadata)
 
 
 def resume(state: TrainingState) -> bool:

@@ -35,8 +35,8 @@ def dry_run(request: TrainRequest) -> tuple[list[str], Path]:
         UserError: the request is wrong, or the sheet would be inside the folder of the images.
     """
     folder = request.out or Path()
-    require_outside(folder, request.source)
     plan = make_plan(replace(request, out=None))
+    require_outside(folder, plan.metadata.source)
     lines = [*plan.lines, *class_table(plan.pack), *skipped_files(plan.pack)]
     path = first_free(folder, f"{plan.pack.name}-plan", ".png")
     grids.write(path, sheet(plan.pack))

@@ -117,6 +117,7 @@ def resolve_second_stage(plan: Plan, request: TrainRequest, seconds: float) -> P
     most = max(1, MAX_PASSES * plan.pack.count("train") // settings.batch_size)
     open_width = settings.channels == WIDTHS["flow_matching"][0]
     open_width = open_width and not gives(request, "flow_matching", "channels")
+    open_width = open_width and plan.metadata.from_run is None  # whose weights have a width
     with status("Measuring the speed of flow matching"):
         plan, step = _widest(plan, "flow_matching", seconds, most, open_width)
     steps = max(1, min(int(seconds / step), most))
@@ -128,9 +129,10 @@ def resolve_second_stage(plan: Plan, request: TrainRequest, seconds: float) -> P
 
 
 def _widths_are_open(plan: Plan, request: TrainRequest) -> bool:
-    """Whether the channels of both networks are a choice of ours."""
+    """Whether the channels of both networks are a choice of ours: they are not where weights of a run are
+    taken."""
     networks = {"encoder": plan.config.encoder, "decoder": plan.config.decoder}
-    return all(
+    return plan.metadata.from_run is None and all(
         part.kind == "dcae"
         and part.channels == WIDTHS["autoencoder"][0]
         and not gives(request, name, "channels")

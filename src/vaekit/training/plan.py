@@ -25,6 +25,7 @@ from vaekit.runs.folder import Run
 from vaekit.runs.metadata import RunMetadata, read_dataset_summary, read_metadata
 from vaekit.runs.outputs import first_free
 from vaekit.training.request import TrainRequest, with_open_length
+from vaekit.training.transfer import Origin, find_origin, source_of, starting_line, with_settings_of
 from vaekit.utils.device import hardware_name, is_available, resolve_device
 from vaekit.utils.files import require_outside
 from vaekit.version import VERSION
@@ -63,18 +64,18 @@ class Plan:
 def make_plan(request: TrainRequest) -> Plan:
     """Read the data, choose what was left open, and check a resumed run against its beginning."""
     before = _metadata_to_resume(request)
-    request = with_open_length(request, resumed=before is not None)
-    source = before.source if before and request.source is None else request.source
-    if isinstance(source, str) and not source:
-        raise UserError("The path of the images is empty.", "Give a folder of images.")
-    if isinstance(source, (str, Path)):
-        source = Path(source).expanduser()
+    given = with_open_length(request, resumed=before is not None)
+    origin = find_origin(given, before)
+    source = _source(given, before, origin)
+    request = with_settings_of(origin, given, source) if origin else given
     early = _config_before_data(request, before)
     device = torch.device(before.device) if before else None
     if device is None or not is_available(device):  # a run stays on its device if that is still there
         device = resolve_device(early.training.device)
     require_outside(request.out or Path("runs"), source)
     pack = open_pack(source, early.data, quiet=request.quiet)
+    if origin:
+        request = with_settings_of(origin, given, source, pack.shape)
     preset, config = _config_with_data(request, before, pack)
     small = () if before else _small_folder(request, pack)
     if small and preset == DEFAULT_PRESET:
@@ -83,12 +84,11 @@ def make_plan(request: TrainRequest) -> Plan:
     run = Run(request.out or first_free(Path("runs"), pack.name))
     classes, images = len(pack.classes), pack.count("train")
     model, objective = build(config, pack.shape, classes, images, request.networks)
-    metadata = _make_metadata(preset, config, pack, source, device, before)
-    others = "" if request.preset or before else " (the default). Others: `vaekit presets`."
-    if not before and pack.shape[0] > 1 and leaves_noise_open(preset):
-        others = "; for colour images with the networks, noise and schedule of `best`, and 128 latents"
-    lines = [*pack.summary.splitlines(), f"Preset: {preset}{others}"]
+    metadata = _make_metadata(preset, config, pack, source, device, before, origin)
+    lines = [*pack.summary.splitlines(), f"Preset: {preset}{_about_preset(given, before, origin, pack)}"]
     lines += small
+    if origin:
+        lines.append(starting_line(origin, model, metadata))
     if Capability.NORMALIZED not in model.likelihood.provides:
         lines.append(
             f"Compare losses only with those of other runs with the likelihood {config.likelihood.kind!r}."
@@ -97,6 +97,31 @@ def make_plan(request: TrainRequest) -> Plan:
         lines += _require_same_run(run, before, metadata, pack)
         lines += _schedule_note(before.config.training, config.training)
     return Plan(run, config, pack, device, metadata, model, objective, before is not None, tuple(lines))
+
+
+def _source(request: TrainRequest, before: RunMetadata | None, origin: Origin | None) -> Any:
+    """The data that are given, or else those of the run that is resumed or started from."""
+    source = request.source
+    if source is None and before:
+        source = before.source
+    elif source is None and origin:
+        source = source_of(origin)
+    if isinstance(source, str) and not source:
+        raise UserError("The path of the images is empty.", "Give a folder of images.")
+    return Path(source).expanduser() if isinstance(source, (str, Path)) else source
+
+
+def _about_preset(
+    request: TrainRequest, before: RunMetadata | None, origin: Origin | None, pack: Pack
+) -> str:
+    """What is to be known of the preset, after its name."""
+    if before:
+        return ""
+    if origin and request.preset is None and request.config is None:
+        return f", with the settings of {origin.run.folder}"
+    if pack.shape[0] > 1 and leaves_noise_open(request.preset or DEFAULT_PRESET):
+        return "; for colour images with the networks, noise and schedule of `best`, and 128 latents"
+    return "" if request.preset else " (the default). Others: `vaekit presets`."
 
 
 def require_no_run(run: Run) -> None:
@@ -183,7 +208,13 @@ def _with_augmentation(request: TrainRequest, config: Config, pack: Pack) -> tup
 
 
 def _make_metadata(
-    preset: str, config: Config, pack: Pack, source: Any, device: torch.device, before: RunMetadata | None
+    preset: str,
+    config: Config,
+    pack: Pack,
+    source: Any,
+    device: torch.device,
+    before: RunMetadata | None,
+    origin: Origin | None,
 ) -> RunMetadata:
     """What config.json will hold. Choices of a resumed run are reused as AUTO_SETTINGS says."""
     versions = {"vaekit": VERSION, "python": platform.python_version()}
@@ -193,12 +224,14 @@ def _make_metadata(
     chosen: dict[str, Any] = {name: getattr(config.training, name) for name in AUTO_SETTINGS}
     if before:
         chosen |= {name: getattr(before, name) for name in AUTO_SETTINGS if same or name == "batch_size"}
+    from_run = str(origin.run.folder.resolve()) if origin else before and before.from_run
     return RunMetadata(
         preset=preset,
         config=config,
         shape=pack.shape,
         classes=pack.classes,
         source=str(Path(source).resolve()) if isinstance(source, (str, Path)) else None,
+        from_run=from_run,
         seed=config.training.seed,
         threads=before.threads if before else config.training.threads or torch.get_num_threads(),
         **machine,
@@ -224,7 +257,8 @@ def _require_same_run(run: Run, before: RunMetadata, now: RunMetadata, pack: Pac
         message = f"{run.folder} was trained on other images ({dataset.source}, as they were then)"
         if not dataset.contents:
             message += ", or they were read by version 0.1.0, which split and ordered them in another way"
-        raise UserError(f"{message}.", f"Give the same data, or choose another {setting('out')}.")
+        start = f"start from its weights with {setting('from_run', run.folder)} and another {setting('out')}"
+        raise UserError(f"{message}.", f"Give the same data, or {start}.")
     changed = [
         f"{name} {getattr(before, name)} -> {getattr(now, name)}"
         for name in ("device", "hardware", "threads", "versions")

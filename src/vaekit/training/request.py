@@ -34,6 +34,8 @@ class TrainRequest:
     """Whether a report is written afterwards, which counts in the time left."""
     config: Mapping[str, Any] | None = None
     """Settings of a file or a run, which `layers` override."""
+    from_run: Path | None = None
+    """The folder of a run whose weights the new one starts from."""
 
     @property
     def settings(self) -> tuple[Mapping[str, Any], ...]:

@@ -34,6 +34,7 @@ from vaekit.training.loop import EpochResult
 from vaekit.training.optimizers import compute_dtype
 from vaekit.training.plan import Plan
 from vaekit.training.step import TrainStep
+from vaekit.training.transfer import take_second_stage
 from vaekit.utils.files import sha256, write_text
 from vaekit.utils.logging import log, status
 from vaekit.utils.random import derive_seed
@@ -177,7 +178,10 @@ def second_stage(first: TrainingState) -> TrainingState:
     prior.precision = compute_dtype(plan.config.training)
     train_step = TrainStep(prior, objective, config.training, loader.steps_per_epoch)
     state = TrainingState(plan, first.request, train_step, loader, name="latent prior")
-    resume(state)
+    if not resume(state):
+        models: Any = (prior, train_step.ema.model)
+        for line in take_second_stage(models, plan.metadata):
+            log.info(line)
     return state
 
 
