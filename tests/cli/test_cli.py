@@ -84,7 +84,7 @@ def test_help_of_train_lists_common_options_on_one_line_each(monkeypatch: Monkey
     assert len(lines) <= 42
     assert lines[0] == "Usage: vaekit train [DATA] [OPTIONS]"
     assert tuple(line.split()[0] for line in lines if line.startswith("  --")) == COMMON_OPTIONS
-    assert sum(line.startswith("  vaekit train ") for line in lines) == 4
+    assert sum(line.startswith("  vaekit train ") for line in lines) == 5
     assert lines[-1] == "All options: vaekit train --help-all"
     assert max(map(len, lines)) <= 100
 

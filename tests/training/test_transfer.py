@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from safetensors.torch import load_file
 import vaekit
 from command import folder_state, mistake, refused, rings, save_images
 from command import vaekit as command
+from vaekit.runs.commands import train_command
+from vaekit.runs.folder import Run
+from vaekit.runs.metadata import read_dataset_summary, read_metadata
 from vaekit.runs.metrics import read_metrics
 from vaekit.trained_model import TrainedModel
 
@@ -76,6 +80,8 @@ def test_training_goes_on_where_the_other_run_ended(dense: TrainedModel, tmp_pat
     assert line_of(more).endswith(f"Starting from {dense.run.folder}: all 9 tensors (9,960 weights).")
     record = json.loads(more.run.config.read_text())
     assert record["from_run"] == str(dense.run.folder)
+    command_line = train_command(read_metadata(more.run), read_dataset_summary(more.run))
+    assert f"from_run={str(dense.run.folder)!r}" in command_line  # of Python, for images in memory
     assert record["config"]["training"]["learning_rate"] == 3e-3
 
 
@@ -191,6 +197,11 @@ def test_a_resumed_run_continues_exactly(dense: TrainedModel, tmp_path: Path) ->
     assert all(
         torch.equal(a, b) for a, b in zip(weights(resumed).values(), weights(unbroken).values(), strict=True)
     )
+    begun = tmp_path / "begun"  # and stopped before its first checkpoint
+    shutil.copytree(unbroken.run.folder, begun)
+    shutil.rmtree(begun / "checkpoints")
+    (begun / "model.safetensors").unlink()
+    assert losses(vaekit.train(rings(), out=begun, resume=True, **SAVED)) == losses(unbroken)
     longer = vaekit.train(rings(), out=parts, resume=True, epochs=4, **SAVED)
     assert losses(longer)[:3] == losses(unbroken)
     other = start | {"from_run": parts, "resume": True}
@@ -221,6 +232,8 @@ def test_settings_that_name_files_hold_for_the_same_folder_only(tmp_path: Path) 
     records = [
         json.loads((tmp_path / name / "config.json").read_text())["config"] for name in ("same", "others")
     ]
+    same = Run(tmp_path / "same")
+    assert f"--from {tmp_path / 'run'}" in train_command(read_metadata(same), read_dataset_summary(same))
     assert [record["data"]["include"] for record in records] == ["a/*", None]
     assert records[0]["training"]["threads"] == 0
     message = mistake("train", second, "--from", tmp_path / "run", "--preset", "best", cwd=tmp_path)

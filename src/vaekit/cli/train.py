@@ -42,13 +42,13 @@ def train(
       vaekit train more/ --from runs/photos
 
     Args:
-        data: Folder of images, .zip or .tar file of one, .npz or .npy file, or folder of IDX files; --resume
-            and --from need none for the images of the run.
+        data: Folder of images, .zip or .tar file of one, .npz or .npy file, or folder of IDX files. With
+            --resume or --from, by default the images of that run.
         out: Run folder (default: a new one in runs/).
         preset: Named model to start from; `vaekit presets` lists them.
         resume: Continue the run in --out, or start it if it does not exist.
-        from_run: Run to start from: its weights where names and shapes fit, and without --preset and --config
-            its settings except the length. Flags override them.
+        from_run: Run whose weights to start from, and settings. Weights are taken where names and shapes fit,
+            settings, which flags override, without --preset and --config, except the length.
         minutes: Time for all of it, from which the number of epochs follows (default, if the preset leaves
             epochs open: the time limit, or 20).
         max_minutes: Time limit for training, in minutes (checked after each epoch).
