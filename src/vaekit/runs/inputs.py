@@ -99,7 +99,8 @@ def training_pack(model: LoadedModel, quiet: bool, alternative: str = "") -> Pac
     if source is None and model.arrays is None and read_dataset_summary(model.run).source != BUNDLED:
         hint = f"{alternative[:1].upper()}{alternative[1:]}." if alternative else ""
         raise UserError("The training images were given in memory and are not saved.", hint)
-    pack = open_pack(model.arrays if source is None else source, model.config.data, quiet)
+    given = model.arrays if source is None else source
+    pack = open_pack(given, model.config.data, quiet, run=model.run.folder)
     if not is_training_pack(model, pack):
         hint = f"Restore them, or {alternative}." if alternative else "Restore them."
         message = "The training images have changed since training"
@@ -139,7 +140,9 @@ def all_images(model: LoadedModel, data: Any, quiet: bool) -> tuple[ImageSet, li
         pack = training_pack(model, quiet, "give a folder of images")
     else:
         # The training data have a pack already, unless they have changed in shape
-        known = open_pack(data, model.config.data, quiet) if _is_source(model, data) else None
+        known = None
+        if _is_source(model, data):
+            known = open_pack(data, model.config.data, quiet, run=model.run.folder)
         pack = known if known is not None and known.shape == model.shape else _other_pack(model, data, quiet)
     _require_shape(model, pack)
     if pack.skipped:
@@ -186,7 +189,15 @@ def _other_pack(model: LoadedModel, data: Any, quiet: bool, splitting: bool = Fa
     size = {"size": f"{width}x{height}"}
     settings = model.config.data.model_copy(update=size if splitting else size | OF_TRAINING)
     known, reading = model.vae.classes and model.classes, model_reading(model)
-    return open_pack(data, settings, quiet, known_classes=known or (), reading=reading, splitting=splitting)
+    return open_pack(
+        data,
+        settings,
+        quiet,
+        known_classes=known or (),
+        reading=reading,
+        splitting=splitting,
+        run=model.run.folder,
+    )
 
 
 def model_reading(model: LoadedModel) -> Reading:

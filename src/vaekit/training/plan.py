@@ -73,7 +73,7 @@ def make_plan(request: TrainRequest) -> Plan:
     if device is None or not is_available(device):  # a run stays on its device if that is still there
         device = resolve_device(early.training.device)
     require_outside(request.out or Path("runs"), source)
-    pack = open_pack(source, early.data, quiet=request.quiet)
+    pack = open_pack(source, early.data, quiet=request.quiet, run=request.out)
     if origin:
         request = with_settings_of(origin, given, source, pack.shape)
     preset, config = _config_with_data(request, before, pack)

@@ -107,11 +107,16 @@ def natural_sort_key(path: str) -> list[str | int]:
     return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", path))]
 
 
+def is_inside(path: Path, source: object) -> bool:
+    """Whether `path` lies inside `source`, if that is a folder of the user's images."""
+    if not isinstance(source, (str, Path)) or not Path(source).expanduser().is_dir():
+        return False
+    return path.expanduser().resolve().is_relative_to(Path(source).expanduser().resolve())
+
+
 def require_outside(out: Path, source: object) -> None:
     """Raise a UserError if `out` lies inside the folder `source` of the user's images."""
-    if not isinstance(source, (str, Path)) or not Path(source).expanduser().is_dir():
-        return
-    if out.expanduser().resolve().is_relative_to(Path(source).expanduser().resolve()):
+    if is_inside(out, source):
         raise UserError(f"{out} is inside the image folder {source}.", f"Choose another {setting('out')}.")
 
 

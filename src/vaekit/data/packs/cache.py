@@ -1,13 +1,22 @@
 """The folder of the packs, and the locks under which they are written."""
 
+import errno
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 from vaekit.errors import UserError
-from vaekit.utils.files import lock
+from vaekit.utils.files import is_inside, lock
+from vaekit.utils.logging import log
+
+Result = TypeVar("Result")
+FALLBACK = ".vaekit-cache"
+"""Name of the folder next to a run that is used where the cache folder cannot be."""
+OTHER_FOLDER = "Free some space, or set XDG_CACHE_HOME to a folder on another disk that you can write to."
 
 
 def cache_folder() -> Path:
@@ -20,15 +29,62 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("vaekit", appauthor=False))
 
 
-def packs_folder() -> Path:
-    """The folder of the packs, created if it does not exist."""
-    folder = cache_folder() / "packs"
+class UnusableFolder(UserError):
+    """A folder to which no pack can be written.
+
+    Args:
+        folder: the folder.
+        reason: the predicate of a sentence on it: "is read-only".
+    """
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"The cache folder '{folder}' {reason}.", OTHER_FOLDER)
+        self.folder, self.reason = folder, reason
+
+
+def packs_folders(run: Path | None) -> tuple[Path, Path]:
+    """The folders of packs, in the order in which they are tried: in the cache, and next to the folder of a
+    run, or of runs in runs/ for None."""
+    runs = Path("runs") if run is None else run.resolve().parent
+    return cache_folder() / "packs", runs / FALLBACK / "packs"
+
+
+def in_usable_folder(folders: tuple[Path, Path], source: object, work: Callable[[Path], Result]) -> Result:
+    """The result of `work` in the first of two folders, or if no pack can be written there, in the second one
+    with a line that says so.
+
+    Raises:
+        UserError: neither can be used. The second one cannot if it is inside the folder `source` of images.
+    """
+    first, second = folders
+    try:
+        _make_writable(first)
+        return work(first)
+    except UnusableFolder as error:
+        reason = error.reason
+    try:
+        if is_inside(second, source):
+            raise UnusableFolder(second, "is inside the image folder")
+        _make_writable(second)
+        log.info(f"The cache folder '{first}' {reason}: images are cached in '{second}' instead.")
+        return work(second)
+    except UnusableFolder as error:
+        text = f"'{first}' {reason}, and '{second}' {error.reason}"
+        raise UserError(f"The images cannot be cached: {text}.", OTHER_FOLDER) from None
+
+
+def _make_writable(folder: Path) -> None:
+    """Create a folder of packs if it does not exist, and see whether files can be written to it."""
+    verb = "created"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        verb = "written"
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        message = f"The cache folder '{folder}' cannot be created ({error.strerror})."
-        raise UserError(message, "Set XDG_CACHE_HOME to a folder that you can write to.") from None
-    return folder
+        read_only = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+        raise UnusableFolder(
+            folder, "is read-only" if read_only else f"cannot be {verb} ({error.strerror})"
+        ) from None
 
 
 @contextmanager

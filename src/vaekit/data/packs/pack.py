@@ -18,7 +18,13 @@ from vaekit.data.decoding.files import UnusableError, open_regular
 from vaekit.data.decoding.resize import to_bytes
 from vaekit.data.decoding.worker import read_image
 from vaekit.data.packs.build import build_pack
-from vaekit.data.packs.cache import lock_pack, packs_folder, remove_leftovers
+from vaekit.data.packs.cache import (
+    UnusableFolder,
+    in_usable_folder,
+    lock_pack,
+    packs_folders,
+    remove_leftovers,
+)
 from vaekit.data.packs.reading import Reading, decode_spec
 from vaekit.data.packs.write import count_reasons
 from vaekit.data.sources.find import Source, find_source
@@ -148,8 +154,11 @@ def open_pack(
     known_classes: Sequence[str] = (),
     reading: Reading | None = None,
     splitting: bool = True,
+    run: Path | None = None,
 ) -> Pack:
     """Open the pack of a source, which is built first if there is none for these settings.
+
+    It is in the cache folder, or where that is read-only or full, in a folder next to the run.
 
     Args:
         source: an argument for `find_source`, or a torch `Dataset` or `DataLoader`.
@@ -158,21 +167,41 @@ def open_pack(
         known_classes: classes of a trained model, to find again in other images.
         reading: how the values of the training images were read; None to choose it by these images.
         splitting: cut a validation split from the training images, and leave out copies.
+        run: the folder of the run that the images are for; None for a new one in runs/.
+
+    Raises:
+        UserError: the source is wrong or has too few images, or neither folder can hold the pack.
     """
+    folders = usable = packs_folders(run)
     resolved: Source
     if is_dataset(source):
         size = settings.width_height
         spec = decode_spec(settings, *(size or (1, 1)))
-        resolved = dataset_source(source, packs_folder(), spec, size is not None, quiet)
+
+        def read(folder: Path) -> tuple[Path, Source]:
+            return folder, dataset_source(source, folder, spec, size is not None, quiet)
+
+        folder, resolved = in_usable_folder(folders, None, read)
+        usable = folder, folders[1]  # what is said of another one is said once
     else:
         resolved = find_source(source, settings, known_classes)
     pack_settings = settings.model_dump(exclude=set(AUGMENTATION))
     parts = [PACK_FORMAT, resolved.key, pack_settings, known_classes, reading and asdict(reading), splitting]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-    build = _Build(resolved, settings, packs_folder() / key, _source_text(source), quiet, reading, splitting)
-    pack = _open(build.folder, build.source_text)
-    if pack is not None and not any(reason.startswith(TRANSIENT) for _, reason in pack.skipped):
-        return pack
+    text = _source_text(source)
+    for folder in folders:
+        pack = _open(folder / key, text)
+        if pack is not None and not any(reason.startswith(TRANSIENT) for _, reason in pack.skipped):
+            return pack
+    return in_usable_folder(
+        usable,
+        source,
+        lambda folder: _built(_Build(resolved, settings, folder / key, text, quiet, reading, splitting)),
+    )
+
+
+def _built(build: "_Build") -> Pack:
+    """Build a pack, or wait for the process that builds it."""
     with lock_pack(build.folder, wait=False) as held:
         if held:
             return build.run()
@@ -200,10 +229,7 @@ class _Build:
             with atomic_folder(self.folder) as temporary:
                 build_pack(self.source, self.settings, temporary, self.quiet, self.reading, self.splitting)
         except OSError as error:
-            hint = "Free some space, or set XDG_CACHE_HOME to a folder on another disk."
-            raise UserError(
-                f"The images cannot be cached in '{self.folder.parent}' ({error}).", hint
-            ) from error
+            raise UnusableFolder(self.folder.parent, f"cannot hold the images ({error})") from error
         pack = _open(self.folder, self.source_text)
         if pack is None:
             raise OSError(f"the pack {self.folder} cannot be opened just after it was built")

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from vaekit.config.data import DataConfig
 from vaekit.data.copies import near_copies
+from vaekit.data.packs.cache import UnusableFolder
 from vaekit.data.packs.checks import Look, copy_notes, equal_images, joined_groups, look_at, look_notes
 from vaekit.data.packs.decoded import DecodedSource
 from vaekit.data.sources.pixels import slices
 from vaekit.data.splits import LEFT_OUT, SPLITS, TEST, assign_splits, groups_by_path
-from vaekit.errors import UserError, setting
 
 MAX_NEAR_SHARE, MAX_NEAR_IMAGES = 0.1, 10
 """Nearly equal images stay in one split up to this share of all, or this number if that is more."""
@@ -136,9 +136,7 @@ def count_reasons(skipped: Sequence[tuple[str, str]]) -> str:
 
 
 def require_pack_space(folder: Path, count: int, bytes_per_image: int) -> None:
-    """Raise UserError if the disk of `folder` has no space for a pack."""
+    """Raise `UnusableFolder` if the disk of `folder` has no space for a pack."""
     needed, free = count * (bytes_per_image + 200) / 1e6, shutil.disk_usage(folder).free / 1e6
     if free < needed:
-        sizes = f"{needed:,.0f} MB, but only {free:,.0f} MB are free in {folder}"
-        hint = f"Free some space, or use another disk with XDG_CACHE_HOME or {setting('out')}."
-        raise UserError(f"Caching {count:,} images needs {sizes}.", hint)
+        raise UnusableFolder(folder, f"needs {needed:,.0f} MB, but only {free:,.0f} MB are free")
