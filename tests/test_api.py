@@ -248,3 +248,12 @@ def test_a_white_border_is_shown_white(tmp_path: Path) -> None:
     assert px.mean[0, :, 0].max() < 252 / 255
     for shown in (trained.sample(8), trained.reconstruct(drawings[:8])):
         assert np.concatenate([shown[:, 0].ravel(), shown[:, :, -1].ravel()]).min() >= 254
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
+def test_images_of_any_number_of_bands_train(likelihood: str) -> None:
+    images = np.concatenate([rings(40, 12, 3), 255 - rings(40, 12, 3)[..., :2]], axis=-1)
+    model = vaekit.train(images, **TINY | {"likelihood": likelihood})
+    assert model.sample(3).shape == (3, 12, 12, 5)
+    errors = np.abs(model.reconstruct(images).astype(int) - images).mean((0, 1, 2))
+    assert (errors < 128).all() and np.isfinite(model.log_likelihood(images[:4], samples=2)).all()

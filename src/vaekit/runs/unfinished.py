@@ -49,7 +49,8 @@ def unfinished(run: Run, config: Config, schedule_end: float) -> Unfinished | No
         return second
     if steps < MIN_STEPS and not has_risen(counted, drop):
         epochs = max(2 * done, math.ceil(done * MIN_STEPS / max(1, steps)))
-        reason = f"Training took {steps:,} steps only; most models need several thousand."
+        count = f"{steps:,} step{'s' if steps > 1 else ''}"
+        reason = f"Training took {count} only; most models need several thousand."
         return Unfinished(f"{reason} {_more(rows, epochs - done, later)}", epochs)
     if settings.schedule == "constant" and still_falling(counted, drop):
         reason = f"The validation loss was still falling after {done:,} epochs."
