@@ -282,7 +282,11 @@ def test_values_beyond_those_of_the_fit_are_clipped(images: np.ndarray, fitted: 
     with pytest.warns(UserWarning, match="range from -0.1 to 1.2 and are clipped"):
         z = fitted.transform(beyond)
     np.testing.assert_array_equal(z, fitted.transform(beyond.clip(0, 1)))
-    refused("instead of", fitted.transform, beyond * 2)
+    beyond[2, 0, 0] = 17.0
+    with pytest.warns(UserWarning, match="range from -0.1 to 17 and are clipped"):
+        np.testing.assert_array_equal(fitted.transform(beyond)[2:], fitted.transform(beyond.clip(0, 1))[2:])
+    refused("instead of", fitted.transform, beyond - 0.6)
+    refused("pixels range from 0 to 1", fitted.transform, images.astype(float))
 
 
 def test_dark_images_are_warned_of(images: np.ndarray) -> None:

@@ -30,6 +30,9 @@ from vaekit.training.artifacts import SamplingPrior
 
 OVERSHOOT = 0.5
 """Floats outside 0 to 1 by no more than this are clipped in X after `fit`."""
+FEW_OUTSIDE = 0.05
+"""So are any values if no larger share is outside: the highest value of a pixel in the rows that a scaler was
+fitted to may be low, while images of 0 to 255 have many values above 1."""
 DARK = 64
 """Levels, of 255, up to which images are too dark to be right."""
 ROUNDING = 1e-6
@@ -253,7 +256,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         array = self._checked(X, fitting=False)
         if array.dtype.kind == "f" and array.size:
             low, high = float(array.min()), float(array.max())
-            if max(-low, high - 1) > ROUNDING and max(-low, high - 1) <= OVERSHOOT:
+            beyond = max(-low, high - 1)
+            few = ((array < 0) | (array > 1)).mean() <= FEW_OUTSIDE
+            if beyond > ROUNDING and (beyond <= OVERSHOOT or few) and np.isfinite(array).all():
                 text = f"The values of X range from {low:.3g} to {high:.3g} and are clipped to 0 to 1."
                 warnings.warn(text, UserWarning, stacklevel=3)
                 array = array.clip(0, 1)
