@@ -269,6 +269,15 @@ def test_fix_is_valid_and_changes_something(preset: str, more: dict[str, Any]) -
         assert assert_valid(one.fix) != config, one
 
 
+@pytest.mark.parametrize(("kl", "faults"), [(0.02, ["posterior collapse"]), (2.0, [])])
+def test_few_images_show_a_collapse_by_their_kl(kl: float, faults: list[str]) -> None:
+    result = {"latents": {"total": 32, "active": None, "kl": None}}
+    result["likelihood"] = HEALTHY["likelihood"] | {"kl": kl}
+    findings = diagnose(inputs_of(resolve({"objective": {"beta": 50}}), result, lambda *_: "vaekit train"))
+    assert [one.name for one in findings] == faults
+    assert not faults or "KL is 0.02 nats" in findings[0].explanation and "beta = 50" in findings[0].explanation
+
+
 def run_with(folder: Path, losses: Iterable[float], steps: int, seconds: float = 30.0) -> Run:
     """A run whose metrics.csv has these validation losses, after so many steps in all."""
     run, losses = Run(folder), list(losses)

@@ -19,6 +19,8 @@ from vaekit.runs.unfinished import Unfinished, has_risen
 
 COLLAPSED_SHARE = 0.05
 """Share of active latents below which the posterior has collapsed."""
+COLLAPSED_NATS = 0.1
+"""KL divergence, in nats per image, below which a model does not use its latents."""
 ROUGH_SHARE = 0.1
 """Rise of the training loss, as a share of all that the validation loss fell by, that is rough."""
 ROUGH_NATS = 2.0
@@ -66,9 +68,12 @@ class DiagnosisInput:
 
     @property
     def collapsed(self) -> bool:
-        """Hardly any latent depends on the image."""
+        """Hardly any latent depends on the image, or where images are too few to count latents, the KL
+        divergence is nearly zero."""
         latents = self.result.latents
-        return latents.active is not None and latents.active < max(1, COLLAPSED_SHARE * latents.total)
+        if latents.active is None:
+            return self.kl is not None and abs(self.kl) < COLLAPSED_NATS
+        return latents.active < max(1, COLLAPSED_SHARE * latents.total)
 
     @property
     def error_ratio(self) -> float:
@@ -135,11 +140,13 @@ def collapse(m: DiagnosisInput) -> Fault:
     if not m.collapsed:
         return None
     latents, beta = m.result.latents, getattr(m.config.objective, "beta", 1.0)
-    kl = "" if m.kl is None else f" (KL {m.kl:.2f} nats)"
-    text = (
-        f"{latents.active} of {latents.total} latents are active{kl}: the decoder has learned to ignore the "
-        f"rest{f', because beta = {beta:g} penalizes them' if beta > 1 else ''}."
-    )
+    because = f", because beta = {beta:g} penalizes them" if beta > 1 else ""
+    if latents.active is None:
+        text = f"The KL is {m.kl:.2f} nats per image: the decoder has learned to ignore the latents{because}."
+    else:
+        kl = "" if m.kl is None else f" (KL {m.kl:.2f} nats)"
+        active = f"{latents.active} of {latents.total} latents are active{kl}"
+        text = f"{active}: the decoder has learned to ignore the rest{because}."
     return text, m.retrain_command(*fixes.weaker_kl(m.config))
 
 

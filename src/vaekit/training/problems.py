@@ -5,12 +5,11 @@ from collections.abc import Sequence
 
 from vaekit.config.config import Config
 from vaekit.errors import setting
+from vaekit.evaluation.diagnosis import COLLAPSED_NATS
 from vaekit.runs.metrics import Row
 
 RISE = 0.25
 """Rise of the validation loss from its best value, as a share of that, by which a training has diverged."""
-COLLAPSED_NATS = 0.1
-"""KL divergence, in nats per image, below which a model does not use its latents."""
 FEW_IMAGES = 5
 """Validation images below which the choice of the best epoch is mostly chance."""
 
