@@ -207,7 +207,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         for name, called in PARAMETERS.items():
             if name in given:
                 raise UserError(f"{name!r} is a parameter of its own.", f"Use VAETransformer({called}=...).")
-        for name in ("conditional", "resume"):
+        for name in ("conditional", "condition", "resume"):
             if given.get(name):
                 message = f"{name!r} is not supported, since fit trains a new model without labels."
                 raise UserError(message, "Use vaekit.train.")

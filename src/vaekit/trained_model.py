@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from vaekit.config.config import Config
 from vaekit.data.packs.pack import channel_text
+from vaekit.data.sources.conditions import Condition
 from vaekit.errors import UserError
 from vaekit.evaluation.context import DEFAULT_NEW_IMAGES, MIN_NEW_IMAGES
 from vaekit.evaluation.evaluate import evaluate_model
@@ -25,6 +26,7 @@ from vaekit.models.vae import VAE
 from vaekit.plots import grids
 from vaekit.plots.notebook import ImageArray, html_card
 from vaekit.report.report import facts, write_report
+from vaekit.runs.conditions import chosen_label
 from vaekit.runs.folder import Run
 from vaekit.runs.inputs import Images, Labels, Latents, check_count
 from vaekit.runs.loaded import LoadedModel
@@ -40,7 +42,7 @@ class TrainedModel:
     """A trained model; images are uint8 [N, H, W, C], latents float32 [N, D].
 
     Images may also be floats from 0 to 1. Labels are class names or indices, one for each image or one for
-    all.
+    all; of a model with conditions, dictionaries of these.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -111,6 +113,7 @@ class TrainedModel:
         *,
         seed: int = 0,
         label: str | int | None = None,
+        condition: Condition | None = None,
         temperature: float = 1.0,
         prior: Prior | None = None,
         steps: int | None = None,
@@ -125,6 +128,8 @@ class TrainedModel:
             seed: random seed.
             label: a class. By default a conditional model goes through all classes in turn. A model trained
                 without labels takes one if its fitted prior has classes.
+            condition: the conditions of all images, {"age": 30} or "age=30,smiling=1"; columns that are not
+                given are at their average. By default those of training images in turn.
             temperature: scale of the latent noise; below 1: more typical, less varied.
             prior: "fitted" or "model" (the model's own); None for the fitted one if there is one.
             steps: of the sampler of flow matching, 20 by default; more are slower and more accurate.
@@ -132,14 +137,14 @@ class TrainedModel:
                 more typical of their group, less varied.
 
         Raises:
-            UserError: an unknown class, a prior that the model does not have, or `steps` or `guidance` for a
-                prior that has none.
+            UserError: an unknown class or condition, a prior that the model does not have, or `steps` or
+                `guidance` for a prior that has none.
         """
         batches = arrays.generate(
             self.loaded,
             check_count(n, "n", 0),
             seed=seed,
-            label=label,
+            label=chosen_label(self.loaded, label, condition),
             temperature=temperature,
             prior=prior,
             steps=steps,
@@ -149,9 +154,12 @@ class TrainedModel:
         images = np.concatenate([np.zeros((0, height, width, channels), np.uint8), *batches])
         return images.view(ImageArray)
 
-    def sample_labels(self, n: int, label: str | int | None = None) -> list[str] | None:
-        """The class names of the images that `sample` generates; None without classes."""
-        return arrays.sample_class_names(self.loaded, n, label)
+    def sample_labels(
+        self, n: int, label: str | int | None = None, condition: Condition | None = None
+    ) -> list[str] | None:
+        """The class names of the images that `sample` generates, or their conditions in up to four columns;
+        None without either."""
+        return arrays.sample_class_names(self.loaded, n, chosen_label(self.loaded, label, condition))
 
     def encode(self, images: Any, labels: Labels | None = None) -> Latents:
         """Encode images [N, H, W, C] to the means of q(z | x), [N, D]."""
@@ -173,6 +181,7 @@ class TrainedModel:
         steps: int = 9,
         how: Literal["spherical", "linear"] = "spherical",
         label: str | int | None = None,
+        condition: Condition | None = None,
     ) -> Images:
         """Decode `steps` latents between those of two images; both ends are reconstructions.
 
@@ -182,11 +191,14 @@ class TrainedModel:
             steps: number of images, both ends included.
             how: "spherical" keeps the distance from the origin at which latents lie, "linear" does not.
             label: the class of all images in a conditional model; for two Paths, None is their folder's name.
+            condition: likewise in a model with conditions; for two Paths in the training folder, None takes
+                them from its table, and goes from those of one to those of the other.
 
         Raises:
             UserError: images of another shape, or no class where the model needs one.
         """
-        return arrays.interpolate_images(self.loaded, image_a, image_b, steps, how, label).view(ImageArray)
+        chosen = chosen_label(self.loaded, label, condition)
+        return arrays.interpolate_images(self.loaded, image_a, image_b, steps, how, chosen).view(ImageArray)
 
     def log_likelihood(
         self, images: Any, labels: Labels | None = None, *, samples: SupportsIndex = 1000, seed: int = 0
@@ -220,7 +232,13 @@ class TrainedModel:
         return arrays.latents(self.loaded, data, None if out is None else Path(out), quiet)
 
     def traverse(
-        self, *, rows: int = 10, columns: int = 11, label: str | int | None = None, quiet: bool = False
+        self,
+        *,
+        rows: int = 10,
+        columns: int = 11,
+        label: str | int | None = None,
+        condition: Condition | None = None,
+        quiet: bool = False,
     ) -> Traversal:
         """Show the effect of single latents, the most active first: each row varies one about its mean.
 
@@ -230,12 +248,14 @@ class TrainedModel:
             rows: number of latents, at most.
             columns: number of images of each; an odd number has the mean in the middle.
             label: in a conditional model the class of all images; None for the first.
+            condition: in a model with conditions those of all images; None for the average.
             quiet: print nothing.
 
         Raises:
             UserError: an unknown class, or no rows or columns.
         """
-        return traverse.traverse_model(self.loaded, rows, columns, label, quiet)
+        chosen = chosen_label(self.loaded, label, condition)
+        return traverse.traverse_model(self.loaded, rows, columns, chosen, quiet)
 
     def rank(
         self,

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vaekit.utils.logging import fit_terminal
 
@@ -20,6 +20,18 @@ def load_model(run: Path) -> "TrainedModel":
     from vaekit.api import load
 
     return load(run)
+
+
+def condition_vector(model: "TrainedModel", condition: str | None) -> Any:
+    """The conditions that are given on the command line, as a vector; says which are open, and which are
+    unusual. A model without conditions gets the text, which it refuses."""
+    if condition is None or not model.loaded.columns:
+        return condition
+    from vaekit.data.sources.conditions import vector_of
+    from vaekit.utils.logging import console_logging
+
+    with console_logging():
+        return vector_of(model.loaded.columns, condition)
 
 
 def output_png(model: "TrainedModel", out: Path | None, name: str) -> Path:

@@ -146,6 +146,10 @@ Class = Annotated[
 FolderClass = Annotated[
     str | None, Parameter("--class", help="Class of all images (default: the name of their folder).")
 ]
+ImageCondition = Annotated[
+    str | None,
+    Parameter("--condition", help="Conditions, such as age=30,smiling=1; others are at their average."),
+]
 Samples = Annotated[
     int, Parameter(help="Importance samples per image; more give a tighter bound, and take longer.")
 ]

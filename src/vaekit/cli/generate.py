@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from vaekit.cli.common import load_model, output_folder, quoted, say
-from vaekit.cli.flags import Out, RunFolder, Seed
+from vaekit.cli.common import condition_vector, load_model, output_folder, quoted, say
+from vaekit.cli.flags import ImageCondition, Out, RunFolder, Seed
 from vaekit.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def generate(
     *,
     n: Annotated[int, Parameter(name=["-n", "--count"])] = 64,
     class_: Annotated[str | None, Parameter(name="--class")] = None,
+    condition: str | None = None,
     prior: Literal["fitted", "model"] | None = None,
     temperature: float = 1.0,
     steps: int | None = None,
@@ -39,6 +40,8 @@ def generate(
     Args:
         n: Number of images.
         class_: Generate only this class.
+        condition: Conditions of all images, such as age=30,smiling=1; others are at their average (default:
+            those of training images in turn).
         prior: Prior to sample from: fitted to the latents (default, if there is one), or the model's own.
         temperature: Sampling temperature; below 1 gives more typical, less varied images.
         steps: Steps of the sampler of flow matching (default 20); more are slower and more accurate.
@@ -51,19 +54,21 @@ def generate(
 
     from vaekit.latents import arrays
     from vaekit.latents.fit_prior import MIN_VALIDATION_ENCODINGS
+    from vaekit.runs.conditions import chosen_label
     from vaekit.runs.metadata import read_dataset_summary
 
+    label = chosen_label(model.loaded, class_, condition_vector(model, condition))
     batches = arrays.generate(
         model.loaded,
         n,
         seed=seed,
-        label=class_,
+        label=label,
         temperature=temperature,
         prior=prior,
         steps=steps,
         guidance=guidance,
     )
-    labels = model.sample_labels(n, class_)
+    labels = arrays.sample_class_names(model.loaded, n, label)
     folder = output_folder(model, out, "generated")
     shown = _write_batches(batches, n, labels, folder)
 
@@ -71,7 +76,8 @@ def generate(
 
     fitted = None if prior == "model" else model.fitted_prior
     count = f"{n:,}" if n <= SHEET_IMAGES else f"The first {SHEET_IMAGES} of {n:,}"
-    title = f"{count} new image{'' if n == 1 else 's'}{f' of {class_}' if class_ else ''}, "
+    of = f" of {class_ or condition}" if class_ or condition else ""
+    title = f"{count} new image{'' if n == 1 else 's'}{of}, "
     title += f"{'model' if fitted is None else 'fitted'} prior, seed {seed}"
     sheet = grids.grid(shown, labels=labels[: len(shown)] if labels else None, title=title)
     grids.write(folder / "grid.png", sheet, durable=False)
@@ -128,6 +134,7 @@ def reconstruct(
     /,
     *images: Path,
     class_: Annotated[str | None, Parameter(name="--class")] = None,
+    condition: ImageCondition = None,
     out: Out = None,
 ) -> None:
     """Encode and decode image files; shows each input next to its reconstruction.
@@ -142,13 +149,16 @@ def reconstruct(
 
     from vaekit.plots import grids
     from vaekit.plots.labels import file_labels
+    from vaekit.runs.conditions import chosen_label, file_conditions
     from vaekit.runs.inputs import class_of_file, read_files
     from vaekit.utils.files import safe_name
 
     originals = read_files(model.loaded, images)
-    labels = class_ or (
-        [class_of_file(model.loaded, path) for path in images] if model.model.classes else None
-    )
+    labels = chosen_label(model.loaded, class_, condition_vector(model, condition))
+    if labels is None and model.loaded.columns:
+        labels = file_conditions(model.loaded, images)
+    elif labels is None and model.model.classes:
+        labels = [class_of_file(model.loaded, path) for path in images]
     reconstructed = model.reconstruct(originals, labels)
     folder = output_folder(model, out, "reconstructed")
     for index, path in enumerate(images):

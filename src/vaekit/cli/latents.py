@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from vaekit.cli.common import load_model, output_png, quoted, say
-from vaekit.cli.flags import Class, DataSource, FolderClass, Png, RunFolder
+from vaekit.cli.common import condition_vector, load_model, output_png, quoted, say
+from vaekit.cli.flags import Class, DataSource, FolderClass, ImageCondition, Png, RunFolder
 
 
 def encode(run: RunFolder, data: DataSource = None, /, *, out: Path | None = None) -> None:
@@ -31,6 +31,7 @@ def interpolate(
     steps: int = 9,
     linear: Annotated[bool, Parameter(negative=())] = False,
     class_: FolderClass = None,
+    condition: ImageCondition = None,
     out: Png = None,
 ) -> None:
     """Interpolate between the images A and B, and save the steps as one picture.
@@ -48,16 +49,24 @@ def interpolate(
     from vaekit.plots.labels import file_labels
     from vaekit.runs.inputs import read_files
 
+    given = condition_vector(model, condition)
     ends = read_files(model.loaded, (a, b))
     how: Literal["linear", "spherical"] = "linear" if linear else "spherical"
-    images = model.interpolate(a, b, steps=steps, how=how, label=class_)
+    images = model.interpolate(a, b, steps=steps, how=how, label=class_, condition=given)
     first, last = file_labels((a, b))
     title = f"Originals at the ends; 0% and 100% are their reconstructions, with {how} interpolation between"
     grids.write(file, grids.strip(ends[0], ends[1], images, (first, last), f"{title} them"))
     say(f"Wrote {file}")
 
 
-def traverse(run: RunFolder, /, *, class_: Class = None, out: Png = None) -> None:
+def traverse(
+    run: RunFolder,
+    /,
+    *,
+    class_: Class = None,
+    condition: ImageCondition = None,
+    out: Png = None,
+) -> None:
     """Show the effect of the ten most active latent dimensions, one per row."""
     model = load_model(run)
     file = output_png(model, out, "traversal")
@@ -65,7 +74,8 @@ def traverse(run: RunFolder, /, *, class_: Class = None, out: Png = None) -> Non
     from vaekit.evaluation.likelihood import ACTIVE_VARIANCE
     from vaekit.plots import grids
 
-    traversal = model.traverse(label=class_)
+    given = condition_vector(model, condition)
+    traversal = model.traverse(label=class_, condition=given)
     grids.write(file, grids.table(traversal.images, traversal.rows, traversal.columns, traversal.title))
     if (traversal.activity**2 < ACTIVE_VARIANCE).all():
         say(f"The model does not use its latents yet. Run `vaekit evaluate {quoted(run)}` for advice.")

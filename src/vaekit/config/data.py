@@ -42,6 +42,8 @@ class DataConfig(BaseConfig):
     """Table of labels: a .csv, .json or .parquet file with a row for each image, instead of class folders."""
     label_column: str | None = None
     """Column of the labels in the table; by default label, class and the like, or the only one."""
+    condition: str | None = None
+    """Columns of the table of labels to condition on, such as age,smiling, to choose them for new images."""
     group: str | None = None
     """Images that stay in one split: folder for those of a folder, or a regular expression for the part of
     their paths that they share, such as 'patient_(\\d+)'."""
@@ -119,6 +121,16 @@ class DataConfig(BaseConfig):
     @classmethod
     def _patterns(cls, value: Any) -> Any:
         return None if value is None or value == "None" else ",".join(str(part) for part in _parts(value))
+
+    @field_validator("condition", mode="before")
+    @classmethod
+    def _condition(cls, value: Any) -> Any:
+        if value is None or value == "None":
+            return None
+        names = [str(part).strip() for part in _parts(value)]
+        if "" in names or len(set(names)) < len(names):
+            raise ValueError("must be different names of columns such as age,smiling")
+        return ",".join(names)
 
     @field_validator("group")
     @classmethod

@@ -34,6 +34,7 @@ class TrainSettings(TypedDict, total=False):
     copies: str
     labels: str | None
     label_column: str | None
+    condition: str | Sequence[str] | None
     group: str | None
     alpha: str
     validation: float | str

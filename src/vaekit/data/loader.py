@@ -17,8 +17,10 @@ from vaekit.data.sources.pixels import Pixels, slices
 from vaekit.errors import UserError
 from vaekit.utils.random import derive_seed
 
-Batch = tuple[Float[Tensor, "B C H W"], Int64[Tensor, " B"] | None]
-PixelBatch = tuple[UInt8[Tensor, "B HWC"], Int64[Tensor, " B"] | None]
+Labels = Int64[Tensor, " B"] | Float[Tensor, "B K"]
+"""Numbers of classes, or conditions."""
+Batch = tuple[Float[Tensor, "B C H W"], Labels | None]
+PixelBatch = tuple[UInt8[Tensor, "B HWC"], Labels | None]
 
 DRAWS_PER_BLOCK = 1 << 14
 """Draws whose rows are computed at once, in constant memory."""
@@ -39,19 +41,22 @@ class ImageSource(Protocol):
     def count(self, split: str) -> int:
         """Number of images in "train", "validation" or "test"."""
 
-    def split_labels(self, split: str) -> NDArray[np.int64]:
-        """Class numbers int64 [count] of all images of a split; -1 without classes."""
+    def split_labels(self, split: str) -> NDArray[Any]:
+        """Class numbers int64 [count] of all images of a split, -1 without classes; or their conditions,
+        float32 [count, K]."""
 
-    def read(self, split: str, rows: NDArray[np.int64]) -> tuple[Pixels, NDArray[np.int64]]:
-        """Images uint8 [n, H, W, C] and class numbers int64 [n] of some rows (0 to count - 1) of a split."""
+    def read(self, split: str, rows: NDArray[np.int64]) -> tuple[Pixels, NDArray[Any]]:
+        """Images uint8 [n, H, W, C] of some rows (0 to count - 1) of a split, and their class numbers int64
+        [n] or conditions float32 [n, K]."""
 
 
 class ImageLoader:
     """Iterate over the images of a source in batches (x, y).
 
     `x` is float32 [B, C, H, W] in [0, 1] on the device, in channels_last memory format, which convolutions
-    prefer; `y` is int64 [B], or None without classes. Order and augmentation depend on seed, epoch and number
-    of the draw alone, neither on the batch size nor on the number of processes.
+    prefer; `y` is int64 [B] with classes, float32 [B, K] with conditions, or None. Order and augmentation
+    depend on seed, epoch and number of the draw alone, neither on the batch size nor on the number of
+    processes.
 
     Args:
         source: the images, such as a `Pack`.
@@ -139,13 +144,16 @@ class ImageLoader:
             return
         pixels, labels = self._device_cache
         for indices in self._to_device(batches).unbind(0):
-            y = labels.index_select(0, indices) if self.source.classes else None
+            y = labels.index_select(0, indices) if self._labelled(labels) else None
             yield pixels.index_select(0, indices), y
 
     def _read(self, split: str, rows: NDArray[np.int64]) -> PixelBatch:
         images, labels = self.source.read(split, rows)
-        y = self._to_device(labels) if self.source.classes else None
+        y = self._to_device(labels) if self._labelled(labels) else None
         return self._to_device(images.reshape(len(rows), -1)), y
+
+    def _labelled(self, labels: NDArray[Any] | Tensor) -> bool:
+        return bool(self.source.classes) or labels.ndim == 2
 
     def _to_device(self, array: NDArray[Any]) -> Tensor:
         """Copy an array to the device, without waiting on CUDA."""

@@ -2,22 +2,33 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vaekit.data.loader import Batch
 from vaekit.data.sources.pixels import to_uint8_images
 from vaekit.errors import UserError, setting
-from vaekit.latents.sampling import CHUNK, AnyPrior, decode_images, draw_chunks, interpolate, seeded, to_uint8
+from vaekit.latents.sampling import (
+    CHUNK,
+    AnyPrior,
+    decode_images,
+    draw_chunks,
+    interpolate,
+    labels_between,
+    seeded,
+    to_uint8,
+)
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.flow_matching import FlowMatching
 from vaekit.models.vae import VAE
+from vaekit.runs.conditions import condition_vectors, file_conditions, label_names
 from vaekit.runs.image_set import to_tensor
 from vaekit.runs.inputs import (
     Images,
@@ -38,6 +49,8 @@ from vaekit.utils.logging import console_logging, progress
 if TYPE_CHECKING:
     import pandas as pd
 
+Label = str | int | Mapping[str, Any] | NDArray[Any] | None
+"""The class or the conditions of all images; see `condition_vectors`."""
 Prior = Literal["fitted", "model"]
 """The prior fitted to the latents after training, or the model's own."""
 MAX_INTERPOLATION_STEPS = 100
@@ -112,7 +125,7 @@ def generate(
     n: int,
     *,
     seed: int,
-    label: str | int | None,
+    label: Label,
     temperature: float,
     prior: Prior | None,
     steps: int | None = None,
@@ -155,7 +168,7 @@ def _with_sampler(source: AnyPrior, steps: int | None, guidance: float | None) -
         raise UserError(f"must be between 1 and {MAX_SAMPLER_STEPS:,} (got {steps}).", option="steps")
     if guidance is not None and not 0 <= guidance <= MAX_GUIDANCE:
         raise UserError(f"must be between 0 and {MAX_GUIDANCE} (got {guidance}).", option="guidance")
-    if guidance is not None and source.groups < 2:
+    if guidance is not None and not source.has_guidance:
         raise UserError("needs a run whose images have classes, or are more than a few.", option="guidance")
     source = copy.copy(source)  # the weights are shared
     for name, value in given.items():
@@ -163,16 +176,18 @@ def _with_sampler(source: AnyPrior, steps: int | None, guidance: float | None) -
     return source
 
 
-def sample_class_names(model: LoadedModel, n: int, label: str | int | None) -> list[str] | None:
-    """The classes of the images of `generate`; None without classes."""
+def sample_class_names(model: LoadedModel, n: int, label: Label) -> list[str] | None:
+    """The classes of the images of `generate`, or texts of their conditions; None without either."""
+    if model.columns:
+        y = model.vae.labels_in_turn(n) if label is None else condition_vectors(model, label, n)
+        return label_names(model, y)
     if label is not None:
         return [model.classes[class_index(label, model.classes)]] * n
-    count = model.vae.classes
-    return [model.classes[i % count] for i in range(n)] if count else None
+    return label_names(model, model.vae.labels_in_turn(n))
 
 
 def interpolate_images(
-    model: LoadedModel, image_a: Any, image_b: Any, steps: int, path: str, label: str | int | None
+    model: LoadedModel, image_a: Any, image_b: Any, steps: int, path: str, label: Label
 ) -> Images:
     """Interpolate between the posterior means of two images; see `TrainedModel.interpolate`."""
     if path not in ("spherical", "linear"):
@@ -180,15 +195,20 @@ def interpolate_images(
     if not 2 <= steps <= MAX_INTERPOLATION_STEPS:
         raise UserError(f"must be from 2 to {MAX_INTERPOLATION_STEPS} (got {steps}).", option="steps")
     if label is None and model.vae.classes and isinstance(image_a, Path) and isinstance(image_b, Path):
-        label = _class_of_files(model, image_a, image_b)
+        files = image_a, image_b
+        label = file_conditions(model, files) if model.columns else _class_of_files(model, *files)
     ends = [_one_image(model, image) for image in (image_a, image_b)]
     z_a, z_b = torch.from_numpy(encode(model, np.concatenate(ends), label)).flatten(1)
     z = interpolate(z_a, z_b, steps, path == "spherical")
-    return _decode(model, z, _model_labels(model, label, steps))
+    y = _model_labels(model, label, 2)
+    return _decode(model, z, None if y is None else labels_between(y[0], y[1], steps))
 
 
 def _model_labels(model: LoadedModel, labels: Labels | None, n: int) -> Tensor | None:
-    """Class indices [n] on the device; None for an unconditional model, which takes no labels."""
+    """Class indices [n] or conditions [n, K] on the device; None for an unconditional model, which takes no
+    labels."""
+    if model.columns:
+        return condition_vectors(model, labels, n)
     if not model.vae.classes:
         if labels is not None:
             hint = f"Train one with {setting('conditional', True)} to choose a class."
@@ -200,14 +220,16 @@ def _model_labels(model: LoadedModel, labels: Labels | None, n: int) -> Tensor |
     return class_indices(labels, n, model.classes).to(model.device)
 
 
-def _sample_labels(model: LoadedModel, n: int, label: str | int | None, source: AnyPrior) -> Tensor | None:
-    """Class indices [n] on the device; by default the classes of a conditional model in turn.
+def _sample_labels(model: LoadedModel, n: int, label: Label, source: AnyPrior) -> Tensor | None:
+    """Class indices [n] or conditions [n, K] on the device; by default those of a conditional model in turn.
 
     An unconditional model takes a label if its prior was fitted to images with classes.
     """
     classes = model.vae.classes
     if label is None:
-        return torch.arange(n, device=model.device) % classes if classes else None
+        return model.vae.labels_in_turn(n)
+    if model.columns:
+        return condition_vectors(model, label, n)
     if not classes and isinstance(source, FittedPrior | FlowMatching) and len(source.shares) > 1:
         return torch.full((n,), class_index(label, model.classes), device=model.device)
     if not classes and model.classes and model.fitted_prior is not None:

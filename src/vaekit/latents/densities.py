@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vaekit.latents.sampling import seeded
 from vaekit.models.fitted_prior import FittedPrior
+from vaekit.models.terms import Labels
 from vaekit.utils.cuda_graphs import CudaGraph
 
 MIN_CLASS_ENCODINGS = 50
@@ -40,8 +41,14 @@ class Encodings:
     """One draw of q(z | x) for each of N images, and their classes."""
 
     z: Float[Tensor, "N D"]
-    y: Int[Tensor, " N"]
-    """Class indices; 0 for all if the images have no classes."""
+    y: Labels
+    """Class indices, 0 for all if the images have no classes; or conditions."""
+
+    def without_conditions(self) -> "Encodings":
+        """The same with one class, if these have conditions: densities are not fitted to conditions."""
+        if not self.y.is_floating_point():
+            return self
+        return Encodings(self.z, torch.zeros(len(self.z), dtype=torch.long))
 
 
 def fit_gaussians(train: Encodings, classes: int, components: int, full: bool, seed: int) -> FittedPrior:
@@ -59,7 +66,7 @@ def fit_gaussians(train: Encodings, classes: int, components: int, full: bool, s
     deviations = z - means[train.y]
     scatter = deviations.T @ deviations if full else deviations.square().sum(0)
     # The mean of each class takes a degree of freedom
-    shared = scatter / max(1, len(z) - len(train.y.unique()))
+    shared = scatter / max(1, len(z) - len(torch.unique(train.y)))
     minimum = max(MIN_CLASS_ENCODINGS, 2 * latents if full else 0)
     for label in range(classes):
         members = z[train.y == label]

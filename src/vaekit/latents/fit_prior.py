@@ -129,6 +129,7 @@ def untrained_flow_matching(config: Config, model: VAE, classes: int, seed: int)
             "shape": list(model.latent_shape),
             "channels": settings.channels,
             "blocks": settings.blocks,
+            **({"conditions": model.classes} if model.vector else {}),
         },
     }
     with seeded(seed, "flow matching"):
@@ -173,7 +174,8 @@ def choose_prior(
 ) -> PriorFit:
     """Fit densities to `train`, one for each of `classes` (0: none), and choose by `validation`.
 
-    Those of a conditional model are scored by log p(z | y), others by log p(z). The best must beat the
+    Those of a conditional model are scored by log p(z | y), others, and all of a model with conditions, by
+    log p(z). The best must beat the
     model's own prior by more than two standard errors. `flow_matching` is chosen if it beats the best of them
     on `FLOW_MATCHING_ENCODINGS` encodings, whose log-densities take long, and where validation encodings are
     too few to compare.
@@ -183,7 +185,8 @@ def choose_prior(
     if len(validation.z) < MIN_VALIDATION_ENCODINGS or not finite:
         return PriorFit(flow_matching if finite else None, math.nan, {}, math.nan, math.nan, *counts)
     reference = _log_prior(model, validation, model)
-    candidates = _fit_candidates(model, train, validation, classes, seed, flow_matching is None)
+    encoded = train.without_conditions(), validation.without_conditions()
+    candidates = _fit_candidates(model, *encoded, classes, seed, flow_matching is None)
     means = {name: score.mean().item() for name, (_, score) in candidates.items()}
     best = max(means, key=lambda name: means[name] if math.isfinite(means[name]) else -math.inf)
     prior, score = candidates[best]
@@ -253,6 +256,6 @@ def _component_counts(count: int, latents: int, full: bool) -> list[int]:
 def _log_prior(prior: AnyPrior, encoded: Encodings, model: VAE) -> Float[Tensor, " N"]:
     """log p(z), or for a conditional model log p(z | y), of encodings, in 64 bits."""
     device = next(prior.parameters(), next(prior.buffers(), encoded.z)).device
-    parts = zip(encoded.z.split(SCORE_BATCH), encoded.y.split(SCORE_BATCH), strict=True)
+    parts = zip(encoded.z.split(SCORE_BATCH), torch.split(encoded.y, SCORE_BATCH), strict=True)
     scores = [prior.log_prior(z.to(device), y.to(device) if model.classes else None) for z, y in parts]
     return torch.cat([score.cpu() for score in scores]).double()

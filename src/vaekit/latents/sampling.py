@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,7 +31,8 @@ def seeded(*parts: int | str) -> Iterator[None]:
 def draw_latents(prior: AnyPrior, n: int, seed: int, y: Labels | None = None) -> Float[Tensor, "n D"]:
     """Draw from p(z | y) on the device of `prior`: the model, or a prior fitted to its latents.
 
-    A larger `n` appends to the same draws. Without labels `y` [n], a fitted prior also draws the class.
+    A larger `n` appends to the same draws. Without labels `y` [n] or conditions [n, K], a fitted prior also
+    draws the class.
     """
     chunks = list(draw_chunks(prior, n, seed, y))
     return torch.cat(chunks)[:n] if chunks else torch.zeros(0, prior.latents)
@@ -44,7 +44,9 @@ def draw_chunks(
 ) -> Iterator[Float[Tensor, "CHUNK D"]]:
     """Iterate over the draws of `draw_latents`, the last chunk full too; `temperature` scales their noise."""
     for first in range(0, n, CHUNK):
-        labels = None if y is None else F.pad(y[first : first + CHUNK], (0, max(0, first + CHUNK - n)))
+        labels = None if y is None else y[first : first + CHUNK]
+        if labels is not None and len(labels) < CHUNK:
+            labels = torch.cat([labels, labels.new_zeros(CHUNK - len(labels), *labels.shape[1:])])
         with seeded(seed, "generate", first):
             yield prior.sample_prior(CHUNK, labels, temperature)
 
@@ -87,6 +89,14 @@ def interpolate(
     path = path.to(a)
     path[0], path[-1] = a, b
     return path
+
+
+def labels_between(a: Tensor, b: Tensor, steps: int) -> Labels:
+    """Labels of interpolations: the class of both ends, or conditions from those of one to those of the
+    other."""
+    if not a.is_floating_point():
+        return a.expand(steps)
+    return torch.lerp(a, b, torch.linspace(0, 1, steps, device=a.device)[:, None])
 
 
 def to_uint8(x: Float[Tensor, "n C H W"]) -> Tensor:

@@ -1,6 +1,7 @@
 """Traversals: the effect of each latent on an image."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from vaekit.latents.sampling import CHUNK, decode_images, seeded, to_uint8
 from vaekit.models.registry import Capability
 from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.models.vae import VAE
+from vaekit.runs.conditions import average_condition, condition_vectors
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.inputs import class_index, class_numbers, training_pack
 from vaekit.runs.loaded import LoadedModel
@@ -121,7 +123,7 @@ class Traversal:
 
 @torch.no_grad()
 def traverse_model(
-    model: LoadedModel, rows: int, columns: int, label: str | int | None = None, quiet: bool = False
+    model: LoadedModel, rows: int, columns: int, label: Any = None, quiet: bool = False
 ) -> Traversal:
     """Vary `rows` latents over `columns` steps; see `TrainedModel.traverse`.
 
@@ -133,14 +135,20 @@ def traverse_model(
     vae = model.vae
     if label is not None and not vae.classes:
         raise UserError(f"This model is not conditional and takes no class (got {label!r}).", option="label")
-    y = class_index(label if label is not None else 0, model.classes) if vae.classes else None
+    class_number: int | None = None
+    y: Tensor | None = None
+    if model.columns:
+        y = average_condition(model) if label is None else condition_vectors(model, label, 1)[0]
+    elif vae.classes:
+        class_number = class_index(0 if label is None else label, model.classes)
+        y = torch.tensor(class_number)
     with console_logging(quiet):
-        mean, std, activity = _latent_stats(model, y, quiet)
+        mean, std, activity = _latent_stats(model, class_number, quiet)
 
     def decode(latent: int, positions: Float[Tensor, " K"]) -> Float[Tensor, "K C H W"]:
         z = mean.repeat(len(positions), 1)
         z[:, latent] += std[latent] * positions
-        return decode_images(vae, z, None if y is None else torch.full((len(z),), y))
+        return decode_images(vae, z, None if y is None else y.expand(len(z), *y.shape))
 
     importance = activity
     if importance is None:

@@ -31,6 +31,7 @@ def build(
     classes: int = 0,
     images: int = 0,
     networks: Mapping[str, nn.Module] = MappingProxyType({}),
+    conditions: int = 0,
 ) -> tuple[VAE, Objective]:
     """Build the model of a configuration, with weights drawn from its seed, and the objective to train it
     with.
@@ -40,11 +41,12 @@ def build(
         classes: number of labels in the data; used by conditional models only.
         images: number of training images; 0 to use a model without training it.
         networks: the user's modules, "encoder" or "decoder", where the configuration's kind is `own`.
+        conditions: numbers in the vector of conditions of every image, which labels are then; 0 for none.
 
     Raises:
         UserError: the components are incompatible, or do not fit the images.
     """
-    if config.conditional and classes == 0:
+    if config.conditional and classes == 0 and not conditions:
         hint = "Put the images of each class in a subfolder."
         raise UserError("the images have no classes.", hint, option="conditional")
     for slot in networks:
@@ -52,7 +54,8 @@ def build(
             message = f"The {slot} of this model is {kind!r}, not a custom module."
             raise UserError(message, f"Omit {setting(slot)}.")
     config = config.with_latents(shape)
-    context = BuildContext(shape, config.latent_shape, classes if config.conditional else 0, images)
+    labels = conditions or (classes if config.conditional else 0)
+    context = BuildContext(shape, config.latent_shape, labels, images, vector=bool(conditions))
     objective: Objective = make_component("objective", config.objective, context)
     with fork_rng():
         require_compatible(config, classes, images)

@@ -83,7 +83,7 @@ def _incompatibility(config: Config, images: int) -> _Incompatibility | None:
     """The first requirement of the objective or of another component that is not met."""
     objective = make_component("objective", config.objective)
     classes = {slot: components(slot)[getattr(config, slot).kind] for slot in SLOTS if slot != "objective"}
-    labels = {Capability.LABELS} if config.conditional else set()
+    labels = {Capability.LABELS} if config.conditional or config.data.condition else set()
     # A batch size of "auto" never chooses one image
     batch = {Capability.BATCH} if images != 1 and config.training.batch_size != 1 else set()
     provided = {slot: component.provides for slot, component in classes.items()}

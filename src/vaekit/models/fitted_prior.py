@@ -86,13 +86,15 @@ class FittedPrior(nn.Module):
         return self.density(y)
 
     def sample_prior(self, n: int, y: Labels | None = None, temperature: float = 1.0) -> Float[Tensor, "n D"]:
-        """`n` samples of p(z | y), its noise scaled by `temperature`; without `y` of classes by frequency."""
-        labels = torch.multinomial(self.shares, n, replacement=True) if y is None else y
+        """`n` samples of p(z | y), its noise scaled by `temperature`; without `y`, or with conditions, of
+        classes by frequency."""
+        given = y is not None and not y.is_floating_point()
+        labels = y if given else torch.multinomial(self.shares, n, replacement=True)
         return tempered(self(labels), temperature).sample()
 
-    def log_prior(self, z: Float[Tensor, "N D"], y: Int[Tensor, " N"] | None = None) -> Float[Tensor, " N"]:
-        """log p(z | y); without `y` log p(z) = log sum_y p(y) p(z | y)."""
-        if y is not None:
+    def log_prior(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, " N"]:
+        """log p(z | y); without `y`, or with conditions, log p(z) = log sum_y p(y) p(z | y)."""
+        if y is not None and not y.is_floating_point():
             return self(y).log_prob(z)
         log_joint = [
             self(torch.full((len(z),), label, device=z.device)).log_prob(z) + math.log(share)

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -22,8 +23,8 @@ STEPS = 20
 GUIDANCE = 2.0
 """Guidance by the group. With 3 colours are too strong, and the coverage is lower."""
 LABEL_DROPOUT = 0.1
-"""Share of training latents whose group and class are withheld (Ho & Salimans 2022, arXiv:2207.12598,
-algorithm 1), and with classes as large a share of which only the group is."""
+"""Share of training latents whose group and class, or conditions, are withheld (Ho & Salimans 2022,
+arXiv:2207.12598, algorithm 1), and with classes as large a share of which only the group is."""
 MAX_GROUPS = 64
 """Groups of similar latents, at most; every class has at least one."""
 HUTCHINSON_PROBES = 1
@@ -37,7 +38,8 @@ class FlowMatching(nn.Module):
 
     Args:
         metadata: "name", "kind", "latents", "classes" and "settings", in which are "shape", that of the
-            latents of one image, "channels" and "blocks".
+            latents of one image, "channels" and "blocks", and for latents of images with conditions
+            "conditions", the numbers in the vector of each; there are no groups then.
     """
 
     graph_safe = supports_accumulation = True
@@ -54,7 +56,9 @@ class FlowMatching(nn.Module):
         shape, sizes = tuple(settings["shape"]), (settings["channels"], settings["blocks"])
         make = UNet if len(shape) == 3 else Mlp
         groups = MAX_GROUPS + self.classes
-        self.network: nn.Module = make(shape, self.classes + groups, *sizes)
+        self.conditions: int = settings.get("conditions", 0)
+        labels = self.conditions or self.classes + groups
+        self.network: nn.Module = make(shape, labels, *sizes, vector=self.conditions > 0)
         self.register_buffer("shares", torch.full((self.classes,), 1 / self.classes))
         # Until `set_groups`, every class is a group
         self.register_buffer("class_of_group", torch.arange(groups).clamp(max=self.classes - 1))
@@ -89,11 +93,11 @@ class FlowMatching(nn.Module):
         self.group_shares /= totals.clamp(min=1)[self.class_of_group]
 
     def terms(
-        self, x: Float[Tensor, "B _"], y: Int[Tensor, " B"] | None = None, samples: int = 1
+        self, x: Float[Tensor, "B _"], y: Labels | None = None, samples: int = 1
     ) -> Float[Tensor, " B"]:
-        """The squared error of the velocity, mean over latents, for images of groups y of which x holds the
-        means and log-variances of q(z | x). Draws of q, noise and times are drawn now; in training some of
-        the groups are withheld.
+        """The squared error of the velocity, mean over latents, for images of groups or conditions y of which
+        x holds the means and log-variances of q(z | x). Draws of q, noise and times are drawn now; in
+        training some of the groups or conditions are withheld.
 
         Times are sigmoids of a standard normal, which the middle of the way gets most of (Esser et al. 2024,
         arXiv:2403.03206, section 3.1), one in each of B strata.
@@ -103,23 +107,33 @@ class FlowMatching(nn.Module):
         z = (z - self.loc) / self.scale
         strata = torch.arange(len(z), device=z.device) + torch.rand(len(z), device=z.device)
         t = torch.sigmoid(torch.special.ndtri((strata / len(z)).clamp(1e-6, 1 - 1e-6)))
-        label = None
-        if y is not None:
-            label = self.classes + y
-            if self.training:
-                chance = torch.rand(len(y), device=y.device)
-                if self.classes > 1:
-                    label = torch.where(chance < 2 * LABEL_DROPOUT, self.class_of_group[y], label)
-                everything = self.classes + len(self.group_shares)
-                label = torch.where(chance < LABEL_DROPOUT, everything, label)
+        label = None if y is None else self._training_label(y)
         noise = torch.randn_like(z)
         velocity = self.velocity(torch.lerp(noise, z, t[:, None]), t, label)
         return (velocity - (z - noise)).square().mean(1)
 
+    def _training_label(self, y: Labels) -> Labels:
+        """The label of the network for groups or conditions, some of which are withheld in training."""
+        label = self._given(y) if self.conditions else self.classes + y
+        if not self.training:
+            return label
+        chance = torch.rand(len(y), device=y.device)
+        if self.conditions:
+            return label * (chance >= LABEL_DROPOUT)[:, None]
+        if self.classes > 1:
+            label = torch.where(chance < 2 * LABEL_DROPOUT, self.class_of_group[y], label)
+        everything = self.classes + len(self.group_shares)
+        return torch.where(chance < LABEL_DROPOUT, everything, label)
+
+    def _given(self, y: Float[Tensor, "B K"]) -> Float[Tensor, "B L"]:
+        """The label of the network for conditions: a 1 says that they are given."""
+        return F.pad(y, (0, 1), value=1.0)
+
     def velocity(
-        self, x: Float[Tensor, "B D"], t: Float[Tensor, " B"], label: Int[Tensor, " B"] | None = None
+        self, x: Float[Tensor, "B D"], t: Float[Tensor, " B"], label: Labels | None = None
     ) -> Float[Tensor, "B D"]:
-        """In standardized latents, given labels: classes, then groups. Without labels that of all images."""
+        """In standardized latents, given labels: classes, then groups; or conditions. Without labels that of
+        all images."""
         with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
             return self.network(x, t, label).float()
 
@@ -130,30 +144,32 @@ class FlowMatching(nn.Module):
         """Groups that new latents are drawn from."""
         return int((self.group_shares > 0).sum())
 
-    def guided(self, x: Tensor, t: Tensor, label: Int[Tensor, " B"], guidance: float) -> Float[Tensor, "B D"]:
+    @property
+    def has_guidance(self) -> bool:
+        """Whether there are groups or conditions that `guidance` strengthens."""
+        return self.groups > 1 or self.conditions > 0
+
+    def guided(self, x: Tensor, t: Tensor, label: Labels | None, guidance: float) -> Float[Tensor, "B D"]:
         """The velocity with classifier-free guidance: that of all images, and `guidance` times the
-        difference of the group from it (Ho & Salimans 2022, equation 6, whose w is `guidance` - 1)."""
+        difference of the group or the conditions from it (Ho & Salimans 2022, equation 6, whose w is
+        `guidance` - 1)."""
         velocity = self.velocity(x, t, label)
-        if guidance == 1:
+        if guidance == 1 or label is None:
             return velocity
         everything = self.velocity(x, t, None)
         return everything + guidance * (velocity - everything)
 
     @torch.no_grad()
     def sample_prior(self, n: int, y: Labels | None = None, temperature: float = 1.0) -> Float[Tensor, "n D"]:
-        """`n` samples of p(z | y), from noise scaled by `temperature`; without `y` of classes by frequency.
+        """`n` samples of p(z | y), from noise scaled by `temperature`; without `y` of classes by frequency,
+        or of p(z) if images have conditions.
 
         The group is drawn by its share of the class. The equation is solved in `steps` steps by the two-step
         Adams-Bashforth method, which needs one velocity a step; the first step is Heun's (Hairer, Norsett &
         Wanner 1993, sections II.1 and III.1).
         """
-        if y is None:
-            y = torch.multinomial(self.shares, n, replacement=True)
-        shares = self.group_shares * (self.class_of_group == y[:, None])
-        unknown = shares.sum(1, keepdim=True) == 0  # a class without training images
-        group = torch.multinomial(shares + unknown, 1)[:, 0]
-        label = torch.where(unknown[:, 0], y, self.classes + group)
-        guidance = self.guidance if self.groups > 1 else 1.0
+        label = self._sampled_label(n, y)
+        guidance = self.guidance if self.has_guidance else 1.0
         x = temperature * torch.randn(n, self.latents, device=self.loc.device)
         times = torch.linspace(0, 1, self.steps + 1, device=x.device)
         earlier = None
@@ -167,7 +183,18 @@ class FlowMatching(nn.Module):
             x, earlier = x + (end - start) * mean, now
         return self.loc + self.scale * x
 
-    def log_prior(self, z: Float[Tensor, "N D"], y: Int[Tensor, " N"] | None = None) -> Float[Tensor, " N"]:
+    def _sampled_label(self, n: int, y: Labels | None) -> Labels | None:
+        """The label of the network for new latents: groups by their shares of the class, or conditions."""
+        if self.conditions:
+            return None if y is None else self._given(y)
+        if y is None:
+            y = torch.multinomial(self.shares, n, replacement=True)
+        shares = self.group_shares * (self.class_of_group == y[:, None])
+        unknown = shares.sum(1, keepdim=True) == 0  # a class without training images
+        group = torch.multinomial(shares + unknown, 1)[:, 0]
+        return torch.where(unknown[:, 0], y, self.classes + group)
+
+    def log_prior(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, " N"]:
         """log p(z | y), or without `y` log p(z), by integrating the divergence of the velocity along the path
         from z back to noise (Chen et al. 2018, arXiv:1806.07366, equation 8).
 
@@ -204,7 +231,10 @@ class FlowMatching(nn.Module):
     ) -> tuple[Float[Tensor, "N D"], Float[Tensor, " N"]]:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            learned = self.network(x, t, y if self.classes > 1 else None).float()
+            label = y if self.classes > 1 else None
+            if self.conditions and y is not None:
+                label = self._given(y)
+            learned = self.network(x, t, label).float()
             products = [
                 torch.autograd.grad(learned, x, probe, retain_graph=True)[0].mul(probe).sum(1)
                 for probe in probes

@@ -12,6 +12,7 @@ from vaekit.models import flows
 from vaekit.models.distributions.discretized import clamp_straight_through
 from vaekit.models.distributions.latents import DiagonalGaussian, Flow, Mixture
 from vaekit.models.interfaces import Prior
+from vaekit.models.networks.dense import embed
 from vaekit.models.registry import DENSITY, BuildContext, Capability, Requirements, register
 from vaekit.models.terms import Encode, Labels
 
@@ -60,6 +61,8 @@ class VampPrior(Prior):
         super().__init__()
         self.pseudo_inputs = nn.Parameter(torch.rand(settings.components, *context.shape))
         labels = torch.arange(settings.components) % context.classes if context.classes else None
+        if context.vector:
+            labels = torch.zeros(settings.components, context.classes)
         self.register_buffer("labels", labels)
         self.init_images = settings.components
 
@@ -93,7 +96,7 @@ class FlowPrior(Prior):
 
 @register("prior", "class")
 class ClassPrior(Prior):
-    """p(z | y): one learned Gaussian per class."""
+    """p(z | y): one learned Gaussian per class; its mean and log-variance are linear in conditions."""
 
     provides = DENSITY | {Capability.FACTORIZED, Capability.REPARAMETERIZED}
     requires: ClassVar[Requirements] = {"model": frozenset({Capability.LABELS})}
@@ -106,4 +109,4 @@ class ClassPrior(Prior):
 
     def forward(self, encode: Encode, y: Labels | None = None) -> DiagonalGaussian:
         assert y is not None, "a conditional model needs labels"
-        return DiagonalGaussian(self.loc(y), self.log_variance(y))
+        return DiagonalGaussian(embed(self.loc, y), embed(self.log_variance, y))

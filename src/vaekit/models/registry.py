@@ -42,7 +42,7 @@ class BuildContext:
     latents: tuple[int, ...] = (1,)
     """(D,), or (c, h, w) of a latent image."""
     classes: int = 0
-    """Labels that the model is conditioned on; 0 for none."""
+    """Classes that the model is conditioned on, or numbers in a vector of conditions; 0 for neither."""
     images: int = 0
     """Training images; 0 where the model is not trained."""
     features: tuple[int, ...] = ()
@@ -51,6 +51,8 @@ class BuildContext:
     """Channels that the likelihood reads."""
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
     """The user's modules, by slot."""
+    vector: bool = False
+    """Whether labels are vectors of conditions [B, classes] instead of numbers of classes [B]."""
 
     @property
     def latent_size(self) -> int:

@@ -23,8 +23,7 @@ def summary(model: VAE) -> str:
     try:
         model.eval()
         with torch.no_grad(), fork_rng():
-            label = torch.zeros(1, dtype=torch.long, device=device) if model.classes else None
-            terms = model.terms(torch.zeros(1, *model.shape, device=device), label)
+            terms = model.terms(torch.zeros(1, *model.shape, device=device), model.labels_in_turn(1))
             terms.groups[0].log_p  # noqa: B018  a flow's layers run only when its density is computed
     finally:
         model.train(training)

@@ -24,6 +24,8 @@ from vaekit.models.registry import BuildContext
 from vaekit.models.single_level import rsample_with_log_prob, single_level_terms
 from vaekit.models.terms import Group, Images, Labels, Terms
 
+CONDITION_ROWS = 1024
+"""Vectors of conditions of training images that a model holds, to generate images like them."""
 DrawPosterior = Callable[[int], tuple[Float[Tensor, "n B D"], Float[Tensor, "n B"]]]
 
 
@@ -49,8 +51,13 @@ class VAE(nn.Module):
         shape: (C, H, W) of the images.
         latent_shape: (D,), or (c, h, w) of a latent image.
         latents: the number of latents; every z is flat, [..., latents].
-        classes: number of labels the model is conditioned on, 0 for none.
+        classes: number of classes the model is conditioned on, or of numbers in a vector of conditions; 0 for
+            neither.
+        vector: whether labels are vectors of conditions.
     """
+
+    condition_rows: Float[Tensor, "R K"]
+    """Conditions of training images, in random order."""
 
     def __init__(
         self,
@@ -65,7 +72,9 @@ class VAE(nn.Module):
         self.encoder, self.posterior, self.prior = encoder, posterior, prior
         self.decoder, self.likelihood = decoder, likelihood
         self.shape, self.latent_shape, self.classes = context.shape, context.latents, context.classes
-        self.latents = context.latent_size
+        self.latents, self.vector = context.latent_size, context.vector
+        if self.vector:
+            self.register_buffer("condition_rows", torch.zeros(CONDITION_ROWS, self.classes))
         # Custom modules may run Python code that changes between calls, which a CUDA graph would skip
         self.graph_safe = not context.modules
         self.precision = torch.float32  # of encoder and decoder; the rest is always in float32
@@ -113,7 +122,7 @@ class VAE(nn.Module):
         """p(x | z, y) for every z; in training `x` is passed on, for a scale that follows the data."""
         lead = z.shape[:-1]
         if y is not None and z.ndim > 2:
-            y = y.repeat(math.prod(lead[:-1]))
+            y = y.repeat(math.prod(lead[:-1]), *[1] * (y.ndim - 1))
         output = self._network(self.decoder, z.reshape(-1, z.shape[-1]), y)
         return self.likelihood(output.unflatten(0, lead), x)
 
@@ -136,6 +145,16 @@ class VAE(nn.Module):
     def reconstruct(self, x: Images, y: Labels | None = None) -> Images:
         """The image at the mean of q(z | x), or, for a flow, at the image of its base's mean."""
         return self.image(self.posterior_of(x, y).mean, y)
+
+    def labels_in_turn(self, n: int, grouped: bool = False) -> Labels | None:
+        """Labels of `n` images: all classes in turn, or one after the other if `grouped`; of a model with
+        conditions those of training images. None for an unconditional model."""
+        if not self.classes:
+            return None
+        numbers = torch.arange(n, device=next(self.parameters()).device)
+        if self.vector:
+            return self.condition_rows[numbers % len(self.condition_rows)]
+        return numbers * self.classes // max(1, n) if grouped else numbers % self.classes
 
     def _condition(self, y: Labels | None) -> Labels | None:
         return y if self.classes else None

@@ -11,12 +11,21 @@ from torch import Tensor
 from vaekit.evaluation.context import QUICK_IMAGES, EvalContext
 from vaekit.evaluation.ranking import ranking
 from vaekit.latents.arrays import encode_means
-from vaekit.latents.sampling import CHUNK, AnyPrior, decode_images, draw_latents, interpolate, to_uint8
+from vaekit.latents.sampling import (
+    CHUNK,
+    AnyPrior,
+    decode_images,
+    draw_latents,
+    interpolate,
+    labels_between,
+    to_uint8,
+)
 from vaekit.latents.traverse import traverse_model
 from vaekit.models.registry import Capability
 from vaekit.plots import curves
 from vaekit.plots.labels import file_labels
 from vaekit.report.html import Block, Section, tile_columns, tile_table, tiles
+from vaekit.runs.conditions import label_names
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.loaded import LoadedModel
 from vaekit.utils.files import printable
@@ -59,8 +68,8 @@ def new_images(model: LoadedModel) -> Section:
     blocks = []
     for number, (caption, prior) in enumerate(priors.items()):
         count = columns * (1 if number else NEW_IMAGE_ROWS)
-        y = torch.arange(count, device=model.device) * vae.classes // count if vae.classes else None
-        names = [] if y is None else [model.classes[label] for label in y.tolist()]
+        y = vae.labels_in_turn(count, grouped=True)
+        names = label_names(model, y) or []
         z = draw_latents(prior, count, model.config.training.seed, y)
         blocks.append(tiles([to_uint8(decode_images(vae, z, y)).numpy()], "new image", names, caption))
     return Section("New images", "Generated from random latent vectors.", blocks)
@@ -79,7 +88,10 @@ def reconstructions(context: EvalContext) -> Section:
 def traversals(model: LoadedModel, quiet: bool) -> Section:
     result = traverse_model(model, TRAVERSED_LATENTS, TRAVERSAL_STEPS, quiet=quiet)
     text = result.title.replace("\n", ". ") + "."
-    text += f" Class: {model.classes[0]}." if model.vae.classes else ""
+    if model.columns:
+        text += " Conditions: the average of the training images."
+    elif model.vae.classes:
+        text += f" Class: {model.classes[0]}."
     rows = [name.replace("\n", ", ") for name in result.rows]
     return Section("Latent traversals", text, [tile_table(result.images, rows, result.columns)])
 
@@ -124,7 +136,9 @@ def interpolations(context: EvalContext) -> list[Section]:
     rows = []
     for start in range(0, len(z) - 1, 2):
         path = interpolate(z[start], z[start + 1], INTERPOLATION_STEPS)
-        y = None if chosen.labels is None else chosen.labels[start].expand(INTERPOLATION_STEPS)
+        y = chosen.labels
+        if y is not None:
+            y = labels_between(y[start], y[start + 1], INTERPOLATION_STEPS)
         first, last = chosen.pixels[[start, start + 1]]
         rows.append([first, *to_uint8(decode_images(model.vae, path, y)).numpy(), last])
     shares = [f"{step / (INTERPOLATION_STEPS - 1):.0%}" for step in range(INTERPOLATION_STEPS)]
@@ -135,7 +149,7 @@ def interpolations(context: EvalContext) -> list[Section]:
 
 def _pairs(images: ImageSet) -> ImageSet:
     """Images two by two; both of one class where a model is conditional and a class has two."""
-    if images.labels is None:
+    if images.labels is None or images.labels.is_floating_point():
         return images.spread(2 * INTERPOLATIONS)
     of_class = [(images.labels == label).nonzero()[:2, 0] for label in images.labels.unique()]
     pairs = [rows.numpy() for rows in of_class if len(rows) == 2]
@@ -148,7 +162,7 @@ def _pairs(images: ImageSet) -> ImageSet:
 def quick_size(model: LoadedModel, seconds: float) -> QuickSize:
     """How many images and importance samples take `seconds`, by the time of decoding a few."""
     z = torch.zeros(CHUNK, model.vae.latents)
-    y = torch.zeros(CHUNK, dtype=torch.long) if model.vae.classes else None
+    y = model.vae.labels_in_turn(CHUNK)
     decode_images(model.vae, z, y)
     start = time.perf_counter()
     decode_images(model.vae, z, y)

@@ -21,6 +21,7 @@ from vaekit.plots import curves, grids
 from vaekit.report import images
 from vaekit.report.html import Block, Section, render, text_table, tile_columns, tiles
 from vaekit.runs.commands import train_command
+from vaekit.runs.conditions import label_names
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import DatasetSummary, RunMetadata, read_dataset_summary, read_metadata
 from vaekit.runs.metrics import read_metrics
@@ -191,7 +192,7 @@ def _data(model: LoadedModel, dataset: DatasetSummary, context: EvalContext | No
         count, seed = 3 * tile_columns(model.shape), model.config.training.seed
         pack = context.held_out.pack
         x, y = next(ImageLoader(pack, model.config.data, count, seed, torch.device("cpu")).train(0))
-        names = [pack.classes[label] for label in y.tolist()] if y is not None and pack.classes else []
+        names = label_names(pack, y) or []
         caption = "The first images of the first epoch, as the model sees them"
         blocks.append(tiles([to_uint8(x).numpy()], "training image", names, caption))
     blocks += _class_table(dataset.counts)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from vaekit.data.loader import Batch
 from vaekit.data.packs.pack import Pack
 from vaekit.data.sources.pixels import to_uint8_images
 from vaekit.errors import UserError
+from vaekit.models.terms import Labels
 from vaekit.utils.files import printable
 
 EVAL_BATCH = 64
@@ -22,12 +23,12 @@ EVAL_BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Rows of a pack, with class indices for a conditional model."""
+    """Rows of a pack, with class indices or conditions for a conditional model."""
 
     pack: Pack
     rows: NDArray[np.int64]
-    class_indices: Int64[Tensor, " M"] | None
-    """Those of all images of the pack; None for an unconditional model."""
+    class_indices: Labels | None
+    """Those of all images of the pack, or their conditions; None for an unconditional model."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -38,8 +39,8 @@ class ImageSet:
         return np.asarray(self.pack.images[self.rows])
 
     @property
-    def labels(self) -> Int64[Tensor, " N"] | None:
-        """The model's class indices; None for an unconditional model."""
+    def labels(self) -> Labels | None:
+        """The model's class indices, or conditions; None for an unconditional model."""
         return None if self.class_indices is None else self.class_indices[torch.from_numpy(self.rows)]
 
     @property

@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -17,18 +17,20 @@ from vaekit.data.packs.reading import Reading
 from vaekit.data.sources.layout import NO_CLASS, read_layout
 from vaekit.data.sources.tables import labels_of_files, table_path
 from vaekit.errors import UserError, setting
+from vaekit.models.terms import Labels as LabelTensor
+from vaekit.runs.conditions import pack_conditions
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import read_dataset_summary, read_metadata
 from vaekit.utils.files import natural_sort_key, printable
 from vaekit.utils.logging import log
 
-Labels = str | int | Sequence[str | int] | NDArray[Any]
-"""The class of all images, or one for each, by name or index."""
+Labels = str | int | Mapping[str, Any] | Sequence[str | int | Mapping[str, Any]] | NDArray[Any]
+"""The class of all images, or one for each, by name or index; or their conditions."""
 Images = UInt8[np.ndarray, "N H W C"]
 Latents = Float[np.ndarray, "N D"] | Float[np.ndarray, "N c h w"]
 """A vector per image, or a spatial latent if the model was trained with `latents="4x7x7"` or the like."""
-OF_TRAINING = {"include": None, "exclude": None, "labels": None, "label_column": None, "group": None}
+OF_TRAINING = dict.fromkeys(("include", "exclude", "labels", "label_column", "condition", "group"))
 """Settings of the data that mean files of the training data, and none of others."""
 MAX_COUNT = 10_000_000
 MAX_LISTED_CLASSES = 20
@@ -37,7 +39,7 @@ MAX_LISTED_CLASSES = 20
 
 def class_indices(labels: Labels, n: int, classes: Sequence[str]) -> Int64[Tensor, " n"]:
     """Class indices of `n` images, from one label for all or one for each."""
-    if isinstance(labels, (str, int, float, np.integer, np.floating)):
+    if isinstance(labels, (str, int, float, np.integer, np.floating, Mapping)):
         values: list[Any] = [labels] * n
     else:
         values = np.asarray(labels).tolist()
@@ -47,7 +49,7 @@ def class_indices(labels: Labels, n: int, classes: Sequence[str]) -> Int64[Tenso
     return torch.tensor([class_index(label, classes) for label in values], dtype=torch.long)
 
 
-def class_index(label: str | int | float, classes: Sequence[str]) -> int:
+def class_index(label: Any, classes: Sequence[str]) -> int:
     """The index of a class given by name or index.
 
     Of classes that are named by numbers, a number is the name: 1 is the class "1", not the second one.
@@ -155,8 +157,11 @@ def all_images(model: LoadedModel, data: Any, quiet: bool) -> tuple[ImageSet, li
     return images, [paths[row] for row in order]
 
 
-def class_numbers(model: LoadedModel, pack: Pack) -> Int64[Tensor, " N"] | None:
-    """The model's class index of every image of a pack, matched by name; None for an unconditional model."""
+def class_numbers(model: LoadedModel, pack: Pack) -> LabelTensor | None:
+    """The model's class index of every image of a pack, matched by name, or its conditions; None for an
+    unconditional model."""
+    if model.columns:
+        return pack_conditions(model, pack)
     if not model.vae.classes:
         return None
     if not pack.classes:

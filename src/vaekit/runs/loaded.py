@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from vaekit.config.config import Config
+from vaekit.data.sources.columns import Column
+from vaekit.data.sources.conditions import width_of
 from vaekit.models.builder import build
 from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.flow_matching import FlowMatching
@@ -38,6 +40,8 @@ class LoadedModel:
     weights_hash: str
     """SHA-256 of the weights file."""
     device: torch.device
+    columns: tuple[Column, ...] = ()
+    """The columns of a table that it is conditioned on instead of classes."""
     arrays: Any = field(default=None, repr=False)
     """The training data, if this process gave them in memory."""
 
@@ -66,7 +70,10 @@ def load_model(
     target = resolve_device(device)
     metadata = read_metadata(run)
     config, shape, classes = metadata.config, metadata.shape, metadata.classes
-    vae, objective = build(config, shape, len(classes), networks=networks)
+    conditions = width_of(metadata.conditions)
+    vae, objective = build(config, shape, len(classes), networks=networks, conditions=conditions)
     load_weights(vae, run.weights)
     vae = vae.to(target).eval().requires_grad_(False)
-    return LoadedModel(run, config, vae, objective, shape, classes, sha256(run.weights), target, arrays)
+    digest = sha256(run.weights)
+    parts = run, config, vae, objective, shape, classes, digest, target, metadata.conditions, arrays
+    return LoadedModel(*parts)

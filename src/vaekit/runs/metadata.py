@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from vaekit.config.config import Config
+from vaekit.data.sources.columns import Column
 from vaekit.errors import UserError
 from vaekit.runs.folder import Run
 from vaekit.utils.files import write_text
@@ -26,6 +27,8 @@ class RunMetadata(BaseModel, frozen=True):
     shape: tuple[int, int, int]
     """(C, H, W) of the images."""
     classes: tuple[str, ...]
+    conditions: tuple[Column, ...] = ()
+    """The columns of a table that the images are conditioned on."""
     source: str | None
     """Absolute path of the data; None for data in memory."""
     from_run: str | None = None

@@ -12,6 +12,7 @@ from vaekit.latents.sampling import decode_images, draw_latents, draw_like, seed
 from vaekit.models.single_level import rsample_with_log_prob
 from vaekit.plots import curves, grids
 from vaekit.runs.checkpoint import load_prior, load_weights, write_prior
+from vaekit.runs.conditions import label_names
 from vaekit.runs.folder import Run
 from vaekit.runs.metrics import Row, read_metrics
 from vaekit.training.callbacks import Callback, TrainingState
@@ -40,7 +41,7 @@ class DataPreview(Callback):
         count = min(PREVIEW_IMAGES, loader.batch_size)
         x, y = next(loader.train(0))
         images = to_uint8(x[:count]).numpy()
-        labels = _class_names(pack.classes, y, count)
+        labels = label_names(pack, None if y is None else y[:count])
         title = f"{count} of {loader.count:,} training images, as the model sees them"
         grids.write(state.run.data_preview, grids.grid(images, labels=labels, title=title))
         log.info(f"Training images as the model sees them: {state.run.data_preview}")
@@ -59,13 +60,12 @@ class Pictures(Callback):
     @torch.no_grad()
     def _draw(self, state: TrainingState) -> None:
         """Decode the pictures now; draw and write them in the background."""
-        model, classes, epoch = state.train_step.ema.model, state.plan.pack.classes, state.progress.epoch
-        device = state.loader.device
-        count, columns, y = SAMPLE_IMAGES, None, None
-        if model.classes:
+        model, pack, epoch = state.train_step.ema.model, state.plan.pack, state.progress.epoch
+        count, columns = SAMPLE_IMAGES, None
+        if pack.classes and model.classes:
             columns = max(1, SAMPLE_IMAGES // model.classes)
             count = min(SAMPLE_IMAGES, columns * model.classes)
-            y = torch.arange(count, device=device) // columns % model.classes
+        y = model.labels_in_turn(count, grouped=True)
         seed = state.plan.config.training.seed
         if state.plan.config.latent_prior == "flow_matching":
             x, truth = next(state.loader.split("validation", ENCODED_IMAGES, size=ENCODED_IMAGES))
@@ -77,8 +77,8 @@ class Pictures(Callback):
         samples = to_uint8(decode_images(model, z, y)).numpy()
         x, truth = next(state.loader.split("validation", RECONSTRUCTED_IMAGES, size=RECONSTRUCTED_IMAGES))
         originals, reconstructions = to_uint8(x).numpy(), to_uint8(model.reconstruct(x, truth)).numpy()
-        sample_names = _class_names(classes, y, count)
-        names = _class_names(classes, truth, len(x))
+        sample_names = label_names(pack, y)
+        names = label_names(pack, truth)
 
         def write() -> None:
             title = f"Epoch {epoch}: new images from {source}"
@@ -146,9 +146,3 @@ def is_picture_epoch(epoch: int) -> bool:
     decade = 10 ** int(math.log10(max(epoch / 10, 1)))
     step = max(decade * factor for factor in (1, 2, 5) if decade * factor <= max(epoch / 10, 1))
     return bool(epoch % step == 0)
-
-
-def _class_names(classes: tuple[str, ...], y: torch.Tensor | None, count: int) -> list[str] | None:
-    if y is None or not classes:
-        return None
-    return [classes[i] if i >= 0 else "" for i in y[:count].tolist()]

@@ -5,13 +5,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.data.loader import ImageLoader
 from vaekit.latents.sampling import seeded
 from vaekit.models.terms import Labels
-from vaekit.models.vae import VAE
+from vaekit.models.vae import CONDITION_ROWS, VAE
 
 MEAN_IMAGES = 2000
 """Images whose mean stands for that of the training set."""
@@ -23,9 +25,14 @@ def init_from_data(models: Sequence[VAE], loader: ImageLoader, seed: int) -> Non
     """Call `init_from_data` of every component that has it, the same for all `models`, copies of one.
 
     An encoder gets the mean image; a decoder the outputs at which it is the mean of p(x | z), if the
-    likelihood has `inverse_mean`; a prior with `init_images` as many images with their labels.
+    likelihood has `inverse_mean`; a prior with `init_images` as many images with their labels. A model with
+    conditions gets those of training images.
     """
     first = models[0]
+    if first.vector:
+        rows = _condition_rows(loader, seed)
+        for model in models:
+            model.condition_rows.copy_(rows)
     arguments: dict[str, tuple[Any, ...]] = {}
     if hasattr(first.encoder, "init_from_data") or hasattr(first.decoder, "init_from_data"):
         batches = max(1, min(MEAN_IMAGES // loader.batch_size, loader.steps_per_epoch))
@@ -40,6 +47,14 @@ def init_from_data(models: Sequence[VAE], loader: ImageLoader, seed: int) -> Non
         for model in models:
             if hasattr(component := getattr(model, slot), "init_from_data"):
                 component.init_from_data(*values)
+
+
+def _condition_rows(loader: ImageLoader, seed: int) -> Float[Tensor, "R K"]:
+    """Conditions of training images in random order, all of them before any comes a second time."""
+    values = torch.from_numpy(np.array(loader.source.split_labels("train")))
+    with seeded(seed, "conditions"):
+        order = torch.randperm(len(values))
+    return values[order[torch.arange(CONDITION_ROWS) % len(order)]]
 
 
 def _distinct_images(loader: ImageLoader, count: int, seed: int) -> tuple[Tensor, Labels | None]:

@@ -10,6 +10,7 @@ import torch
 
 from vaekit.config.config import Config
 from vaekit.config.overrides import override
+from vaekit.data.sources.conditions import width_of
 from vaekit.errors import setting
 from vaekit.models.builder import build
 from vaekit.models.flow_matching import VelocityError
@@ -160,7 +161,8 @@ def _with_channels(plan: Plan, stage: str, channels: int) -> Plan:
         return _with(plan, {"flow_matching": {"channels": channels}})
     wider = _with(plan, {"encoder": {"channels": channels}, "decoder": {"channels": channels}})
     pack = plan.pack
-    model, _ = build(wider.config, pack.shape, len(pack.classes), pack.count("train"))
+    count, conditions = pack.count("train"), width_of(pack.columns)
+    model, _ = build(wider.config, pack.shape, len(pack.classes), count, conditions=conditions)
     return replace(wider, model=model)
 
 
@@ -200,6 +202,8 @@ def _second_stage_times(plan: Plan) -> list[float]:
     model.precision = compute_dtype(settings)
     x = torch.zeros(int(settings.batch_size), 2 * model.latents, device=plan.device)
     y = torch.zeros(len(x), dtype=torch.long, device=plan.device)
+    if model.conditions:
+        y = torch.zeros(len(x), model.conditions, device=plan.device)
     objective: Any = VelocityError()
     with fork_rng(), muted():
         return trial(TrainStep(model, objective, settings, 1), x, y)

@@ -15,6 +15,7 @@ from vaekit.config.presets import PRESETS, leaves_noise_open
 from vaekit.config.training import TrainingConfig
 from vaekit.data.choose_augmentation import MIN_IMAGES, choose_augmentation
 from vaekit.data.packs.pack import Pack, open_pack
+from vaekit.data.sources.conditions import require_table, width_of
 from vaekit.errors import UserError, setting
 from vaekit.models.builder import build
 from vaekit.models.compatibility import is_valid
@@ -69,6 +70,7 @@ def make_plan(request: TrainRequest) -> Plan:
     source = _source(given, before, origin)
     request = with_settings_of(origin, given, source) if origin else given
     early = _config_before_data(request, before)
+    require_table(early.data, source if isinstance(source, Path) else None, early.conditional)
     device = torch.device(before.device) if before else None
     if device is None or not is_available(device):  # a run stays on its device if that is still there
         device = resolve_device(early.training.device)
@@ -83,7 +85,8 @@ def make_plan(request: TrainRequest) -> Plan:
         small = (*small, line) if line else small
     run = Run(request.out or first_free(Path("runs"), pack.name))
     classes, images = len(pack.classes), pack.count("train")
-    model, objective = build(config, pack.shape, classes, images, request.networks)
+    conditions = width_of(pack.columns)
+    model, objective = build(config, pack.shape, classes, images, request.networks, conditions)
     metadata = _make_metadata(preset, config, pack, source, device, before, origin)
     lines = [*pack.summary.splitlines(), f"Preset: {preset}{_about_preset(given, before, origin, pack)}"]
     lines += small
@@ -230,6 +233,7 @@ def _make_metadata(
         config=config,
         shape=pack.shape,
         classes=pack.classes,
+        conditions=pack.columns,
         source=str(Path(source).resolve()) if isinstance(source, (str, Path)) else None,
         from_run=from_run,
         seed=config.training.seed,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.config.overrides import override
@@ -24,6 +24,7 @@ from vaekit.latents.groups import Groups, fit_groups
 from vaekit.latents.sampling import CHUNK, decode_images, draw_latents, seeded, to_uint8
 from vaekit.models.distributions.latents import DiagonalGaussian, PointMass
 from vaekit.models.flow_matching import FlowMatching, VelocityError
+from vaekit.models.terms import Labels
 from vaekit.models.vae import VAE
 from vaekit.plots import grids
 from vaekit.runs.checkpoint import load_weights
@@ -52,10 +53,10 @@ POINT_LOG_VARIANCE = -30.0
 @dataclass(frozen=True)
 class EncodedSplit:
     """q(z | x) of images: means and log-variances [N, 2D], and numbers [N] of classes, if there are classes,
-    or of groups."""
+    or of groups; or conditions [N, K]."""
 
     x: Float[Tensor, "N _"]
-    y: Int64[Tensor, " N"] | None
+    y: Labels | None
 
     def spread(self, count: int) -> "EncodedSplit":
         """At most `count` of the images, evenly spread."""
@@ -65,7 +66,8 @@ class EncodedSplit:
 
 
 class LatentLoader:
-    """Batches of encoded images, as an `ImageLoader` has of images: x [B, 2D] and groups y [B].
+    """Batches of encoded images, as an `ImageLoader` has of images: x [B, 2D] and groups y [B] or conditions
+    [B, K].
 
     An epoch has `steps_per_epoch` steps, whatever the number of images; every image is drawn once before any
     is drawn again.
@@ -172,9 +174,10 @@ def second_stage(first: TrainingState) -> TrainingState:
     prior = flow_matching_model(plan).to(plan.device)
     loc, log_variance = loader.splits["train"].x.chunk(2, dim=1)
     prior.set_units(loc, log_variance.exp())
-    assert loader.splits["train"].y is not None
-    sizes = torch.bincount(loader.splits["train"].y, minlength=len(groups.classes))
-    prior.set_groups(groups.classes.to(sizes), sizes)
+    if groups is not None:
+        assert loader.splits["train"].y is not None
+        sizes = torch.bincount(loader.splits["train"].y, minlength=len(groups.classes))
+        prior.set_groups(groups.classes.to(sizes), sizes)
     prior.precision = compute_dtype(plan.config.training)
     train_step = TrainStep(prior, objective, config.training, loader.steps_per_epoch)
     state = TrainingState(plan, first.request, train_step, loader, name="latent prior")
@@ -187,18 +190,23 @@ def second_stage(first: TrainingState) -> TrainingState:
 
 def _encode(
     model: VAE, loader: ImageLoader, settings: TrainingConfig, mirrored: bool
-) -> tuple[LatentLoader, Groups]:
-    """Encode the images; of the training images their mirror images too, if the first stage has seen them."""
+) -> tuple[LatentLoader, Groups | None]:
+    """Encode the images; of the training images their mirror images too, if the first stage has seen them.
+    Images without conditions are grouped."""
     limit = max(1, MAX_NUMBERS // model.latents // (2 if mirrored else 1))
     with status("Encoding the images"):
         batches = {name: loader.split(name, limit, CHUNK) for name in ("train", "validation")}
         if mirrored:
             batches["train"] = _with_mirror_images(batches["train"])
         splits = {name: encode_split(model, part, name, settings.seed) for name, part in batches.items()}
-    means = {name: part.x[:, : model.latents] for name, part in splits.items()}
-    with status("Grouping similar images"):
-        groups = fit_groups(means["train"], splits["train"].y, seed=settings.seed)
-        splits = {name: EncodedSplit(part.x, groups.of(means[name], part.y)) for name, part in splits.items()}
+    groups = None
+    if not model.vector:
+        means = {name: part.x[:, : model.latents] for name, part in splits.items()}
+        with status("Grouping similar images"):
+            groups = fit_groups(means["train"], splits["train"].y, seed=settings.seed)
+            splits = {
+                name: EncodedSplit(part.x, groups.of(means[name], part.y)) for name, part in splits.items()
+            }
     splits["validation"] = splits["validation"].spread(VALIDATION_IMAGES)
     size = int(settings.batch_size)
     return LatentLoader(splits, size, settings.steps_per_epoch, settings.seed, loader.device), groups
@@ -223,9 +231,7 @@ class LatentPictures(Callback):
         if epoch & (epoch - 1) and not state.finished:  # after 1, 2, 4, 8, ... and at the end
             return
         prior: Any = state.train_step.ema.model
-        y = None
-        if self.model.classes:
-            y = torch.arange(self.IMAGES, device=state.loader.device) % self.model.classes
+        y = self.model.labels_in_turn(self.IMAGES)
         z = draw_latents(prior, self.IMAGES, state.plan.metadata.seed, y)
         images = to_uint8(decode_images(self.model, z, y)).numpy()
         path = state.run.samples(epoch)

@@ -80,6 +80,7 @@ def decode_files(
         drop_copies=settings.copies != "keep",
         links=np.array(links, np.bool_) if links else np.zeros(len(decoded), np.bool_),
         bands=bool(surveyed.bands),
+        conditions=None if files.conditions is None else files.conditions.rows(file_rows),
     )
 
 

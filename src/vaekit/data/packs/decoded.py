@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vaekit.data.sources.conditions import Conditions
 from vaekit.data.sources.pixels import Pixels
 
 Labels = NDArray[np.int64]
@@ -44,3 +45,5 @@ class DecodedSource:
     """[N], whether each image is read through a link; of equal images others are kept."""
     bands: bool = False
     """Whether the channels are neither gray values nor colours."""
+    conditions: Conditions | None = None
+    """Those of each image, instead of classes."""

@@ -27,6 +27,9 @@ from vaekit.data.packs.cache import (
 )
 from vaekit.data.packs.reading import Reading, decode_spec
 from vaekit.data.packs.write import count_reasons
+from vaekit.data.sources.columns import Column
+from vaekit.data.sources.conditions import require_table
+from vaekit.data.sources.files import FilesSource
 from vaekit.data.sources.find import Source, find_source
 from vaekit.data.sources.layout import NO_CLASS
 from vaekit.data.sources.pixels import Pixels
@@ -75,6 +78,18 @@ class Pack:
     skipped: list[tuple[str, str]]
     """(path, reason) of each image that is not used."""
     metadata: dict[str, Any]
+    conditions: NDArray[np.float32] | None = None
+    """[N, K], the numbers of `columns` for every image; None without."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What the images are conditioned on instead of classes."""
+        return tuple(Column.model_validate(column) for column in self.metadata.get("conditions", ()))
+
+    @property
+    def all_labels(self) -> NDArray[Any]:
+        """The conditions of all images where there are any, or else `labels`."""
+        return self.labels if self.conditions is None else self.conditions
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -85,14 +100,16 @@ class Pack:
         rows = self.splits[split]
         return int(rows.stop - rows.start)
 
-    def split_labels(self, split: str) -> NDArray[np.int64]:
-        return self.labels[self.splits[split]]
+    def split_labels(self, split: str) -> NDArray[Any]:
+        return self.all_labels[self.splits[split]]
 
-    def read(self, split: str, rows: NDArray[np.int64]) -> tuple[Pixels, NDArray[np.int64]]:
+    def read(self, split: str, rows: NDArray[np.int64]) -> tuple[Pixels, NDArray[Any]]:
         rows = rows + self.splits[split].start
         # Gathered by NumPy: as fast as torch on one thread, and it does not wake the threads that compute.
         pixels = np.asarray(self.images).reshape(len(self.images), -1).take(rows, axis=0)
-        return pixels.reshape(len(rows), *self.images.shape[1:]), np.asarray(self.labels).take(rows)
+        return pixels.reshape(len(rows), *self.images.shape[1:]), np.asarray(self.all_labels).take(
+            rows, axis=0
+        )
 
     @property
     def summary(self) -> str:
@@ -174,6 +191,8 @@ def open_pack(
     """
     folders = usable = packs_folders(run)
     resolved: Source
+    in_folder = isinstance(source, (str, Path)) and Path(source).expanduser().is_dir()
+    require_table(settings, Path(source).expanduser() if in_folder else None)
     if is_dataset(source):
         size = settings.width_height
         spec = decode_spec(settings, *(size or (1, 1)))
@@ -185,6 +204,8 @@ def open_pack(
         usable = folder, folders[1]  # what is said of another one is said once
     else:
         resolved = find_source(source, settings, known_classes)
+    if settings.condition and not isinstance(resolved, FilesSource):
+        raise UserError("needs image files, in a folder or an archive.", option="condition")
     pack_settings = settings.model_dump(exclude=set(AUGMENTATION))
     parts = [PACK_FORMAT, resolved.key, pack_settings, known_classes, reading and asdict(reading), splitting]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -243,12 +264,14 @@ def _open(folder: Path, source_text: str) -> Pack | None:
         # Copy-on-write, although nothing writes to it, because torch warns about read-only memory.
         images = np.load(folder / "images.npy", mmap_mode="c")
         labels = np.load(folder / "labels.npy", mmap_mode="c")
+        conditions = np.load(folder / "conditions.npy", mmap_mode="c") if metadata.get("conditions") else None
         splits = {split: slice(start, end) for split, (start, end) in metadata["splits"].items()}
         skipped = [(path, reason) for path, reason in metadata["skipped"]]
         name, classes, digest = metadata["name"], tuple(metadata["classes"]), metadata["fingerprint"]
         if not {"contents", "notes", "reading", "bands", "copies"} <= metadata.keys():
             return None
-        return Pack(folder, source_text, name, images, labels, classes, splits, digest, skipped, metadata)
+        fields = name, images, labels, classes, splits, digest, skipped, metadata, conditions
+        return Pack(folder, source_text, *fields)
     except (OSError, ValueError, KeyError):
         return None
 

@@ -28,7 +28,8 @@ MAX_NEAR_SHARE, MAX_NEAR_IMAGES = 0.1, 10
 def write_pack(
     folder: Path, source: DecodedSource, name: str, settings: DataConfig, splitting: bool = True
 ) -> None:
-    """Write the files of a pack: images.npy, labels.npy, table.csv and, with its metadata, pack.json.
+    """Write the files of a pack: images.npy, labels.npy or conditions.npy, table.csv and, with its metadata,
+    pack.json.
 
     Without `splitting` all images are kept in the splits of the source.
     """
@@ -51,6 +52,13 @@ def write_pack(
     hashing = hashlib.sha256(json.dumps([source.shape, ranges, source.classes]).encode())
     hashing.update(source.content[order].tobytes())
     hashing.update(labels.tobytes())
+    columns: list[dict[str, Any]] = []
+    if source.conditions is not None:
+        values = source.conditions.values[order]
+        columns = [column.model_dump() for column in source.conditions.columns]
+        np.save(folder / "conditions.npy", values)
+        hashing.update(json.dumps(columns).encode())
+        hashing.update(values.tobytes())
     counts: dict[str, Any] = {split: len(rows) for split, rows in rows_of_splits.items()}
     if source.classes:
         for split, rows in rows_of_splits.items():
@@ -60,6 +68,7 @@ def write_pack(
         "fingerprint": hashing.hexdigest(),
         "contents": hashlib.sha256(np.unique(source.content).tobytes()).hexdigest(),
         "classes": source.classes,
+        "conditions": columns,
         "splits": ranges,
         "counts": counts,
         "size_note": source.size_note,

@@ -12,7 +12,8 @@ from vaekit.data.decoding.archives import Archive, is_archive, open_archive
 from vaekit.data.decoding.files import UnusableError
 from vaekit.data.decoding.formats import HEAD, IMAGE_SUFFIXES, OTHER_SUFFIXES, has_suffix, sniff
 from vaekit.data.sources.arrays import file_key, status_key
-from vaekit.data.sources.layout import read_layout
+from vaekit.data.sources.conditions import Conditions, conditions_of_files
+from vaekit.data.sources.layout import NO_CLASS, read_layout
 from vaekit.data.sources.listing import LINKED_FOLDER, LINKED_OUTSIDE, Listing, list_folder, passed_over
 from vaekit.data.sources.tables import labels_of_files, table_path
 from vaekit.errors import UserError, setting
@@ -38,6 +39,8 @@ class ImageFiles:
     """Number of files that are not images."""
     notes: list[str] = field(default_factory=list)
     """What the paths were taken for."""
+    conditions: Conditions | None = None
+    """The conditions of each file, instead of classes."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +135,18 @@ def _image_files(
             paths.append(path)
     layout = read_layout(paths, settings.split_folders, bool(include), known_classes, archive)
     skipped |= {paths[row]: reason for row, reason in layout.left_out.items()}
-    if settings.labels and paths:
-        table = table_path(settings.labels, tables)
-        layout.classes, notes = labels_of_files(table, settings.label_column, paths)
-        layout.notes += notes
     used = [row for row in range(len(paths)) if row not in layout.left_out]
+    conditions = None
+    if settings.labels and used:
+        table = table_path(settings.labels, tables)
+        if settings.condition:
+            if set(layout.classes) != {NO_CLASS}:
+                layout.notes.append(f"Folders are no classes with {setting('condition')}.")
+            layout.classes = [NO_CLASS] * len(paths)
+            conditions, notes = conditions_of_files(table, settings.condition, [paths[row] for row in used])
+        else:
+            layout.classes, notes = labels_of_files(table, settings.label_column, paths)
+        layout.notes += notes
     return ImageFiles(
         root,
         [paths[row] for row in used],
@@ -145,6 +155,7 @@ def _image_files(
         sorted(skipped.items()),
         listing.other_files,
         [*layout.notes, *_link_notes(listing)],
+        conditions,
     )
 
 

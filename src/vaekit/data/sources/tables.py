@@ -47,12 +47,11 @@ def labels_of_files(table: Path, column: str | None, paths: Sequence[str]) -> tu
     Raises:
         UserError: the table cannot be read, has no such column, or fits no file.
     """
-    frame = _read(table)
+    frame, files, matches = matched_table(table, paths)
     names = {str(name): str(name).lower() for name in frame.columns}
-    files, matches = _file_column(frame, names, paths, table)
     label = _label_column(frame, names, files, column, table)
     missing = frame[label].isna().tolist()
-    values = [None if missing[row] else _text(value) for row, value in enumerate(frame[label].tolist())]
+    values = [None if missing[row] else text_of(value) for row, value in enumerate(frame[label].tolist())]
     classes = [NO_CLASS if row is None or values[row] is None else str(values[row]) for row in matches]
     without = sum(name == NO_CLASS for name in classes)
     notes = [f"Labels from column {label!r} of {table.name}, by the names in column {files!r}."]
@@ -66,6 +65,33 @@ def labels_of_files(table: Path, column: str | None, paths: Sequence[str]) -> tu
             f"Choose a column of classes with {setting('label_column')}.",
         )
     return classes, notes
+
+
+def matched_table(table: Path, paths: Sequence[str]) -> "tuple[pd.DataFrame, str, list[int | None]]":
+    """A table, its column of files, and the row of each of `paths` in it; see `labels_of_files`.
+
+    Raises:
+        UserError: the table cannot be read, or fits no file.
+    """
+    frame = _read(table)
+    frame.columns = [str(name) for name in frame.columns]
+    return frame, *_file_column(frame, paths, table)
+
+
+def text_of(value: Any) -> str:
+    """A value as text: 3.0, as a column with gaps has it, is 3."""
+    number = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if number else str(value)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell is empty; an empty list is not."""
+    import pandas as pd
+
+    if isinstance(value, str):
+        return not value.strip()
+    missing = pd.isna(value)
+    return missing if isinstance(missing, bool) else False
 
 
 def _read(path: Path) -> "pd.DataFrame":
@@ -104,20 +130,20 @@ def _read_json(path: Path) -> "pd.DataFrame":
     return pd.DataFrame(record)
 
 
-def _file_column(
-    frame: "pd.DataFrame", names: dict[str, str], paths: Sequence[str], table: Path
-) -> tuple[str, list[int | None]]:
+def _file_column(frame: "pd.DataFrame", paths: Sequence[str], table: Path) -> tuple[str, list[int | None]]:
     """The column of files, and the row of each file in the table."""
-    ranked = sorted(names, key=lambda name: _rank(names[name], FILE_COLUMNS))
+    ranked = sorted(frame.columns, key=lambda name: _rank(name.lower(), FILE_COLUMNS))
     best: tuple[str, list[int | None]] = "", []
     most = 0
     for name in ranked:
-        matches = _match([_text(value) for value in frame[name].tolist()], paths)
+        matches = _match([text_of(value) for value in frame[name].tolist()], paths)
         count = sum(row is not None for row in matches)
         if count > most:
             best, most = (name, matches), count
+        if count == len(paths):
+            break
     if not most:
-        columns = ", ".join(names)
+        columns = ", ".join(frame.columns)
         message = f"no column of {table.name} ({columns}) names files of this folder, such as {paths[0]}."
         raise UserError(message, option="labels")
     return best
@@ -154,8 +180,3 @@ def _label_column(
 
 def _rank(name: str, preferred: Sequence[str]) -> int:
     return preferred.index(name) if name in preferred else len(preferred)
-
-
-def _text(value: Any) -> str:
-    """A value as the name of a class: 3.0, as a column with gaps has it, is 3."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -28,7 +28,7 @@ Shape = tuple[int, ...]
 @register("encoder", "own")
 class CustomEncoder(Encoder):
     """A user's module from images [B, C, H, W] to [B, ...], which is flattened, or for a latent image to
-    [B, F, h, w]; in a conditional model it is called as module(x, y)."""
+    [B, F, h, w]; in a conditional model it is called as module(x, y), y classes [B] or conditions [B, K]."""
 
     def __init__(self, settings: CustomConfig, context: BuildContext) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def _check_shapes(
     user = "the latents need" if encoder else "the images and their likelihood need"
     for batch in TRIAL_BATCH_SIZES:
         needed = expected.replace("B", str(batch))
-        result = _trial_shape(slot, module, what, (batch, *shape), context.classes, needed)
+        result = _trial_shape(slot, module, what, (batch, *shape), context, needed)
         if result[:1] != (batch,) or not fits(tuple(result[1:])):
             returned = f"{type(module).__name__} returns {[*result]} for {what} {[batch, *shape]}"
             raise UserError(f"The {slot} {returned}; {user} {needed}.", CHANGE_FORWARD)
@@ -97,16 +97,22 @@ def _check_shapes(
 
 
 def _trial_shape(
-    slot: str, module: nn.Module, what: str, shape: Shape, classes: int, needed: str
+    slot: str, module: nn.Module, what: str, shape: Shape, context: BuildContext, needed: str
 ) -> torch.Size:
     """The shape that the module returns for zeros of `shape` (and labels); the module is left unchanged."""
+    classes = context.classes
     name, inputs_text = f"{slot} {type(module).__name__}", f"{what} {[*shape]}"
     place = next((t.device for t in chain(module.parameters(), module.buffers())), torch.device("cpu"))
     inputs = [torch.zeros(shape, device=place)]
-    inputs += [torch.zeros(shape[0], dtype=torch.long, device=place)] if classes else []
+    if classes:
+        label = torch.zeros(shape[0], classes) if context.vector else torch.zeros(shape[0], dtype=torch.long)
+        inputs.append(label.to(place))
     call = f"forward({'x' if slot == 'encoder' else 'z'}{', y' if classes else ''})"
     if not _accepts(module, inputs):
-        if classes:
+        if context.vector:
+            numbers = f"the conditions, numbers [B, {classes}]"
+            hint = f"Add an argument y for {numbers}, or omit {setting('condition')}."
+        elif classes:
             hint = f"Add an argument y for the labels, integers [B], or omit {setting('conditional', True)}."
         else:
             hint = f"Give other arguments defaults, or if they are labels use {setting('conditional', True)}."

@@ -64,9 +64,15 @@ INITIALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
 """Initializers of weights before a nonlinearity, where torch's default shrinks the signal."""
 
 
+def embed(embedding: nn.Embedding, y: Labels) -> Float[Tensor, "B W"]:
+    """The rows of an embedding for classes, or sums of all rows weighted by conditions: a one-hot vector has
+    the row of its class."""
+    return y @ embedding.weight if y.is_floating_point() else embedding(y)
+
+
 class ClassBias(nn.Module):
-    """Add a learned bias per class, if any, to the channels (axis 1): for a dense layer this equals appending
-    the one-hot label to its input."""
+    """Add a learned bias per class or condition, if any, to the channels (axis 1): for a dense layer this
+    equals appending the one-hot label or the conditions to its input."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
@@ -79,7 +85,7 @@ class ClassBias(nn.Module):
         if self.bias is None:
             return h
         assert y is not None, "a conditional model needs labels"
-        return h + self.bias(y).reshape(*h.shape[:2], *[1] * (h.ndim - 2)).to(h.dtype)
+        return h + embed(self.bias, y).reshape(*h.shape[:2], *[1] * (h.ndim - 2)).to(h.dtype)
 
 
 class Dense(nn.Module):

@@ -1,7 +1,7 @@
 """Networks for the velocity of flow matching: a U-Net for latent images, residual blocks for latent vectors.
 
-Both take flat latents x [B, D], times t [B] in [0, 1], and labels y [B] or None, and return [B, D]. Their
-last layer starts at zero.
+Both take flat latents x [B, D], times t [B] in [0, 1], and labels y [B], vectors of conditions y [B, K] or
+None, and return [B, D]. Their last layer starts at zero.
 """
 
 import math
@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaekit.models.networks.patches import DepthToSpace
+from vaekit.models.terms import Labels
 
 Shape = tuple[int, ...]
 
@@ -24,20 +25,24 @@ GROUPS = 8
 
 
 class TimeEmbedding(nn.Module):
-    """Time, and the label if there is one, to a vector that every block reads."""
+    """Time, and the label if there is one, to a vector that every block reads. The last class stands for no
+    label. A vector of conditions is followed by a 1, and all of it is 0 where it is withheld."""
 
     frequencies: Float[Tensor, " F"]
 
-    def __init__(self, width: int, labels: int) -> None:
+    def __init__(self, width: int, labels: int, vector: bool = False) -> None:
         super().__init__()
         powers = torch.linspace(0, math.log(60), FREQUENCIES)
         self.register_buffer("frequencies", 2 * math.pi * powers.exp(), persistent=False)
         self.layers = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        self.label = nn.Embedding(labels + 1, width)  # the last stands for no label
+        self.label = nn.Embedding(labels + 1, width)
+        self.vector = vector
 
-    def forward(self, t: Float[Tensor, " B"], y: Int[Tensor, " B"] | None) -> Float[Tensor, "B W"]:
+    def forward(self, t: Float[Tensor, " B"], y: Labels | None) -> Float[Tensor, "B W"]:
         angles = t[:, None] * self.frequencies
         h = self.layers(torch.cat([angles.sin(), angles.cos()], 1))
+        if self.vector:
+            return F.silu(h if y is None else h + y @ self.label.weight)
         if y is None:
             y = torch.full(t.shape, self.label.num_embeddings - 1, device=t.device)
         return F.silu(h + self.label(y))
@@ -93,10 +98,10 @@ class SelfAttention(nn.Module):
 class UNet(nn.Module):
     """For latent images: blocks at their size and at half of it, where there is attention."""
 
-    def __init__(self, shape: Shape, labels: int, channels: int, blocks: int) -> None:
+    def __init__(self, shape: Shape, labels: int, channels: int, blocks: int, vector: bool = False) -> None:
         super().__init__()
         self.shape, wide, width = shape, 2 * channels, 4 * channels
-        self.embedding = TimeEmbedding(width, labels)
+        self.embedding = TimeEmbedding(width, labels, vector)
         self.first = nn.Conv2d(shape[0], channels, 3, padding=1)
         self.before = nn.ModuleList(ConvBlock(channels, width) for _ in range(blocks))
         self.down = nn.Conv2d(channels, wide, 3, stride=2, padding=1)
@@ -110,7 +115,7 @@ class UNet(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "B D"], t: Float[Tensor, " B"], y: Int[Tensor, " B"] | None
+        self, x: Float[Tensor, "B D"], t: Float[Tensor, " B"], y: Labels | None
     ) -> Float[Tensor, "B D"]:
         e = self.embedding(t, y)
         h = self.first(x.unflatten(1, self.shape).contiguous(memory_format=torch.channels_last))
@@ -145,16 +150,16 @@ class LinearBlock(nn.Module):
 class Mlp(nn.Module):
     """For latent vectors: residual blocks."""
 
-    def __init__(self, shape: Shape, labels: int, channels: int, blocks: int) -> None:
+    def __init__(self, shape: Shape, labels: int, channels: int, blocks: int, vector: bool = False) -> None:
         super().__init__()
         width = 4 * channels
-        self.embedding = TimeEmbedding(width, labels)
+        self.embedding = TimeEmbedding(width, labels, vector)
         self.first = nn.Linear(shape[0], width)
         self.blocks = nn.ModuleList(LinearBlock(width) for _ in range(2 * blocks))
         self.last = nn.Sequential(nn.LayerNorm(width), _zeroed(nn.Linear(width, shape[0])))
 
     def forward(
-        self, x: Float[Tensor, "B D"], t: Float[Tensor, " B"], y: Int[Tensor, " B"] | None
+        self, x: Float[Tensor, "B D"], t: Float[Tensor, " B"], y: Labels | None
     ) -> Float[Tensor, "B D"]:
         e, h = self.embedding(t, y), self.first(x)
         for block in self.blocks:

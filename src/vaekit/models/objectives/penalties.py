@@ -60,11 +60,11 @@ def squared_mmd(
     k(a_i, a_j) + k(b_i, b_j) - k(a_i, b_j) - k(a_j, b_i).
 
     With labels `y`, which a and b share, only pairs of the same label are used: over all pairs, the mixtures
-    could be equal with the labels confused. The estimate is unbiased, since no point is paired with itself:
-    it may be slightly negative. Without any pair it is 0.
+    could be equal with the labels confused. With conditions, all pairs are used. The estimate is unbiased,
+    since no point is paired with itself: it may be slightly negative. Without any pair it is 0.
     """
     pairs = ~torch.eye(len(a), dtype=torch.bool, device=a.device)
-    if y is not None:
+    if y is not None and not y.is_floating_point():
         pairs = pairs & (y[:, None] == y)
     across = similarity(a, b, kernel)
     each = similarity(a, a, kernel) + similarity(b, b, kernel) - across - across.T
