@@ -112,7 +112,7 @@ class FlowMatching(nn.Module):
         velocity = self.velocity(torch.lerp(noise, z, t[:, None]), t, label)
         return (velocity - (z - noise)).square().mean(1)
 
-    def _training_label(self, y: Labels) -> Labels:
+    def _training_label(self, y: Labels) -> Tensor:
         """The label of the network for groups or conditions, some of which are withheld in training."""
         label = self._given(y) if self.conditions else self.classes + y
         if not self.training:
@@ -183,7 +183,7 @@ class FlowMatching(nn.Module):
             x, earlier = x + (end - start) * mean, now
         return self.loc + self.scale * x
 
-    def _sampled_label(self, n: int, y: Labels | None) -> Labels | None:
+    def _sampled_label(self, n: int, y: Labels | None) -> Tensor | None:
         """The label of the network for new latents: groups by their shares of the class, or conditions."""
         if self.conditions:
             return None if y is None else self._given(y)

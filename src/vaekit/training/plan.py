@@ -204,6 +204,8 @@ def _with_augmentation(request: TrainRequest, config: Config, pack: Pack) -> tup
         return config, ""
     chosen = choose_augmentation(np.asarray(pack.images[pack.splits["train"]]))
     flip = "flipped at random, since mirror images look alike" if chosen.flip else "not flipped"
+    if chosen.flip and pack.columns:
+        chosen, flip = replace(chosen, flip=False), "not flipped, since conditions may mean left or right"
     crop = f"shifted by up to {chosen.crop} pixels" if chosen.crop else "not shifted"
     change = f"{setting('flip', not chosen.flip)}, {setting('crop', 0 if chosen.crop else 2)}"
     line = f"Training images are {flip}, and {crop}. To change that: {change}."

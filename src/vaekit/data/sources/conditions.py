@@ -107,7 +107,7 @@ def vector_of(columns: Sequence[Column], given: Condition) -> Float32[np.ndarray
     known = {column.name: column for column in columns}
     if unknown := [name for name in values if name not in known]:
         listed = ", ".join(column.description for column in columns)
-        raise UserError(f"There is no condition {unknown[0]!r}.", f"There is {listed}.", "condition")
+        raise UserError(f"There is no condition {unknown[0]!r}.", f"Conditions: {listed}.", "condition")
     vector: list[float] = []
     for column in columns:
         vector += column.vector(values[column.name]) if column.name in values else column.average
@@ -124,13 +124,13 @@ def vector_of(columns: Sequence[Column], given: Condition) -> Float32[np.ndarray
 
 
 def captions(columns: Sequence[Column], vectors: NDArray[np.float32]) -> list[str] | None:
-    """A text such as "age=34,smiling=1" for each of the vectors [N, K]; None for many columns."""
+    """A line such as "age=34" for each column, for each of the vectors [N, K]; None for many columns."""
     if not 0 < len(columns) <= CAPTION_COLUMNS:
         return None
     ends = np.cumsum([column.width for column in columns])[:-1]
     parts = [part.tolist() for part in np.split(vectors, ends, axis=1)]
     return [
-        ",".join(
+        "\n".join(
             f"{column.name}={column.text(part[row])}" for column, part in zip(columns, parts, strict=True)
         )
         for row in range(len(vectors))

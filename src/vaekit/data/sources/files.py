@@ -141,7 +141,7 @@ def _image_files(
         table = table_path(settings.labels, tables)
         if settings.condition:
             if set(layout.classes) != {NO_CLASS}:
-                layout.notes.append(f"Folders are no classes with {setting('condition')}.")
+                layout.notes.append(f"Folders are not classes where {setting('condition')} is given.")
             layout.classes = [NO_CLASS] * len(paths)
             conditions, notes = conditions_of_files(table, settings.condition, [paths[row] for row in used])
         else:
