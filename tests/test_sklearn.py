@@ -256,6 +256,7 @@ INVALID: list[tuple[np.ndarray, dict[str, Any], str]] = [
     (SQUARES, {"settings": {"epochs": 3}}, r"Use VAETransformer\(epochs=\.\.\.\)"),
     (SQUARES, {"settings": {"seed": 3}}, r"Use VAETransformer\(random_state=\.\.\.\)"),
     (SQUARES, {"settings": {"conditional": True}}, "without labels. Use vaekit.train"),
+    (SQUARES, {"settings": {"condition": "age"}}, "without labels. Use vaekit.train"),
     (SQUARES, {"settings": {"btch_size": 3}}, "Did you mean 'batch_size'"),
     (SQUARES, {"settings": 3}, "settings must be a dictionary .* Got 3"),
     (SQUARES, {"preset": "clasic"}, "Did you mean 'classic'"),

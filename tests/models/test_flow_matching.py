@@ -188,3 +188,34 @@ def test_every_parameter_learns_and_same_seed_gives_same_latents(
     assert torch.equal(first, repeated)
     assert torch.equal(first[:5], draw_latents(model, 5, 0))
     assert not torch.equal(first, other)
+
+
+def test_samples_and_density_follow_conditions() -> None:
+    """Latents N(2 y, 0.1), of which the network knows y but for the tenth that is withheld."""
+    record = {"name": "flow matching", "kind": "flow_matching", "latents": 2, "classes": 1}
+    settings = {"shape": [2], "channels": 8, "blocks": 1, "conditions": 2}
+    with seeded(0):
+        model = FlowMatching({**record, "settings": settings})
+        optimizer, y = torch.optim.Adam(model.parameters(), 0.01), torch.randn(4000, 2)
+        x = torch.cat([2 * y, torch.full_like(y, math.log(0.1))], 1)
+        model.set_units(2 * y, torch.full_like(y, 0.1))
+        for step in range(300):
+            rows = torch.arange(step * 128, (step + 1) * 128) % len(x)
+            optimizer.zero_grad()
+            model.terms(x[rows], y[rows]).mean().backward()
+            optimizer.step()
+    model.eval().requires_grad_(False)
+    assert model.has_guidance and model.groups == 1
+    model.guidance = 1.0
+    for given in ([1.0, -1.0], [-1.5, 0.0]):
+        drawn = draw_latents(model, 512, 1, torch.tensor([given]).expand(512, -1))
+        assert drawn.mean(0).tolist() == pytest.approx([2 * number for number in given], abs=0.3)
+        assert drawn.std(0).max() < 0.7
+    everything = draw_latents(model, 512, 1)
+    assert everything.std(0).min() > 1.3  # those of all images
+    z = 2 * y[:200]
+    gain = model.log_prior(z, y[:200]) - model.log_prior(z)
+    assert gain.mean() > 1 and model.log_prior(z, -y[:200]).mean() < model.log_prior(z).mean()
+    strong = draw_latents(model, 64, 1, torch.ones(64, 2)).mean()
+    model.guidance = 2.0
+    assert draw_latents(model, 64, 1, torch.ones(64, 2)).mean() > strong + 0.1

@@ -380,3 +380,41 @@ def test_density_returned_with_sample_is_not_recomputed() -> None:
     group = Group(z, q, DiagonalGaussian(torch.zeros(2), torch.zeros(2)), log_q)
     assert group.log_q.shape == group.kl.shape == (3, 4)
     torch.testing.assert_close(group.kl, group.log_q - group.log_p)
+
+
+def test_one_hot_conditions_are_classes() -> None:
+    """A vector with a 1 at the number of a class adds what the class does, in networks and in the prior."""
+    config = small(conditional=True, prior="class")
+    by_class, _ = build(config, (1, 8, 8), 3)
+    by_vector, _ = build(small(prior="class", condition="a", labels="t.csv"), (1, 8, 8), conditions=3)
+    by_vector.load_state_dict({**by_class.state_dict(), "condition_rows": by_vector.condition_rows})
+    y, z = torch.tensor([0, 2, 1, 2]), torch.randn(4, by_class.latents)
+    vectors = torch.nn.functional.one_hot(y, 3).float()
+    x = torch.rand(4, 1, 8, 8)
+    for one, other in (
+        (by_class.image(z, y), by_vector.image(z, vectors)),
+        (by_class.posterior_of(x, y).mean, by_vector.posterior_of(x, vectors).mean),
+        (by_class.log_prior(z, y), by_vector.log_prior(z, vectors)),
+        (by_class.decode(z[None], y).log_prob(x), by_vector.decode(z[None], vectors).log_prob(x)),
+    ):
+        assert torch.allclose(one, other, atol=1e-5)
+    assert not torch.allclose(by_vector.image(z, vectors), by_vector.image(z, 1 - vectors))
+
+
+def test_custom_modules_and_pseudo_inputs_have_conditions() -> None:
+    class Encoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(64 + 2, 5)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return self.layer(torch.cat([x.flatten(1), y], 1))
+
+    layers = {"prior": {"kind": "vamp", "components": 4}, "condition": "a,b", "labels": "t.csv"}
+    config = small(encoder={"kind": "own", "name": "Encoder"}, **layers)
+    model, _ = build(config, (1, 8, 8), networks={"encoder": Encoder()}, conditions=2)
+    model.prior.init_from_data(torch.rand(4, 1, 8, 8), torch.randn(4, 2))
+    y = torch.randn(3, 2)
+    assert model.log_prior(model.sample_prior(3, y), y).isfinite().all()
+    with user_error(r"Add an argument y for the conditions, numbers \[B, 2\]"):
+        build(config, (1, 8, 8), networks={"encoder": torch.nn.Flatten()}, conditions=2)

@@ -27,7 +27,8 @@ USUAL_NAMES = {
     **dict.fromkeys(("hflip", "horizontal_flip", "random_flip", "mirror"), "flip"),
     **dict.fromkeys(("val", "val_split", "validation_split", "val_fraction", "test_size"), "validation"),
     **dict.fromkeys(("max_time", "time_limit", "timeout"), "max_minutes"),
-    **dict.fromkeys(("labels", "class_conditional", "cond"), "conditional"),
+    **dict.fromkeys(("class_conditional", "cond"), "conditional"),
+    **dict.fromkeys(("conditions", "attributes", "condition_columns"), "condition"),
     **dict.fromkeys(("continue", "restart"), "resume"),
 }
 """Names that other programs have for settings."""

@@ -17,8 +17,8 @@ from vaekit.data.sources.pixels import Pixels, slices
 from vaekit.errors import UserError
 from vaekit.utils.random import derive_seed
 
-Labels = Int64[Tensor, " B"] | Float[Tensor, "B K"]
-"""Numbers of classes, or conditions."""
+Labels = Int64[Tensor, " B"] | Float[Tensor, "B _"]
+"""Numbers of classes [B], or conditions [B, K]."""
 Batch = tuple[Float[Tensor, "B C H W"], Labels | None]
 PixelBatch = tuple[UInt8[Tensor, "B HWC"], Labels | None]
 

@@ -16,8 +16,8 @@ from vaekit.models.distributions.latents import Gaussian, kl_per_latent, map_par
 from vaekit.models.registry import BuildContext, Requirements
 
 Images = Float[Tensor, "B C H W"]
-Labels = Int[Tensor, " B"] | Float[Tensor, "B K"]
-"""Numbers of classes, or vectors of conditions."""
+Labels = Int[Tensor, " B"] | Float[Tensor, "B _"]
+"""Numbers of classes [B], or vectors of conditions [B, K]."""
 Encode = Callable[[Tensor, Tensor | None], Distribution]
 """(images [B, C, H, W], labels [B] or [B, K], or None) -> q(z | x, y)."""
 

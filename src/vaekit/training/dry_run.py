@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from vaekit.data.packs.pack import Pack
+from vaekit.data.sources.conditions import captions
 from vaekit.data.splits import SPLITS
 from vaekit.plots import grids
 from vaekit.plots.labels import file_labels
@@ -69,7 +70,8 @@ def skipped_files(pack: Pack) -> list[str]:
 
 
 def sheet(pack: Pack) -> Image.Image:
-    """Training images, of every class in turn and spread over it, with their names and classes."""
+    """Training images, of every class in turn and spread over it, with their names and classes, or
+    conditions."""
     rows = np.arange(pack.splits["train"].start, pack.splits["train"].stop)
     labels = np.asarray(pack.labels)[rows]
     turn = np.empty(len(rows), np.int64)
@@ -84,4 +86,6 @@ def sheet(pack: Pack) -> Image.Image:
     if pack.classes:
         classes = [printable(pack.classes[label]) for label in np.asarray(pack.labels)[chosen]]
         names = [f"{name}\n{label}" for name, label in zip(names, classes, strict=True)]
+    if pack.conditions is not None and (texts := captions(pack.columns, pack.conditions[chosen])):
+        names = [f"{name}\n{text}" for name, text in zip(names, texts, strict=True)]
     return grids.grid(np.asarray(pack.images[chosen]), 8, names, title)

@@ -45,8 +45,8 @@ def test_numbers_are_standardized_and_texts_are_one_hot(photos: Make) -> None:
         name: [round(float(standardized[i]), 4), float(i % 2), *(float(i % 3 == k) for k in range(3))]
         for i, name in enumerate(NAMES)
     }
-    found = vectors(pack)
-    assert all(found[name] == pytest.approx(expected[name], abs=1e-3) for name in NAMES)
+    of_files = vectors(pack)
+    assert all(of_files[name] == pytest.approx(expected[name], abs=1e-3) for name in NAMES)
     assert pack.classes == () and (pack.labels == -1).all()
     note = "age (number, 20 to 31), glasses (yes or no), hair (one of black, blond, brown)."
     assert f"Conditions from t.csv: {note}" in pack.summary
@@ -88,9 +88,9 @@ def test_missing_values_and_rows_are_counted(photos: Make) -> None:
     frame["old"] = frame["old"].astype(object)
     frame.loc[3, "old"] = None
     pack = opened(photos(*NAMES), frame, "age,hair,old")
-    found, old = vectors(pack), pytest.approx(4 / 9, abs=1e-3)
-    assert found["0.png"][:4] == [0, 0, 0, 0] and found["3.png"][4] == old
-    assert found["10.png"] == found["11.png"] == [0, 0, 0, 0, old]
+    of_files, old = vectors(pack), pytest.approx(4 / 9, abs=1e-3)
+    assert of_files["0.png"][:4] == [0, 0, 0, 0] and of_files["3.png"][4] == old
+    assert of_files["10.png"] == of_files["11.png"] == [0, 0, 0, 0, old]
     assert "2 images have no row in t.csv; in rows of images, 2 no age, 1 no hair, 1 no old." in pack.summary
     assert "counts as the average" in pack.summary
 
