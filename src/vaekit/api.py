@@ -55,8 +55,8 @@ def train(
         settings: any setting by the name of its flag (epochs=50, size=64). A component is a dictionary
             (objective={"beta": 4}) or a kind (encoder="mlp"); encoder and decoder may be torch modules: the
             encoder maps images [B, C, H, W] to features [B, F], the decoder latents [N, D] to [N, outputs, H,
-            W], with as many outputs as the likelihood needs; in a conditional model both get labels [B] as
-            well.
+            W], with as many outputs as the likelihood needs; in a conditional model both get labels [B], or
+            conditions [B, K], as well.
 
     Raises:
         UserError: something about the request is wrong, or no weights of `from_run` fit.
