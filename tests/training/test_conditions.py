@@ -177,7 +177,8 @@ def test_commands(model: TrainedModel, data: Path, tmp_path: Path) -> None:
     assert "Give them with --condition: brightness (number" in mistake("reconstruct", run, outside)
     run_vaekit("reconstruct", run, outside, "--condition", "place=top", "--out", tmp_path / "one")
     run_vaekit("report", run)
-    assert "place=left" in (run / "report.html").read_text(encoding="utf-8")
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "place=left" in page and "place (one of left, right, top)" in page
     settings = "--labels", "table.csv", "--condition", "place"
     assert "exclude each other" in mistake("train", data, *settings, "--conditional", "--out", tmp_path / "r")
     assert "Add --labels" in mistake("train", data, "--condition", "place", "--out", tmp_path / "r")

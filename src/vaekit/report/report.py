@@ -78,8 +78,10 @@ def facts(model: LoadedModel) -> dict[str, str]:
     if best is not None:
         loss = f"{best['val_loss']:,.2f} nats per image, in epoch {best['epoch']:,.0f}"
         loss += f" ({history[0]['val_loss']:,.2f} in the first)" if best is not history[0] else ""
+    listed = ", ".join(column.description for column in model.columns)
     return {
         "images": f"{dataset.images:,} of {dataset.width}x{dataset.height} pixels, {channels}",
+        **({"conditions": listed} if listed else {}),
         "preset": metadata.preset,
         "latents": str(model.config.latents),
         "training": f"{len(history):,} of {model.config.training.epochs:,} epochs",

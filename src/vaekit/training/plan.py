@@ -84,9 +84,8 @@ def make_plan(request: TrainRequest) -> Plan:
         config, line = _with_augmentation(request, config, pack)
         small = (*small, line) if line else small
     run = Run(request.out or first_free(Path("runs"), pack.name))
-    classes, images = len(pack.classes), pack.count("train")
-    conditions = width_of(pack.columns)
-    model, objective = build(config, pack.shape, classes, images, request.networks, conditions)
+    parts = len(pack.classes), pack.count("train"), request.networks, width_of(pack.columns)
+    model, objective = build(config, pack.shape, *parts)
     metadata = _make_metadata(preset, config, pack, source, device, before, origin)
     lines = [*pack.summary.splitlines(), f"Preset: {preset}{_about_preset(given, before, origin, pack)}"]
     lines += small

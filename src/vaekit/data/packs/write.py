@@ -52,17 +52,7 @@ def write_pack(
     hashing = hashlib.sha256(json.dumps([source.shape, ranges, source.classes]).encode())
     hashing.update(source.content[order].tobytes())
     hashing.update(labels.tobytes())
-    columns: list[dict[str, Any]] = []
-    if source.conditions is not None:
-        values = source.conditions.values[order]
-        columns = [column.model_dump() for column in source.conditions.columns]
-        np.save(folder / "conditions.npy", values)
-        hashing.update(json.dumps(columns).encode())
-        hashing.update(values.tobytes())
-    counts: dict[str, Any] = {split: len(rows) for split, rows in rows_of_splits.items()}
-    if source.classes:
-        for split, rows in rows_of_splits.items():
-            counts[split] = dict(Counter(source.classes[label] for label in source.labels[rows].tolist()))
+    columns = _write_conditions(folder / "conditions.npy", source, order, hashing)
     metadata = {
         "name": name,
         "fingerprint": hashing.hexdigest(),
@@ -70,7 +60,7 @@ def write_pack(
         "classes": source.classes,
         "conditions": columns,
         "splits": ranges,
-        "counts": counts,
+        "counts": _counts(source, rows_of_splits),
         "size_note": source.size_note,
         "skipped": skipped,
         "copies": copies,
@@ -80,6 +70,30 @@ def write_pack(
         "bands": source.bands,
     }
     (folder / "pack.json").write_text(json.dumps(metadata), encoding="utf-8")
+
+
+def _write_conditions(
+    path: Path, source: DecodedSource, order: NDArray[np.intp], hashing: Any
+) -> list[dict[str, Any]]:
+    """Write the conditions of images, and hash them; the columns as records, none without conditions."""
+    if source.conditions is None:
+        return []
+    values = source.conditions.values[order]
+    columns = [column.model_dump() for column in source.conditions.columns]
+    np.save(path, values)
+    hashing.update(json.dumps(columns).encode())
+    hashing.update(values.tobytes())
+    return columns
+
+
+def _counts(source: DecodedSource, rows_of_splits: dict[str, NDArray[np.intp]]) -> dict[str, Any]:
+    """The number of images in each split, or of each class in each."""
+    if not source.classes:
+        return {split: len(rows) for split, rows in rows_of_splits.items()}
+    return {
+        split: dict(Counter(source.classes[label] for label in source.labels[rows].tolist()))
+        for split, rows in rows_of_splits.items()
+    }
 
 
 def _split(
