@@ -133,8 +133,8 @@ class TrainedModel:
             temperature: scale of the latent noise; below 1: more typical, less varied.
             prior: "fitted" or "model" (the model's own); None for the fitted one if there is one.
             steps: of the sampler of flow matching, 20 by default; more are slower and more accurate.
-            guidance: by groups of similar images, for flow matching: 2 by default, 1 for none; higher: images
-                more typical of their group, less varied.
+            guidance: for flow matching, by groups of similar images, 2 by default, or by conditions, 1, none,
+                by default; higher: images more typical of them, less varied.
 
         Raises:
             UserError: an unknown class or condition, a prior that the model does not have, or `steps` or

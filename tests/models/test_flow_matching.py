@@ -205,8 +205,7 @@ def test_samples_and_density_follow_conditions() -> None:
             model.terms(x[rows], y[rows]).mean().backward()
             optimizer.step()
     model.eval().requires_grad_(False)
-    assert model.has_guidance and model.groups == 1
-    model.guidance = 1.0
+    assert model.has_guidance and model.groups == 1 and model.guidance == 1
     for given in ([1.0, -1.0], [-1.5, 0.0]):
         drawn = draw_latents(model, 512, 1, torch.tensor([given]).expand(512, -1))
         assert drawn.mean(0).tolist() == pytest.approx([2 * number for number in given], abs=0.3)

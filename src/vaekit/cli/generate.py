@@ -45,8 +45,9 @@ def generate(
         prior: Prior to sample from: fitted to the latents (default, if there is one), or the model's own.
         temperature: Sampling temperature; below 1 gives more typical, less varied images.
         steps: Steps of the sampler of flow matching (default 20); more are slower and more accurate.
-        guidance: Guidance by groups of similar images, for flow matching (default 2, 1 for none); higher
-            gives images that are more typical of their group, and less varied.
+        guidance: Guidance by groups of similar images or by conditions, for flow matching (default 2 for
+            groups, 1 for conditions, which is none); higher gives images that are more typical of them, and
+            less varied.
     """
     if not 1 <= n <= 1_000_000:
         raise UserError(f"must be between 1 and 1,000,000 (got {n}).", option="count")
