@@ -20,7 +20,8 @@ from vaekit.errors import Interrupted
 from vaekit.models.flow_matching import FlowMatching
 from vaekit.trained_model import TrainedModel
 from vaekit.training.callbacks import Callback, TrainingState
-from vaekit.training.plan import TrainRequest, make_plan
+from vaekit.training.plan import make_plan
+from vaekit.training.request import TrainRequest
 from vaekit.training.second_stage import LatentPictures
 
 PLACES = {"left": (9, 1), "right": (9, 9), "top": (1, 5)}
@@ -228,3 +229,26 @@ def test_flow_matching_on_the_latents_is_given_the_conditions(data: Path, tmp_pa
     if isinstance(model.fitted_prior, FlowMatching):
         weak, strong = (model.sample(4, condition="place=left", guidance=w) for w in (1.0, 4.0))
         assert (weak != strong).any()
+
+
+def test_a_run_starts_from_another_one_with_its_conditions_by_name(
+    model: TrainedModel, data: Path, tmp_path: Path
+) -> None:
+    table = (data / "table.csv").read_text().splitlines()[:61]
+    rows = [f"{line.replace('left', 'below')},{n % 7}" for n, line in enumerate(table[1:])]
+    folder = tmp_path / "others"
+    save_images(folder, {f"{n}.png": np.full((16, 16, 1), n, np.uint8) for n in range(60)})
+    (folder / "t.csv").write_text("\n".join([f"{table[0]},angle", *rows]))
+    settings: dict[str, Any] = {"labels": "t.csv", "condition": "angle,border,place", "threads": 1}
+    settings |= {"epochs": 1, "learning_rate": 1e-30, "quiet": True, "report": False}
+    new = vaekit.train(folder, out=tmp_path / "run", from_run=model.run.folder, **settings)
+    log = new.run.log.read_text()
+    assert "encoder.layers.label.bias.weight (2 of 5 labels are new)" in log and "condition_rows" in log
+    old_rows, rows_now = (
+        load_file(each.run.weights)["decoder.layers.label.bias.weight"] for each in (model, new)
+    )
+    names = ["brightness", "place=left", "place=right", "place=top", "border"]
+    for row, name in ((1, "border"), (3, "place=right"), (4, "place=top")):
+        torch.testing.assert_close(rows_now[row], old_rows[names.index(name)], rtol=0, atol=0)
+    conditions = load_file(new.run.weights)["condition_rows"]
+    assert set(conditions[:, 1].tolist()) == {0.0, 1.0} and len(conditions[:, 0].unique()) == 7

@@ -122,7 +122,7 @@ def test_classes_are_matched_by_name(prior: str, tmp_path: Path) -> None:
     for name in embeddings + (["prior.loc.weight"] if prior == "class" else []):
         before, after, initial = (weights(model)[name] for model in (old, new, other))
         assert torch.equal(after[2:], before[1:]) and torch.equal(after[:2], initial[:2])
-    assert "encoder.layers.label.bias.weight (2 of 4 classes are new)" in line_of(new)
+    assert "encoder.layers.label.bias.weight (2 of 4 labels are new)" in line_of(new)
     if prior == "vamp":  # its labels are numbers of classes
         assert torch.equal(weights(new)["prior.labels"], weights(other)["prior.labels"])
         torch.testing.assert_close(weights(new)["prior.pseudo_inputs"], weights(other)["prior.pseudo_inputs"])

@@ -166,12 +166,22 @@ def take_second_stage(models: Sequence[FlowMatching], metadata: RunMetadata) -> 
     origin = read_origin(Path(metadata.from_run))
     if not origin.latent_prior:
         return []
-    old, new = (embedding_rows(each) for each in (origin.metadata.classes, metadata.classes))
+    old, new = (embedding_rows(label_names(each)) for each in (origin.metadata, metadata))
     rows = [(new[name], old[name]) for name in new if name in old]
     match = _match(models[0], NETWORK, origin.latent_prior, {GROUP_EMBEDDING: rows})
-    match.left[GROUP_EMBEDDING] = f"{GROUP_EMBEDDING} (groups of other images)"
+    if not models[0].conditions:
+        match.left[GROUP_EMBEDDING] = f"{GROUP_EMBEDDING} (groups of other images)"
     _assign(models, match)
     return [match.line(f"Flow matching starts from {origin.run.folder}")]
+
+
+def label_names(metadata: RunMetadata) -> tuple[str, ...]:
+    """What the rows of an embedding of labels stand for: classes, or columns of a table and their values."""
+    names: list[str] = []
+    for column in metadata.conditions:
+        one_each = column.width == len(column.values)
+        names += [f"{column.name}={value}" for value in column.values] if one_each else [column.name]
+    return tuple(names) or metadata.classes
 
 
 def embedding_rows(classes: Sequence[str]) -> dict[str | None, int]:
@@ -182,18 +192,20 @@ def embedding_rows(classes: Sequence[str]) -> dict[str | None, int]:
 
 def _match_model(origin: Origin, model: VAE, metadata: RunMetadata) -> Match:
     """Which tensors of a run fit the model of a new run."""
-    numbers = {name: row for row, name in enumerate(origin.metadata.classes)}
-    rows = [(row, numbers[name]) for row, name in enumerate(metadata.classes) if name in numbers]
+    before, names = label_names(origin.metadata), label_names(metadata)
+    numbers = {name: row for row, name in enumerate(before)}
+    rows = [(row, numbers[name]) for row, name in enumerate(names) if name in numbers]
     old, new = origin.metadata.config, metadata.config
     skipped: dict[str, str] = {}
     for slot in SLOTS:
-        before, after = getattr(old, slot), getattr(new, slot)
-        if before.kind != after.kind:
-            skipped[f"{slot}."] = f"{slot} ({before.kind}, not {after.kind})"
-        elif slot == "likelihood" and before != after:  # its noise level is a setting
+        first, now = getattr(old, slot), getattr(new, slot)
+        if first.kind != now.kind:
+            skipped[f"{slot}."] = f"{slot} ({first.kind}, not {now.kind})"
+        elif slot == "likelihood" and first != now:  # its noise level is a setting
             skipped["likelihood."] = "likelihood (other settings)"
-    if "prior.labels" in origin.weights and origin.metadata.classes != metadata.classes:
+    if "prior.labels" in origin.weights and before != names:
         skipped["prior.pseudo_inputs"] = "prior.pseudo_inputs (other classes)"
+    skipped["condition_rows"] = "condition_rows (of other images)"
     match = _match(model, "", origin.weights, dict.fromkeys(_embeddings(model), rows), skipped)
     _leave_buffers(match, model)
     return match
@@ -232,7 +244,7 @@ def _match(
                 tensor[row] = old[old_row]
             match.numbers += len(rows[name]) * (new.numel() // len(new))
             if len(rows[name]) < len(new):
-                match.left[name] = f"{name} ({len(new) - len(rows[name])} of {len(new)} classes are new)"
+                match.left[name] = f"{name} ({len(new) - len(rows[name])} of {len(new)} labels are new)"
         elif old.shape != new.shape:
             match.left[name] = f"{name} (shape {_shape(old)}, not {_shape(new)})"
         else:
