@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -257,3 +258,47 @@ def test_images_of_any_number_of_bands_train(likelihood: str) -> None:
     assert model.sample(3).shape == (3, 12, 12, 5)
     errors = np.abs(model.reconstruct(images).astype(int) - images).mean((0, 1, 2))
     assert (errors < 128).all() and np.isfinite(model.log_likelihood(images[:4], samples=2)).all()
+
+
+def in_threads(*calls: Callable[[], object]) -> None:
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_threads_get_the_results_of_single_calls(gray: TrainedModel) -> None:
+    images = rings(60, 12)
+    alone = gray.log_likelihood(images, samples=20, seed=1), gray.sample(70, seed=2)
+    likelihoods, samples = [], []
+    calls = [lambda: likelihoods.append(gray.log_likelihood(images, samples=20, seed=1))] * 3
+    in_threads(*calls, *[lambda: samples.append(gray.sample(70, seed=2))] * 3)
+    assert len(likelihoods) == len(samples) == 3
+    for one in likelihoods:
+        np.testing.assert_array_equal(one, alone[0])
+    for one in samples:
+        np.testing.assert_array_equal(one, alone[1])
+
+
+def test_trainings_in_threads_are_those_of_single_calls(gray: TrainedModel, tmp_path: Path) -> None:
+    settings = TINY | {"epochs": 4}
+    images = {"a": rings(60, 12), "b": rings(60, 12, seed=9)}
+    alone = {name: vaekit.train(x, out=tmp_path / name, **settings) for name, x in images.items()}
+    ended = threading.Event()
+
+    def train(name: str) -> None:
+        vaekit.train(images[name], out=tmp_path / f"{name}2", **settings)
+
+    def sample() -> None:
+        while not ended.wait(0.001):
+            gray.sample(8)
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    in_threads(lambda: train("a"), lambda: train("b"))
+    ended.set()
+    sampler.join()
+    for name, x in images.items():
+        np.testing.assert_array_equal(vaekit.load(tmp_path / f"{name}2").encode(x), alone[name].encode(x))
+        assert (tmp_path / f"{name}2" / "log.txt").read_text().count("epoch 1/4") == 1

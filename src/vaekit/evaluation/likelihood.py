@@ -96,7 +96,8 @@ def _estimates(
     for index, (x, y) in enumerate(batches):
         with seeded(seed, "evaluate", index):
             x = model.prepare_target(x)
-            yield x, y, estimate_importance(model, x, y, samples, advance)
+            estimate = estimate_importance(model, x, y, samples, advance)
+        yield x, y, estimate
 
 
 @torch.no_grad()

@@ -22,7 +22,8 @@ CHUNK = 64
 
 @contextmanager
 def seeded(*parts: int | str) -> Iterator[None]:
-    """Seed the random numbers inside the block by `parts`, without effect on those outside."""
+    """Seed the random numbers inside the block by `parts`, without effect on those outside. No other thread
+    draws any meanwhile, so that the block has no `yield`."""
     with fork_rng():
         torch.manual_seed(derive_seed(*parts))
         yield
@@ -48,7 +49,8 @@ def draw_chunks(
         if labels is not None and len(labels) < CHUNK:
             labels = torch.cat([labels, labels.new_zeros(CHUNK - len(labels), *labels.shape[1:])])
         with seeded(seed, "generate", first):
-            yield prior.sample_prior(CHUNK, labels, temperature)
+            z = prior.sample_prior(CHUNK, labels, temperature)
+        yield z
 
 
 def draw_like(z: Float[Tensor, "N D"], n: int) -> Float[Tensor, "n D"]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaekit.data.loader import ImageLoader
 from vaekit.training.step import TrainStep, divide_further, seed_generators
-from vaekit.utils.device import out_of_memory
+from vaekit.utils.device import RANDOM_NUMBERS, out_of_memory
 
 
 class Diverged(RuntimeError):
@@ -94,8 +94,9 @@ def evaluate(train_step: TrainStep, loader: ImageLoader, split: str) -> dict[str
         batches = loader.split(split, size=max(1, loader.batch_size // micro_batches))
         try:
             for index, (x, y) in enumerate(batches):
-                seed_generators(x.device, train_step.settings.seed, split, index)
-                sums.add(train_step.eval_step(x, y, micro_batches), len(x))
+                with RANDOM_NUMBERS:
+                    seed_generators(x.device, train_step.settings.seed, split, index)
+                    sums.add(train_step.eval_step(x, y, micro_batches), len(x))
                 count += len(x)
             return sums.divided_by(max(count, 1))
         except RuntimeError as error:

@@ -1,6 +1,7 @@
 """A training session: from a request to a run folder."""
 
 import math
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -45,26 +46,32 @@ from vaekit.training.problems import problems
 from vaekit.training.request import TrainRequest
 from vaekit.training.second_stage import LatentPictures, second_stage
 from vaekit.training.step import TrainStep
-from vaekit.utils.device import flush_denormals, fork_rng, keep_freed_memory, matmul_precision
+from vaekit.utils.device import flush_denormals, keep_freed_memory, matmul_precision, restore_rng
 from vaekit.utils.logging import LONG_PHASE_SECONDS, console_logging, file_logging, log, progress, status
 
 MAX_OVERRUN = 1.25
 """A first stage that takes longer than its share of the time limit by this factor ends early."""
 CHECKED_IMAGES = 32
 """Validation images whose pixels are checked against the support of the likelihood."""
+TRAINING = threading.RLock()
+"""Held by the training of this process: threads of torch and settings of the processor are shared."""
 
 
 def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = None) -> Run:
     """Train, or resume training, and return the run; without `callbacks`, with `default_callbacks()`.
+
+    Trainings in several threads run one after the other.
 
     Raises:
         UserError: the request cannot be met.
         TrainingFailed: the loss diverged.
         Interrupted: by SIGINT or SIGTERM, after saving.
     """
-    start = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(console_logging(request.quiet))
+        with status("Waiting for the other training of this process"):
+            stack.enter_context(TRAINING)
+        start = time.perf_counter()
         with status("Reading images"):
             plan = make_plan(request)
         stack.enter_context(locked(plan.run))
@@ -200,7 +207,7 @@ def _fit(
     """Train one stage until it is finished or `limit` seconds after `start`; `minutes` are for all."""
     state.trained = True
     try:
-        with ExitStack() as saving, state.background, fork_rng():
+        with ExitStack() as saving, state.background, restore_rng():
             _train_epochs(state, callbacks, start, limit, minutes)
             saving.enter_context(status("Saving"))
             for callback in callbacks:

@@ -18,7 +18,7 @@ from vaekit.runs.checkpoint import Snapshot, copied, optimizer_tensors, restore_
 from vaekit.training.ema import EMA
 from vaekit.training.optimizers import learning_rate, make_optimizer, set_learning_rate
 from vaekit.utils.cuda_graphs import CudaGraph, is_capturing
-from vaekit.utils.device import out_of_memory
+from vaekit.utils.device import RANDOM_NUMBERS, out_of_memory
 from vaekit.utils.logging import log, status
 from vaekit.utils.random import derive_seed
 
@@ -69,10 +69,11 @@ class TrainStep:
         Raises:
             OutOfMemory: the batch does not fit in memory and cannot be divided.
         """
-        seed_generators(x.device, self.settings.seed, "noise", step)
         total = self.settings.epochs * self.steps_per_epoch
         set_learning_rate(self.optimizer, learning_rate(self.settings, step, total))
-        metrics = self.optimize(x, y if self.model.classes else None, step / self.steps_per_epoch)
+        with RANDOM_NUMBERS:
+            seed_generators(x.device, self.settings.seed, "noise", step)
+            metrics = self.optimize(x, y if self.model.classes else None, step / self.steps_per_epoch)
         self.ema.update(step)
         return metrics
 

@@ -2,7 +2,8 @@
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +20,8 @@ NEVER_TRIM = 2**31 - 1
 """All of them."""
 LARGEST_HEAP_BLOCK = 32 << 20
 """The largest block, in bytes, that glibc lets come from the heap."""
+RANDOM_NUMBERS = threading.RLock()
+"""Held while random numbers are drawn after a seed: all threads share torch's generators."""
 
 
 def is_available(device: torch.device) -> bool:
@@ -95,10 +98,27 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def fork_rng() -> Iterator[None]:
-    """Restore the random state of the CPU and of every GPU in use after the block."""
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(gpus):
+    """Restore the random state of the CPU and of every GPU in use after the block, and let no other thread
+    draw random numbers meanwhile."""
+    with RANDOM_NUMBERS, torch.random.fork_rng(_gpus_in_use()):
         yield
+
+
+@contextmanager
+def restore_rng() -> Iterator[None]:
+    """The same for a long block, in which other threads draw random numbers too."""
+    forked = torch.random.fork_rng(_gpus_in_use())
+    with RANDOM_NUMBERS:
+        forked.__enter__()
+    try:
+        yield
+    finally:
+        with RANDOM_NUMBERS:
+            forked.__exit__(None, None, None)
+
+
+def _gpus_in_use() -> Sequence[int]:
+    return range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
 
 
 @contextmanager

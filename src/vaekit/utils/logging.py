@@ -77,6 +77,9 @@ def fit_terminal(text: str) -> str:
     return wrapped(text, console().width) if console().is_terminal else text
 
 
+_level = threading.Lock()
+_before: list[tuple[int, bool]] = []
+"""Level and propagation of the logger before the first of the open blocks of `console_logging`."""
 _phases: list[Meter] = []
 """The phases on the screen; the innermost, which is last, is shown."""
 
@@ -104,15 +107,28 @@ def _is_shown() -> bool:
 def console_logging(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     """Show log lines inside the block, unless `quiet` or already shown; debug lines if `verbose`."""
     handler = ConsoleHandler(logging.DEBUG if verbose else logging.INFO)
-    level, propagate = log.level, log.propagate
-    log.setLevel(logging.DEBUG)
-    log.propagate = False
+    with _all_lines(), nullcontext() if quiet or _is_shown() else _added(handler):
+        yield
+
+
+@contextmanager
+def _all_lines() -> Iterator[None]:
+    """Pass all lines to the handlers of the package alone, until the last such block of all threads ends."""
+    with _level:
+        if not _before:
+            _before.append((log.level, log.propagate))
+            log.setLevel(logging.DEBUG)
+            log.propagate = False
+        else:
+            _before.append(_before[0])
     try:
-        with nullcontext() if quiet or _is_shown() else _added(handler):
-            yield
+        yield
     finally:
-        log.setLevel(level)
-        log.propagate = propagate
+        with _level:
+            level, propagate = _before.pop()
+            if not _before:
+                log.setLevel(level)
+                log.propagate = propagate
 
 
 @contextmanager
