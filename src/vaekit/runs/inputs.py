@@ -12,7 +12,8 @@ from jaxtyping import Float, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.data.packs.pack import BUNDLED, Pack, channel_text, load_images, open_pack
+from vaekit.data.packs.load_images import load_images
+from vaekit.data.packs.pack import BUNDLED, Pack, channel_text, open_pack
 from vaekit.data.packs.reading import Reading
 from vaekit.data.sources.layout import NO_CLASS, read_layout
 from vaekit.data.sources.tables import labels_of_files, table_path

@@ -16,7 +16,8 @@ from vaekit.data.decoding.decode import decode
 from vaekit.data.decoding.files import UnusableError
 from vaekit.data.decoding.resize import DecodeSpec
 from vaekit.data.decoding.values import ValueRange, choose_range
-from vaekit.data.packs.pack import Pack, load_images, open_pack
+from vaekit.data.packs.load_images import load_images
+from vaekit.data.packs.pack import Pack, open_pack
 from vaekit.data.packs.reading import Reading
 
 RNG = np.random.default_rng(0)

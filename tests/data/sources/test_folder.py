@@ -20,7 +20,8 @@ from pytest import MonkeyPatch
 from command import Process, folder_state, huge_png, refused, user_error, wait_for
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.cache import clear_cache
-from vaekit.data.packs.pack import Pack, load_images, open_pack
+from vaekit.data.packs.load_images import load_images
+from vaekit.data.packs.pack import Pack, open_pack
 from vaekit.data.packs.write import require_pack_space
 from vaekit.utils.files import natural_sort_key
 

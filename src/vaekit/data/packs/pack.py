@@ -4,7 +4,6 @@ import csv
 import hashlib
 import json
 import shutil
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config.data import DataConfig
-from vaekit.data.decoding.files import UnusableError, open_regular
-from vaekit.data.decoding.resize import to_bytes
-from vaekit.data.decoding.worker import read_image
 from vaekit.data.packs.build import build_pack
 from vaekit.data.packs.cache import (
     UnusableFolder,
@@ -283,31 +279,3 @@ def _source_text(source: Any) -> str:
     if is_dataset(source):
         return f"a {name}"
     return f"{'an' if name == 'ndarray' or name[0] in 'AEIOaeio' else 'a'} {name} in memory"
-
-
-def load_images(
-    paths: Sequence[str | Path],
-    settings: DataConfig,
-    shape: tuple[int, int, int],
-    reading: Reading | None = None,
-) -> Pixels:
-    """Read image files to uint8 [N, H, W, C], like the training images of a model of `shape`."""
-    channels, height, width = shape
-    spec = decode_spec(settings, width, height, reading)
-    spec = spec._replace(keep_alpha=channels == 4 and not settings.bands)
-    images = np.empty((len(paths), height, width, channels), np.uint8)
-    for row, path in enumerate(paths):
-        with warnings.catch_warnings(action="ignore"):
-            try:
-                decoded, _ = read_image(open_regular, str(Path(path).expanduser()), spec)
-                data = to_bytes(decoded.picture, channels)
-            except (UnusableError, OSError) as error:
-                hint = "Give a JPEG, PNG, WebP, BMP, TIFF or GIF image."
-                raise UserError(f"'{path}' cannot be used ({error}).", hint) from None
-        if len(data) != images[row].size:
-            bands = len(data) // (height * width)
-            raise UserError(
-                f"'{path}' has {bands} bands, and this model takes {channels}.", "Give another image."
-            )
-        images[row] = np.frombuffer(data, np.uint8).reshape(height, width, channels)
-    return images
