@@ -10,6 +10,7 @@ import pytest
 from command import refused
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import Pack, open_pack
+from vaekit.errors import spelled
 
 Make = Callable[..., Path]
 NAMES = [f"{i}.png" for i in range(12)]
@@ -83,3 +84,15 @@ def test_tables_that_do_not_fit_are_refused(photos: Make) -> None:
     refused("30 different labels for 30 images", open_pack, root, DataConfig(labels="age.csv"))
     refused("has no column 'size'", open_pack, root, DataConfig(labels="two.csv", label_column="size"))
     refused("does not exist", open_pack, root, DataConfig(labels="none.csv"))
+
+
+def test_a_table_that_is_not_read_is_named(photos: Make) -> None:
+    root = photos(*NAMES)
+    FRAMES["metadata.csv"].to_csv(root / "metadata.csv", index=False)
+    pack = open_pack(root, DataConfig())
+    line = "metadata.csv is not read. To take classes from it: labels='metadata.csv'."
+    assert line in spelled(pack.summary)
+    assert "is not read" not in open_pack(root, DataConfig(labels="metadata.csv")).summary
+    (root / "more.csv").write_text("file,label\n")
+    (root / "metadata.csv").rename(root / "other.csv")
+    assert "is not read" not in open_pack(root, DataConfig(validation="0.2")).summary

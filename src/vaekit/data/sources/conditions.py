@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vaekit.config.data import DataConfig
 from vaekit.data.sources.columns import Column, column_of
-from vaekit.data.sources.tables import is_missing, matched_table
+from vaekit.data.sources.tables import is_missing, matched_table, table_in
 from vaekit.errors import UserError, setting
 from vaekit.utils.logging import log
 
@@ -24,8 +24,6 @@ NAMED_COLUMNS = 5
 """Columns with missing values that are named, at most."""
 FAR = 0.25
 """A number outside of the range of the training images by more than this share of it is far from them."""
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""Tables of folders of Hugging Face's datasets."""
 Condition = str | Mapping[str, Any]
 """What a user asks for: "smiling=1,age=30", or a dictionary from columns to values."""
 
@@ -53,7 +51,7 @@ def require_table(settings: DataConfig, folder: Path | None, conditional: bool =
     if settings.condition is None:
         return
     if settings.labels is None:
-        near = next((name for name in METADATA if folder is not None and (folder / name).is_file()), None)
+        near = table_in(folder) if folder is not None else None
         table = setting("labels", near) if near else f"{setting('labels')} and a .csv, .json or .parquet file"
         hint = f"Add {table} with a row for each image."
         raise UserError("needs a table of the columns.", hint, "condition")

@@ -15,7 +15,7 @@ from vaekit.data.sources.arrays import file_key, status_key
 from vaekit.data.sources.conditions import Conditions, conditions_of_files
 from vaekit.data.sources.layout import NO_CLASS, read_layout
 from vaekit.data.sources.listing import LINKED_FOLDER, LINKED_OUTSIDE, Listing, list_folder, passed_over
-from vaekit.data.sources.tables import labels_of_files, table_path
+from vaekit.data.sources.tables import labels_of_files, table_in, table_path
 from vaekit.errors import UserError, setting
 from vaekit.utils.files import natural_sort_key
 
@@ -147,6 +147,8 @@ def _image_files(
         else:
             layout.classes, notes = labels_of_files(table, settings.label_column, paths)
         layout.notes += notes
+    elif set(layout.classes) == {NO_CLASS} and tables.is_dir() and not archive and (name := table_in(tables)):
+        layout.notes.append(f"{name} is not read. To take classes from it: {setting('labels', name)}.")
     return ImageFiles(
         root,
         [paths[row] for row in used],

@@ -25,8 +25,19 @@ FILE_COLUMNS = (
 """Names by which the column of files is preferred, in any case; otherwise it is the one that fits best."""
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "species", "y")
 """Names of the column of labels, likewise; otherwise it is the only other one."""
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""Tables in folders of Hugging Face's datasets."""
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_SHARE, FEW_LABELS = 0.5, 20
 """A column with more different labels than this share of the images, and than this number, is no class."""
+
+
+def table_in(folder: Path) -> str | None:
+    """The name of a table that lies in a folder of images: metadata.csv and the like, or the only one."""
+    if named := [name for name in METADATA if (folder / name).is_file()]:
+        return named[0]
+    tables = [path.name for path in folder.glob("*.*") if path.suffix.lower() in TABLE_SUFFIXES]
+    return tables[0] if len(tables) == 1 else None
 
 
 def table_path(given: str, folder: Path) -> Path:
