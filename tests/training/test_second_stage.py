@@ -92,20 +92,21 @@ def test_time_decides_the_number_of_steps(tmp_path: Path) -> None:
     assert resumed.config == model.config
 
 
-@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize(("given", "enough"), [(False, True), (True, True), (False, False)])
 def test_networks_are_wider_where_there_is_time_for_enough_steps(
-    given: bool, tmp_path: Path, monkeypatch: MonkeyPatch
+    given: bool, enough: bool, tmp_path: Path, monkeypatch: MonkeyPatch
 ) -> None:
     for stage, widths in (("autoencoder", (32, 40)), ("flow_matching", (64, 72))):
         monkeypatch.setitem(lengths.WIDTHS, stage, widths)
-        monkeypatch.setitem(lengths.WIDE_STEPS, stage, 0)
+        if enough:
+            monkeypatch.setitem(lengths.WIDE_STEPS, stage, 0)
     settings: dict[str, Any] = {**SMALL, "encoder": {"kind": "dcae"}, "decoder": {"kind": "dcae"}}
     settings["flow_matching"] = {}
     if given:
         settings |= {"encoder": {"channels": 32}, "flow_matching": {"channels": 64}}
     config = vaekit.train(COLOUR, out=tmp_path / "run", minutes=0.03, **settings).config
     chosen = config.encoder.channels, config.decoder.channels, config.flow_matching.channels
-    assert chosen == ((32, 32, 64) if given else (40, 40, 72))
+    assert chosen == ((40, 40, 72) if enough and not given else (32, 32, 64))
 
 
 def test_mirror_images_are_encoded_as_well_where_training_images_are_flipped(tmp_path: Path) -> None:

@@ -39,16 +39,16 @@ MAX_PASSES = 300
 """Passes over the images, at most: with more, a model would memorize a few images."""
 FIRST_STAGE_PASSES, FIRST_STAGE_STEPS = 50, 3000
 """The larger of these is the most that the first of two stages gets, in passes and in steps, and never more
-than `MAX_PASSES`: on the emoji of benchmarks/folders its validation loss is lowest after 51 passes. The
-second stage gets the rest of the time."""
+than `MAX_PASSES`: of 54 passes over the emoji of benchmarks/folders, its validation loss was lowest after 51.
+The second stage gets the rest of the time."""
 SMALLEST_SIZE = 16
 """Pixels of the smaller side of images that are advised, at least."""
 WIDTHS = {"autoencoder": (32, 48, 64, 96, 128), "flow_matching": (64, 96, 128, 192)}
 """By stage: channels that are tried in turn, the first in any case."""
 WIDE_STEPS = {"autoencoder": 8000, "flow_matching": 6000}
 """By stage: steps that there have to be time and images for with more channels than the first. On the emoji
-of benchmarks/folders 32 channels reach 25.2 dB in 1,800 steps and 26.1 dB in 4,500, and 96 channels, each of
-whose steps takes four times as long, 25.2 dB in 3,000."""
+of benchmarks/folders 32 channels reached 25.2 dB in 1,800 steps and 26.1 dB in 4,500, and 96 channels, whose
+steps take three to four times as long on two cores, 25.2 dB in 3,000."""
 SHORTEST_EPOCH, LONGEST_EPOCH = 5.0, 30.0
 """Seconds between two validations where epochs are chosen here."""
 
