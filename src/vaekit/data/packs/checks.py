@@ -89,7 +89,8 @@ def copy_notes(source: DecodedSource, first: NDArray[np.int64], groups: NDArray[
     notes, count, distinct = [], len(first), int((first == np.arange(len(first))).sum())
     pictures = len(np.unique(source.content))
     if distinct < count and source.drop_copies:
-        text = f"{count:,} images, {pictures:,} distinct: of copies one is read."
+        each = " in each class" if distinct > pictures else ""
+        text = f"{count:,} images, {pictures:,} distinct: of copies one is read{each}."
         notes.append(f"{text} To read all: {setting('copies', 'keep')}.")
     elif distinct < count:
         text = f"{count:,} images, {pictures:,} distinct; copies are in the same split."
