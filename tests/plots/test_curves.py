@@ -37,6 +37,10 @@ def test_panels_show_values_units_and_the_best_epoch() -> None:
 def test_first_epochs_and_missing_values_hide_nothing() -> None:
     (note,) = [label for label in texts(curves.loss_panel(metrics(40), "loss")) if "above the scale" in label]
     assert note.startswith("epoch (") and note.endswith(f"up to {75_390:,})")
+    small = metrics(40)
+    small[["train_loss", "val_loss"]] *= 1.80468372 / 75_390
+    (note,) = [label for label in texts(curves.loss_panel(small, "loss")) if "above the scale" in label]
+    assert note.endswith("up to 1.8)")
     assert not any("above the scale" in label for label in texts(curves.loss_panel(metrics(40, 0), "loss")))
     assert not any("above the scale" in label for label in texts(curves.loss_panel(metrics(40), "kl")))
     table = metrics(12)

@@ -175,7 +175,9 @@ def _clip(axes: "Axes", values: Float[np.ndarray, "N 2"]) -> str:
     margin = 0.05 * (high - low)
     axes.set_ylim(low - margin, high + margin)
     count = int((np.nan_to_num(values, nan=-np.inf) > high + margin).any(1).sum())
-    return f" ({count:,} above the scale, up to {_number(finite.max())})"
+    highest = finite.max()
+    text = _number(highest) if highest >= 100 else f"{highest:.3g}"
+    return f" ({count:,} above the scale, up to {text})"
 
 
 def _number(value: float, _: object = None) -> str:
