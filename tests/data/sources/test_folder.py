@@ -187,6 +187,16 @@ def test_channels_are_what_the_images_have(tmp_path: Path) -> None:
     assert saved("opaque", gray[0], Image.new("RGB", (8, 8), "red"), alpha="keep").shape[0] == 3
 
 
+def test_copies_in_several_classes_are_read_in_each(photos: Make) -> None:
+    root = photos(*[f"{'ab'[i % 2]}/{i}.png" for i in range(12)])
+    shutil.copy(root / "a" / "0.png", root / "a" / "copy.png")
+    shutil.copy(root / "a" / "0.png", root / "b" / "other.png")
+    pack = open_pack(root, DataConfig())
+    assert len(pack.images) == 13
+    assert "14 images, 12 distinct: of copies one is read in each class." in pack.summary
+    assert "1 image is in several classes, e.g. " in pack.summary
+
+
 def test_copies_are_never_in_two_splits(photos: Make) -> None:
     root = photos(*[f"{i}.png" for i in range(12)])
     for i in range(12):

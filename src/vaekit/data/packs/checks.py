@@ -100,7 +100,8 @@ def copy_notes(source: DecodedSource, first: NDArray[np.int64], groups: NDArray[
         names = (
             f"{source.path(row)} is in {source.classes[source.labels[row]]} and {_class_of_copy(source, row)}"
         )
-        notes.append(f"{several:,} images are in several classes, e.g. {names}.")
+        images = "1 image is" if several == 1 else f"{several:,} images are"
+        notes.append(f"{images} in several classes, e.g. {names}.")
     near = len(groups) - len(np.unique(groups)) - (0 if source.drop_copies else count - distinct)
     if near > 0:
         notes.append(f"{near:,} images are nearly equal to others, and are in the same split.")
