@@ -288,3 +288,19 @@ def test_pseudo_inputs_start_from_images_and_labels(conditional: bool) -> None:
     each = torch.stack([model.encode(x[k : k + 1], labels[k]).log_prob(z) for k in range(4)])
     log_p = model.prior(model.encode, torch.zeros(2, dtype=torch.long)).log_prob(z)
     torch.testing.assert_close(log_p, each.logsumexp(0) - math.log(4), atol=1e-3, rtol=1e-4)
+
+
+def test_an_unusual_image_cannot_make_the_posterior_wide() -> None:
+    """Neither its KL nor the gradient of that is huge, and the log-variance can return."""
+    context = BuildContext((1, 8, 8), (3,), features=(5,))
+    posterior = make_component("posterior", settings_classes("posterior")["gaussian"](), context)
+    with torch.no_grad():
+        posterior.head.weight.zero_()
+        posterior.head.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 14.0, 1.0, -8.0]))
+    q = posterior(torch.ones(2, 5))
+    torch.testing.assert_close(q.variance[:, 0], torch.full((2,), 100.0))
+    torch.testing.assert_close(q.variance[:, 1].log(), torch.full((2,), 15 * math.tanh(1 / 15)))
+    kl = 0.5 * (q.mean.square() + q.variance - 1 - q.variance.log()).sum(1)
+    kl.sum().backward()
+    slope = posterior.head.bias.grad[3].item()
+    assert kl.max() < 60 and 0 < slope < 100

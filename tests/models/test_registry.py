@@ -352,7 +352,7 @@ def test_labels_are_those_of_their_images() -> None:
             torch.testing.assert_close(together[s, b], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_scales_are_bounded_smoothly() -> None:
+def test_scales_are_bounded() -> None:
     likelihood = make_component("likelihood", GaussianLikelihoodConfig())
     likelihood.log_sigma.data.fill_(math.log(1e-5))
     likelihood(torch.zeros(1, 1, 1, 1, 1)).log_prob(torch.zeros(1, 1, 1, 1)).sum().backward()
@@ -361,9 +361,9 @@ def test_scales_are_bounded_smoothly() -> None:
     with torch.no_grad():
         posterior.head.weight.copy_(torch.tensor([[0.0], [1.0]]))
         posterior.head.bias.zero_()
-        small, huge = posterior(torch.tensor([[0.1], [1e6]])).log_variance.flatten()
+        small, huge, tiny = posterior(torch.tensor([[0.1], [1e6], [-1e6]])).log_variance.flatten()
     assert small.item() == pytest.approx(0.1, rel=1e-3)
-    assert huge.item() == pytest.approx(15.0)
+    assert huge.item() == pytest.approx(2 * math.log(10)) and tiny.item() == pytest.approx(-15.0)
 
 
 def test_density_returned_with_sample_is_not_recomputed() -> None:
