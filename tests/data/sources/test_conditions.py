@@ -129,3 +129,15 @@ def test_other_conditions_are_other_data(photos: Make) -> None:
     changed = frame.assign(age=[*AGES[:-1], 99])
     assert opened(root, changed, "age").fingerprint != one.fingerprint
     assert opened(root, frame, "age").fingerprint == one.fingerprint
+
+
+def test_equal_images_with_different_conditions_are_both_read(photos: Make, tmp_path: Path) -> None:
+    root = photos(*NAMES)
+    for name in ("0.png", "1.png"):
+        (root / f"copy_of_{name}").write_bytes((root / name).read_bytes())
+    names = [*NAMES, "copy_of_0.png", "copy_of_1.png"]
+    pack = opened(root, pd.DataFrame({"file": names, "age": [*AGES, 70, AGES[1]]}), "age")
+    assert len(pack.labels) == 13 and "copy_of_0.png" in pack.paths()
+    assert "14 images, 12 distinct: of copies one is read with the same conditions." in pack.summary
+    note = "1 image is equal to another with different conditions, e.g. 0.png and copy_of_0.png."
+    assert note in pack.summary

@@ -56,7 +56,12 @@ def test_json_and_a_table_in_the_folder(photos: Make) -> None:
     records = [{"file_name": n, "label": label} for n, label in EXPECTED.items()]
     (root / "list.json").write_text(json.dumps(records))
     (root / "lines.jsonl").write_text("\n".join(map(json.dumps, records)))
-    for name in ("list.json", "lines.jsonl"):
+    by_file = {n: {"label": label, "age": i} for i, (n, label) in enumerate(EXPECTED.items())}
+    (root / "files.json").write_text(json.dumps(by_file))
+    frame = pd.DataFrame(records)
+    frame.to_json(root / "columns.json")
+    frame.set_index("file_name").to_json(root / "index.json")
+    for name in ("list.json", "lines.jsonl", "files.json", "columns.json", "index.json"):
         assert labels(open_pack(root, DataConfig(labels=name))) == EXPECTED
 
 

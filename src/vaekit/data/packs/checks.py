@@ -60,11 +60,12 @@ def _is_flat(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def equal_images(source: DecodedSource) -> NDArray[np.int64]:
-    """The number of the image that each is equal to, with its class: the first that is no link, or itself."""
-    rows = np.arange(len(source.content))
+    """The number of the image that each is equal to, with its class or conditions: the first that is no link,
+    or itself."""
+    rows, numbers = np.arange(len(source.content)), _label_numbers(source)
     links = np.zeros(len(rows), np.bool_) if source.links is None else source.links
-    order = np.lexsort((rows, links, source.labels, source.content))
-    content, labels = source.content[order], source.labels[order]
+    order = np.lexsort((rows, links, numbers, source.content))
+    content, labels = source.content[order], numbers[order]
     starts = np.r_[True, (content[1:] != content[:-1]) | (labels[1:] != labels[:-1])]
     first = np.empty(len(rows), np.int64)
     first[order] = order[starts][np.cumsum(starts) - 1]
@@ -89,29 +90,51 @@ def copy_notes(source: DecodedSource, first: NDArray[np.int64], groups: NDArray[
     notes, count, distinct = [], len(first), int((first == np.arange(len(first))).sum())
     pictures = len(np.unique(source.content))
     if distinct < count and source.drop_copies:
-        each = " in each class" if distinct > pictures else ""
+        each = f" {_in_each(source)}" if distinct > pictures else ""
         text = f"{count:,} images, {pictures:,} distinct: of copies one is read{each}."
         notes.append(f"{text} To read all: {setting('copies', 'keep')}.")
     elif distinct < count:
         text = f"{count:,} images, {pictures:,} distinct; copies are in the same split."
         notes.append(f"{text} To read each once: {setting('copies', 'drop')}.")
     if (several := distinct - pictures) > 0:
-        row = next(row for row in range(count) if _class_of_copy(source, row))
-        names = (
-            f"{source.path(row)} is in {source.classes[source.labels[row]]} and {_class_of_copy(source, row)}"
-        )
-        images = "1 image is" if several == 1 else f"{several:,} images are"
-        notes.append(f"{images} in several classes, e.g. {names}.")
+        notes.append(_several_labels_note(source, several))
     near = len(groups) - len(np.unique(groups)) - (0 if source.drop_copies else count - distinct)
     if near > 0:
         notes.append(f"{near:,} images are nearly equal to others, and are in the same split.")
     return notes
 
 
-def _class_of_copy(source: DecodedSource, row: int) -> str:
-    """Another class in which the same image is; "" if there is none."""
-    same = (source.content == source.content[row]) & (source.labels != source.labels[row])
-    return source.classes[source.labels[same][0]] if same.any() else ""
+def _label_numbers(source: DecodedSource) -> NDArray[np.int64]:
+    """The class of every image, or a number for its conditions."""
+    if source.conditions is None:
+        return source.labels
+    return np.unique(source.conditions.values, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _in_each(source: DecodedSource) -> str:
+    return "in each class" if source.conditions is None else "with the same conditions"
+
+
+def _several_labels_note(source: DecodedSource, several: int) -> str:
+    """That equal images have different classes or conditions, with an example."""
+    row, other = _copy_with_another_label(source)
+    if source.conditions is not None:
+        images = "1 image is equal to another" if several == 1 else f"{several:,} images are equal to others"
+        example = f"{source.path(row)} and {source.path(other)}"
+        return f"{images} with different conditions, e.g. {example}."
+    images = "1 image is" if several == 1 else f"{several:,} images are"
+    classes = f"{source.classes[source.labels[row]]} and {source.classes[source.labels[other]]}"
+    return f"{images} in several classes, e.g. {source.path(row)} is in {classes}."
+
+
+def _copy_with_another_label(source: DecodedSource) -> tuple[int, int]:
+    """Two equal images with different classes or conditions."""
+    numbers, first = _label_numbers(source), dict[int, int]()
+    for row, content in enumerate(source.content.tolist()):
+        other = first.setdefault(content, row)
+        if numbers[other] != numbers[row]:
+            return other, row
+    raise ValueError("equal images have equal labels")
 
 
 def look_notes(source: DecodedSource, splits: NDArray[np.int8], look: Look, grouped: bool) -> list[str]:

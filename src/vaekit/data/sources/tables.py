@@ -127,7 +127,8 @@ def _read(path: Path) -> "pd.DataFrame":
 
 
 def _read_json(path: Path) -> "pd.DataFrame":
-    """A list of records, records line by line, or a dictionary from files to labels."""
+    """A list of records, records line by line, or a dictionary: from files to labels or to records, or as
+    `pandas.DataFrame.to_json` writes it, from columns to dictionaries of cells."""
     import json
 
     import pandas as pd
@@ -138,7 +139,16 @@ def _read_json(path: Path) -> "pd.DataFrame":
     record = json.loads(text)
     if isinstance(record, dict) and not any(isinstance(value, (list, dict)) for value in record.values()):
         return pd.DataFrame({"file": list(record), "label": list(record.values())})
-    return pd.DataFrame(record)
+    if not isinstance(record, dict) or not all(isinstance(value, dict) for value in record.values()):
+        return pd.DataFrame(record)
+    inner = {key for value in record.values() for key in value}
+    if all(key.isdigit() for key in inner):  # the numbers of rows
+        return pd.DataFrame(record)
+    by_column = all(PurePosixPath(key).suffix for key in inner)
+    frame = pd.DataFrame.from_dict(record, orient="columns" if by_column else "index")
+    if FILE_COLUMNS[0] not in frame.columns:
+        frame.insert(0, FILE_COLUMNS[0], frame.index)
+    return frame
 
 
 def _file_column(frame: "pd.DataFrame", paths: Sequence[str], table: Path) -> tuple[str, list[int | None]]:
