@@ -91,7 +91,7 @@ WIDE = {"encoder": {"kind": "mlp", "hidden": "512"}, "decoder": {"kind": "mlp", 
 TRAININGS: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any]]] = {
     "beta far above 1": (many, {"objective": {"beta": 100.0}}),
     "no signal among noise": (static, {"likelihood": SIGMA, "epochs": 30}),
-    "steps far too large": (many, {"learning_rate": 0.1, "optimizer": "adam"}),
+    "steps far too large": (many, {"learning_rate": 0.3, "optimizer": "adam"}),
     "large steps in colour": (colour, {"likelihood": SIGMA, "learning_rate": 0.2, "epochs": 30}),
     "two epochs": (many, {"epochs": 2}),
     "small steps": (many, {"learning_rate": 2e-5, "epochs": 15}),
