@@ -60,3 +60,21 @@ def test_linear_vae_reaches_probabilistic_pca(sigma: str) -> None:
     assert exact == pytest.approx(log_likelihood.item(), abs=0.01)
     assert bound == pytest.approx(log_likelihood.item(), abs=0.03)
     assert bound < exact + 0.01
+
+
+def test_noise_on_latents_costs_a_linear_decoder_its_squared_weights() -> None:
+    """Strengths t are uniform up to the share tau, so that E[t^2] = tau^2 / 3: the mean of log p(x | z) falls
+    by E[t^2] Var(z) |W|^2 / (2 sigma^2), in training only."""
+    x, linear, tau, sigma = data(), {"kind": "mlp", "hidden": "none"}, 1.5, 0.5
+    noise = {"kind": "gaussian", "levels": "none", "sigma": "fixed", "scale": sigma}
+    networks = {"latents": LATENTS, "encoder": linear, "decoder": linear, "latent_noise": tau}
+    model, _ = build(resolve(networks, {"likelihood": noise}), (1, 2, 3))
+    with torch.no_grad():
+        torch.manual_seed(0)
+        noisy = model.train().terms(x, samples=2000)
+        clean = model.eval().terms(x, samples=2000)
+        px = model.decode(torch.cat([torch.zeros(1, LATENTS), torch.eye(LATENTS)])[None])
+        weight = (px.mean[0, 1:] - px.mean[0, 0]).square().sum()
+        cost = tau**2 / 3 * noisy.groups[0].z.var() * weight / (2 * sigma**2)
+    fall = (clean.log_px.mean() - noisy.log_px.mean()).item()
+    assert fall == pytest.approx(cost.item(), rel=0.02)

@@ -53,6 +53,7 @@ class TrainSettings(TypedDict, total=False):
     weight_decay: float
     clip: float
     perceptual: float
+    latent_noise: float
     ema: float
     patience: int
     seed: int

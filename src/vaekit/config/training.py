@@ -32,6 +32,9 @@ class TrainingConfig(BaseConfig):
     """Largest gradient norm, in nats per image; 0 for no clipping."""
     perceptual: float = Field(0.0, ge=0, le=1000)
     """Weight of a perceptual loss of reconstructions (LPIPS), in nats per pixel and channel; 0 for none."""
+    latent_noise: float = Field(0.0, ge=0, le=10)
+    """Noise on the latents that the decoder is trained on, so that it draws new ones better: of every image
+    between 0 and this share of the latents' standard deviation."""
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the weights' moving average, which is saved; 0 for none."""
     patience: int = Field(0, ge=0)

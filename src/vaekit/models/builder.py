@@ -68,6 +68,7 @@ def build(
         prior = make_component("prior", config.prior, context)
         decoder = make_component("decoder", config.decoder, context)
         model = VAE(encoder, posterior, prior, decoder, likelihood, context)
+        model.latent_noise = config.training.latent_noise
     # Images come in channels-last memory format, which convolutions prefer; the weights should match
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model, objective

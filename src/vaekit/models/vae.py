@@ -78,6 +78,7 @@ class VAE(nn.Module):
         # Custom modules may run Python code that changes between calls, which a CUDA graph would skip
         self.graph_safe = not context.modules
         self.precision = torch.float32  # of encoder and decoder; the rest is always in float32
+        self.latent_noise = 0.0  # in training, as a share of the latents' standard deviation
 
     # --- The latent interface: the interface of code outside `models/` ---
 
@@ -184,11 +185,20 @@ class VAE(nn.Module):
         decoded: list[ImageDistribution] = []
 
         def log_likelihood(z: Tensor) -> Tensor:
-            decoded.append(self.decode(z, y, x))
+            decoded.append(self.decode(self._with_noise(z), y, x))
             return decoded[0].log_prob(x)
 
         terms = single_level_terms(self.encode, self.prior, log_likelihood, x, y, samples)
         return replace(terms, x=x, px=decoded[0])
+
+    def _with_noise(self, z: Float[Tensor, "S B D"]) -> Float[Tensor, "S B D"]:
+        """In training, z with noise of a strength that is drawn for every image: a decoder of such latents
+        draws those of a prior better, which are never exactly as those of images (Zheng et al. 2025,
+        arXiv:2510.11690, noise-augmented decoding)."""
+        if not (self.training and self.latent_noise):
+            return z
+        strength = torch.rand(*z.shape[:-1], 1, device=z.device) * self.latent_noise
+        return z + strength * z.detach().std(correction=0) * torch.randn_like(z)
 
     def require_support(self, x: Images) -> None:
         """Raise a UserError for pixels outside the support of the likelihood."""

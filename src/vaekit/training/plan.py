@@ -38,7 +38,11 @@ DEFAULT_PRESET = "best"
 SMALL_FOLDER = 1000
 """Training images up to which a folder is small."""
 COLOUR_BASE = {
-    **{name: value for name, value in PRESETS["best"].settings.items() if name != "latent_prior"},
+    **{
+        name: value
+        for name, value in PRESETS["best"].settings.items()
+        if name not in ("latent_prior", "latent_noise")
+    },
     "latents": 128,
 }
 """Under the settings of a preset that leaves noise and networks open, for colour images."""
