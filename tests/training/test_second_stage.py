@@ -187,3 +187,14 @@ def test_a_flow_matching_prior_is_saved_and_loaded(tmp_path: Path) -> None:
     assert isinstance(model.fitted_prior, FlowMatching)
     model.save(tmp_path / "copy")
     np.testing.assert_array_equal(vaekit.load(tmp_path / "copy").sample(5), model.sample(5))
+
+
+def test_latents_have_noise_in_the_default_for_colour_images_only(tmp_path: Path) -> None:
+    def noise(name: str, images: np.ndarray, **settings: Any) -> float:
+        settings = {**SMALL, "epochs": 1, **settings}
+        return vaekit.train(images, out=tmp_path / name, **settings).config.training.latent_noise
+
+    gray, one = rings(60, 12), {"flow_matching": {"steps": 1, "channels": 8, "blocks": 1}}
+    assert noise("colour", COLOUR, **one) == 0.5 and noise("gray", gray, **one) == 0
+    assert noise("given", gray, latent_noise=0.3, **one) == 0.3
+    assert noise("vamp", COLOUR, preset="vamp", latents=4, encoder={}, decoder={}, flow_matching={}) == 0

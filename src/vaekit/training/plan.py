@@ -2,6 +2,7 @@
 
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,9 @@ COLOUR_BASE = {
     "latents": 128,
 }
 """Under the settings of a preset that leaves noise and networks open, for colour images."""
+GRAY_SETTINGS = {"latent_noise": 0.0}
+"""Under what is given, for gray images and the default: new latents of Fashion-MNIST are so near to those of
+images that noise costs more than it gains (benchmarks/folders, 5 minutes: KID 0.20 with, 0.18 without)."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +171,12 @@ def _config_with_data(request: TrainRequest, before: RunMetadata | None, pack: P
     if not before:
         preset = request.preset or DEFAULT_PRESET
         base = COLOUR_BASE if pack.shape[0] > 1 and leaves_noise_open(preset) else {}
-        config = resolve(*request.settings, preset=preset, base=base).with_latents(pack.shape)
+        given: tuple[Mapping[str, Any], ...] = request.settings
+        if pack.shape[0] == 1 and preset == DEFAULT_PRESET:
+            given = GRAY_SETTINGS, *given
+        config = resolve(*given, preset=preset, base=base).with_latents(pack.shape)
         if (base or request.preset is None) and not is_valid(config):  # the default gives way
-            layers = ({"likelihood": {"sigma": "learned"}}, *request.settings)
+            layers = ({"likelihood": {"sigma": "learned"}}, *given)
             other = resolve(*layers, preset=preset, base=base)
             if is_valid(other):
                 config = other.with_latents(pack.shape)
