@@ -90,7 +90,8 @@ def copy_notes(source: DecodedSource, first: NDArray[np.int64], groups: NDArray[
     notes, count, distinct = [], len(first), int((first == np.arange(len(first))).sum())
     pictures = len(np.unique(source.content))
     if distinct < count and source.drop_copies:
-        each = f" {_in_each(source)}" if distinct > pictures else ""
+        each = " in each class" if source.conditions is None else " with the same conditions"
+        each = each if distinct > pictures else ""
         text = f"{count:,} images, {pictures:,} distinct: of copies one is read{each}."
         notes.append(f"{text} To read all: {setting('copies', 'keep')}.")
     elif distinct < count:
@@ -109,10 +110,6 @@ def _label_numbers(source: DecodedSource) -> NDArray[np.int64]:
     if source.conditions is None:
         return source.labels
     return np.unique(source.conditions.values, axis=0, return_inverse=True)[1].reshape(-1)
-
-
-def _in_each(source: DecodedSource) -> str:
-    return "in each class" if source.conditions is None else "with the same conditions"
 
 
 def _several_labels_note(source: DecodedSource, several: int) -> str:
