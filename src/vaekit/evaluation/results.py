@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from vaekit.runs.folder import Run
 
@@ -151,6 +151,8 @@ class Finding(_Record):
 class EvaluationResult(_Record):
     """All metrics; those that cannot be computed are None, with the reasons in `unavailable`."""
 
+    model_config = ConfigDict(extra="ignore")  # `kl` and `active_units` are in the file, and no fields
+
     format: Literal[2] = 2
     weights_hash: str
     """SHA-256 of the weights that were evaluated."""
@@ -175,6 +177,18 @@ class EvaluationResult(_Record):
     diagnosis: list[Finding] = []
     unavailable: dict[str, str]
     seconds: float = 0.0
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def kl(self) -> float | None:
+        """`likelihood.kl`, where format 1 had it; None without a likelihood."""
+        return self.likelihood.kl if self.likelihood else None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def active_units(self) -> int | None:
+        """`latents.active`, where format 1 had it."""
+        return self.latents.active
 
 
 def read_evaluation(run: Run, weights_hash: str) -> EvaluationResult | None:

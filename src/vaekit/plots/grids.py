@@ -28,7 +28,7 @@ GAP = 6
 """Pixels between tiles."""
 PAIR_GAP = 2
 """Pixels between the images of a pair."""
-MARGIN = 16
+MARGIN = 12
 """Pixels around a sheet."""
 LINE_HEIGHT = 16
 """Pixels from one line of a label to the next."""
