@@ -81,6 +81,14 @@ def test_several_values_are_multi_hot(photos: Make, name: str) -> None:
     assert vectors(pack) == {name: expected[i] for i, name in enumerate(NAMES)}
 
 
+def test_json_of_a_list_of_values_per_file(photos: Make) -> None:
+    root = photos(*NAMES)
+    tags = {name: [["cat"], ["dog", "cat"], "10"][i % 3] for i, name in enumerate(NAMES)}
+    (root / "tags.json").write_text(json.dumps(tags))
+    pack = open_pack(root, DataConfig(labels="tags.json", condition="label"))
+    assert vectors(pack) == {name: [[0, 1, 0], [0, 1, 1], [1, 0, 0]][i % 3] for i, name in enumerate(NAMES)}
+
+
 def test_missing_values_and_rows_are_counted(photos: Make) -> None:
     frame = pd.DataFrame(
         {"file": NAMES[:10], "age": [None, None, *AGES[2:10]], "hair": ["", *HAIR[1:10]], "old": [0, 1] * 5}

@@ -1,6 +1,6 @@
 """Labels of image files from a table: a .csv, .json, .jsonl or .parquet file with a row per image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -127,8 +127,9 @@ def _read(path: Path) -> "pd.DataFrame":
 
 
 def _read_json(path: Path) -> "pd.DataFrame":
-    """A list of records, records line by line, or a dictionary: from files to labels or to records, or as
-    `pandas.DataFrame.to_json` writes it, from columns to dictionaries of cells."""
+    """A list of records, records line by line, or a dictionary: from files to labels, to lists of labels or to
+    records, from columns to lists of cells, or as `pandas.DataFrame.to_json` writes it, from columns to
+    dictionaries of cells."""
     import json
 
     import pandas as pd
@@ -137,18 +138,25 @@ def _read_json(path: Path) -> "pd.DataFrame":
     if path.suffix.lower() == ".jsonl":
         return pd.DataFrame([json.loads(line) for line in text.splitlines() if line.strip()])
     record = json.loads(text)
-    if isinstance(record, dict) and not any(isinstance(value, (list, dict)) for value in record.values()):
+    if not isinstance(record, dict):
+        return pd.DataFrame(record)
+    nested = [isinstance(value, dict) for value in record.values()]
+    lists = any(isinstance(value, list) for value in record.values())
+    if not any(nested) and (not lists or _are_files(record)):
         return pd.DataFrame({"file": list(record), "label": list(record.values())})
-    if not isinstance(record, dict) or not all(isinstance(value, dict) for value in record.values()):
+    if not all(nested):
         return pd.DataFrame(record)
     inner = {key for value in record.values() for key in value}
     if all(key.isdigit() for key in inner):  # the numbers of rows
         return pd.DataFrame(record)
-    by_column = all(PurePosixPath(key).suffix for key in inner)
-    frame = pd.DataFrame.from_dict(record, orient="columns" if by_column else "index")
+    frame = pd.DataFrame.from_dict(record, orient="columns" if _are_files(inner) else "index")
     if FILE_COLUMNS[0] not in frame.columns:
         frame.insert(0, FILE_COLUMNS[0], frame.index)
     return frame
+
+
+def _are_files(keys: Iterable[str]) -> bool:
+    return all(PurePosixPath(key).suffix for key in keys)
 
 
 def _file_column(frame: "pd.DataFrame", paths: Sequence[str], table: Path) -> tuple[str, list[int | None]]:
