@@ -1,9 +1,10 @@
-"""The code of the README and of the page on the architecture runs; other pages refer to what exists."""
+"""The code of the README and of two pages of the documentation runs; other pages refer to what exists."""
 
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,19 +17,23 @@ from vaekit.config.presets import PRESETS
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-BLOCKS = BLOCK.findall(README + (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
+DOCS = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("architecture.md", "data.md")]
+BLOCKS = BLOCK.findall("".join([README, *DOCS]))
 PROGRAMS = {"bash": ["bash", "-euc"], "python": [sys.executable, "-c"]}
 GENERATED = ("components", "performance", "published", "samples")
 
 
 class Reader:
-    """Runs the blocks in the order of the page, in a folder that has photos/."""
+    """Runs the blocks in their order, in a folder that has photos/, photos.zip and attributes.csv."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.outputs = folder, list[str]()
         images = enumerate(rings(24, 24, 3))
         named = {f"{('rain', 'dry')[i % 2]}/{i // 2 + 1}.png": image for i, image in images}
         save_images(folder / "photos", named)
+        shutil.make_archive(str(folder / "photos"), "zip", folder / "photos")
+        rows = (f"{name},{name.split('/')[0]},{hour}" for hour, name in enumerate(named))
+        (folder / "attributes.csv").write_text("\n".join(["file,weather,hour", *rows]))
         program = folder / "bin" / "vaekit"
         program.parent.mkdir()
         program.write_text(f'#!/bin/sh\nexec {shlex.join(forked_command())} "$@"\n')
@@ -50,7 +55,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_block_of_the_readme_runs(number: int, reader: Reader) -> None:
+def test_block_of_the_docs_runs(number: int, reader: Reader) -> None:
     output = reader.read_to(number)
     assert ("val_loss" in output) or "history" not in BLOCKS[number][1]
 

@@ -127,9 +127,8 @@ def _read(path: Path) -> "pd.DataFrame":
 
 
 def _read_json(path: Path) -> "pd.DataFrame":
-    """A list of records, records line by line, or a dictionary: from files to labels, to lists of labels or to
-    records, from columns to lists of cells, or as `pandas.DataFrame.to_json` writes it, from columns to
-    dictionaries of cells."""
+    """A list of records, records line by line, or a dictionary: from files to labels, lists of labels or
+    records; from columns to lists of cells; or from columns to dictionaries of cells, as pandas writes it."""
     import json
 
     import pandas as pd
