@@ -1,7 +1,8 @@
 """Two trainings that share the cores: images per second of each, with all threads each and with half of them
-each. The setups are measured in turn.
+each. The setups are measured in turn, with the waiting of threads as in the command `vaekit`, unless
+GOMP_SPINCOUNT is set.
 
-    python benchmarks/together.py          # five minutes; writes benchmarks/results/together.json
+    python benchmarks/together.py          # ten minutes; writes benchmarks/results/together.json
 """
 
 import json
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from vaekit.cli.main import limit_busy_waiting
 
 NETWORKS = {
     "784-400-20": {"encoder": "mlp", "decoder": "mlp", "latents": 20, "batch_size": 128},
@@ -59,6 +62,7 @@ def describe(count: int, threads: int) -> str:
 
 
 def main() -> None:
+    limit_busy_waiting()
     cores = len(os.sched_getaffinity(0))
     setups = [(1, cores), (1, cores // 2), (2, cores), (2, cores // 2)]
     results: dict[str, dict[str, float]] = {}

@@ -78,6 +78,24 @@ def test_help_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_busy_waiting_is_limited_unless_the_environment_says_otherwise(
+    given: dict[str, str], expected: str
+) -> None:
+    probe = (
+        "import os; from vaekit.cli.main import _run; _run(['presets']); print(os.getenv('GOMP_SPINCOUNT'))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    command = [sys.executable, "-c", probe]
+    output = subprocess.run(
+        command, env=environment | given, capture_output=True, text=True, check=True
+    ).stdout
+    assert output.splitlines()[-1] == expected
+
+
 def test_help_of_train_lists_common_options_on_one_line_each(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     lines = run_help("train", "--help")

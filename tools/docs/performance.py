@@ -92,10 +92,13 @@ OPTIMIZATIONS = """## Optimizations
   above.
 - **Memory is not returned to the system.** By default, Linux's C library returns blocks of many megabytes at
   every step, and the system clears their pages at the next allocation.
-- **When running two trainings at once, give each a share of the cores** with `--threads`. Threads wait for
-  each other in a busy loop; where two trainings share the cores, each waits for threads that the other keeps
-  from running ([table](#running-two-trainings)). Threads that yield sooner help two trainings but slow a
-  single one down, so this was left out (try it with `GOMP_SPINCOUNT=10000 python benchmarks/together.py`).
+- **Threads that wait for others sleep after some 30 us.** By default, threads of OpenMP wait in a busy loop ten times as
+  long, which costs a command several times its time where another program uses the same cores: two trainings of
+  `classic` with 2 threads each had 220 images/s each, and have 1,090 (`GOMP_SPINCOUNT=300000 python
+  benchmarks/together.py`, OpenMP's default, and without it). A single training is as fast as before within the
+  noise of the measurement. `GOMP_SPINCOUNT` or `OMP_WAIT_POLICY` in the environment override it.
+- **When running two trainings at once, give each a share of the cores** with `--threads`: it is faster still
+  ([table](#running-two-trainings)).
 - **bfloat16 for convolutions** (`--precision auto`), where the processor has units for it; weights,
   posterior, KL, likelihood, averages and optimizer state stay in float32. The gradient of a convolution's
   weights is computed as a product over patches, because oneDNN, torch's library for it, takes up to four
@@ -124,8 +127,7 @@ OPTIMIZATIONS = """## Optimizations
   (`--precision auto`). A model with custom modules is not captured, because they may change from call to
   call.
 """
-ABOUT_TOGETHER = """Medians of interleaved rounds. It is not known why one thread of `classic` is slower alone
-than next to another training, in both measurements.
+ABOUT_TOGETHER = """Medians of interleaved rounds.
 """
 PRECISIONS = {"32": "float32", "tf32": "TF32", "bf16": "bfloat16"}
 

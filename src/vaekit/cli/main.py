@@ -38,6 +38,9 @@ EXIT_INTERRUPTED = 130
 """Exit status of another command that Ctrl-C ended."""
 EXIT_RESUMABLE = 75
 """Exit status of an interrupted run that can be resumed (EX_TEMPFAIL)."""
+BUSY_WAIT = "10000"
+"""Turns of the loop in which a thread of OpenMP waits for others before it sleeps, some 30 us. With many more, as by
+default, a second program on the same cores makes a command several times as slow."""
 HELP = HelpFormatter()
 
 app = App(
@@ -84,7 +87,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
+def limit_busy_waiting() -> None:
+    """Let threads that wait for others sleep sooner. It has an effect before torch is imported only."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", BUSY_WAIT)
+
+
 def _run(arguments: list[str] | None) -> int:
+    limit_busy_waiting()
     spell_settings(flag_spelling)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
