@@ -31,6 +31,7 @@ def test_panels_show_values_units_and_the_best_epoch() -> None:
     labels = texts(curves.loss_panel(metrics(4), "loss"))
     assert {"nats per image", "dotted: best epoch (4)", "train", "validation", "epoch"} <= set(labels)
     assert any("," in label for label in labels)
+    assert "train, noise on latents" in texts(curves.loss_panel(metrics(4), "loss", latent_noise=0.5))
     assert "nats per image" in texts(curves.loss_panel(metrics(4), "kl"))
 
 

@@ -37,9 +37,14 @@ LEGEND_WIDTH = 40
 """Characters of a class name in a legend, at most."""
 
 
-def loss_graph(metrics: "pd.DataFrame", title: str, second_stage: "pd.DataFrame | None" = None) -> bytes:
+def loss_graph(
+    metrics: "pd.DataFrame",
+    title: str,
+    second_stage: "pd.DataFrame | None" = None,
+    latent_noise: float = 0.0,
+) -> bytes:
     """A PNG of the loss of every epoch: total, reconstruction, KL and whatever else the objective reports;
-    and the loss of the second stage if there is one."""
+    and the loss of the second stage if there is one. The legend mentions noise on latents in training."""
     panels = reported(metrics)
     count = len(panels) + (second_stage is not None)
     columns = 2 if count == 4 else 3
@@ -51,17 +56,19 @@ def loss_graph(metrics: "pd.DataFrame", title: str, second_stage: "pd.DataFrame 
         if second_stage is not None:
             _draw_panel(grid[count - 1], second_stage, "loss", SECOND_STAGE)
         for axes, name in zip(grid, panels, strict=False):
-            _draw_panel(axes, metrics, name)
+            _draw_panel(axes, metrics, name, latent_noise=latent_noise)
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=INK, parse_math=False)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, facecolor="white")
         return buffer.getvalue()
 
 
-def loss_panel(metrics: "pd.DataFrame", name: str, title: str | None = None) -> str:
+def loss_panel(
+    metrics: "pd.DataFrame", name: str, title: str | None = None, latent_noise: float = 0.0
+) -> str:
     """One panel of the loss graph as SVG for a page."""
     with _figure(4.8, 3.4) as figure:
-        _draw_panel(figure.subplots(), metrics, name, title)
+        _draw_panel(figure.subplots(), metrics, name, title, latent_noise)
         return _svg(figure)
 
 
@@ -129,14 +136,17 @@ def _figure(width: float, height: float) -> "Iterator[Figure]":
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def _draw_panel(axes: "Axes", metrics: "pd.DataFrame", name: str, title: str | None = None) -> None:
+def _draw_panel(
+    axes: "Axes", metrics: "pd.DataFrame", name: str, title: str | None = None, latent_noise: float = 0.0
+) -> None:
     """Training and validation values of every epoch; the best one, whose weights the model has, is marked."""
     import seaborn as sns
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     palette = sns.color_palette("colorblind")
     epochs = metrics["epoch"].to_numpy()
-    splits = (("train", "train", palette[0], "o"), ("val", "validation", palette[1], "s"))
+    train = "train, noise on latents" if latent_noise else "train"
+    splits = (("train", train, palette[0], "o"), ("val", "validation", palette[1], "s"))
     for split, label, colour, shape in splits:
         marker = shape if len(metrics) <= 25 else None
         axes.plot(epochs, metrics[f"{split}_{name}"], color=colour, label=label, marker=marker, markersize=4)

@@ -173,8 +173,11 @@ def _training_curves(model: LoadedModel) -> list[Section]:
     metrics = pd.DataFrame(read_metrics(model.run))
     if metrics.empty:
         return []
-    names = curves.reported(metrics)
-    graphs = [(curves.loss_panel(metrics, name), f"{curves.heading(name)} of every epoch") for name in names]
+    noise = model.config.training.latent_noise
+    graphs = [
+        (curves.loss_panel(metrics, name, latent_noise=noise), f"{curves.heading(name)} of every epoch")
+        for name in curves.reported(metrics)
+    ]
     if later := read_metrics(model.run.second_stage):
         title = curves.SECOND_STAGE
         graphs.append((curves.loss_panel(pd.DataFrame(later), "loss", title), f"{title}, of every epoch"))

@@ -109,8 +109,10 @@ class LossGraph(Callback):
                 title = f"{state.plan.pack.name}, preset {state.plan.metadata.preset}"
                 later = read_metrics(run.second_stage)
                 second_stage = pd.DataFrame(later) if later else None
+                noise = state.plan.config.training.latent_noise
+                graph = curves.loss_graph(pd.DataFrame(rows), title, second_stage, noise)
                 with atomic_file(run.loss_graph) as temporary:
-                    temporary.write_bytes(curves.loss_graph(pd.DataFrame(rows), title, second_stage))
+                    temporary.write_bytes(graph)
 
         state.background.put("graph", write)
 
