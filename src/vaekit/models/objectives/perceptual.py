@@ -33,7 +33,9 @@ class WithPerceptualLoss(Objective):
                 "perceptual",
             )
         super().__init__(objective.settings)
-        self.objective, self.weight, self.precision, self.network = objective, weight, precision, Lpips()
+        network: Any = Lpips()  # torch's types do not know `memory_format`
+        self.objective, self.weight = objective, weight
+        self.network = network.to(dtype=precision, memory_format=torch.channels_last)
         self.samples, self.schedule_end = objective.samples, objective.schedule_end
         self.supports_accumulation = objective.supports_accumulation
 
@@ -41,7 +43,5 @@ class WithPerceptualLoss(Objective):
         loss, metrics = self.objective(terms, epoch)
         assert terms.x is not None
         x, seen = terms.x[:IMAGES_PER_BATCH], location(terms.px)[0, :IMAGES_PER_BATCH]
-        network: Any = self.network.to(x.device)
-        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
-            lpips = network(x, seen).float().mean()
+        lpips = self.network.to(x.device)(x, seen).mean()
         return loss + self.weight * x[0].numel() * lpips, metrics | {"lpips": lpips}
