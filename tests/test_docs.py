@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vaekit.data.decoding.decode import MAX_PIXELS
-from vaekit.data.packs import survey
+from vaekit.data.packs import checks, survey
 from vaekit.evaluation import diagnosis, likelihood, maps, memorization, ranking
 from vaekit.latents import densities, fit_prior, groups, traverse
 from vaekit.models import flow_matching, likelihoods, posteriors
@@ -55,6 +55,7 @@ FIGURES = {
         f"larger than {MAX_PIXELS / 1e6:.0f} million pixels",
         f"one size of up to {survey.MAX_UNRESIZED_SIDE} pixels keep it",
         f"others become squares of {survey.DEFAULT_SIDE} pixels",
+        f"fewer than {checks.FEW_LEVELS} levels to {100 * checks.MOST_PIXELS:.0f} % of the pixels",
     ],
     "evaluation.md": [
         f"more than {100 * diagnosis.MAX_DUPLICATES:.0f} % of held-out images",

@@ -135,7 +135,9 @@ def groups_by_path(paths: list[str], pattern: str) -> NDArray[np.int64]:
         if match:
             name = match.groups() or match[0]
         numbers.append(names.setdefault(name, len(names)))
+    hint = f"Choose another {setting('group')}."
+    if expression and not any(expression.search(path) for path in paths):
+        raise UserError(f"No path matches {pattern!r}, e.g. {paths[0]!r} does not.", hint)
     if len(names) == 1:
-        hint = f"Choose another {setting('group')}."
         raise UserError(f"All images are in one group by {pattern!r}, so none can be held out.", hint)
     return np.array(numbers, np.int64)

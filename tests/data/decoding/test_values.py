@@ -1,6 +1,7 @@
 """Values of more than 8 bits, bands, pages, and colours of embedded profiles become known levels."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vaekit.data.decoding.values import ValueRange, choose_range
 from vaekit.data.packs.load_images import load_images
 from vaekit.data.packs.pack import Pack, open_pack
 from vaekit.data.packs.reading import Reading
+from vaekit.errors import spelled
 
 RNG = np.random.default_rng(0)
 SPEC = DecodeSpec(8, 6, "crop", (255, 255, 255), keep_alpha=False)
@@ -78,6 +80,17 @@ def test_one_range_for_the_whole_set(
         assert are_levels(got[f"{number}.tif"][..., 0], image, *limits), number
     assert f"10 images have values from {low:,} to {high:,}" in pack.summary and why in pack.summary
     assert pack.describe()["reading"]["limits"] == list(limits)
+
+
+def test_a_range_far_wider_than_nearly_all_values_is_said(tmp_path: Path) -> None:
+    images = [integers(0, 1000, 20, 30) for _ in range(8)]
+    images[3][0, 0] = 65535
+    root = folder(tmp_path, *images)
+    summary = open_pack(root, DataConfig()).summary
+    assert "99% of the pixels have 5 of 256 levels" in summary
+    low, high = re.findall(r"over all levels: .*?(\d+):(\d+)", spelled(summary))[0]
+    assert int(low) == 0 and 900 < int(high) < 1300
+    assert "99% of the pixels" not in open_pack(root, DataConfig(range=f"{low}:{high}")).summary
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

@@ -225,7 +225,15 @@ def test_invalid_datasets_are_refused(cache: Path) -> None:
     invalid += [(Pictures({"image": 1}), "has type int"), (Pictures((1, 2, 3)), "has 3 parts")]
     invalid += [(Pictures({"a": 1, "b": 2}), "has the keys a, b. Name the image 'image'")]
     invalid += [(Pictures((COLOUR[0], [0.5, 0.5])), "label of an item of the Pictures has shape 2")]
+    invalid += [(Pictures((COLOUR[0], {"boxes": [1]})), "label of an item of the Pictures is a dict")]
     for source, message in invalid:
         refused(message, open_pack, source, DataConfig())
     refused("type int is not a source", open_pack, 3, DataConfig())
     assert not list((cache / "vaekit" / "packs").iterdir())
+
+
+def test_one_picture_with_channels_first_may_be_three_gray_images() -> None:
+    taken_for = "taken for 3 gray images of 12x10. If it is one picture [C, H, W]"
+    picture = np.random.default_rng(0).integers(0, 256, (3, 10, 12), np.uint8)
+    assert taken_for in open_pack(picture, DataConfig()).summary
+    assert "taken for" not in open_pack(np.concatenate([picture, picture + 1]), DataConfig()).summary

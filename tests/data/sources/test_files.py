@@ -196,6 +196,17 @@ def test_groups_stay_in_one_split(tmp_path: Path) -> None:
         of_group = {part(name): {s for n, s in splits.items() if part(n) == part(name)} for name in images}
         assert all(len(placed) == 1 for placed in of_group.values()) and len(set(splits.values())) == 2
     refused("All images are in one group", open_pack, root, DataConfig(group="frame"))
+    refused("No path matches 'scan'", open_pack, root, DataConfig(group="scan"))
+    summary = open_pack(root, DataConfig(group="folder")).summary
+    assert "80 images in 8 groups." in summary and "nearly equal" not in summary
+
+
+def test_groups_in_several_splits_of_the_source_are_said(tmp_path: Path) -> None:
+    names = [f"train/p{i % 6}_{i}.png" for i in range(30)] + [f"test/p{i % 2}_x{i}.png" for i in range(8)]
+    root = save_images(tmp_path / "set", noise(*names))
+    summary = open_pack(root, DataConfig(group=r"(p\d)_")).summary
+    assert "38 images in 6 groups." in summary and "2 groups are in several splits of the source" in summary
+    assert "in several splits" not in open_pack(root, DataConfig(group=r"(p\d_x?\d)")).summary
 
 
 def test_alike_images_in_both_splits_are_said(tmp_path: Path) -> None:

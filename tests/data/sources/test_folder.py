@@ -162,6 +162,8 @@ def test_size_is_chosen_from_the_data(tmp_path: Path) -> None:
     assert sized("same", (28, 19), (28, 19)) == (3, 19, 28)
     assert sized("large", (300, 200), (300, 200)) == (3, 64, 64)
     assert sized("mixed", (40, 30), (50, 32), (60, 90)) == (3, 32, 32)
+    assert sized("lines", (256, 1), (256, 1)) == (3, 1, 256)
+    assert sized("long", (400, 11), (400, 11)) == (3, 11, 11)
     summary = open_pack(tmp_path / "large", DataConfig()).summary
     assert "64x64 and centre-cropped (originals up to 300x200)" in summary
     assert "28x19 (not resized)" in open_pack(tmp_path / "same", DataConfig()).summary

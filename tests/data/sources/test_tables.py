@@ -29,6 +29,7 @@ FRAMES = {
     "paths.tsv": pd.DataFrame(
         {"class": LABELS, "n": range(100, 112), "Path": [f"photos/{n}" for n in NAMES]}
     ),
+    "longer.csv": pd.DataFrame({"label": LABELS, "x": [f"/data/photos/{n}" for n in NAMES], "n": range(12)}),
     "t.parquet": pd.DataFrame({"filename": NAMES, "species": LABELS}),
 }
 
@@ -63,6 +64,30 @@ def test_json_and_a_table_in_the_folder(photos: Make) -> None:
     frame.set_index("file_name").to_json(root / "index.json")
     for name in ("list.json", "lines.jsonl", "files.json", "columns.json", "index.json"):
         assert labels(open_pack(root, DataConfig(labels=name))) == EXPECTED
+
+
+def test_numbers_are_no_names_of_files_where_another_column_names_them(photos: Make) -> None:
+    root = photos(*NAMES)
+    table = pd.DataFrame({"filename": [f"img/{n}" for n in NAMES], "label": [i % 3 for i in range(12)]})
+    table.to_csv(root / "t.csv", index=False)
+    pack = open_pack(root, DataConfig(labels="t.csv"))
+    assert pack.classes == ("0", "1", "2") and labels(pack)["4.png"] == "1"
+    table["filename"] = [f"other{n}" for n in NAMES]
+    table.to_csv(root / "u.csv", index=False)
+    refused("Column 'filename' names other0.png", open_pack, root, DataConfig(labels="u.csv"))
+
+
+def test_rows_that_are_not_clear_are_said(photos: Make) -> None:
+    root = photos(*[f"{folder}/{n}" for folder in ("p", "q") for n in NAMES[:6]])
+    rows = [*zip(NAMES[:6], LABELS[:6], strict=True), ("2.png", "b")]
+    pd.DataFrame(rows, columns=["file", "label"]).to_csv(root / "t.csv", index=False)
+    summary = open_pack(root, DataConfig(labels="t.csv")).summary
+    assert "12 images share a row of t.csv, e.g. those named" in summary
+    assert "1 file has rows with different labels in t.csv, e.g. 2.png" in summary
+    by_path = pd.DataFrame({"file": [f"{f}/{n}" for f in "pq" for n in NAMES[:6]], "label": LABELS})
+    by_path.to_csv(root / "u.csv", index=False)
+    clear = open_pack(root, DataConfig(labels="u.csv")).summary
+    assert "share a row" not in clear and "different labels" not in clear
 
 
 def test_missing_and_numeric_labels(photos: Make) -> None:

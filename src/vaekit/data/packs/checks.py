@@ -20,6 +20,8 @@ ALIKE_SHARE, ALIKE_PAIRS = 0.1, 3
 MASK_SHARE, MASK_IMAGES = 0.9, 3
 """Share of the images of a folder that look like masks, where those of others do not, and their number, from
 which on it is said."""
+FEW_LEVELS, MOST_PIXELS = 20, 0.99
+"""Neighbouring levels that hold this share of all pixels where the range of values is far too wide."""
 EXAMPLES = 3
 
 
@@ -34,20 +36,25 @@ class Look:
     """[N], the highest level of each image."""
     flat: NDArray[np.bool_]
     """[N], whether an image is gray and nearly all of its pixels have one of two levels."""
+    levels: NDArray[np.int64]
+    """[256], the number of pixels of each level in all images."""
 
 
 def look_at(source: DecodedSource) -> Look:
     """Look at all images once."""
     parts: list[tuple[Any, ...]] = []
+    levels = np.zeros(256, np.int64)
     rows = np.arange(len(source.content))
     for split in np.unique(source.splits):  # the rows of one split are in one block
         for part in slices(int((source.splits == split).sum())):
             taken = rows[source.splits == split][part]
             images = source.read(taken)
             brightest = images.reshape(len(images), -1).max(1)
+            levels += np.bincount(images.reshape(-1), minlength=256)
             parts.append((taken, thumbnails(images), is_blank(images), brightest, _is_flat(images)))
-    order = np.argsort(np.concatenate([part[0] for part in parts]))
-    return Look(*(np.concatenate(column)[order] for column in list(zip(*parts, strict=True))[1:]))
+    taken, small, blank, brightest, flat = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(taken)
+    return Look(small[order], blank[order], brightest[order], flat[order], levels)
 
 
 def _is_flat(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -105,6 +112,28 @@ def copy_notes(source: DecodedSource, first: NDArray[np.int64], groups: NDArray[
     return notes
 
 
+def group_notes(
+    source: DecodedSource, groups: NDArray[np.int64], splits: NDArray[np.int8], rows: NDArray[np.int64]
+) -> list[str]:
+    """How many groups there are of the images `rows`, and whether one is in several splits of the source."""
+    lowest, highest = (np.full(int(groups.max()) + 1, start, np.int8) for start in (LEFT_OUT, TRAIN))
+    np.minimum.at(lowest, groups, splits)
+    np.maximum.at(highest, groups, splits)
+    names, divided = np.unique(groups), np.flatnonzero(highest > lowest)
+    notes = [f"{len(rows):,} images in {len(names):,} groups."]
+    divided = divided[np.isin(divided, names)]
+    if len(divided):
+        of_one = rows[groups == divided[0]]
+        one, other = (of_one[splits[groups == divided[0]] == end[divided[0]]][0] for end in (lowest, highest))
+        text = "1 group is" if len(divided) == 1 else f"{len(divided):,} groups are"
+        notes.append(
+            f"{text} in several splits of the source, e.g. {source.path(int(one))} and "
+            f"{source.path(int(other))}, so results on held-out images will be too good. To keep a group in "
+            "one split, move its images there."
+        )
+    return notes
+
+
 def _label_numbers(source: DecodedSource) -> NDArray[np.int64]:
     """The class of every image, or a number for its conditions."""
     if source.conditions is None:
@@ -151,6 +180,7 @@ def look_notes(source: DecodedSource, splits: NDArray[np.int8], look: Look, grou
             f"{levels} of 255, so they are nearly black. To read {high} as white: "
             f"{setting('range', f'0:{high or 1}')}."
         )
+    notes += _range_notes(source, look.levels)
     notes += _mask_notes(source, used, look)
     train, held_out = used[splits[used] == TRAIN], used[splits[used] != TRAIN]
     likeness = alike(look.thumbnails, held_out, train)
@@ -163,6 +193,26 @@ def look_notes(source: DecodedSource, splits: NDArray[np.int8], look: Look, grou
             f"such images in one split: {advice}."
         )
     return notes
+
+
+def _range_notes(source: DecodedSource, levels: NDArray[np.int64]) -> list[str]:
+    """That the range of values of more than 8 bits leaves few levels to nearly all pixels: because of
+    outliers, or of values that stand for no data."""
+    limits = source.reading.get("limits")
+    if not limits:
+        return []
+    shares = np.cumsum(levels) / levels.sum()
+    low = int(np.searchsorted(shares, (1 - MOST_PIXELS) / 2))
+    high = int(np.searchsorted(shares, (1 + MOST_PIXELS) / 2))
+    if high - low >= FEW_LEVELS:
+        return []
+    step = (limits[1] - limits[0]) / 255
+    ends = f"{limits[0] + max(0, low - 0.5) * step:.4g}:{limits[0] + min(255, high + 0.5) * step:.4g}"
+    count = "1 of 256 levels" if high == low else f"{high - low + 1} of 256 levels"
+    return [
+        f"{MOST_PIXELS:.0%} of the pixels have {count}, since the range of values is far wider than theirs. "
+        f"To spread these over all levels: {setting('range', ends)}."
+    ]
 
 
 def _mask_notes(source: DecodedSource, used: NDArray[np.int64], look: Look) -> list[str]:

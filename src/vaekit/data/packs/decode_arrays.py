@@ -50,8 +50,13 @@ def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> Dec
     size_note = f"{width}x{height} (not resized)"
     if resized:
         size_note = f"resized from {width}x{height} to {target.width}x{target.height}"
+    notes = []
+    if channels == 1 and len(labels) == 3 and min(height, width) > 3:
+        text = f"The array is taken for 3 gray images of {width}x{height}."
+        notes.append(f"{text} If it is one picture [C, H, W], that is images.transpose(1, 2, 0)[None].")
     return DecodedSource(
         path=path,
+        notes=notes,
         labels=labels,
         classes=classes,
         splits=np.repeat(np.array([block.split for block in blocks], np.int8), np.diff(starts)),

@@ -197,7 +197,8 @@ def _choose_size(probes: list[Probe], settings: DataConfig) -> tuple[tuple[int, 
         return (DEFAULT_SIDE, DEFAULT_SIDE), ""
     sizes = np.array([(probe.width, probe.height) for probe in probes])
     width, height = sizes.max(0).tolist()
-    if (sizes == sizes[0]).all() and max(width, height) <= MAX_UNRESIZED_SIDE:
+    few_pixels = width * height <= DEFAULT_SIDE**2 or max(width, height) <= MAX_UNRESIZED_SIDE
+    if (sizes == sizes[0]).all() and few_pixels:
         return (width, height), f"{width}x{height} (not resized)"
     length = max(1, min(DEFAULT_SIDE, int(np.median(sizes.min(1)))))
     size_note = f"resized to {length}x{length} and {fit} (originals up to {width}x{height}). "

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from vaekit.config.data import DataConfig
 from vaekit.data.copies import near_copies
 from vaekit.data.packs.cache import UnusableFolder
-from vaekit.data.packs.checks import Look, copy_notes, equal_images, joined_groups, look_at, look_notes
+from vaekit.data.packs.checks import (
+    Look,
+    copy_notes,
+    equal_images,
+    group_notes,
+    joined_groups,
+    look_at,
+    look_notes,
+)
 from vaekit.data.packs.decoded import DecodedSource
 from vaekit.data.sources.pixels import slices
 from vaekit.data.splits import LEFT_OUT, SPLITS, TEST, assign_splits, groups_by_path
@@ -104,10 +112,11 @@ def _split(
     groups = near_copies(look.thumbnails)
     sizes = np.bincount(groups)[groups]
     most = max(MAX_NEAR_SHARE * len(rows), MAX_NEAR_IMAGES)  # with more, little could be held out
-    groups = np.where(sizes > most, first, groups)
+    near = groups = np.where(sizes > most, first, groups)
+    by_path = None
     if settings.group:
-        paths = [source.path(row) for row in rows.tolist()]
-        groups = joined_groups(groups_by_path(paths, settings.group), groups)
+        by_path = groups_by_path([source.path(row) for row in rows.tolist()], settings.group)
+        groups = joined_groups(by_path, near)
     splits = assign_splits(source.splits, source.content, settings.validation, groups)
     copies: list[tuple[str, str]] = []
     if source.drop_copies:
@@ -116,7 +125,9 @@ def _split(
         copies = [(source.path(row), source.path(first[row])) for row in dropped.tolist()]
         splits[dropped] = LEFT_OUT
     rest = np.flatnonzero(splits != LEFT_OUT)
-    notes += copy_notes(source, first, groups[rest])
+    notes += copy_notes(source, first, near[rest])
+    if by_path is not None:
+        notes += group_notes(source, by_path[rest], splits[rest], rest)
     return splits, copies
 
 

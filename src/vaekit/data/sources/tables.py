@@ -1,5 +1,6 @@
 """Labels of image files from a table: a .csv, .json, .jsonl or .parquet file with a row per image."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,7 @@ def labels_of_files(table: Path, column: str | None, paths: Sequence[str]) -> tu
     classes = [NO_CLASS if row is None or values[row] is None else str(values[row]) for row in matches]
     without = sum(name == NO_CLASS for name in classes)
     notes = [f"Labels from column {label!r} of {table.name}, by the names in column {files!r}."]
+    notes += _ambiguities(table, frame, files, label, matches)
     if without:
         images = "1 image has" if without == 1 else f"{without:,} images have"
         notes.append(f"{images} no label in {table.name}, and the class {NO_CLASS}.")
@@ -76,6 +78,28 @@ def labels_of_files(table: Path, column: str | None, paths: Sequence[str]) -> tu
             f"Choose a column of classes with {setting('label_column')}.",
         )
     return classes, notes
+
+
+def _ambiguities(
+    table: Path, frame: "pd.DataFrame", files: str, label: str, matches: Sequence[int | None]
+) -> list[str]:
+    """Rows that stand for several images, and files with several rows of different labels."""
+    notes, used = [], Counter(row for row in matches if row is not None)
+    if shared := [row for row, count in used.items() if count > 1]:
+        images, example = sum(used[row] for row in shared), frame[files].iloc[shared[0]]
+        notes.append(
+            f"{images:,} images share a row of {table.name}, e.g. those named {example}. "
+            "To tell them apart, name files with their folders in the table."
+        )
+    labels: dict[str, set[str]] = {}
+    for file, value in zip(frame[files].tolist(), frame[label].tolist(), strict=True):
+        labels.setdefault(text_of(file), set()).add(text_of(value))
+    if several := [file for file, values in labels.items() if len(values) > 1]:
+        count = "1 file has" if len(several) == 1 else f"{len(several):,} files have"
+        notes.append(
+            f"{count} rows with different labels in {table.name}, e.g. {several[0]}: the last one counts."
+        )
+    return notes
 
 
 def matched_table(table: Path, paths: Sequence[str]) -> "tuple[pd.DataFrame, str, list[int | None]]":
@@ -161,10 +185,13 @@ def _are_files(keys: Iterable[str]) -> bool:
 def _file_column(frame: "pd.DataFrame", paths: Sequence[str], table: Path) -> tuple[str, list[int | None]]:
     """The column of files, and the row of each file in the table."""
     ranked = sorted(frame.columns, key=lambda name: _rank(name.lower(), FILE_COLUMNS))
+    texts = {name: [text_of(value) for value in frame[name].tolist()] for name in ranked}
+    suffixes = {suffix for path in paths if (suffix := PurePosixPath(path).suffix.lower())}
+    named = [name for name in ranked if _name_files(texts[name], suffixes)]
     best: tuple[str, list[int | None]] = "", []
     most = 0
-    for name in ranked:
-        matches = _match([text_of(value) for value in frame[name].tolist()], paths)
+    for name in named or ranked:  # numbers are taken for names without a suffix only where nothing else is
+        matches = _match(texts[name], paths)
         count = sum(row is not None for row in matches)
         if count > most:
             best, most = (name, matches), count
@@ -172,19 +199,34 @@ def _file_column(frame: "pd.DataFrame", paths: Sequence[str], table: Path) -> tu
             break
     if not most:
         columns = ", ".join(frame.columns)
+        example = f" Column {named[0]!r} names {texts[named[0]][0]}." if named else ""
         message = f"no column of {table.name} ({columns}) names files of this folder, such as {paths[0]}."
-        raise UserError(message, option="labels")
+        raise UserError(message + example, option="labels")
     return best
 
 
+def _name_files(values: Sequence[str], suffixes: set[str]) -> bool:
+    """Whether most values end like the files."""
+    return 2 * sum(PurePosixPath(value).suffix.lower() in suffixes for value in values) > len(values)
+
+
 def _match(values: Sequence[str], paths: Sequence[str]) -> list[int | None]:
+    """The row of each path: by its path, the end of it, its name, its name without a suffix, or as the end of
+    a longer path in one row."""
     rows = {value.replace("\\", "/").removeprefix("./"): row for row, value in enumerate(values)}
+    longer: dict[str, int | None] = {}
+    for value, row in rows.items():
+        parts = value.split("/")
+        for start in range(1, len(parts)):
+            end = "/".join(parts[start:])
+            longer[end] = None if end in longer else row
     matches = []
     for path in paths:
         parts = path.split("/")
         ends = ["/".join(parts[start:]) for start in range(len(parts))]
         stem = PurePosixPath(path).stem
-        matches.append(next((rows[name] for name in (*ends, stem) if name in rows), None))
+        row_of_path = next((rows[name] for name in (*ends, stem) if name in rows), None)
+        matches.append(longer.get(path) if row_of_path is None else row_of_path)
     return matches
 
 

@@ -132,7 +132,10 @@ def _label(label: Any, image: Any, name: str) -> Any:
         return label
     if isinstance(label, Image.Image):
         return None
+    hint = "A label is a number or a name; omit it if there are no classes."
     values = np.asarray(label.detach().cpu() if is_tensor(label) else label)
+    if values.dtype == object:
+        raise UserError(f"The label of an item of {name} is a {type(label).__name__}.", hint)
     if values.size == 1:
         return values.reshape(-1)[0].item()
     if values.ndim == 1 and ((values == 0) | (values == 1)).all() and values.sum() == 1:
@@ -140,7 +143,6 @@ def _label(label: Any, image: Any, name: str) -> Any:
     if values.shape == np.shape(image):  # a pair of an input and a target, as for an autoencoder
         return None
     shape = " x ".join(map(str, values.shape))
-    hint = "A label is a number or a name; omit it if there are no classes."
     raise UserError(f"The label of an item of {name} has shape {shape}.", hint)
 
 
