@@ -92,8 +92,8 @@ OPTIMIZATIONS = """## Optimizations
   above.
 - **Memory is not returned to the system.** By default, Linux's C library returns blocks of many megabytes at
   every step, and the system clears their pages at the next allocation.
-- **Threads that wait for others sleep after some 30 us.** By default, those of OpenMP wait in a busy loop of
-  thirty times as many turns, which costs a command several times its time where another program uses the same
+- **Threads that wait for others sleep sooner**, after 10,000 turns of a loop. By default, those of OpenMP take
+  thirty times as many, which costs a command several times its time where another program uses the same
   cores: two trainings of `classic` with 2 threads each had 220 images/s each, and have 1,090
   (`GOMP_SPINCOUNT=300000 python benchmarks/together.py`, which is OpenMP's default, and without it). A single
   training is as fast as before within the noise of the measurement. `GOMP_SPINCOUNT` or `OMP_WAIT_POLICY` in

@@ -39,8 +39,8 @@ EXIT_INTERRUPTED = 130
 EXIT_RESUMABLE = 75
 """Exit status of an interrupted run that can be resumed (EX_TEMPFAIL)."""
 BUSY_WAIT = "10000"
-"""Turns of the loop in which a thread of OpenMP waits for others before it sleeps: 30 us. With many more, as
-by default, another program on the same cores makes a command several times as slow."""
+"""Turns of the loop in which a thread of OpenMP waits for others before it sleeps. With many more, as by
+default, another program on the same cores makes a command several times as slow."""
 HELP = HelpFormatter()
 
 app = App(

@@ -54,7 +54,7 @@ def labels_of_files(table: Path, column: str | None, paths: Sequence[str]) -> tu
         table: the table.
         column: the name of the column of labels; None to choose it.
         paths: paths of the files, relative to the folder of the images. A row belongs to a file by its path,
-            the end of it, its name, or its name without a suffix.
+            the end of it, its name, its name without a suffix, or as a longer path that ends so.
 
     Raises:
         UserError: the table cannot be read, has no such column, or fits no file.
