@@ -92,7 +92,7 @@ OPTIMIZATIONS = """## Optimizations
   above.
 - **Memory is not returned to the system.** By default, Linux's C library returns blocks of many megabytes at
   every step, and the system clears their pages at the next allocation.
-- **Threads that wait for others sleep sooner**, after 10,000 turns of a loop. By default, those of OpenMP take
+- **Threads that wait for others sleep sooner**, after 10,000 turns of a loop. By default, OpenMP takes
   thirty times as many, which costs a command several times its time where another program uses the same
   cores: two trainings of `classic` with 2 threads each had 220 images/s each, and have 1,090
   (`GOMP_SPINCOUNT=300000 python benchmarks/together.py`, which is OpenMP's default, and without it). A single
