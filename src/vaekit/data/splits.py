@@ -128,15 +128,15 @@ def groups_by_path(paths: list[str], pattern: str) -> NDArray[np.int64]:
     """
     names: dict[object, int] = {}
     expression = None if pattern == "folder" else re.compile(pattern)
+    matches = [expression.search(path) if expression else None for path in paths]
     numbers = []
-    for row, path in enumerate(paths):
-        match = expression.search(path) if expression else None
+    for row, (path, match) in enumerate(zip(paths, matches, strict=True)):
         name: object = path.rpartition("/")[0] if expression is None else row
         if match:
             name = match.groups() or match[0]
         numbers.append(names.setdefault(name, len(names)))
     hint = f"Choose another {setting('group')}."
-    if expression and not any(expression.search(path) for path in paths):
+    if expression and not any(matches):
         raise UserError(f"No path matches {pattern!r}, e.g. {paths[0]!r} does not.", hint)
     if len(names) == 1:
         raise UserError(f"All images are in one group by {pattern!r}, so none can be held out.", hint)

@@ -47,8 +47,8 @@ def build(
         UserError: the components are incompatible, or do not fit the images.
     """
     if config.conditional and classes == 0 and not conditions:
-        hint = "Put the images of each class in a subfolder."
-        raise UserError("the images have no classes.", hint, option="conditional")
+        hint = f"Put the images of each class in a subfolder, or set {setting('conditional', False)}."
+        raise UserError("The model is conditional on classes, but the images have no classes.", hint)
     for slot in networks:
         if (kind := getattr(config, slot).kind) != "own":
             message = f"The {slot} of this model is {kind!r}, not a custom module."

@@ -12,7 +12,8 @@ from torch import Tensor
 from vaekit.data.packs.pack import Pack
 from vaekit.data.sources.columns import average_vector
 from vaekit.data.sources.conditions import captions, vector_of, vectors_of_files
-from vaekit.data.sources.tables import table_path
+from vaekit.data.sources.table_files import find_table
+from vaekit.data.sources.tables import match_table
 from vaekit.errors import UserError, setting
 from vaekit.models.terms import Labels
 from vaekit.runs.loaded import LoadedModel
@@ -91,7 +92,7 @@ def file_conditions(model: LoadedModel, paths: Sequence[str | Path]) -> Float[np
         message = f"The table of the training images has no conditions of '{(outside or given)[0]}'"
         raise UserError(f"{message}.", f"Give them with {setting('condition')}: {_listed(model)}.")
     relative = [path.relative_to(source).as_posix() for path in given]
-    return vectors_of_files(table_path(settings.labels, Path(source)), model.columns, relative)
+    return vectors_of_files(match_table(find_table(settings.labels, Path(source)), relative), model.columns)
 
 
 def _listed(model: LoadedModel) -> str:

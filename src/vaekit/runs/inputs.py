@@ -16,7 +16,8 @@ from vaekit.data.packs.load_images import load_images
 from vaekit.data.packs.pack import BUNDLED, Pack, channel_text, open_pack
 from vaekit.data.packs.reading import Reading
 from vaekit.data.sources.layout import NO_CLASS, read_layout
-from vaekit.data.sources.tables import labels_of_files, table_path
+from vaekit.data.sources.table_files import find_table
+from vaekit.data.sources.tables import labels_of_files, match_table
 from vaekit.errors import UserError, setting
 from vaekit.models.terms import Labels as LabelTensor
 from vaekit.runs.conditions import pack_conditions
@@ -230,8 +231,8 @@ def class_of_file(model: LoadedModel, path: str | Path) -> str:
         relative = given.relative_to(source).as_posix()
         settings = model.config.data
         if settings.labels:
-            table = table_path(settings.labels, Path(source))
-            return labels_of_files(table, settings.label_column, [relative])[0][0]
+            table = match_table(find_table(settings.labels, Path(source)), [relative])
+            return labels_of_files(table, settings.label_column)[0][0]
         layout = read_layout([relative], settings.split_folders, keep_masks=True, known_classes=model.classes)
         if layout.classes[0] in model.classes:
             return layout.classes[0]

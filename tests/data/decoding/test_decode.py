@@ -135,8 +135,8 @@ def test_tiffs_of_16_bits_and_of_floats() -> None:
     assert np.array_equal(plain.astype(int), 255 - inverted.astype(int)) and plain[0, 0] == 0
     values = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
     assert np.array_equal(decoded(Image.fromarray(values), "TIFF"), np.rint(values * 255))
-    for wrong in (values * 2, values - 0.5, np.where(values > 0.5, np.nan, values).astype(np.float32)):
-        with pytest.raises(UnusableError, match=r"with (values from|NaN or infinite)"):
+    for wrong in (values * 2, values - 0.5, values * np.nan):
+        with pytest.raises(UnusableError, match=r"with(out a finite value| values from)"):
             decoded(Image.fromarray(wrong), "TIFF")
 
 

@@ -145,7 +145,7 @@ def test_bands(tmp_path: Path) -> None:
     images = [integers(0, 255, 6, 8, 5, dtype=np.uint8) for _ in range(4)]
     root = folder(tmp_path, *images, photometric="minisblack", planarconfig="contig")
     pack = open_pack(root, DataConfig())
-    assert pack.shape == (5, 6, 8) and "5 bands" in pack.summary
+    assert pack.shape == (5, 6, 8) and "All 5 bands are read. To read only some: " in pack.summary
     assert np.array_equal(pixels(pack)["3.tif"], images[3])
     chosen = open_pack(root, DataConfig(bands="4,2,1"))
     assert chosen.shape == (3, 6, 8) and np.array_equal(pixels(chosen)["3.tif"], images[3][..., [3, 1, 0]])
@@ -162,7 +162,7 @@ def test_pages(tmp_path: Path) -> None:
     stacks = [integers(0, 255, 3, 6, 8, dtype=np.uint8) for _ in range(4)]
     root = folder(tmp_path, *stacks, photometric="minisblack")
     first = open_pack(root, DataConfig())
-    assert "4 files have up to 3 pages, of which the first is read" in first.summary
+    assert "4 files have up to 3 pages or frames, of which the first is read" in first.summary
     assert np.array_equal(pixels(first)["1.tif"][..., 0], stacks[1][0])
     assert np.array_equal(pixels(open_pack(root, DataConfig(pages="3")))["1.tif"][..., 0], stacks[1][2])
     assert np.array_equal(pixels(open_pack(root, DataConfig(pages="middle")))["1.tif"][..., 0], stacks[1][1])
@@ -259,3 +259,47 @@ def test_arrays_of_wrong_shapes_are_refused(tmp_path: Path) -> None:
         np.save(file, np.zeros(shape, np.uint8))
         with pytest.raises(UnusableError, match=reason):
             decode(file, SPEC)
+
+
+@pytest.mark.parametrize("bands", [2, 4, 5])
+def test_bands_of_8_bits_without_a_meaning_are_read(tmp_path: Path, bands: int) -> None:
+    images = [integers(0, 255, 6, 8, bands, dtype=np.uint8) for _ in range(3)]
+    photometric = "minisblack" if bands == 2 else "rgb"
+    extra = (0,) * (bands - (1 if bands == 2 else 3))
+    root = folder(tmp_path, *images, photometric=photometric, planarconfig="contig", extrasamples=extra)
+    pack = open_pack(root, DataConfig())
+    assert np.array_equal(pixels(pack)["1.tif"], images[1]) and f"All {bands} bands are read" in pack.summary
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_frames_of_animations_are_said_and_can_be_read(tmp_path: Path, suffix: str) -> None:
+    levels = np.array([0, 120, 250], np.uint8)
+    root = tmp_path / "set"
+    root.mkdir()
+    for number in range(3):
+        frames = [Image.new("RGB", (8, 6), (level, level, 255 - number)) for level in levels.tolist()]
+        options = {"lossless": True} if suffix == "webp" else {}
+        frames[0].save(root / f"{number}.{suffix}", save_all=True, append_images=frames[1:], **options)
+    assert "3 files have up to 3 pages or frames" in open_pack(root, DataConfig()).summary
+    every = pixels(open_pack(root, DataConfig(pages="all")))
+    got = [every[name][0, 0, 0] for name in (f"1.{suffix}", f"1.{suffix}[2]", f"1.{suffix}[3]")]
+    assert len(every) == 9 and np.abs(np.array(got).astype(int) - levels).max() <= 2
+
+
+def test_values_that_are_not_finite_are_black_and_said(tmp_path: Path) -> None:
+    images = [RNG.random((6, 8)).astype(np.float32) * 40 + 10 for _ in range(3)]
+    images[1][0, 0], images[1][0, 1], images[1][0, 2] = np.nan, np.inf, -np.inf
+    root = folder(tmp_path, *images, np.full((6, 8), np.nan, np.float32))
+    pack = open_pack(root, DataConfig(range="10:50"))
+    levels = pixels(pack)["1.tif"][..., 0]
+    assert not levels[0, :3].any() and are_levels(levels[1:], images[1][1:], 10, 50)
+    assert "1 x values that are NaN or infinite, read as black, e.g. in 1.tif." in pack.summary
+    assert pack.skipped == [("3.tif", "without a finite value")]
+
+
+def test_gray_with_a_profile_of_colours() -> None:
+    file = io.BytesIO()
+    levels = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+    Image.fromarray(levels).save(file, "PNG", icc_profile=profile())
+    decoded = decode(file, SPEC)
+    assert not decoded.remark and np.abs(np.asarray(decoded.picture).astype(int) - levels).max() <= 2

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -63,6 +64,10 @@ INVALID = [
     (COLOUR[0], r"is 7 x 5 x 3\. It looks like one picture"),
     (COLOUR[0, 0], r"shape of the array is 5 x 3\. .*images\.reshape\(-1, height, width\)"),
     ([COLOUR[0], COLOUR[0, 1:]], "differ in shape"),
+    (np.zeros((8, 8, 3, 20)), r"looks like \[H, W, C, N\].*images\.transpose\(3, 0, 1, 2\)"),
+    (np.zeros((9, 8)), r"One picture alone is images\[None\]"),
+    (["a.png", "b.png"], "has texts in the place of pixels.*give their folder"),
+    ([GRAY[0], None], "Python objects in the place of pixels|differ in shape"),
 ]
 
 
@@ -237,3 +242,28 @@ def test_one_picture_with_channels_first_may_be_three_gray_images() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (3, 10, 12), np.uint8)
     assert taken_for in open_pack(picture, DataConfig()).summary
     assert "taken for" not in open_pack(np.concatenate([picture, picture + 1]), DataConfig()).summary
+
+
+def test_an_array_with_the_number_last_is_said() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (10, 10, 25), np.uint8)
+    assert "If it is [H, W, N], give images.transpose(2, 0, 1)." in open_pack(images, DataConfig()).summary
+    assert "taken for" not in open_pack(images.transpose(2, 0, 1), DataConfig()).summary
+
+
+def test_tables_and_one_hot_labels_are_answered_with_the_line_to_write() -> None:
+    frame = pd.DataFrame(GRAY.reshape(len(GRAY), -1))
+    refused(r"frame\.to_numpy\(\)\.reshape", open_pack, frame, DataConfig())
+    one_hot = np.eye(2)[np.arange(len(GRAY)) % 2]
+    refused(r"labels of shape .* that is labels\.argmax\(1\)", open_pack, (GRAY, one_hot), DataConfig())
+
+
+def test_data_sets_that_raise_or_hold_pairs_of_pictures() -> None:
+    class Raising(Pictures):
+        def __getitem__(self, index: int) -> Any:
+            raise ZeroDivisionError("no such shade")
+
+    message = r"Item 0 of the Raising cannot be read \(ZeroDivisionError: no such shade\)"
+    refused(message, open_pack, Raising(COLOUR[0]), DataConfig())
+    pictures = [Image.fromarray(image) for image in COLOUR[:6]]
+    pairs = open_pack(Pictures(*zip(pictures, pictures[::-1], strict=True)), DataConfig())
+    assert "The second picture of every item of the Pictures is not read." in pairs.summary

@@ -14,6 +14,7 @@ from PIL import Image
 from command import refused, save_images
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import Pack, open_pack
+from vaekit.errors import spelled
 
 Make = Callable[..., Path]
 
@@ -30,6 +31,7 @@ def noise(*names: str, seed: int = 0, size: int = 8) -> dict[str, np.ndarray]:
 def test_folders_of_systems_are_passed_over(photos: Make) -> None:
     hidden = ["@eaDir/1.png/a.png", "$RECYCLE.BIN/1.png", "lost+found/1.png", ".AppleDouble/1.png"]
     hidden += ["System Volume Information/1.png", "#recycle/1.png", "cat/.@__thumb/1.png", "__MACOSX/1.png"]
+    hidden += ["Network Trash Folder/1.png", "FOUND.000/1.png", "~snapshot/1.png", "Temporary Items/1.png"]
     root = photos("cat/1.png", "cat/2.png", "dog/3.png", *hidden)
     assert paths(root) == ["cat/1.png", "cat/2.png", "dog/3.png"]
 
@@ -251,3 +253,84 @@ def test_one_image_is_enough_to_use_a_model_on(photos: Make) -> None:
     root = photos("1.png")
     refused("at least 2 are needed", open_pack, root, DataConfig())
     assert len(open_pack(root, DataConfig(), splitting=False).images) == 1
+
+
+def test_one_snapshot_of_a_hub_cache_is_read(photos: Make) -> None:
+    root = photos("blobs/a1.png", "blobs/b2.png", "blobs/c3.png")
+    for blob in (root / "blobs").iterdir():
+        blob.rename(blob.with_suffix(""))
+    for name, files in {"old": "a1", "new": "a1 b2 c3"}.items():
+        (root / "snapshots" / name / "train").mkdir(parents=True)
+        for file in files.split():
+            (root / "snapshots" / name / "train" / f"{file}.png").symlink_to(root / "blobs" / file)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text("new")
+    assert paths(root) == [f"snapshots/new/train/{name}.png" for name in ("a1", "b2", "c3")]
+    assert open_pack(root, DataConfig()).classes == ()
+    (root / "refs" / "main").write_text("old")
+    refused("at least 2 are needed", open_pack, root, DataConfig())
+
+
+def test_archives_of_windows_have_folders(photos: Make, tmp_path: Path) -> None:
+    root = photos("cat/1.png", "cat/2.png", "dog/3.png")
+    with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
+        names = {file.relative_to(root).as_posix(): file.read_bytes() for file in root.rglob("*.png")}
+        for name, data in (names | {"C:/evil.png": names["cat/1.png"]}).items():
+            entry = zipfile.ZipInfo("placeholder")  # whose constructor would replace backslashes on Windows
+            entry.filename = name.replace("/", "\\")
+            archive.writestr(entry, data)
+    pack = open_pack(tmp_path / "w.zip", DataConfig())
+    assert sorted(pack.paths()) == ["cat/1.png", "cat/2.png", "dog/3.png"] and pack.classes == ("cat", "dog")
+    assert pack.skipped == [("C:/evil.png", "a path that leads out of the archive")]
+
+
+def masks(*names: str) -> dict[str, np.ndarray]:
+    images = {name: np.zeros((16, 16, 3), np.uint8) for name in names}
+    for number, mask in enumerate(images.values()):
+        mask[2 + number % 6 : 9, 3 : 10 + number // 6] = 255
+    return images
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count", "advice"),
+    [
+        ("benign/m{}.png", 5, "exclude='benign/m*.png'"),
+        ("benign/{}.png", 12, "move them elsewhere"),
+        ("benign/{}.png", 4, ""),
+    ],
+)
+def test_masks_between_images_are_said(tmp_path: Path, pattern: str, count: int, advice: str) -> None:
+    images = noise(*[f"benign/{i}.png" for i in range(12)], size=16)
+    shapes = masks(*[pattern.format(100 + i) for i in range(count)])
+    summary = spelled(open_pack(save_images(tmp_path / "set", images | shapes), DataConfig()).summary)
+    assert (f"{count} images, such as benign/" in summary) == bool(advice)
+    assert ("look like masks" in summary) == bool(advice) and advice in summary
+
+
+def test_drawings_of_two_levels_are_no_masks(tmp_path: Path) -> None:
+    root = save_images(tmp_path / "set", masks(*[f"{i}.png" for i in range(30)]))
+    assert "look like masks" not in open_pack(root, DataConfig()).summary
+
+
+def icons(folder: Path, *levels: int) -> Path:
+    folder.mkdir()
+    for number, level in enumerate(levels):
+        icon = np.full((8, 8, 4), level, np.uint8)
+        icon[..., 3] = 0
+        icon[number % 4 : 6, number // 4 % 4 : 7, 3] = 255
+        Image.fromarray(icon).save(folder / f"{number}.png")
+    return folder
+
+
+def test_icons_of_all_grays_get_a_background_that_differs_from_them(tmp_path: Path) -> None:
+    root = icons(tmp_path / "icons", *[(0, 128, 255)[i % 3] for i in range(12)])
+    pack = open_pack(root, DataConfig())
+    assert "4 of 12 cannot be seen on white, so the background is #87ceeb" in pack.summary
+    assert all(len(np.unique(image.reshape(-1, 3), axis=0)) == 2 for image in np.asarray(pack.images))
+
+
+def test_images_that_are_transparent_everywhere_are_said(tmp_path: Path) -> None:
+    root = icons(tmp_path / "icons", 0, 0, 0, 0, 0, 0)
+    for number in range(2):
+        Image.new("RGBA", (8, 8), (10 * number, 0, 0, 0)).save(root / f"empty{number}.png")
+    assert "2 images are transparent everywhere" in open_pack(root, DataConfig()).summary

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vaekit.data.sources.layout import BESIDE_SPLITS, Layout, read_layout, split_of
-from vaekit.data.sources.masks import MASK
+from vaekit.data.sources.layout import BESIDE_SPLITS, OUTSIDE, Layout, read_layout, split_of
+from vaekit.data.sources.masks import MASK, THUMBNAIL
 from vaekit.data.splits import TEST, TRAIN, VALIDATION
 
 
@@ -117,6 +117,8 @@ def test_inspection_sets(product: str) -> None:
     assert set(layout.left_out.values()) == {MASK}
     splits = {split for folder, split, _ in places(paths, layout) if "train" in folder}
     assert splits == {TRAIN} and layout.splits.count(TEST) == (4 if product else 2)
+    alone = "Classes are cable/ and cup/, whose folders broken/ and good/ are read together."
+    assert any(note.startswith(alone) for note in layout.notes) == bool(product)
 
 
 @pytest.mark.parametrize(
@@ -148,3 +150,44 @@ def test_folders_that_only_sound_like_masks_are_read_and_said() -> None:
 
 def test_no_paths() -> None:
     assert read_layout([]) == Layout([], [])
+
+
+THUMBNAILS = [
+    ("{}.jpg", "{}_thumb.jpg"),
+    ("{}.jpg", "thumb_{}.jpg"),
+    ("{}.jpg", "thumbs/{}.png"),
+    ("a/{}.jpg", "a/Thumbnails/{}.jpg"),
+    ("images/{}.jpg", "thumbnails/{}.jpg"),
+]
+
+
+@pytest.mark.parametrize(("images", "thumbnails"), THUMBNAILS)
+def test_thumbnails_of_other_images_are_left_out(images: str, thumbnails: str) -> None:
+    paths = [name.format(i) for name in (images, thumbnails) for i in range(5)]
+    layout = read_layout(paths)
+    assert layout.left_out == dict.fromkeys(range(5, 10), THUMBNAIL)
+    assert layout.notes[0].startswith("5 files left out as thumbnails of other images, by name: ")
+    assert not read_layout(paths, keep_masks=True).left_out
+
+
+def test_a_class_of_thumbs_is_read_and_said() -> None:
+    paths = files("thumb", "palm", "fist")
+    layout = read_layout(paths)
+    assert not layout.left_out and {"thumb", "palm", "fist"} == set(layout.classes)
+    assert layout.notes[0].startswith("2 files in thumb/ may be thumbnails, by name, and are read as images.")
+
+
+@pytest.mark.parametrize("folders", [("data/train/cat", "data/TEST/cat"), ("data/cat", "data/dog")])
+def test_a_file_outside_of_the_outer_folder_does_not_make_it_a_class(folders: tuple[str, ...]) -> None:
+    paths = ["preview.png", *files(*folders, count=6)]
+    layout = read_layout(paths)
+    assert layout.left_out == {0: OUTSIDE} and "data" not in layout.classes
+    assert layout.notes[0] == "The images are in data/, which is read as the folder of the images."
+    assert layout.notes[1].startswith("1 file outside of data/ left out, e.g. preview.png.")
+
+
+def test_more_files_or_a_folder_of_files_only_are_read_as_before() -> None:
+    few = [*files("", count=4), *files("data/cat", "data/dog", count=6)]
+    assert set(read_layout(few).classes) == {"(none)", "data"} and not read_layout(few).left_out
+    flat = ["preview.png", *files("cat", count=30)]
+    assert read_layout(flat).classes[1] == "cat" and not read_layout(flat).left_out

@@ -83,11 +83,14 @@ def test_rows_that_are_not_clear_are_said(photos: Make) -> None:
     pd.DataFrame(rows, columns=["file", "label"]).to_csv(root / "t.csv", index=False)
     summary = open_pack(root, DataConfig(labels="t.csv")).summary
     assert "12 images share a row of t.csv, e.g. those named" in summary
-    assert "1 file has rows with different labels in t.csv, e.g. 2.png" in summary
+    several = "1 file has rows with different values of 'label' in t.csv, e.g. 2.png: the last one counts."
+    assert several in summary
+    conditions = open_pack(root, DataConfig(labels="t.csv", condition="label")).summary
+    assert "12 images share a row of t.csv" in conditions and several in conditions
     by_path = pd.DataFrame({"file": [f"{f}/{n}" for f in "pq" for n in NAMES[:6]], "label": LABELS})
     by_path.to_csv(root / "u.csv", index=False)
     clear = open_pack(root, DataConfig(labels="u.csv")).summary
-    assert "share a row" not in clear and "different labels" not in clear
+    assert "share a row" not in clear and "different values" not in clear
 
 
 def test_missing_and_numeric_labels(photos: Make) -> None:
@@ -126,3 +129,56 @@ def test_a_table_that_is_not_read_is_named(photos: Make) -> None:
     (root / "more.csv").write_text("file,label\n")
     (root / "metadata.csv").rename(root / "other.csv")
     assert "is not read" not in open_pack(root, DataConfig(validation="0.2")).summary
+
+
+LISTS = {
+    "celeba.txt": "12\nSmiling Young\n" + "".join(f"{i:>6}.png  {i % 2 * 2 - 1:2d}  1\n" for i in range(12)),
+    "identity.txt": "".join(f"{i}.png {'ab'[i % 2]}\n" for i in range(12)),
+    "plain.csv": "".join(f"{i}.png,{'ab'[i % 2]}\n" for i in range(12)),
+    "numbers.csv": "".join(f"{i},{'ab'[i % 2]}\n" for i in range(12)),
+    "three.tsv": "".join(f"x\t{i}.png\t{'ab'[i % 2]}\n" for i in range(12)),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_without_names_of_columns(photos: Make, name: str) -> None:
+    root = photos(*NAMES)
+    (root / name).write_text(LISTS[name])
+    column = {"celeba.txt": "Smiling", "three.tsv": "column 3"}.get(name)
+    pack = open_pack(root, DataConfig(labels=name, label_column=column))
+    meaning = {"-1": "a", "1": "b"} if name == "celeba.txt" else {"a": "a", "b": "b"}
+    assert {path: meaning[label] for path, label in labels(pack).items()} == EXPECTED
+    assert ("has no names of columns" in pack.summary) == (name != "celeba.txt")
+
+
+def test_a_header_that_is_the_name_of_a_file_is_one(photos: Make) -> None:
+    root = photos(*[f"{name}.png" for name in ("file", "label", "a", "b")])
+    (root / "t.csv").write_text("file,label\na,x\nb,y\nfile,x\nlabel,y\n")
+    assert labels(open_pack(root, DataConfig(labels="t.csv")))["label.png"] == "y"
+
+
+def test_a_column_of_splits_is_used_and_said(photos: Make) -> None:
+    root = photos(*NAMES)
+    splits = ["train"] * 8 + ["valid"] * 2 + ["test"] * 2
+    table = pd.DataFrame({"file": NAMES, "breed": LABELS, "split": splits})
+    table.to_csv(root / "t.csv", index=False)
+    pack = open_pack(root, DataConfig(labels="t.csv"))
+    assert [pack.count(split) for split in ("train", "validation", "test")] == [8, 2, 2]
+    assert labels(pack) == EXPECTED
+    assert "Splits by column 'split' of t.csv: 8 train, 2 validation, 2 test images." in pack.summary
+    assert open_pack(root, DataConfig(labels="t.csv", condition="breed")).count("test") == 2
+    ignored = open_pack(root, DataConfig(labels="t.csv", split_folders="never"))
+    assert ignored.count("test") == 0 and "Splits by column" not in ignored.summary
+    chosen = open_pack(root, DataConfig(labels="t.csv", label_column="split"))
+    assert chosen.classes == ("test", "train", "valid") and chosen.count("test") == 0
+
+
+def test_tables_in_the_folders_of_the_splits(photos: Make) -> None:
+    root = photos(*[f"{folder}/{name}" for folder in ("train", "validation") for name in NAMES[:6]])
+    for folder, text in (("train", "ab"), ("validation", "ba")):
+        rows = "".join(f"{name},{text[i % 2]}\n" for i, name in enumerate(NAMES[:6]))
+        (root / folder / "metadata.csv").write_text(f"file_name,label\n{rows}")
+    line = "metadata.csv is not read. To take classes from it: labels='metadata.csv'."
+    assert line in spelled(open_pack(root, DataConfig()).summary)
+    got = labels(open_pack(root, DataConfig(labels="metadata.csv")))
+    assert got["train/0.png"] == "a" and got["validation/0.png"] == "b" and len(got) == 12

@@ -31,8 +31,12 @@ class Archive:
     def __init__(self, path: str | Path) -> None:
         self._zip: zipfile.ZipFile | None = None
         self._tar: tarfile.TarFile | None = None
+        self._names: dict[str, str] = {}
+        """Of a .zip file, the name of each file by its path; some programs of Windows separate by "\\"."""
         if zipfile.is_zipfile(path):
             self._zip = zipfile.ZipFile(path)
+            names = self._zip.namelist()
+            self._names = {name.replace("\\", "/"): name for name in names if "\\" in name}
         else:
             self._tar = tarfile.open(path, "r:")  # noqa: SIM115  closed with the process
 
@@ -50,7 +54,8 @@ class Archive:
             for entry in self._zip.infolist():
                 if not entry.is_dir():
                     encrypted = "encrypted" if entry.flag_bits & 1 else ""
-                    yield entry.filename, encrypted or _reason(entry.filename, entry.file_size)
+                    path = entry.filename.replace("\\", "/")
+                    yield path, encrypted or _reason(path, entry.file_size)
         elif self._tar is not None:
             for member in self._tar:
                 if member.isfile():
@@ -62,7 +67,7 @@ class Archive:
         """The contents of a file."""
         try:
             if self._zip is not None:
-                return _read(self._zip.open(path))
+                return _read(self._zip.open(self._names.get(path, path)))
             file = self._tar.extractfile(path) if self._tar is not None else None
             if file is None:
                 raise UnusableError("not a regular file")
@@ -113,7 +118,7 @@ def _decompressed(path: Path, folder: Path) -> Path:
 
 
 def _reason(path: str, size: int) -> str:
-    if path.startswith(("/", "\\")) or ".." in PurePosixPath(path).parts:
+    if path.startswith("/") or path[1:2] == ":" or ".." in PurePosixPath(path).parts:
         return "a path that leads out of the archive"
     return "over 1 GB" if size > MAX_MEMBER else ""
 

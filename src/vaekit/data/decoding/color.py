@@ -22,6 +22,10 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, str]:
     if image.mode not in MODES or not (profile or image.mode == "LAB"):
         return image, ""
     try:
+        if image.mode == "L" and _space(profile) == "RGB":  # levels for three equal colours
+            colours = image.convert("RGB")
+            colours.info = image.info
+            return to_srgb(colours)[0].convert("L"), ""
         transform = _transform(profile, image.mode)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return image, DAMAGED_PROFILE
@@ -36,6 +40,12 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, str]:
         converted.putalpha(alpha)
     converted.info |= {name: value for name, value in image.info.items() if name == "transparency"}
     return converted, ""
+
+
+@lru_cache(maxsize=64)
+def _space(profile: bytes) -> str:
+    """The colours that a profile is for, such as RGB, GRAY or CMYK."""
+    return str(ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space).strip()
 
 
 @lru_cache(maxsize=64)

@@ -48,8 +48,8 @@ def _decode(file: BinaryIO, target: DecodeSpec, page: int) -> Decoded:
     kind = image_format(file)
     image = None if kind in VALUE_FORMATS else open_pillow(file, kind)
     if image is None:
-        picture = _picture_of_values(file, kind, page, None, target)
-        return Decoded(resize(picture, target), _size_of(picture))
+        picture, remark = _picture_of_values(file, kind, page, None, target)
+        return Decoded(resize(picture, target), _size_of(picture), remark)
     with image:
         if image.size[0] * image.size[1] > MAX_PIXELS:
             raise UnusableError("over 100 million pixels")
@@ -57,7 +57,7 @@ def _decode(file: BinaryIO, target: DecodeSpec, page: int) -> Decoded:
             image.seek(page)
         stored, remark, extent = image.size, "", None
         if has_values(image):
-            picture = _picture_of_values(file, kind, page, image, target)
+            picture, remark = _picture_of_values(file, kind, page, image, target)
             orientation = orientation_of(image)
         else:
             extent = _draft(image, target)
@@ -73,18 +73,20 @@ def _decode(file: BinaryIO, target: DecodeSpec, page: int) -> Decoded:
 
 def _picture_of_values(
     file: BinaryIO, kind: str, page: int, image: Image.Image | None, target: DecodeSpec
-) -> Picture:
-    """The values of an image as 256 levels."""
-    from vaekit.data.decoding.values import read_values, to_levels
+) -> tuple[Picture, str]:
+    """The values of an image as 256 levels, and what was ignored."""
+    from vaekit.data.decoding.values import NOT_FINITE, is_finite, read_values, to_levels
 
     values = read_values(file, kind, page, image)
+    remark = "" if is_finite(values) else NOT_FINITE
     levels = to_levels(values, target.level_limits if values.is_8_bit else target.limits)
     bands = tuple(Image.fromarray(levels[..., band]) for band in range(levels.shape[2]))
     if target.bands:
-        return _taken(bands, target.bands)
+        return _taken(bands, target.bands), remark
     if values.bands:
-        return bands
-    return to_rgb(Image.merge({1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[len(bands)], bands), target)
+        return bands, remark
+    merged = Image.merge({1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[len(bands)], bands)
+    return to_rgb(merged, target), remark
 
 
 def _size_of(picture: Picture) -> tuple[int, int]:
@@ -133,7 +135,8 @@ def has_values(image: Image.Image) -> bool:
         return True
     tiles = getattr(image, "tile", None)
     raw = tiles[0][3] if tiles else None
-    return ";16" in str(raw[0] if isinstance(raw, tuple) else raw)
+    mode = str(raw[0] if isinstance(raw, tuple) else raw)
+    return ";16" in mode or (image.format == "TIFF" and mode.rstrip("X") in ("L", "RGB") and mode[-1] == "X")
 
 
 def to_rgb(image: Image.Image, target: DecodeSpec) -> Image.Image:

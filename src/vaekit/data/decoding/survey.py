@@ -8,8 +8,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 from vaekit.data.decoding.decode import VALUE_FORMATS, has_values, image_format, open_pillow, orientation_of
 from vaekit.data.decoding.files import UnusableError
 
-GROUNDS = ((255, 255, 255), (0, 0, 0), (128, 128, 128))
-"""Backgrounds that are tried for transparent images, in this order."""
+GROUNDS = ((255, 255, 255), (0, 0, 0), (128, 128, 128), (135, 206, 235))
+"""Backgrounds that are tried for transparent images, in this order: the last one differs from all grays."""
+ANIMATED = ("TIFF", "GIF", "WEBP", "PNG")
+"""Formats that may hold several pages or frames."""
 INVISIBLE = 24
 """Levels by which pixels differ from the background, at most, in an image that cannot be seen on it."""
 THUMBNAIL = 64
@@ -36,7 +38,7 @@ def probe(file: BinaryIO) -> Probe | None:
         with image:
             rotated = isinstance(image, JpegImageFile) and orientation_of(image) >= 5
             width, height = image.size[::-1] if rotated else image.size
-            pages = int(getattr(image, "n_frames", 1)) if kind == "TIFF" else 1
+            pages = int(getattr(image, "n_frames", 1)) if kind in ANIMATED else 1
             transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
             return Probe(width, height, pages, has_values(image), transparent)
     except Exception:

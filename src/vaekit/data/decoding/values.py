@@ -15,6 +15,8 @@ from vaekit.data.decoding.files import MAX_PIXELS, UnusableError
 
 MAX_CHANNELS = 64
 OF_THE_SET = "the lowest to the highest value of the set"
+NOT_FINITE = "values that are NaN or infinite, read as black"
+"""What is said of an image with some of them."""
 NEARLY = 0.05
 """Decimal values are taken for values from 0 to 1 if they exceed it by no more than this."""
 
@@ -45,22 +47,29 @@ class ValueRange(NamedTuple):
     decimal: bool
 
 
+def is_finite(values: Values) -> bool:
+    """Whether no value is NaN or infinite."""
+    return values.array.dtype.kind != "f" or bool(np.isfinite(values.array).all())
+
+
 def range_of(values: Values) -> ValueRange:
-    """The lowest and the highest value of an image; UnusableError if one of them is not a number."""
+    """The lowest and the highest finite value of an image; UnusableError if there is none."""
     array = values.array[..., :-1] if values.alpha else values.array
-    low, high = float(array.min()), float(array.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise UnusableError("with NaN or infinite values")
-    return ValueRange(low, high, values.white, array.dtype.kind == "f")
+    if array.dtype.kind == "f":
+        array = array[np.isfinite(array)]
+        if not array.size:
+            raise UnusableError("without a finite value")
+    return ValueRange(float(array.min()), float(array.max()), values.white, array.dtype.kind == "f")
 
 
 def to_levels(values: Values, limits: tuple[float, float] | None) -> NDArray[np.uint8]:
     """Map values linearly to the levels 0 to 255, from `limits` (low, high), by default by their bits.
 
-    Values outside are clipped. Opacity is scaled by its type.
+    Values outside are clipped, and those that are not finite become 0, as those of no data in TIFF files.
+    Opacity is scaled by its type.
 
     Raises:
-        UnusableError: values are not finite, or `limits` are needed and not given.
+        UnusableError: no value is finite, or `limits` are needed and not given.
     """
     array = values.array
     present = range_of(values)
@@ -69,7 +78,8 @@ def to_levels(values: Values, limits: tuple[float, float] | None) -> NDArray[np.
         raise UnusableError(f"with values from {present.low:g} to {present.high:g}, whose range is not known")
     opacity = array[..., -1:] if values.alpha else None
     colours = array[..., :-1] if values.alpha else array
-    scaled = np.clip((colours.astype(np.float64) - low) * (255 / max(high - low, 1e-12)), 0, 255)
+    finite = np.where(np.isfinite(colours), colours, low).astype(np.float64)
+    scaled = np.clip((finite - low) * (255 / max(high - low, 1e-12)), 0, 255)
     levels = np.rint(scaled).astype(np.uint8)
     if opacity is None:
         return levels

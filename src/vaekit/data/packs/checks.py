@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vaekit.data.copies import alike, is_blank, thumbnails
 from vaekit.data.packs.decoded import DecodedSource
+from vaekit.data.packs.masks import mask_notes, two_levels
 from vaekit.data.sources.pixels import slices
 from vaekit.data.splits import LEFT_OUT, TRAIN
 from vaekit.errors import setting
@@ -17,9 +18,6 @@ DARK = 64
 """Levels up to which the brightest pixel of all images is too dark to be right."""
 ALIKE_SHARE, ALIKE_PAIRS = 0.1, 3
 """Share, and number, of held-out images that look like training images from which on it is said."""
-MASK_SHARE, MASK_IMAGES = 0.9, 3
-"""Share of the images of a folder that look like masks, where those of others do not, and their number, from
-which on it is said."""
 FEW_LEVELS, MOST_PIXELS = 20, 0.99
 """Neighbouring levels that hold this share of all pixels where the range of values is far too wide."""
 EXAMPLES = 3
@@ -34,8 +32,8 @@ class Look:
     """[N], whether an image is of one colour."""
     brightest: NDArray[np.uint8]
     """[N], the highest level of each image."""
-    flat: NDArray[np.bool_]
-    """[N], whether an image is gray and nearly all of its pixels have one of two levels."""
+    two_levels: NDArray[np.float32]
+    """[N], the share of the pixels of the two most frequent levels, see `two_levels`."""
     levels: NDArray[np.int64]
     """[256], the number of pixels of each level in all images."""
 
@@ -51,19 +49,10 @@ def look_at(source: DecodedSource) -> Look:
             images = source.read(taken)
             brightest = images.reshape(len(images), -1).max(1)
             levels += np.bincount(images.reshape(-1), minlength=256)
-            parts.append((taken, thumbnails(images), is_blank(images), brightest, _is_flat(images)))
-    taken, small, blank, brightest, flat = (np.concatenate(column) for column in zip(*parts, strict=True))
+            parts.append((taken, thumbnails(images), is_blank(images), brightest, two_levels(images)))
+    taken, small, blank, brightest, shares = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(taken)
-    return Look(small[order], blank[order], brightest[order], flat[order], levels)
-
-
-def _is_flat(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether each image [N, H, W, C] is gray, with 85 % of its pixels of two levels, as masks are."""
-    gray = images[..., :1] == images[..., :3]
-    pixels = images[..., 0].reshape(len(images), -1)
-    counts = np.stack([np.bincount(row, minlength=256) for row in pixels // 4])
-    top = np.sort(counts, axis=1)[:, -2:] / pixels.shape[1]
-    return np.asarray(gray.all((1, 2, 3)) & (top.sum(1) >= 0.85) & (top[:, 0] >= 0.02))
+    return Look(small[order], blank[order], brightest[order], shares[order], levels)
 
 
 def equal_images(source: DecodedSource) -> NDArray[np.int64]:
@@ -181,7 +170,7 @@ def look_notes(source: DecodedSource, splits: NDArray[np.int8], look: Look, grou
             f"{setting('range', f'0:{high or 1}')}."
         )
     notes += _range_notes(source, look.levels)
-    notes += _mask_notes(source, used, look)
+    notes += mask_notes(source.path, used, look.two_levels, look.brightest)
     train, held_out = used[splits[used] == TRAIN], used[splits[used] != TRAIN]
     likeness = alike(look.thumbnails, held_out, train)
     if likeness.share > ALIKE_SHARE and len(likeness.pairs) >= ALIKE_PAIRS:
@@ -213,29 +202,6 @@ def _range_notes(source: DecodedSource, levels: NDArray[np.int64]) -> list[str]:
         f"{MOST_PIXELS:.0%} of the pixels have {count}, since the range of values is far wider than theirs. "
         f"To spread these over all levels: {setting('range', ends)}."
     ]
-
-
-def _mask_notes(source: DecodedSource, used: NDArray[np.int64], look: Look) -> list[str]:
-    """Folders whose images look like masks, where those of others do not."""
-    folders: dict[str, list[int]] = {}
-    for row in used.tolist():
-        folders.setdefault(source.path(row).rpartition("/")[0], []).append(row)
-    if len(folders) < 2:
-        return []
-    several = {name: rows for name, rows in folders.items() if name and len(rows) >= MASK_IMAGES}
-    dark = {name for name, rows in several.items() if int(look.brightest[rows].max()) < DARK // 4}
-    flat = {name for name, rows in several.items() if look.flat[rows].mean() >= MASK_SHARE}
-    suspects = sorted(dark | flat)
-    others = [row for name, rows in folders.items() if name not in suspects for row in rows]
-    if not suspects or not others or look.flat[others].mean() > 1 - MASK_SHARE:
-        return []
-    count = sum(len(folders[name]) for name in suspects)
-    names = ", ".join(f"{name}/" for name in suspects[:EXAMPLES]) + (
-        ", ..." if len(suspects) > EXAMPLES else ""
-    )
-    pattern = ",".join(f"{name}/*" for name in suspects[:EXAMPLES])
-    text = f"{count:,} images in {names} look like masks: gray, with few levels or nearly black."
-    return [f"{text} To leave them out: {setting('exclude', pattern)}."]
 
 
 def _examples(source: DecodedSource, rows: Sequence[int] | NDArray[np.int64]) -> str:

@@ -50,10 +50,13 @@ def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> Dec
     size_note = f"{width}x{height} (not resized)"
     if resized:
         size_note = f"resized from {width}x{height} to {target.width}x{target.height}"
-    notes = []
+    notes = list(source.notes)
     if channels == 1 and len(labels) == 3 and min(height, width) > 3:
         text = f"The array is taken for 3 gray images of {width}x{height}."
         notes.append(f"{text} If it is one picture [C, H, W], that is images.transpose(1, 2, 0)[None].")
+    elif channels == 1 and len(labels) == height < width:
+        text = f"The array is taken for {len(labels):,} gray images of {width}x{height}."
+        notes.append(f"{text} If it is [H, W, N], give images.transpose(2, 0, 1).")
     return DecodedSource(
         path=path,
         notes=notes,
@@ -153,7 +156,9 @@ def _checked_labels(block: ArrayBlock, name: str) -> NDArray[Any]:
     if labels.shape != (len(block.images),):
         shape = " x ".join(map(str, labels.shape))
         message = f"'{name}' has {len(block.images)} images but labels of shape {shape}."
-        raise UserError(message, "Give one label per image.")
+        one_hot = labels.ndim == 2 and len(labels) == len(block.images)
+        hint = " Of one-hot vectors, that is labels.argmax(1)." if one_hot else ""
+        raise UserError(message, f"Give one label per image.{hint}")
     if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "iubUS":

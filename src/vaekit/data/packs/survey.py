@@ -19,7 +19,7 @@ DEFAULT_SIDE = 64
 """Other images are resized to squares of at most this many pixels per length."""
 TRANSPARENT_SAMPLE = 200
 """Transparent images that the background is chosen by, at most."""
-GROUND_NAMES = ("white", "black", "#808080")
+GROUND_NAMES = ("white", "black", "#808080", "#87ceeb")
 """Names of `GROUNDS`."""
 Limits = tuple[float, float] | None
 
@@ -88,7 +88,8 @@ def _pages(
         count_text = "1 file has" if len(several) == 1 else f"{len(several):,} files have"
         others = " or ".join(setting("pages", name) for name in ("all", "middle") if name != settings.pages)
         notes.append(
-            f"{count_text} up to {max(several):,} pages, of which {taken_text} is read. Others: {others}."
+            f"{count_text} up to {max(several):,} pages or frames, of which {taken_text} is read. "
+            f"Others: {others}."
         )
     return rows, images
 
@@ -116,6 +117,9 @@ def _values(
     bands = _common_bands(of_deep, others=len(images) - len(deep))
     if settings.band_numbers:
         bands = len(settings.band_numbers) if len(settings.band_numbers) not in (1, 3) else 0
+    elif bands:
+        some = ",".join(str(min(number, bands)) for number in ((3, 2, 1) if bands > 2 else (1,)))
+        notes.append(f"All {bands} bands are read. To read only some: {setting('bands', some)}.")
     if settings.limits:
         return settings.limits, settings.limits, bands
     level_limits: Limits = None
@@ -172,11 +176,12 @@ def _background(
         return "white" if settings.background == "auto" else settings.background
     count = min(len(rows), TRANSPARENT_SAMPLE)
     sample = [(files.paths[rows[index * len(rows) // count]], 0) for index in range(count)]
-    hidden = np.zeros(len(GROUNDS), np.int64)
+    hidden, nowhere = np.zeros(len(GROUNDS), np.int64), 0
     with progress(count, "Reading transparent images", quiet=quiet) as advance:
         for _, answer in run_workers(Job(str(files.root), "visible"), sample):
             if not isinstance(answer, str):
                 hidden += ~np.array(answer, np.bool_)
+                nowhere += not any(answer)
             advance(1)
     best = int(hidden.argmin())
     if best:
@@ -184,6 +189,10 @@ def _background(
             f"Transparent images: {hidden[0]:,} of {count:,} cannot be seen on white, so the background is "
             f"{GROUND_NAMES[best]}. To change that: {setting('background', 'white')}."
         )
+    if nowhere:
+        images = "1 image is" if nowhere == 1 else f"{nowhere:,} images are"
+        some = "" if count == len(rows) else f" of {count:,} looked at"
+        notes.append(f"{images}{some} transparent everywhere, or so faint that nothing can be seen.")
     return GROUND_NAMES[best]
 
 

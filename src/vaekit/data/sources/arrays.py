@@ -40,6 +40,8 @@ class ArraySource:
     read: Callable[[], list[ArrayBlock]]
     classes: tuple[str, ...] = ()
     """Names of the labels 0, 1, 2, ...; if empty, the labels themselves are the names."""
+    notes: tuple[str, ...] = ()
+    """What the images were taken for."""
 
 
 # --- Arrays in memory ---------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from vaekit.config.data import DataConfig
 from vaekit.data.sources.columns import Column, column_of
-from vaekit.data.sources.tables import is_missing, matched_table, table_in
+from vaekit.data.sources.table_files import table_in
+from vaekit.data.sources.tables import MatchedTable, contradictions, is_missing
 from vaekit.errors import UserError, setting
 from vaekit.utils.logging import log
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CAPTION_COLUMNS = 4
 """Conditions of more columns are not written under an image."""
@@ -62,34 +60,27 @@ def require_table(settings: DataConfig, folder: Path | None, conditional: bool =
             raise UserError(f"{text}: {reason}.", "One of them suffices.")
 
 
-def conditions_of_files(table: Path, names: str, paths: Sequence[str]) -> tuple[Conditions, list[str]]:
+def conditions_of_files(table: MatchedTable, names: str) -> tuple[Conditions, list[str]]:
     """The conditions of every file, and notes on what the columns were taken for.
 
     Args:
         table: the table.
         names: the names of columns, separated by commas.
-        paths: paths of the files, see `labels_of_files`.
 
     Raises:
-        UserError: the table cannot be read, fits no file, or a column does not exist or cannot be used.
+        UserError: a column does not exist or cannot be used.
     """
-    frame, files, matches = matched_table(table, paths)
-    chosen = names.split(",")
-    cells = {name: _cells(frame, name, matches, table, files) for name in chosen}
+    cells = {name: _cells(table, name) for name in names.split(",")}
     columns = tuple(column_of(name, values, table.name) for name, values in cells.items())
     notes = [f"Conditions from {table.name}: {', '.join(column.description for column in columns)}."]
-    notes += _missing_notes(columns, cells, matches, table)
+    notes += [*table.notes, *(note for name in cells for note in contradictions(table, name))]
+    notes += _missing_notes(columns, cells, table)
     return Conditions(columns, _vectors(columns, cells)), notes
 
 
-def vectors_of_files(
-    table: Path, columns: Sequence[Column], paths: Sequence[str]
-) -> Float32[np.ndarray, "N K"]:
+def vectors_of_files(table: MatchedTable, columns: Sequence[Column]) -> Float32[np.ndarray, "N K"]:
     """The conditions of files by the columns of a trained model."""
-    frame, files, matches = matched_table(table, paths)
-    return _vectors(
-        columns, {column.name: _cells(frame, column.name, matches, table, files) for column in columns}
-    )
+    return _vectors(columns, {column.name: _cells(table, column.name) for column in columns})
 
 
 def vector_of(columns: Sequence[Column], given: Condition) -> Float32[np.ndarray, " K"]:
@@ -156,15 +147,12 @@ def _parse(given: Condition) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _cells(
-    frame: "pd.DataFrame", name: str, matches: Sequence[int | None], table: Path, files: str
-) -> list[Any]:
+def _cells(table: MatchedTable, name: str) -> list[Any]:
     """The cells of a column for every file; None where it has no row."""
-    if name not in frame.columns:
-        others = ", ".join(other for other in frame.columns if other != files)
+    if name not in table.frame.columns:
+        others = ", ".join(other for other in table.frame.columns if other != table.files)
         raise UserError(f"{table.name} has no column {name!r}.", f"It has {others}.", "condition")
-    cells = frame[name].tolist()
-    return [None if row is None else cells[row] for row in matches]
+    return table.cells(name)
 
 
 def _vectors(columns: Sequence[Column], cells: Mapping[str, Sequence[Any]]) -> NDArray[np.float32]:
@@ -174,17 +162,16 @@ def _vectors(columns: Sequence[Column], cells: Mapping[str, Sequence[Any]]) -> N
 def _missing_notes(
     columns: Sequence[Column],
     cells: Mapping[str, Sequence[Any]],
-    matches: Sequence[int | None],
-    table: Path,
+    table: MatchedTable,
 ) -> list[str]:
     """How many images have no row, and no value in each column, and what that counts as."""
     facts, counts = [], dict[str, int]()
-    if without := sum(row is None for row in matches):
+    if without := sum(row is None for row in table.rows):
         images = "1 image has" if without == 1 else f"{without:,} images have"
         facts.append(f"{images} no row in {table.name}")
     for column in columns:
         values = cells[column.name]
-        empty = sum(is_missing(cell) for cell, row in zip(values, matches, strict=True) if row is not None)
+        empty = sum(is_missing(cell) for cell, row in zip(values, table.rows, strict=True) if row is not None)
         if empty:
             counts[column.name] = empty
     if counts:

@@ -13,9 +13,11 @@ from vaekit.data.decoding.files import UnusableError
 from vaekit.data.decoding.formats import HEAD, IMAGE_SUFFIXES, OTHER_SUFFIXES, has_suffix, sniff
 from vaekit.data.sources.arrays import file_key, status_key
 from vaekit.data.sources.conditions import Conditions, conditions_of_files
-from vaekit.data.sources.layout import NO_CLASS, read_layout
+from vaekit.data.sources.layout import NO_CLASS, Layout, read_layout
 from vaekit.data.sources.listing import LINKED_FOLDER, LINKED_OUTSIDE, Listing, list_folder, passed_over
-from vaekit.data.sources.tables import labels_of_files, table_in, table_path
+from vaekit.data.sources.table_files import find_table, table_in
+from vaekit.data.sources.tables import MatchedTable, labels_of_files, match_table, splits_of_files
+from vaekit.data.splits import TRAIN
 from vaekit.errors import UserError, setting
 from vaekit.utils.files import natural_sort_key
 
@@ -87,8 +89,8 @@ def archive_source(path: Path, settings: DataConfig, known_classes: Sequence[str
 
 
 def _table_key(settings: DataConfig, folder: Path) -> list[str]:
-    table = table_path(settings.labels, folder) if settings.labels else None
-    return list(file_key(table)) if table is not None and table.is_file() else []
+    parts = find_table(settings.labels, folder).parts.values() if settings.labels else ()
+    return list(file_key(*(path for path in parts if path.is_file())))
 
 
 def _list_archive(archive: Archive) -> Listing:
@@ -138,15 +140,17 @@ def _image_files(
     used = [row for row in range(len(paths)) if row not in layout.left_out]
     conditions = None
     if settings.labels and used:
-        table = table_path(settings.labels, tables)
+        table = match_table(find_table(settings.labels, tables), [paths[row] for row in used])
         if settings.condition:
             if set(layout.classes) != {NO_CLASS}:
                 layout.notes.append(f"Folders are not classes where {setting('condition')} is given.")
             layout.classes = [NO_CLASS] * len(paths)
-            conditions, notes = conditions_of_files(table, settings.condition, [paths[row] for row in used])
+            conditions, notes = conditions_of_files(table, settings.condition)
         else:
-            layout.classes, notes = labels_of_files(table, settings.label_column, paths)
-        layout.notes += notes
+            classes, notes = labels_of_files(table, settings.label_column)
+            for row, label in zip(used, classes, strict=True):
+                layout.classes[row] = label
+        layout.notes += [*notes, *_splits_by_table(table, layout, used, settings)]
     elif set(layout.classes) == {NO_CLASS} and tables.is_dir() and not archive and (name := table_in(tables)):
         layout.notes.append(f"{name} is not read. To take classes from it: {setting('labels', name)}.")
     return ImageFiles(
@@ -159,6 +163,19 @@ def _image_files(
         [*layout.notes, *_link_notes(listing)],
         conditions,
     )
+
+
+def _splits_by_table(
+    table: MatchedTable, layout: Layout, used: Sequence[int], settings: DataConfig
+) -> list[str]:
+    """Take the splits from a column of a table, unless folders have them or it is a column of labels."""
+    if settings.split_folders == "never" or set(layout.splits) != {TRAIN}:
+        return []
+    chosen = [*(settings.condition or "").split(","), settings.label_column or ""]
+    splits, notes = splits_of_files(table, chosen) or ([], [])
+    for row, split in zip(used, splits, strict=False):
+        layout.splits[row] = split
+    return notes
 
 
 def _patterns(text: str | None) -> list[str]:

@@ -32,6 +32,8 @@ def find_source(source: Any, settings: DataConfig, known_classes: Sequence[str] 
         return array_source(source)
     if not isinstance(source, (str, os.PathLike)):
         hint = "Give a folder, an archive, a .npz or .npy file, an array or a torch Dataset."
+        if hasattr(source, "to_numpy"):  # a table of pandas or Polars
+            hint = "If its rows are pixels, give frame.to_numpy().reshape(-1, height, width)."
         raise UserError(f"An object of type {type(source).__name__} is not a source of images.", hint)
     path = Path(source).expanduser()
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Splits, classes and masks in the paths of image files, without opening any of them."""
+"""Splits, classes, masks and thumbnails in the paths of image files, without opening any of them."""
 
 import re
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vaekit.data.sources.masks import FILLERS, find_masks
+from vaekit.data.sources.masks import FILLERS, find_masks, find_thumbnails
 from vaekit.data.splits import SPLITS, TEST, TRAIN, VALIDATION
 from vaekit.errors import setting
 
@@ -14,6 +14,10 @@ SplitFolders = Literal["auto", "always", "never"]
 NO_CLASS = "(none)"
 """Class of the images outside the class folders."""
 BESIDE_SPLITS = "outside the folders of the splits"
+OUTSIDE = "outside the folder of the images"
+STRAY_SHARE, FEW_STRAY, SHARE_OF_FEW = 0.01, 3, 0.1
+"""Files that may lie outside of the only folder without making it a class: this share of all, or up to so
+many that are no more than the last share."""
 
 MAX_LISTED = 4
 """Folders that a note lists, at most."""
@@ -58,13 +62,25 @@ def read_layout(
     """
     layout = Layout([TRAIN] * len(paths), [NO_CLASS] * len(paths))
     if not keep_masks:
-        layout.left_out, layout.notes = find_masks(paths)
+        for find in (find_masks, find_thumbnails):
+            left_out, notes = find(paths)
+            layout.left_out |= left_out
+            layout.notes += notes
     parts = {row: path.split("/") for row, path in enumerate(paths) if row not in layout.left_out}
-    depth = _outer_folders(parts.values(), split_folders, frozenset(known_classes), archive)
-    if depth:
-        outer = "/".join(next(iter(parts.values()))[:depth])
-        layout.notes.append(f"All images are in {outer}/, which is read as the folder of the images.")
-    parts = {row: path[depth:] for row, path in parts.items()}
+    outer, stray = _outer_folders(parts, split_folders, frozenset(known_classes), archive)
+    layout.left_out |= dict.fromkeys(stray, OUTSIDE)
+    if outer:
+        name = "/".join(outer)
+        layout.notes.append(
+            f"{'The' if stray else 'All'} images are in {name}/, which is read as the folder of the images."
+        )
+        if stray:
+            files = "1 file" if len(stray) == 1 else f"{len(stray)} files"
+            layout.notes.append(
+                f"{files} outside of {name}/ left out, e.g. {paths[stray[0]]}. To read them too, move them "
+                "into it."
+            )
+    parts = {row: path[len(outer) :] for row, path in parts.items() if row not in layout.left_out}
     rest = _top_splits(parts, split_folders, layout)
     if rest is None:
         rest = _splits_of_classes(parts, split_folders, layout) or parts
@@ -83,24 +99,37 @@ def split_of(name: str) -> int | None:
 
 
 def _outer_folders(
-    parts: Iterable[list[str]], split_folders: SplitFolders, known: frozenset[str], archive: bool
-) -> int:
-    """How many folders, one in the other, hold all images and are neither a class nor a split.
+    parts: dict[int, list[str]], split_folders: SplitFolders, known: frozenset[str], archive: bool
+) -> tuple[list[str], list[int]]:
+    """The folders, one in the other, that hold the images and are neither a class nor a split; and the files
+    outside of them.
 
     A single folder of files is a class, as of new images to encode, unless it is named "images" or the like.
+    A few files may lie outside where the folder has folders itself.
     """
-    rest = list(parts)
-    depth = 0
-    while rest and all(len(path) > depth + 1 for path in rest):
-        names = {path[depth] for path in rest}
+    outer: list[str] = []
+    stray: list[int] = []
+    rest = parts
+    while rest:
+        depth = len(outer)
+        outside = [row for row, path in rest.items() if len(path) == depth + 1]
+        inside = {row: path for row, path in rest.items() if len(path) > depth + 1}
+        names = {path[depth] for path in inside.values()}
+        share = SHARE_OF_FEW if len(outside) <= FEW_STRAY else STRAY_SHARE
+        if len(names) != 1 or len(outside) > share * len(rest):
+            break
         name = next(iter(names))
-        is_class = all(len(path) == depth + 2 for path in rest) and not (archive or _says_nothing(name))
-        if len(names) > 1 or name in known or is_class:
+        has_folders = len({path[depth + 1] for path in inside.values() if len(path) > depth + 2}) > 1
+        if outside and not has_folders:
             break
-        if split_folders != "never" and split_of(name) is not None:
+        is_class = all(len(path) == depth + 2 for path in inside.values())
+        is_class = is_class and not (archive or _says_nothing(name))
+        if name in known or is_class or (split_folders != "never" and split_of(name) is not None):
             break
-        depth += 1
-    return depth
+        outer.append(name)
+        stray += outside
+        rest = inside
+    return outer, stray
 
 
 def _says_nothing(name: str) -> bool:
@@ -182,6 +211,12 @@ def _splits_of_classes(
     example = sorted(held_out or splits_of)[0]
     sizes = ", ".join(f"{counts[number]:,} {split}" for number, split in enumerate(SPLITS) if counts[number])
     layout.notes.append(f"Splits by the folders in each class, such as {example}/train: {sizes} images.")
+    below = sorted({path[1] for path in rest.values() if len(path) > 2})
+    if len(below) > 1:
+        layout.notes.append(
+            f"Classes are {_listed(sorted(splits_of))}, whose folders {_listed(below)} are read together. To "
+            f"read these as classes, give one folder alone, such as {example}/."
+        )
     return rest
 
 

@@ -1,6 +1,7 @@
 """The image files in a folder: which there are, and why others are passed over. Changes nothing."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,9 +24,13 @@ SYSTEM_FOLDERS = frozenset(
         "@eadir",
         "@tmp",
         "@recycle",
+        "@sharebin",
         "@recently-snapshot",
         "#recycle",
         "#snapshot",
+        "~snapshot",
+        "network trash folder",
+        "temporary items",
         "$recycle.bin",
         "recycler",
         "lost+found",
@@ -33,6 +38,8 @@ SYSTEM_FOLDERS = frozenset(
     )
 )
 """Folders of systems and network drives, in lower case: thumbnails, snapshots and deleted files."""
+RECOVERED = re.compile(r"found\.\d{3}$", re.IGNORECASE)
+"""Folders of what Windows has recovered from a damaged disk."""
 LINKED_FOLDER = "link to a folder"
 LINKED_OUTSIDE = "link to a file outside the folder"
 LINKED_TWICE = "link to a file that is read already"
@@ -53,13 +60,14 @@ class Listing:
 
 def passed_over(name: str) -> bool:
     """Whether a file or folder is hidden, or one that a system keeps its own things in."""
-    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS or bool(RECOVERED.match(name))
 
 
 def list_folder(folder: Path, links: Links = "inside") -> Listing:
     """List the image files in a folder and its subfolders.
 
-    Hidden files and folders, and those of systems, are passed over.
+    Hidden files and folders, and those of systems, are passed over. Of a folder in the cache of Hugging
+    Face's hub one snapshot is read.
 
     Args:
         folder: a folder that exists.
@@ -71,7 +79,10 @@ def list_folder(folder: Path, links: Links = "inside") -> Listing:
     """
     root = folder.resolve()
     listing = Listing()
-    for path, entry in _walk(root, root, links, frozenset({_identity(root.stat())})):
+    snapshot = snapshot_in(root)
+    inside = frozenset({_identity(root.stat())})
+    start = (root / snapshot, f"{snapshot}/") if snapshot else (root, "")
+    for path, entry in _walk(start[0], root, links, inside, start[1]):
         if isinstance(entry, str):
             listing.skipped[path] = entry
             continue
@@ -85,6 +96,19 @@ def list_folder(folder: Path, links: Links = "inside") -> Listing:
     if links == "follow":
         _read_once(root, listing)
     return listing
+
+
+def snapshot_in(folder: Path) -> str | None:
+    """The path of the snapshot to read in a folder of the cache of Hugging Face's hub, whose snapshots are
+    links to its blobs: the one of its main branch, or else the newest. None in other folders."""
+    snapshots, main = folder / "snapshots", folder / "refs" / "main"
+    if not (snapshots.is_dir() and (folder / "blobs").is_dir()):
+        return None
+    present = [path for path in snapshots.iterdir() if path.is_dir()]
+    named = main.read_text(encoding="utf-8").strip() if main.is_file() else ""
+    of_main = [path for path in present if path.name == named]
+    newest = sorted(present, key=lambda path: path.stat().st_mtime)
+    return f"snapshots/{(of_main or newest)[-1].name}" if present else None
 
 
 def _walk(

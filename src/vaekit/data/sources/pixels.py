@@ -49,12 +49,19 @@ def to_nhwc(value: Any, name: str) -> NDArray[Any]:
             array = np.asarray(value)
         except ValueError:
             raise _differ(name) from None
+    if array.dtype.kind in "OUS":
+        hint = "Give an array of numbers; of files, give their folder."
+        raise UserError(f"{name[:1].upper()}{name[1:]} has {_objects(array)} in the place of pixels.", hint)
     shape = np.shape(value) if not is_tensor(value) else tuple(value.shape)
     array = array[..., None] if array.ndim == 3 and not _is_picture(array) else array
     if array.ndim != 4 or 0 in array.shape[1:] or not _has_channels_last(array.shape):
         text = " x ".join(map(str, shape))
         raise UserError(f"The shape of {name} is {text}.", _shape_hint(tuple(shape)))
     return array
+
+
+def _objects(array: NDArray[Any]) -> str:
+    return "Python objects" if array.dtype.kind == "O" else "texts"
 
 
 def _differ(name: str) -> UserError:
@@ -79,8 +86,13 @@ def _shape_hint(shape: tuple[int, ...]) -> str:
         return "It looks like [N, C, H, W]; give [N, H, W, C]: images.transpose(0, 2, 3, 1)."
     if len(shape) == 3 and shape[2] in (3, 4):
         return "It looks like one picture [H, W, C]; give several, [N, H, W, C]: one alone is images[None]."
+    if len(shape) == 4 and shape[2] in COLOURS:
+        return "It looks like [H, W, C, N]; give [N, H, W, C]: images.transpose(3, 0, 1, 2)."
     if len(shape) == 2:
-        return "Rows of pixels need the size of the images: images.reshape(-1, height, width)."
+        return (
+            "Rows of pixels need the size of the images: images.reshape(-1, height, width). "
+            "One picture alone is images[None]."
+        )
     return "Images must be [N, H, W] or [N, H, W, C], with 1, 3 or 4 channels or a few bands."
 
 

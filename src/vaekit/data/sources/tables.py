@@ -1,11 +1,14 @@
-"""Labels of image files from a table: a .csv, .json, .jsonl or .parquet file with a row per image."""
+"""Labels and splits of image files from a table with a row per image."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from vaekit.data.sources.layout import NO_CLASS
+from vaekit.data.sources.layout import NO_CLASS, split_of
+from vaekit.data.sources.table_files import Table, read_table
+from vaekit.data.splits import SPLITS, TRAIN
 from vaekit.errors import UserError, setting
 
 if TYPE_CHECKING:
@@ -26,91 +29,136 @@ FILE_COLUMNS = (
 """Names by which the column of files is preferred, in any case; otherwise it is the one that fits best."""
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "species", "y")
 """Names of the column of labels, likewise; otherwise it is the only other one."""
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""Tables in folders of Hugging Face's datasets."""
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+SPLIT_COLUMNS = ("split", "set", "subset", "partition", "fold", "phase", "usage")
+"""Names of columns that say which split an image is in, if all of their values are names of splits."""
 MAX_SHARE, FEW_LABELS = 0.5, 20
 """A column with more different labels than this share of the images, and than this number, is no class."""
 
 
-def table_in(folder: Path) -> str | None:
-    """The name of a table that lies in a folder of images: metadata.csv and the like, or the only one."""
-    if named := [name for name in METADATA if (folder / name).is_file()]:
-        return named[0]
-    tables = [path.name for path in folder.glob("*.*") if path.suffix.lower() in TABLE_SUFFIXES]
-    return tables[0] if len(tables) == 1 else None
+@dataclass(frozen=True)
+class MatchedTable:
+    """A table, with the row of each image in it."""
+
+    name: str
+    frame: "pd.DataFrame"
+    files: str
+    """The column of files."""
+    rows: list[int | None]
+    """The row of each image."""
+    notes: list[str]
+    """What the table was taken for."""
+
+    def cells(self, column: str) -> list[Any]:
+        """The cell of each image in a column; None where it has no row."""
+        cells = self.frame[column].tolist()
+        return [None if row is None else cells[row] for row in self.rows]
 
 
-def table_path(given: str, folder: Path) -> Path:
-    """The path of a table: as it is given, or else inside the folder of the images."""
-    path = Path(given).expanduser()
-    return path if path.is_file() or path.is_absolute() else folder / path
+def match_table(table: Table, paths: Sequence[str]) -> MatchedTable:
+    """Find the row of each image in a table.
+
+    Args:
+        table: the table.
+        paths: paths of the files, relative to the folder of the images. A row belongs to a file by its path,
+            the end of it, its name, its name without a suffix, or as a longer path that ends so.
+
+    Raises:
+        UserError: the table cannot be read, or fits no file.
+    """
+    import pandas as pd
+
+    notes, frames = [], []
+    stems = {PurePosixPath(path).stem for path in paths}
+    for folder, part in table.parts.items():
+        frame, has_header = read_table(part, stems)
+        frame.columns = [str(name) for name in frame.columns]
+        if not has_header:
+            notes.append(f"{part.name} has no names of columns; they are {', '.join(frame.columns)} here.")
+        if folder:
+            inside = [path[len(folder) + 1 :] for path in paths if path.startswith(f"{folder}/")]
+            if not inside:
+                continue
+            column, _ = _file_column(frame, inside, table.name)
+            frame[column] = [f"{folder}/{text_of(value)}" for value in frame[column].tolist()]
+        frames.append(frame)
+    frame = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+    files, rows = _file_column(frame, paths, table.name)
+    if used := Counter(row for row in rows if row is not None):
+        shared = [row for row, count in used.items() if count > 1]
+        if shared:
+            images, example = sum(used[row] for row in shared), frame[files].iloc[shared[0]]
+            notes.append(
+                f"{images:,} images share a row of {table.name}, e.g. those named {example}. "
+                "To tell them apart, name files with their folders in the table."
+            )
+    return MatchedTable(table.name, frame, files, rows, notes)
 
 
-def labels_of_files(table: Path, column: str | None, paths: Sequence[str]) -> tuple[list[str], list[str]]:
+def labels_of_files(table: MatchedTable, column: str | None) -> tuple[list[str], list[str]]:
     """The class of every file, and notes on what the table was taken for.
 
     Args:
         table: the table.
         column: the name of the column of labels; None to choose it.
-        paths: paths of the files, relative to the folder of the images. A row belongs to a file by its path,
-            the end of it, its name, its name without a suffix, or as a longer path that ends so.
 
     Raises:
-        UserError: the table cannot be read, has no such column, or fits no file.
+        UserError: the table has no such column, or one of too many labels.
     """
-    frame, files, matches = matched_table(table, paths)
-    names = {str(name): str(name).lower() for name in frame.columns}
-    label = _label_column(frame, names, files, column, table)
-    missing = frame[label].isna().tolist()
-    values = [None if missing[row] else text_of(value) for row, value in enumerate(frame[label].tolist())]
-    classes = [NO_CLASS if row is None or values[row] is None else str(values[row]) for row in matches]
+    names = {str(name): str(name).lower() for name in table.frame.columns}
+    label = _label_column(names, table, column)
+    values = table.cells(label)
+    classes = [NO_CLASS if value is None or is_missing(value) else text_of(value) for value in values]
     without = sum(name == NO_CLASS for name in classes)
-    notes = [f"Labels from column {label!r} of {table.name}, by the names in column {files!r}."]
-    notes += _ambiguities(table, frame, files, label, matches)
+    notes = [f"Labels from column {label!r} of {table.name}, by the names in column {table.files!r}."]
+    notes += [*table.notes, *contradictions(table, label)]
     if without:
         images = "1 image has" if without == 1 else f"{without:,} images have"
         notes.append(f"{images} no label in {table.name}, and the class {NO_CLASS}.")
     distinct = len(set(classes) - {NO_CLASS})
-    if distinct > max(MAX_SHARE * len(paths), FEW_LABELS):
-        raise UserError(
-            f"Column {label!r} of {table.name} has {distinct:,} different labels for {len(paths):,} images.",
-            f"Choose a column of classes with {setting('label_column')}.",
-        )
+    if distinct > max(MAX_SHARE * len(classes), FEW_LABELS):
+        labels = f"{distinct:,} different labels for {len(classes):,} images"
+        hint = f"Choose a column of classes with {setting('label_column')}."
+        raise UserError(f"Column {label!r} of {table.name} has {labels}.", hint)
     return classes, notes
 
 
-def _ambiguities(
-    table: Path, frame: "pd.DataFrame", files: str, label: str, matches: Sequence[int | None]
-) -> list[str]:
-    """Rows that stand for several images, and files with several rows of different labels."""
-    notes, used = [], Counter(row for row in matches if row is not None)
-    if shared := [row for row, count in used.items() if count > 1]:
-        images, example = sum(used[row] for row in shared), frame[files].iloc[shared[0]]
-        notes.append(
-            f"{images:,} images share a row of {table.name}, e.g. those named {example}. "
-            "To tell them apart, name files with their folders in the table."
-        )
-    labels: dict[str, set[str]] = {}
-    for file, value in zip(frame[files].tolist(), frame[label].tolist(), strict=True):
-        labels.setdefault(text_of(file), set()).add(text_of(value))
-    if several := [file for file, values in labels.items() if len(values) > 1]:
-        count = "1 file has" if len(several) == 1 else f"{len(several):,} files have"
-        notes.append(
-            f"{count} rows with different labels in {table.name}, e.g. {several[0]}: the last one counts."
-        )
-    return notes
+def splits_of_files(table: MatchedTable, chosen: Sequence[str] = ()) -> tuple[list[int], list[str]] | None:
+    """The split of every file by a column of splits, and a note; None if there is no such column.
 
+    A file without a row or value is in the training split.
 
-def matched_table(table: Path, paths: Sequence[str]) -> "tuple[pd.DataFrame, str, list[int | None]]":
-    """A table, its column of files, and the row of each of `paths` in it; see `labels_of_files`.
-
-    Raises:
-        UserError: the table cannot be read, or fits no file.
+    Args:
+        table: the table.
+        chosen: columns that the user has chosen for something else.
     """
-    frame = _read(table)
-    frame.columns = [str(name) for name in frame.columns]
-    return frame, *_file_column(frame, paths, table)
+    for column in table.frame.columns:
+        if column.lower() not in SPLIT_COLUMNS or column in chosen:
+            continue
+        values = [None if is_missing(value) else split_of(text_of(value)) for value in table.frame[column]]
+        if TRAIN not in values or len(set(values) - {None}) < 2 or None in values:
+            continue
+        splits = [TRAIN if row is None else values[row] or TRAIN for row in table.rows]
+        counts = ", ".join(
+            f"{count:,} {name}" for number, name in enumerate(SPLITS) if (count := splits.count(number))
+        )
+        note = f"Splits by column {column!r} of {table.name}: {counts} images. "
+        return splits, [f"{note}To choose them here: {setting('split_folders', 'never')}."]
+    return None
+
+
+def contradictions(table: MatchedTable, column: str) -> list[str]:
+    """That files have several rows with different values in a column."""
+    values: dict[str, set[str]] = {}
+    for file, value in zip(table.frame[table.files].tolist(), table.frame[column].tolist(), strict=True):
+        values.setdefault(text_of(file), set()).add(text_of(value))
+    several = [file for file, different in values.items() if len(different) > 1]
+    if not several:
+        return []
+    count = "1 file has" if len(several) == 1 else f"{len(several):,} files have"
+    return [
+        f"{count} rows with different values of {column!r} in {table.name}, e.g. {several[0]}: "
+        "the last one counts."
+    ]
 
 
 def text_of(value: Any) -> str:
@@ -129,60 +177,7 @@ def is_missing(value: Any) -> bool:
     return missing if isinstance(missing, bool) else False
 
 
-def _read(path: Path) -> "pd.DataFrame":
-    import pandas as pd
-
-    if not path.is_file():
-        raise UserError(f"the table '{path}' does not exist.", option="labels")
-    suffix = path.suffix.lower()
-    try:
-        if suffix in (".csv", ".tsv", ".txt"):
-            return pd.read_csv(path, sep=None, engine="python", encoding="utf-8-sig", keep_default_na=True)
-        if suffix in (".json", ".jsonl"):
-            return _read_json(path)
-        if suffix == ".parquet":
-            return pd.read_parquet(path)
-    except ImportError:
-        raise UserError(f"'{path}' needs pyarrow.", "Run `pip install 'vaekit[parquet]'`.") from None
-    except (ValueError, OSError, KeyError) as error:
-        text = " ".join(str(error).split())[:120]
-        raise UserError(f"the table '{path}' cannot be read ({text}).", option="labels") from None
-    raise UserError(f"'{path}' is no .csv, .json, .jsonl or .parquet file.", option="labels")
-
-
-def _read_json(path: Path) -> "pd.DataFrame":
-    """A list of records, records line by line, or a dictionary: from files to labels, lists of labels or
-    records; from columns to lists of cells; or from columns to dictionaries of cells, as pandas writes it."""
-    import json
-
-    import pandas as pd
-
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix.lower() == ".jsonl":
-        return pd.DataFrame([json.loads(line) for line in text.splitlines() if line.strip()])
-    record = json.loads(text)
-    if not isinstance(record, dict):
-        return pd.DataFrame(record)
-    nested = [isinstance(value, dict) for value in record.values()]
-    lists = any(isinstance(value, list) for value in record.values())
-    if not any(nested) and (not lists or _are_files(record)):
-        return pd.DataFrame({"file": list(record), "label": list(record.values())})
-    if not all(nested):
-        return pd.DataFrame(record)
-    inner = {key for value in record.values() for key in value}
-    if all(key.isdigit() for key in inner):  # the numbers of rows
-        return pd.DataFrame(record)
-    frame = pd.DataFrame.from_dict(record, orient="columns" if _are_files(inner) else "index")
-    if FILE_COLUMNS[0] not in frame.columns:
-        frame.insert(0, FILE_COLUMNS[0], frame.index)
-    return frame
-
-
-def _are_files(keys: Iterable[str]) -> bool:
-    return all(PurePosixPath(key).suffix for key in keys)
-
-
-def _file_column(frame: "pd.DataFrame", paths: Sequence[str], table: Path) -> tuple[str, list[int | None]]:
+def _file_column(frame: "pd.DataFrame", paths: Sequence[str], table: str) -> tuple[str, list[int | None]]:
     """The column of files, and the row of each file in the table."""
     ranked = sorted(frame.columns, key=lambda name: _rank(name.lower(), FILE_COLUMNS))
     texts = {name: [text_of(value) for value in frame[name].tolist()] for name in ranked}
@@ -200,7 +195,7 @@ def _file_column(frame: "pd.DataFrame", paths: Sequence[str], table: Path) -> tu
     if not most:
         columns = ", ".join(frame.columns)
         example = f" Column {named[0]!r} names {texts[named[0]][0]}." if named else ""
-        message = f"no column of {table.name} ({columns}) names files of this folder, such as {paths[0]}."
+        message = f"no column of {table} ({columns}) names files of this folder, such as {paths[0]}."
         raise UserError(message + example, option="labels")
     return best
 
@@ -230,18 +225,17 @@ def _match(values: Sequence[str], paths: Sequence[str]) -> list[int | None]:
     return matches
 
 
-def _label_column(
-    frame: "pd.DataFrame", names: dict[str, str], files: str, column: str | None, table: Path
-) -> str:
+def _label_column(names: dict[str, str], table: MatchedTable, column: str | None) -> str:
     if column is not None:
         if column not in names:
             raise UserError(f"{table.name} has no column {column!r}.", f"It has {', '.join(names)}.")
         return column
-    others = [name for name in names if name != files]
+    others = [name for name in names if name != table.files]
     known = sorted(
         (name for name in others if names[name] in LABEL_COLUMNS),
         key=lambda name: LABEL_COLUMNS.index(names[name]),
     )
+    others = [name for name in others if names[name] not in SPLIT_COLUMNS] or others
     if known or len(others) == 1:
         return (known or others)[0]
     hint = f"Choose the column of classes with {setting('label_column')}: {', '.join(others)}."

@@ -44,6 +44,7 @@ def dataset_source(source: Any, folder: Path, target: DecodeSpec, resizing: bool
     """
     name = f"the {type(source).__name__}"
     labels: list[Any] = []
+    pictures = 0
     shape: tuple[int, ...] | None = None
     all_gray = True
     total = _length(source) or 0
@@ -59,6 +60,7 @@ def dataset_source(source: Any, folder: Path, target: DecodeSpec, resizing: bool
             shape, all_gray = row.shape, all_gray and gray
             spool.write(row.data)
             labels.append(_label(label, image, name))
+            pictures += isinstance(label, Image.Image)
             advance(1)
         if shape is None:
             raise UserError(f"There are no items in {name}; at least 2 images are needed.")
@@ -68,7 +70,8 @@ def dataset_source(source: Any, folder: Path, target: DecodeSpec, resizing: bool
     if unlabelled not in (0, len(labels)):
         raise UserError(f"Only some items of {name} have a label.", "Give all items a label, or none.")
     block = ArrayBlock(images[..., :1] if all_gray else images, None if unlabelled else np.asarray(labels))
-    return ArraySource("dataset", content_key(block), lambda: [block])
+    note = f"The second picture of every item of {name} is not read."
+    return ArraySource("dataset", content_key(block), lambda: [block], notes=(note,) if pictures else ())
 
 
 def _length(source: Any) -> int | None:
@@ -102,10 +105,12 @@ def _iterate(source: Any, data: Any) -> Iterator[Any]:
     for index in itertools.count() if count is None else range(count):
         try:
             item = source[index]
-        except IndexError:
-            if count is None:  # the end
+        except Exception as error:
+            if isinstance(error, IndexError) and count is None:  # the end
                 return
-            raise
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            message = f"Item {index} of the {type(source).__name__} cannot be read ({reason})."
+            raise UserError(message, "Correct the data set, or leave the item out.") from error
         yield item
 
 
