@@ -109,6 +109,27 @@ def test_networks_are_wider_where_there_is_time_for_enough_steps(
     assert chosen == ((40, 40, 72) if enough and not given else (32, 32, 64))
 
 
+@pytest.mark.parametrize(
+    ("latents", "enough", "chosen"),
+    [("auto", True, "8x12x12"), ("4x12x12", True, "4x12x12"), ("auto", False, "4x12x12")],
+)
+def test_latents_have_more_channels_where_there_is_time_for_enough_steps(
+    latents: str, enough: bool, chosen: str, tmp_path: Path, monkeypatch: MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lengths, "DETAIL_COMPRESSION", 0)
+    if enough:
+        monkeypatch.setattr(lengths, "DETAIL_STEPS", 0)
+    settings = {**SMALL, "encoder": {"kind": "dcae"}, "decoder": {"kind": "dcae"}, "latents": latents}
+    model = vaekit.train(COLOUR, out=tmp_path / "run", minutes=0.03, **settings)
+    assert model.config.latents == chosen and model.sample(2).shape == (2, 12, 12, 3)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert ("There is time for latents of 8x12x12. For 4x12x12: latents='4x12x12'." in log) == (
+        chosen[0] == "8"
+    )
+    resumed = vaekit.train(COLOUR, out=tmp_path / "run", resume=True, minutes=0.03, **settings)
+    assert resumed.config == model.config
+
+
 def test_mirror_images_are_encoded_as_well_where_training_images_are_flipped(tmp_path: Path) -> None:
     encoded = []
 

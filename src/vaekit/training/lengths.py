@@ -49,6 +49,11 @@ WIDE_STEPS = {"autoencoder": 8000, "flow_matching": 6000}
 """By stage: steps that there have to be time and images for with more channels than the first. On the emoji
 of benchmarks/folders 32 channels reached 25.2 dB in 1,800 steps and 26.1 dB in 4,500, and 96 channels, whose
 steps take three to four times as long on two cores, 25.2 dB in 3,000."""
+DETAIL_STEPS, DETAIL_COMPRESSION = 6000, 32
+"""Steps of the second stage that there have to be time and images for with twice as many channels of the
+latents, and numbers of an image for each latent, at least, before that. On the emoji of benchmarks/folders
+new images of 20 minutes (8,500 steps) had KID 0.26 with 8 channels and 0.29 with 4, and reconstructions 26.6
+and 24.6 dB."""
 SHORTEST_EPOCH, LONGEST_EPOCH = 5.0, 30.0
 """Seconds between two validations where epochs are chosen here."""
 
@@ -63,7 +68,7 @@ def time_for_training(minutes: float, start: float) -> float:
 def resolve_epochs(plan: Plan, request: TrainRequest, minutes: float, start: float) -> Plan:
     """The plan with networks as wide and as many epochs as suit `minutes` since `start`, or the first stage's
     share of them."""
-    before, settings = plan.config, plan.config.training
+    before, settings, latents = plan.config, plan.config.training, plan.config.latents
     two = plan.config.latent_prior == "flow_matching"
     share = 1 - SECOND_STAGE_SHARE if two and not plan.config.flow_matching.steps else 1.0
     budget = time_for_training(minutes, start)
@@ -72,6 +77,8 @@ def resolve_epochs(plan: Plan, request: TrainRequest, minutes: float, start: flo
     if two:
         most = min(most, max(FIRST_STAGE_PASSES * steps_per_pass, FIRST_STAGE_STEPS))
     with status("Measuring the speed of training"):
+        if two:
+            plan = _with_detail(plan, request, SECOND_STAGE_SHARE * budget)
         plan, step = _widest(plan, "autoencoder", share * budget, most, _widths_are_open(plan, request))
         if settings.compile == "on":
             step = _step_seconds(plan, "autoencoder", compiled="on")
@@ -88,6 +95,9 @@ def resolve_epochs(plan: Plan, request: TrainRequest, minutes: float, start: flo
     if (channels := getattr(plan.config.encoder, "channels", 0)) > getattr(before.encoder, "channels", 0):
         fewer = setting("encoder.channels", WIDTHS["autoencoder"][0])
         log.info(f"There is time for networks with {channels} channels. For smaller ones: {fewer}.")
+    if plan.config.latents != latents:
+        fewer = setting("latents", str(latents))
+        log.info(f"There is time for latents of {plan.config.latents}. For {latents}: {fewer}.")
     if epochs * per_epoch < MIN_STEPS and steps < most:
         more = math.ceil(minutes * MIN_STEPS / (epochs * per_epoch))
         advice = [setting("minutes", more)]
@@ -158,14 +168,36 @@ def _widest(plan: Plan, stage: str, seconds: float, most: int, is_open: bool) ->
     return plan, step
 
 
+def _with_detail(plan: Plan, request: TrainRequest, seconds: float) -> Plan:
+    """The plan with twice as many channels of the latents, if they are open, they are few for the images, and
+    there is time in `seconds` for enough steps of the second stage."""
+    given = [layer["latents"] for layer in request.settings if "latents" in layer]
+    channels, *size = plan.config.latent_shape
+    parts = plan.config.encoder, plan.config.decoder
+    is_open = plan.metadata.from_run is None and (not given or given[-1] == "auto") and len(size) == 2
+    is_open = is_open and all(part.kind == "dcae" for part in parts)
+    numbers = math.prod(plan.pack.shape) / math.prod(plan.config.latent_shape)
+    settings = plan.config.flow_matching
+    most = MAX_PASSES * plan.pack.count("train") // settings.batch_size
+    if not is_open or numbers < DETAIL_COMPRESSION or most < DETAIL_STEPS:
+        return plan
+    wider = _rebuilt(plan, {"latents": "x".join(map(str, (2 * channels, *size)))})
+    steps = settings.steps or seconds / _step_seconds(wider, "flow_matching")
+    return wider if steps >= DETAIL_STEPS else plan
+
+
 def _with_channels(plan: Plan, stage: str, channels: int) -> Plan:
     if stage == "flow_matching":
         return _with(plan, {"flow_matching": {"channels": channels}})
-    wider = _with(plan, {"encoder": {"channels": channels}, "decoder": {"channels": channels}})
-    pack = plan.pack
+    return _rebuilt(plan, {"encoder": {"channels": channels}, "decoder": {"channels": channels}})
+
+
+def _rebuilt(plan: Plan, changes: dict[str, Any]) -> Plan:
+    """The plan with other settings of the model."""
+    changed, pack = _with(plan, changes), plan.pack
     count, conditions = pack.count("train"), width_of(pack.columns)
-    model, _ = build(wider.config, pack.shape, len(pack.classes), count, conditions=conditions)
-    return replace(wider, model=model)
+    model, _ = build(changed.config, pack.shape, len(pack.classes), count, conditions=conditions)
+    return replace(changed, model=model)
 
 
 def _step_seconds(plan: Plan, stage: str, compiled: str = "off") -> float:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from imagecodecs import png_encode
 from PIL import Image, ImageCms
 
 from vaekit.config.data import DataConfig
-from vaekit.data.decoding.color import DAMAGED_PROFILE
+from vaekit.data.decoding.color import DAMAGED_PROFILE, UNFIT_PROFILE
 from vaekit.data.decoding.decode import decode
 from vaekit.data.decoding.files import UnusableError
 from vaekit.data.decoding.resize import DecodeSpec
@@ -84,7 +85,7 @@ def test_one_range_for_the_whole_set(
 
 def test_a_range_far_wider_than_nearly_all_values_is_said(tmp_path: Path) -> None:
     images = [integers(0, 1000, 20, 30) for _ in range(8)]
-    images[3][0, 0] = 65535
+    images[3][0, 0], images[4][0, 0], images[4][0, 1] = 65535, 60000, 40000
     root = folder(tmp_path, *images)
     summary = open_pack(root, DataConfig()).summary
     assert "99% of the pixels have 5 of 256 levels" in summary
@@ -123,10 +124,13 @@ def test_given_ranges(tmp_path: Path) -> None:
 
 
 def test_decimal_values(tmp_path: Path) -> None:
-    assert choose_range([ValueRange(-0.01, 0.99, 0, True)])[:2] == (0, 1)
-    assert choose_range([ValueRange(0, 240.5, 0, True)])[:2] == (0, 255)
-    assert choose_range([ValueRange(0, 603.0, 0, True), ValueRange(-2, 5.0, 0, True)])[:2] == (-2, 603)
-    assert choose_range([ValueRange(0, 1000, 4095, False)] * 2)[:2] == (0, 4095)  # as the files say
+    assert choose_range([ValueRange(-0.01, 0.99, 0, True, 0, 0)])[:2] == (0, 1)
+    assert choose_range([ValueRange(0, 240.5, 0, True, 0, 0)])[:2] == (0, 255)
+    assert choose_range([ValueRange(0, 603.0, 0, True, 0, 0), ValueRange(-2, 5.0, 0, True, 0, 0)])[:2] == (
+        -2,
+        603,
+    )
+    assert choose_range([ValueRange(0, 1000, 4095, False, 0, 0)] * 2)[:2] == (0, 4095)  # as the files say
     images = [RNG.random((6, 8)) for _ in range(4)]
     pack = open_pack(folder(tmp_path, *images, suffix="npy"), DataConfig())
     assert np.array_equal(pixels(pack)["2.npy"][..., 0], np.rint(images[2] * 255))
@@ -293,7 +297,7 @@ def test_values_that_are_not_finite_are_black_and_said(tmp_path: Path) -> None:
     pack = open_pack(root, DataConfig(range="10:50"))
     levels = pixels(pack)["1.tif"][..., 0]
     assert not levels[0, :3].any() and are_levels(levels[1:], images[1][1:], 10, 50)
-    assert "1 x values that are NaN or infinite, read as black, e.g. in 1.tif." in pack.summary
+    assert "1 x values that are no data, NaN or infinite, read as black, e.g. in 1.tif." in pack.summary
     assert pack.skipped == [("3.tif", "without a finite value")]
 
 
@@ -303,3 +307,159 @@ def test_gray_with_a_profile_of_colours() -> None:
     Image.fromarray(levels).save(file, "PNG", icc_profile=profile())
     decoded = decode(file, SPEC)
     assert not decoded.remark and np.abs(np.asarray(decoded.picture).astype(int) - levels).max() <= 2
+
+
+@pytest.mark.parametrize(("value", "ends"), [(-9999, "0:1000"), (65535, "0:1000")])
+def test_a_value_far_from_all_others_is_said(tmp_path: Path, value: int, ends: str) -> None:
+    images = [integers(0, 1000, 20, 30, dtype=np.int32) for _ in range(8)]
+    for image in images:
+        image[:5] = value
+    images[0][6, :2] = 0, 1000
+    summary = spelled(open_pack(folder(tmp_path, *images), DataConfig()).summary)
+    assert f"{value:,}, is far from the others, 0 to 1,000, and may be an outlier" in summary
+    assert f"range='{ends}'" in summary and "99% of the pixels" not in summary
+
+
+def test_the_value_of_no_data_is_that_of_the_file(tmp_path: Path) -> None:
+    images = [integers(0, 1000, 6, 8).astype(np.float32) for _ in range(3)]
+    for image in images:
+        image[0] = -9999
+    tag = [(42113, "s", 0, "-9999", True)]
+    pack = open_pack(folder(tmp_path, *images, extratags=tag), DataConfig(range="0:1000"))
+    assert are_levels(pixels(pack)["1.tif"][1:, :, 0], images[1][1:], 0, 1000)
+    assert "3 x values that are no data" in pack.summary
+
+
+PLANES = {
+    "16 bits": ((3, 6, 8), np.uint16, {}),
+    "infrared": ((4, 6, 8), np.uint8, {"compression": "zlib", "extrasamples": (0,)}),
+    "alpha and one more": ((5, 6, 8), np.uint8, {"extrasamples": (2, 0)}),
+}
+
+
+@pytest.mark.parametrize("name", PLANES)
+def test_planes_of_tiff_are_read_whole(tmp_path: Path, name: str) -> None:
+    shape, dtype, options = PLANES[name]
+    images = [integers(0, 255 if dtype == np.uint8 else 65535, *shape, dtype=dtype) for _ in range(3)]
+    root = folder(tmp_path, *images, photometric="rgb", planarconfig="separate", **options)
+    got = pixels(open_pack(root, DataConfig()))["1.tif"]
+    assert are_levels(got, np.moveaxis(images[1], 0, -1), 0, np.iinfo(dtype).max)
+
+
+def test_signed_values_of_8_bits(tmp_path: Path) -> None:
+    images = [integers(-100, 100, 6, 8, dtype=np.int8) for _ in range(3)]
+    pack = open_pack(folder(tmp_path, *images), DataConfig())
+    assert are_levels(pixels(pack)["1.tif"][..., 0], images[1], -100, 100)
+
+
+def test_opacity_that_has_multiplied_colours_is_undone(tmp_path: Path) -> None:
+    image = np.full((6, 8, 4), 30000, np.uint16)
+    image[..., 3] = 60000
+    root = folder(tmp_path, *[image + np.uint16(i) for i in range(3)], photometric="rgb", extrasamples=(1,))
+    level = 30000 / 60000 * 255 * (60000 / 65535) + 255 * (1 - 60000 / 65535)
+    got = pixels(open_pack(root, DataConfig(range="0:65535", copies="keep")))["0.tif"]
+    assert np.abs(got.astype(float) - level).max() <= 1
+
+
+def test_ycbcr_stays_in_colour_and_deep_cielab_is_refused(tmp_path: Path) -> None:
+    colour = Image.new("RGB", (8, 6), (200, 60, 30))
+    file = io.BytesIO()
+    colour.convert("YCbCr").save(file, "TIFF", compression="tiff_lzw")
+    assert np.abs(np.asarray(decode(file, SPEC).picture).astype(int) - [200, 60, 30]).max() <= 3
+    lab = io.BytesIO()
+    tifffile.imwrite(lab, integers(0, 65535, 6, 8, 3), photometric="cielab")
+    with pytest.raises(UnusableError, match="CIELAB of more than 8 bits"):
+        decode(lab, SPEC)
+
+
+def test_colours_among_images_of_four_bands_are_refused(tmp_path: Path) -> None:
+    images = [integers(0, 255, 6, 8, 4, dtype=np.uint8) for _ in range(4)]
+    root = folder(tmp_path, *images, photometric="rgb", extrasamples=(0,))
+    Image.fromarray(images[0][..., :3]).save(root / "colour.png")
+    assert open_pack(root, DataConfig()).skipped == [("colour.png", "without the 4 bands of the others")]
+
+
+def test_a_range_for_images_of_8_and_of_12_bits_is_said(tmp_path: Path) -> None:
+    root = folder(tmp_path, *[integers(0, 4095, 6, 8) for _ in range(3)])
+    Image.fromarray(integers(0, 255, 6, 8, dtype=np.uint8)).save(root / "level.png")
+    summary = spelled(open_pack(root, DataConfig(range="0:4095")).summary)
+    assert "1 image of 8 bits is read by range='0:4095' too." in summary
+
+
+def test_deep_images_for_a_model_of_levels_have_one_range(tmp_path: Path) -> None:
+    images = [integers(0, high, 6, 8) for high in (4000, 900)]
+    pack = open_pack(folder(tmp_path, *images), DataConfig(), reading=Reading(), splitting=False)
+    assert are_levels(pixels(pack)["1.tif"][..., 0], images[1], 0, 4095) and "12 bits" in pack.summary
+
+
+@pytest.mark.parametrize("mode", ["P", "RGBA", "LA"])
+def test_profiles_of_palettes_and_of_images_with_opacity(mode: str) -> None:
+    colour = Image.new("RGB", (8, 6), (200, 60, 30))
+    file = io.BytesIO()
+    image = (
+        colour.quantize(4) if mode == "P" else colour.convert("L").convert(mode) if mode == "LA" else colour
+    )
+    image.save(file, "PNG", icc_profile=profile())
+    got = np.asarray(decode(file, SPEC).picture).astype(int)
+    expected = [95] if mode == "LA" else [30, 60, 200]
+    assert np.abs(got.reshape(48, -1)[0] - expected).max() <= 3
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_profiles_of_images_of_16_bits(tmp_path: Path, suffix: str) -> None:
+    root = tmp_path / "set"
+    root.mkdir()
+    for number in range(2):
+        values = np.full((6, 8, 3), np.array([200, 60, 30]) * 257 + number, np.uint16)
+        if suffix == "png":
+            data = bytearray(png_encode(values))
+            name = b"iCCP"
+            chunk = b"p\0\0" + zlib.compress(profile())
+            crc = zlib.crc32(name + chunk).to_bytes(4, "big")
+            data[33:33] = len(chunk).to_bytes(4, "big") + name + chunk + crc
+            (root / f"{number}.png").write_bytes(data)
+        else:
+            tifffile.imwrite(root / f"{number}.tif", values, photometric="rgb", iccprofile=profile())
+    pack = open_pack(root, DataConfig(range="0:65535", copies="keep"), splitting=False)
+    assert np.abs(np.asarray(pack.images).astype(int) - [30, 60, 200]).max() <= 3
+
+
+def test_a_linear_profile_is_converted_though_it_is_named_srgb() -> None:
+    named = profile().replace("xRGB".encode("utf-16-be"), "sRGB".encode("utf-16-be"))
+    text = "built-in".encode("utf-16-be")
+    assert text in named
+    linear = named.replace(text, "linear  ".encode("utf-16-be"))
+    for icc, expected in ((named, [200, 60, 30]), (linear, [30, 60, 200])):
+        file = io.BytesIO()
+        Image.new("RGB", (8, 6), (200, 60, 30)).save(file, "PNG", icc_profile=icc)
+        assert np.abs(np.asarray(decode(file, SPEC).picture)[0, 0].astype(int) - expected).max() <= 3
+
+
+def test_a_profile_for_other_colours_is_ignored_and_said() -> None:
+    file = io.BytesIO()
+    gray = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    Image.new("RGB", (8, 6), (200, 60, 30)).save(file, "PNG", icc_profile=gray)
+    decoded = decode(file, SPEC)
+    assert decoded.remark == UNFIT_PROFILE and np.asarray(decoded.picture)[0, 0].tolist() == [200, 60, 30]
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG", "AVIF"])
+def test_the_size_is_that_of_upright_images(tmp_path: Path, format: str) -> None:
+    root = tmp_path / "set"
+    root.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in range(3):
+        picture = Image.fromarray(RNG.integers(0, 256, (16, 32, 3), dtype=np.uint8))
+        picture.save(root / f"{number}.{format.lower()}", format, exif=exif)
+    assert open_pack(root, DataConfig()).shape == (3, 32, 16)
+
+
+def test_an_unfinished_png_is_refused() -> None:
+    file = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file, "PNG")
+    data = file.getvalue()
+    whole, cut = data + bytes(2000), data[: len(data) // 2] + bytes(len(data) // 2)
+    decode(io.BytesIO(whole), SPEC)
+    with pytest.raises(UnusableError, match="truncated"):
+        decode(io.BytesIO(cut), SPEC)

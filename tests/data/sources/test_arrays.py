@@ -16,6 +16,7 @@ from command import refused
 from vaekit.config.data import DataConfig
 from vaekit.data.packs.pack import Pack, open_pack
 from vaekit.data.sources.pixels import to_uint8_images
+from vaekit.errors import spelled
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (40, 7, 5), np.uint8)
@@ -266,4 +267,57 @@ def test_data_sets_that_raise_or_hold_pairs_of_pictures() -> None:
     refused(message, open_pack, Raising(COLOUR[0]), DataConfig())
     pictures = [Image.fromarray(image) for image in COLOUR[:6]]
     pairs = open_pack(Pictures(*zip(pictures, pictures[::-1], strict=True)), DataConfig())
-    assert "The second picture of every item of the Pictures is not read." in pairs.summary
+    assert "Not read of the items of the Pictures: the second image." in pairs.summary
+
+
+def test_the_range_of_a_data_set_is_applied_once() -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (12, 8, 8)).astype(np.uint16)
+    values[:, 0, 0] = 4095
+    expected = np.rint(values / 4095 * 255)
+    pictures = Pictures(*map(Image.fromarray, values))
+    tensors = Pictures(*(torch.from_numpy(image / 4095.0 * 2 - 1)[None] for image in values))
+    for source, ends in ((pictures, "0:4095"), (tensors, "-1:1")):
+        pack = open_pack(source, DataConfig(range=ends))
+        assert np.abs(in_order(pack)[..., 0].astype(int) - expected).max() <= 1
+        assert pack.metadata["reading"]["limits"] == [float(end) for end in ends.split(":")]
+    levels = (values // 256).astype(np.uint8)  # of 8 bits, from 0 to 15
+    pack = open_pack(Pictures(*map(Image.fromarray, levels)), DataConfig(range="0:15"))
+    assert np.array_equal(in_order(pack)[..., 0], levels * 17)
+
+
+def test_lists_of_pillow_images_are_colours_or_gray() -> None:
+    pictures = [Image.fromarray(image) for image in COLOUR[:6]]
+    for mode in ("P", "CMYK", "YCbCr", "RGBA"):
+        got = in_order(open_pack([picture.convert(mode) for picture in pictures], DataConfig()))
+        near = [np.asarray(picture.convert(mode).convert("RGB")) for picture in pictures]
+        assert np.array_equal(got, near), mode
+    mixed = [pictures[0].convert("L"), *pictures[1:]]
+    assert open_pack(mixed, DataConfig()).shape[0] == 3
+    assert open_pack([picture.convert("L") for picture in pictures], DataConfig()).shape[0] == 1
+
+
+def test_dark_floats_are_answered_in_their_units() -> None:
+    dark = np.random.default_rng(0).random((12, 8, 8)) * 0.2
+    assert "range='0:0.2'" in spelled(open_pack(dark, DataConfig()).summary)
+    summary = open_pack(dark, DataConfig(range="0:0.2")).summary
+    assert "nearly black" not in summary and "blank" not in summary
+
+
+def test_what_is_not_read_of_items_is_said_and_errors_name_the_loader() -> None:
+    items = [{"image": image, "digit": 3, "place": 1} for image in COLOUR[:6]]
+    assert "Not read of the items of the Pictures: digit, place." in (
+        open_pack(Pictures(*items), DataConfig()).summary
+    )
+    loader = DataLoader(Pictures(*(Image.fromarray(image) for image in COLOUR[:6])), batch_size=2)
+    refused("cannot be read .*Give the data set itself, loader.dataset", open_pack, loader, DataConfig())
+    channels_first = Pictures(*np.ascontiguousarray(COLOUR[:6].transpose(0, 3, 1, 2)))
+    assert np.array_equal(in_order(open_pack(channels_first, DataConfig())), COLOUR[:6])
+    named = open_pack((COLOUR[:6], np.array([b"cat", b"dog"] * 3)), DataConfig())
+    assert named.classes == ("cat", "dog")
+
+
+def test_the_range_of_arrays_passes_over_what_is_not_finite() -> None:
+    values = np.random.default_rng(0).random((12, 8, 8)) * 100
+    values[0, 0, 0] = np.nan
+    levels = in_order(open_pack(values, DataConfig(range="auto-set")))
+    assert levels.max() == 255 and len(np.unique(levels)) > 200

@@ -244,7 +244,7 @@ def test_the_background_is_one_on_which_images_can_be_seen(tmp_path: Path) -> No
         icon[i // 4 : 6, i % 4 : 7, 3] = 255
         Image.fromarray(icon).save(root / f"{i}.png")
     pack = open_pack(root, DataConfig())
-    assert "12 of 12 cannot be seen on white, so the background is black" in pack.summary
+    assert "12 of 12 transparent images cannot be seen on white, so the background is black" in pack.summary
     assert pack.images.max() == 255 and pack.images.min() == 0
     assert open_pack(root, DataConfig(background="white")).images.min() == 255
 
@@ -325,7 +325,7 @@ def icons(folder: Path, *levels: int) -> Path:
 def test_icons_of_all_grays_get_a_background_that_differs_from_them(tmp_path: Path) -> None:
     root = icons(tmp_path / "icons", *[(0, 128, 255)[i % 3] for i in range(12)])
     pack = open_pack(root, DataConfig())
-    assert "4 of 12 cannot be seen on white, so the background is #87ceeb" in pack.summary
+    assert "4 of 12 transparent images cannot be seen on white, so the background is #87ceeb" in pack.summary
     assert all(len(np.unique(image.reshape(-1, 3), axis=0)) == 2 for image in np.asarray(pack.images))
 
 
@@ -334,3 +334,19 @@ def test_images_that_are_transparent_everywhere_are_said(tmp_path: Path) -> None
     for number in range(2):
         Image.new("RGBA", (8, 8), (10 * number, 0, 0, 0)).save(root / f"empty{number}.png")
     assert "2 images are transparent everywhere" in open_pack(root, DataConfig()).summary
+
+
+def test_a_single_white_icon_leaves_the_background_white(tmp_path: Path) -> None:
+    summary = spelled(open_pack(icons(tmp_path / "icons", *[0] * 15, 255), DataConfig()).summary)
+    assert (
+        "1 of 16 transparent images cannot be seen on white. To change that: background='#808080'" in summary
+    )
+
+
+def test_reasons_that_differ_in_numbers_are_counted_together(photos: Make) -> None:
+    root = photos("1.png", "2.png", "3.png")
+    for size in range(8, 14):
+        np.save(root / f"{size}.npy", np.zeros((2, size, size, 3), np.uint8))
+    assert "6 files skipped: 6 an array of shape 2 x 10 x 10 x 3 instead of one image, ...." in (
+        open_pack(root, DataConfig()).summary
+    )

@@ -8,8 +8,11 @@ from PIL import Image, ImageCms
 SRGB = "sRGB"
 """Part of the descriptions of the profiles that need no conversion."""
 DAMAGED_PROFILE = "damaged colour profile ignored"
+UNFIT_PROFILE = "colour profile for other colours ignored"
 MODES = {"RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "L": "RGB", "LAB": "RGB"}
 """Mode of an image with a profile -> mode after the conversion."""
+SPACES = {"RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK", "L": "GRAY", "LAB": "Lab"}
+"""Mode of an image -> colours of the profiles that fit it."""
 
 
 def to_srgb(image: Image.Image) -> tuple[Image.Image, str]:
@@ -19,13 +22,18 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, str]:
     inks of CMYK have no colours without a profile. Gray images stay gray.
     """
     profile = image.info.get("icc_profile")
+    if profile and image.mode in ("P", "PA"):
+        image = _with_info(image.convert("RGBA" if image.has_transparency_data else "RGB"), image)
+    if profile and image.mode == "LA":
+        gray, remark = to_srgb(_with_info(image.getchannel("L"), image))
+        return Image.merge("LA", (gray, image.getchannel("A"))), remark
     if image.mode not in MODES or not (profile or image.mode == "LAB"):
         return image, ""
     try:
         if image.mode == "L" and _space(profile) == "RGB":  # levels for three equal colours
-            colours = image.convert("RGB")
-            colours.info = image.info
-            return to_srgb(colours)[0].convert("L"), ""
+            return to_srgb(_with_info(image.convert("RGB"), image))[0].convert("L"), ""
+        if profile and _space(profile) != SPACES[image.mode]:
+            return image, UNFIT_PROFILE
         transform = _transform(profile, image.mode)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return image, DAMAGED_PROFILE
@@ -42,6 +50,11 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, str]:
     return converted, ""
 
 
+def _with_info(image: Image.Image, other: Image.Image) -> Image.Image:
+    image.info["icc_profile"] = other.info["icc_profile"]
+    return image
+
+
 @lru_cache(maxsize=64)
 def _space(profile: bytes) -> str:
     """The colours that a profile is for, such as RGB, GRAY or CMYK."""
@@ -56,7 +69,8 @@ def _transform(profile: bytes | None, mode: str) -> "ImageCms.ImageCmsTransform 
         source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
     else:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if mode in ("RGB", "RGBA") and SRGB in ImageCms.getProfileDescription(source):
+        description = ImageCms.getProfileDescription(source)
+        if mode in ("RGB", "RGBA") and SRGB in description and "linear" not in description.lower():
             return None
     target = ImageCms.createProfile("sRGB")
     intent = ImageCms.Intent.RELATIVE_COLORIMETRIC

@@ -6,10 +6,19 @@ Imports neither torch nor, unless needed, NumPy, so that worker processes start 
 import gzip
 import math
 from contextlib import suppress
+from io import SEEK_END
 from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401  registers the format
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    EXTRASAMPLES,
+    PHOTOMETRIC_INTERPRETATION,
+    SAMPLEFORMAT,
+    SAMPLESPERPIXEL,
+    TiffImageFile,
+)
 
 from vaekit.data.decoding.color import to_srgb
 from vaekit.data.decoding.files import MAX_PIXELS, UnusableError
@@ -18,6 +27,8 @@ from vaekit.data.decoding.resize import DecodeSpec, Picture, is_gray, resize
 
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
 GZIP = b"\x1f\x8b"
+OPACITY = (1,), (2,)
+"""Extra samples of TIFF that are opacity, with colours multiplied by it or not."""
 VALUE_FORMATS = ("NPY", "DICOM", "NIFTI")
 """Formats of values rather than of colours, see values.py."""
 
@@ -62,11 +73,13 @@ def _decode(file: BinaryIO, target: DecodeSpec, page: int) -> Decoded:
         else:
             extent = _draft(image, target)
             image.load()
+            if kind == "PNG" and _is_cut(file):
+                raise UnusableError("truncated")
             # Read after loading, since a PNG may store it at its end, and Pillow rotates a TIFF itself.
             orientation = orientation_of(image)
             stored = image.size if extent is None else stored
             converted, remark = to_srgb(image)
-            picture = _chosen(to_rgb(converted, target), target)
+            picture = in_range(to_rgb(converted, target), target)
         upright = stored[::-1] if orientation >= 5 else stored
         return Decoded(resize(picture, target, extent, orientation), upright, remark)
 
@@ -75,7 +88,8 @@ def _picture_of_values(
     file: BinaryIO, kind: str, page: int, image: Image.Image | None, target: DecodeSpec
 ) -> tuple[Picture, str]:
     """The values of an image as 256 levels, and what was ignored."""
-    from vaekit.data.decoding.values import NOT_FINITE, is_finite, read_values, to_levels
+    from vaekit.data.decoding.readers import read_values
+    from vaekit.data.decoding.values import NOT_FINITE, is_finite, to_levels
 
     values = read_values(file, kind, page, image)
     remark = "" if is_finite(values) else NOT_FINITE
@@ -86,6 +100,10 @@ def _picture_of_values(
     if values.bands:
         return bands, remark
     merged = Image.merge({1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[len(bands)], bands)
+    if image is not None:
+        merged.info["icc_profile"] = image.info.get("icc_profile")
+        merged, ignored = to_srgb(merged)
+        remark = remark or ignored
     return to_rgb(merged, target), remark
 
 
@@ -133,10 +151,22 @@ def has_values(image: Image.Image) -> bool:
     """Whether an open image has more than 8 bits per channel, or other bands than colours."""
     if image.mode == "F" or image.mode.startswith("I"):
         return True
+    if isinstance(image, TiffImageFile):
+        return _tiff_has_values(image)
     tiles = getattr(image, "tile", None)
     raw = tiles[0][3] if tiles else None
-    mode = str(raw[0] if isinstance(raw, tuple) else raw)
-    return ";16" in mode or (image.format == "TIFF" and mode.rstrip("X") in ("L", "RGB") and mode[-1] == "X")
+    return ";16" in str(raw[0] if isinstance(raw, tuple) else raw)
+
+
+def _tiff_has_values(image: TiffImageFile) -> bool:
+    """By the tags of a TIFF file, since Pillow cuts some of 16 bits to 8, and drops bands."""
+    tags = image.tag_v2
+    bits, formats = tags.get(BITSPERSAMPLE, (1,)), tags.get(SAMPLEFORMAT, (1,))
+    if max(bits) > 8 or set(formats) != {1}:  # 1: unsigned
+        return True
+    colours = {0: 1, 1: 1, 2: 3}.get(tags.get(PHOTOMETRIC_INTERPRETATION, -1))
+    surplus = 0 if colours is None else tags.get(SAMPLESPERPIXEL, 1) - colours
+    return surplus > 1 or (surplus == 1 and tuple(tags.get(EXTRASAMPLES, (0,))) not in OPACITY)
 
 
 def to_rgb(image: Image.Image, target: DecodeSpec) -> Image.Image:
@@ -158,7 +188,7 @@ def channels_of(picture: Picture) -> int:
     return len(picture) if isinstance(picture, tuple) else len(picture.getbands())
 
 
-def _chosen(picture: Image.Image, target: DecodeSpec) -> Picture:
+def in_range(picture: Image.Image, target: DecodeSpec) -> Picture:
     """A picture of 8 bits with the bands and the range of values that are asked for."""
     if target.level_limits:
         low, high = target.level_limits
@@ -232,6 +262,16 @@ def _reason(error: Exception, file: BinaryIO) -> str:
 def _head(file: BinaryIO) -> bytes:
     file.seek(0)
     return file.read(HEAD)
+
+
+def _is_cut(file: BinaryIO) -> bool:
+    """Whether a PNG file ends in zeros, as an unfinished download may, which Pillow reads."""
+    file.seek(0, SEEK_END)
+    file.seek(max(0, file.tell() - HEAD))
+    if file.read().strip(b"\0"):
+        return False
+    file.seek(0)
+    return b"IEND" not in file.read()
 
 
 def _ends_early(file: BinaryIO) -> bool:

@@ -50,7 +50,7 @@ SIGNATURES = {
 """First bytes of images, as regular expressions."""
 NOT_IMAGES = {
     "Git LFS pointer (run `git lfs pull`)": rb"version https://git-lfs",
-    "web page (HTML)": rb"\s*(<!doctype html|<html|<head)",
+    "web page (HTML)": rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)?(<!doctype html|<html|<head)",
     "SVG (convert it to PNG)": rb"\s*(<\?xml.*)?<svg",
     "XML document": rb"\s*<\?xml",
     "JSON document": rb"\s*[\[{]\s*[\[{\"]",

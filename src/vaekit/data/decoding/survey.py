@@ -3,14 +3,13 @@
 from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
 
 from vaekit.data.decoding.decode import VALUE_FORMATS, has_values, image_format, open_pillow, orientation_of
 from vaekit.data.decoding.files import UnusableError
 
 GROUNDS = ((255, 255, 255), (0, 0, 0), (128, 128, 128), (135, 206, 235))
 """Backgrounds that are tried for transparent images, in this order: the last one differs from all grays."""
-ANIMATED = ("TIFF", "GIF", "WEBP", "PNG")
+ANIMATED = ("TIFF", "GIF", "WEBP", "PNG", "AVIF", "HEIC")
 """Formats that may hold several pages or frames."""
 INVISIBLE = 24
 """Levels by which pixels differ from the background, at most, in an image that cannot be seen on it."""
@@ -36,7 +35,8 @@ def probe(file: BinaryIO) -> Probe | None:
         if image is None:
             return _probe_values(file, kind)
         with image:
-            rotated = isinstance(image, JpegImageFile) and orientation_of(image) >= 5
+            known = kind != "TIFF" and (kind != "PNG" or "exif" in image.info)  # else a PNG would be decoded
+            rotated = known and orientation_of(image) >= 5
             width, height = image.size[::-1] if rotated else image.size
             pages = int(getattr(image, "n_frames", 1)) if kind in ANIMATED else 1
             transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
@@ -46,7 +46,7 @@ def probe(file: BinaryIO) -> Probe | None:
 
 
 def _probe_values(file: BinaryIO, kind: str) -> Probe:
-    from vaekit.data.decoding.values import count_pages, read_values
+    from vaekit.data.decoding.readers import count_pages, read_values
 
     pages = count_pages(file, kind)
     height, width, _ = read_values(file, kind).array.shape
@@ -60,6 +60,8 @@ class Inspection(NamedTuple):
     high: float
     white: float
     decimal: bool
+    second_low: float
+    second_high: float
     channels: int
     bands: bool
 
@@ -68,7 +70,8 @@ def inspect_values(file: BinaryIO, page: int, bands: tuple[int, ...]) -> Inspect
     """Look at the values of an image, of the given bands or of all; of 8-bit images too."""
     import numpy as np
 
-    from vaekit.data.decoding.values import Values, range_of, read_values
+    from vaekit.data.decoding.readers import read_values
+    from vaekit.data.decoding.values import Values, range_of
 
     kind = image_format(file)
     image = None if kind in VALUE_FORMATS else open_pillow(file, kind)

@@ -94,7 +94,9 @@ def _decode(
     count = channels_of(decoded.picture)
     if isinstance(decoded.picture, tuple) and count != channels:
         raise UnusableError(f"with {count} bands, unlike the others")
-    if not isinstance(decoded.picture, tuple) and channels not in (3, 4):
+    if not isinstance(decoded.picture, tuple) and (
+        channels not in (3, 4) or (channels == 4 and not target.keep_alpha)
+    ):
         raise UnusableError(f"without the {channels} bands of the others")
     data = to_bytes(decoded.picture, channels)
     out.seek(row * len(data))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vaekit.data.copies import alike, is_blank, thumbnails
 from vaekit.data.packs.decoded import DecodedSource
 from vaekit.data.packs.masks import mask_notes, two_levels
+from vaekit.data.packs.survey import NO_DATA
 from vaekit.data.sources.pixels import slices
 from vaekit.data.splits import LEFT_OUT, TRAIN
 from vaekit.errors import setting
@@ -97,7 +98,12 @@ def copy_notes(source: DecodedSource, first: NDArray[np.int64], groups: NDArray[
         notes.append(_several_labels_note(source, several))
     near = len(groups) - len(np.unique(groups)) - (0 if source.drop_copies else count - distinct)
     if near > 0:
-        notes.append(f"{near:,} images are nearly equal to others, and are in the same split.")
+        images = (
+            "1 image is nearly equal to another, and is"
+            if near == 1
+            else (f"{near:,} images are nearly equal to others, and are")
+        )
+        notes.append(f"{images} in the same split.")
     return notes
 
 
@@ -165,17 +171,21 @@ def look_notes(source: DecodedSource, splits: NDArray[np.int8], look: Look, grou
         levels = (
             "The images have only the levels 0 and 1" if high == 1 else f"No pixel has a level above {high}"
         )
-        notes.append(
-            f"{levels} of 255, so they are nearly black. To read {high} as white: "
-            f"{setting('range', f'0:{high or 1}')}."
-        )
+        top = f"{(high or 1) * source.white / 255:.3g}"
+        advice = f"To read {top} as white: {setting('range', f'0:{top}')}."
+        notes.append(f"{levels} of 255, so they are nearly black. {advice}")
     notes += _range_notes(source, look.levels)
     notes += mask_notes(source.path, used, look.two_levels, look.brightest)
     train, held_out = used[splits[used] == TRAIN], used[splits[used] != TRAIN]
     likeness = alike(look.thumbnails, held_out, train)
     if likeness.share > ALIKE_SHARE and len(likeness.pairs) >= ALIKE_PAIRS:
         one, other = likeness.pairs[0]
-        advice = setting("validation", "last:N") if grouped else f"{setting('group', 'folder')} or a pattern"
+        folders = {source.path(int(row)).rpartition("/")[0] for row in used}
+        advice = f"{setting('group')} and a pattern of their names"
+        if grouped or source.links is None:  # arrays have no names
+            advice = setting("validation", "last:N")
+        elif len(folders) > max(1, len(source.classes)):  # folders inside of classes
+            advice = f"{setting('group', 'folder')} or a pattern"
         notes.append(
             f"{likeness.share:.0%} of the held-out images look like a training image, e.g. "
             f"{source.path(one)} like {source.path(other)}, so results on them will be too good. To keep "
@@ -188,15 +198,18 @@ def _range_notes(source: DecodedSource, levels: NDArray[np.int64]) -> list[str]:
     """That the range of values of more than 8 bits leaves few levels to nearly all pixels: because of
     outliers, or of values that stand for no data."""
     limits = source.reading.get("limits")
-    if not limits:
+    if not limits or any(NO_DATA in note for note in source.notes):
         return []
     shares = np.cumsum(levels) / levels.sum()
     low = int(np.searchsorted(shares, (1 - MOST_PIXELS) / 2))
     high = int(np.searchsorted(shares, (1 + MOST_PIXELS) / 2))
     if high - low >= FEW_LEVELS:
         return []
+    if high == low and low in (0, 255):
+        end = "black" if low == 0 else "white"
+        return [f"{MOST_PIXELS:.0%} of the pixels are {end} by the range {limits[0]:g}:{limits[1]:g}."]
     step = (limits[1] - limits[0]) / 255
-    ends = f"{limits[0] + max(0, low - 0.5) * step:.4g}:{limits[0] + min(255, high + 0.5) * step:.4g}"
+    ends = f"{limits[0] + max(0, low - 0.5) * step:.6g}:{limits[0] + min(255, high + 0.5) * step:.6g}"
     count = "1 of 256 levels" if high == low else f"{high - low + 1} of 256 levels"
     return [
         f"{MOST_PIXELS:.0%} of the pixels have {count}, since the range of values is far wider than theirs. "

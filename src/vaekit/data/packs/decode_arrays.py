@@ -13,6 +13,7 @@ from vaekit.config.data import DataConfig
 from vaekit.data.decoding.decode import to_rgb
 from vaekit.data.decoding.pool import cores
 from vaekit.data.decoding.resize import DecodeSpec, resize, to_bytes
+from vaekit.data.decoding.values import Values, range_of
 from vaekit.data.decoding.worker import short_digest
 from vaekit.data.packs.decoded import DecodedSource, Labels
 from vaekit.data.packs.reading import decode_spec
@@ -28,7 +29,8 @@ from vaekit.utils.logging import progress
 def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> DecodedSource:
     """Read arrays; images are resized only if a size is set."""
     blocks = _checked_blocks(source, settings)
-    limits = _limits(blocks, settings)
+    recorded = _limits(blocks, settings)
+    limits = None if source.has_levels else recorded
     height, width, channels = blocks[0].images.shape[1:]
     labels, classes = _number_labels(blocks, source)
     starts = np.cumsum([0, *(len(block.images) for block in blocks)])
@@ -54,7 +56,7 @@ def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> Dec
     if channels == 1 and len(labels) == 3 and min(height, width) > 3:
         text = f"The array is taken for 3 gray images of {width}x{height}."
         notes.append(f"{text} If it is one picture [C, H, W], that is images.transpose(1, 2, 0)[None].")
-    elif channels == 1 and len(labels) == height < width:
+    elif channels == 1 and len(labels) == height != width:
         text = f"The array is taken for {len(labels):,} gray images of {width}x{height}."
         notes.append(f"{text} If it is [H, W, N], give images.transpose(2, 0, 1).")
     return DecodedSource(
@@ -68,7 +70,8 @@ def decode_arrays(source: ArraySource, settings: DataConfig, quiet: bool) -> Dec
         shape=(target.height, target.width, out_channels),
         read=read,
         size_note=size_note,
-        reading={"limits": limits, "level_limits": limits, "background": settings.background},
+        reading={"limits": recorded, "level_limits": recorded, "background": settings.background},
+        white=source.white or (1.0 if blocks[0].images.dtype.kind == "f" else 255.0),
         drop_copies=settings.copies == "drop",
         bands=out_channels not in (1, 3, 4),
     )
@@ -78,8 +81,8 @@ def _limits(blocks: Sequence[ArrayBlock], settings: DataConfig) -> Limits:
     """The values that become black and white; None to leave levels as they are, and scale 0 to 1."""
     if settings.range != "auto-set":
         return settings.limits
-    low = min(float(block.images.min()) for block in blocks)
-    high = max(float(block.images.max()) for block in blocks)
+    ranges = [range_of(Values(block.images[part])) for block in blocks for part in slices(len(block.images))]
+    low, high = min(one.low for one in ranges), max(one.high for one in ranges)
     return low, max(high, low + 1e-6)
 
 
@@ -122,6 +125,7 @@ def _resize_images(images: Pixels, target: DecodeSpec, channels: int) -> Pixels:
 def _number_labels(blocks: Sequence[ArrayBlock], source: ArraySource) -> tuple[Labels, tuple[str, ...]]:
     """Convert the labels of all blocks to class numbers; also return the names of the classes."""
     known = [_checked_labels(block, source.name) for block in blocks if block.labels is not None]
+    known = [np.char.decode(labels, "utf-8") if labels.dtype.kind == "S" else labels for labels in known]
     if not known:
         return np.full(sum(len(block.images) for block in blocks), -1, np.int64), ()
     values = np.unique(np.concatenate(known))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ def decode_files(
     files: ImageFiles, settings: DataConfig, staging: Path, quiet: bool, reading: Reading | None
 ) -> DecodedSource:
     """Decode files into the file `staging`, in parallel processes."""
-    surveyed = survey(files, settings, quiet, known=reading is not None)
+    surveyed = survey(files, settings, quiet, reading)
     reading = reading or Reading(surveyed.limits, surveyed.level_limits, surveyed.background)
+    if reading.limits is None and surveyed.limits:  # of a model of 8-bit images: still one range for all
+        reading = replace(reading, limits=surveyed.limits)
     width, height = surveyed.size
     target = decode_spec(settings, width, height, reading)
     count = len(surveyed.images)

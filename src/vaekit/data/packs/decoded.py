@@ -39,6 +39,8 @@ class DecodedSource:
     """What the source was taken for, where it could mean something else: a sentence each."""
     reading: dict[str, Any] = field(default_factory=dict)
     """How values became levels, see `Reading`."""
+    white: float = 255.0
+    """The value that level 255 stands for, unless `reading` says otherwise."""
     drop_copies: bool = False
     """Whether one of several equal images is kept."""
     links: NDArray[np.bool_] | None = None

@@ -9,6 +9,7 @@ from vaekit.config.data import DataConfig
 from vaekit.data.decoding.pool import Job, run_workers
 from vaekit.data.decoding.survey import GROUNDS, Inspection, Probe
 from vaekit.data.decoding.values import OF_THE_SET, ValueRange, choose_range
+from vaekit.data.packs.reading import Reading
 from vaekit.data.sources.files import ImageFiles
 from vaekit.errors import setting
 from vaekit.utils.logging import progress
@@ -21,6 +22,11 @@ TRANSPARENT_SAMPLE = 200
 """Transparent images that the background is chosen by, at most."""
 GROUND_NAMES = ("white", "black", "#808080", "#87ceeb")
 """Names of `GROUNDS`."""
+FAR = 0.5
+"""A value is far from all others if it is farther than this share of the range of the set."""
+NO_DATA = "may be an outlier or stand for no data"
+MOST_HIDDEN = 0.1
+"""Share of transparent images that cannot be seen on white from which on another background is chosen."""
 Limits = tuple[float, float] | None
 
 
@@ -45,10 +51,10 @@ class Survey:
     notes: list[str]
 
 
-def survey(files: ImageFiles, settings: DataConfig, quiet: bool, known: bool = False) -> Survey:
+def survey(files: ImageFiles, settings: DataConfig, quiet: bool, reading: Reading | None = None) -> Survey:
     """Look at the headers of all files, and at the pixels of those of which these do not say enough.
 
-    If it is `known` how values are read, nothing is said of them.
+    Nothing is said of what is known by `reading`.
     """
     probes: list[Probe | None] = [None] * len(files.paths)
     with progress(len(probes), f"Scanning {len(probes):,} images", quiet=quiet) as advance:
@@ -60,8 +66,9 @@ def survey(files: ImageFiles, settings: DataConfig, quiet: bool, known: bool = F
     rows, images = _pages(files, probes, settings, notes)
     value_notes: list[str] = []
     limits, level_limits, bands = _values(files, rows, images, probes, settings, value_notes, quiet)
-    background = "white" if known else _background(files, probes, settings, value_notes, quiet)
-    notes += [] if known else value_notes
+    if reading is None or reading.limits is None:
+        notes += value_notes
+    background = "white" if reading else _background(files, probes, settings, notes, quiet)
     size, size_note = _choose_size([probe for probe in probes if probe], settings)
     return Survey(images, rows, size, size_note, bands, limits, level_limits, background, notes)
 
@@ -118,9 +125,13 @@ def _values(
     if settings.band_numbers:
         bands = len(settings.band_numbers) if len(settings.band_numbers) not in (1, 3) else 0
     elif bands:
-        some = ",".join(str(min(number, bands)) for number in ((3, 2, 1) if bands > 2 else (1,)))
+        some = "1,2,3" if bands > 2 else "1"
         notes.append(f"All {bands} bands are read. To read only some: {setting('bands', some)}.")
     if settings.limits:
+        if of_deep and len(deep) < len(images):
+            others = len(images) - len(deep)
+            text = "1 image of 8 bits is" if others == 1 else f"{others:,} images of 8 bits are"
+            notes.append(f"{text} read by {setting('range', settings.range)} too.")
         return settings.limits, settings.limits, bands
     level_limits: Limits = None
     if of_levels:
@@ -130,7 +141,7 @@ def _values(
     if not of_deep:
         return None, level_limits, bands
     low, high = min(one.low for one in of_deep), max(one.high for one in of_deep)
-    *limits, why = choose_range([ValueRange(*one[:4]) for one in of_deep])
+    *limits, why = choose_range([ValueRange(*one[:6]) for one in of_deep])
     if settings.range == "auto-set":
         limits, why = [low, max(high, low + 1e-6)], OF_THE_SET
     images_text = "1 image has" if len(of_deep) == 1 else f"{len(of_deep):,} images have"
@@ -139,7 +150,22 @@ def _values(
         f"{images_text} values from {low:,.6g} to {high:,.6g}: {limits[0]:,.6g} is read as black and "
         f"{limits[1]:,.6g} as white ({why}{clipped}). To change that: {setting('range', 'LOW:HIGH')}."
     )
+    notes += _far_value_notes(of_deep, low, high)
     return (limits[0], limits[1]), level_limits, bands
+
+
+def _far_value_notes(images: list[Inspection], low: float, high: float) -> list[str]:
+    """That the lowest or the highest value of the set is far from all others, with a range without it."""
+    above = min(one.second_low if one.low == low else one.low for one in images)
+    below = max(one.second_high if one.high == high else one.high for one in images)
+    far_low, far_high = above - low > FAR * (high - low), high - below > FAR * (high - low)
+    if not (far_low or far_high) or above >= below:
+        return []
+    which, value = ("lowest", low) if far_low else ("highest", high)
+    rest = (above, high) if far_low else (low, below)
+    text = f"The {which} value, {value:,.6g}, is far from the others, {rest[0]:,.6g} to {rest[1]:,.6g}, and "
+    advice = f"For a range without it: {setting('range', f'{rest[0]:.6g}:{rest[1]:.6g}')}."
+    return [f"{text}{NO_DATA}. {advice}"]
 
 
 def _inspect(
@@ -183,12 +209,16 @@ def _background(
                 hidden += ~np.array(answer, np.bool_)
                 nowhere += not any(answer)
             advance(1)
-    best = int(hidden.argmin())
+    best = int(hidden.argmin()) if hidden[0] - nowhere > MOST_HIDDEN * count else 0
+    unseen = f"{hidden[0]:,} of {count:,} transparent images cannot be seen on white"
     if best:
-        notes.append(
-            f"Transparent images: {hidden[0]:,} of {count:,} cannot be seen on white, so the background is "
-            f"{GROUND_NAMES[best]}. To change that: {setting('background', 'white')}."
-        )
+        still = int(hidden[best]) - nowhere
+        hides = f", which hides {still:,}" if still else ""
+        text = f"{unseen}, so the background is {GROUND_NAMES[best]}{hides}."
+        notes.append(f"{text} To change that: {setting('background', 'white')}.")
+    elif hidden[0] > nowhere:
+        other = GROUND_NAMES[int(hidden[1:].argmin()) + 1]
+        notes.append(f"{unseen}. To change that: {setting('background', other)}.")
     if nowhere:
         images = "1 image is" if nowhere == 1 else f"{nowhere:,} images are"
         some = "" if count == len(rows) else f" of {count:,} looked at"

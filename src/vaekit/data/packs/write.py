@@ -164,9 +164,13 @@ def _write_table(path: Path, source: DecodedSource, rows_of_splits: dict[str, ND
 
 
 def count_reasons(skipped: Sequence[tuple[str, str]]) -> str:
-    """A phrase such as "2 truncated, 1 excluded"."""
-    reasons = Counter(re.sub(r"^(damaged|not readable)\b.*", r"\1", reason) for _, reason in skipped)
-    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+    """A phrase such as "2 truncated, 1 excluded". Reasons that differ in numbers are counted together."""
+    reasons: dict[str, list[str]] = {}
+    for _, reason in skipped:
+        short = re.sub(r"^(damaged|not readable)\b.*", r"\1", reason)
+        reasons.setdefault(re.sub(r"-?\d[\d.e+-]*", "0", short), []).append(short)
+    counts = sorted(reasons.values(), key=len, reverse=True)
+    return ", ".join(f"{len(each):,} {each[0]}{', ...' if len(set(each)) > 1 else ''}" for each in counts)
 
 
 def require_pack_space(folder: Path, count: int, bytes_per_image: int) -> None:

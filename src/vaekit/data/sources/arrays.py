@@ -42,6 +42,10 @@ class ArraySource:
     """Names of the labels 0, 1, 2, ...; if empty, the labels themselves are the names."""
     notes: tuple[str, ...] = ()
     """What the images were taken for."""
+    has_levels: bool = False
+    """Whether images are levels already, by the range of the settings."""
+    white: float | None = None
+    """The value that level 255 stands for, if the dtype of the images does not say it."""
 
 
 # --- Arrays in memory ---------------------------------------------------------------------------------------

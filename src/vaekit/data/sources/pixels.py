@@ -1,13 +1,17 @@
 """Arrays of images in memory: their shapes and values, and what to do where these are not those of images."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from vaekit.data.decoding.values import MAX_CHANNELS, Values, to_levels
+from vaekit.data.decoding.decode import has_values, to_rgb
+from vaekit.data.decoding.readers import MAX_CHANNELS
+from vaekit.data.decoding.resize import DecodeSpec
+from vaekit.data.decoding.values import Values, to_levels
 from vaekit.errors import UserError, setting
 
 Pixels = NDArray[np.uint8]
@@ -34,6 +38,8 @@ def to_uint8_images(value: Any, name: str = "the array") -> Pixels:
 
 def to_nhwc(value: Any, name: str) -> NDArray[Any]:
     """Convert images to [N, H, W, C], without copying if possible; the dtype stays."""
+    if isinstance(value, (list, tuple)) and len(value) and all(isinstance(one, Image.Image) for one in value):
+        value = _arrays_of(value)
     if isinstance(value, (list, tuple)) and len(value) and all(map(is_tensor, value)):
         torch = sys.modules["torch"]
         if len({tuple(one.shape) for one in value}) > 1:
@@ -60,13 +66,24 @@ def to_nhwc(value: Any, name: str) -> NDArray[Any]:
     return array
 
 
+def _arrays_of(pictures: Sequence[Image.Image]) -> list[NDArray[Any]]:
+    """Pillow images as arrays: gray values if all are gray, else colours on white; values of over 8 bits."""
+    if any(has_values(picture) for picture in pictures):
+        return [np.asarray(picture) for picture in pictures]
+    spec = DecodeSpec(1, 1, "crop", (255, 255, 255), keep_alpha=False)
+    ready = [to_rgb(picture, spec) for picture in pictures]
+    mode = "L" if all(picture.mode == "L" for picture in ready) else "RGB"
+    return [np.asarray(picture.convert(mode)) for picture in ready]
+
+
 def _objects(array: NDArray[Any]) -> str:
     return "Python objects" if array.dtype.kind == "O" else "texts"
 
 
 def _differ(name: str) -> UserError:
     return UserError(
-        f"The images of {name} differ in shape.", "Give arrays of one size, or a folder of files."
+        f"The images of {name} differ in shape.",
+        "Give arrays of one size, or a folder of files; images with labels as a tuple (images, labels).",
     )
 
 
