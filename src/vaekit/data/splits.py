@@ -47,7 +47,8 @@ def assign_splits(
             splits[train] = _share(content[train], float(rule), None if groups is None else groups[train])
     if not (splits == TRAIN).any():
         message = "There are no training images: all are held out, or duplicates of held-out images."
-        raise UserError(message, "Add images.")
+        hint = f"Add images, or read the folders of splits as classes: {setting('split_folders', 'never')}."
+        raise UserError(message, hint)
     return splits
 
 

@@ -447,9 +447,9 @@ def test_a_profile_for_other_colours_is_ignored_and_said() -> None:
 def test_the_size_is_that_of_upright_images(tmp_path: Path, format: str) -> None:
     root = tmp_path / "set"
     root.mkdir()
-    exif = Image.Exif()
-    exif[0x0112] = 6
     for number in range(3):
+        exif = Image.Exif()
+        exif[0x0112] = 6
         picture = Image.fromarray(RNG.integers(0, 256, (16, 32, 3), dtype=np.uint8))
         picture.save(root / f"{number}.{format.lower()}", format, exif=exif)
     assert open_pack(root, DataConfig()).shape == (3, 32, 16)

@@ -350,3 +350,40 @@ def test_reasons_that_differ_in_numbers_are_counted_together(photos: Make) -> No
     assert "6 files skipped: 6 an array of shape 2 x 10 x 10 x 3 instead of one image, ...." in (
         open_pack(root, DataConfig()).summary
     )
+
+
+def test_folders_named_like_those_of_a_hub_cache_are_classes(photos: Make) -> None:
+    root = photos("blobs/1.png", "blobs/2.png", "snapshots/x/3.png", "snapshots/x/4.png", "other/5.png")
+    assert open_pack(root, DataConfig()).classes == ("blobs", "other", "snapshots")
+
+
+def test_splits_of_links_win_over_the_folder_of_all_files(photos: Make) -> None:
+    root = photos(*[f"all/{i}.png" for i in range(6)])
+    for number in range(6):
+        folder = root / ("train" if number < 4 else "test")
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number}.png").symlink_to(root / "all" / f"{number}.png")
+    pack = open_pack(root, DataConfig(links="follow"))
+    assert pack.count("test") == 2 and all(path.startswith(("train/", "test/")) for path in pack.paths())
+
+
+def test_a_tar_of_the_current_folder(photos: Make, tmp_path: Path) -> None:
+    root = photos("a/1.png", "a/2.png", "b/3.png", "b/4.png")
+    with tarfile.open(tmp_path / "x.tgz", "w:gz") as tar:
+        tar.add(root, ".")
+    pack = open_pack(tmp_path / "x.tgz", DataConfig(exclude="a/1.png"))
+    assert sorted(pack.paths()) == ["a/2.png", "b/3.png", "b/4.png"] and pack.classes == ("a", "b")
+
+
+def test_settings_without_effect_are_said(photos: Make) -> None:
+    root = photos("train/a/1.png", "train/a/2.png", "train/b/3.png", "val/b/4.png", "val/c/5.png")
+    summary = spelled(open_pack(root, DataConfig(exclude="Dog/*", validation="0.3")).summary)
+    assert "exclude='Dog/*' matches no file." in summary
+    assert "There is a validation split, so validation=0.3 is not used." in summary
+    assert "1 class has no training images: c." in summary
+
+
+def test_dark_photographs_in_colour_are_no_masks(tmp_path: Path) -> None:
+    night = {f"night/{i}.png": image // 25 for i, image in enumerate(noise(*"abcd", size=16).values())}
+    root = save_images(tmp_path / "set", night | noise(*[f"day/{i}.png" for i in range(6)], size=16))
+    assert "look like masks" not in open_pack(root, DataConfig()).summary

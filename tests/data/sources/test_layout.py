@@ -117,7 +117,7 @@ def test_inspection_sets(product: str) -> None:
     assert set(layout.left_out.values()) == {MASK}
     splits = {split for folder, split, _ in places(paths, layout) if "train" in folder}
     assert splits == {TRAIN} and layout.splits.count(TEST) == (4 if product else 2)
-    alone = "Classes are cable/ and cup/, whose folders broken/ and good/ are read together."
+    alone = "Classes are the first folders, cable/ and cup/: cable/broken/ and cable/good/ are read together."
     assert any(note.startswith(alone) for note in layout.notes) == bool(product)
 
 
@@ -191,3 +191,65 @@ def test_more_files_or_a_folder_of_files_only_are_read_as_before() -> None:
     assert set(read_layout(few).classes) == {"(none)", "data"} and not read_layout(few).left_out
     flat = ["preview.png", *files("cat", count=30)]
     assert read_layout(flat).classes[1] == "cat" and not read_layout(flat).left_out
+
+
+CLASSES = [
+    ["train/Ford GT Coupe 2006", "train/Audi S4 2007", "test/Ford GT Coupe 2006", "test/Audi S4 2007"],
+    ["surgical mask", "n95", "cloth"],
+    ["mask", "nomask"],
+    ["with_mask", "without_mask"],
+    ["food label", "price tag"],
+]
+
+
+@pytest.mark.parametrize("folders", CLASSES)
+def test_classes_with_a_word_for_masks_are_read(folders: list[str]) -> None:
+    paths = files(*folders, count=5)
+    layout = read_layout(paths)
+    assert not layout.left_out
+    assert set(layout.classes) == {folder.split("/")[-1] for folder in folders}
+
+
+@pytest.mark.parametrize("outer", ["Kvasir-SEG", "lung segmentation/data", "masks of hands"])
+def test_an_outer_folder_with_a_word_for_masks_says_nothing(outer: str) -> None:
+    paths = files(f"{outer}/images", f"{outer}/masks", count=5)
+    layout = read_layout(paths)
+    assert layout.left_out == dict.fromkeys(range(5, 10), MASK)
+    assert layout.notes[0].startswith(f"5 files left out as masks of other images, by name: {outer}/masks/.")
+
+
+def test_folders_of_one_name_are_counted_together() -> None:
+    paths = [f"stage/{i}/{what}/{i}.png" for i in range(6) for what in ("images", "masks")]
+    layout = read_layout(paths)
+    assert len(layout.left_out) == 6
+    assert [note for note in layout.notes if "masks" in note] == [
+        note
+        for note in layout.notes
+        if note.startswith("6 files left out as masks of other images, by name: */masks/.")
+    ]
+
+
+def test_thumbnails_with_their_size_in_the_name() -> None:
+    paths = [f"{i}{size}.jpg" for i in range(5) for size in ("", "-150x150", "-300x200")]
+    assert read_layout(paths).left_out == dict.fromkeys([i for i in range(15) if i % 3], THUMBNAIL)
+    assert not read_layout([f"wall-{i}-100x{i}.jpg" for i in range(5)]).left_out
+
+
+def test_names_that_are_nearly_those_of_splits_are_said() -> None:
+    notes = read_layout(files("trainA", "trainB", "testA", "testB")).notes
+    assert notes[0].startswith(
+        "testA/, testB/, trainA/ and trainB/ are classes here, though their names tell"
+    )
+    assert not read_layout(files("trains", "cars")).notes
+    assert split_of("PrivateTest") == TEST and split_of("PublicTest") == VALIDATION
+
+
+def test_folders_inside_of_classes_that_are_read_together_are_said() -> None:
+    notes = read_layout(
+        files("seg_a/seg_a/forest", "seg_a/seg_a/sea", "seg_b/seg_b/forest", "seg_b/seg_b/sea")
+    ).notes
+    assert notes == [
+        "Classes are the first folders, seg_a/ and seg_b/: seg_a/seg_a/forest/ and seg_a/seg_a/sea/ are read "
+        "together. To read those inside as classes, give one folder alone, such as seg_a/."
+    ]
+    assert not read_layout(files("dog/2023", "dog/2024", "cat/2023", "cat/2024")).notes

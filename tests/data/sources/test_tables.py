@@ -1,6 +1,7 @@
 """Labels of files from tables."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -182,3 +183,68 @@ def test_tables_in_the_folders_of_the_splits(photos: Make) -> None:
     assert line in spelled(open_pack(root, DataConfig()).summary)
     got = labels(open_pack(root, DataConfig(labels="metadata.csv")))
     assert got["train/0.png"] == "a" and got["validation/0.png"] == "b" and len(got) == 12
+
+
+def test_labels_are_texts_as_they_stand(photos: Make) -> None:
+    root = photos(*[f"{i:05d}.png" for i in range(6)])
+    rows = [f"{i:05d}, {('None', 'NA', '007')[i % 3]}" for i in range(6)]
+    (root / "t.csv").write_text("id, label\n" + "\n".join(rows))
+    pack = open_pack(root, DataConfig(labels="t.csv"))
+    assert set(pack.classes) == {"None", "NA", "007"} and labels(pack)["00002.png"] == "007"
+    photos(*[f"{i}.png" for i in range(6)])
+    assert labels(open_pack(root, DataConfig(labels="t.csv", copies="keep")))["2.png"] == "(none)"
+
+
+@pytest.mark.parametrize("mark", ["|", ";", "\t", ","])
+def test_cells_are_separated_by_the_mark_of_the_first_line(photos: Make, mark: str) -> None:
+    root = photos(*NAMES)
+    rows = [mark.join((name, "-", label)) for name, label in EXPECTED.items()]
+    (root / "t.txt").write_text("\n".join([mark.join(("file", "note", "label")), *rows]))
+    assert labels(open_pack(root, DataConfig(labels="t.txt"))) == EXPECTED
+
+
+def test_labels_of_several_words_between_spaces(photos: Make) -> None:
+    root = photos(*NAMES)
+    text = "\n".join(f"{name} {('poodle', 'golden retriever')[i % 2]}" for i, name in enumerate(NAMES))
+    (root / "t.txt").write_text(text)
+    assert set(labels(open_pack(root, DataConfig(labels="t.txt"))).values()) == {"poodle", "golden retriever"}
+
+
+@pytest.mark.parametrize("folder", ["annotations", "set", "old"])
+def test_a_table_in_another_folder_than_the_images(photos: Make, folder: str) -> None:
+    root = photos(*[f"set/images/{name}" for name in NAMES])
+    (root / folder).mkdir(exist_ok=True)
+    FRAMES["t.csv"].to_csv(root / folder / "t.csv", index=False)
+    assert "t.csv is not read" in open_pack(root, DataConfig()).summary
+    pack = open_pack(root, DataConfig(labels="t.csv"))
+    assert labels(pack) == {f"set/images/{name}": label for name, label in EXPECTED.items()}
+
+
+def test_a_column_of_numbers_is_no_column_of_files_if_it_has_labels(photos: Make) -> None:
+    root = photos(*NAMES)
+    table = pd.DataFrame({"id": [f"img_{i:03d}" for i in range(12)], "label": range(12)})
+    table.to_csv(root / "t.csv", index=False)
+    refused("names files of this folder", open_pack, root, DataConfig(labels="t.csv"))
+
+
+def test_columns_that_are_no_splits_or_no_labels_are_said(photos: Make) -> None:
+    root = photos(*NAMES)
+    table = pd.DataFrame({"file": NAMES, "label": LABELS, "partition": [0, 1, 2] * 4})
+    table.to_csv(root / "t.csv", index=False)
+    text = "Column 'partition' of t.csv (0, 1, 2) is not taken for splits."
+    assert text in open_pack(root, DataConfig(labels="t.csv")).summary
+    table["data set"] = ["train"] * 9 + ["test"] * 2 + [""]
+    table[["file", "data set"]].to_csv(root / "u.csv", index=False)
+    pack = open_pack(root, DataConfig(labels="u.csv"))
+    assert pack.classes == () and pack.count("test") == 2
+    (root / "v.txt").write_text("\n".join(NAMES))
+    refused("has no column of labels", open_pack, root, DataConfig(labels="v.txt"))
+
+
+def test_a_table_in_an_archive_is_said(photos: Make, tmp_path: Path) -> None:
+    root = photos(*NAMES)
+    FRAMES["t.csv"].to_csv(root / "t.csv", index=False)
+    archive = shutil.make_archive(str(tmp_path / "set"), "zip", root)
+    assert (
+        "t.csv is not read. For classes from a table, extract it" in open_pack(archive, DataConfig()).summary
+    )

@@ -58,17 +58,20 @@ class Archive:
                     yield path, encrypted or _reason(path, entry.file_size)
         elif self._tar is not None:
             for member in self._tar:
+                path = member.name.removeprefix("./")
                 if member.isfile():
-                    yield member.name, _reason(member.name, member.size)
+                    yield path, _reason(path, member.size)
                 elif not member.isdir():
-                    yield member.name, "a link or device in an archive"
+                    yield path, "a link or device in an archive"
 
     def open(self, path: str) -> BinaryIO:
         """The contents of a file."""
         try:
             if self._zip is not None:
                 return _read(self._zip.open(self._names.get(path, path)))
-            file = self._tar.extractfile(path) if self._tar is not None else None
+            file = None
+            if self._tar is not None:
+                file = self._tar.extractfile(_member(self._tar, path))
             if file is None:
                 raise UnusableError("not a regular file")
             return _read(file)
@@ -76,6 +79,13 @@ class Archive:
             raise UnusableError("not found") from None
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError) as error:
             raise UnusableError(f"damaged ({str(error)[:100]})") from None
+
+
+def _member(archive: tarfile.TarFile, path: str) -> tarfile.TarInfo:
+    try:
+        return archive.getmember(path)
+    except KeyError:  # as `tar c .` names it
+        return archive.getmember(f"./{path}")
 
 
 def open_archive(path: Path, folder: Path) -> tuple[Archive, Path]:

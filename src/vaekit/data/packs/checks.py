@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vaekit.config.data import DataConfig
 from vaekit.data.copies import alike, is_blank, thumbnails
 from vaekit.data.packs.decoded import DecodedSource
 from vaekit.data.packs.masks import mask_notes, two_levels
 from vaekit.data.packs.survey import NO_DATA
 from vaekit.data.sources.pixels import slices
-from vaekit.data.splits import LEFT_OUT, TRAIN
+from vaekit.data.splits import LEFT_OUT, TRAIN, VALIDATION
 from vaekit.errors import setting
 
 DARK = 64
@@ -21,6 +22,7 @@ ALIKE_SHARE, ALIKE_PAIRS = 0.1, 3
 """Share, and number, of held-out images that look like training images from which on it is said."""
 FEW_LEVELS, MOST_PIXELS = 20, 0.99
 """Neighbouring levels that hold this share of all pixels where the range of values is far too wide."""
+DEFAULT_VALIDATION = str(DataConfig.model_fields["validation"].default)
 EXAMPLES = 3
 
 
@@ -104,6 +106,20 @@ def copy_notes(source: DecodedSource, first: NDArray[np.int64], groups: NDArray[
             else (f"{near:,} images are nearly equal to others, and are")
         )
         notes.append(f"{images} in the same split.")
+    return notes
+
+
+def split_notes(source: DecodedSource, splits: NDArray[np.int8], validation: str) -> list[str]:
+    """That a share for validation is not used, and that classes have no training images."""
+    notes = []
+    if validation != DEFAULT_VALIDATION and (source.splits == VALIDATION).any():
+        notes.append(f"There is a validation split, so {setting('validation', validation)} is not used.")
+    trained, used = np.unique(source.labels[splits == TRAIN]), np.unique(source.labels[splits != LEFT_OUT])
+    missing = [source.classes[label] for label in np.setdiff1d(used, trained).tolist() if label >= 0]
+    if missing:
+        names = ", ".join(missing[:EXAMPLES]) + (", ..." if len(missing) > EXAMPLES else "")
+        text = "1 class has" if len(missing) == 1 else f"{len(missing):,} classes have"
+        notes.append(f"{text} no training images: {names}.")
     return notes
 
 

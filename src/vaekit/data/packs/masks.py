@@ -26,13 +26,13 @@ MAX_PATTERNS = 3
 
 
 def two_levels(images: UInt8[np.ndarray, "N H W C"]) -> Float32[np.ndarray, " N"]:
-    """The share of pixels with one of the two most frequent levels, in steps of 4; 0 of images in colour, and
-    of those of one level."""
+    """The share of pixels with one of the two most frequent levels, in steps of 4; 0 of images of one level,
+    and -1 of those in colour."""
     gray = (images[..., :1] == images[..., :3]).all((1, 2, 3))
     pixels = images[..., 0].reshape(len(images), -1)
     counts = np.stack([np.bincount(row, minlength=64) for row in pixels // 4])
     top = np.sort(counts, axis=1)[:, -2:] / pixels.shape[1]
-    return np.where(gray & (top[:, 0] >= SECOND), top.sum(1), 0).astype(np.float32)
+    return np.where(gray, np.where(top[:, 0] >= SECOND, top.sum(1), 0), -1).astype(np.float32)
 
 
 def mask_notes(
@@ -57,7 +57,8 @@ def mask_notes(
     suspects = sorted(
         name
         for name, rows in several.items()
-        if flat[rows].mean() >= FOLDER_SHARE or int(brightest[rows].max()) < DARK
+        if flat[rows].mean() >= FOLDER_SHARE
+        or (int(brightest[rows].max()) < DARK and bool((shares[rows] >= 0).all()))
     )
     others = [row for name, rows in folders.items() if name not in suspects for row in rows]
     if suspects and others and flat[others].mean() <= 1 - FOLDER_SHARE:

@@ -24,6 +24,7 @@ from vaekit.data.packs.checks import (
     joined_groups,
     look_at,
     look_notes,
+    split_notes,
 )
 from vaekit.data.packs.decoded import DecodedSource
 from vaekit.data.sources.pixels import slices
@@ -46,6 +47,7 @@ def write_pack(
     if splitting:
         look = look_at(source)
         splits, copies = _split(source, look, settings, notes)
+        notes += split_notes(source, splits, settings.validation)
         skipped += _duplicates(source, splits, {path for path, _ in copies})
         notes += look_notes(source, splits, look, grouped=settings.group is not None)
     rows_of_splits = {split: np.flatnonzero(splits == number) for number, split in enumerate(SPLITS)}

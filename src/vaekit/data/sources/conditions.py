@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vaekit.config.data import DataConfig
 from vaekit.data.sources.columns import Column, column_of
-from vaekit.data.sources.table_files import table_in
+from vaekit.data.sources.table_files import tables_in
 from vaekit.data.sources.tables import MatchedTable, contradictions, is_missing
 from vaekit.errors import UserError, setting
 from vaekit.utils.logging import log
@@ -49,8 +49,12 @@ def require_table(settings: DataConfig, folder: Path | None, conditional: bool =
     if settings.condition is None:
         return
     if settings.labels is None:
-        near = table_in(folder) if folder is not None else None
-        table = setting("labels", near) if near else f"{setting('labels')} and a .csv, .json or .parquet file"
+        near = tables_in(folder) if folder is not None else []
+        table = (
+            setting("labels", near[0])
+            if len(near) == 1
+            else f"{setting('labels')} and a .csv, .json or .parquet file"
+        )
         hint = f"Add {table} with a row for each image."
         raise UserError("needs a table of the columns.", hint, "condition")
     for name, given in (("conditional", conditional), ("label_column", settings.label_column is not None)):

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vaekit.config.data import DataConfig
 from vaekit.data.decoding.archives import Archive, is_archive, open_archive
@@ -15,13 +15,15 @@ from vaekit.data.sources.arrays import file_key, status_key
 from vaekit.data.sources.conditions import Conditions, conditions_of_files
 from vaekit.data.sources.layout import NO_CLASS, Layout, read_layout
 from vaekit.data.sources.listing import LINKED_FOLDER, LINKED_OUTSIDE, Listing, list_folder, passed_over
-from vaekit.data.sources.table_files import find_table, table_in
+from vaekit.data.sources.table_files import find_table, is_table, tables_in
 from vaekit.data.sources.tables import MatchedTable, labels_of_files, match_table, splits_of_files
 from vaekit.data.splits import TRAIN
 from vaekit.errors import UserError, setting
 from vaekit.utils.files import natural_sort_key
 
 EXCLUDED = "excluded"
+EXAMPLES = 3
+"""Tables that a note lists, at most."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def _list_archive(archive: Archive) -> Listing:
             listing.files[path] = None
         else:
             listing.other_files += 1
+            listing.tables += [PurePosixPath(path).name] if is_table(path) else []
     return listing
 
 
@@ -151,8 +154,11 @@ def _image_files(
             for row, label in zip(used, classes, strict=True):
                 layout.classes[row] = label
         layout.notes += [*notes, *_splits_by_table(table, layout, used, settings)]
-    elif set(layout.classes) == {NO_CLASS} and tables.is_dir() and not archive and (name := table_in(tables)):
-        layout.notes.append(f"{name} is not read. To take classes from it: {setting('labels', name)}.")
+    elif len(set(layout.classes)) <= 1:
+        layout.notes += _unread_tables(listing.tables if archive else tables_in(tables), archive)
+    for pattern in exclude:
+        if not any(_matches(path, [pattern]) for path in listing.files):
+            layout.notes.append(f"{setting('exclude', pattern)} matches no file.")
     return ImageFiles(
         root,
         [paths[row] for row in used],
@@ -160,7 +166,7 @@ def _image_files(
         [layout.splits[row] for row in used],
         sorted(skipped.items()),
         listing.other_files,
-        [*layout.notes, *_link_notes(listing)],
+        [*listing.notes, *layout.notes, *_link_notes(listing)],
         conditions,
     )
 
@@ -172,10 +178,23 @@ def _splits_by_table(
     if settings.split_folders == "never" or set(layout.splits) != {TRAIN}:
         return []
     chosen = [*(settings.condition or "").split(","), settings.label_column or ""]
-    splits, notes = splits_of_files(table, chosen) or ([], [])
+    splits, notes = splits_of_files(table, chosen)
     for row, split in zip(used, splits, strict=False):
         layout.splits[row] = split
     return notes
+
+
+def _unread_tables(names: Sequence[str], archive: bool) -> list[str]:
+    """That there are tables, where there are no classes."""
+    if not names:
+        return []
+    text = f"{', '.join(names[:EXAMPLES])}{', ...' if len(names) > EXAMPLES else ''}"
+    text += " is not read" if len(names) == 1 else " are not read"
+    if archive:
+        return [f"{text}. For classes from a table, extract it, and give its path by {setting('labels')}."]
+    return [
+        f"{text}. To take classes from {'it' if len(names) == 1 else 'one'}: {setting('labels', names[0])}."
+    ]
 
 
 def _patterns(text: str | None) -> list[str]:

@@ -26,6 +26,8 @@ SPLIT_OF_WORD = {
     **dict.fromkeys(("train", "training"), TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval", "evaluation"), VALIDATION),
     **dict.fromkeys(("test", "testing"), TEST),
+    "publictest": VALIDATION,  # as FER2013 names them
+    "privatetest": TEST,
 }
 
 
@@ -86,6 +88,7 @@ def read_layout(
         rest = _splits_of_classes(parts, split_folders, layout) or parts
     for row, path in rest.items():
         layout.classes[row] = path[0] if len(path) > 1 else NO_CLASS
+    layout.notes += _inner_folders_note(rest.values())
     return layout
 
 
@@ -93,6 +96,22 @@ def split_of(name: str) -> int | None:
     """The split that a folder is named after, as "Validation", "val2017" and "test_set" are; or None."""
     words = [word for word in re.findall("[a-z]+", name.lower()) if word not in FILLERS]
     return SPLIT_OF_WORD.get(words[0].removesuffix("set")) if len(words) == 1 else None
+
+
+def _inner_folders_note(paths: Iterable[list[str]]) -> list[str]:
+    """That folders inside of classes are read together, where half of the classes have several with names."""
+    inner: dict[str, set[str]] = {}
+    for path in paths:
+        if len(path) > 1:
+            inner.setdefault(path[0], set()).add("/".join(path[1:-1]))
+    named = {name: {f for f in folders if re.search("[^\\W\\d_]", f)} for name, folders in inner.items()}
+    several = sorted(name for name, folders in named.items() if len(folders) > 1)
+    if not several or 2 * len(several) < len(inner):
+        return []
+    name = several[0]
+    folders = _listed([f"{name}/{folder}" for folder in sorted(named[name])][:MAX_LISTED])
+    text = f"Classes are the first folders, {_listed(sorted(inner))}: {folders} are read together."
+    return [f"{text} To read those inside as classes, give one folder alone, such as {name}/."]
 
 
 # --- Outer folders ------------------------------------------------------------------------------------------
@@ -149,6 +168,7 @@ def _top_splits(
     counts = Counter(path[0] for path in parts.values() if len(path) > 1)
     splits = {name: split for name in counts if (split := split_of(name)) is not None}
     if not splits:
+        layout.notes += _split_like_note(sorted(counts))
         return None
     present = set(splits.values())
     both = TRAIN in present and len(present) > 1
@@ -177,6 +197,16 @@ def _top_splits(
             f"{setting('split_folders', 'never')}."
         )
     return rest
+
+
+def _split_like_note(names: Sequence[str]) -> list[str]:
+    """That folders such as trainA and testA are classes, since they are not named like splits alone."""
+    like = [name for name in names if re.search("train|test|val", name.lower())]
+    train = [name for name in like if "train" in name.lower()]
+    if not train or len(train) == len(like):
+        return []
+    text = f"{_listed(like)} are classes here, though their names tell of splits."
+    return [f"{text} To make them splits, rename them to {SPLITS[TRAIN]}/ and {SPLITS[TEST]}/."]
 
 
 def _splits_note(splits: dict[str, int], counts: Counter[str]) -> str:
@@ -211,12 +241,6 @@ def _splits_of_classes(
     example = sorted(held_out or splits_of)[0]
     sizes = ", ".join(f"{counts[number]:,} {split}" for number, split in enumerate(SPLITS) if counts[number])
     layout.notes.append(f"Splits by the folders in each class, such as {example}/train: {sizes} images.")
-    below = sorted({path[1] for path in rest.values() if len(path) > 2})
-    if len(below) > 1:
-        layout.notes.append(
-            f"Classes are {_listed(sorted(splits_of))}, whose folders {_listed(below)} are read together. To "
-            f"read these as classes, give one folder alone, such as {example}/."
-        )
     return rest
 
 

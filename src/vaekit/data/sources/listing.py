@@ -16,6 +16,8 @@ from vaekit.data.decoding.formats import (
     has_suffix,
     sniff_file,
 )
+from vaekit.data.sources.layout import split_of
+from vaekit.data.splits import TEST, TRAIN, VALIDATION
 
 Links = Literal["inside", "follow"]
 SYSTEM_FOLDERS = frozenset(
@@ -34,6 +36,7 @@ SYSTEM_FOLDERS = frozenset(
         "$recycle.bin",
         "recycler",
         "lost+found",
+        "lost.dir",
         "system volume information",
     )
 )
@@ -56,6 +59,9 @@ class Listing:
     """The reason for every image, or folder, that is not read."""
     other_files: int = 0
     """Number of files that are not images."""
+    tables: list[str] = field(default_factory=list)
+    """Names of tables among them, in an archive."""
+    notes: list[str] = field(default_factory=list)
 
 
 def passed_over(name: str) -> bool:
@@ -79,7 +85,10 @@ def list_folder(folder: Path, links: Links = "inside") -> Listing:
     """
     root = folder.resolve()
     listing = Listing()
-    snapshot = snapshot_in(root)
+    snapshot, count = snapshot_in(root)
+    if snapshot:
+        of = "" if count == 1 else f", 1 of {count}"
+        listing.notes.append(f"A folder of the cache of Hugging Face's hub: {snapshot}/ is read{of}.")
     inside = frozenset({_identity(root.stat())})
     start = (root / snapshot, f"{snapshot}/") if snapshot else (root, "")
     for path, entry in _walk(start[0], root, links, inside, start[1]):
@@ -98,17 +107,19 @@ def list_folder(folder: Path, links: Links = "inside") -> Listing:
     return listing
 
 
-def snapshot_in(folder: Path) -> str | None:
+def snapshot_in(folder: Path) -> tuple[str | None, int]:
     """The path of the snapshot to read in a folder of the cache of Hugging Face's hub, whose snapshots are
-    links to its blobs: the one of its main branch, or else the newest. None in other folders."""
+    links to its blobs: the one of its main branch, or else the newest; and the number of snapshots. None in
+    other folders."""
     snapshots, main = folder / "snapshots", folder / "refs" / "main"
-    if not (snapshots.is_dir() and (folder / "blobs").is_dir()):
-        return None
-    present = [path for path in snapshots.iterdir() if path.is_dir()]
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if not {"blobs", "snapshots"} <= names <= {"blobs", "refs", "snapshots"} or not snapshots.is_dir():
+        return None, 0
+    present = [path for path in snapshots.iterdir() if any(file.is_symlink() for file in path.rglob("*"))]
     named = main.read_text(encoding="utf-8").strip() if main.is_file() else ""
     of_main = [path for path in present if path.name == named]
     newest = sorted(present, key=lambda path: path.stat().st_mtime)
-    return f"snapshots/{(of_main or newest)[-1].name}" if present else None
+    return (f"snapshots/{(of_main or newest)[-1].name}" if present else None), len(present)
 
 
 def _walk(
@@ -172,13 +183,17 @@ def _check(entry: "os.DirEntry[str]", root: Path, links: Links) -> os.stat_resul
 
 
 def _read_once(root: Path, listing: Listing) -> None:
-    """Keep one path of each file that several links lead to: a path without links, or else the first."""
+    """Keep one path of each file that several links lead to: one in the folder of a split, else one without
+    links, or else the first."""
     seen: dict[tuple[int, int], str] = {}
-    for path in sorted(listing.files, key=lambda path: (_is_linked(root, path), path)):
+    in_splits = {
+        path for path in listing.files if {TRAIN, VALIDATION, TEST} & set(map(split_of, path.split("/")))
+    }
+    for path in sorted(listing.files, key=lambda path: (path not in in_splits, _is_linked(root, path), path)):
         status = listing.files[path]
         assert status is not None
         first = seen.setdefault(_identity(status), path)
-        if first != path and _is_linked(root, path):
+        if first != path and (_is_linked(root, path) or _is_linked(root, first)):
             listing.skipped[path] = LINKED_TWICE
             del listing.files[path]
 

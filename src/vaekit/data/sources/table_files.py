@@ -1,10 +1,10 @@
 """Tables of labels: where they are, and what is in them. A table is a .csv, .tsv, .json, .jsonl or .parquet
 file, or a .txt file of words, with a row per image."""
 
-import re
-from collections.abc import Iterable
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -43,21 +43,25 @@ def find_table(given: str, folder: Path) -> Table:
     return Table(path.name, {"": path})
 
 
-def table_in(folder: Path) -> str | None:
-    """The name of a table that lies in a folder of images: metadata.csv and the like, or the only one; or
-    of those in the folders of its splits."""
-    if named := [name for name in METADATA if (folder / name).is_file()]:
-        return named[0]
-    tables = [path.name for path in folder.glob("*.*") if path.suffix.lower() in TABLE_SUFFIXES]
-    if tables:
-        return tables[0] if len(tables) == 1 else None
-    return next((name for name in METADATA if _below(folder, name)), None)
+def tables_in(folder: Path) -> list[str]:
+    """The names of the tables that lie in a folder of images: metadata.csv and the like first; or else of
+    those in folders below it."""
+    for where in ("", *(f"{where}/" for where in FOLDERS)):
+        names = {path.name for path in folder.glob(f"{where}*.*") if is_table(path.name)}
+        if names:
+            return sorted(names, key=lambda name: (name not in METADATA, name))
+    return []
+
+
+def is_table(name: str) -> bool:
+    """Whether a file may be a table of labels, by its suffix."""
+    return name.lower().endswith(TABLE_SUFFIXES)
 
 
 def _below(folder: Path, name: str) -> list[Path]:
     if name != Path(name).name:
         return []
-    return next(filter(None, (sorted(folder.glob(f"{where}/{name}")) for where in FOLDERS)), [])
+    return sorted(path for where in FOLDERS for path in folder.glob(f"{where}/{name}"))
 
 
 def read_table(path: Path, stems: set[str]) -> "tuple[pd.DataFrame, bool]":
@@ -79,9 +83,9 @@ def read_table(path: Path, stems: set[str]) -> "tuple[pd.DataFrame, bool]":
         if suffix in (".csv", ".tsv", ".txt"):
             return _read_text(path, stems)
         if suffix in (".json", ".jsonl"):
-            return _read_json(path), True
+            return _named(_read_json(path)), True
         if suffix == ".parquet":
-            return pd.read_parquet(path), True
+            return _named(pd.read_parquet(path)), True
     except ImportError:
         raise UserError(f"'{path}' needs pyarrow.", "Run `pip install 'vaekit[parquet]'`.") from None
     except (ValueError, OSError, KeyError) as error:
@@ -90,36 +94,58 @@ def read_table(path: Path, stems: set[str]) -> "tuple[pd.DataFrame, bool]":
     raise UserError(f"'{path}' is no .csv, .json, .jsonl, .parquet or .txt file.", option="labels")
 
 
+def _named(frame: "pd.DataFrame") -> "pd.DataFrame":
+    return frame.rename(columns=str)
+
+
 def _read_text(path: Path, stems: set[str]) -> "tuple[pd.DataFrame, bool]":
-    """Rows of cells, separated by commas and the like, or else by spaces. The number of rows may stand above
-    them, and the header may lack the name of the first column, as in CelebA's lists."""
+    """Rows of cells, separated by commas and the like, or else by spaces; all of them texts. The number of
+    rows may stand above them, and the header may lack the name of the first column, as in CelebA's lists."""
     import pandas as pd
 
-    with path.open(encoding="utf-8-sig") as file:
-        lines = [line.strip() for line in islice(file, 3)]
-    has_count = len(lines) == 3 and lines[0].isdecimal() and not lines[1].isdecimal()
-    lines = lines[has_count:]
-    separator = None if any(re.search(r"[,;\t|]", line) for line in lines) else r"\s+"
-    options: dict[str, Any] = {"sep": separator, "engine": "python", "encoding": "utf-8-sig"}
-    frame = pd.read_csv(path, skiprows=int(has_count), **options)
-    if not isinstance(frame.index, pd.RangeIndex):  # the header is shorter than the rows
-        return frame.rename_axis(FILE).reset_index(), True
-    cells = [str(name) for name in frame.columns]
-    files = [cell for cell in cells if _is_file(cell, stems)]
-    if not files:
-        return frame, True
-    others = [cell for cell in cells if cell != files[0]]
-    names = {files[0]: FILE, **{cell: f"column {cells.index(cell) + 1}" for cell in others}}
-    if len(others) == 1:
-        names[others[0]] = LABEL
-    return pd.read_csv(
-        path, skiprows=int(has_count), header=None, names=[names[cell] for cell in cells], **options
-    ), False
+    text = path.read_text(encoding="utf-8-sig")
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) > 2 and lines[0].strip().isdecimal() and not lines[1].strip().isdecimal():
+        text, lines = text[text.index("\n") + 1 :], lines[1:]
+    if not lines:
+        raise ValueError("it is empty")
+    separator = max(",;\t|", key=lines[0].count)
+    if separator in lines[0]:
+        options: Any = {"delimiter": separator, "skipinitialspace": True}
+        rows = [row for row in csv.reader(io.StringIO(text), **options) if row]
+    else:
+        rows = _split_by_spaces(lines, stems)
+    cells = [[cell.strip() for cell in row] for row in rows]
+    names = cells[0]
+    if named := [place for place, cell in enumerate(names) if _is_file(cell, stems)]:
+        others = [place for place in range(len(names)) if place != named[0]]
+        names = [f"column {place + 1}" for place in range(len(names))]
+        names[named[0]] = FILE
+        if len(others) == 1:
+            names[others[0]] = LABEL
+    else:
+        cells = cells[1:]
+        if cells and max(map(len, cells)) == len(names) + 1:
+            names = [FILE, *names]
+    width = len(names)
+    if wrong := [number for number, row in enumerate(cells) if len(row) > width and any(row[width:])]:
+        raise ValueError(f"row {wrong[0] + 1} has {len(cells[wrong[0]])} cells instead of {width}")
+    table = [[cell or None for cell in row[:width]] + [None] * (width - len(row)) for row in cells]
+    return pd.DataFrame(table, columns=names, dtype=object), not named
+
+
+def _split_by_spaces(lines: Sequence[str], stems: set[str]) -> list[list[str]]:
+    """Cells between spaces: as many in every row as in the first, the last of which may have spaces; or one
+    more, if the first is a header without a name for files."""
+    first, second = (line.split() for line in (lines[0], lines[min(1, len(lines) - 1)]))
+    lacks_one = not any(_is_file(cell, stems) for cell in first) and _is_file(second[0], stems)
+    count = len(first) + (lacks_one and len(second) == len(first) + 1)
+    return [line.split(None, count - 1) for line in lines]
 
 
 def _is_file(cell: str, stems: set[str]) -> bool:
     """Whether the name of a column is that of an image, so that the first row is no header."""
-    return has_suffix(cell, IMAGE_SUFFIXES) or (cell.isdecimal() and cell in stems)
+    return has_suffix(cell, IMAGE_SUFFIXES) or (cell in stems and any(map(str.isdigit, cell)))
 
 
 def _read_json(path: Path) -> "pd.DataFrame":
