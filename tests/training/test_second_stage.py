@@ -119,8 +119,8 @@ def test_latents_have_more_channels_where_there_is_time_for_enough_steps(
     monkeypatch.setattr(lengths, "DETAIL_COMPRESSION", 0)
     if enough:
         monkeypatch.setattr(lengths, "DETAIL_STEPS", 0)
-    settings = {**SMALL, "encoder": {"kind": "dcae"}, "decoder": {"kind": "dcae"}, "latents": latents}
-    model = vaekit.train(COLOUR, out=tmp_path / "run", minutes=0.03, **settings)
+    settings = {**SMALL, "encoder": {"kind": "dcae"}, "decoder": {"kind": "dcae"}}
+    model = vaekit.train(COLOUR, out=tmp_path / "run", minutes=0.03, latents=latents, **settings)
     assert model.config.latents == chosen and model.sample(2).shape == (2, 12, 12, 3)
     log = (tmp_path / "run" / "log.txt").read_text()
     assert ("There is time for latents of 8x12x12. For 4x12x12: latents='4x12x12'." in log) == (

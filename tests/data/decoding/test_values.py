@@ -459,7 +459,7 @@ def test_an_unfinished_png_is_refused() -> None:
     file = io.BytesIO()
     Image.fromarray(RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file, "PNG")
     data = file.getvalue()
-    whole, cut = data + bytes(2000), data[: len(data) // 2] + bytes(len(data) // 2)
-    decode(io.BytesIO(whole), SPEC)
+    padded, cut = data + bytes(2000), data[: len(data) // 2] + bytes(len(data) // 2)
+    decode(io.BytesIO(padded), SPEC)
     with pytest.raises(UnusableError, match="truncated"):
         decode(io.BytesIO(cut), SPEC)

@@ -80,8 +80,8 @@ def match_table(table: Table, paths: Sequence[str]) -> MatchedTable:
             notes.append(f"{part.name} has no names of columns; they are {', '.join(frame.columns)} here.")
         start = len(folder) + 1 if folder else 0
         inside = [row for row, path in enumerate(paths) if not folder or path.startswith(f"{folder}/")]
-        column, found = _file_column(frame, [paths[row][start:] for row in inside], table.name)
-        for row, match in zip(inside, found, strict=True):
+        column, matches = _file_column(frame, [paths[row][start:] for row in inside], table.name)
+        for row, match in zip(inside, matches, strict=True):
             rows[row] = None if match is None else match + offset
         files = files or column
         frames.append(frame.rename(columns={column: files}))
