@@ -46,6 +46,12 @@ ABOUT = {
     "lightweight-gan": "the settings of its command line",
 }
 """What a contestant is; the page names those that were measured."""
+NOTES = {
+    "20": "Tests ran beside these trainings. They have as many steps as 20 minutes of both cores have "
+    "without: those that `vaekit` planned at the start and before its second stage, and of 0.1.0 four times "
+    "the epochs of 5 minutes. What they took is longer for that.",
+}
+"""By minutes, how the trainings differed from the command below."""
 TAIL = """
 ```console
 $ python benchmarks/folders/prepare.py SOURCES FOLDERS
@@ -90,6 +96,8 @@ def ratios(results: dict[str, Any], minutes: str) -> str:
         for of_folder in results.values()
         if minutes in of_folder.get("vaekit", {}) and minutes in of_folder.get("vaekit-0.1.0", {})
     ]
+    if not pairs:
+        return ""
     kid, coverage = (
         statistics.median(new[name]["value"] / old[name]["value"] for new, old in pairs)
         for name in ("kid", "coverage")
@@ -122,7 +130,12 @@ def main() -> None:
     measured = {contestant for of_folder in results.values() for contestant in of_folder}
     lines += ["", *(f"- `{name}`: {text}." for name, text in ABOUT.items() if name in measured)]
     for minutes in sorted(every, key=float):
-        lines += ["", f"## After {minutes} minutes", "", ratios(results, minutes)]
+        lines += [
+            "",
+            f"## After {minutes} minutes",
+            "",
+            *filter(None, (ratios(results, minutes), NOTES.get(minutes))),
+        ]
         for name, title in TITLES.items():
             of_folder = results.get(name, {})
             contestants = [c for c in CONTESTANTS if minutes in of_folder.get(c, {})]

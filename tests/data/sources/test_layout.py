@@ -253,3 +253,10 @@ def test_folders_inside_of_classes_that_are_read_together_are_said() -> None:
         "together. To read those inside as classes, give one folder alone, such as seg_a/."
     ]
     assert not read_layout(files("dog/2023", "dog/2024", "cat/2023", "cat/2024")).notes
+
+
+def test_nothing_is_called_read_that_is_left_out() -> None:
+    paths = [*files("train", "test", count=5), *[f"train_labels/{i}_L.png" for i in range(5, 10)]]
+    layout = read_layout(paths)
+    assert set(layout.left_out) == set(range(10, 15))
+    assert not any("are read as images" in note for note in layout.notes)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vaekit.data.sources.masks import FILLERS, find_masks, find_thumbnails
+from vaekit.data.sources.masks import FILLERS, Notes, find_masks, find_thumbnails
 from vaekit.data.splits import SPLITS, TEST, TRAIN, VALIDATION
 from vaekit.errors import setting
 
@@ -63,11 +63,12 @@ def read_layout(
         archive: look through an outer folder even if it holds nothing but files.
     """
     layout = Layout([TRAIN] * len(paths), [NO_CLASS] * len(paths))
+    doubts: Notes = []
     if not keep_masks:
         for find in (find_masks, find_thumbnails):
             left_out, notes = find(paths)
             layout.left_out |= left_out
-            layout.notes += notes
+            doubts += notes
     parts = {row: path.split("/") for row, path in enumerate(paths) if row not in layout.left_out}
     outer, stray = _outer_folders(parts, split_folders, frozenset(known_classes), archive)
     layout.left_out |= dict.fromkeys(stray, OUTSIDE)
@@ -88,7 +89,8 @@ def read_layout(
         rest = _splits_of_classes(parts, split_folders, layout) or parts
     for row, path in rest.items():
         layout.classes[row] = path[0] if len(path) > 1 else NO_CLASS
-    layout.notes += _inner_folders_note(rest.values())
+    texts = [text for text, rows in doubts if not rows or not layout.left_out.keys() >= set(rows)]
+    layout.notes = [*texts, *layout.notes, *_inner_folders_note(rest.values())]
     return layout
 
 

@@ -8,6 +8,9 @@ from pathlib import PurePosixPath
 
 from vaekit.errors import setting
 
+Notes = list[tuple[str, list[int]]]
+"""Sentences, each with the files that it says are read."""
+
 
 def _set_of(words: str) -> frozenset[str]:
     return frozenset(words.split())
@@ -84,7 +87,7 @@ def _telling(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(word for word in words if word not in MASK_WORDS and word not in FILLERS)
 
 
-def find_masks(paths: Sequence[str]) -> tuple[dict[int, str], list[str]]:
+def find_masks(paths: Sequence[str]) -> tuple[dict[int, str], Notes]:
     """The files that are masks of others, by their names, with the reason to leave them out; and notes.
 
     Folders that hold all files say nothing. A folder with other words, as "Ford GT", has no masks unless
@@ -111,7 +114,7 @@ def find_masks(paths: Sequence[str]) -> tuple[dict[int, str], list[str]]:
     return _left_out(paths, start, masks, paired, MASK_WORDS, MASK)
 
 
-def find_thumbnails(paths: Sequence[str]) -> tuple[dict[int, str], list[str]]:
+def find_thumbnails(paths: Sequence[str]) -> tuple[dict[int, str], Notes]:
     """The files that are thumbnails of others, by their names, likewise.
 
     A thumbnail has the path of its image but for the word: a/thumbs/1.png and a/1_thumb.png belong to
@@ -163,12 +166,12 @@ def _left_out(
     paired: set[int],
     words: frozenset[str],
     reason: str,
-) -> tuple[dict[int, str], list[str]]:
+) -> tuple[dict[int, str], Notes]:
     """Of files whose names have one of `words` after `start`: those of each folder or pattern are left out
     for `reason` where most belong to another image."""
     what, one, several = WHAT[reason]
     left_out: dict[int, str] = {}
-    notes: list[str] = []
+    notes: Notes = []
     groups: dict[tuple[str, bool], list[int]] = {}
     for group, members in _groups(paths, start, rows, words).items():
         belong = sum(row in paired for row in members) >= PAIRED * len(members)
@@ -176,16 +179,13 @@ def _left_out(
     for (group, belong), members in _joined(groups).items():
         images = "1 file" if len(members) == 1 else f"{len(members):,} files"
         if not belong:
-            notes.append(
-                f"{images} in {group} may be {what}, by name, and are read as images. "
-                f"To leave them out: {setting('exclude', group + '**' if group.endswith('/') else group)}."
-            )
+            pattern = group + "**" if group.endswith("/") else group
+            text = f"{images} in {group} may be {what}, by name, and are read as images. "
+            notes.append((f"{text}To leave them out: {setting('exclude', pattern)}.", members))
             continue
         left_out |= dict.fromkeys(members, reason)
-        notes.append(
-            f"{images} left out as {one if len(members) == 1 else several}, by name: {group}. "
-            f"To read them too: {setting('include', '*')}."
-        )
+        text = f"{images} left out as {one if len(members) == 1 else several}, by name: {group}. "
+        notes.append((f"{text}To read them too: {setting('include', '*')}.", []))
     return left_out, notes
 
 
