@@ -119,8 +119,8 @@ def _last(content: Digests, rule: str) -> Splits:
     return splits
 
 
-def groups_by_path(paths: list[str], pattern: str) -> NDArray[np.int64]:
-    """Number the groups of images by their paths.
+def groups_by_path(paths: list[str], pattern: str) -> tuple[NDArray[np.int64], list[str]]:
+    """Number the groups of images by their paths; also return the paths that do not match.
 
     Args:
         paths: the path of each image, separated by "/".
@@ -141,4 +141,5 @@ def groups_by_path(paths: list[str], pattern: str) -> NDArray[np.int64]:
         raise UserError(f"No path matches {pattern!r}, e.g. {paths[0]!r} does not.", hint)
     if len(names) == 1:
         raise UserError(f"All images are in one group by {pattern!r}, so none can be held out.", hint)
-    return np.array(numbers, np.int64)
+    unmatched = [path for path, match in zip(paths, matches, strict=True) if expression and not match]
+    return np.array(numbers, np.int64), unmatched

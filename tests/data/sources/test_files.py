@@ -199,6 +199,11 @@ def test_groups_stay_in_one_split(tmp_path: Path) -> None:
         assert all(len(placed) == 1 for placed in of_group.values()) and len(set(splits.values())) == 2
     refused("All images are in one group", open_pack, root, DataConfig(group="frame"))
     refused("No path matches 'scan'", open_pack, root, DataConfig(group="scan"))
+    partly = spelled(open_pack(root, DataConfig(group="(patient[1-4])")).summary)
+    assert (
+        "16 images match no group='(patient[1-4])', e.g. clip0/frame_0_patient0.png: each is a group."
+        in partly
+    )
     summary = open_pack(root, DataConfig(group="folder")).summary
     assert "80 images in 8 groups." in summary and "nearly equal" not in summary
 

@@ -29,6 +29,7 @@ from vaekit.data.packs.checks import (
 from vaekit.data.packs.decoded import DecodedSource
 from vaekit.data.sources.pixels import slices
 from vaekit.data.splits import LEFT_OUT, SPLITS, TEST, assign_splits, groups_by_path
+from vaekit.errors import setting
 
 MAX_NEAR_SHARE, MAX_NEAR_IMAGES = 0.1, 10
 """Nearly equal images stay in one split up to this share of all, or this number if that is more."""
@@ -117,7 +118,12 @@ def _split(
     near = groups = np.where(sizes > most, first, groups)
     by_path = None
     if settings.group:
-        by_path = groups_by_path([source.path(row) for row in rows.tolist()], settings.group)
+        by_path, unmatched = groups_by_path([source.path(row) for row in rows.tolist()], settings.group)
+        if unmatched:
+            images = "1 image matches" if len(unmatched) == 1 else f"{len(unmatched):,} images match"
+            notes.append(
+                f"{images} no {setting('group', settings.group)}, e.g. {unmatched[0]}: each is a group."
+            )
         groups = joined_groups(by_path, near)
     splits = assign_splits(source.splits, source.content, settings.validation, groups)
     copies: list[tuple[str, str]] = []
