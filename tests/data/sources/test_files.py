@@ -226,6 +226,13 @@ def test_alike_images_in_both_splits_are_said(tmp_path: Path) -> None:
     assert "of the held-out images look like a training image, e.g. " in open_pack(root, DataConfig()).summary
     grouped = open_pack(root, DataConfig(group="folder"))
     assert "look like a training image" not in grouped.summary
+    flat = save_images(
+        tmp_path / "flat", {name.replace("/", "_frame"): image for name, image in frames.items()}
+    )
+    advice = r"To keep such images in one split: group='(.*[^\\d/])\\d+\\.'."
+    assert advice in spelled(open_pack(flat, DataConfig()).summary)
+    followed = open_pack(flat, DataConfig(group=r"(.*[^\d/])\d+\."))
+    assert "80 images in 8 groups." in followed.summary and "look like" not in followed.summary
 
 
 def test_what_is_said_of_pixels(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What is said of the images of a data set: copies, blank and dark images, masks, likeness of splits."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ ALIKE_SHARE, ALIKE_PAIRS = 0.1, 3
 FEW_LEVELS, MOST_PIXELS = 20, 0.99
 """Neighbouring levels that hold this share of all pixels where the range of values is far too wide."""
 DEFAULT_VALIDATION = str(DataConfig.model_fields["validation"].default)
+BEFORE_NUMBER = r"(.*[^\d/])\d+\."
+"""What comes before the last number of a path, as that of a frame."""
 EXAMPLES = 3
 
 
@@ -196,18 +199,26 @@ def look_notes(source: DecodedSource, splits: NDArray[np.int8], look: Look, grou
     likeness = alike(look.thumbnails, held_out, train)
     if likeness.share > ALIKE_SHARE and len(likeness.pairs) >= ALIKE_PAIRS:
         one, other = likeness.pairs[0]
-        folders = {source.path(int(row)).rpartition("/")[0] for row in used}
-        advice = f"{setting('group')} and a pattern of their names"
-        if grouped or source.links is None:  # arrays have no names
-            advice = setting("validation", "last:N")
-        elif len(folders) > max(1, len(source.classes)):  # folders inside of classes
-            advice = f"{setting('group', 'folder')} or a pattern"
+        advice = setting("validation", "last:N")
+        if not grouped and source.links is not None:  # arrays have no names
+            advice = _group_advice(source, [source.path(int(row)) for row in used], source.path(one))
         notes.append(
             f"{likeness.share:.0%} of the held-out images look like a training image, e.g. "
             f"{source.path(one)} like {source.path(other)}, so results on them will be too good. To keep "
             f"such images in one split: {advice}."
         )
     return notes
+
+
+def _group_advice(source: DecodedSource, paths: Sequence[str], example: str) -> str:
+    """How to keep images that look alike in one split: by folders inside of classes, or by names up to their
+    last number, if there are several of either."""
+    if len({path.rpartition("/")[0] for path in paths}) > max(1, len(source.classes)):
+        return f"{setting('group', 'folder')} or a pattern"
+    names = [re.search(BEFORE_NUMBER, path) for path in (example, *paths)]
+    if names[0] and len({name[1] for name in names if name}) > 1:
+        return setting("group", BEFORE_NUMBER)
+    return f"{setting('group')} and a pattern of their names"
 
 
 def _range_notes(source: DecodedSource, levels: NDArray[np.int64]) -> list[str]:
