@@ -174,6 +174,20 @@ def test_pages(tmp_path: Path) -> None:
     assert len(every) == 12 and np.array_equal(every["1.tif[3]"][..., 0], stacks[1][2])
 
 
+def test_ppm_of_more_than_8_bits(tmp_path: Path) -> None:
+    images = [integers(0, 4095, 6, 8, 3) for _ in range(3)]
+    root = tmp_path / "set"
+    root.mkdir()
+    for number, image in enumerate(images):
+        header = b"P6 # a comment\n8 6\n65535\n"
+        (root / f"{number}.ppm").write_bytes(header + image.astype(">u2").tobytes())
+    pack = open_pack(root, DataConfig())
+    assert "12 bits" in pack.summary
+    assert all(are_levels(pixels(pack)[f"{i}.ppm"], image, 0, 4095) for i, image in enumerate(images))
+    with pytest.raises(UnusableError, match="truncated"):
+        decode(io.BytesIO(b"P6\n8 6\n65535\n" + bytes(99)), SPEC)
+
+
 @pytest.mark.parametrize("format", ["AVIF", "PPM", "JPEG2000"])
 def test_other_formats_of_pillow(format: str) -> None:
     file = io.BytesIO()

@@ -296,6 +296,20 @@ def test_archives_of_windows_have_folders(photos: Make, tmp_path: Path) -> None:
     assert pack.skipped == [("C:/evil.png", "a path that leads out of the archive")]
 
 
+def test_archives_among_images_are_said(photos: Make) -> None:
+    root = photos("a/1.png", "a/2.png", "b/3.png", "b/4.png")
+    (root / "labels.csv.gz").write_bytes(b"x")
+    assert "not read" not in open_pack(root, DataConfig()).summary
+    with zipfile.ZipFile(root / "a" / "more.zip", "w") as archive:
+        archive.writestr("1.txt", "x")
+    note = "a/more.zip is not read. To read the images in it, unpack it."
+    assert note in open_pack(root, DataConfig()).summary
+    with zipfile.ZipFile(root.parent / "outer.zip", "w") as archive:
+        for file in sorted(root.rglob("*.*")):
+            archive.write(file, file.relative_to(root))
+    assert note in open_pack(root.parent / "outer.zip", DataConfig()).summary
+
+
 def masks(*names: str) -> dict[str, np.ndarray]:
     images = {name: np.zeros((16, 16, 3), np.uint8) for name in names}
     for number, mask in enumerate(images.values()):
@@ -317,6 +331,21 @@ def test_masks_between_images_are_said(tmp_path: Path, pattern: str, count: int,
     summary = spelled(open_pack(save_images(tmp_path / "set", images | shapes), DataConfig()).summary)
     assert (f"{count} images, such as benign/" in summary) == bool(advice)
     assert ("look like masks" in summary) == bool(advice) and advice in summary
+
+
+def test_masks_in_colours_with_the_names_of_images_are_said(tmp_path: Path) -> None:
+    images = noise(*[f"jpegs/{i}.png" for i in range(6)], size=16)
+    shapes = masks(*[f"pngs/{i}.png" for i in range(6)])
+    for image in shapes.values():
+        image[image[..., 0] > 0] = 128, 0, 64
+        image[12:, 12:] = 224, 224, 192
+    root = save_images(tmp_path / "set", images | shapes)
+    summary = spelled(open_pack(root, DataConfig()).summary)
+    assert "6 images in pngs/ look like masks: of a few flat colours, with names of others." in summary
+    assert len(open_pack(root, DataConfig(exclude="pngs/*")).images) == 6
+    flags = {name.replace("pngs/", "flags/x"): image for name, image in shapes.items()}
+    root = save_images(tmp_path / "flags", images | flags)
+    assert "look like masks" not in open_pack(root, DataConfig()).summary
 
 
 def test_drawings_of_two_levels_are_no_masks(tmp_path: Path) -> None:

@@ -241,6 +241,7 @@ def test_names_that_are_nearly_those_of_splits_are_said() -> None:
         "testA/, testB/, trainA/ and trainB/ are classes here, though their names tell"
     )
     assert not read_layout(files("trains", "cars")).notes
+    assert not read_layout(files("carnival", "trainer", "contest")).notes
     assert split_of("PrivateTest") == TEST and split_of("PublicTest") == VALIDATION
 
 

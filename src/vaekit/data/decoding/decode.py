@@ -7,7 +7,7 @@ import gzip
 import math
 from contextlib import suppress
 from io import SEEK_END
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401  registers the format
 from PIL.JpegImagePlugin import JpegImageFile
@@ -153,8 +153,10 @@ def has_values(image: Image.Image) -> bool:
         return True
     if isinstance(image, TiffImageFile):
         return _tiff_has_values(image)
-    tiles = getattr(image, "tile", None)
-    raw = tiles[0][3] if tiles else None
+    tiles: Any = getattr(image, "tile", None)
+    raw: Any = tiles[0][3] if tiles else None
+    if image.format == "PPM" and tiles[0][0] == "ppm":
+        return bool(raw[1] > 255)
     return ";16" in str(raw[0] if isinstance(raw, tuple) else raw)
 
 

@@ -1,5 +1,5 @@
-"""Readers of images as values: PNG and TIFF files of 16 bits, TIFF files of floats or of many bands, NumPy
-arrays, DICOM and NIfTI."""
+"""Readers of images as values: PNG, PPM and TIFF files of 16 bits, TIFF files of floats or of many bands,
+NumPy arrays, DICOM and NIfTI."""
 
 import gzip
 from typing import Any, BinaryIO
@@ -21,6 +21,8 @@ def read_values(file: BinaryIO, kind: str, page: int = 0, image: Image.Image | N
         return _read_tiff(file, page)
     if kind == "PNG" and image is not None and image.mode in ("RGB", "RGBA", "LA"):
         return _read_png(file)
+    if kind == "PPM" and image is not None and image.mode == "RGB":
+        return _read_ppm(file, image)
     if kind in READERS:
         return READERS[kind](file, page)
     if image is None:
@@ -45,6 +47,19 @@ def _read_png(file: BinaryIO) -> Values:
 
     array = _channels_last(png_decode(file.read()))
     return Values(array, alpha=array.shape[2] in (2, 4))
+
+
+def _read_ppm(file: BinaryIO, image: Any) -> Values:
+    """A binary PPM file of colours of 16 bits, which Pillow cuts to 8."""
+    tile = image.tile[0]
+    width, height = image.size
+    _require_size(height, width)
+    file.seek(tile.offset)
+    data = file.read(6 * width * height)
+    if len(data) < 6 * width * height:
+        raise UnusableError("truncated")
+    array = np.frombuffer(data, ">u2").astype(np.uint16).reshape(height, width, 3)
+    return Values(array, float(tile.args[1]))
 
 
 def _read_tiff(file: BinaryIO, page: int) -> Values:

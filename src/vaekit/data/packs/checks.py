@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vaekit.config.data import DataConfig
 from vaekit.data.copies import alike, is_blank, thumbnails
 from vaekit.data.packs.decoded import DecodedSource
-from vaekit.data.packs.masks import mask_notes, two_levels
+from vaekit.data.packs.masks import few_colours, mask_notes, two_levels
 from vaekit.data.packs.survey import NO_DATA
 from vaekit.data.sources.pixels import slices
 from vaekit.data.splits import LEFT_OUT, TRAIN, VALIDATION
@@ -33,6 +33,8 @@ EXAMPLES = 3
 class Look:
     """What was seen of all images."""
 
+    levels: NDArray[np.int64]
+    """[256], the number of pixels of each level in all images."""
     thumbnails: NDArray[np.float32]
     blank: NDArray[np.bool_]
     """[N], whether an image is of one colour."""
@@ -40,8 +42,8 @@ class Look:
     """[N], the highest level of each image."""
     two_levels: NDArray[np.float32]
     """[N], the share of the pixels of the two most frequent levels, see `two_levels`."""
-    levels: NDArray[np.int64]
-    """[256], the number of pixels of each level in all images."""
+    few_colours: NDArray[np.float32]
+    """[N], the share of the pixels of the most frequent colours, see `few_colours`."""
 
 
 def look_at(source: DecodedSource) -> Look:
@@ -55,10 +57,11 @@ def look_at(source: DecodedSource) -> Look:
             images = source.read(taken)
             brightest = images.reshape(len(images), -1).max(1)
             levels += np.bincount(images.reshape(-1), minlength=256)
-            parts.append((taken, thumbnails(images), is_blank(images), brightest, two_levels(images)))
-    taken, small, blank, brightest, shares = (np.concatenate(column) for column in zip(*parts, strict=True))
+            seen = thumbnails(images), is_blank(images), brightest, two_levels(images), few_colours(images)
+            parts.append((taken, *seen))
+    taken, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(taken)
-    return Look(small[order], blank[order], brightest[order], shares[order], levels)
+    return Look(levels, *(column[order] for column in columns))
 
 
 def equal_images(source: DecodedSource) -> NDArray[np.int64]:
@@ -194,7 +197,7 @@ def look_notes(source: DecodedSource, splits: NDArray[np.int8], look: Look, grou
         advice = f"To read {top} as white: {setting('range', f'0:{top}')}."
         notes.append(f"{levels} of 255, so they are nearly black. {advice}")
     notes += _range_notes(source, look.levels)
-    notes += mask_notes(source.path, used, look.two_levels, look.brightest)
+    notes += mask_notes(source.path, used, look.two_levels, look.few_colours, look.brightest)
     train, held_out = used[splits[used] == TRAIN], used[splits[used] != TRAIN]
     likeness = alike(look.thumbnails, held_out, train)
     if likeness.share > ALIKE_SHARE and len(likeness.pairs) >= ALIKE_PAIRS:

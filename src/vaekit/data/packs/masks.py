@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
+from pathlib import PurePosixPath
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
@@ -20,6 +21,10 @@ DARK = 16
 FOLDER_SHARE, MIN_MASKS = 0.9, 3
 """Share of the images of a folder that look like masks, where those of others do not, and their number, from
 which on it is said."""
+MOST_COLOURS, FEW = 6, 0.9
+"""Colours that have this share of the pixels of a mask in colours, at least."""
+FLAT_PAIRS = 0.6
+"""Share of neighbouring pixels that are equal in one, at least."""
 PAIRED = (0.3, 0.7)
 """Share of masks in a folder where about every image has one."""
 MAX_PATTERNS = 3
@@ -35,10 +40,24 @@ def two_levels(images: UInt8[np.ndarray, "N H W C"]) -> Float32[np.ndarray, " N"
     return np.where(gray, np.where(top[:, 0] >= SECOND, top.sum(1), 0), -1).astype(np.float32)
 
 
+def few_colours(images: UInt8[np.ndarray, "N H W C"]) -> Float32[np.ndarray, " N"]:
+    """The share of pixels with one of the `MOST_COLOURS` most frequent colours, in steps of 16 levels; 0 of
+    images that have one colour, are not flat, or not RGB or RGBA."""
+    if images.shape[3] not in (3, 4):
+        return np.zeros(len(images), np.float32)
+    flat = (images[:, :, 1:, :3] == images[:, :, :-1, :3]).all(3).mean((1, 2)) >= FLAT_PAIRS
+    steps = (images[..., :3] >> 4).astype(np.int16).reshape(len(images), -1, 3)
+    colours = steps[..., 0] * 256 + steps[..., 1] * 16 + steps[..., 2]
+    counts = np.stack([np.bincount(row, minlength=4096) for row in colours])
+    top = np.partition(counts, [-MOST_COLOURS, -2], axis=1)[:, -MOST_COLOURS:] / colours.shape[1]
+    return np.where(flat & (top[:, -2] >= SECOND), top.sum(1), 0).astype(np.float32)
+
+
 def mask_notes(
     path: Callable[[int], str],
     used: Int64[np.ndarray, " M"],
     shares: Float32[np.ndarray, " N"],
+    colours: Float32[np.ndarray, " N"],
     brightest: UInt8[np.ndarray, " N"],
 ) -> list[str]:
     """What is said of images that look like masks: those of whole folders, or else some between others.
@@ -47,6 +66,7 @@ def mask_notes(
         path: the path of an image by its number.
         used: the numbers of the images that are read.
         shares: of all images, see `two_levels`.
+        colours: of all images, see `few_colours`.
         brightest: the highest level of each.
     """
     folders: dict[str, list[int]] = {}
@@ -66,7 +86,28 @@ def mask_notes(
         names = ", ".join(f"{name}/" for name in suspects[:MAX_PATTERNS])
         names += ", ..." if len(suspects) > MAX_PATTERNS else ""
         return [_note(f"{len(rows):,} images in {names}", [f"{name}/*" for name in suspects])]
-    return [] if suspects else _notes_of_some(path, used, flat, shares)
+    if suspects:
+        return []
+    return _notes_of_colours(path, several, colours >= FEW) or _notes_of_some(path, used, flat, shares)
+
+
+def _notes_of_colours(
+    path: Callable[[int], str], folders: dict[str, list[int]], flat: NDArray[np.bool_]
+) -> list[str]:
+    """That the images of some folders have a few flat colours, and the file names of images in others, which
+    have more."""
+    suspects = [name for name, rows in folders.items() if flat[rows].mean() >= FOLDER_SHARE]
+    others = [row for name, rows in folders.items() if name not in suspects for row in rows]
+    if not suspects or not others or flat[others].mean() > 1 - FOLDER_SHARE:
+        return []
+    stems = {PurePosixPath(path(row)).stem for row in others}
+    masks = [row for name in suspects for row in folders[name]]
+    if sum(PurePosixPath(path(row)).stem in stems for row in masks) < FOLDER_SHARE * len(masks):
+        return []
+    names = ", ".join(f"{name}/" for name in suspects[:MAX_PATTERNS])
+    names += ", ..." if len(suspects) > MAX_PATTERNS else ""
+    images = f"{len(masks):,} images in {names}"
+    return [_note(images, [f"{name}/*" for name in suspects], "of a few flat colours, with names of others")]
 
 
 def _notes_of_some(
@@ -88,8 +129,8 @@ def _notes_of_some(
     return [_note(f"{len(masks):,} images, such as {names[0]},", patterns)]
 
 
-def _note(images: str, patterns: Sequence[str]) -> str:
-    text = f"{images} look like masks: gray, with few levels or nearly black."
+def _note(images: str, patterns: Sequence[str], why: str = "gray, with few levels or nearly black") -> str:
+    text = f"{images} look like masks: {why}."
     if not patterns:
         return f"{text} To leave them out, move them elsewhere, or name them in {setting('exclude')}."
     return f"{text} To leave them out: {setting('exclude', ','.join(patterns[:MAX_PATTERNS]))}."

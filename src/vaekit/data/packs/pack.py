@@ -35,7 +35,7 @@ from vaekit.errors import UserError, spelled
 from vaekit.utils.files import atomic_folder
 from vaekit.utils.logging import log
 
-PACK_FORMAT = 6
+PACK_FORMAT = 7
 """Part of the key of every pack, so that packs of older formats are not opened."""
 CHANNEL_NAMES = {1: "gray", 3: "colour", 4: "colour with transparency"}
 

@@ -23,7 +23,7 @@ from vaekit.utils.files import natural_sort_key
 
 EXCLUDED = "excluded"
 EXAMPLES = 3
-"""Tables that a note lists, at most."""
+"""Files that a note lists, at most."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def folder_source(folder: Path, settings: DataConfig, known_classes: Sequence[st
     key = _table_key(settings, root)
     key += [f"{path}|{status_key(listing.files[path])}" for path in files.paths]
     key += [f"{path}|{reason}" for path, reason in files.skipped]
+    key += files.notes
     return FilesSource(root.name or "images", (str(root), *key), lambda _: files)
 
 
@@ -108,7 +109,7 @@ def _list_archive(archive: Archive) -> Listing:
         ):
             listing.files[path] = None
         else:
-            listing.other_files += 1
+            listing.add_other(path)
             listing.tables += [PurePosixPath(path).name] if is_table(path) else []
     return listing
 
@@ -166,7 +167,7 @@ def _image_files(
         [layout.splits[row] for row in used],
         sorted(skipped.items()),
         listing.other_files,
-        [*listing.notes, *layout.notes, *_link_notes(listing)],
+        [*listing.notes, *layout.notes, *_link_notes(listing), *_archive_notes(listing)],
         conditions,
     )
 
@@ -220,6 +221,16 @@ def _link_notes(listing: Listing) -> list[str]:
         else "",
     ]
     return [f"Not read: {' and '.join(filter(None, parts))}. To read them: {setting('links', 'follow')}."]
+
+
+def _archive_notes(listing: Listing) -> list[str]:
+    """That there are archives among the files, which may hold images."""
+    names = listing.archives
+    if not names:
+        return []
+    text = f"{', '.join(names[:EXAMPLES])}{', ...' if len(names) > EXAMPLES else ''}"
+    verb, them = ("is", "it") if len(names) == 1 else ("are", "them")
+    return [f"{text} {verb} not read. To read the images in {them}, unpack {them}."]
 
 
 def _no_images(source: Path, files: ImageFiles) -> UserError:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vaekit.data.sources.masks import FILLERS, Notes, find_masks, find_thumbnails
+from vaekit.data.sources.masks import FILLERS, Notes, find_masks, find_thumbnails, words_of
 from vaekit.data.splits import SPLITS, TEST, TRAIN, VALIDATION
 from vaekit.errors import setting
 
@@ -203,8 +203,8 @@ def _top_splits(
 
 def _split_like_note(names: Sequence[str]) -> list[str]:
     """That folders such as trainA and testA are classes, since they are not named like splits alone."""
-    like = [name for name in names if re.search("train|test|val", name.lower())]
-    train = [name for name in like if "train" in name.lower()]
+    like = [name for name in names if not SPLIT_OF_WORD.keys().isdisjoint(words_of(name))]
+    train = [name for name in like if "train" in words_of(name)]
     if not train or len(train) == len(like):
         return []
     text = f"{_listed(like)} are classes here, though their names tell of splits."

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from vaekit.data.decoding.archives import ARCHIVE_SUFFIXES
 from vaekit.data.decoding.formats import (
     IMAGE_SUFFIXES,
     OTHER_SUFFIXES,
@@ -43,6 +44,7 @@ SYSTEM_FOLDERS = frozenset(
 """Folders of systems and network drives, in lower case: thumbnails, snapshots and deleted files."""
 RECOVERED = re.compile(r"found\.\d{3}$", re.IGNORECASE)
 """Folders of what Windows has recovered from a damaged disk."""
+ARCHIVES = (*ARCHIVE_SUFFIXES, ".7z", ".rar")
 LINKED_FOLDER = "link to a folder"
 LINKED_OUTSIDE = "link to a file outside the folder"
 LINKED_TWICE = "link to a file that is read already"
@@ -61,7 +63,15 @@ class Listing:
     """Number of files that are not images."""
     tables: list[str] = field(default_factory=list)
     """Names of tables among them, in an archive."""
+    archives: list[str] = field(default_factory=list)
+    """Paths of archives among them."""
     notes: list[str] = field(default_factory=list)
+
+    def add_other(self, path: str) -> None:
+        """Add a file that is no image."""
+        self.other_files += 1
+        if has_suffix(path, ARCHIVES):
+            self.archives.append(path)
 
 
 def passed_over(name: str) -> bool:
@@ -101,7 +111,7 @@ def list_folder(folder: Path, links: Links = "inside") -> Listing:
         elif status is not None:
             listing.skipped[path] = status
         else:
-            listing.other_files += 1
+            listing.add_other(path)
     if links == "follow":
         _read_once(root, listing)
     return listing

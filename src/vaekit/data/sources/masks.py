@@ -56,7 +56,7 @@ PAIRED = 0.5
 their names."""
 
 
-def _words(name: str) -> list[str]:
+def words_of(name: str) -> list[str]:
     """The words of a name in lower case, with "ground truth" as one: "Cat2_maskGT" is cat, 2, mask, gt."""
     spaced = re.sub("ground[^a-z]?truth", "groundtruth", name, flags=re.IGNORECASE)
     return [word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+|[^\\W\\d_]+", spaced)]
@@ -67,18 +67,18 @@ def _is_mask(path: str) -> bool:
         return False
     *folders, name = path.split("/")
     names = [*folders, PurePosixPath(name).stem]
-    return any(MASK_WORDS.intersection(_words(part)) for part in names)
+    return any(MASK_WORDS.intersection(words_of(part)) for part in names)
 
 
 def _image_keys(path: str) -> set[tuple[str, ...]]:
     """What a mask of an image may have in its name: all words of the image's name, or the first ones."""
-    words = _words(PurePosixPath(path).stem)
+    words = words_of(PurePosixPath(path).stem)
     return {_telling(words), *(tuple(words[:count]) for count in range(1, len(words) + 1))}
 
 
 def _belongs(path: str, keys: set[tuple[str, ...]]) -> bool:
     """Whether a mask has in its name what an image has: before the word for masks, or around it."""
-    words = _words(PurePosixPath(path).stem)
+    words = words_of(PurePosixPath(path).stem)
     place = next((at for at, word in enumerate(words) if word in MASK_WORDS), len(words))
     return _telling(words) in keys or (place > 0 and tuple(words[:place]) in keys)
 
@@ -144,7 +144,7 @@ def _common_start(paths: Sequence[str]) -> int:
 def _parts_of(path: str) -> list[list[str]]:
     """The words of each folder and of the name of a file."""
     *folders, name = path.split("/")
-    return [_words(part) for part in (*folders, PurePosixPath(name).stem)]
+    return [words_of(part) for part in (*folders, PurePosixPath(name).stem)]
 
 
 def _folder_words(path: str) -> list[str]:
@@ -216,6 +216,6 @@ def _group(path: str, words: frozenset[str]) -> str:
     if SIZE_IN_NAME.search(name) and words is THUMBNAIL_WORDS:
         return "*-*x*.*"
     for depth, folder in enumerate(folders):
-        if words.intersection(_words(folder)):
+        if words.intersection(words_of(folder)):
             return "/".join(folders[: depth + 1]) + "/"
-    return f"*{next(word for word in _words(PurePosixPath(name).stem) if word in words)}*"
+    return f"*{next(word for word in words_of(PurePosixPath(name).stem) if word in words)}*"
