@@ -130,6 +130,17 @@ def test_latents_have_more_channels_where_there_is_time_for_enough_steps(
     assert resumed.config == model.config
 
 
+def test_the_second_stage_is_no_longer_than_there_are_images_for(
+    tmp_path: Path, monkeypatch: MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lengths, "SECOND_STAGE_STEPS", 3)
+    monkeypatch.setattr(lengths, "SECOND_STAGE_PASSES", 0)
+    model = vaekit.train(COLOUR, out=tmp_path / "run", minutes=0.05, **SMALL | {"flow_matching": {}})
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert model.config.flow_matching.steps <= 3
+    assert "then flow matching on the latents, about 0 s" in log  # the first stage has the rest of the time
+
+
 def test_mirror_images_are_encoded_as_well_where_training_images_are_flipped(tmp_path: Path) -> None:
     encoded = []
 
