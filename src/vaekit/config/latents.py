@@ -100,7 +100,7 @@ class FlowMatchingConfig(BaseConfig):
     """Residual blocks at every size."""
     batch_size: int = Field(32, ge=1, le=65536)
     """Images per step."""
-    learning_rate: float = Field(1e-3, gt=0, le=1)
+    learning_rate: float = Field(2e-3, gt=0, le=1)
     """Peak learning rate."""
 
 
