@@ -28,6 +28,8 @@ FLAT_PAIRS = 0.6
 PAIRED = (0.3, 0.7)
 """Share of masks in a folder where about every image has one."""
 MAX_PATTERNS = 3
+GRAY = "gray, with few levels or nearly black"
+"""Why images are taken for masks that are not in colours."""
 
 
 def two_levels(images: UInt8[np.ndarray, "N H W C"]) -> Float32[np.ndarray, " N"]:
@@ -82,10 +84,7 @@ def mask_notes(
     )
     others = [row for name, rows in folders.items() if name not in suspects for row in rows]
     if suspects and others and flat[others].mean() <= 1 - FOLDER_SHARE:
-        rows = [row for name in suspects for row in folders[name]]
-        names = ", ".join(f"{name}/" for name in suspects[:MAX_PATTERNS])
-        names += ", ..." if len(suspects) > MAX_PATTERNS else ""
-        return [_note(f"{len(rows):,} images in {names}", [f"{name}/*" for name in suspects])]
+        return [_note_of_folders(suspects, folders, GRAY)]
     if suspects:
         return []
     return _notes_of_colours(path, several, colours >= FEW) or _notes_of_some(path, used, flat, shares)
@@ -104,10 +103,7 @@ def _notes_of_colours(
     masks = [row for name in suspects for row in folders[name]]
     if sum(PurePosixPath(path(row)).stem in stems for row in masks) < FOLDER_SHARE * len(masks):
         return []
-    names = ", ".join(f"{name}/" for name in suspects[:MAX_PATTERNS])
-    names += ", ..." if len(suspects) > MAX_PATTERNS else ""
-    images = f"{len(masks):,} images in {names}"
-    return [_note(images, [f"{name}/*" for name in suspects], "of a few flat colours, with names of others")]
+    return [_note_of_folders(suspects, folders, "of a few flat colours, with names of others")]
 
 
 def _notes_of_some(
@@ -126,10 +122,17 @@ def _notes_of_some(
     share = len(masks) / len(used)
     if not patterns and not PAIRED[0] <= share <= PAIRED[1]:
         return []
-    return [_note(f"{len(masks):,} images, such as {names[0]},", patterns)]
+    return [_note(f"{len(masks):,} images, such as {names[0]},", patterns, GRAY)]
 
 
-def _note(images: str, patterns: Sequence[str], why: str = "gray, with few levels or nearly black") -> str:
+def _note_of_folders(names: Sequence[str], folders: dict[str, list[int]], why: str) -> str:
+    count = sum(len(folders[name]) for name in names)
+    listed = ", ".join(f"{name}/" for name in names[:MAX_PATTERNS])
+    listed += ", ..." if len(names) > MAX_PATTERNS else ""
+    return _note(f"{count:,} images in {listed}", [f"{name}/*" for name in names], why)
+
+
+def _note(images: str, patterns: Sequence[str], why: str) -> str:
     text = f"{images} look like masks: {why}."
     if not patterns:
         return f"{text} To leave them out, move them elsewhere, or name them in {setting('exclude')}."
