@@ -46,11 +46,12 @@ ABOUT = {
     "lightweight-gan": "the settings of its command line",
 }
 """What a contestant is; the page names those that were measured."""
+RATE = "The learning rate of flow matching was 0.001 in these; it is 0.002 since."
 NOTES = {
+    "5": RATE,
     "20": "Other programs ran beside these trainings, some of which were paused. They have as many steps as "
     "20 minutes of both cores have without: those that `vaekit` planned at the start and before its second "
-    "stage, and of 0.1.0 four times the epochs of 5 minutes. What they took is longer for that. At 5 and 20 "
-    "minutes the learning rate of flow matching was 0.001; it is 0.002 since.",
+    f"stage, and of 0.1.0 four times the epochs of 5 minutes. What they took is longer for that. {RATE}",
 }
 """By minutes, how the trainings differed from the command below."""
 TAIL = """
