@@ -39,6 +39,50 @@ def test_too_many_threads_are_warned_of(log_text: LogCaptureFixture) -> None:
     assert "Device: cpu (1 thread), float32" in log_text.text and "exceeds" not in log_text.text
 
 
+def with_load(load: float, seconds: dict[int, float], monkeypatch: MonkeyPatch) -> None:
+    """A machine with this load average, and steps that take so long with 1 and 2 threads."""
+    monkeypatch.setattr("os.getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr(
+        "vaekit.training.auto_tune._step_seconds", lambda *_: seconds[torch.get_num_threads()]
+    )
+
+
+@pytest.mark.parametrize(
+    ("load", "one", "two", "expected"),
+    [(2.0, 0.1, 1.0, 1), (2.0, 0.9, 1.0, 2), (0.1, 0.1, 1.0, 2)],
+    ids=["busy", "busy, no gain", "not busy"],
+)
+def test_one_thread_is_used_where_other_programs_slow_several_down(
+    load: float, one: float, two: float, expected: int, log_text: LogCaptureFixture, monkeypatch: MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    with_load(load, {1: one, 2: two}, monkeypatch)
+    try:
+        torch.set_num_threads(2)
+        plan = resolved(compile="off")
+        assert plan.metadata.threads == torch.get_num_threads() == expected
+        line = "1 thread is 10.0 times as fast as 2 in a trial. To use 2: threads=2."
+        assert (line in log_text.text) == (expected == 1)
+        torch.set_num_threads(2)
+        assert resolved(compile="off", threads=2).metadata.threads == 2  # given
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_resumed_run_keeps_its_threads(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    data, out = rings(400, 12), tmp_path / "run"
+    try:
+        torch.set_num_threads(2)
+        for epochs, one in ((1, 0.1), (2, 9.0)):
+            with_load(2.0, {1: one, 2: 1.0}, monkeypatch)
+            settings = MLP | {"epochs": epochs, "compile": "off"}
+            run_training(TrainRequest(data, (settings,), out=out, resume=epochs > 1, quiet=True), [])
+            assert json.loads((out / "config.json").read_text())["threads"] == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_resumed_run_keeps_the_chosen_batch_size(tmp_path: Path) -> None:
     auto = MLP | {"batch_size": "auto"}
     data, out = rings(2000, 12), tmp_path / "run"

@@ -1,11 +1,14 @@
-"""Resolves precision, batch size and compile choice where they are "auto": by the device, or by a trial."""
+"""Resolves precision, threads, batch size and compile choice where they are open: by the device, or by a
+trial."""
 
 import copy
 import math
+import os
 import time
 from contextlib import suppress
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from vaekit.config.overrides import override
@@ -27,6 +30,10 @@ MIN_STEPS_PER_EPOCH = 20
 """A larger batch must leave an epoch so many steps."""
 MIN_BATCH_GAIN = 1.1
 """A batch of twice the size has to raise the images per second by this factor."""
+BUSY_LOAD = 0.5
+"""Programs that wait for a core, on average over a minute, from which the processor is taken to be in use."""
+MIN_THREAD_GAIN = 1.5
+"""One thread has to be so many times as fast as one per core: the other program may end soon."""
 MIN_COMPILE_GAIN = 1.05
 """A compiled step has to be so many times as fast in a trial: less is noise."""
 COMPILE_SECONDS = 90.0
@@ -45,6 +52,7 @@ def resolve_auto(plan: Plan, max_minutes: float = math.inf) -> Plan:
         UserError: a precision that the device does not have.
     """
     plan = _set(plan, precision=_choose_precision(plan))
+    plan = _with_fewer_threads(plan)
     settings = plan.config.training
     if settings.perceptual:
         size, dtype = plan.pack.shape[1:], compute_dtype(settings)
@@ -92,6 +100,30 @@ def _choose_precision(plan: Plan) -> str:
             "precision",
         )
     return precision
+
+
+def _with_fewer_threads(plan: Plan) -> Plan:
+    """The plan with one thread where the number is open and another program uses the cores: threads that wait
+    for each other after every layer can then be many times as slow as a single one."""
+    threads, settings = plan.metadata.threads, plan.config.training
+    is_open = not plan.resumed and not settings.threads and threads > 1 and plan.device.type == "cpu"
+    if not is_open or not hasattr(os, "getloadavg") or os.getloadavg()[0] < BUSY_LOAD:
+        return plan
+    size = min(plan.pack.count("train"), SMALLEST_BATCH)
+    if settings.batch_size != "auto":
+        size = int(settings.batch_size)
+    with status("Checking the speed of threads"):
+        several = _step_seconds(plan, size)
+        torch.set_num_threads(1)
+        gain = several / _step_seconds(plan, size)
+    if not gain >= MIN_THREAD_GAIN:
+        torch.set_num_threads(threads)
+        return plan
+    log.info(
+        f"Other programs use the processor: 1 thread is {gain:.1f} times as fast as {threads} in a trial. "
+        f"To use {threads}: {setting('threads', threads)}."
+    )
+    return replace(plan, metadata=plan.metadata.model_copy(update={"threads": 1}))
 
 
 def _choose_batch_size(plan: Plan) -> int:

@@ -87,8 +87,8 @@ def resolve_epochs(plan: Plan, request: TrainRequest, minutes: float, start: flo
     per_epoch = settings.steps_per_epoch or min(steps, _steps_per_epoch(steps_per_pass, step))
     epochs = max(1, round(steps / per_epoch))
     passes = epochs * per_epoch / steps_per_pass
-    text = f"Plan: {epochs:,} epochs of {per_epoch:,} steps ({passes:.1f} passes over the images), "
-    text += f"about {_minutes(epochs * per_epoch * step)}"
+    text = f"Plan: {epochs:,} epoch{'s' if epochs > 1 else ''} of {per_epoch:,} steps "
+    text += f"({passes:.1f} passes over the images), about {_minutes(epochs * per_epoch * step)}"
     if two:
         text += f"; then flow matching on the latents, about {_minutes(budget - epochs * per_epoch * step)}"
     log.info(f"{text}; then the report.")
