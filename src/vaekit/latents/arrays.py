@@ -1,32 +1,27 @@
 """Encode, decode, generate and interpolate, with NumPy arrays and tables (CSV, Parquet, NumPy archives)."""
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vaekit.data.loader import Batch
 from vaekit.data.sources.pixels import to_uint8_images
 from vaekit.errors import UserError, setting
+from vaekit.latents.new_latents import Label, Sampling, model_labels, new_latents
 from vaekit.latents.sampling import (
     CHUNK,
-    AnyPrior,
     decode_images,
-    draw_chunks,
     interpolate,
     labels_between,
     seeded,
     to_uint8,
 )
-from vaekit.models.fitted_prior import FittedPrior
-from vaekit.models.flow_matching import FlowMatching
 from vaekit.models.vae import VAE
 from vaekit.runs.conditions import condition_vectors, file_conditions, label_names
 from vaekit.runs.image_set import to_tensor
@@ -36,9 +31,7 @@ from vaekit.runs.inputs import (
     Latents,
     all_images,
     class_index,
-    class_indices,
     class_of_file,
-    format_names,
     read_files,
 )
 from vaekit.runs.loaded import LoadedModel
@@ -49,19 +42,13 @@ from vaekit.utils.logging import console_logging, progress
 if TYPE_CHECKING:
     import pandas as pd
 
-Label = str | int | Mapping[str, Any] | NDArray[Any] | None
-"""The class or the conditions of all images; see `condition_vectors`."""
-Prior = Literal["fitted", "model"]
-"""The prior fitted to the latents after training, or the model's own."""
 MAX_INTERPOLATION_STEPS = 100
-MAX_TEMPERATURE = 100
-MAX_SAMPLER_STEPS, MAX_GUIDANCE = 1000, 20
 SUFFIXES = (".csv", ".npz", ".parquet")
 
 
 def batches(model: LoadedModel, images: Any, labels: Labels | None = None) -> Iterator[Batch]:
     """Iterate over images [N, H, W, C] and their classes in batches on the model's device."""
-    x, y = to_tensor(images, model.shape), _model_labels(model, labels, len(images))
+    x, y = to_tensor(images, model.shape), model_labels(model, labels, len(images))
     for start in range(0, len(x), CHUNK):
         part = slice(start, start + CHUNK)
         yield x[part].to(model.device), None if y is None else y[part]
@@ -117,63 +104,12 @@ def decode(model: LoadedModel, z: Any, labels: Labels | None = None) -> Images:
         raise UserError(f"Latents have shape {[*tensor.shape]}, but this model has {expected}.")
     if not tensor.isfinite().all():
         raise UserError("There are NaN or infinite values in the latents.", "Remove those rows.")
-    return _decode(model, tensor.flatten(1), _model_labels(model, labels, len(tensor)))
+    return _decode(model, tensor.flatten(1), model_labels(model, labels, len(tensor)))
 
 
-def generate(
-    model: LoadedModel,
-    n: int,
-    *,
-    seed: int,
-    label: Label,
-    temperature: float,
-    prior: Prior | None,
-    steps: int | None = None,
-    guidance: float | None = None,
-) -> Iterator[Images]:
+def generate(model: LoadedModel, n: int, *, label: Label, **sampling: Unpack[Sampling]) -> Iterator[Images]:
     """Iterate over chunks of `n` new images; see `TrainedModel.sample`. Arguments are checked at once."""
-    if n < 0:
-        raise UserError(f"must be at least 0 (got {n}).", option="n")
-    if not 0 <= temperature <= MAX_TEMPERATURE:
-        raise UserError(f"must be between 0 and {MAX_TEMPERATURE} (got {temperature}).", option="temperature")
-    source = _with_sampler(_sampling_prior(model, prior), steps, guidance)
-    y = _sample_labels(model, n, label, source)
-    chunks = draw_chunks(source, n, seed, y, temperature)
-    return (
-        _decode(model, z[: n - first], None if y is None else y[first : first + CHUNK])
-        for first, z in zip(range(0, n, CHUNK), chunks, strict=True)
-    )
-
-
-def _sampling_prior(model: LoadedModel, name: Prior | None) -> AnyPrior:
-    """The prior to sample from: by default the fitted one, if there is one."""
-    if name not in (None, "fitted", "model"):
-        raise UserError(f"must be 'fitted' or 'model' (got {name!r}).", option="prior")
-    if name == "model" or (name is None and model.fitted_prior is None):
-        return model.vae
-    if model.fitted_prior is None:
-        hint = "`vaekit fit-prior RUN` fits one and keeps it if it is better than the model's own."
-        raise UserError("This run has no fitted prior.", hint)
-    return model.fitted_prior
-
-
-def _with_sampler(source: AnyPrior, steps: int | None, guidance: float | None) -> AnyPrior:
-    """The prior with other settings of its sampler, where they are given."""
-    given = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
-    if not given:
-        return source
-    if not isinstance(source, FlowMatching):
-        raise UserError("needs a run whose new images come from flow matching.", option=next(iter(given)))
-    if steps is not None and not 1 <= steps <= MAX_SAMPLER_STEPS:
-        raise UserError(f"must be between 1 and {MAX_SAMPLER_STEPS:,} (got {steps}).", option="steps")
-    if guidance is not None and not 0 <= guidance <= MAX_GUIDANCE:
-        raise UserError(f"must be between 0 and {MAX_GUIDANCE} (got {guidance}).", option="guidance")
-    if guidance is not None and not source.has_guidance:
-        raise UserError("needs a run whose images have classes, or are more than a few.", option="guidance")
-    source = copy.copy(source)  # the weights are shared
-    for name, value in given.items():
-        setattr(source, name, value)
-    return source
+    return (_decode(model, z, y) for z, y in new_latents(model, n, label=label, **sampling))
 
 
 def sample_class_names(model: LoadedModel, n: int, label: Label) -> list[str] | None:
@@ -200,42 +136,8 @@ def interpolate_images(
     ends = [_one_image(model, image) for image in (image_a, image_b)]
     z_a, z_b = torch.from_numpy(encode(model, np.concatenate(ends), label)).flatten(1)
     z = interpolate(z_a, z_b, steps, path == "spherical")
-    y = _model_labels(model, label, 2)
+    y = model_labels(model, label, 2)
     return _decode(model, z, None if y is None else labels_between(y[0], y[1], steps))
-
-
-def _model_labels(model: LoadedModel, labels: Labels | None, n: int) -> Tensor | None:
-    """Class indices [n] or conditions [n, K] on the device; None for an unconditional model, which takes no
-    labels."""
-    if model.columns:
-        return condition_vectors(model, labels, n)
-    if not model.vae.classes:
-        if labels is not None:
-            hint = f"Train one with {setting('conditional', True)} to choose a class."
-            raise UserError("This model has no classes.", hint)
-        return None
-    if labels is None:
-        message = "This model is conditional, so it needs the class of every image."
-        raise UserError(message, f"Give one of {format_names(model.classes)}.", "labels")
-    return class_indices(labels, n, model.classes).to(model.device)
-
-
-def _sample_labels(model: LoadedModel, n: int, label: Label, source: AnyPrior) -> Tensor | None:
-    """Class indices [n] or conditions [n, K] on the device; by default those of a conditional model in turn.
-
-    An unconditional model takes a label if its prior was fitted to images with classes.
-    """
-    classes = model.vae.classes
-    if label is None:
-        return model.vae.labels_in_turn(n)
-    if model.columns:
-        return condition_vectors(model, label, n)
-    if not classes and isinstance(source, FittedPrior | FlowMatching) and len(source.shares) > 1:
-        return torch.full((n,), class_index(label, model.classes), device=model.device)
-    if not classes and model.classes and model.fitted_prior is not None:
-        message = "This model was trained without labels, and its own prior has no classes."
-        raise UserError(message, f"Omit {setting('prior', 'model')}.")
-    return _model_labels(model, label, n)
 
 
 def _class_of_files(model: LoadedModel, one: Path, other: Path) -> str:

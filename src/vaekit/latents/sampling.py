@@ -41,10 +41,11 @@ def draw_latents(prior: AnyPrior, n: int, seed: int, y: Labels | None = None) ->
 
 @torch.no_grad()
 def draw_chunks(
-    prior: AnyPrior, n: int, seed: int, y: Labels | None, temperature: float = 1.0
+    prior: AnyPrior, n: int, seed: int, y: Labels | None, temperature: float = 1.0, start: int = 0
 ) -> Iterator[Float[Tensor, "CHUNK D"]]:
-    """Iterate over the draws of `draw_latents`, the last chunk full too; `temperature` scales their noise."""
-    for first in range(0, n, CHUNK):
+    """Iterate over the draws of `draw_latents` from `start`, a multiple of CHUNK, the last chunk full too;
+    `temperature` scales their noise."""
+    for first in range(start, n, CHUNK):
         labels = None if y is None else y[first : first + CHUNK]
         if labels is not None and len(labels) < CHUNK:
             labels = torch.cat([labels, labels.new_zeros(CHUNK - len(labels), *labels.shape[1:])])
