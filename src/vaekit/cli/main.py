@@ -23,6 +23,7 @@ from cyclopts import (
 )
 
 from vaekit.cli.evaluate import evaluate, rank, report
+from vaekit.cli.explore import explore
 from vaekit.cli.generate import fit_prior, generate, reconstruct
 from vaekit.cli.help import FLAG_ALL, HelpFormatter
 from vaekit.cli.latents import encode, interpolate, traverse
@@ -65,6 +66,7 @@ ARGUMENTS: dict[Callable[..., None], str] = {
     traverse: "RUN",
     rank: "RUN [DATA]",
     report: "RUN",
+    explore: "RUN",
     bench: "[WORKLOADS...]",
     presets: "[NAME]",
     doctor: "",

@@ -28,6 +28,8 @@ class Run:
         self.evaluation = folder / "evaluation.json"
         self.nearest = folder / "nearest.png"
         self.report = folder / "report.html"
+        self.explorer = folder / "explorer"
+        """What `vaekit explore` has computed, by weights."""
         self.checkpoints = folder / "checkpoints"
 
     @property

@@ -3,6 +3,7 @@
 import operator
 import re
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -220,6 +221,12 @@ def model_reading(model: LoadedModel) -> Reading:
 def read_files(model: LoadedModel, paths: Sequence[str | Path]) -> Images:
     """Read image files to uint8 [N, H, W, C], like the training images of a model."""
     return load_images(paths, model.config.data, model.shape, model_reading(model))
+
+
+def read_file_bytes(model: LoadedModel, name: str, contents: bytes) -> Images:
+    """Read the image of a file that is in memory to uint8 [1, H, W, C]; `name` is for messages."""
+    reading = model_reading(model)
+    return load_images([name], model.config.data, model.shape, reading, lambda _: BytesIO(contents))
 
 
 def class_of_file(model: LoadedModel, path: str | Path) -> str:

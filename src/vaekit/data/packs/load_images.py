@@ -9,7 +9,7 @@ import numpy as np
 from vaekit.config.data import DataConfig
 from vaekit.data.decoding.files import UnusableError, open_regular
 from vaekit.data.decoding.resize import to_bytes
-from vaekit.data.decoding.worker import read_image
+from vaekit.data.decoding.worker import Open, read_image
 from vaekit.data.packs.reading import Reading, decode_spec
 from vaekit.data.sources.pixels import Pixels
 from vaekit.errors import UserError
@@ -20,8 +20,10 @@ def load_images(
     settings: DataConfig,
     shape: tuple[int, int, int],
     reading: Reading | None = None,
+    opened: Open = open_regular,
 ) -> Pixels:
-    """Read image files to uint8 [N, H, W, C], like the training images of a model of `shape`."""
+    """Read image files, which `opened` opens, to uint8 [N, H, W, C], like the training images of a model of
+    `shape`."""
     channels, height, width = shape
     spec = decode_spec(settings, width, height, reading)
     spec = spec._replace(keep_alpha=channels == 4 and not settings.bands)
@@ -29,7 +31,7 @@ def load_images(
     for row, path in enumerate(paths):
         with warnings.catch_warnings(action="ignore"):
             try:
-                decoded, _ = read_image(open_regular, str(Path(path).expanduser()), spec)
+                decoded, _ = read_image(opened, str(Path(path).expanduser()), spec)
                 data = to_bytes(decoded.picture, channels)
             except (UnusableError, OSError) as error:
                 hint = "Give a JPEG, PNG, WebP, BMP, TIFF or GIF image."
