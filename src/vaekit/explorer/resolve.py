@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -51,11 +52,18 @@ class Resolver:
     pca: PCA | None = None
     tsne: Float[np.ndarray, "N 2"] | None = None
     uploads: dict[str, Latents] = field(default_factory=dict)
+    uploaded: int = 0
+    """Uploads so far."""
     directions: dict[str, Float[Tensor, " D"]] = field(default_factory=dict)
     """By name: a step of one standard deviation of the images."""
-    scale: Float[Tensor, " D"] | None = None
-    """Standard deviation of each latent over images; None for one."""
+    made_directions: int = 0
+    """Directions so far that were made from groups of images."""
+    scale: Float[Tensor, " D"] = field(init=False)
+    """Standard deviation of each latent over images; 1 until it is known."""
     _remembered: OrderedDict[Any, Any] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        self.scale = torch.ones(self.model.vae.latents)
 
     def pictures(self, places: Sequence[Place]) -> UInt8[np.ndarray, "N H W C"]:
         """The decoded pictures of places."""
@@ -98,8 +106,7 @@ class Resolver:
         coordinates = self.coordinates(place.projection)
         nearest = int(np.square(coordinates - at).sum(1).argmin())
         if place.projection == "pca":
-            assert self.pca is not None
-            z = self.pca.invert(at)
+            z = self.components().invert(at)
         else:
             z = mean_of_neighbors(coordinates, latents.means, at)
         y = self._label(place.label) if place.label is not None else self._label_of_image(nearest)
@@ -143,8 +150,7 @@ class Resolver:
         base = self.resolve(place.of)
         with seeded(place.seed, "near", place.index):
             step = torch.randn(len(base.z))
-        scale = torch.ones(len(step)) if self.scale is None else self.scale
-        return Latents(base.z + place.distance * scale * step, base.y)
+        return Latents(base.z + place.distance * self.scale * step, base.y)
 
     def _moved(self, place: Moved) -> Latents:
         base = self.resolve(place.of)
@@ -182,9 +188,7 @@ class Resolver:
             if self.tsne is None:
                 raise UserError("The t-SNE map is not computed yet.", "Wait for it, or use the PCA map.")
             return self.tsne
-        assert self.pca is not None
-        pca = self.pca
-        project = partial(pca.project, latents.means)
+        project = partial(self.components().project, latents.means)
         coordinates: Float[np.ndarray, "N 2"] = self.remember("coordinates", project)
         return coordinates
 
@@ -193,6 +197,23 @@ class Resolver:
         if self.latents is None:
             raise UserError("The images are not encoded yet.", "Wait until the map is shown.")
         return self.latents
+
+    def components(self) -> PCA:
+        """The principal components, once they are computed."""
+        self.images()
+        assert self.pca is not None
+        return self.pca
+
+    def add_directions(self) -> None:
+        """Add the directions that every run has: principal components, and each latent of a vector."""
+        pca, size = self.components(), self.model.vae.latents
+        self.scale = torch.from_numpy(np.asarray(self.images().means).std(0)).float()
+        steps = pca.components * np.sqrt(pca.variances)[:, None]
+        for k, step in enumerate(torch.from_numpy(steps).float()):
+            self.directions[f"component {k + 1}"] = step
+        if len(self.model.vae.latent_shape) == 1:
+            for k in range(size):
+                self.directions[f"latent {k + 1}"] = F.one_hot(torch.tensor(k), size) * self.scale[k]
 
     def _label_of_image(self, row: int) -> Tensor | None:
         indices = self.images().images.class_indices

@@ -41,7 +41,7 @@ async function imagesOf(response) {
 export async function tile(projection, level, x, y) {
   const response = await answer(`/api/tile/${projection}/${level}/${x}/${y}`);
   const rows = JSON.parse(response.headers.get("X-Rows"));
-  return { rows, images: rows.length ? await imagesOf(response) : [] };
+  return { rows, images: await imagesOf(response) };
 }
 
 export async function originals(rows) {

@@ -35,7 +35,7 @@ export class Inspector {
     if (!found || this.place !== place) return;
     this.image = found;
     const pair = h("div", { class: "pair" });
-    pair.append(h("figure", {}, canvasOf(found, nameOf(place)), h("figcaption", {}, place.kind === "image" ? "Reconstruction" : "Decoded")));
+    pair.append(h("figure", {}, canvasOf(found, nameOf(place)), h("figcaption", {}, ["image", "upload"].includes(place.kind) ? "Reconstruction" : "Decoded")));
     const details = h("div");
     this.body.replaceChildren(h("section", {}, h("h2", {}, nameOf(place)), pair, details), this.actions(place, found), this.similar(place));
     if (place.kind === "image") await this.showOriginal(place, pair, details);
@@ -49,18 +49,23 @@ export class Inspector {
     details.append(factsOf(facts));
   }
 
-  async showNearest([nearest], place, pair, details) {
+  async showNearest(nearest, place, pair, details) {
     const [image] = await api.originals([nearest.row]);
     if (this.place !== place) return;
     const open = () => this.app.inspect({ kind: "image", row: nearest.row });
     const caption = h("figcaption", {}, `Nearest training image: ${nearest.file}`);
     pair.append(h("figure", {}, tileOf(image, `Show ${nearest.file}`, open), caption));
-    details.append(h("p", { class: "soft" }, `They differ by ${number(nearest.distance)} levels of 255 (root mean square).`));
+    details.append(h("p", { class: "soft" }, `The nearest training image differs by ${number(nearest.distance)} of 255 levels (root mean square).`));
   }
 
-  async showUpload(name, facts) {
+  async showUpload(file, facts) {
+    const { name } = file;
     const place = { kind: "upload", id: facts.id };
+    this.app.mark(place);
     await this.show(place, null);
+    if (this.place !== place) return;
+    const picture = h("img", { class: "picture", alt: name, src: URL.createObjectURL(file) });
+    this.body.querySelector(".pair").prepend(h("figure", {}, picture, h("figcaption", {}, "Your picture")));
     const count = facts.images.toLocaleString("en");
     const list = { File: name };
     if (facts["log-likelihood"] != null) {
@@ -69,8 +74,8 @@ export class Inspector {
     }
     if (facts.KL != null) list["KL, nats"] = number(facts.KL);
     list["Reconstruction error"] = number(facts["reconstruction error"]);
-    if (facts["posterior standard deviation"] != null) {
-      list["Width of the posterior"] = `${number(facts["posterior standard deviation"])} of that of all images`;
+    if (facts["posterior width"] != null) {
+      list["Width of the posterior"] = `${number(facts["posterior width"])} of that of all images`;
     }
     this.body.firstChild.append(factsOf(list));
   }

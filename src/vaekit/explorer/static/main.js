@@ -50,6 +50,7 @@ class App {
 
   inspect(place, image = null) {
     this.set({ place: JSON.stringify(place) });
+    this.mark(place);
     return this.inspector.show(place, image).catch(this.fail);
   }
 
@@ -128,7 +129,7 @@ function acceptPictures(app) {
     try {
       const facts = await api.upload(file);
       app.say("");
-      await app.inspector.showUpload(file.name, facts);
+      await app.inspector.showUpload(file, facts);
     } catch (error) {
       app.fail(error);
     }

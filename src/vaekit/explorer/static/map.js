@@ -1,46 +1,20 @@
 // All images of the run in the plane: dots from afar, thumbnails nearby; any place of it can be decoded.
 
 import * as api from "./api.js";
+import { Coloring } from "./colors.js";
 import { draw, h, number, select, tileOf } from "./pictures.js";
 import { PointIndex, Points } from "./points.js";
+import { THUMBNAIL, Thumbnails } from "./thumbnails.js";
 
 const REST = 125; // milliseconds that the pointer rests before an image is shown
 const CATCH = 14; // pixels around the pointer in which an image is found
-const THUMBNAIL = 34; // pixels of a thumbnail
-const TILE_PIXELS = 280; // a tile is about as wide
 const SHOWN_SELECTION = 120;
-const DEEPEST = 12;
-// Okabe & Ito (2008), which can be told apart with any colour vision; yellow is darker here, for white paper
-const CATEGORIES = ["0072b2", "e69f00", "009e73", "d55e00", "56b4e9", "cc79a7", "b8a800", "7f7f7f"];
-// Viridis at nine places (Smith & van der Walt, CC0)
-const RAMP = ["440154", "472d7b", "3b528b", "2c728e", "21918c", "28ae80", "5ec962", "addc30", "fde725"];
-const LEVELS = 256;
-const MISSING = [128, 128, 128, 90];
-
 const countOf = (rows) => `${rows.length.toLocaleString("en")} image${rows.length === 1 ? "" : "s"}`;
-const rgb = (hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16));
-
-function category(i) {
-  if (i < CATEGORIES.length) return rgb(CATEGORIES[i]);
-  const canvas = category.context ??= document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  canvas.fillStyle = `hsl(${(i * 137.5) % 360} 60% ${40 + 12 * (i % 3)}%)`;
-  canvas.fillRect(0, 0, 1, 1);
-  return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
-}
-
-function ramp(share) {
-  const at = share * (RAMP.length - 1);
-  const [a, b] = [Math.floor(at), Math.ceil(at)].map((i) => rgb(RAMP[i]));
-  return a.map((value, k) => Math.round(value + (b[k] - value) * (at % 1)));
-}
-
 export class MapView {
   constructor(app, element) {
     this.app = app;
     this.mode = "move";
-    this.hidden = new Set();
     this.selected = [];
-    this.thumbnails = new Map();
     app.groups = { a: [], b: [] };
     this.ground = h("canvas", { "aria-hidden": "true" });
     this.dots = h("canvas", { "aria-hidden": "true" });
@@ -48,10 +22,11 @@ export class MapView {
     this.probe = h("canvas", { class: "probe", hidden: true });
     this.hover = h("div", { class: "hover", hidden: true });
     this.note = h("p", { class: "note" });
+    this.ink = h("span", { hidden: true });
     this.empty = h("div", { class: "empty" }, h("p", {}, "The map appears when all images are encoded. Meanwhile, look at new images on the wall."));
     this.area = h("div", { class: "map", tabindex: 0, role: "application",
       "aria-label": "Map of all images. Arrow keys move, plus and minus zoom, Enter shows the picture in the middle." },
-      this.ground, this.dots, this.above, this.probe, this.hover, this.note, this.empty);
+      this.ground, this.dots, this.above, this.probe, this.hover, this.note, this.empty, this.ink);
     this.bar = h("div", { class: "bar" });
     this.legend = h("div", { class: "legend" });
     element.append(this.bar, this.area, this.legend);
@@ -60,6 +35,7 @@ export class MapView {
     this.area.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.resized()).observe(this.area);
     app.listen(() => this.changed());
+    app.mark = (place) => this.mark(place).catch(app.fail);
   }
 
   open() {
@@ -91,7 +67,7 @@ export class MapView {
     this.count = values.length / 2;
     this.index = new PointIndex(values, low, edge);
     this.points.setPositions(values);
-    this.thumbnails.clear();
+    this.thumbnails = new Thumbnails(this, () => this.redraw());
     this.empty.hidden = true;
     this.view = this.viewFromAddress();
     this.isWhole = !this.view;
@@ -187,6 +163,12 @@ export class MapView {
     return context;
   }
 
+  // A colour of the style sheet, as canvases need it.
+  color(name) {
+    this.ink.style.color = `var(--${name})`;
+    return getComputedStyle(this.ink).color;
+  }
+
   drawGround() {
     const context = this.context(this.ground);
     if (!this.density || this.projection !== "pca" || !this.app.state.density) return;
@@ -198,9 +180,9 @@ export class MapView {
 
   drawAbove(near) {
     const context = this.context(this.above);
-    if (near) this.drawThumbnails(context);
+    if (near) this.thumbnails.draw(context, this.view);
     if (this.lasso?.length > 1) {
-      context.strokeStyle = context.fillStyle = getComputedStyle(this.area).getPropertyValue("--accent");
+      context.strokeStyle = context.fillStyle = this.color("accent");
       context.lineWidth = 2;
       context.beginPath();
       this.lasso.forEach(([x, y]) => context.lineTo(...this.toScreen(x, y)));
@@ -211,14 +193,39 @@ export class MapView {
       context.globalAlpha = 1;
     }
     if (this.app.path && this.app.morph.length > 1) this.drawPath(context);
+    if (this.marked) this.drawMark(context);
+  }
+
+  // Shows where the inspected picture lies.
+  async mark(place) {
+    this.marked = null;
+    if (!this.view) return;
+    const { at } = place.kind === "map" && place.projection === this.projection ? { at: [place.at]} : await api.post("/api/path", { places: [place], projection: this.projection });
+    this.marked = at[0];
+    this.redraw();
+  }
+
+  drawMark(context) {
+    const [x, y] = this.toScreen(...this.marked);
+    for (const [width, color] of [[5, this.color("paper")], [2.5, this.color("accent")]]) {
+      context.lineWidth = width;
+      context.strokeStyle = color;
+      context.beginPath();
+      context.arc(x, y, 11, 0, 2 * Math.PI);
+      context.moveTo(x - 17, y);
+      context.lineTo(x - 6, y);
+      context.moveTo(x + 6, y);
+      context.lineTo(x + 17, y);
+      context.stroke();
+    }
   }
 
   drawPath(context) {
     const { at, outside } = this.app.path;
-    const style = getComputedStyle(this.area);
+    const colors = [this.color("ink"), this.color("warn")];
     context.lineWidth = 2.5;
     for (let i = 1; i < at.length; i++) {
-      context.strokeStyle = style.getPropertyValue(outside[i] ? "--warn" : "--ink");
+      context.strokeStyle = colors[Number(outside[i])];
       context.setLineDash(outside[i] ? [4, 4] : []);
       context.beginPath();
       context.moveTo(...this.toScreen(...at[i - 1]));
@@ -228,115 +235,21 @@ export class MapView {
     context.setLineDash([]);
   }
 
-  drawThumbnails(context) {
-    const level = Math.max(0, Math.min(DEEPEST, Math.round(Math.log2((this.view.scale * this.edge) / TILE_PIXELS))));
-    const count = 2 ** level;
-    const tile = (value, axis) => Math.max(0, Math.min(count - 1, Math.floor(((value - this.low[axis]) / this.edge) * count)));
-    const [left, top] = this.toMap(0, 0);
-    const [right, bottom] = this.toMap(this.area.clientWidth, this.area.clientHeight);
-    const taken = {};
-    context.imageSmoothingEnabled = false;
-    for (let y = tile(bottom, 1); y <= tile(top, 1); y++) {
-      for (let x = tile(left, 0); x <= tile(right, 0); x++) {
-        const found = this.tile(level, x, y);
-        if (found) found.rows.forEach((row, i) => this.drawThumbnail(context, row, found.images[i], taken));
-      }
-    }
-  }
-
-  drawThumbnail(context, row, canvas, taken) {
-    if (this.isHidden(row)) return;
-    const [x, y] = this.toScreen(this.xy[2 * row], this.xy[2 * row + 1]);
-    const longer = Math.max(canvas.width, canvas.height);
-    const [width, height] = [canvas.width, canvas.height].map((side) => (side / longer) * THUMBNAIL);
-    const [cx, cy] = [Math.floor(x / THUMBNAIL), Math.floor(y / THUMBNAIL)];
-    for (let a = -1; a <= 1; a++) {
-      for (let b = -1; b <= 1; b++) {
-        const other = taken[`${cx + a} ${cy + b}`];
-        if (other && Math.abs(other[0] - x) < width && Math.abs(other[1] - y) < height) return;
-      }
-    }
-    taken[`${cx} ${cy}`] = [x, y];
-    const dim = this.dimmed?.[row];
-    context.globalAlpha = dim ? 0.25 : 1;
-    context.fillStyle = `rgb(${this.colorOf(row).slice(0, 3).join(" ")})`;
-    context.fillRect(x - width / 2 - 2, y - height / 2 - 2, width + 4, height + 4);
-    context.drawImage(canvas, x - width / 2, y - height / 2, width, height);
-    context.globalAlpha = 1;
-  }
-
-  tile(level, x, y) {
-    const key = `${level} ${x} ${y}`;
-    const { thumbnails, projection } = this;
-    if (!thumbnails.has(key)) {
-      thumbnails.set(key, null);
-      if (thumbnails.size > 600) thumbnails.delete(thumbnails.keys().next().value);
-      api.tile(projection, level, x, y).then(({ rows, images }) => {
-        const canvases = images.map((image) => {
-          const canvas = document.createElement("canvas");
-          draw(canvas, image);
-          return canvas;
-        });
-        if (this.projection === projection) thumbnails.set(key, { rows, images: canvases });
-        this.redraw();
-      }, () => thumbnails.delete(key));
-    }
-    return thumbnails.get(key);
-  }
-
-  // --- Colours ---
-
   async colorBy(name) {
-    const { info } = this.app;
-    this.column = info.columns.find((column) => column.name === name);
-    this.values = (await api.floats(`/api/column/${encodeURIComponent(name)}`)).values;
-    this.hidden.clear();
-    const [low, high] = this.column.range;
-    const categories = this.column.categories.length;
-    const missing = categories || LEVELS;
-    const index = (value) => (!Number.isFinite(value) || value < 0 && categories ? missing : categories ? value
-      : Math.max(0, Math.min(LEVELS - 1, Math.floor(((value - low) / (high - low || 1)) * LEVELS))));
-    this.colors = Float32Array.from(this.values, index);
-    this.points.setColors(this.colors);
-    this.setPalette();
-    this.showLegend();
-  }
-
-  setPalette() {
-    const categories = this.column.categories.length;
-    const colors = Array.from({ length: categories || LEVELS }, (_, i) => [...(categories ? category(i) : ramp(i / (LEVELS - 1))), 205]);
-    this.palette = [...colors, MISSING].slice(0, 2048);
-    for (const i of this.hidden) this.palette[i] = [0, 0, 0, 0];
-    this.points.setPalette(new Uint8Array(this.palette.flat()));
+    const column = this.app.info.columns.find((other) => other.name === name);
+    const { values } = await api.floats(`/api/column/${encodeURIComponent(name)}`);
+    this.coloring = new Coloring(column, values, () => {
+      this.points.setPalette(this.coloring.bytes());
+      this.redraw();
+    });
+    this.points.setColors(this.coloring.indices);
+    this.points.setPalette(this.coloring.bytes());
+    this.legend.replaceChildren(...this.coloring.legend());
     this.redraw();
   }
 
-  colorOf(row) {
-    return this.palette[this.colors[row]] ?? MISSING;
-  }
-
   isHidden(row) {
-    return this.hidden.has(this.colors[row]);
-  }
-
-  showLegend() {
-    const { categories, about, range: [low, high] } = this.column;
-    if (!categories.length) {
-      const ramped = h("span", { class: "ramp" });
-      ramped.style.background = `linear-gradient(to right, ${RAMP.map((hex) => `#${hex}`).join()})`;
-      this.legend.replaceChildren(number(low), ramped, number(high), h("span", { class: "soft" }, about));
-      return;
-    }
-    this.legend.replaceChildren(...categories.map((name, i) => {
-      const swatch = h("span", { class: "swatch" });
-      swatch.style.background = `rgb(${category(i).join(" ")})`;
-      return h("button", { type: "button", "aria-pressed": !this.hidden.has(i), title: `Hide or show ${name}`, onclick: (event) => {
-        if (this.hidden.has(i)) this.hidden.delete(i);
-        else this.hidden.add(i);
-        event.currentTarget.setAttribute("aria-pressed", !this.hidden.has(i));
-        this.setPalette();
-      } }, swatch, name || "no class");
-    }));
+    return this.coloring.isHidden(row);
   }
 
   // --- Controls ---
@@ -357,7 +270,7 @@ export class MapView {
     if (!("tsne" in info.projections) && info.jobs[1].state !== "running") projections.push(["tsne", "t-SNE (compute)"]);
     const parts = [modes,
       select(projections.map(([name, text]) => [name, text]), this.projection, (name) => this.chooseProjection(name), "Projection"),
-      h("label", {}, "Colour", select(info.columns.map(({ name }) => [name, name]), this.column.name, (name) => {
+      h("label", {}, "Colour", select(info.columns.map(({ name }) => [name, name]), this.coloring.column.name, (name) => {
         app.set({ color: name });
         this.colorBy(name).catch(app.fail);
       }, "Colour by")),
