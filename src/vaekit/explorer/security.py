@@ -25,7 +25,7 @@ HEADERS = {
 
 
 class BodyTooLarge(Exception):
-    """A request has more than MAX_BODY bytes."""
+    """A request has more than MAX_BODY bytes; the application answers with `too_large`."""
 
 
 class Guard:
@@ -62,8 +62,6 @@ class Guard:
         self.open_requests += 1
         try:
             await self.app(scope, _limited(receive), send)
-        except BodyTooLarge:
-            await _too_large()(scope, receive, send)
         finally:
             self.open_requests -= 1
 
@@ -89,7 +87,7 @@ class Guard:
             return _unknown()
         lengths = headers.get("content-length", ["0"])
         if not all(length.isdigit() and int(length) <= MAX_BODY for length in lengths):
-            return _too_large()
+            return too_large()
         if self.open_requests >= MAX_REQUESTS:
             return PlainTextResponse("Too many requests at a time.", 503, {"Retry-After": "1"})
         return None
@@ -120,7 +118,8 @@ def _unknown() -> Response:
     return PlainTextResponse("Open the address that `vaekit explore` has printed, with its token.", 403)
 
 
-def _too_large() -> Response:
+def too_large() -> Response:
+    """The answer to a request of more than MAX_BODY bytes."""
     return PlainTextResponse(f"A request may have {MAX_BODY >> 20} MB at most.", 413)
 
 

@@ -3,11 +3,12 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from importlib.resources import files
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -16,7 +17,7 @@ from vaekit.explorer.decoder import Decoder
 from vaekit.explorer.explorer import Explorer
 from vaekit.explorer.messages import animation_file, binary, finite, json_of, mask_of, pixels, place_of
 from vaekit.explorer.places import read_places
-from vaekit.explorer.security import Guard, address, new_token
+from vaekit.explorer.security import BodyTooLarge, Guard, address, new_token, too_large
 
 HOST = "127.0.0.1"
 STATIC = {
@@ -83,7 +84,11 @@ class Server:
         }
         routes = [Route(path, _checked(answer), methods=["GET"]) for path, answer in get.items()]
         routes += [Route(path, _checked(answer), methods=["POST"]) for path, answer in post.items()]
-        return Starlette(routes=routes)
+        handlers: dict[Any, Any] = {
+            BodyTooLarge: lambda *_: too_large(),
+            ClientDisconnect: lambda *_: Response(status_code=400),  # which nobody receives
+        }
+        return Starlette(routes=routes, exception_handlers=handlers)
 
     async def page(self, _: Request) -> Response:
         return _static("index.html")
@@ -215,7 +220,8 @@ def serve(explorer: Explorer, port: int, opened: Callable[[str], object]) -> Non
     )  # fmt: skip
     explorer.start()
     opened(address(port, token))
-    uvicorn.Server(config).run([listener])
+    with suppress(KeyboardInterrupt):  # which the server raises once more after it has stopped
+        uvicorn.Server(config).run([listener])
 
 
 def listen(port: int) -> socket.socket:

@@ -58,7 +58,7 @@ class ImageLatents:
         return splits
 
 
-def image_latents(model: LoadedModel, advance: Callable[..., None] = lambda *_: None) -> ImageLatents:
+def image_latents(model: LoadedModel, advance: Callable[..., None] = lambda *_, **__: None) -> ImageLatents:
     """The latents of all images that the run was trained on, read from its folder if they are there.
 
     They are kept in RUN/explorer under a hash of the weights and of the images.

@@ -93,7 +93,7 @@ def require_tsne() -> None:
 
 
 def tsne_coordinates(
-    latents: ImageLatents, pca: PCA, advance: Callable[..., None] = lambda *_: None
+    latents: ImageLatents, pca: PCA, advance: Callable[..., None] = lambda *_, **__: None
 ) -> Float[np.ndarray, "N 2"]:
     """Coordinates by t-SNE (van der Maaten & Hinton 2008, JMLR 9; by interpolation, Linderman et al. 2019,
     arXiv:1712.09005) of the first principal components, read from the folder of the latents if they are

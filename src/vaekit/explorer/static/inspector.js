@@ -39,7 +39,7 @@ export class Inspector {
     const details = h("div");
     this.body.replaceChildren(h("section", {}, h("h2", {}, nameOf(place)), pair, details), this.actions(place, found), this.similar(place));
     if (place.kind === "image") await this.showOriginal(place, pair, details);
-    else if (app.info.images) await this.showNearest(await api.post("/api/nearest", { place }), place, pair, details);
+    else if (place.kind !== "upload" && app.info.images) await this.showNearest(await api.post("/api/nearest", { place }), place, pair, details);
   }
 
   async showOriginal(place, pair, details) {
@@ -67,6 +67,8 @@ export class Inspector {
     const picture = h("img", { class: "picture", alt: name, src: URL.createObjectURL(file) });
     this.body.querySelector(".pair").prepend(h("figure", {}, picture, h("figcaption", {}, "Your picture")));
     const count = facts.images.toLocaleString("en");
+    const details = this.body.querySelector(".pair").nextSibling;
+    await this.showNearest(facts.nearest, place, this.body.querySelector(".pair"), details);
     const list = { File: name };
     if (facts["log-likelihood"] != null) {
       list["Log-likelihood (ELBO), nats"] = number(facts["log-likelihood"]);

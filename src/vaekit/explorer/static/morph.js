@@ -21,7 +21,7 @@ export class MorphView {
     const clear = h("button", { type: "button", onclick: () => { app.morph.length = 0; app.notify(); } }, "Remove all");
     const random = h("button", { type: "button", onclick: () => { app.morph.push(this.random()); app.notify(); } }, "Add a new image");
     element.append(h("div", { class: "scroll" }, h("div", { class: "split" },
-      h("div", {}, this.canvas, h("div", { class: "row" }, this.play, this.scrub), this.warning,
+      this.left = h("div", { class: "unfilled" }, this.canvas, h("div", { class: "row" }, this.play, this.scrub), this.warning,
         h("div", { class: "actions" }, save("strip", "Save strip"), save("gif", "Save GIF"), save("webp", "Save WebP"))),
       h("div", {}, h("h2", {}, "Pictures"), this.help, this.chosen, h("div", { class: "actions" }, random, clear),
         h("label", { class: "row soft" }, linear, "Straight lines instead of arcs")))));
@@ -66,8 +66,10 @@ export class MorphView {
 
   async build() {
     const { app } = this;
+    this.left.classList.toggle("unfilled", app.morph.length < 2);
     if (app.morph.length < 2) {
       this.frames = [];
+      this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
       this.path = null;
       this.warning.textContent = "";
       if (this.timer) this.toggle();
