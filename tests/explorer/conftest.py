@@ -89,9 +89,9 @@ def explore(run: Path, *options: object) -> tuple[Process, Client]:
     process = start("explore", run, "--no-browser", *options, command=NEW_PROCESS)
     assert process.stdout is not None
     line = process.stdout.readline()
-    found = re.search(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]+)", line)
-    assert found, (line, process.stderr.read() if process.stderr and process.poll() is not None else "")
-    return process, Client(int(found[1]), found[2])
+    match = re.search(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]+)", line)
+    assert match, (line, process.stderr.read() if process.stderr and process.poll() is not None else "")
+    return process, Client(int(match[1]), match[2])
 
 
 def stop(process: Process) -> int:

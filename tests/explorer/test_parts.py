@@ -74,13 +74,13 @@ def test_a_direction_changes_what_differs_between_groups_and_what_goes_along_wit
     first = RANDOM.normal(size=4000)
     second = first + 0.1 * RANDOM.normal(size=4000)
     z = np.stack([first, second, RANDOM.normal(size=4000)], 1).astype(np.float32)
-    found = separate(z, first < -0.5, first > 0.5)
-    np.testing.assert_allclose(found.step, [1, 1, 0], atol=0.1)  # one standard deviation of the images
-    assert found.accuracy > 0.97
+    direction = separate(z, first < -0.5, first > 0.5)
+    np.testing.assert_allclose(direction.step, [1, 1, 0], atol=0.1)  # one standard deviation of the images
+    assert direction.accuracy > 0.97
 
 
 def test_the_accuracy_of_a_direction_is_on_held_out_images() -> None:
-    """Forty images in a hundred dimensions are always separable; what is not there is not found."""
+    """Forty images in a hundred dimensions are always separable; what is not there is not direction."""
     z = RANDOM.normal(size=(400, 100)).astype(np.float32)
     a, b = np.zeros(400, bool), np.zeros(400, bool)
     a[:20], b[20:40] = True, True

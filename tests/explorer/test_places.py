@@ -157,10 +157,10 @@ def test_a_direction_separates_groups(page: Client) -> None:
     _, _, body = page.request("POST", "/api/originals", json.dumps({"rows": rows}))
     bright = np.frombuffer(body, np.uint8).reshape(121, 16, 16, 4)[..., :3].mean((1, 2, 3))
     order = np.argsort(bright)
-    found = page.post("/api/direction", {"a": mask(order[:40]), "b": mask(order[-40:])})
-    assert found["accuracy"] > 0.8
+    direction = page.post("/api/direction", {"a": mask(order[:40]), "b": mask(order[-40:])})
+    assert direction["accuracy"] > 0.8
     at = [
-        {"kind": "moved", "of": {"kind": "map", "at": [0, 0]}, "steps": {found["name"]: t}}
+        {"kind": "moved", "of": {"kind": "map", "at": [0, 0]}, "steps": {direction["name"]: t}}
         for t in (-2, 0, 2)
     ]
     low, middle, high = page.pictures(*at).mean((1, 2, 3))

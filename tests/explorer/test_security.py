@@ -141,8 +141,8 @@ def test_listed_pictures_are_served(page: Client, run: Path) -> None:
 
 
 def test_large_requests_are_refused(page: Client) -> None:
-    said = head("/api/upload", host(page), cookie(page), f"Content-Length: {BIG}", method="POST")
-    assert status(talk(page.port, said)) == 413
+    announced = head("/api/upload", host(page), cookie(page), f"Content-Length: {BIG}", method="POST")
+    assert status(talk(page.port, announced)) == 413
     wrong = head("/api/upload", host(page), cookie(page), "Content-Length: -5", method="POST")
     assert status(talk(page.port, wrong)) in (400, 413)
     chunked = head("/api/upload", host(page), cookie(page), "Transfer-Encoding: chunked", method="POST")

@@ -151,11 +151,11 @@ class Explorer:
     def direction(self, a: NDArray[np.bool_], b: NDArray[np.bool_]) -> dict[str, Any]:
         """A new direction from images of group `a` to those of group `b`; see `directions.separate`."""
         with self.compute:
-            found = separate(np.asarray(self.resolver.images().means), a, b)
+            separated = separate(np.asarray(self.resolver.images().means), a, b)
             name = f"direction {self.resolver.made_directions + 1}"
             self.resolver.made_directions += 1
-            self.resolver.directions[name] = torch.from_numpy(found.step)
-        return {"name": name, "accuracy": found.accuracy}
+            self.resolver.directions[name] = torch.from_numpy(separated.step)
+        return {"name": name, "accuracy": separated.accuracy}
 
     # --- Training ---
 

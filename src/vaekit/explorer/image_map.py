@@ -179,9 +179,9 @@ class ImageMap:
         parts = (
             _flat(np.array(pack.images[start : min(start + TRAINING_CHUNK, rows.stop)])) for start in starts
         )
-        found = nearest(_flat(picture), parts)
-        distance = round(float(found.distance[0]), 2)
-        return {**self.facts(rows.start + int(found.row[0])), "distance": distance}
+        neighbors = nearest(_flat(picture), parts)
+        distance = round(float(neighbors.distance[0]), 2)
+        return {**self.facts(rows.start + int(neighbors.row[0])), "distance": distance}
 
     def locate(self, z: Float[np.ndarray, "N D"], projection: str) -> list[list[float]]:
         """Where latents lie on the PCA map; on that by t-SNE, where the image with the nearest ones lies."""

@@ -141,9 +141,9 @@ def _limited(receive: Receive) -> Receive:
 def _with_headers(send: Send) -> Send:
     async def with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            own = {name.lower() for name, _ in message["headers"]}
+            present = {name.lower() for name, _ in message["headers"]}
             for name, value in HEADERS.items():
-                if name.lower().encode() not in own:
+                if name.lower().encode() not in present:
                     message["headers"].append((name.lower().encode(), value.encode()))
         await send(message)
 

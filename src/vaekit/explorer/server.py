@@ -5,6 +5,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from importlib.resources import files
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -161,7 +162,7 @@ class Server:
         return JSONResponse(await asyncio.to_thread(self.explorer.nearest, place))
 
     async def path(self, request: Request) -> Response:
-        """Where places lie on a map, and which are outside of the data."""
+        """Where places lie on a map, and which are away from all images."""
         given = await json_of(request)
         places = read_places(given.get("places"), MAX_PLACES)
         projection = "tsne" if given.get("projection") == "tsne" else "pca"
