@@ -57,6 +57,10 @@ FIGURES = {
         f"others become squares of {survey.DEFAULT_SIDE} pixels",
         f"fewer than {checks.FEW_LEVELS} levels to {100 * checks.MOST_PIXELS:.0f} % of the pixels",
     ],
+    "troubleshooting.md": [
+        f"under {100 * diagnosis.COLLAPSED_SHARE:.0f} % of the latents are active",
+        f"below {diagnosis.FEW_IMAGES:,} training images",
+    ],
     "evaluation.md": [
         f"more than {100 * diagnosis.MAX_DUPLICATES:.0f} % of held-out images",
         f"within {memorization.DUPLICATE_DISTANCE:.0f} levels",

@@ -20,7 +20,7 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 DOCS = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("architecture.md", "data.md")]
 BLOCKS = BLOCK.findall("".join([README, *DOCS]))
 PROGRAMS = {"bash": ["bash", "-euc"], "python": [sys.executable, "-c"]}
-GENERATED = ("components", "performance", "published", "samples")
+GENERATED = ("cli", "components", "performance", "presets", "published", "samples")
 
 
 class Reader:

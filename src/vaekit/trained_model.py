@@ -70,7 +70,7 @@ class TrainedModel:
 
     @property
     def model(self) -> VAE:
-        """The tensor module: images [B, C, H, W] in [0, 1]."""
+        """The tensor module, of images [B, C, H, W] in [0, 1]."""
         return self.loaded.vae
 
     @property

@@ -107,6 +107,16 @@ def test_help_of_train_lists_common_options_on_one_line_each(monkeypatch: Monkey
     assert max(map(len, lines)) <= 100
 
 
+def test_help_is_wrapped_to_the_terminal_not_as_in_the_source(monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    lines = run_help("generate", "--help")
+    start = next(number for number, line in enumerate(lines) if line.startswith("  --guidance"))
+    end = next(number for number, line in enumerate(lines) if line.startswith("  --seed"))
+    column = lines[start].index("Guidance")
+    assert all(line.startswith(" " * (column + 2)) for line in lines[start + 1 : end])
+    assert min(map(len, lines[start : end - 1])) > 50
+
+
 def test_help_all_lists_every_option_once(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     lines = run_help("train", "photos/", "--help-all")

@@ -15,7 +15,7 @@ DATA = {"fashion": ("Fashion-MNIST", "fashion-mnist/"), "cifar": ("CIFAR-10", "c
 HEAD = """# Sample quality with the fitted prior
 
 After training, vaekit fits a density to the latents of the training images, and `generate` samples from it if
-it is better on held-out images ([details](mathematics.md#a-prior-fitted-to-the-latents)). This page shows how
+it is better on held-out images ([details](mathematics.md#the-fitted-prior)). This page shows how
 much that gains: each model is trained with its unchanged preset, and new images from either prior are
 compared with equally many test images. Coverage is the fraction of test images with a new image nearby; it
 depends on their number. KID is a distance, here times 1,000; lower is better. `+-` is half the 95 % interval.

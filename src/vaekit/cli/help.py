@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 FLAG_ALL = "--help-all"
 """Shows every option of a command that has more than the common ones."""
+KIND_LINE = r"\n(?=\w+(?:, \w+)*: )"
+"""Starts a line of its own: `iaf, nsf: ...`. Other lines end where a docstring was wrapped."""
 
 
 class HelpFormatter:
@@ -45,7 +47,7 @@ class HelpFormatter:
         column = max(console.width - width - 4, 20)
         for label, description in rows:
             lines: list[str] = []
-            for line in description.splitlines():
+            for line in re.split(KIND_LINE, description):
                 lines += wrap(line, column, subsequent_indent="  ", break_on_hyphens=False)
             for start, line in zip_longest((label,), lines, fillvalue=""):
                 text = f"  {start:<{width}}  {line}".replace("\xa0", " ")
