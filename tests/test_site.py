@@ -36,8 +36,8 @@ check_site = load_tool("check_site")
 
 
 def commands(text: str) -> Iterator[tuple[str, bool]]:
-    """The commands of vaekit in a page, and whether each is only mentioned in a sentence, where arguments may be
-    left out and `...` stand for them."""
+    """The commands of vaekit in a page, and whether each is only mentioned in a sentence, where arguments may
+    be left out and `...` stand for them."""
     shell = ("bash", "console")
     blocks = "".join(code for language, code in FENCED.findall(text) if language in shell)
     uses = [(match, False) for match in IN_BLOCK.findall(re.sub(r"\\\n\s*", "", blocks))]
