@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import vaekit
+from command import mistake
 from command import vaekit as command
 from explorer.conftest import Client, explore, stop
 from vaekit.runs.inputs import training_pack
@@ -224,3 +225,19 @@ def test_sliders_of_a_vector_are_its_most_active_latents(
     assert all(slider["name"].startswith("latent ") for slider in sliders)
     cells = {"kind": "painted", "of": {"kind": "image", "row": 0}, "cells": [[0, 0, 0, 1]]}
     assert "no latent image" in client.refused("/api/pictures", {"places": [cells]})
+
+
+def test_columns_of_a_table_colour_the_map(copy_of_run: Path, tmp_path: Path) -> None:
+    table = tmp_path / "attributes.csv"
+    table.write_text("file,weight,kind\nround/001.png,2.5,old\nround/003.png,,new\n")
+    process, client = explore(copy_of_run, "--table", table)
+    client.log_in()
+    client.wait()
+    columns = {column["name"]: column for column in client.get("/api/info")["columns"]}
+    assert columns["kind"]["categories"] == ["new", "old"] and columns["weight"]["range"] == [2.5, 2.5]
+    facts = [client.get(f"/api/image/{row}") for row in range(121)]
+    known = {one["file"]: (one["weight"], one["kind"]) for one in facts if one["kind"]}
+    assert known == {"round/001.png": (2.5, "old"), "round/003.png": (None, "new")}
+    assert stop(process) == 0
+    missing = tmp_path / "missing.csv"
+    assert f"{missing} does not exist" in mistake("explore", copy_of_run, "--table", missing)

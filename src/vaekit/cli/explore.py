@@ -1,9 +1,6 @@
 """The latent space in a browser: `explore`."""
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from vaekit.cli.common import load_model, say
 from vaekit.cli.flags import RunFolder
@@ -16,7 +13,7 @@ def explore(
     *,
     port: int = 0,
     browser: bool = True,
-    table: Annotated[Path | None, Parameter(name="--table")] = None,
+    table: Path | None = None,
 ) -> None:
     """Explore the latent space in a browser, on this machine only.
 
@@ -29,11 +26,16 @@ def explore(
         raise UserError(f"must be between 0 and 65,535 (got {port}).", option="port")
     _require_server()
     import webbrowser
+    from functools import partial
 
     from vaekit.explorer.explorer import Explorer
     from vaekit.explorer.server import serve
+    from vaekit.explorer.table import table_columns
 
-    explorer = Explorer(load_model(run).loaded)
+    if table is not None and not table.is_file():
+        raise UserError(f"{table} does not exist.", "Give a table with a row per image.", "table")
+    columns = partial(table_columns, table) if table is not None else lambda _: ()
+    explorer = Explorer(load_model(run).loaded, columns)
 
     def opened(address: str) -> None:
         say(f"Explore {run} at {address}")

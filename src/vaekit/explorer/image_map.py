@@ -93,14 +93,14 @@ class ImageMap:
         resolver = self.resolver
         latents = image_latents(resolver.model, advance)
         files = [printable(path) for path in latents.images.pack.paths()]
-        columns = [*_columns(latents), *self._more_columns(files)]
         resolver.pca, resolver.latents = fit_pca(latents), latents
         resolver.add_directions()
         self.tiles["pca"] = Tiles(resolver.coordinates("pca"), latents.images.pack.images)
-        self.files, self.columns = files, {column.name: column for column in columns}
+        self.files, self.columns = files, {column.name: column for column in _columns(latents)}
         if (latents.folder / "tsne.npy").exists():
             self.compute_tsne(advance)
             self.tsne.state = "done"
+        self.columns |= {column.name: column for column in self._more_columns(files)}
 
     def start_tsne(self) -> None:
         """Compute the map by t-SNE, unless that was begun before.
