@@ -10,6 +10,7 @@ from torch import nn
 from vaekit.config.keywords import TrainSettings
 from vaekit.data.sources.torch_datasets import is_dataset
 from vaekit.errors import Interrupted, UserError
+from vaekit.export.hub import download, is_address
 from vaekit.runs.folder import Run
 from vaekit.runs.loaded import load_model
 from vaekit.trained_model import TrainedModel
@@ -108,10 +109,13 @@ def load(
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
 ) -> TrainedModel:
-    """Load the trained model of a run folder.
+    """Load the trained model of a run folder, or of the Hugging Face Hub.
+
+    Nothing that is loaded is executed. A model of the Hub is downloaded into its cache, where nothing is
+    written afterwards: `TrainedModel.save` makes a folder of it.
 
     Args:
-        run: the run folder.
+        run: the run folder, or "hf:USER/NAME" or "hf:USER/NAME@REVISION", which needs huggingface_hub.
         device: where it computes: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps".
         encoder: for a model that was trained with a custom encoder: a module made as then. Its weights are
             filled in.
@@ -119,7 +123,9 @@ def load(
 
     Raises:
         UserError: no run there, a damaged one, or no such device.
+        OSError: the Hub cannot be reached.
     """
+    folder = download(str(run)) if is_address(run) else Path(run).expanduser()
     networks = {"encoder": encoder, "decoder": decoder}
     given = {slot: module for slot, module in networks.items() if module is not None}
-    return TrainedModel(load_model(Run(Path(run).expanduser()), given, device))
+    return TrainedModel(load_model(Run(folder), given, device))

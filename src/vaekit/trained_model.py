@@ -16,6 +16,7 @@ from vaekit.evaluation.context import DEFAULT_NEW_IMAGES, MIN_NEW_IMAGES
 from vaekit.evaluation.evaluate import evaluate_model
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.evaluation.ranking import RANK_SAMPLES, rank
+from vaekit.export import hub
 from vaekit.latents import arrays, traverse
 from vaekit.latents.fit_prior import refit_prior
 from vaekit.latents.new_latents import Prior
@@ -355,3 +356,24 @@ class TrainedModel:
     def save(self, folder: str | Path) -> None:
         """Write the model to a new folder that `load` reads. Raises a UserError if the folder exists."""
         copy_run(self.run, Path(folder).expanduser())
+
+    def publish(self, *, to: str | Path, license: str | None = None, quiet: bool = False) -> str:
+        """Publish the model: its files, new images and a model card, to a folder or the Hugging Face Hub.
+
+        What is private is left out: paths, names of image files, and the images. docs/publishing.md lists
+        what the files contain. No file is replaced.
+
+        Args:
+            to: a new folder, which is a Path or a text that ends with a slash or begins with /, ./, ../ or ~;
+                or a repository, "USER/NAME" or "hf:USER/NAME", which is made, public, if it does not exist.
+            license: identifier of the licence, such as "apache-2.0"; required.
+            quiet: print nothing.
+
+        Returns the folder, or the address of the model's page.
+
+        Raises:
+            UserError: no licence, an existing folder, files that exist in the repository, a custom encoder or
+                decoder, or no permission.
+            OSError: the Hub cannot be reached.
+        """
+        return hub.publish(self.loaded, to, license, quiet)

@@ -57,8 +57,9 @@ def rank(
     from vaekit.runs.outputs import first_free
 
     endings = ENDINGS + (MAP_ENDINGS if maps else ())
-    file = out or first_free(run, "ranking", *endings)
-    ranking = load_model(run).rank(data, samples=samples, seed=seed, maps=maps, out=file)
+    model = load_model(run)
+    file = out or first_free(model.run.folder, "ranking", *endings)
+    ranking = model.rank(data, samples=samples, seed=seed, maps=maps, out=file)
     say("\n".join(format_ranking(ranking, samples, shutil.get_terminal_size().columns)))
     *first, last = (str(file.with_name(f"{file.stem}{ending}")) for ending in (file.suffix, *endings[1:]))
     say(f"Wrote {', '.join(first)} and {last}")

@@ -137,7 +137,7 @@ else:
 
 # --- Parameters that several commands have ---
 
-RunFolder = Annotated[Path, Parameter(help="Folder of a training run.")]
+RunFolder = Annotated[Path, Parameter(help="Folder of a training run, or hf:USER/NAME.")]
 Seed = Annotated[int, Parameter(help="Random seed: the same seed gives the same images.")]
 DataSource = Annotated[str | None, Parameter(help="Images, as for `train` (default: the training images).")]
 Class = Annotated[

@@ -17,8 +17,9 @@ def encode(run: RunFolder, data: DataSource = None, /, *, out: Path | None = Non
     """
     from vaekit.runs.outputs import first_free
 
-    file = out or first_free(run, "latents", ".csv")
-    table = load_model(run).latents(data, out=file)
+    model = load_model(run)
+    file = out or first_free(model.run.folder, "latents", ".csv")
+    table = model.latents(data, out=file)
     say(f"Wrote the latent vectors of {len(table):,} images to {file}")
 
 

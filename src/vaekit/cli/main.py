@@ -27,6 +27,7 @@ from vaekit.cli.explore import explore
 from vaekit.cli.generate import fit_prior, generate, reconstruct
 from vaekit.cli.help import FLAG_ALL, HelpFormatter
 from vaekit.cli.latents import encode, interpolate, traverse
+from vaekit.cli.publish import publish
 from vaekit.cli.tools import bench, doctor, presets
 from vaekit.cli.train import train
 from vaekit.config.overrides import alternatives
@@ -67,6 +68,7 @@ ARGUMENTS: dict[Callable[..., None], str] = {
     rank: "RUN [DATA]",
     report: "RUN",
     explore: "RUN",
+    publish: "RUN --to FOLDER/|USER/NAME --license LICENSE",
     bench: "[WORKLOADS...]",
     presets: "[NAME]",
     doctor: "",

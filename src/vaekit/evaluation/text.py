@@ -45,9 +45,12 @@ def format_evaluation(result: EvaluationResult, width: int) -> list[str]:
     for finding in result.diagnosis:
         lines += _wrap(f"{finding.name.capitalize()}. {finding.message}", width, "  ", "    ")
         lines += _wrap_command(finding.fix, width, "    Fix: ", "      ")
-    for title, rows in sections(result).items():
-        lines += [title, *_table(rows, width)]
-    return lines
+    return lines + format_tables(result, width)
+
+
+def format_tables(result: EvaluationResult, width: int) -> list[str]:
+    """Everything in an evaluation but the diagnosis, as tables of `width` characters."""
+    return [line for title, rows in sections(result).items() for line in (title, *_table(rows, width))]
 
 
 def sections(result: EvaluationResult) -> dict[str, list[Row]]:

@@ -9,6 +9,10 @@ from vaekit.models.vae import VAE
 from vaekit.utils.device import fork_rng
 
 
+def count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def summary(model: VAE) -> str:
     """A table of the layers that have weights: name, type, output for one image, number of parameters."""
     leaves = {name: m for name, m in model.named_modules() if [*m.parameters(recurse=False)] and name}
@@ -34,6 +38,6 @@ def summary(model: VAE) -> str:
     for name, shape in outputs.items():
         count = sum(p.numel() for p in leaves[name].parameters(recurse=False))
         rows.append((name, type(leaves[name]).__name__, shape, f"{count:,}"))
-    rows.append(("total", "", "", f"{sum(p.numel() for p in model.parameters()):,}"))
+    rows.append(("total", "", "", f"{count_parameters(model):,}"))
     width, kind = (max(map(len, column)) for column in list(zip(*rows, strict=True))[:2])
     return "\n".join(f"  {a:<{width}}  {b:<{kind}}  {c:>12}  {d:>11}" for a, b, c, d in rows)

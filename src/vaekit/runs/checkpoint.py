@@ -6,6 +6,7 @@ only when all of it is on the disk.
 """
 
 import json
+import math
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vaekit.errors import UserError, setting, spelled
 from vaekit.models.fitted_prior import FittedPrior
@@ -31,6 +33,9 @@ MAX_CHECKPOINTS = 3
 """Number of newest checkpoints that are not deleted, besides the best."""
 OBSOLETE = frozenset({"latent_scale"})
 """Tensors in weights of vaekit 0.1.0 that models no longer have."""
+BYTES_PER_NUMBER = 4
+MAX_GROWTH, SMALL_MODEL = 4, 1 << 30
+"""A model takes at most so many times the bytes of its weights while it is built, and this number more."""
 Tensors = dict[str, Tensor]
 
 
@@ -169,6 +174,39 @@ def read_weights(path: Path) -> Tensors:
         return _with_prefix(load_file(path), "")
     except (SafetensorError, OSError) as error:
         raise UserError(f"Cannot read {path} ({error}).", "Restore it from a copy.") from None
+
+
+class _Limit(TorchDispatchMode):
+    """Refuses new tensors that take more than so many bytes together, before they are made."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.left = size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if args and isinstance(args[0], (list, tuple)) and all(isinstance(n, int) for n in args[0]):
+            self.left -= BYTES_PER_NUMBER * math.prod(args[0])
+            if self.left < 0:
+                raise MemoryError
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def limited_to_weights(path: Path) -> Iterator[None]:
+    """Build the model of a file of weights; UserError if it is much larger than the file.
+
+    Settings of a few bytes can describe a model that fills the memory.
+    """
+    if not path.is_file():  # which `load_weights` says
+        yield
+        return
+    size = path.stat().st_size
+    try:
+        with _Limit(MAX_GROWTH * size + SMALL_MODEL):
+            yield
+    except MemoryError:
+        message = f"{path} has {size:,} bytes, and the model of its config.json is far larger."
+        raise UserError(message, "Restore both files from a copy.") from None
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

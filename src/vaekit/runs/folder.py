@@ -30,6 +30,9 @@ class Run:
         self.report = folder / "report.html"
         self.explorer = folder / "explorer"
         """What `vaekit explore` has computed, by weights."""
+        self.card = folder / "README.md"
+        self.new_images = folder / "samples.png"
+        """Of a published model, as is the model card."""
         self.checkpoints = folder / "checkpoints"
 
     @property

@@ -17,7 +17,7 @@ from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.flow_matching import FlowMatching
 from vaekit.models.terms import Objective
 from vaekit.models.vae import VAE
-from vaekit.runs.checkpoint import load_prior, load_weights
+from vaekit.runs.checkpoint import limited_to_weights, load_prior, load_weights
 from vaekit.runs.folder import Run
 from vaekit.runs.metadata import read_metadata
 from vaekit.utils.device import resolve_device
@@ -71,7 +71,8 @@ def load_model(
     metadata = read_metadata(run)
     config, shape, classes = metadata.config, metadata.shape, metadata.classes
     conditions = width_of(metadata.conditions)
-    vae, objective = build(config, shape, len(classes), networks=networks, conditions=conditions)
+    with limited_to_weights(run.weights):
+        vae, objective = build(config, shape, len(classes), networks=networks, conditions=conditions)
     load_weights(vae, run.weights)
     vae = vae.to(target).eval().requires_grad_(False)
     digest = sha256(run.weights)

@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from vaekit.config.config import Config
 from vaekit.data.sources.columns import Column
@@ -14,6 +14,7 @@ from vaekit.utils.files import write_text
 
 FORMAT = 1
 """Version of the run folder's layout, written into config.json."""
+Side = Annotated[int, Field(ge=1, le=1 << 16)]
 DAMAGED_HINT = "Restore it from a copy, or train a new run."
 
 
@@ -24,7 +25,7 @@ class RunMetadata(BaseModel, frozen=True):
     preset: str
     config: Config
     """The requested configuration, with "auto" where the user left a choice open."""
-    shape: tuple[int, int, int]
+    shape: tuple[Side, Side, Side]
     """(C, H, W) of the images."""
     classes: tuple[str, ...]
     conditions: tuple[Column, ...] = ()
@@ -91,7 +92,7 @@ def read_metadata(run: Run) -> RunMetadata:
     try:
         record = json.loads(run.config.read_text(encoding="utf-8"))
         version = record["format"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{run.config} is damaged.", DAMAGED_HINT) from None
     if version != FORMAT:
         message = f"{run.config} has format {version}, and this version reads format {FORMAT}."

@@ -9,7 +9,7 @@ from vaekit.config.overrides import alternatives
 from vaekit.errors import UserError, setting
 from vaekit.runs.folder import Run
 from vaekit.runs.metadata import read_metadata
-from vaekit.utils.files import atomic_folder, require_outside
+from vaekit.utils.files import atomic_folder, in_hub_cache, require_outside
 
 
 def first_free(parent: Path, name: str, *suffixes: str) -> Path:
@@ -38,6 +38,7 @@ def new_file(
         raise UserError(f"{out}: the file name must end in {alternatives(suffixes)}.", option="out")
     for source in (data, read_metadata(run).source if run else None):
         require_outside(path, source)
+    _require_not_cached(path)
     for file in (path, *(path.with_name(f"{path.stem}{ending}") for ending in also)):
         if file.exists():
             raise UserError(f"{file} already exists.", hint)
@@ -52,6 +53,7 @@ def new_folder(run: Run, out: str | Path) -> Path:
     """Create a folder to fill, or take an empty one, outside the training images of the run."""
     path, hint = Path(out).expanduser(), f"Choose another {setting('out')}."
     require_outside(path, read_metadata(run).source)
+    _require_not_cached(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} already exists.", hint)
     try:
@@ -74,5 +76,12 @@ def copy_run(run: Run, target: Path) -> None:
 
 def require_writable(run: Run) -> None:
     """Raise UserError if a run is read-only, before a long computation whose result goes there."""
-    if not os.access(run.folder, os.W_OK):
+    if in_hub_cache(run.folder) or not os.access(run.folder, os.W_OK):
         raise UserError(f"{run.folder} is read-only.", "Copy the run to a folder that you can write to.")
+
+
+def _require_not_cached(path: Path) -> None:
+    """Raise a UserError for a file or folder in the Hub's cache: the default for a model from there."""
+    if in_hub_cache(path):
+        message = f"{path} is in the cache of the Hugging Face Hub, which is only read."
+        raise UserError(message, f"Choose where to write with {setting('out')}.")

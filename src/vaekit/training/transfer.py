@@ -101,7 +101,8 @@ def source_of(origin: Origin) -> str | None:
     """The path of the images of a run; None for the bundled sample."""
     source = origin.metadata.source
     if source is None and read_dataset_summary(origin.run).source != BUNDLED:
-        message = f"The images of {origin.run.folder} were given in memory and are not saved."
+        why = "they were given in memory, or the model was published without them"
+        message = f"The training images are not in {origin.run.folder}: {why}."
         raise UserError(message, "Give the images to train on.")
     return source
 

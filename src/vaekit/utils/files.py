@@ -114,10 +114,16 @@ def is_inside(path: Path, source: object) -> bool:
     return path.expanduser().resolve().is_relative_to(Path(source).expanduser().resolve())
 
 
-def require_outside(out: Path, source: object) -> None:
-    """Raise a UserError if `out` lies inside the folder `source` of the user's images."""
+def require_outside(out: Path, source: object, option: str = "out") -> None:
+    """Raise a UserError if `out`, given by `option`, lies inside the folder `source` of the user's images."""
     if is_inside(out, source):
-        raise UserError(f"{out} is inside the image folder {source}.", f"Choose another {setting('out')}.")
+        raise UserError(f"{out} is inside the image folder {source}.", f"Choose another {setting(option)}.")
+
+
+def in_hub_cache(path: Path) -> bool:
+    """Whether `path` lies in a snapshot of the Hugging Face Hub's cache, which is only read."""
+    snapshots = (folder for folder in path.absolute().parents if folder.name == "snapshots")
+    return any(folder.parent.name.startswith("models--") for folder in snapshots)
 
 
 def _set_mode(path: Path, mode: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vaekit.errors import UserError
-from vaekit.utils.files import is_inside, lock
+from vaekit.utils.files import in_hub_cache, is_inside, lock
 from vaekit.utils.logging import log
 
 Result = TypeVar("Result")
@@ -45,7 +45,7 @@ class UnusableFolder(UserError):
 def packs_folders(run: Path | None) -> tuple[Path, Path]:
     """The folders of packs, in the order in which they are tried: in the cache, and next to the folder of a
     run, or of runs in runs/ for None."""
-    runs = Path("runs") if run is None else run.resolve().parent
+    runs = Path("runs") if run is None or in_hub_cache(run) else run.resolve().parent
     return cache_folder() / "packs", runs / FALLBACK / "packs"
 
 
