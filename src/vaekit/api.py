@@ -42,9 +42,10 @@ def train(
         preset: a name of `vaekit presets`; None for "best".
         out: the run folder; None takes a new one in runs/.
         resume: continue the run in `out`.
-        from_run: the folder of a run to start from: its weights are taken where names and shapes fit, those
-            of classes by name, and without `preset` its settings, which `settings` override, except the
-            length (epochs, steps per epoch and steps of flow matching). The run is only read.
+        from_run: the folder of a run to start from, or of diffusers' AutoencoderKL: its weights are taken
+            where names and shapes fit, those of classes by name, and without `preset` its settings, which
+            `settings` override, except the length (epochs, steps per epoch and steps of flow matching). It is
+            only read.
         minutes: time for all of it, from which the number of epochs follows; None for 20, if the preset
             leaves epochs open.
         max_minutes: time limit; training stops at the end of the epoch in which it is reached.

@@ -155,7 +155,7 @@ def test_publishing_refuses_what_it_must_not_do(
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A Hub on loopback, for this process and for commands."""
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     with running_hub() as server:
         environment = {
             "HF_ENDPOINT": server.address,
@@ -181,6 +181,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # of how huggingface_hub sends a file
 def test_a_model_travels_over_the_hub(
     hub: Hub, origin: TrainedModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -233,7 +234,7 @@ def test_without_a_network_the_cache_is_used(
 ) -> None:
     hub.add("ann/rings", files_of(published))
     images = vaekit.load("hf:ann/rings").sample(2)
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")  # where nobody answers
     np.testing.assert_array_equal(vaekit.load("hf:ann/rings").sample(2), images)
     with pytest.raises(OSError, match=r"Cannot reach the Hub for hf:ann/other"):

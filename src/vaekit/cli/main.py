@@ -24,6 +24,7 @@ from cyclopts import (
 
 from vaekit.cli.evaluate import evaluate, rank, report
 from vaekit.cli.explore import explore
+from vaekit.cli.export import export
 from vaekit.cli.generate import fit_prior, generate, reconstruct
 from vaekit.cli.help import FLAG_ALL, HelpFormatter
 from vaekit.cli.latents import encode, interpolate, traverse
@@ -68,6 +69,7 @@ ARGUMENTS: dict[Callable[..., None], str] = {
     rank: "RUN [DATA]",
     report: "RUN",
     explore: "RUN",
+    export: "RUN --to FORMAT",
     publish: "RUN --to FOLDER/|USER/NAME --license LICENSE",
     bench: "[WORKLOADS...]",
     presets: "[NAME]",

@@ -47,8 +47,9 @@ def train(
         out: Run folder (default: a new one in runs/).
         preset: Named model to start from; `vaekit presets` lists them.
         resume: Continue the run in --out, or start it if it does not exist.
-        from_run: Run to start from, by its weights and settings. Weights are taken where names and shapes
-            fit; settings, but not the length, unless --preset or --config is given, and flags override them.
+        from_run: Run to start from, by its weights and settings, or folder of diffusers' AutoencoderKL.
+            Weights are taken where names and shapes fit; settings, but not the length, unless --preset or
+            --config is given, and flags override them.
         minutes: Time for all of it, from which the number of epochs follows (default, if the preset leaves
             epochs open: the time limit, or 20).
         max_minutes: Time limit for training, in minutes (checked after each epoch).

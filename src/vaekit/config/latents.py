@@ -14,6 +14,12 @@ class GaussianPosteriorConfig(BaseConfig):
     kind: Literal["gaussian"] = "gaussian"
 
 
+class ClippedGaussianPosteriorConfig(BaseConfig):
+    """A Gaussian with diagonal covariance and log-variances from -30 to 20, as in latent diffusion."""
+
+    kind: Literal["clipped_gaussian"] = "clipped_gaussian"
+
+
 class FullGaussianPosteriorConfig(BaseConfig):
     """A Gaussian with full covariance."""
 
@@ -106,6 +112,7 @@ class FlowMatchingConfig(BaseConfig):
 
 PosteriorConfig = Annotated[
     GaussianPosteriorConfig
+    | ClippedGaussianPosteriorConfig
     | FullGaussianPosteriorConfig
     | IafPosteriorConfig
     | NsfPosteriorConfig

@@ -1,8 +1,8 @@
 """Settings of encoders and decoders; each class serves both."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from vaekit.config.base import BaseConfig
 
@@ -74,6 +74,26 @@ class DcaeConfig(BaseConfig):
     """Residual blocks at every resolution."""
 
 
+class AutoencoderKLConfig(BaseConfig):
+    """The network of latent diffusion, for `vaekit export --to diffusers` (AutoencoderKL)."""
+
+    kind: Literal["autoencoder_kl"] = "autoencoder_kl"
+    channels: int = Field(32, ge=8, le=4096, multiple_of=8)
+    """Channels at full resolution, a multiple of 8; doubled at every halving, up to 4 times as many."""
+    blocks: int = Field(1, ge=1, le=16)
+    """Residual blocks at every resolution of the encoder; the decoder has one more."""
+    groups: int = Field(4, ge=1, le=1024)
+    """Groups of channels that are normalized together; they divide the channels."""
+    attention: bool = True
+    """Self-attention between the pixels of the lowest resolution."""
+
+    @model_validator(mode="after")
+    def _groups_divide_channels(self) -> Self:
+        if self.channels % self.groups:
+            raise ValueError(f"{self.groups} groups do not divide {self.channels} channels")
+        return self
+
+
 class CustomConfig(BaseConfig):
     """Your own module, passed from Python: `vaekit.train(images, encoder=module, decoder=module)`."""
 
@@ -83,6 +103,6 @@ class CustomConfig(BaseConfig):
 
 
 NetworkConfig = Annotated[
-    MlpConfig | GatedMlpConfig | ConvConfig | ResnetConfig | DcaeConfig | CustomConfig,
+    MlpConfig | GatedMlpConfig | ConvConfig | ResnetConfig | DcaeConfig | AutoencoderKLConfig | CustomConfig,
     Field(discriminator="kind"),
 ]

@@ -25,6 +25,8 @@ MAX_LOG_VARIANCE = 2 * math.log(10)
 """Standard deviations stay below 10, where those of priors are about 1. Without this bound, a nearly white
 image among drawings had exp(6) in 188 of 256 latents in its second epoch, and its batch a KL of 1.9 million
 nats."""
+CLIPPED = -30.0, 20.0
+"""Bounds of the log-variances of `clipped_gaussian`, those of diffusers' AutoencoderKL."""
 
 Features = Float[Tensor, "B F"] | Float[Tensor, "B F h w"]
 
@@ -47,6 +49,7 @@ class GaussianPosterior(Posterior):
     """Means and log-variances by a linear map (Kingma & Welling 2014, appendix C.2)."""
 
     provides = DENSITY | {Capability.FACTORIZED, Capability.MOMENTS, Capability.DETACHABLE_DENSITY}
+    bound = staticmethod(soft_bound)
 
     def __init__(self, settings: BaseConfig, context: BuildContext) -> None:
         super().__init__()
@@ -54,7 +57,17 @@ class GaussianPosterior(Posterior):
 
     def forward(self, features: Features) -> DiagonalGaussian:
         loc, raw = self.head(features).chunk(2, dim=1)
-        return DiagonalGaussian(loc.flatten(1), soft_bound(raw.flatten(1)))
+        return DiagonalGaussian(loc.flatten(1), self.bound(raw.flatten(1)))
+
+
+@register("posterior", "clipped_gaussian")
+class ClippedGaussianPosterior(GaussianPosterior):
+    """Log-variances are those of the linear map, clipped to -30 and 20: the posterior of latent diffusion
+    (Rombach et al. 2022, arXiv:2112.10752)."""
+
+    @staticmethod
+    def bound(log_variance: Tensor) -> Tensor:
+        return clamp_straight_through(log_variance, *CLIPPED)
 
 
 @register("posterior", "delta")

@@ -15,6 +15,7 @@ from vaekit.errors import UserError, setting
 from vaekit.models.flow_matching import FlowMatching
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoint import Tensors, read_weights
+from vaekit.runs.diffusers import is_diffusers_folder, read_autoencoder
 from vaekit.runs.folder import Run
 from vaekit.runs.inputs import OF_TRAINING
 from vaekit.runs.metadata import RunMetadata, read_dataset_summary, read_metadata
@@ -74,8 +75,10 @@ class Match:
 
 
 def read_origin(folder: Path) -> Origin:
-    """Read a run to start from; UserError if it is no run, damaged, or has no weights yet."""
+    """Read a run or a folder of diffusers; UserError if it is neither, damaged, or has no weights yet."""
     run = Run(folder)
+    if is_diffusers_folder(folder):
+        return Origin(run, *read_autoencoder(folder), {})
     metadata, weights = read_metadata(run), read_weights(run.weights)
     stages = [path for path in (run.second_stage.weights, run.latent_prior) if path.is_file()]
     prior = read_weights(stages[0]) if stages else {}
@@ -99,6 +102,8 @@ def find_origin(request: TrainRequest, before: RunMetadata | None) -> Origin | N
 
 def source_of(origin: Origin) -> str | None:
     """The path of the images of a run; None for the bundled sample."""
+    if not origin.run.dataset.exists():
+        raise UserError(f"{origin.run.folder} names no training images.", "Give the images to train on.")
     source = origin.metadata.source
     if source is None and read_dataset_summary(origin.run).source != BUNDLED:
         why = "they were given in memory, or the model was published without them"

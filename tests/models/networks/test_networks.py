@@ -17,6 +17,8 @@ from vaekit.models.registry import BuildContext, components, make_component
 
 Shape = tuple[int, ...]
 SLOTS = ("encoder", "decoder")
+PADDING = ("dcae", "autoencoder_kl")
+"""Networks that pad images whose sides cannot be halved."""
 KINDS = [kind for kind in components("encoder") if kind != "own"]
 SHAPES = [(1, 28, 28), (3, 13, 21), (1, 5, 3), (4, 40, 7), (2, 1, 1)]
 GRIDS = {
@@ -34,7 +36,7 @@ PADDED_GRIDS = {
     (4, 40, 7): [(40, 7), (20, 4), (10, 2), (5, 1)],
     (2, 1, 1): [(1, 1)],
 }
-"""Those of `dcae`: both sides are divided by a power of two, rounding up."""
+"""Those of networks that pad: both sides are divided by a power of two, rounding up."""
 
 
 def make(slot: str, kind: str, shape: Any, latents: Shape, classes: int = 0, **settings: Any) -> Any:
@@ -58,7 +60,7 @@ LATENT_IMAGES = [kind for kind in KINDS if kind not in VECTOR_ONLY]
 IMAGES = [
     (kind, shape, (3, *grid))
     for kind in LATENT_IMAGES
-    for shape, grids in (PADDED_GRIDS if kind == "dcae" else GRIDS).items()
+    for shape, grids in (PADDED_GRIDS if kind in PADDING else GRIDS).items()
     for grid in grids
 ]
 
@@ -145,7 +147,7 @@ def test_labels_change_the_output(kind: str, latents: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("kind", LATENT_IMAGES)
 def test_latent_image_is_local(kind: str) -> None:
     """A change in a corner of the latent image changes that corner of the picture most."""
-    settings = {"attention": False} if kind == "resnet" else {}
+    settings = {"attention": False} if kind in ("resnet", "autoencoder_kl") else {}
     decoder = make("decoder", kind, (1, 32, 32), (2, 8, 8), 0, **settings).eval()
     assert not any(isinstance(m, nn.Linear) for m in decoder.modules())
     z = torch.randn(1, 2, 8, 8)
@@ -165,7 +167,7 @@ def test_dense_networks_reject_a_latent_image(slot: str, kind: str) -> None:
 @pytest.mark.parametrize("slot", SLOTS)
 @pytest.mark.parametrize("kind", LATENT_IMAGES)
 def test_latent_image_of_wrong_size_is_rejected(slot: str, kind: str) -> None:
-    smallest = "'4x1x1' or 4x2x2 or 4x4x4 or 4x7x7" if kind == "dcae" else "'4x7x7'"
+    smallest = "'4x1x1' or 4x2x2 or 4x4x4 or 4x7x7" if kind in PADDING else "'4x7x7'"
     with user_error(rf"^A latent image of 8x8 .* 28x28\. Use latents={smallest} or 4x14x14 or 4x28x28\.$"):
         make(slot, kind, (1, 28, 28), (4, 8, 8), 0)
 

@@ -4,6 +4,7 @@ For a latent vector (D,) features are [B, F], for a latent image (c, h, w) [B, F
 both cases, [B, D] with D = c*h*w. Importing the package registers every kind.
 """
 
+import vaekit.models.networks.autoencoder_kl
 import vaekit.models.networks.conv
 import vaekit.models.networks.custom
 import vaekit.models.networks.dcae

@@ -14,17 +14,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaekit.config.networks import DcaeConfig
-from vaekit.errors import UserError, setting
 from vaekit.models.interfaces import Decoder, Encoder
 from vaekit.models.networks.dense import ClassBias
+from vaekit.models.networks.padding import halving_factor, padded_size
 from vaekit.models.networks.patches import DepthToSpace, depth_to_space, space_to_depth
 from vaekit.models.registry import BuildContext, register
 from vaekit.models.terms import Images, Labels
 
 MAX_PATCH = 4
 """Largest side of the patches of pixels that become channels at once."""
-VECTOR_SIZE = 4
-"""Side of the smallest feature maps, at least, where the latents are a vector."""
 
 
 class Block(nn.Module):
@@ -92,34 +90,11 @@ class Geometry:
     """
 
     def __init__(self, settings: DcaeConfig, context: BuildContext) -> None:
-        _, height, width = context.shape
-        factor = _factor(context)
-        self.size = math.ceil(height / factor), math.ceil(width / factor)
-        self.padding = self.size[1] * factor - width, self.size[0] * factor - height
+        factor = halving_factor(context)
+        self.size, self.padding = padded_size(context, factor)
         self.patch = min(MAX_PATCH, max(1, factor // 2))
         levels = int(math.log2(factor // self.patch)) + 1
         self.widths = [settings.channels * min(2**level, 4) for level in range(levels)]
-
-
-def _factor(context: BuildContext) -> int:
-    """The power of two by which both sides are divided, rounding up.
-
-    It follows from a latent image; for a latent vector it is the largest that leaves `VECTOR_SIZE` pixels.
-    """
-    _, height, width = context.shape
-    factors = [2**n for n in range(13)]
-    if len(context.latents) == 1:
-        return max(f for f in factors if f == 1 or min(height, width) >= f * VECTOR_SIZE)
-    channels, *size = context.latents
-    sizes = {f: [math.ceil(height / f), math.ceil(width / f)] for f in factors}
-    for factor in factors:
-        if sizes[factor] == size:
-            return factor
-    fits = [f"{channels}x{h}x{w}" for h, w in dict.fromkeys(map(tuple, sizes.values()))]
-    raise UserError(
-        f"A latent image of {size[0]}x{size[1]} does not fit images of {height}x{width}.",
-        f"Use {' or '.join([setting('latents', fits[-1]), *fits[-2::-1]])}.",
-    )
 
 
 @register("encoder", "dcae")
