@@ -9,8 +9,9 @@ import pytest
 from vaekit.data.decoding.decode import MAX_PIXELS
 from vaekit.data.packs import checks, survey
 from vaekit.evaluation import diagnosis, likelihood, maps, memorization, ranking
+from vaekit.export import published
 from vaekit.latents import densities, fit_prior, groups, traverse
-from vaekit.models import flow_matching, likelihoods, posteriors
+from vaekit.models import flow_matching, likelihoods, posteriors, vae
 from vaekit.models.distributions import discretized, logistic_mixture
 from vaekit.models.fitted_prior import Splines
 from vaekit.models.objectives import perceptual
@@ -23,6 +24,7 @@ SMALLEST_SIGMA = {8: "an eighth"}[round(2 * discretized.HALF_LEVEL / likelihoods
 FIGURES = {
     "mathematics.md": [
         f"`{posteriors.LOG_VARIANCE_BOUND:.0f} tanh(v / {posteriors.LOG_VARIANCE_BOUND:.0f})`",
+        f"with v clipped to {' and '.join(f'{bound:.0f}' for bound in posteriors.CLIPPED)} (",
         f"copies with noise of {data_init.COPY_NOISE}.",
         f"With h = 1/{1 / discretized.HALF_LEVEL:.0f}",
         f"between {SMALLEST_SIGMA} of a level and {likelihoods.MAX_SIGMA:.0f}:",
@@ -50,6 +52,13 @@ FIGURES = {
         f"up to {maps.MAX_HELD_OUT} held-out training images",
         f"than {math.isqrt(maps.MAX_HELD_OUT_PIXELS // maps.MAX_HELD_OUT)}x",
         f"from the {maps.LOW_QUANTILE} quantile of the held-out pixels",
+    ],
+    "publishing.md": [
+        f"| `samples.png` | {published.NEW_IMAGES} new images |",
+        f"the conditions of up to {vae.CONDITION_ROWS:,} training images",
+    ],
+    "diffusers.md": [
+        f"clips log-variances to {' and '.join(f'{bound:.0f}' for bound in posteriors.CLIPPED)};"
     ],
     "data.md": [
         f"larger than {MAX_PIXELS / 1e6:.0f} million pixels",

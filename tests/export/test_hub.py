@@ -112,6 +112,23 @@ def test_the_card_of_another_folder_says_what_is_not_known(tmp_path: Path) -> No
     assert vaekit.load(folder).classes == model.classes
 
 
+def test_conditions_are_published_without_their_table(tmp_path: Path) -> None:
+    images = {f"Grandma {i}.png": image for i, image in enumerate(rings(60))}
+    photos = save_images(tmp_path / "Kitchen", images)
+    rows = [f"{name},{20 + i % 50}" for i, name in enumerate(images)]
+    table = tmp_path / "Kitchen" / "secret.csv"
+    table.write_text("\n".join(["file,age", *rows]))
+    settings = MLP | {"labels": str(table), "condition": "age", "epochs": 1}
+    model = vaekit.train(photos, out=tmp_path / "run", **settings, **SAVED)
+    folder = model.publish(to=tmp_path / "new", license="mit", quiet=True)
+    for file in Path(folder).iterdir():
+        assert not [name for name in PRIVATE if name.encode() in file.read_bytes()], file.name
+    assert "conditions of up to 1,024 training images (age)" in Path(folder, "README.md").read_text()
+    condition = {"age": 30}
+    copy = vaekit.load(folder).sample(3, condition=condition)
+    np.testing.assert_array_equal(copy, model.sample(3, condition=condition))
+
+
 @pytest.mark.parametrize(
     ("to", "message"),
     [
@@ -224,7 +241,7 @@ def test_what_is_not_there_is_said_in_a_sentence(hub: Hub, origin: TrainedModel)
     assert "There is no hf:ann/rings, or it is private. Log in" in mistake("generate", "hf:ann/rings")
     assert "ann/text has no revision 'v2'" in mistake("generate", "hf:ann/text@v2")
     assert "no address of a model" in mistake("generate", "hf:rings")
-    assert "not a model of vaekit: it has no model.safetensors" in mistake("generate", "hf:ann/text")
+    assert "not a model of vaekit: it has no dataset.json" in mistake("generate", "hf:ann/text")
     assert hub.downloaded == ["config.json"]
     refused("does not permit this for hf:ann/rings.*token", origin.publish, to="hf:ann/rings", license="mit")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from vaekit.cli.common import load_model, output_folder, say
+from vaekit.cli.common import load_model, say
 from vaekit.cli.flags import Out, RunFolder
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ def export(
 
 def _diffusers(model: "TrainedModel", out: Path | None) -> Path:
     from vaekit.export.diffusers import export_diffusers
+    from vaekit.runs.outputs import first_free
 
-    folder = output_folder(model, out, "diffusers")
+    folder = out or first_free(model.run.folder, "diffusers")
     export_diffusers(model.loaded, folder)
     return folder
 

@@ -17,6 +17,7 @@ from vaekit.runs.image_set import ImageSet
 from vaekit.runs.inputs import class_numbers, training_pack
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.metadata import write_json
+from vaekit.runs.outputs import new_folder
 from vaekit.utils.logging import console_logging, progress
 
 SLOTS = {
@@ -28,8 +29,8 @@ SLOTS = {
 """The kinds that AutoencoderKL has a counterpart of."""
 
 
-def export_diffusers(model: LoadedModel, folder: Path, quiet: bool = False) -> None:
-    """Write the autoencoder of a model into an empty folder: config.json and safetensors.
+def export_diffusers(model: LoadedModel, out: Path, quiet: bool = False) -> None:
+    """Write the autoencoder of a model into a new or empty folder: config.json and safetensors.
 
     Raises:
         UserError: AutoencoderKL has no such structure, or the training images have moved or changed.
@@ -58,6 +59,7 @@ def export_diffusers(model: LoadedModel, folder: Path, quiet: bool = False) -> N
         "scaling_factor": 1 / overall,
     }
     weights = {name: t.cpu().contiguous() for name, t in diffusers_names(model.vae.state_dict()).items()}
+    folder = new_folder(model.run, out)
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     write_json(folder / CONFIG, record)
 

@@ -125,13 +125,13 @@ def download(address: str) -> Path:
         OSError: the Hub cannot be reached.
     """
     repository, hub, run = parse_address(address), _hub(), Run(Path())
-    needed, optional = (run.config, run.weights), (run.dataset, run.latent_prior)
+    needed = run.config, run.dataset, run.weights
     with _explained(repository):
         folder = Path(
             hub.snapshot_download(
                 repository.name,
                 revision=repository.revision,
-                allow_patterns=[file.name for file in (*needed, *optional)],
+                allow_patterns=[file.name for file in (*needed, run.latent_prior)],
                 library_name="vaekit",
             )
         )

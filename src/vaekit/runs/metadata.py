@@ -14,7 +14,7 @@ from vaekit.utils.files import write_text
 
 FORMAT = 1
 """Version of the run folder's layout, written into config.json."""
-Side = Annotated[int, Field(ge=1, le=1 << 16)]
+Length = Annotated[int, Field(ge=1, le=1 << 16)]
 DAMAGED_HINT = "Restore it from a copy, or train a new run."
 
 
@@ -25,7 +25,7 @@ class RunMetadata(BaseModel, frozen=True):
     preset: str
     config: Config
     """The requested configuration, with "auto" where the user left a choice open."""
-    shape: tuple[Side, Side, Side]
+    shape: tuple[Length, Length, Length]
     """(C, H, W) of the images."""
     classes: tuple[str, ...]
     conditions: tuple[Column, ...] = ()
