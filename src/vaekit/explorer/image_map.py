@@ -96,11 +96,14 @@ class ImageMap:
         resolver.pca, resolver.latents = fit_pca(latents), latents
         resolver.add_directions()
         self.tiles["pca"] = Tiles(resolver.coordinates("pca"), latents.images.pack.images)
-        self.files, self.columns = files, {column.name: column for column in _columns(latents)}
+        self.columns = {column.name: column for column in _columns(latents)}
         if (latents.folder / "tsne.npy").exists():
             self.compute_tsne(advance)
             self.tsne.state = "done"
-        self.columns |= {column.name: column for column in self._more_columns(files)}
+        try:
+            self.columns |= {column.name: column for column in self._more_columns(files)}
+        finally:  # a table that cannot be used takes no map away
+            self.files = files
 
     def start_tsne(self) -> None:
         """Compute the map by t-SNE, unless that was begun before.

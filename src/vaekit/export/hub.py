@@ -177,7 +177,7 @@ def _explained(repository: Repository) -> Iterator[None]:
             f"The Hub answers {status} for {repository} ({error.server_message or 'no reason'})."
         ) from None
     except (
-        errors.HTTPError,
+        errors.HTTPError,  # type: ignore[attr-defined]  # of httpx
         errors.LocalEntryNotFoundError,
         errors.OfflineModeIsEnabled,
         RuntimeError,
