@@ -49,12 +49,12 @@ ABOUT = {
 RATE = "The learning rate of flow matching was 0.001 in these; it is 0.002 since."
 NOTES = {
     "5": RATE,
-    "20": "Other programs ran beside these trainings, some of which were paused. They have as many steps as "
-    "20 minutes of both cores have without: those that `vaekit` planned at the start and before its second "
-    "stage, and of 0.1.0 four times the epochs of 5 minutes. What they took is longer for that. Of CIFAR-10 and "
-    "Fashion-MNIST, 0.1.0 stopped by the clock beside other programs, after 50 and 70 epochs; in the last five "
-    "its validation loss fell by 2.9 % and 0.04 %. The learning rate of flow matching was 0.002 there, and 0.001 for the "
-    "other folders.",
+    "20": "Other programs ran beside these trainings, some of which were paused. They have as many steps as"
+    " 20 minutes of both cores have without: those that `vaekit` planned at the start and before its "
+    "second stage, and of 0.1.0 four times the epochs of 5 minutes. What they took is longer for "
+    "that. Of CIFAR-10 and Fashion-MNIST, 0.1.0 stopped by the clock beside other programs, after 50 "
+    "and 70 epochs; in the last five its validation loss fell by 2.9 % and 0.04 %. The learning rate "
+    "of flow matching was 0.002 there, and 0.001 for the other folders.",
 }
 """By minutes, how the trainings differed from the command below."""
 TAIL = """
