@@ -13,6 +13,7 @@ from vaekit.errors import Interrupted, UserError
 from vaekit.export.hub import download, is_address
 from vaekit.runs.folder import Run
 from vaekit.runs.loaded import load_model
+from vaekit.runs.metadata import Track
 from vaekit.trained_model import TrainedModel
 from vaekit.training.callbacks import Callback
 from vaekit.training.request import TrainRequest
@@ -30,6 +31,7 @@ def train(
     max_minutes: float | None = None,
     report: bool = True,
     callbacks: Sequence[Callback] | None = None,
+    track: Track | None = None,
     quiet: bool = False,
     **settings: Unpack[TrainSettings],
 ) -> TrainedModel:
@@ -53,6 +55,8 @@ def train(
         callbacks: what happens besides training and saving, see `vaekit.training.callbacks`. None for
             pictures, loss graph and fitted prior (`vaekit.training.artifacts.default_callbacks`), [] for
             nothing.
+        track: log metrics, settings and pictures to "tensorboard", "wandb" or "mlflow" as well. None for the
+            tracker of a resumed run, if it has one. A tracker that fails is a warning.
         quiet: print nothing.
         settings: any setting by the name of its flag (epochs=50, size=64). A component is a dictionary
             (objective={"beta": 4}) or a kind (encoder="mlp"); encoder and decoder may be torch modules: the
@@ -61,7 +65,8 @@ def train(
             conditions [B, K], as well.
 
     Raises:
-        UserError: something about the request is wrong, or no weights of `from_run` fit.
+        UserError: something about the request is wrong, no weights of `from_run` fit, or the package of the
+            tracker is not installed.
         Interrupted: a KeyboardInterrupt, after saving everything; `resume=True` continues.
     """
     folder = Path(out).expanduser() if out is not None else None
@@ -86,6 +91,7 @@ def train(
         networks,
         report,
         from_run=Path(from_run).expanduser() if from_run is not None else None,
+        track=track,
     )
     interrupted = None
     try:

@@ -4,7 +4,7 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -28,6 +28,7 @@ def train(
     max_minutes: Annotated[float | None, Parameter(group=COMMON)] = None,
     config: Annotated[Path | None, Parameter(group=OTHER)] = None,
     plan: Annotated[bool, Parameter(group=COMMON, negative=())] = False,
+    track: Annotated[Literal["tensorboard", "wandb", "mlflow"] | None, Parameter(group=OTHER)] = None,
     no_report: Annotated[bool, Parameter(group=OTHER, negative=())] = False,
     verbose: Annotated[bool, Parameter(group=OTHER, negative=())] = False,
     settings: CliOverrides | None = None,
@@ -55,6 +56,8 @@ def train(
         max_minutes: Time limit for training, in minutes (checked after each epoch).
         config: TOML file with settings, or a run whose settings to use. Flags override them.
         plan: Only show what would be trained: classes, splits, skipped files, and a sheet of images.
+        track: Also log metrics, settings and pictures to this tracker (default for a resumed run: the one it
+            began with).
         no_report: Do not write report.html at the end.
         verbose: Also show details, such as the layers of the networks.
     """
@@ -83,6 +86,7 @@ def train(
             report=not no_report,
             config=file,
             from_run=from_run,
+            track=track,
         )
         if plan:
             from vaekit.training.dry_run import dry_run

@@ -64,7 +64,7 @@ def merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """The settings in which two configurations differ, by their names as flags: name -> (old, new)."""
-    before, after = _leaves(old.model_dump()), _leaves(new.model_dump())
+    before, after = leaves(old.model_dump()), leaves(new.model_dump())
     pairs = {name: (before.get(name), after.get(name)) for name in before | after}
     return {name: (was, now) for name, (was, now) in pairs.items() if was != now}
 
@@ -90,14 +90,15 @@ def describe_components(config: Config) -> str:
     return ", ".join(texts)
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings in a configuration as nested dictionaries, by their names as flags."""
+    values: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            leaves |= _leaves(value, "" if name in GROUPS else f"{name}.")
+            values |= leaves(value, "" if name in GROUPS else f"{name}.")
         else:
-            leaves[f"{prefix}{name}".replace("_", "-")] = value
-    return leaves
+            values[f"{prefix}{name}".replace("_", "-")] = value
+    return values
 
 
 def _user_error(error: ValidationError) -> UserError:

@@ -17,6 +17,7 @@ class Run:
         """The folder that `--resume` takes: another one for the second stage."""
         self.config = folder / "config.json"
         self.dataset = folder / "dataset.json"
+        self.tracker = folder / "tracker.json"
         self.metrics = folder / "metrics.csv"
         self.data_preview = folder / "data.png"
         self.loss_graph = folder / "loss.png"

@@ -1,4 +1,4 @@
-"""config.json and dataset.json of a run, as typed records."""
+"""config.json, dataset.json and tracker.json of a run, as typed records."""
 
 import json
 from pathlib import Path
@@ -16,6 +16,8 @@ FORMAT = 1
 """Version of the run folder's layout, written into config.json."""
 Length = Annotated[int, Field(ge=1, le=1 << 16)]
 DAMAGED_HINT = "Restore it from a copy, or train a new run."
+Track = Literal["tensorboard", "wandb", "mlflow"]
+"""Trackers that a run may be logged to."""
 
 
 class RunMetadata(BaseModel, frozen=True):
@@ -84,6 +86,14 @@ class DatasetSummary(BaseModel, frozen=True):
     """How values became levels: "limits", "level_limits" and "background"."""
 
 
+class TrackerRecord(BaseModel, frozen=True):
+    """tracker.json: the tracker that a run is logged to, which a resumed run keeps."""
+
+    track: Track
+    run_id: str | None = None
+    """What the tracker calls the run; None until it has opened one."""
+
+
 def read_metadata(run: Run) -> RunMetadata:
     """Read config.json; UserError if it is missing, damaged, or of another format."""
     if not run.config.is_file():
@@ -111,6 +121,14 @@ def read_dataset_summary(run: Run) -> DatasetSummary:
         return DatasetSummary.model_validate(json.loads(run.dataset.read_bytes()))
     except (OSError, ValueError):
         raise UserError(f"{run.dataset} is missing or damaged.", DAMAGED_HINT) from None
+
+
+def read_tracker(run: Run) -> TrackerRecord | None:
+    """Read tracker.json; None if it is missing or damaged."""
+    try:
+        return TrackerRecord.model_validate_json(run.tracker.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def write_record(path: Path, record: BaseModel) -> None:

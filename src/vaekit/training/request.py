@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from vaekit.errors import UserError, setting
+from vaekit.runs.metadata import Track
 
 OPEN_LENGTH = {"epochs": 0, "steps_per_epoch": 0, "flow_matching": {"steps": 0}}
 """Settings with which the length of both stages follows from the time."""
@@ -36,6 +37,8 @@ class TrainRequest:
     """Settings of a file or a run, which `layers` override."""
     from_run: Path | None = None
     """The folder of a run whose weights the new one starts from."""
+    track: Track | None = None
+    """The tracker; None for that of a resumed run."""
 
     @property
     def settings(self) -> tuple[Mapping[str, Any], ...]:

@@ -46,6 +46,7 @@ from vaekit.training.problems import problems
 from vaekit.training.request import TrainRequest
 from vaekit.training.second_stage import LatentPictures, second_stage
 from vaekit.training.step import TrainStep
+from vaekit.training.tracking import Tracking, require_tracker, tracking
 from vaekit.utils.device import flush_denormals, keep_freed_memory, matmul_precision, restore_rng
 from vaekit.utils.logging import LONG_PHASE_SECONDS, console_logging, file_logging, log, progress, status
 
@@ -72,6 +73,7 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
         with status("Waiting for the other training of this process"):
             stack.enter_context(TRAINING)
         start = time.perf_counter()
+        require_tracker(request.track)
         with status("Reading images"):
             plan = make_plan(request)
         stack.enter_context(locked(plan.run))
@@ -103,7 +105,8 @@ def run_training(request: TrainRequest, callbacks: Sequence[Callback] | None = N
             write_record(plan.run.dataset, DatasetSummary.model_validate(plan.pack.describe()))
         write_record(plan.run.config, plan.metadata)
         log.info(f"Writing to {plan.run.folder}")
-        chosen = default_callbacks() if callbacks is None else callbacks
+        chosen = list(default_callbacks() if callbacks is None else callbacks)
+        chosen += stack.enter_context(tracking(plan, request.track))
         _run_session(state, [MetricsWriter(), ConsoleLogger(), *chosen, Checkpoints()], start, minutes)
         return plan.run
 
@@ -159,8 +162,9 @@ def _run_session(
             raise Interrupted(f"{where} {state.how_to_resume()}") from None
         if not second.finished:
             state.trained = True
-            pictures = LatentPictures(state.train_step.ema.model)
-            second_callbacks = [MetricsWriter(), ConsoleLogger(), pictures, LossGraph(), Checkpoints()]
+            trackers = [callback for callback in callbacks if isinstance(callback, Tracking)]
+            others = [LatentPictures(state.train_step.ema.model), LossGraph(), *trackers]
+            second_callbacks = [MetricsWriter(), ConsoleLogger(), *others, Checkpoints()]
             _fit(second, second_callbacks, start, limit)
             stopped = second if second.stop_requested else None
     for callback in callbacks:
