@@ -18,6 +18,8 @@ from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.evaluation.ranking import RANK_SAMPLES, rank
 from vaekit.export import hub
 from vaekit.latents import arrays, traverse
+from vaekit.latents import arrays, tables, traverse
+from vaekit.latents.arrays import Prior
 from vaekit.latents.fit_prior import refit_prior
 from vaekit.latents.new_latents import Prior
 from vaekit.latents.traverse import Traversal
@@ -152,7 +154,9 @@ class TrainedModel:
             guidance=guidance,
         )
         channels, height, width = self.shape
-        images = np.concatenate([np.zeros((0, height, width, channels), np.uint8), *batches])
+        images = np.concatenate(
+            [np.zeros((0, height, width, channels), np.uint8), *(part.images for part in batches)]
+        )
         return images.view(ImageArray)
 
     def sample_labels(
@@ -230,7 +234,7 @@ class TrainedModel:
         Raises:
             UserError: images of another shape, unknown classes, or a file that cannot be written.
         """
-        return arrays.latents(self.loaded, data, None if out is None else Path(out), quiet)
+        return tables.latents(self.loaded, data, None if out is None else Path(out), quiet)
 
     def traverse(
         self,

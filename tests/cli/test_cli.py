@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pytest import MonkeyPatch
 
 from command import Process, folder_state, mistake, rings, save_images, start, vaekit, wait_for
+from vaekit import load
 from vaekit.cli.flags import COMMON_OPTIONS
 from vaekit.cli.generate import generate
 from vaekit.cli.main import app
@@ -25,6 +28,8 @@ from vaekit.cli.tools import presets
 from vaekit.config.objectives import ElboConfig
 from vaekit.config.overrides import nest, resolve
 from vaekit.config.presets import PRESETS
+from vaekit.latents.arrays import NewImages
+from vaekit.latents.sampling import draw_latents
 
 CLASSES = ("dry", "rain")
 NARROW = ("--encoder.channels", 8, "--decoder.channels", 8)
@@ -196,10 +201,10 @@ def test_generate_writes_images_as_they_come(run: Path, tmp_path: Path, monkeypa
     """Memory does not grow with the number of images, and what is written before a failure is whole."""
     pixels = np.zeros((3, 24, 24, 3), np.uint8)
 
-    def batches(*_: object, **__: object) -> Iterator[np.ndarray]:
-        yield pixels
+    def batches(*_: object, **__: object) -> Iterator[NewImages]:
+        yield NewImages(pixels, None)
         assert len(list((tmp_path / "new").glob("*.png"))) == 3
-        yield pixels
+        yield NewImages(pixels, None)
         raise OSError("no space")
 
     monkeypatch.setattr("vaekit.latents.arrays.generate", batches)
@@ -207,6 +212,31 @@ def test_generate_writes_images_as_they_come(run: Path, tmp_path: Path, monkeypa
         generate(run, n=9, out=tmp_path / "new")
     files = sorted(path.name for path in (tmp_path / "new").iterdir())
     assert files == [f"000{index + 1}-{('dry', 'rain')[index % 2]}.png" for index in range(6)]
+
+
+def test_generated_images_are_a_data_set_with_classes(run: Path, tmp_path: Path) -> None:
+    """In the layout of Hugging Face's imagefolder, whose rows name the images: grid.png is none."""
+    output = vaekit("generate", run, "-n", 70, "--prior", "model", "--seed", 3, "--out", tmp_path / "new")
+    assert f"{tmp_path / 'new' / 'metadata.csv'} lists them." in output
+    with (tmp_path / "new" / "metadata.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [*rows[0]] == ["file_name", "label", "seed", "log_density"]
+    assert [row["file_name"] for row in rows] == sorted(p.name for p in (tmp_path / "new").glob("0*.png"))
+    assert [row["label"] for row in rows] == [CLASSES[i % 2] for i in range(70)]
+    assert {row["seed"] for row in rows} == {"3"}
+    model = load(run).model
+    z = draw_latents(model, 70, 3, torch.arange(70) % 2)
+    density = -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)  # of the standard normal
+    assert [float(row["log_density"]) for row in rows] == pytest.approx(density.tolist(), abs=1e-3)
+    labels = ("--labels", "metadata.csv", "--conditional")
+    output = vaekit("train", tmp_path / "new", "--out", tmp_path / "run", *labels, *TINY)
+    assert "1 image is left out, e.g. grid.png: not named in metadata.csv." in output
+    summary = json.loads((tmp_path / "run" / "dataset.json").read_text())
+    assert summary["classes"] == ["dry", "rain"] and summary["images"] == 70
+    assert [file["path"] for file in summary["skipped"]] == ["grid.png"]
+    assert config_of(tmp_path / "run")["data"]["labels"] == "metadata.csv"
+    vaekit("train", tmp_path / "new", "--out", tmp_path / "plain", *TINY)  # without classes
+    assert json.loads((tmp_path / "plain" / "dataset.json").read_text())["images"] == 70
 
 
 def test_generate_by_class_and_at_temperature_zero(run: Path, tmp_path: Path) -> None:

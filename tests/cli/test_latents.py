@@ -15,7 +15,7 @@ from command import NEW_PROCESS, folder_state, mistake, refused, rings, save_ima
 from command import vaekit as command
 from vaekit import TrainedModel
 from vaekit.latents import sampling
-from vaekit.latents.arrays import SUFFIXES
+from vaekit.latents.tables import SUFFIXES
 from vaekit.plots.grids import GAP, MARGIN, TITLE_HEIGHT
 
 MLP = {"encoder": "mlp", "decoder": "mlp"}

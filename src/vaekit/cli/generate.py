@@ -1,6 +1,6 @@
 """Images out of a model: `generate`, `reconstruct`, `fit-prior`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +13,7 @@ from vaekit.errors import UserError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vaekit.latents.arrays import NewImages
     from vaekit.plots.grids import Images
 
 SHEET_IMAGES = 256
@@ -35,7 +36,7 @@ def generate(
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
-    """Generate new images (PNG files and a contact sheet).
+    """Generate new images (PNG files, a contact sheet, and a table of them).
 
     Args:
         n: Number of images.
@@ -71,7 +72,9 @@ def generate(
     )
     labels = arrays.sample_class_names(model.loaded, n, label)
     folder = output_folder(model, out, "generated")
-    shown = _write_batches(batches, n, labels, folder)
+    shown, files, densities = _write_batches(batches, n, labels, folder)
+    columns = {"file_name": files, **arrays.sample_columns(model.loaded, n, label), "seed": [str(seed)] * n}
+    _write_table(folder / "metadata.csv", columns | ({"log_density": densities} if densities else {}))
 
     from vaekit.plots import grids
 
@@ -88,13 +91,14 @@ def generate(
         can_be_fitted = read_dataset_summary(model.run).splits["validation"] >= MIN_VALIDATION_ENCODINGS
         hint = f" `vaekit fit-prior {quoted(run)}` usually gives better images."
         say(f"Sampled from the model's own prior.{hint if prior is None and can_be_fitted else ''}")
-    say(_written(n, folder))
+    say(f"{_written(n, folder)}. {folder / 'metadata.csv'} lists them.")
 
 
 def _write_batches(
-    batches: "Iterator[Images]", n: int, labels: Sequence[str] | None, folder: Path
-) -> "Images":
-    """Write images as they come; returns the first, for the contact sheet."""
+    batches: "Iterator[NewImages]", n: int, labels: Sequence[str] | None, folder: Path
+) -> tuple["Images", list[str], list[str]]:
+    """Write images as they come; returns the first, for the contact sheet, the names of all files, and the
+    log-densities of their latents, if they are known."""
     import numpy as np
 
     from vaekit.plots import grids
@@ -102,14 +106,34 @@ def _write_batches(
     from vaekit.utils.logging import progress
 
     shown: list[NDArray[np.uint8]] = []
+    files: list[str] = []
+    densities: list[str] = []
     with progress(n, "Generating images") as advance:
-        for index, image in enumerate(image for batch in batches for image in batch):
-            name = f"{index + 1:04d}" + (f"-{safe_name(labels[index])}" if labels else "")
-            grids.write(folder / f"{name}.png", grids.picture(image), durable=False)
-            if index < SHEET_IMAGES:
-                shown.append(image)
-            advance(1)
-    return np.stack(shown)
+        for batch in batches:
+            for image in batch.images:
+                name = f"{len(files) + 1:04d}" + (f"-{safe_name(labels[len(files)])}" if labels else "")
+                files.append(f"{name}.png")
+                grids.write(folder / files[-1], grids.picture(image), durable=False)
+                if len(shown) < SHEET_IMAGES:
+                    shown.append(image)
+                advance(1)
+            if batch.log_density is not None:
+                densities += [f"{nats:.4f}" for nats in batch.log_density.tolist()]
+    return np.stack(shown), files, densities
+
+
+def _write_table(path: Path, columns: Mapping[str, Sequence[str]]) -> None:
+    """Write a CSV file."""
+    import csv
+
+    from vaekit.utils.files import atomic_file, printable
+
+    rows = zip(*columns.values(), strict=True)
+    with (
+        atomic_file(path, durable=False) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows(map(printable, row) for row in (columns, *rows))
 
 
 def _written(count: int, folder: Path) -> str:

@@ -1,9 +1,13 @@
-"""Encode, decode, generate and interpolate, with NumPy arrays and tables (CSV, Parquet, NumPy archives)."""
+"""Encode, decode, generate and interpolate, with NumPy arrays."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaekit.data.loader import Batch
+from vaekit.data.sources.conditions import columns_of_texts
 from vaekit.data.sources.pixels import to_uint8_images
 from vaekit.errors import UserError, setting
 from vaekit.latents.new_latents import Label, Sampling, model_labels, new_latents
@@ -29,21 +34,25 @@ from vaekit.runs.inputs import (
     Images,
     Labels,
     Latents,
-    all_images,
     class_index,
     class_of_file,
     read_files,
 )
 from vaekit.runs.loaded import LoadedModel
-from vaekit.runs.outputs import new_file
-from vaekit.utils.files import atomic_file
-from vaekit.utils.logging import console_logging, progress
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MAX_INTERPOLATION_STEPS = 100
 SUFFIXES = (".csv", ".npz", ".parquet")
+MAX_TEMPERATURE = 100
+MAX_SAMPLER_STEPS, MAX_GUIDANCE = 1000, 20
+
+
+class NewImages(NamedTuple):
+    """Images that were generated."""
+
+    images: Images
+    log_density: Float[np.ndarray, " N"] | None
+    """log p(z) of their latents, or log p(z | y), in nats, under the prior at temperature 1; None for flow
+    matching, whose density takes longer to compute than the images."""
 
 
 def batches(model: LoadedModel, images: Any, labels: Labels | None = None) -> Iterator[Batch]:
@@ -75,26 +84,6 @@ def encode_means(
     return torch.cat(means)
 
 
-def latents(model: LoadedModel, data: Any, out: Path | None, quiet: bool) -> "pd.DataFrame":
-    """Posterior means of a data set as a table, also written to `out`; see `TrainedModel.latents`."""
-    import pandas as pd
-
-    if out is not None:
-        out = new_file(model.run, out, SUFFIXES, data)
-        _require_writer(out)
-    with console_logging(quiet):
-        images, paths = all_images(model, data, quiet)
-        with progress(len(images), "Encoding", quiet=quiet) as advance:
-            z = encode_means(model.vae, images.batches(model.device, CHUNK), advance)
-    table = pd.DataFrame(z.numpy(), columns=[f"z{latent}" for latent in range(1, z.shape[1] + 1)])
-    table.insert(0, "file", paths)
-    if images.class_names is not None:
-        table.insert(1, "label", images.class_names)
-    if out is not None:
-        _write_latents(out, table, model.vae.latent_shape)
-    return table
-
-
 def decode(model: LoadedModel, z: Any, labels: Labels | None = None) -> Images:
     """Decode latents [N, D] or [N, c, h, w] to images."""
     tensor = torch.as_tensor(np.asarray(z, np.float32))
@@ -110,6 +99,66 @@ def decode(model: LoadedModel, z: Any, labels: Labels | None = None) -> Images:
 def generate(model: LoadedModel, n: int, *, label: Label, **sampling: Unpack[Sampling]) -> Iterator[Images]:
     """Iterate over chunks of `n` new images; see `TrainedModel.sample`. Arguments are checked at once."""
     return (_decode(model, z, y) for z, y in new_latents(model, n, label=label, **sampling))
+def generate(
+    model: LoadedModel,
+    n: int,
+    *,
+    seed: int,
+    label: Label,
+    temperature: float,
+    prior: Prior | None,
+    steps: int | None = None,
+    guidance: float | None = None,
+) -> Iterator[NewImages]:
+    """Iterate over chunks of `n` new images; see `TrainedModel.sample`. Arguments are checked at once."""
+    if n < 0:
+        raise UserError(f"must be at least 0 (got {n}).", option="n")
+    if not 0 <= temperature <= MAX_TEMPERATURE:
+        raise UserError(f"must be between 0 and {MAX_TEMPERATURE} (got {temperature}).", option="temperature")
+    source = _with_sampler(_sampling_prior(model, prior), steps, guidance)
+    y = _sample_labels(model, n, label, source)
+    chunks = draw_chunks(source, n, seed, y, temperature)
+    return (
+        _new_images(model, source, z[: n - first], None if y is None else y[first : first + CHUNK])
+        for first, z in zip(range(0, n, CHUNK), chunks, strict=True)
+    )
+
+
+@torch.no_grad()
+def _new_images(model: LoadedModel, source: AnyPrior, z: Tensor, y: Tensor | None) -> NewImages:
+    density = None if isinstance(source, FlowMatching) else source.log_prior(z, y).cpu().numpy()
+    return NewImages(_decode(model, z, y), density)
+
+
+def _sampling_prior(model: LoadedModel, name: Prior | None) -> AnyPrior:
+    """The prior to sample from: by default the fitted one, if there is one."""
+    if name not in (None, "fitted", "model"):
+        raise UserError(f"must be 'fitted' or 'model' (got {name!r}).", option="prior")
+    if name == "model" or (name is None and model.fitted_prior is None):
+        return model.vae
+    if model.fitted_prior is None:
+        hint = "`vaekit fit-prior RUN` fits one and keeps it if it is better than the model's own."
+        raise UserError("This run has no fitted prior.", hint)
+    return model.fitted_prior
+
+
+def _with_sampler(source: AnyPrior, steps: int | None, guidance: float | None) -> AnyPrior:
+    """The prior with other settings of its sampler, where they are given."""
+    given = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
+    if not given:
+        return source
+    if not isinstance(source, FlowMatching):
+        raise UserError("needs a run whose new images come from flow matching.", option=next(iter(given)))
+    if steps is not None and not 1 <= steps <= MAX_SAMPLER_STEPS:
+        raise UserError(f"must be between 1 and {MAX_SAMPLER_STEPS:,} (got {steps}).", option="steps")
+    if guidance is not None and not 0 <= guidance <= MAX_GUIDANCE:
+        raise UserError(f"must be between 0 and {MAX_GUIDANCE} (got {guidance}).", option="guidance")
+    if guidance is not None and not source.has_guidance:
+        raise UserError("needs a run whose images have classes, or are more than a few.", option="guidance")
+    source = copy.copy(source)  # the weights are shared
+    for name, value in given.items():
+        setattr(source, name, value)
+    return source
 
 
 def sample_class_names(model: LoadedModel, n: int, label: Label) -> list[str] | None:
@@ -120,6 +169,17 @@ def sample_class_names(model: LoadedModel, n: int, label: Label) -> list[str] | 
     if label is not None:
         return [model.classes[class_index(label, model.classes)]] * n
     return label_names(model, model.vae.labels_in_turn(n))
+
+
+def sample_columns(model: LoadedModel, n: int, label: Label) -> dict[str, list[str]]:
+    """The classes of the images of `generate` as a column `label`, or a column for each of their conditions;
+    nothing without either."""
+    if model.columns:
+        y = model.vae.labels_in_turn(n) if label is None else condition_vectors(model, label, n)
+        assert y is not None
+        return columns_of_texts(model.columns, y.cpu().numpy())
+    names = sample_class_names(model, n, label)
+    return {"label": names} if names else {}
 
 
 def interpolate_images(
@@ -161,31 +221,3 @@ def _one_image(model: LoadedModel, image: Any) -> Images:
     if isinstance(image, (str, Path)):
         return read_files(model, [image])
     return to_uint8_images(image[None] if hasattr(image, "ndim") else np.asarray(image)[None])
-
-
-def _require_writer(path: Path) -> None:
-    """Raise UserError if `path` is a Parquet file and pyarrow is not installed."""
-    if path.suffix.lower() == ".parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            hint = "Run `pip install 'vaekit[parquet]'`, or write a .csv file."
-            raise UserError(f"Writing {path.name} needs pyarrow, which is not installed.", hint) from None
-
-
-def _write_latents(path: Path, table: "pd.DataFrame", shape: tuple[int, ...]) -> None:
-    """Write a table of latents in the format of the suffix of `path`.
-
-    A .npz file has `files` [N], `labels` [N] if there are classes, and `latents` float32 [N, *shape].
-    """
-    with atomic_file(path) as temporary:
-        if path.suffix.lower() == ".csv":
-            table.to_csv(temporary, index=False, lineterminator="\n")
-        elif path.suffix.lower() == ".parquet":
-            table.to_parquet(temporary, engine="pyarrow", index=False)
-        else:
-            names = [name for name in ("file", "label") if name in table]
-            arrays = {f"{name}s": np.array(table[name].tolist(), np.str_) for name in names}
-            z = table.iloc[:, -math.prod(shape) :].to_numpy(np.float32).reshape(len(table), *shape)
-            with temporary.open("wb") as file:
-                np.savez(file, **{"latents": z, **arrays})  # type: ignore[arg-type]

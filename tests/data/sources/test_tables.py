@@ -185,6 +185,39 @@ def test_tables_in_the_folders_of_the_splits(photos: Make) -> None:
     assert got["train/0.png"] == "a" and got["validation/0.png"] == "b" and len(got) == 12
 
 
+def test_rows_of_metadata_name_the_images(photos: Make) -> None:
+    """As they do for Hugging Face's imagefolder, in each folder of a split and at any depth."""
+    root = photos(*NAMES, "sheet.png", "more/1.png", "test/a/1.png", "test/b.png", "test/b_mask.png")
+    rows = [{"file_name": name, "label": label} for name, label in EXPECTED.items()]
+    rows += [{"file_name": "./more/1.png", "label": "b"}, {"file_name": "test/a/1.png", "label": "a"}]
+    lines = "\n".join(map(json.dumps, [*rows, {"file_name": "test/b.png", "label": "b"}]))
+    (root / "metadata.jsonl").write_text(lines)
+    pack = open_pack(root, DataConfig(labels="metadata.jsonl"))
+    assert labels(pack) == EXPECTED | {"more/1.png": "b", "test/a/1.png": "a", "test/b.png": "b"}
+    reason = "not named in metadata.jsonl"
+    assert pack.skipped == [("sheet.png", reason), ("test/b_mask.png", reason)]
+    note = f"2 images are left out, e.g. sheet.png: {reason}. To read all: include='*'."
+    assert note in spelled(pack.summary)
+    assert open_pack(root, DataConfig()).skipped == pack.skipped  # without labels too
+    assert len(open_pack(root, DataConfig(include="*")).paths()) == 17
+    other = root / "metadata.csv"
+    for text in ("file_name,label\nelsewhere.png,a\n", "id,label\n0,a\n", "\n"):
+        other.write_text(text)  # of other files, without the column, empty: names no image
+        assert open_pack(root, DataConfig()).skipped == pack.skipped
+
+
+def test_rows_name_the_images_of_each_split(photos: Make) -> None:
+    splits = ("train", "validation")
+    root = photos(*[f"{folder}/{name}" for folder in splits for name in NAMES[:6]], "train/grid.png")
+    for folder in splits:
+        rows = "".join(f"{name},{label}\n" for name, label in list(EXPECTED.items())[:6])
+        (root / folder / "metadata.csv").write_text(f"file_name,label\n{rows}")
+    pack = open_pack(root, DataConfig(labels="metadata.csv"))
+    assert [pack.count(split) for split in ("train", "validation")] == [6, 6]
+    assert pack.skipped == [("train/grid.png", "not named in train/metadata.csv")]
+    assert labels(pack)["validation/1.png"] == "b" and pack.classes == ("a", "b")
+
+
 def test_labels_are_texts_as_they_stand(photos: Make) -> None:
     root = photos(*[f"{i:05d}.png" for i in range(6)])
     rows = [f"{i:05d}, {('None', 'NA', '007')[i % 3]}" for i in range(6)]

@@ -120,14 +120,18 @@ def captions(columns: Sequence[Column], vectors: NDArray[np.float32]) -> list[st
     """A line such as "age=34" for each column, for each of the vectors [N, K]; None for many columns."""
     if not 0 < len(columns) <= CAPTION_COLUMNS:
         return None
+    texts = columns_of_texts(columns, vectors)
+    return ["\n".join(f"{name}={cells[row]}" for name, cells in texts.items()) for row in range(len(vectors))]
+
+
+def columns_of_texts(columns: Sequence[Column], vectors: NDArray[np.float32]) -> dict[str, list[str]]:
+    """The values of each column as texts, for each of the vectors [N, K]."""
     ends = np.cumsum([column.width for column in columns])[:-1]
     parts = [part.tolist() for part in np.split(vectors, ends, axis=1)]
-    return [
-        "\n".join(
-            f"{column.name}={column.text(part[row])}" for column, part in zip(columns, parts, strict=True)
-        )
-        for row in range(len(vectors))
-    ]
+    return {
+        column.name: [column.text(numbers) for numbers in part]
+        for column, part in zip(columns, parts, strict=True)
+    }
 
 
 def width_of(columns: Sequence[Column]) -> int:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,7 @@ from vaekit.data.sources.arrays import file_key, status_key
 from vaekit.data.sources.conditions import Conditions, conditions_of_files
 from vaekit.data.sources.layout import NO_CLASS, Layout, read_layout
 from vaekit.data.sources.listing import LINKED_FOLDER, LINKED_OUTSIDE, Listing, list_folder, passed_over
-from vaekit.data.sources.table_files import find_table, is_table, tables_in
+from vaekit.data.sources.table_files import find_table, images_not_named, is_table, tables_in
 from vaekit.data.sources.tables import MatchedTable, labels_of_files, match_table, splits_of_files
 from vaekit.data.splits import TRAIN
 from vaekit.errors import UserError, setting
@@ -139,6 +139,9 @@ def _image_files(
             skipped[path] = EXCLUDED
         else:
             paths.append(path)
+    unnamed = {} if include or archive else images_not_named(root, paths)
+    skipped |= unnamed
+    paths = [path for path in paths if path not in unnamed]
     layout = read_layout(paths, settings.split_folders, bool(include), known_classes, archive)
     skipped |= {paths[row]: reason for row, reason in layout.left_out.items()}
     used = [row for row in range(len(paths)) if row not in layout.left_out]
@@ -157,6 +160,7 @@ def _image_files(
         layout.notes += [*notes, *_splits_by_table(table, layout, used, settings)]
     elif len(set(layout.classes)) <= 1:
         layout.notes += _unread_tables(listing.tables if archive else tables_in(tables), archive)
+    layout.notes += _unnamed_note(unnamed)
     for pattern in exclude:
         if not any(_matches(path, [pattern]) for path in listing.files):
             layout.notes.append(f"{setting('exclude', pattern)} matches no file.")
@@ -183,6 +187,15 @@ def _splits_by_table(
     for row, split in zip(used, splits, strict=False):
         layout.splits[row] = split
     return notes
+
+
+def _unnamed_note(unnamed: Mapping[str, str]) -> list[str]:
+    """That images are left out by a table that names the others."""
+    if not unnamed:
+        return []
+    path, reason = next(iter(unnamed.items()))
+    text = "1 image is" if len(unnamed) == 1 else f"{len(unnamed):,} images are"
+    return [f"{text} left out, e.g. {path}: {reason}. To read all: {setting('include', '*')}."]
 
 
 def _unread_tables(names: Sequence[str], archive: bool) -> list[str]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Tables in folders of Hugging Face's datasets, in that of the images or in each of those of the splits."""
+FILE_NAME = "file_name"
+"""Their column of paths."""
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 FOLDERS = ("*", "*/*")
 """Where tables of one name are looked for inside a folder that has none itself."""
@@ -51,6 +53,37 @@ def tables_in(folder: Path) -> list[str]:
         if names:
             return sorted(names, key=lambda name: (name not in METADATA, name))
     return []
+
+
+def images_not_named(folder: Path, paths: Sequence[str]) -> dict[str, str]:
+    """The images that metadata.csv or the like leaves out, as Hugging Face's datasets do, with the reason:
+    those in its folder of which no row has the path in its column `file_name`. A table of other files, or
+    without such a column, leaves out none.
+
+    Args:
+        folder: that of the images.
+        paths: paths of image files relative to it.
+    """
+    left_out: dict[str, str] = {}
+    tables = [(name, part) for name in METADATA for part in find_table(name, folder).parts.items()]
+    for name, (where, table) in tables:
+        start = f"{where}/" if where else ""
+        named = {start + file for file in _file_names(table)}
+        inside = [path for path in paths if path.startswith(start)]
+        unnamed = [path for path in inside if path not in named]
+        if len(unnamed) < len(inside):
+            left_out |= dict.fromkeys(unnamed, f"not named in {start}{name}")
+    return left_out
+
+
+def _file_names(table: Path) -> list[str]:
+    """The column `file_name` of a table; nothing if there is none, or it cannot be read."""
+    try:
+        frame, _ = read_table(table, set())
+    except UserError:
+        return []
+    cells = frame[FILE_NAME].tolist() if FILE_NAME in frame.columns else []
+    return [str(cell).replace("\\", "/").removeprefix("./") for cell in cells]
 
 
 def is_table(name: str) -> bool:
