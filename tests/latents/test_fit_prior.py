@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pytest import MonkeyPatch
@@ -19,6 +20,7 @@ from vaekit.config.overrides import resolve
 from vaekit.latents import densities
 from vaekit.latents.densities import Encodings
 from vaekit.latents.fit_prior import MIN_VALIDATION_ENCODINGS, PriorFit, choose_prior, encodings
+from vaekit.latents.sampling import draw_latents
 from vaekit.models.builder import build
 from vaekit.models.distributions.latents import tempered
 from vaekit.models.fitted_prior import FittedPrior
@@ -227,6 +229,11 @@ def test_training_fits_a_prior_that_generate_uses(run: Path, tmp_path: Path) -> 
     output = command("generate", run, "-n", 4, "--prior", "model", "--out", tmp_path / "own")
     assert "Sampled from the model's own prior" in output
     model = vaekit.load(run)
+    assert model.fitted_prior is not None
+    density = model.fitted_prior.log_prior(draw_latents(model.fitted_prior, 4, 0))  # of all classes together
+    written = pd.read_csv(tmp_path / "fitted" / "metadata.csv")
+    assert [*written.columns] == ["file_name", "seed", "log_density"]
+    np.testing.assert_allclose(written["log_density"], density, atol=1e-3)
     assert not np.array_equal(model.sample(4), model.sample(4, prior="model"))
     np.testing.assert_array_equal(model.sample(4), model.sample(4, prior="fitted"))
     np.testing.assert_array_equal(model.sample(100, seed=5)[:7], model.sample(7, seed=5))
@@ -240,6 +247,7 @@ def test_it_draws_a_class_from_a_model_trained_without_labels(run: Path, tmp_pat
     assert 0.35 < (everything > 128).mean() < 0.65
     command("generate", run, "-n", 3, "--class", "1", "--out", tmp_path / "one")
     assert len(list((tmp_path / "one").glob("*-1.png"))) == 3
+    assert set(pd.read_csv(tmp_path / "one" / "metadata.csv")["label"]) == {1}
     assert "Unknown class '7'" in mistake("generate", run, "--class", "7")
     assert "has no classes" in mistake("generate", run, "--class", "1", "--prior", "model")
 

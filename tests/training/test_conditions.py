@@ -173,6 +173,9 @@ def test_commands(model: TrainedModel, data: Path, tmp_path: Path) -> None:
     )
     assert "Not given: brightness, which is at its average of the training images." in text
     assert "0001-brightness-" in " ".join(path.name for path in (tmp_path / "new").iterdir())
+    rows = pd.read_csv(tmp_path / "new" / "metadata.csv")
+    assert [*rows.columns[:5]] == ["file_name", "brightness", "place", "border", "seed"]
+    assert set(rows["place"]) == {"left"} and set(rows["border"]) == {"no"}
     run_vaekit("reconstruct", run, data / "0.png", data / "1.png", "--out", tmp_path / "pairs")
     outside = save_images(tmp_path / "x", {"0.png": np.zeros((16, 16, 1), np.uint8)}) / "0.png"
     assert "Give them with --condition: brightness (number" in mistake("reconstruct", run, outside)

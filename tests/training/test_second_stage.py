@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import vaekit
 from command import rings
+from command import vaekit as command
 from vaekit.config.config import Config, auto_latents
 from vaekit.data.loader import ImageLoader
 from vaekit.data.packs.pack import open_pack
@@ -47,6 +48,9 @@ def test_new_images_come_from_flow_matching_where_it_is_better(tmp_path: Path) -
     assert "the model's own prior" in model.fit_prior(quiet=True)["nats_per_held_out_image"]
     assert isinstance(model.fitted_prior, FlowMatching)  # fitting again does not replace it
     np.testing.assert_array_equal(model.sample(3, seed=1), model.sample(70, seed=1)[:3])
+    command("generate", tmp_path / "run", "-n", 2, "--out", tmp_path / "new")
+    table = "file_name,seed\n0001.png,0\n0002.png,0\n"  # without densities, which would take longer
+    assert (tmp_path / "new" / "metadata.csv").read_text() == table
 
 
 @pytest.mark.parametrize("stage", ["epoch", "latent prior"])
