@@ -16,7 +16,7 @@ from vaekit.models.distributions import discretized, logistic_mixture
 from vaekit.models.fitted_prior import Splines
 from vaekit.models.objectives import perceptual
 from vaekit.runs import unfinished
-from vaekit.training import data_init
+from vaekit.training import data_init, tracking
 
 DOCS = Path(__file__).parent.parent / "docs"
 COUPLINGS = {3: "three"}[inspect.signature(Splines).parameters["steps"].default]
@@ -60,6 +60,7 @@ FIGURES = {
     "diffusers.md": [
         f"clips log-variances to {' and '.join(f'{bound:.0f}' for bound in posteriors.CLIPPED)};"
     ],
+    "tracking.md": [f"finishes no call for {tracking.PATIENCE_SECONDS:.0f} seconds"],
     "data.md": [
         f"larger than {MAX_PIXELS / 1e6:.0f} million pixels",
         f"one size of up to {survey.MAX_UNRESIZED_SIDE} pixels keep it",

@@ -69,6 +69,7 @@ def generate(
         prior=prior,
         steps=steps,
         guidance=guidance,
+        with_density=True,
     )
     labels = arrays.sample_class_names(model.loaded, n, label)
     folder = output_folder(model, out, "generated")

@@ -51,8 +51,8 @@ class NewImages(NamedTuple):
 
     images: Images
     log_density: Float[np.ndarray, " N"] | None
-    """log p(z) of their latents, or log p(z | y), in nats, under the prior at temperature 1; None for flow
-    matching, whose density takes longer to compute than the images."""
+    """log p(z) of their latents, or log p(z | y), in nats, under the prior at temperature 1. None if nobody
+    needs it, and for flow matching, whose density takes longer to compute than the images."""
 
 
 def batches(model: LoadedModel, images: Any, labels: Labels | None = None) -> Iterator[Batch]:
@@ -109,8 +109,10 @@ def generate(
     prior: Prior | None,
     steps: int | None = None,
     guidance: float | None = None,
+    with_density: bool = False,
 ) -> Iterator[NewImages]:
-    """Iterate over chunks of `n` new images; see `TrainedModel.sample`. Arguments are checked at once."""
+    """Iterate over chunks of `n` new images, with the density of their latents if `with_density`; see
+    `TrainedModel.sample`. Arguments are checked at once."""
     if n < 0:
         raise UserError(f"must be at least 0 (got {n}).", option="n")
     if not 0 <= temperature <= MAX_TEMPERATURE:
@@ -118,16 +120,21 @@ def generate(
     source = _with_sampler(_sampling_prior(model, prior), steps, guidance)
     y = _sample_labels(model, n, label, source)
     chunks = draw_chunks(source, n, seed, y, temperature)
+    density = None if isinstance(source, FlowMatching) or not with_density else source.log_prior
     return (
-        _new_images(model, source, z[: n - first], None if y is None else y[first : first + CHUNK])
+        _new_images(model, z[: n - first], None if y is None else y[first : first + CHUNK], density)
         for first, z in zip(range(0, n, CHUNK), chunks, strict=True)
     )
 
 
 @torch.no_grad()
-def _new_images(model: LoadedModel, source: AnyPrior, z: Tensor, y: Tensor | None) -> NewImages:
-    density = None if isinstance(source, FlowMatching) else source.log_prior(z, y).cpu().numpy()
-    return NewImages(_decode(model, z, y), density)
+def _new_images(
+    model: LoadedModel,
+    z: Tensor,
+    y: Tensor | None,
+    density: Callable[[Tensor, Tensor | None], Tensor] | None,
+) -> NewImages:
+    return NewImages(_decode(model, z, y), density(z, y).cpu().numpy() if density else None)
 
 
 def _sampling_prior(model: LoadedModel, name: Prior | None) -> AnyPrior:
