@@ -116,4 +116,4 @@ def _write_new_images(model: LoadedModel, path: Path) -> None:
     """Draw a sheet of new images, with their classes; conditions would be those of training images."""
     chunks = generate(model, NEW_IMAGES, seed=0, label=None, temperature=1.0, prior=None)
     labels = None if model.columns else sample_class_names(model, NEW_IMAGES, None)
-    grids.write(path, grids.grid(np.concatenate([*chunks]), labels=labels))
+    grids.write(path, grids.grid(np.concatenate([chunk.images for chunk in chunks]), labels=labels))

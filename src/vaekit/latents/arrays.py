@@ -1,13 +1,8 @@
 """Encode, decode, generate and interpolate, with NumPy arrays."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
-import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -18,7 +13,7 @@ from vaekit.data.loader import Batch
 from vaekit.data.sources.conditions import columns_of_texts
 from vaekit.data.sources.pixels import to_uint8_images
 from vaekit.errors import UserError, setting
-from vaekit.latents.new_latents import Label, Sampling, model_labels, new_latents
+from vaekit.latents.new_latents import Label, Sampling, model_labels, new_latents, sampling_prior
 from vaekit.latents.sampling import (
     CHUNK,
     decode_images,
@@ -27,6 +22,7 @@ from vaekit.latents.sampling import (
     seeded,
     to_uint8,
 )
+from vaekit.models.flow_matching import FlowMatching
 from vaekit.models.vae import VAE
 from vaekit.runs.conditions import condition_vectors, file_conditions, label_names
 from vaekit.runs.image_set import to_tensor
@@ -41,9 +37,6 @@ from vaekit.runs.inputs import (
 from vaekit.runs.loaded import LoadedModel
 
 MAX_INTERPOLATION_STEPS = 100
-SUFFIXES = (".csv", ".npz", ".parquet")
-MAX_TEMPERATURE = 100
-MAX_SAMPLER_STEPS, MAX_GUIDANCE = 1000, 20
 
 
 class NewImages(NamedTuple):
@@ -96,35 +89,15 @@ def decode(model: LoadedModel, z: Any, labels: Labels | None = None) -> Images:
     return _decode(model, tensor.flatten(1), model_labels(model, labels, len(tensor)))
 
 
-def generate(model: LoadedModel, n: int, *, label: Label, **sampling: Unpack[Sampling]) -> Iterator[Images]:
-    """Iterate over chunks of `n` new images; see `TrainedModel.sample`. Arguments are checked at once."""
-    return (_decode(model, z, y) for z, y in new_latents(model, n, label=label, **sampling))
 def generate(
-    model: LoadedModel,
-    n: int,
-    *,
-    seed: int,
-    label: Label,
-    temperature: float,
-    prior: Prior | None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    with_density: bool = False,
+    model: LoadedModel, n: int, *, label: Label, with_density: bool = False, **sampling: Unpack[Sampling]
 ) -> Iterator[NewImages]:
     """Iterate over chunks of `n` new images, with the density of their latents if `with_density`; see
     `TrainedModel.sample`. Arguments are checked at once."""
-    if n < 0:
-        raise UserError(f"must be at least 0 (got {n}).", option="n")
-    if not 0 <= temperature <= MAX_TEMPERATURE:
-        raise UserError(f"must be between 0 and {MAX_TEMPERATURE} (got {temperature}).", option="temperature")
-    source = _with_sampler(_sampling_prior(model, prior), steps, guidance)
-    y = _sample_labels(model, n, label, source)
-    chunks = draw_chunks(source, n, seed, y, temperature)
+    drawn = new_latents(model, n, label=label, **sampling)
+    source = sampling_prior(model, sampling.get("prior"))
     density = None if isinstance(source, FlowMatching) or not with_density else source.log_prior
-    return (
-        _new_images(model, z[: n - first], None if y is None else y[first : first + CHUNK], density)
-        for first, z in zip(range(0, n, CHUNK), chunks, strict=True)
-    )
+    return (_new_images(model, z, y, density) for z, y in drawn)
 
 
 @torch.no_grad()
@@ -135,37 +108,6 @@ def _new_images(
     density: Callable[[Tensor, Tensor | None], Tensor] | None,
 ) -> NewImages:
     return NewImages(_decode(model, z, y), density(z, y).cpu().numpy() if density else None)
-
-
-def _sampling_prior(model: LoadedModel, name: Prior | None) -> AnyPrior:
-    """The prior to sample from: by default the fitted one, if there is one."""
-    if name not in (None, "fitted", "model"):
-        raise UserError(f"must be 'fitted' or 'model' (got {name!r}).", option="prior")
-    if name == "model" or (name is None and model.fitted_prior is None):
-        return model.vae
-    if model.fitted_prior is None:
-        hint = "`vaekit fit-prior RUN` fits one and keeps it if it is better than the model's own."
-        raise UserError("This run has no fitted prior.", hint)
-    return model.fitted_prior
-
-
-def _with_sampler(source: AnyPrior, steps: int | None, guidance: float | None) -> AnyPrior:
-    """The prior with other settings of its sampler, where they are given."""
-    given = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
-    if not given:
-        return source
-    if not isinstance(source, FlowMatching):
-        raise UserError("needs a run whose new images come from flow matching.", option=next(iter(given)))
-    if steps is not None and not 1 <= steps <= MAX_SAMPLER_STEPS:
-        raise UserError(f"must be between 1 and {MAX_SAMPLER_STEPS:,} (got {steps}).", option="steps")
-    if guidance is not None and not 0 <= guidance <= MAX_GUIDANCE:
-        raise UserError(f"must be between 0 and {MAX_GUIDANCE} (got {guidance}).", option="guidance")
-    if guidance is not None and not source.has_guidance:
-        raise UserError("needs a run whose images have classes, or are more than a few.", option="guidance")
-    source = copy.copy(source)  # the weights are shared
-    for name, value in given.items():
-        setattr(source, name, value)
-    return source
 
 
 def sample_class_names(model: LoadedModel, n: int, label: Label) -> list[str] | None:

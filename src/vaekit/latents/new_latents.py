@@ -46,7 +46,7 @@ def new_latents(
         raise UserError(f"must be at least 0 (got {n}).", option="n")
     if not 0 <= temperature <= MAX_TEMPERATURE:
         raise UserError(f"must be between 0 and {MAX_TEMPERATURE} (got {temperature}).", option="temperature")
-    source = _sampling_prior(model, sampling.get("prior"))
+    source = sampling_prior(model, sampling.get("prior"))
     source = _with_sampler(source, sampling.get("steps"), sampling.get("guidance"))
     y = _sample_labels(model, n, label, source)
     chunks = draw_chunks(source, n, sampling.get("seed", 0), y, temperature, start)
@@ -56,7 +56,7 @@ def new_latents(
     )
 
 
-def _sampling_prior(model: LoadedModel, name: Prior | None) -> AnyPrior:
+def sampling_prior(model: LoadedModel, name: Prior | None) -> AnyPrior:
     """The prior to sample from: by default the fitted one, if there is one."""
     if name not in (None, "fitted", "model"):
         raise UserError(f"must be 'fitted' or 'model' (got {name!r}).", option="prior")
