@@ -356,7 +356,7 @@ def test_install_completion_writes_a_script(tmp_path: Path, monkeypatch: MonkeyP
         ("train --objective.beta -1", "--objective.beta: must be at least 0 (got -1)."),
         (
             "train --encoder.kind cnn",
-            "--encoder.kind: must be mlp, gated_mlp, conv, resnet or dcae (got cnn).",
+            "--encoder.kind: must be mlp, gated_mlp, conv, resnet, dcae or autoencoder_kl (got cnn).",
         ),
         ("train --epochs", "Option '--epochs' needs a value."),
         ("train --preset clasic", "Did you mean 'classic'?"),
