@@ -18,6 +18,8 @@ from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.evaluation.ranking import RANK_SAMPLES, rank
 from vaekit.export import hub
 from vaekit.latents import arrays, tables, traverse
+from vaekit.export.export import export_model
+from vaekit.latents import arrays, traverse
 from vaekit.latents.fit_prior import refit_prior
 from vaekit.latents.new_latents import Prior
 from vaekit.latents.traverse import Traversal
@@ -354,6 +356,28 @@ class TrainedModel:
         record = refit_prior(self.loaded, quiet)
         self.loaded = replace(self.loaded)  # which reads the prior from its file
         return record
+
+    def export(
+        self, to: Literal["onnx"] = "onnx", out: str | Path | None = None, *, quiet: bool = False
+    ) -> Path:
+        """Write the model to a new folder for use without vaekit and torch; see docs/export.md.
+
+        "onnx" writes encoder.onnx, decoder.onnx and prior.onnx, which take and return uint8 pixels, and a
+        script that uses them. The prior is the fitted one if there is one. The outputs of every file are
+        compared with those of torch, and the largest difference is printed.
+
+        Args:
+            to: the format, "onnx".
+            out: a new folder; by default one in the run.
+            quiet: print nothing.
+
+        Returns the folder.
+
+        Raises:
+            UserError: a package of the extra `export` is missing, the folder exists, a custom network cannot
+                be exported, or the difference from torch is more than 1e-4.
+        """
+        return export_model(self.loaded, to, out, quiet)
 
     def save(self, folder: str | Path) -> None:
         """Write the model to a new folder that `load` reads. Raises a UserError if the folder exists."""

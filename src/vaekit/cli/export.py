@@ -1,38 +1,25 @@
-"""`vaekit export`."""
+"""The model in other formats: `export`."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from vaekit.cli.common import load_model, say
 from vaekit.cli.flags import Out, RunFolder
-
-if TYPE_CHECKING:
-    from vaekit.trained_model import TrainedModel
 
 
 def export(
     run: RunFolder,
     /,
     *,
-    to: Annotated[Literal["diffusers"], Parameter(help="Format to write.")],
+    to: Literal["onnx", "web"] = "onnx",
     out: Out = None,
+    runtime: Path | None = None,
 ) -> None:
-    """Write a model for other programs: diffusers (a folder that AutoencoderKL.from_pretrained reads)."""
-    model = load_model(run)
-    say(f"Wrote {EXPORTERS[to](model, out)}")
+    """Export the model, for use without vaekit and PyTorch.
 
-
-def _diffusers(model: "TrainedModel", out: Path | None) -> Path:
-    from vaekit.export.diffusers import export_diffusers
-    from vaekit.runs.outputs import first_free
-
-    folder = out or first_free(model.run.folder, "diffusers")
-    export_diffusers(model.loaded, folder)
-    return folder
-
-
-EXPORTERS: dict[str, Callable[["TrainedModel", Path | None], Path]] = {"diffusers": _diffusers}
-"""What writes each format: the model and `--out` to what was written."""
+    Args:
+        to: Format. onnx: encoder, decoder and prior as ONNX files. web: a page that decodes images in the
+            browser, for any web server.
+        runtime: For web: the unpacked npm package onnxruntime-web.
+    """
+    say(f"Wrote {load_model(run).export(to, out, runtime=runtime)}")

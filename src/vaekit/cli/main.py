@@ -71,6 +71,7 @@ ARGUMENTS: dict[Callable[..., None], str] = {
     explore: "RUN",
     export: "RUN --to FORMAT",
     publish: "RUN --to FOLDER/|USER/NAME --license LICENSE",
+    export: "RUN",
     bench: "[WORKLOADS...]",
     presets: "[NAME]",
     doctor: "",

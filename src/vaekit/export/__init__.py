@@ -1,1 +1,1 @@
-"""A trained model for use elsewhere: published with a model card, or in the format of another library."""
+"""A trained model for use elsewhere: published with a model card, or in formats of other programs."""

@@ -51,7 +51,7 @@ class Splines(nn.Module):
         self.register_buffer("scale", torch.ones(latents))
 
     def forward(self, y: Int[Tensor, " N"]) -> Distribution:
-        origin = torch.zeros(len(y), len(self.loc), device=y.device)
+        origin = torch.zeros(y.shape[0], len(self.loc), device=y.device)
         context = F.one_hot(y, self.classes).to(origin) if self.classes > 1 else None
         units = AffineTransform(-self.loc / self.scale, 1 / self.scale, event_dim=1)
         return Flow(ComposedTransform(units, self.steps(context)), DiagonalGaussian(origin, origin))

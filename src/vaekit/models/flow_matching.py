@@ -115,7 +115,7 @@ class FlowMatching(nn.Module):
 
     def _training_label(self, y: Labels) -> Tensor:
         """The label of the network for groups or conditions, some of which are withheld in training."""
-        label = self._given(y) if self.conditions else self.classes + y
+        label = self.label_of_conditions(y) if self.conditions else self.classes + y
         if not self.training:
             return label
         chance = torch.rand(len(y), device=y.device)
@@ -126,7 +126,7 @@ class FlowMatching(nn.Module):
         everything = self.classes + len(self.group_shares)
         return torch.where(chance < LABEL_DROPOUT, everything, label)
 
-    def _given(self, y: Float[Tensor, "B K"]) -> Float[Tensor, "B L"]:
+    def label_of_conditions(self, y: Float[Tensor, "B K"]) -> Float[Tensor, "B L"]:
         """The label of the network for conditions: a 1 says that they are given."""
         return F.pad(y, (0, 1), value=1.0)
 
@@ -165,13 +165,20 @@ class FlowMatching(nn.Module):
         """`n` samples of p(z | y), from noise scaled by `temperature`; without `y` of classes by frequency,
         or of p(z) if images have conditions.
 
-        The group is drawn by its share of the class. The equation is solved in `steps` steps by the two-step
-        Adams-Bashforth method, which needs one velocity a step; the first step is Heun's (Hairer, Norsett &
-        Wanner 1993, sections II.1 and III.1).
+        The group is drawn by its share of the class.
         """
         label = self._sampled_label(n, y)
+        return self.solve(temperature * torch.randn(n, self.latents, device=self.loc.device), label)
+
+    @torch.no_grad()
+    def solve(self, noise: Float[Tensor, "n D"], label: Labels | None) -> Float[Tensor, "n D"]:
+        """The latents that noise is carried to, given labels of the network.
+
+        The equation is solved in `steps` steps by the two-step Adams-Bashforth method, which needs one
+        velocity a step; the first step is Heun's (Hairer, Norsett & Wanner 1993, sections II.1 and III.1).
+        """
         guidance = self.guidance if self.has_guidance else 1.0
-        x = temperature * torch.randn(n, self.latents, device=self.loc.device)
+        n, x = len(noise), noise
         times = torch.linspace(0, 1, self.steps + 1, device=x.device)
         earlier = None
         for start, end in pairwise(times):
@@ -187,13 +194,20 @@ class FlowMatching(nn.Module):
     def _sampled_label(self, n: int, y: Labels | None) -> Tensor | None:
         """The label of the network for new latents: groups by their shares of the class, or conditions."""
         if self.conditions:
-            return None if y is None else self._given(y)
+            return None if y is None else self.label_of_conditions(y)
         if y is None:
             y = torch.multinomial(self.shares, n, replacement=True)
+        return self.label_of_group(y, torch.multinomial(self.group_weights(y), 1)[:, 0])
+
+    def group_weights(self, y: Int[Tensor, " N"]) -> Float[Tensor, "N G"]:
+        """The shares of the groups in classes; all 1 for a class without training images."""
         shares = self.group_shares * (self.class_of_group == y[:, None])
-        unknown = shares.sum(1, keepdim=True) == 0  # a class without training images
-        group = torch.multinomial(shares + unknown, 1)[:, 0]
-        return torch.where(unknown[:, 0], y, self.classes + group)
+        return shares + (shares.sum(1, keepdim=True) == 0)
+
+    def label_of_group(self, y: Int[Tensor, " N"], group: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+        """The label of the network for a group of class y, or for the class if it has no such group."""
+        known = (self.class_of_group[group] == y) & (self.group_shares[group] > 0)
+        return torch.where(known, self.classes + group, y)
 
     def log_prior(self, z: Float[Tensor, "N D"], y: Labels | None = None) -> Float[Tensor, " N"]:
         """log p(z | y), or without `y` log p(z), by integrating the divergence of the velocity along the path
@@ -234,7 +248,7 @@ class FlowMatching(nn.Module):
             x = x.detach().requires_grad_()
             label = y if self.classes > 1 else None
             if self.conditions and y is not None:
-                label = self._given(y)
+                label = self.label_of_conditions(y)
             learned = self.network(x, t, label).float()
             products = [
                 torch.autograd.grad(learned, x, probe, retain_graph=True)[0].mul(probe).sum(1)

@@ -114,8 +114,8 @@ class FullGaussianPosterior(Posterior):
     def forward(self, features: Features) -> FullGaussian:
         outputs = self.head(features.flatten(1))
         loc, log_variance, below = outputs.split([self.latents, self.latents, len(self.below)], dim=-1)
-        zeros = loc.new_zeros(len(outputs), self.latents**2)
-        rows = zeros.scatter(1, self.below.expand(len(outputs), -1), below)
+        zeros = loc.new_zeros(outputs.shape[0], self.latents**2)
+        rows = zeros.scatter(1, self.below.expand(outputs.shape[0], -1), below)
         rows = rows.unflatten(1, (self.latents, self.latents))
         rows = rows / (1 + rows.square().sum(-1, keepdim=True) / self.MAX_SLOPE**2).sqrt()
         rows = rows + torch.eye(self.latents, dtype=loc.dtype, device=loc.device)

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vaekit.config.overrides import alternatives
@@ -61,6 +62,23 @@ def new_folder(run: Run, out: str | Path) -> Path:
     except OSError as error:
         raise UserError(f"Cannot write to {path} ({error.strerror}).", hint) from None
     return path
+
+
+@contextmanager
+def filled_folder(run: Run, out: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder, which becomes `out` when the block succeeds; `out` is checked first, as by
+    `new_folder`."""
+    existed = Path(out).expanduser().exists()
+    path = new_folder(run, out)
+    try:
+        with atomic_folder(path) as temporary:
+            yield temporary
+            path.rmdir()  # an error if it has been filled meanwhile
+    except BaseException:
+        if not existed:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def copy_run(run: Run, target: Path) -> None:

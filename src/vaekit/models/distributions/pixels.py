@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Size, Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution, constraints
@@ -188,6 +188,12 @@ def deterministic_binarize(x: Float[Tensor, "B C H W"], seed: int) -> Float[Tens
     pixel: the same on every device and in every batch."""
     place = splitmix64(torch.arange(1, x[0].numel() + 1, device=x.device) * GOLDEN_GAMMA + seed)
     levels = (x.flatten(1) * 255).round().long()
-    image = splitmix64(splitmix64(levels ^ place).sum(1, keepdim=True))
+    image = splitmix64(_wrapping_sum(splitmix64(levels ^ place)))
     uniform = unit_interval(splitmix64(image ^ place))
     return (uniform.reshape(x.shape) < x).to(x.dtype)
+
+
+def _wrapping_sum(words: Int64[Tensor, "B N"]) -> Int64[Tensor, "B 1"]:
+    """The sum modulo 2^64, by halves of 32 bits: onnxruntime sums integers in float64, exact up to 2^53."""
+    low, high = words & 0xFFFFFFFF, words >> 32
+    return high.sum(1, keepdim=True) * 2**32 + low.sum(1, keepdim=True)

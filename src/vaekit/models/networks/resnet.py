@@ -1,5 +1,6 @@
 """Residual networks with group normalization and attention at the lowest resolution."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -52,7 +53,10 @@ class Attention(nn.Module):
 
     def forward(self, h: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
         query, key, value = self.triple(self.norm(h)).flatten(2).transpose(1, 2).chunk(3, dim=-1)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        if torch.onnx.is_in_onnx_export():  # an axis of heads, without which it rounds as it always did
+            mixed = F.scaled_dot_product_attention(*(t.unsqueeze(1) for t in (query, key, value))).squeeze(1)
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value)
         return h + self.out(mixed.transpose(1, 2).unflatten(2, h.shape[2:]))
 
 

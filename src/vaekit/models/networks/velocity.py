@@ -88,7 +88,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, h: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         triple = self.triple(self.norm(h)).flatten(2).unflatten(1, (3 * self.heads, -1))
-        query, key, value = triple.flatten(0, 1).unflatten(0, (len(h), 3, self.heads)).unbind(1)
+        query, key, value = triple.flatten(0, 1).unflatten(0, (h.shape[0], 3, self.heads)).unbind(1)
         # Not by torch's fused attention, whose gradient takes several times as long for so few positions
         weights = (query.transpose(2, 3) @ key / math.sqrt(query.shape[2])).softmax(3)
         mixed = value @ weights.to(value.dtype).transpose(2, 3)
