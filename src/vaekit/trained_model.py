@@ -358,26 +358,33 @@ class TrainedModel:
         return record
 
     def export(
-        self, to: Literal["onnx"] = "onnx", out: str | Path | None = None, *, quiet: bool = False
+        self,
+        to: Literal["onnx", "web"] = "onnx",
+        out: str | Path | None = None,
+        *,
+        runtime: str | Path | None = None,
+        quiet: bool = False,
     ) -> Path:
         """Write the model to a new folder for use without vaekit and torch; see docs/export.md.
 
         "onnx" writes encoder.onnx, decoder.onnx and prior.onnx, which take and return uint8 pixels, and a
-        script that uses them. The prior is the fitted one if there is one. The outputs of every file are
-        compared with those of torch, and the largest difference is printed.
+        script that uses them. The prior is the fitted one if there is one. "web" writes a page for any web
+        server, in which a browser draws and decodes images. The outputs of every ONNX file are compared with
+        those of torch, and the largest difference is printed.
 
         Args:
-            to: the format, "onnx".
+            to: the format, "onnx" or "web".
             out: a new folder; by default one in the run.
+            runtime: for "web", the folder of the unpacked npm package onnxruntime-web.
             quiet: print nothing.
 
         Returns the folder.
 
         Raises:
-            UserError: a package of the extra `export` is missing, the folder exists, a custom network cannot
-                be exported, or the difference from torch is more than 1e-4.
+            UserError: a package of the extra `export` or the runtime is missing, the folder exists, a custom
+                network cannot be exported, or the difference from torch is more than 1e-4.
         """
-        return export_model(self.loaded, to, out, quiet)
+        return export_model(self.loaded, to, out, quiet, runtime)
 
     def save(self, folder: str | Path) -> None:
         """Write the model to a new folder that `load` reads. Raises a UserError if the folder exists."""

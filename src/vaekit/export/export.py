@@ -1,24 +1,29 @@
 """Formats that a trained model can be exported to."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from vaekit.config.overrides import alternatives
 from vaekit.errors import UserError
 from vaekit.export.onnx import write_onnx
+from vaekit.export.web import write_web
 from vaekit.runs.loaded import LoadedModel
 from vaekit.runs.outputs import filled_folder, first_free
 from vaekit.utils.logging import console_logging
 
-FORMATS: dict[str, Callable[[LoadedModel, Path], None]] = {"onnx": write_onnx}
-"""What writes a model to a folder, by the name of the format."""
 
-
-def export_model(model: LoadedModel, to: str, out: str | Path | None, quiet: bool) -> Path:
+def export_model(
+    model: LoadedModel, to: str, out: str | Path | None, quiet: bool, runtime: str | Path | None
+) -> Path:
     """Write a model to a new folder in a format; see `TrainedModel.export`."""
-    if to not in FORMATS:
-        raise UserError(f"must be {alternatives(list(FORMATS))} (got {to!r}).", option="to")
+    writers: dict[str, Callable[[LoadedModel, Path], None]] = {
+        "onnx": write_onnx,
+        "web": partial(write_web, runtime=runtime),
+    }
+    if to not in writers:
+        raise UserError(f"must be {alternatives(list(writers))} (got {to!r}).", option="to")
     folder = first_free(model.run.folder / "exported", to) if out is None else Path(out)
     with console_logging(quiet), filled_folder(model.run, folder) as temporary:
-        FORMATS[to](model, temporary)
+        writers[to](model, temporary)
     return folder

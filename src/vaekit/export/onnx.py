@@ -1,5 +1,6 @@
 """A trained model as ONNX files, each compared with torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +22,24 @@ BATCHES = (1, 2, ROWS)
 """Sizes of the batches that are compared."""
 
 
-@torch.no_grad()
 def write_onnx(model: LoadedModel, folder: Path) -> None:
-    """Write encoder.onnx, decoder.onnx, prior.onnx, README.md and example.py; see `TrainedModel.export`.
-
-    Raises:
-        UserError: a package is missing, a custom network or a combination of components cannot be exported,
-            or a file computes something else than torch.
-    """
+    """Write encoder.onnx, decoder.onnx, prior.onnx, README.md and example.py; see `TrainedModel.export`."""
     require_packages()
     model = model.to("cpu")
-    parts, lines = parts_of(model), ["File              Size  Largest difference from torch"]
+    parts = parts_of(model)
+    write_files(model, parts, folder)
+    (folder / "README.md").write_text(readme(model, parts), encoding="utf-8")
+    (folder / "example.py").write_text(example_script(model, parts), encoding="utf-8")
+
+
+@torch.no_grad()
+def write_files(model: LoadedModel, parts: Sequence[Part], folder: Path) -> None:
+    """Write the ONNX files of parts, and log their sizes and differences from torch.
+
+    Raises:
+        UserError: a custom network cannot be exported, or a file computes something else than torch.
+    """
+    lines = ["File              Size  Largest difference from torch"]
     for part in parts:
         file = folder / f"{part.name}.onnx"
         with status(f"Exporting {file.name}"):
@@ -42,8 +50,6 @@ def write_onnx(model: LoadedModel, folder: Path) -> None:
         if not difference <= MAX_DIFFERENCE:
             message = f"{file.name} differs from torch by {difference:.1e}, more than {MAX_DIFFERENCE:g}"
             raise UserError(f"{message}: nothing was written.", "A custom network may be random.")
-    (folder / "README.md").write_text(readme(model, parts), encoding="utf-8")
-    (folder / "example.py").write_text(example_script(model, parts), encoding="utf-8")
     log.info("\n".join(lines))
 
 
