@@ -17,9 +17,8 @@ from vaekit.evaluation.evaluate import evaluate_model
 from vaekit.evaluation.likelihood import log_likelihoods, require_density
 from vaekit.evaluation.ranking import RANK_SAMPLES, rank
 from vaekit.export import hub
-from vaekit.latents import arrays, tables, traverse
 from vaekit.export.export import export_model
-from vaekit.latents import arrays, traverse
+from vaekit.latents import arrays, tables, traverse
 from vaekit.latents.fit_prior import refit_prior
 from vaekit.latents.new_latents import Prior
 from vaekit.latents.traverse import Traversal

@@ -27,7 +27,10 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"learning-rate": -1}, "learning_rate: must be greater than 0 (got -1)."),
     ({"ema": 1}, "ema: must be less than 1 (got 1)."),
     ({"flip": "maybe"}, "flip: must be true or false (got maybe)."),
-    ({"encoder": {"kind": "mpl"}}, "encoder.kind: must be mlp, gated_mlp, conv, resnet, dcae or autoencoder_kl (got mpl)."),
+    (
+        {"encoder": {"kind": "mpl"}},
+        "encoder.kind: must be mlp, gated_mlp, conv, resnet, dcae or autoencoder_kl (got mpl).",
+    ),
     ({"encoder": {"kind": "mpl"}}, "(got mpl). Did you mean 'mlp'?"),
     ({"posterior": "full-gausian"}, "posterior.kind: must be gaussian, full_gaussian, iaf, nsf or delta"),
     ({"posterior": "full-gausian"}, "(got full-gausian). Did you mean 'full_gaussian'?"),

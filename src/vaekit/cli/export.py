@@ -11,7 +11,7 @@ def export(
     run: RunFolder,
     /,
     *,
-    to: Literal["onnx", "web"] = "onnx",
+    to: Literal["onnx", "web", "diffusers"] = "onnx",
     out: Out = None,
     runtime: Path | None = None,
 ) -> None:
@@ -19,7 +19,7 @@ def export(
 
     Args:
         to: Format. onnx: encoder, decoder and prior as ONNX files. web: a page that decodes images in the
-            browser, for any web server.
+            browser, for any web server. diffusers: a folder that AutoencoderKL.from_pretrained reads.
         runtime: For web: the unpacked npm package onnxruntime-web.
     """
     say(f"Wrote {load_model(run).export(to, out, runtime=runtime)}")

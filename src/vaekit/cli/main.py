@@ -69,7 +69,6 @@ ARGUMENTS: dict[Callable[..., None], str] = {
     rank: "RUN [DATA]",
     report: "RUN",
     explore: "RUN",
-    export: "RUN --to FORMAT",
     publish: "RUN --to FOLDER/|USER/NAME --license LICENSE",
     export: "RUN",
     bench: "[WORKLOADS...]",

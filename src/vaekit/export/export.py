@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vaekit.config.overrides import alternatives
 from vaekit.errors import UserError
+from vaekit.export.diffusers import export_diffusers
 from vaekit.export.onnx import write_onnx
 from vaekit.export.web import write_web
 from vaekit.runs.loaded import LoadedModel
@@ -20,6 +21,7 @@ def export_model(
     writers: dict[str, Callable[[LoadedModel, Path], None]] = {
         "onnx": write_onnx,
         "web": partial(write_web, runtime=runtime),
+        "diffusers": partial(export_diffusers, quiet=quiet),
     }
     if to not in writers:
         raise UserError(f"must be {alternatives(list(writers))} (got {to!r}).", option="to")
