@@ -358,7 +358,7 @@ class TrainedModel:
 
     def export(
         self,
-        to: Literal["onnx", "web"] = "onnx",
+        to: Literal["onnx", "web", "diffusers"] = "onnx",
         out: str | Path | None = None,
         *,
         runtime: str | Path | None = None,
@@ -369,10 +369,11 @@ class TrainedModel:
         "onnx" writes encoder.onnx, decoder.onnx and prior.onnx, which take and return uint8 pixels, and a
         script that uses them. The prior is the fitted one if there is one. "web" writes a page for any web
         server, in which a browser draws and decodes images. The outputs of every ONNX file are compared with
-        those of torch, and the largest difference is printed.
+        those of torch, and the largest difference is printed. "diffusers" writes a folder that
+        `AutoencoderKL.from_pretrained` reads (docs/diffusers.md).
 
         Args:
-            to: the format, "onnx" or "web".
+            to: the format, "onnx", "web" or "diffusers".
             out: a new folder; by default one in the run.
             runtime: for "web", the folder of the unpacked npm package onnxruntime-web.
             quiet: print nothing.

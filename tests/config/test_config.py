@@ -32,7 +32,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
         "encoder.kind: must be mlp, gated_mlp, conv, resnet, dcae or autoencoder_kl (got mpl).",
     ),
     ({"encoder": {"kind": "mpl"}}, "(got mpl). Did you mean 'mlp'?"),
-    ({"posterior": "full-gausian"}, "posterior.kind: must be gaussian, full_gaussian, iaf, nsf or delta"),
+    ({"posterior": "full-gausian"}, "posterior.kind: must be gaussian, clipped_gaussian, full_gaussian"),
     ({"posterior": "full-gausian"}, "(got full-gausian). Did you mean 'full_gaussian'?"),
     (
         {"latents": {"c": 4}},

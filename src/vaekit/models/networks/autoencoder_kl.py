@@ -55,7 +55,9 @@ class Attention(nn.Module):
 
     def forward(self, h: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
         pixels = self.group_norm(h).flatten(2).transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(self.to_q(pixels), self.to_k(pixels), self.to_v(pixels))
+        # One head, which ONNX needs to be an axis
+        query, key, value = (to(pixels)[:, None] for to in (self.to_q, self.to_k, self.to_v))
+        mixed = F.scaled_dot_product_attention(query, key, value)[:, 0]
         return h + self.to_out(mixed).transpose(1, 2).unflatten(2, h.shape[2:])
 
 
