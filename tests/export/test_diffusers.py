@@ -18,8 +18,8 @@ from vaekit.errors import UserError
 from vaekit.export.diffusers import export_diffusers, latent_moments
 from vaekit.trained_model import TrainedModel
 
-HELD_OUT = 100
-IMAGES = np.concatenate([rings(150, 16, 3), 255 - rings(HELD_OUT, 16, 3, seed=1)])
+HELD_OUT = 6
+IMAGES = np.concatenate([rings(54, 16, 3), 255 - rings(HELD_OUT, 16, 3, seed=1)])
 """The held-out ones are unlike the others."""
 NETWORK = {"channels": 16, "groups": 4}
 SMALL: dict[str, Any] = {
@@ -48,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    return vaekit.train(data, out=tmp_path_factory.mktemp("runs") / "run", epochs=20, **SMALL)
+    return vaekit.train(data, out=tmp_path_factory.mktemp("runs") / "run", epochs=3, **SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +84,27 @@ def test_diffusers_loads_the_folder_and_computes_the_same(model: TrainedModel, e
     assert_same(model, theirs.eval())
 
 
-def test_scaling_follows_from_the_latents_of_the_training_split(model: TrainedModel, exported: Path) -> None:
+def test_scaling_follows_from_draws_of_the_latents(model: TrainedModel, exported: Path) -> None:
     record = json.loads((exported / "config.json").read_text())
-    training, everything = (closed_form(model, part) for part in (IMAGES[:-HELD_OUT], IMAGES))
+    expected = closed_form(model, IMAGES[:-HELD_OUT])
     values = (len(IMAGES) - HELD_OUT) * 16  # of each channel, one draw each
-    error = 4 * training["std"] / math.sqrt(values)
+    error = 4 * expected["std"] / math.sqrt(values)
     for name in ("mean", "std"):
-        np.testing.assert_array_less(abs(record[f"latents_{name}"] - training[name]), error)
-    assert (abs(everything["mean"] - training["mean"]) > error).any()  # or this proves nothing
-    assert record["scaling_factor"] == pytest.approx(1 / training["overall"], rel=4 / math.sqrt(values))
+        np.testing.assert_array_less(abs(record[f"latents_{name}"] - expected[name]), error)
+    assert record["scaling_factor"] == pytest.approx(1 / expected["overall"], rel=4 / math.sqrt(values))
+
+
+def test_moments_are_over_the_training_split_alone(model: TrainedModel) -> None:
+    """With next to no noise they are those of the means."""
+    copy = vaekit.load(model.run.folder)
+    head = copy.model.posterior.head
+    head.weight[3:], head.bias[3:] = 0, -30
+    mean, deviation, overall = latent_moments(copy.loaded, quiet=True)
+    training, everything = (closed_form(copy, part) for part in (IMAGES[:-HELD_OUT], IMAGES))
+    np.testing.assert_allclose(mean, training["mean"], rtol=1e-4)
+    np.testing.assert_allclose(deviation, training["std"], rtol=1e-3)
+    assert overall == pytest.approx(training["overall"], rel=1e-3)
+    assert not np.allclose(deviation, everything["std"], rtol=1e-2)  # or this proves nothing
 
 
 def closed_form(model: TrainedModel, images: np.ndarray) -> dict[str, Any]:
@@ -103,12 +115,6 @@ def closed_form(model: TrainedModel, images: np.ndarray) -> dict[str, Any]:
     )
     overall = (second.mean() - mean.mean().square()).sqrt()
     return {"mean": mean.numpy(), "std": (second - mean.square()).sqrt().numpy(), "overall": overall.item()}
-
-
-def test_moments_are_those_of_the_draws_for_many_batches(model: TrainedModel) -> None:
-    mean, deviation, overall = latent_moments(model.loaded, quiet=True)
-    total = (deviation.square() + mean.square()).mean() - mean.mean().square()
-    assert overall == pytest.approx(total.sqrt().item())
 
 
 def test_a_folder_of_diffusers_is_trained_on(data: Path, tmp_path: Path) -> None:
@@ -165,10 +171,11 @@ def test_former_names_and_missing_layers_are_read(
     old, new = (load_file(each.run.weights) for each in (model, read))
     names = [name for name in old if name.startswith(("encoder.", "decoder.")) and "quant" not in name]
     assert any("to_out.0" in name for name in names)
-    for name in names:  # training flushes numbers near 0, such as the smallest of 16 bits
-        torch.testing.assert_close(new[name], old[name].half().float(), rtol=0, atol=2**-14)
-    torch.testing.assert_close(new["posterior.head.weight"][:, :, 0, 0], torch.eye(6), rtol=0, atol=1e-20)
-    assert new["decoder.post_quant_conv.bias"].abs().max() < 1e-20
+    close = {"rtol": 0, "atol": 1e-20}  # zeros take steps of 1e-30
+    for name in names:
+        torch.testing.assert_close(new[name], old[name].half().float(), **close)
+    torch.testing.assert_close(new["posterior.head.weight"][:, :, 0, 0], torch.eye(6), **close)
+    torch.testing.assert_close(new["decoder.post_quant_conv.bias"], torch.zeros(3), **close)
 
 
 @pytest.mark.parametrize(
