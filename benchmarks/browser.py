@@ -5,8 +5,8 @@
 Trains a default model on made-up colour images for a few steps, since speed does not depend on what it has
 learned, opens the page, and writes benchmarks/results/explorer.json: seconds until the map is drawn and until
 the first new image is shown, milliseconds of a step of a slider from the event to the picture (median and
-95 % quantile), frames per second of a map of 1,000,000 made-up points (while it moves, when 150,000 of them
-are drawn, and with all), and the memory that the server adds to the loaded model.
+95 % quantile), frames per second of a map of 1,000,000 made-up points (while it moves, when as many
+are drawn as fit into a frame, and with all), and the memory that the server adds to the loaded model.
 """
 
 import argparse

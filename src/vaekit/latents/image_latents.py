@@ -19,6 +19,7 @@ from vaekit.models.vae import VAE
 from vaekit.runs.image_set import ImageSet
 from vaekit.runs.inputs import class_numbers, training_pack
 from vaekit.runs.loaded import LoadedModel
+from vaekit.utils.device import keep_freed_memory
 from vaekit.utils.files import atomic_folder
 
 FORMAT = 1
@@ -75,7 +76,7 @@ def image_latents(model: LoadedModel, advance: Callable[..., None] = lambda *_, 
     key = hashlib.sha256(f"{FORMAT} {model.weights_hash} {pack.fingerprint}".encode()).hexdigest()[:16]
     folder = model.run.explorer / key
     if not folder.exists():
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder) as temporary, keep_freed_memory():
             _encode_all(model, images, temporary, advance)
     with np.load(folder / "figures.npz") as arrays:
         figures = {name: arrays[name] for name in FIGURES if name in arrays}

@@ -25,7 +25,9 @@ void main() {
   if (distance > 0.5) discard;
   color = vec4(tint.rgb * tint.a, tint.a);
 }`;
-const WHILE_MOVING = 150000; // points that are drawn while the view moves; all of them when it rests
+// Milliseconds of a frame while the view moves: fewer or more points are drawn to keep to them; all when it rests
+const FRAME = 30;
+const LEAST = 20000; // points that are drawn in any case
 
 export class Points {
   constructor(canvas) {
@@ -37,6 +39,7 @@ export class Points {
     this.buffers = Object.fromEntries(["position", "color", "dimmed"].map((n) => [n, gl.createBuffer()]));
     this.palette = gl.createTexture();
     this.count = 0;
+    this.budget = 200000;
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
   }
@@ -80,7 +83,18 @@ export class Points {
     gl.uniform2f(uniform("scale"), (2 * view.scale) / canvas.clientWidth, (2 * view.scale) / canvas.clientHeight);
     gl.uniform1f(uniform("size"), size * devicePixelRatio);
     gl.bindTexture(gl.TEXTURE_2D, this.palette);
-    gl.drawArrays(gl.POINTS, 0, moving ? Math.min(this.count, WHILE_MOVING) : this.count);
+    gl.drawArrays(gl.POINTS, 0, moving ? Math.min(this.count, this.adapt()) : this.count);
+    this.moved = moving;
+  }
+
+  // The number of points while the view moves, by how long the frame before has taken.
+  adapt() {
+    const now = performance.now();
+    const took = now - this.before;
+    this.before = now;
+    if (this.moved && took < 500) this.budget = Math.round(this.budget * Math.max(0.5, Math.min(1.2, FRAME / took)));
+    this.budget = Math.max(LEAST, Math.min(this.budget, Math.max(this.count, LEAST)));
+    return this.budget;
   }
 
   ordered(values, width) {
