@@ -10,6 +10,8 @@ from vaekit.data.decoding.decode import MAX_PIXELS
 from vaekit.data.packs import checks, survey
 from vaekit.evaluation import diagnosis, likelihood, maps, memorization, ranking
 from vaekit.export import published
+from vaekit.export import web
+from vaekit.export.onnx import BATCHES, MAX_DIFFERENCE
 from vaekit.latents import densities, fit_prior, groups, traverse
 from vaekit.models import flow_matching, likelihoods, posteriors, vae
 from vaekit.models.distributions import discretized, logistic_mixture
@@ -22,6 +24,15 @@ DOCS = Path(__file__).parent.parent / "docs"
 COUPLINGS = {3: "three"}[inspect.signature(Splines).parameters["steps"].default]
 SMALLEST_SIGMA = {8: "an eighth"}[round(2 * discretized.HALF_LEVEL / likelihoods.MIN_SIGMA)]
 FIGURES = {
+    "export.md": [
+        f"at batches of {BATCHES[0]}, {BATCHES[1]} and {BATCHES[2]},",
+        f"if it is above 1e{math.log10(MAX_DIFFERENCE):.0f}.",
+        f"a loop of its {flow_matching.STEPS} steps",
+        f"evaluated {2 * (flow_matching.STEPS + 1)} times",
+        f"up to {web.DIRECTIONS} directions",
+        f"{web.DRAWS} new images on the plane",
+        f"npm pack {web.PACKAGE}",
+    ],
     "mathematics.md": [
         f"`{posteriors.LOG_VARIANCE_BOUND:.0f} tanh(v / {posteriors.LOG_VARIANCE_BOUND:.0f})`",
         f"with v clipped to {' and '.join(f'{bound:.0f}' for bound in posteriors.CLIPPED)} (",
