@@ -9,8 +9,7 @@ import pytest
 from vaekit.data.decoding.decode import MAX_PIXELS
 from vaekit.data.packs import checks, survey
 from vaekit.evaluation import diagnosis, likelihood, maps, memorization, ranking
-from vaekit.export import published
-from vaekit.export import web
+from vaekit.export import published, web
 from vaekit.export.onnx import BATCHES, MAX_DIFFERENCE
 from vaekit.latents import densities, fit_prior, groups, traverse
 from vaekit.models import flow_matching, likelihoods, posteriors, vae

@@ -103,7 +103,7 @@ def training_pack(model: LoadedModel, quiet: bool, alternative: str = "") -> Pac
     source = read_metadata(model.run).source
     if source is None and model.arrays is None and read_dataset_summary(model.run).source != BUNDLED:
         hint = f"{alternative[:1].upper()}{alternative[1:]}." if alternative else ""
-        why = "they were given in memory, or the model was published without them"
+        why = "they were given in memory or the model was published without them"
         raise UserError(f"The training images are not in the run: {why}.", hint)
     given = model.arrays if source is None else source
     pack = open_pack(given, model.config.data, quiet, run=model.run.folder)

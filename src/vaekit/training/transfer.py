@@ -106,7 +106,7 @@ def source_of(origin: Origin) -> str | None:
         raise UserError(f"{origin.run.folder} names no training images.", "Give the images to train on.")
     source = origin.metadata.source
     if source is None and read_dataset_summary(origin.run).source != BUNDLED:
-        why = "they were given in memory, or the model was published without them"
+        why = "they were given in memory or the model was published without them"
         message = f"The training images are not in {origin.run.folder}: {why}."
         raise UserError(message, "Give the images to train on.")
     return source
