@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import vaekit
-from command import mistake
+from command import mistake, wait_for
 from command import vaekit as command
 from explorer.conftest import Client, explore, stop
 from vaekit.runs.inputs import training_pack
@@ -241,3 +241,34 @@ def test_columns_of_a_table_colour_the_map(copy_of_run: Path, tmp_path: Path) ->
     assert stop(process) == 0
     missing = tmp_path / "missing.csv"
     assert f"{missing} does not exist" in mistake("explore", copy_of_run, "--table", missing)
+
+
+def test_the_t_sne_map_is_computed_once_and_decodes_the_nearest_images(
+    copy_of_run: Path, model: vaekit.TrainedModel
+) -> None:
+    process, client = explore(copy_of_run)
+    client.log_in()
+    client.wait()
+    place = {"kind": "map", "projection": "tsne", "at": [0.5, -0.5]}
+    assert "not computed yet" in client.refused("/api/pictures", {"places": [place]})
+    client.post("/api/tsne", {})
+    wait_for(lambda: "tsne" in client.get("/api/info")["projections"], seconds=120)
+    _, _, body = client.request("GET", "/api/coordinates/tsne")
+    coordinates = np.frombuffer(body, np.float32).reshape(-1, 2)
+    nearest = np.argsort(((coordinates - place["at"]) ** 2).sum(1))[:8]
+    z = model.encode(np.asarray(training_pack(model.loaded, quiet=True).images))[nearest].mean(0)
+    assert same(client.pictures(place)[0], model.decode(z[None])[0], 2)
+    assert neighbors_agree(coordinates, model) > 2 * 8 / 121  # twice as often as by chance
+    assert stop(process) == 0
+    process, client = explore(copy_of_run)
+    client.log_in()
+    wait_for(lambda: "tsne" in client.get("/api/info")["projections"], seconds=60)
+    _, _, again = client.request("GET", "/api/coordinates/tsne")
+    assert again == body and stop(process) == 0
+
+
+def neighbors_agree(coordinates: np.ndarray, model: vaekit.TrainedModel) -> float:
+    """The share of the eight nearest images on a map that are among the eight nearest by latents."""
+    z = model.encode(np.asarray(training_pack(model.loaded, quiet=True).images)).reshape(len(coordinates), -1)
+    near = [np.square(each[:, None] - each[None]).sum(-1).argsort(1)[:, 1:9] for each in (coordinates, z)]
+    return float(np.mean([len(set(a) & set(b)) / 8 for a, b in zip(*near, strict=True)]))

@@ -1,6 +1,9 @@
 """The latent space in a browser: `explore`."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from vaekit.cli.common import load_model, say
 from vaekit.cli.flags import RunFolder
@@ -12,14 +15,14 @@ def explore(
     /,
     *,
     port: int = 0,
-    browser: bool = True,
+    no_browser: Annotated[bool, Parameter(negative=())] = False,
     table: Path | None = None,
 ) -> None:
     """Explore the latent space in a browser, on this machine only.
 
     Args:
         port: Port on 127.0.0.1 (default: a free one).
-        browser: Open the page in the browser.
+        no_browser: Do not open the page in the browser.
         table: CSV, JSON or Parquet file with a row per image: its columns colour the map.
     """
     if not 0 <= port <= 65535:
@@ -40,7 +43,7 @@ def explore(
     def opened(address: str) -> None:
         say(f"Explore {run} at {address}")
         say("Press Ctrl-C to stop.")
-        if browser:
+        if not no_browser:
             webbrowser.open(address)
 
     serve(explorer, port, opened)

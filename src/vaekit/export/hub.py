@@ -155,6 +155,7 @@ def _explained(repository: Repository) -> Iterator[None]:
     """Raise errors of huggingface_hub as one sentence."""
     from huggingface_hub import errors
 
+    http_error: Any = errors.HfHubHTTPError.__bases__[0]  # of its HTTP library, which varies by version
     try:
         yield
     except errors.GatedRepoError:
@@ -176,11 +177,6 @@ def _explained(repository: Repository) -> Iterator[None]:
         raise OSError(
             f"The Hub answers {status} for {repository} ({error.server_message or 'no reason'})."
         ) from None
-    except (
-        errors.HTTPError,  # type: ignore[attr-defined]  # of httpx
-        errors.LocalEntryNotFoundError,
-        errors.OfflineModeIsEnabled,
-        RuntimeError,
-    ) as error:
+    except (http_error, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, RuntimeError) as error:
         reason = type(error.__cause__ or error).__name__
         raise OSError(f"Cannot reach the Hub for {repository} ({reason}).") from None
