@@ -98,6 +98,10 @@ OPTIMIZATIONS = """## Optimizations
   (`GOMP_SPINCOUNT=300000 python benchmarks/together.py`, which is OpenMP's default, and without it). A single
   training is as fast as before within the noise of the measurement. `GOMP_SPINCOUNT` or `OMP_WAIT_POLICY` in
   the environment override it.
+- **One thread where another program uses the cores.** If the load of the machine is 0.5 or more when a
+  training begins and `--threads` is not given, a trial compares one thread with one per core, and one is used
+  if it is at least 1.5 times as fast. The first lines say so, and the run keeps the number when it is
+  resumed.
 - **When running two trainings at once, give each a share of the cores** with `--threads`: it is faster still
   ([table](#running-two-trainings)).
 - **bfloat16 for convolutions** (`--precision auto`), where the processor has units for it; weights,
