@@ -263,8 +263,8 @@ def test_the_t_sne_map_is_computed_once_and_decodes_the_nearest_images(
     process, client = explore(copy_of_run)
     client.log_in()
     wait_for(lambda: "tsne" in client.get("/api/info")["projections"], seconds=60)
-    _, _, again = client.request("GET", "/api/coordinates/tsne")
-    assert again == body and stop(process) == 0
+    _, _, reread = client.request("GET", "/api/coordinates/tsne")
+    assert reread == body and stop(process) == 0
 
 
 def neighbors_agree(coordinates: np.ndarray, model: vaekit.TrainedModel) -> float:
