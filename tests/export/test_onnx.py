@@ -32,8 +32,10 @@ from vaekit.models.distributions.latents import (
     Mixture,
     MixtureOfClass,
 )
+from vaekit.models.fitted_prior import FittedPrior
 from vaekit.models.flow_matching import FlowMatching
 from vaekit.models.registry import Capability
+from vaekit.runs.checkpoint import write_prior
 
 SIZE, CLASSES = 16, 3
 IMAGES = rings(48, SIZE), np.arange(48) % CLASSES
@@ -229,6 +231,36 @@ def test_conditions_and_their_second_stage(tmp_path: Path) -> None:
     label = model.fitted_prior.label_of_conditions(torch.from_numpy(vectors))
     np.testing.assert_allclose(drawn, model.fitted_prior.solve(noise, label), atol=1e-4)
     assert run_example(folder, tmp_path).size == (8 * SIZE, 2 * SIZE)
+
+
+DENSITIES: dict[str, dict[str, Any]] = {
+    "diagonal": {"kind": "gaussians", "settings": {"components": 3, "full": False}},
+    "full": {"kind": "gaussians", "settings": {"components": 3, "full": True}},
+    "flow": {"kind": "splines", "settings": {}},
+}
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_fitted_priors_of_classes(density: str, tmp_path: Path) -> None:
+    """Of a model without labels, whose prior has them."""
+    settings = TINY | MLP | {"preset": "classic", "callbacks": []}
+    run = vaekit.train(IMAGES, out=tmp_path / "run", **settings)
+    prior = FittedPrior({"name": density, "latents": 3, "classes": CLASSES, **DENSITIES[density]})
+    for name, tensor in prior.state_dict().items():
+        if tensor.is_floating_point() and name != "density.scale":
+            tensor.add_(0.3 * torch.rand_like(tensor))
+    prior.shares.div_(prior.shares.sum())
+    write_prior(run.run, prior, {}, run.loaded.weights_hash)
+    model = vaekit.load(tmp_path / "run")
+    folder = model.export(quiet=True)
+    files = sessions(folder)
+    assert [info.name for info in files["decoder"].get_inputs()] == ["latents"]
+    takes = {info.name for info in files["prior"].get_inputs()}
+    assert takes == {"noise", "labels"} | ({"choice"} if density != "flow" else set())
+    require_draws_of_the_prior(model, files["prior"])
+    facts = metadata(files["prior"])
+    assert facts["note"] == density
+    np.testing.assert_allclose(facts["class_shares"], prior.shares, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from vaekit.export.parts import Part
-from vaekit.models.fitted_prior import FittedPrior
-from vaekit.models.flow_matching import FlowMatching
 from vaekit.runs.loaded import LoadedModel
 from vaekit.utils.files import printable
 from vaekit.version import VERSION
 
 TEXTS = {
     "images": "pixels",
-    "mean": "mean of q(z | x)",
-    "log_variance": "log-variance of every latent under q(z | x)",
+    "mean": "posterior mean of the latents",
+    "log_variance": "posterior log-variance of every latent",
     "latents": "latents",
     "location": "the same pixels from 0 to 1, before rounding",
     "noise": "draws of a standard normal; times 0.8, say, for images that are more typical and less varied",
@@ -76,7 +74,7 @@ METADATA = {
 def metadata(model: LoadedModel, part: Part) -> dict[str, str]:
     """The metadata of a file, each as JSON; those that do not apply are left out."""
     fitted = model.fitted_prior
-    has_shares = isinstance(fitted, FittedPrior | FlowMatching) and len(fitted.shares) > 1
+    shares = fitted.shares.tolist() if fitted is not None else []
     values = {
         "vaekit": VERSION,
         "part": part.name,
@@ -85,7 +83,7 @@ def metadata(model: LoadedModel, part: Part) -> dict[str, str]:
         "shape": model.shape,
         "latent_shape": model.vae.latent_shape,
         "classes": [printable(name) for name in model.classes],
-        "class_shares": fitted.shares.tolist() if has_shares and fitted is not None else [],
+        "class_shares": shares if len(shares) > 1 else [],
         "conditions": [column.model_dump() for column in model.columns],
         "inputs": {name: TEXTS[name] for name in part.inputs},
         "outputs": {name: TEXTS[name] for name in part.outputs},

@@ -43,6 +43,7 @@ class Part:
     note: str = ""
     """What it is, if its name does not say that."""
 
+    @torch.no_grad()
     def __call__(self, rows: int) -> dict[str, Tensor]:
         """The outputs for the first rows of the inputs."""
         values = self.module(**{name: tensor[:rows] for name, tensor in self.inputs.items()})
@@ -93,8 +94,8 @@ class DensityPart(nn.Module):
     def __init__(self, vae: VAE, fitted: FittedPrior | None) -> None:
         super().__init__()
         self.vae, self.fitted = vae, fitted
-        # The components of some priors are encoded images: once is enough
-        p = vae.prior(vae.encode, vae.labels_in_turn(ROWS)) if fitted is None else None
+        with torch.no_grad():  # the components of some priors are encoded images: once is enough
+            p = vae.prior(vae.encode, vae.labels_in_turn(ROWS)) if fitted is None else None
         self.fixed = p if isinstance(p, Mixture) else None
         self.takes_labels = p is not None and len(p.batch_shape) > 0
         if fitted is not None:

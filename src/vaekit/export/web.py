@@ -131,8 +131,9 @@ def _facts(model: LoadedModel, decoder: Part, prior: Part) -> dict[str, Any]:
     """What the page says of the model, and needs to run it."""
     has_classes = "labels" in decoder.inputs | prior.inputs
     classes = [printable(name) for name in model.classes] if has_classes else []
-    shares = getattr(model.fitted_prior, "shares", None)
-    known = shares is not None and len(shares) == len(classes)
+    shares = [] if model.fitted_prior is None else model.fitted_prior.shares.tolist()
+    if len(shares) != len(classes):
+        shares = [1 / len(classes)] * len(classes) if classes else []
     return {
         "title": printable(model.run.folder.resolve().name),
         "weights_sha256": model.weights_hash,
@@ -140,9 +141,7 @@ def _facts(model: LoadedModel, decoder: Part, prior: Part) -> dict[str, Any]:
         "latentShape": model.vae.latent_shape,
         "size": model.vae.latents,
         "classes": classes,
-        "shares": shares.tolist()
-        if shares is not None and known
-        else [1 / max(1, len(classes))] * len(classes),
+        "shares": shares,
         "condition": average_vector(model.columns).tolist() if model.columns else [],
     }
 
