@@ -101,7 +101,8 @@ class ImageMap:
             self.compute_tsne(advance)
             self.tsne.state = "done"
         try:
-            self.columns |= {column.name: column for column in self._more_columns(files)}
+            # A new dictionary: requests may go through the old one meanwhile
+            self.columns = self.columns | {column.name: column for column in self._more_columns(files)}
         finally:  # a table that cannot be used takes no map away
             self.files = files
 
