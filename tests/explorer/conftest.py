@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import vaekit
-from command import NEW_PROCESS, Process, rings, save_images, start, wait_for
+from command import NEW_PROCESS, rings, save_images, start, wait_for
 
 HOSTILE = "<img src=x onerror=document.title='pwned'>"
 """A class and a file name that are HTML."""
@@ -85,19 +86,23 @@ class Client:
         wait_for(lambda: self.get("/api/info")["images"] > 0, seconds=120)
 
 
-def explore(run: Path, *options: object) -> tuple[Process, Client]:
+@contextmanager
+def exploring(run: Path, *options: object) -> Iterator[Client]:
+    """`vaekit explore` with its images encoded; Ctrl-C ends it after the block, however that went."""
     process = start("explore", run, "--no-browser", *options, command=NEW_PROCESS)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    match = re.search(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]+)", line)
-    assert match, (line, process.stderr.read() if process.stderr and process.poll() is not None else "")
-    return process, Client(int(match[1]), match[2])
-
-
-def stop(process: Process) -> int:
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    return process.returncode
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        match = re.search(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]+)", line)
+        assert match, line
+        client = Client(int(match[1]), match[2])
+        client.log_in()
+        client.wait()
+        yield client
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
 
 
 @pytest.fixture(scope="session")
@@ -119,13 +124,8 @@ def page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client
     """An explorer whose images are encoded."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-        process, client = explore(run)
-    try:
-        client.log_in()
-        client.wait()
-        yield client
-    finally:
-        stop(process)
+        with exploring(run) as client:
+            yield client
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import vaekit
-from explorer.conftest import HOSTILE, Client, explore, stop, train_run
+from explorer.conftest import HOSTILE, Client, exploring, train_run
 from vaekit.runs.inputs import training_pack
 
 if TYPE_CHECKING:
@@ -298,23 +298,18 @@ def test_no_tab_is_wider_than_the_window(width: int, scheme: Any, browser: "Brow
 
 def test_maps_of_other_weights_are_not_shown(run: Path, tmp_path: Path) -> None:
     """A run that is trained on has other latents, in a folder of their own."""
-    import shutil as files
-
     from vaekit.latents.image_latents import image_latents
 
     first = vaekit.load(run)
     before = image_latents(first.loaded)
     other = train_run(tmp_path, latent_prior="density", seed=1)
-    moved = Path(files.copytree(run, tmp_path / "copy"))
-    files.copy(other.run.folder / "model.safetensors", moved / "model.safetensors")
+    moved = Path(shutil.copytree(run, tmp_path / "copy"))
+    shutil.copy(other.run.folder / "model.safetensors", moved / "model.safetensors")
     after = image_latents(vaekit.load(moved).loaded)
     assert after.folder.name != before.folder.name and not np.allclose(after.means, before.means)
-    process, client = explore(moved)
-    client.log_in()
-    client.wait()
-    _, _, body = client.request("GET", "/api/coordinates/pca")
+    with exploring(moved) as client:
+        _, _, body = client.request("GET", "/api/coordinates/pca")
     assert not np.allclose(np.frombuffer(body, np.float32), page_coordinates(before))
-    assert stop(process) == 0
 
 
 def page_coordinates(latents: Any) -> np.ndarray:

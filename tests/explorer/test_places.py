@@ -13,7 +13,7 @@ from PIL import Image
 import vaekit
 from command import mistake, wait_for
 from command import vaekit as command
-from explorer.conftest import Client, explore, stop
+from explorer.conftest import Client, exploring
 from vaekit.runs.inputs import training_pack
 
 NEW = {"kind": "new", "seed": 3, "index": 70}
@@ -189,13 +189,8 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, 
         out = tmp_path_factory.mktemp("vectors") / "run"
         settings = {"preset": "conditional", "epochs": 1, "latents": 4, "report": False, "quiet": True}
         model = vaekit.train(out=out, **settings)
-        process, client = explore(out)
-    try:
-        client.log_in()
-        client.wait()
-        yield client, model
-    finally:
-        stop(process)
+        with exploring(out) as client:
+            yield client, model
 
 
 def test_a_conditional_model_decodes_the_class_of_an_image(
@@ -230,15 +225,12 @@ def test_sliders_of_a_vector_are_its_most_active_latents(
 def test_columns_of_a_table_colour_the_map(copy_of_run: Path, tmp_path: Path) -> None:
     table = tmp_path / "attributes.csv"
     table.write_text("file,weight,kind\nround/001.png,2.5,old\nround/003.png,,new\n")
-    process, client = explore(copy_of_run, "--table", table)
-    client.log_in()
-    client.wait()
-    columns = {column["name"]: column for column in client.get("/api/info")["columns"]}
-    assert columns["kind"]["categories"] == ["new", "old"] and columns["weight"]["range"] == [2.5, 2.5]
-    facts = [client.get(f"/api/image/{row}") for row in range(121)]
-    known = {one["file"]: (one["weight"], one["kind"]) for one in facts if one["kind"]}
-    assert known == {"round/001.png": (2.5, "old"), "round/003.png": (None, "new")}
-    assert stop(process) == 0
+    with exploring(copy_of_run, "--table", table) as client:
+        columns = {column["name"]: column for column in client.get("/api/info")["columns"]}
+        assert columns["kind"]["categories"] == ["new", "old"] and columns["weight"]["range"] == [2.5, 2.5]
+        facts = [client.get(f"/api/image/{row}") for row in range(121)]
+        known = {one["file"]: (one["weight"], one["kind"]) for one in facts if one["kind"]}
+        assert known == {"round/001.png": (2.5, "old"), "round/003.png": (None, "new")}
     missing = tmp_path / "missing.csv"
     assert f"{missing} does not exist" in mistake("explore", copy_of_run, "--table", missing)
 
@@ -246,25 +238,20 @@ def test_columns_of_a_table_colour_the_map(copy_of_run: Path, tmp_path: Path) ->
 def test_the_t_sne_map_is_computed_once_and_decodes_the_nearest_images(
     copy_of_run: Path, model: vaekit.TrainedModel
 ) -> None:
-    process, client = explore(copy_of_run)
-    client.log_in()
-    client.wait()
-    place = {"kind": "map", "projection": "tsne", "at": [0.5, -0.5]}
-    assert "not computed yet" in client.refused("/api/pictures", {"places": [place]})
-    client.post("/api/tsne", {})
-    wait_for(lambda: "tsne" in client.get("/api/info")["projections"], seconds=120)
-    _, _, body = client.request("GET", "/api/coordinates/tsne")
-    coordinates = np.frombuffer(body, np.float32).reshape(-1, 2)
-    nearest = np.argsort(((coordinates - place["at"]) ** 2).sum(1))[:8]
-    z = model.encode(np.asarray(training_pack(model.loaded, quiet=True).images))[nearest].mean(0)
-    assert same(client.pictures(place)[0], model.decode(z[None])[0], 2)
-    assert neighbors_agree(coordinates, model) > 2 * 8 / 121  # twice as often as by chance
-    assert stop(process) == 0
-    process, client = explore(copy_of_run)
-    client.log_in()
-    wait_for(lambda: "tsne" in client.get("/api/info")["projections"], seconds=60)
-    _, _, reread = client.request("GET", "/api/coordinates/tsne")
-    assert reread == body and stop(process) == 0
+    with exploring(copy_of_run) as client:
+        place = {"kind": "map", "projection": "tsne", "at": [0.5, -0.5]}
+        assert "not computed yet" in client.refused("/api/pictures", {"places": [place]})
+        client.post("/api/tsne", {})
+        wait_for(lambda: "tsne" in client.get("/api/info")["projections"], seconds=120)
+        _, _, body = client.request("GET", "/api/coordinates/tsne")
+        coordinates = np.frombuffer(body, np.float32).reshape(-1, 2)
+        nearest = np.argsort(((coordinates - place["at"]) ** 2).sum(1))[:8]
+        z = model.encode(np.asarray(training_pack(model.loaded, quiet=True).images))[nearest].mean(0)
+        assert same(client.pictures(place)[0], model.decode(z[None])[0], 2)
+        assert neighbors_agree(coordinates, model) > 2 * 8 / 121  # twice as often as by chance
+    with exploring(copy_of_run) as client:  # which reads it
+        wait_for(lambda: "tsne" in client.get("/api/info")["projections"], seconds=60)
+        assert client.request("GET", "/api/coordinates/tsne")[2] == body
 
 
 def neighbors_agree(coordinates: np.ndarray, model: vaekit.TrainedModel) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from command import folder_state, huge_png
-from explorer.conftest import Client, explore, stop
+from explorer.conftest import Client, exploring
 
 BIG = 40 << 20
 """Bytes above the limit of a request."""
@@ -202,12 +202,9 @@ def test_it_listens_on_the_loopback_address_only(page: Client) -> None:
 def test_nothing_is_written_outside_of_the_run(copy_of_run: Path, run: Path) -> None:
     photos = run.parent / "photos"
     before, images = folder_state(copy_of_run), folder_state(photos)
-    process, client = explore(copy_of_run)
-    client.log_in()
-    client.wait()
-    client.pictures({"kind": "new"})
-    client.request("POST", "/api/upload?name=..%2F..%2Fx.png", next(photos.rglob("*.png")).read_bytes())
-    assert stop(process) == 0
+    with exploring(copy_of_run) as client:
+        client.pictures({"kind": "new"})
+        client.request("POST", "/api/upload?name=..%2F..%2Fx.png", next(photos.rglob("*.png")).read_bytes())
     after = folder_state(copy_of_run)
     new = {path for path in after if path not in before}
     assert new and all(Path(path).is_relative_to(copy_of_run / "explorer") for path in new)
